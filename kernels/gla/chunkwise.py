@@ -1,0 +1,175 @@
+"""Gated linear attention in chunks: exact, any N, memory linear in N, both directions in one pass.
+
+Inside a chunk the score of a pair of tokens is damped by the product of the decays between them. Taking
+that product as exp(L_i) · exp(-L_j) overflows (ViG's gates have no lower bound), so no decay is ever
+divided by. The chunk is folded instead: blocks of 1, 2, 4, ... tokens are joined in pairs. At each join
+the queries of one block meet the keys of the other, both already damped up to the common border by
+products of decays, all in [0, 1]. After the last join the queries are damped as they read the state at
+the chunk's edge, and the keys as they write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from vbench.kernels.gla import cost
+from vbench.kernels.gla.shapes import Direction, accumulator, check
+
+CHUNK = 64  # tokens; a power of two
+GROUP = 32  # chunks handled together, so that a group's temporaries stay in cache
+
+
+def gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    direction: Direction = "forward",
+    scale: float | None = None,
+    state: Tensor | None = None,
+    chunk: int = CHUNK,
+    group: int = GROUP,
+) -> tuple[Tensor, Tensor]:
+    """Gated linear attention, chunkwise form (Yang et al. 2024, arXiv:2312.06635, section 4).
+
+    Arguments, results and errors are those of `reference.gla`; besides:
+
+    Args:
+        chunk: tokens a chunk, a power of two.
+        group: chunks a group. Inputs are read in place, a group at a time; nothing is flipped.
+    """
+    check(q, k, v, g, direction, state)
+    if q.is_meta:
+        return cost.on_meta(q, k, v, direction, "chunkwise")
+    dtype = accumulator(q)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    gates = list(g) if direction == "both" else [g]
+    reversed_ = {"forward": [False], "reverse": [True], "both": [False, True]}[direction]
+    spans = list(_spans(q.shape[2], chunk, group))
+
+    # Pass 1: what each chunk adds to the state and how much of the state it keeps, then the states.
+    entering: list[list[Tensor]] = []
+    last: list[Tensor] = []
+    for i, reverse in enumerate(reversed_):
+        added: list[Tensor] = []
+        kept: list[Tensor] = []
+        for span in spans:
+            keys, passed = _damp(_tile(k, span, dtype), _tile(gates[i], span, dtype).exp(), reverse)
+            added += (keys.mT @ _tile(v, span, dtype)).unbind(2)
+            kept += passed.mT.unbind(2)
+        s = added[0].new_zeros(added[0].shape) if state is None else state.to(dtype)
+        s = s[i] if direction == "both" and state is not None else s
+        states, s = _carry(added, kept, s, reverse)
+        entering.append(states)
+        last.append(s)
+
+    # Pass 2: what each token reads, from its own chunk by scores and from the rest by the states.
+    out: list[Tensor] = []
+    first = 0
+    for span in spans:
+        queries = _tile(q, span, dtype) * scale
+        decays = [_tile(x, span, dtype).exp() for x in gates]
+        scores, damped = _scores(queries, _tile(k, span, dtype), decays, reversed_)
+        states = [torch.stack(s[first : first + span.chunks], dim=2) for s in entering]
+        o = scores @ _tile(v, span, dtype) + torch.cat(damped, dim=-1) @ torch.cat(states, dim=-2)
+        out.append(o.flatten(2, 3)[:, :, : span.stop - span.start].to(q.dtype))
+        first += span.chunks
+    return torch.cat(out, dim=2), torch.stack(last) if direction == "both" else last[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Tokens [start, stop) taken as chunks of `length` tokens; the last may be ragged."""
+
+    start: int
+    stop: int
+    length: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-(self.stop - self.start) // self.length)
+
+
+def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
+    whole = tokens - tokens % chunk
+    for start in range(0, whole, chunk * group):
+        yield _Span(start, min(start + chunk * group, whole), chunk)
+    if whole < tokens:  # a tail is one chunk of the next power of two, so that a short one costs little
+        yield _Span(whole, tokens, 1 << (tokens - whole - 1).bit_length())
+
+
+def _tile(x: Tensor, span: _Span, dtype: torch.dtype) -> Tensor:
+    """Float[B H N X] -> Float[B H chunks length X]. Missing tokens are zeros: no key, no decay."""
+    x = x[:, :, span.start : span.stop]
+    if missing := span.chunks * span.length - x.shape[2]:
+        x = pad(x, (0, 0, 0, missing))
+    return x.unflatten(2, (span.chunks, span.length)).to(dtype, memory_format=torch.contiguous_format)
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The earlier and the later block of each pair: Float[... blocks m X] -> 2 × Float[... blocks/2 m X]."""
+    early, late = x.unflatten(-3, (-1, 2)).unbind(-3)
+    return early, late
+
+
+def _damp(keys: Tensor, decay: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """Keys damped to the edge of the chunk where the state leaves, and the decay of the whole chunk.
+
+    keys, decay: Float[B H n L D] -> Float[B H n L D], Float[B H n 1 D]
+    """
+    keys, decay = keys.unsqueeze(-2), decay.unsqueeze(-2)
+    while keys.shape[-3] > 1:
+        (k_early, k_late), (d_early, d_late) = _halves(keys), _halves(decay)
+        keys = torch.cat((k_early, k_late * d_early) if reverse else (k_early * d_late, k_late), dim=-2)
+        decay = d_early * d_late
+    return keys.squeeze(-3), decay.squeeze(-3)
+
+
+def _scores(
+    queries: Tensor, keys: Tensor, decays: list[Tensor], reversed_: list[bool]
+) -> tuple[Tensor, list[Tensor]]:
+    """Damped scores inside each chunk, and the queries damped from the edge where each state enters.
+
+    queries, keys, decays: Float[B H n L D] -> Float[B H n L L], a Float[B H n L D] for each direction.
+    Forward scores fill the lower triangle, reverse ones the upper, the diagonal counts once for each.
+    """
+    scores = ((queries * keys).sum(-1, keepdim=True) * len(decays)).unsqueeze(-1)
+    each = [
+        ((queries * d).unsqueeze(-2), keys.unsqueeze(-2), d.unsqueeze(-2), reverse)
+        for d, reverse in zip(decays, reversed_, strict=True)
+    ]
+    while scores.shape[-3] > 1:
+        joined = []
+        s_early, s_late = _halves(scores)
+        lower = upper = None
+        for q, k, d, reverse in each:
+            (q_early, q_late), (k_early, k_late), (d_early, d_late) = _halves(q), _halves(k), _halves(d)
+            if reverse:
+                upper = q_early @ k_late.mT
+                q, k = (q_early * d_late, q_late), (k_early, k_late * d_early)
+            else:
+                lower = q_late @ k_early.mT
+                q, k = (q_early, q_late * d_early), (k_early * d_late, k_late)
+            joined.append((torch.cat(q, dim=-2), torch.cat(k, dim=-2), d_early * d_late, reverse))
+        upper = torch.zeros_like(s_early) if upper is None else upper
+        lower = torch.zeros_like(s_early) if lower is None else lower
+        scores = torch.cat((torch.cat((s_early, upper), -1), torch.cat((lower, s_late), -1)), dim=-2)
+        each = joined
+    return scores.squeeze(-3), [q.squeeze(-3) for q, *_ in each]
+
+
+def _carry(
+    added: list[Tensor], kept: list[Tensor], state: Tensor, reverse: bool
+) -> tuple[list[Tensor], Tensor]:
+    """The state that enters each chunk, and the last one: S' = kept · S + added, chunk by chunk."""
+    entering = [state] * len(added)
+    for i in reversed(range(len(added))) if reverse else range(len(added)):
+        entering[i] = state
+        state = torch.addcmul(added[i], kept[i], state)
+    return entering, state

@@ -1,0 +1,70 @@
+"""Gated linear attention, one token a step: the definition that every other form is held to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vbench.kernels.gla import cost
+from vbench.kernels.gla.shapes import Direction, accumulator, check
+
+
+def gla(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    direction: Direction = "forward",
+    scale: float | None = None,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gated linear attention, recurrent form (Yang et al. 2024, arXiv:2312.06635, equation 3).
+
+        forward   S_t = diag(exp g_t) S_{t-1} + k_t v_t^T      o_t = scale · S_t^T q_t
+        reverse   S_t = diag(exp g_t) S_{t+1} + k_t v_t^T      o_t = scale · S_t^T q_t
+        both      the sum of the two outputs, each with gates of its own (ViG, arXiv:2405.18425);
+                  token t reads itself in both, so the diagonal counts twice
+
+    Args:
+        q, k: (B, H, N, D), q unscaled.
+        v: (B, H, N, E).
+        g: (B, H, N, D) log decay, g <= 0, at the token's own position; (2, B, H, N, D) for "both",
+            forward first.
+        direction: which way the state travels.
+        scale: factor of q; D**-0.5 if None.
+        state: (B, H, D, E) before the first token that the direction meets; (2, B, H, D, E) for
+            "both"; zeros if None.
+
+    Returns: o (B, H, N, E) in q.dtype, and the final state, shaped as `state`, in float32 (float64 for
+        float64 inputs).
+    Raises: ShapeError if the inputs do not agree.
+    """
+    check(q, k, v, g, direction, state)
+    if q.is_meta:
+        return cost.on_meta(q, k, v, direction, "reference")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if direction == "both":
+        s_f, s_r = (None, None) if state is None else (state[0], state[1])
+        o_f, s_f = _walk(q, k, v, g[0], scale, s_f, reverse=False)
+        o_r, s_r = _walk(q, k, v, g[1], scale, s_r, reverse=True)
+        return (o_f + o_r).to(q.dtype), torch.stack((s_f, s_r))
+    o, s = _walk(q, k, v, g, scale, state, reverse=direction == "reverse")
+    return o.to(q.dtype), s
+
+
+def _walk(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor | None, *, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    dtype = accumulator(q)
+    B, H, N, D = q.shape
+    s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
+    rows = (q.to(dtype) * scale).unsqueeze(-2).unbind(2)  # N of Float[B H 1 D]
+    columns = k.to(dtype).unsqueeze(-1).unbind(2)  # N of Float[B H D 1]
+    values = v.to(dtype).unsqueeze(-2).unbind(2)  # N of Float[B H 1 E]
+    decays = g.to(dtype).exp().unsqueeze(-1).unbind(2)  # N of Float[B H D 1]
+    out: list[Tensor] = [s] * N
+    for t in reversed(range(N)) if reverse else range(N):
+        s = torch.addcmul(decays[t] * s, columns[t], values[t])
+        out[t] = rows[t] @ s
+    return torch.cat(out, dim=2), s

@@ -1,0 +1,60 @@
+"""The literal table of operators and their forms. Listing it imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from vbench.errors import UnsupportedError
+
+Mode = Literal["parallel", "recurrent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One algorithm for an operator.
+
+    `target` is the function, "module:name", imported when it is first asked for. `mode` says how it
+    walks the tokens: all at once ("parallel"), or one by one with a state of fixed size ("recurrent").
+    `summary` is what a reader of `vbench models` needs to know.
+    """
+
+    target: str
+    mode: Mode
+    summary: str
+
+
+# The first form of a mode is that mode's default.
+OPS: dict[str, dict[str, Form]] = {
+    "gla": {
+        "chunkwise": Form(
+            "vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, any device, memory linear in N"
+        ),
+        "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
+    },
+}
+
+
+def default_form(op: str, mode: Mode) -> str:
+    """The name of the form that serves `mode` of operator `op` unless another is asked for.
+
+    Raises: UnsupportedError if the operator has no form of that mode.
+    """
+    for name, form in OPS[op].items():
+        if form.mode == mode:
+            return name
+    raise UnsupportedError(f"{op} has no {mode} form; it has {', '.join(OPS[op])}")
+
+
+def operator(op: str, form: str) -> Callable[..., Any]:
+    """The function that computes operator `op` by `form`.
+
+    Raises: UnsupportedError if there is no such form.
+    """
+    if form not in OPS[op]:
+        raise UnsupportedError(f"{op} has no form '{form}'; it has {', '.join(OPS[op])}")
+    module, _, name = OPS[op][form].target.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function

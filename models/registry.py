@@ -1,0 +1,233 @@
+"""The literal table of models, and how a row of it becomes a module. Listing imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError
+from vbench.kernels.registry import OPS, Mode, default_form
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One row of the zoo.
+
+    `build` is a callable "module:name", imported by `create` and never before; it is called with
+    `image_size`, with `args`, and with `form` where the model has an `operator`. `stem` lists the
+    (kernel, stride, padding) of the convolutions between pixels and tokens. `params` counts the
+    parameters at 224 px; tests hold it to the module.
+    """
+
+    family: str
+    build: str
+    args: Mapping[str, Any]
+    source: str  # paper, and where its figures stand
+    stem: tuple[tuple[int, int, int], ...] = ()  # empty: not known
+    multiple: int = 1  # each side of the image must be a multiple of this, in px
+    window: int | None = None  # stage maps are padded to multiples of it, in tokens
+    operator: str | None = None  # a key of kernels.OPS; None for an attention baseline
+    params: int | None = None
+    modes: tuple[Mode, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        forms = OPS[self.operator].values() if self.operator else ()
+        object.__setattr__(self, "modes", tuple(dict.fromkeys(f.mode for f in forms)) or ("parallel",))
+
+    def grid(self, height: int, width: int) -> tuple[int, int] | None:
+        """Tokens down and across that an image of height × width px becomes; None if not known.
+
+        Raises: ResolutionError if a side is smaller than the first convolution, or no `multiple`.
+        """
+        for px in (height, width):
+            if px % self.multiple:
+                low = px // self.multiple * self.multiple
+                near = " or ".join(str(n) for n in (low, low + self.multiple) if n > 0)
+                raise ResolutionError(f"{px} px is not a multiple of {self.multiple}; take {near}")
+        sides = []
+        for px in (height, width):
+            side = px
+            for kernel, stride, padding in self.stem:
+                side = (side + 2 * padding - kernel) // stride + 1
+                if side < 1:
+                    least = self.stem[0][0] - 2 * self.stem[0][2]
+                    raise ResolutionError(f"{px} px is too small; the least is {least}")
+            sides.append(side)
+        return (sides[0], sides[1]) if self.stem else None
+
+    def padding(self, height: int, width: int) -> str | None:
+        """What the model pads at this size, in words; None if nothing."""
+        grid = self.grid(height, width)
+        if grid is None or self.window is None:
+            return None
+        found = []
+        for stage in range(1, 5):
+            full = tuple(-(-side // self.window) * self.window for side in grid)
+            if full != grid and min(grid) > self.window:
+                found.append(f"stage {stage} {grid[0]}x{grid[1]} to {full[0]}x{full[1]}")
+            grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+        return f"windows of {self.window} pad " + ", ".join(found) if found else None
+
+
+_VIG = "Liao et al. 2024, arXiv:2405.18425"
+_VIG_STEM = ((9, 8, 1), (3, 2, 1))
+_DEIT = "Touvron et al. 2021, arXiv:2012.12877"
+_SWIN = "Liu et al. 2021, arXiv:2103.14030"
+_TIMM = "vbench.models.baselines:timm_model"
+
+MODELS: dict[str, ModelSpec] = {
+    "vig_t": ModelSpec(
+        "vig",
+        "vbench.models.vig:ViG",
+        {"dim": 192, "heads": 3, "mlp_dim": 512, "silu": True},
+        _VIG,
+        stem=_VIG_STEM,
+        operator="gla",
+        params=5_834_536,
+    ),
+    "vig_s": ModelSpec(
+        "vig",
+        "vbench.models.vig:ViG",
+        {"dim": 384, "heads": 6, "mlp_dim": 1024, "silu": False},
+        _VIG,
+        stem=_VIG_STEM,
+        operator="gla",
+        params=22_615_144,
+    ),
+    "vig_b": ModelSpec(
+        "vig",
+        "vbench.models.vig:ViG",
+        {"dim": 768, "heads": 12, "mlp_dim": 2048, "silu": False},
+        _VIG,
+        stem=_VIG_STEM,
+        operator="gla",
+        params=89_022_184,
+    ),
+    "deit_t": ModelSpec(
+        "deit",
+        _TIMM,
+        {"name": "deit_tiny_patch16_224"},
+        _DEIT,
+        stem=((16, 16, 0),),
+        multiple=16,
+        params=5_717_416,
+    ),
+    "deit_s": ModelSpec(
+        "deit",
+        _TIMM,
+        {"name": "deit_small_patch16_224"},
+        _DEIT,
+        stem=((16, 16, 0),),
+        multiple=16,
+        params=22_050_664,
+    ),
+    "deit_b": ModelSpec(
+        "deit",
+        _TIMM,
+        {"name": "deit_base_patch16_224"},
+        _DEIT,
+        stem=((16, 16, 0),),
+        multiple=16,
+        params=86_567_656,
+    ),
+    "swin_t": ModelSpec(
+        "swin",
+        _TIMM,
+        {"name": "swin_tiny_patch4_window7_224"},
+        _SWIN,
+        stem=((4, 4, 0),),
+        multiple=4,
+        window=7,
+        params=28_288_354,
+    ),
+    "swin_s": ModelSpec(
+        "swin",
+        _TIMM,
+        {"name": "swin_small_patch4_window7_224"},
+        _SWIN,
+        stem=((4, 4, 0),),
+        multiple=4,
+        window=7,
+        params=49_606_258,
+    ),
+    "swin_b": ModelSpec(
+        "swin",
+        _TIMM,
+        {"name": "swin_base_patch4_window7_224"},
+        _SWIN,
+        stem=((4, 4, 0),),
+        multiple=4,
+        window=7,
+        params=87_768_224,
+    ),
+}
+
+
+def names(pattern: str = "*") -> list[str]:
+    """The table's names that match a shell pattern ("vig_*"), in the table's order."""
+    return [name for name in MODELS if fnmatchcase(name, pattern)]
+
+
+def spec(name: str) -> ModelSpec:
+    """The row of `name`. "timm/NAME" is any model of timm, whose existence `create` checks.
+
+    Raises: UnknownModelError, which names the nearest models.
+    """
+    if name.startswith("timm/") and len(name) > len("timm/"):
+        return ModelSpec("timm", _TIMM, {"name": name.removeprefix("timm/")}, "timm")
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(MODELS)}."
+        raise UnknownModelError(f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME'; see 'vbench models'")
+    return MODELS[name]
+
+
+def create(
+    name: str, image_size: int | tuple[int, int] = 224, mode: Mode = "parallel", *, form: str | None = None
+) -> nn.Module:
+    """Build a model at a resolution: an nn.Module in eval(), (B, 3, height, width) -> (B, 1000).
+
+    Args:
+        name: a name of the table, or "timm/NAME".
+        image_size: (height, width) in px, or one number for both.
+        mode: "parallel" takes all tokens at once (the training form), "recurrent" carries a state of
+            fixed size token by token. Both compute the same logits.
+        form: the algorithm of the operator, by its name in `kernels.OPS`; the mode's default if None.
+
+    Raises: UnknownModelError; ResolutionError for a size that the model cannot take; UnsupportedError for a
+        mode or a form that it does not have.
+    """
+    row = spec(name)
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    row.grid(height, width)
+    if mode not in row.modes:
+        raise UnsupportedError(f"{name} has no {mode} mode; it has {', '.join(row.modes)}")
+    args = dict(row.args)
+    if row.operator:
+        args["form"] = form or default_form(row.operator, mode)
+    elif form:
+        raise UnsupportedError(f"{name} has no form '{form}': it has no operator of ours")
+    module, _, builder = row.build.partition(":")
+    model: nn.Module = getattr(import_module(module), builder)(image_size=(height, width), **args)
+    return model.eval()
+
+
+def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
+    """Load weights under their published keys into a model from `create`, all or nothing.
+
+    Training snapshots are unwrapped ("model_ema", "model", "state_dict"; "module." prefixes), and position
+    tables are resized to the model's grid by the family's own rule.
+
+    Raises: CheckpointError, which names every missing, unexpected and misshapen key.
+    """
+    from vbench.models.checkpoint import load
+
+    state: Mapping[str, Tensor] = state_dict
+    load(model, state)

@@ -1,0 +1,184 @@
+"""ViG: vision backbones on bidirectional gated linear attention (Liao et al. 2024, arXiv:2405.18425).
+
+An image becomes h × w tokens in raster order; twelve blocks mix them with a state that travels forward
+and another that travels backward, beside a 3×3 depthwise convolution; their mean is classified.
+
+    B batch, C channels, H heads, N tokens, D = C/2H key and E = C/H value dimension of a head
+
+Parameter names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vbench.errors import ShapeError
+from vbench.kernels import operator
+from vbench.models.layers import ChannelNorm, resize_table
+
+DEPTH = 12
+GATE_RANK = 16
+GATE_NORMALISER = 16  # log decay = logsigmoid(·) / 16, so that a state lasts
+EPS = 1e-6
+
+
+class ViG(nn.Module):
+    """The plain ViG, one stage at 1/16 of the image.
+
+    Args:
+        image_size: (height, width) in px; at least 7 each. The position table has this size's grid.
+        dim: C. heads: H. mlp_dim: inner width of the SwiGLU.
+        silu: SiLU after the depthwise convolution and before the output projection (ViG-T alone).
+        form: the algorithm of the operator, a key of `kernels.OPS["gla"]`.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        *,
+        dim: int,
+        heads: int,
+        mlp_dim: int,
+        silu: bool,
+        form: str,
+        num_classes: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.patch_embed = Stem(dim)
+        self.grid = self.patch_embed.grid(image_size)
+        self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], dim))
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, self.grid, silu, form) for _ in range(DEPTH))
+        self.norm = nn.RMSNorm(dim, eps=EPS)
+        self.head = nn.Linear(dim, num_classes)
+        self.apply(_init)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, 3, height, width) -> (B, N, C), normalised.
+
+        Raises: ShapeError if the image is not of the size that the model was built for.
+        """
+        if x.shape[-2:] != self.image_size:
+            built, given = "x".join(map(str, self.image_size)), "x".join(map(str, x.shape[-2:]))
+            raise ShapeError(f"this ViG was built for {built} px; the image has {given}")
+        x = self.patch_embed(x).flatten(2).transpose(1, 2) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        features: Tensor = self.norm(x)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.forward_features(x).mean(dim=1))
+        return logits
+
+    def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "pos_embed" in state:
+            state = {**state, "pos_embed": resize_table(state["pos_embed"], self.grid)}
+        return state
+
+
+class Stem(nn.Module):
+    """Two overlapping convolutions, to 1/8 and 1/16 of the image: (B, 3, height, width) -> (B, C, h, w)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.Conv2d(3, dim // 2, 9, stride=8, padding=1),
+            ChannelNorm(dim // 2, eps=1e-5),
+            nn.SiLU(),
+            nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
+            ChannelNorm(dim, eps=1e-5),
+        )
+
+    @staticmethod
+    def grid(image_size: tuple[int, int]) -> tuple[int, int]:
+        h, w = (((side - 7) // 8) // 2 + 1 for side in image_size)
+        return h, w
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.proj(x)
+        return tokens
+
+
+class Block(nn.Module):
+    """y = x + Mixer(RMS(x)); y + MLP(RMS(y)).  (B, N, C) -> (B, N, C)."""
+
+    def __init__(
+        self, dim: int, heads: int, mlp_dim: int, grid: tuple[int, int], silu: bool, form: str
+    ) -> None:
+        super().__init__()
+        self.attn_norm = nn.RMSNorm(dim, eps=EPS)
+        self.attn = Mixer(dim, heads, grid, silu, form)
+        self.mlp_norm = nn.RMSNorm(dim, eps=EPS)
+        self.mlp = SwiGLU(dim, mlp_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.attn_norm(x))
+        y: Tensor = x + self.mlp(self.mlp_norm(x))
+        return y
+
+
+class Mixer(nn.Module):
+    """Bidirectional gated linear attention beside a local branch (section 3 of the paper).
+
+    Every projection reads u, the output of the depthwise convolution; u is the local branch as well.
+    """
+
+    def __init__(self, dim: int, heads: int, grid: tuple[int, int], silu: bool, form: str) -> None:
+        super().__init__()
+        self.heads, self.grid = heads, grid
+        self.gla = operator("gla", form)
+        self.act = nn.SiLU() if silu else nn.Identity()
+        self.in_proj = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False), self.act)
+        self.qkv_proj = nn.Linear(dim, 2 * dim, bias=False)
+        self.gk_proj = nn.Sequential(nn.Linear(dim, GATE_RANK, bias=False), nn.Linear(GATE_RANK, dim))
+        self.g_proj = nn.Linear(dim, dim)
+        self.g_norm = nn.RMSNorm(dim // heads, eps=EPS)
+        self.l_norm = nn.RMSNorm(dim // heads, eps=EPS)
+        self.o_proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        C, H = x.shape[-1], self.heads
+        u = self.in_proj(x.transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)
+
+        q, k, v = self.qkv_proj(u).split([C // 2, C // 2, C], dim=-1)
+        q, k, v = (t.unflatten(-1, (H, -1)).transpose(1, 2) for t in (q, k, v))  # B H N ·
+        gates = self.gk_proj(u).unflatten(-1, (2, H, -1)).permute(2, 0, 3, 1, 4)  # 2 B H N D
+        gates = F.logsigmoid(gates if gates.dtype == torch.float64 else gates.float()) / GATE_NORMALISER
+        o, _ = self.gla(q, k, v, gates, direction="both")
+
+        # The released code averages the directions in training and halves once more in evaluation.
+        o = o.transpose(1, 2) / (2 if self.training else 4)  # B N H E
+        local = self.l_norm(u.unflatten(-1, (H, -1)))
+        mix = torch.lerp(local, self.g_norm(o), self.g_proj(u).sigmoid().unflatten(-1, (H, -1)))
+        y: Tensor = self.o_proj(self.act(mix.flatten(-2)))
+        return y
+
+
+class SwiGLU(nn.Module):
+    """down(SiLU(z) · u), with z and u the halves of one projection.  (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, dim: int, mlp_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, 2 * mlp_dim, bias=False)
+        self.down_proj = nn.Linear(mlp_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z, u = self.gate_proj(x).chunk(2, dim=-1)
+        y: Tensor = self.down_proj(F.silu(z) * u)
+        return y
+
+
+def _init(module: nn.Module) -> None:
+    """The released initialisation: N(0, 0.02), and in the mixer Xavier with gain 2**-2.5."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    if isinstance(module, Mixer):
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_uniform_(part.weight, gain=2**-2.5)

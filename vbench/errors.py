@@ -1,0 +1,55 @@
+"""Everything vbench raises on purpose.
+
+VbenchError
+├── UsageError            what was asked for cannot be; the command line prints it and exits 2
+│   ├── UnknownModelError
+│   ├── ResolutionError   a size that a model cannot take
+│   ├── DeviceError       a device that is not there
+│   ├── OutputError       a folder that cannot be written, or that another sweep holds
+│   └── SchemaError       records that this version cannot read
+├── UnsupportedError      a model or an operator has no such mode, form or size; a row, not a failure
+├── ShapeError            tensors that do not agree
+└── CheckpointError       a state dict that is not this model's
+
+Each message is one line: what was given, what is allowed, what to do.
+"""
+
+
+class VbenchError(Exception):
+    """The root; catch this to catch all of them."""
+
+
+class UsageError(VbenchError):
+    """A request that cannot be met; nothing was run and nothing was written."""
+
+
+class UnknownModelError(UsageError):
+    """A model name that is not in the table; the message names the nearest ones."""
+
+
+class ResolutionError(UsageError):
+    """A malformed size, or one that a model cannot take."""
+
+
+class DeviceError(UsageError):
+    """A device that this machine, or this torch build, does not have."""
+
+
+class OutputError(UsageError):
+    """An output folder that cannot be written, or that another sweep is writing."""
+
+
+class SchemaError(UsageError):
+    """Records written under another schema, or damaged before their last line."""
+
+
+class UnsupportedError(VbenchError):
+    """A combination that does not exist: an attention model has no recurrent mode, say."""
+
+
+class ShapeError(VbenchError, ValueError):
+    """Operator inputs whose shapes, or dtypes, do not agree; the message prints them."""
+
+
+class CheckpointError(VbenchError, ValueError):
+    """A state dict that does not fit; the message names every missing and unexpected key."""
