@@ -51,7 +51,7 @@ def gla(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     gates = list(g) if direction == "both" else [g]
     reversed_ = {"forward": [False], "reverse": [True], "both": [False, True]}[direction]
-    spans = list(_spans(q.shape[2], chunk, group))
+    spans = list(_spans(int(q.shape[2]), chunk, group))  # int: under a trace, sizes are tensors
 
     # Pass 1: what each chunk adds to the state and how much of the state it keeps, then the states.
     entering: list[list[Tensor]] = []
@@ -107,7 +107,7 @@ def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
 def _tile(x: Tensor, span: _Span, dtype: torch.dtype) -> Tensor:
     """Float[B H N X] -> Float[B H chunks length X]. Missing tokens are zeros: no key, no decay."""
     x = x[:, :, span.start : span.stop]
-    if missing := span.chunks * span.length - x.shape[2]:
+    if missing := span.chunks * span.length - (span.stop - span.start):
         x = pad(x, (0, 0, 0, missing))
     return x.unflatten(2, (span.chunks, span.length)).to(dtype, memory_format=torch.contiguous_format)
 

@@ -1,0 +1,1 @@
+"""Tables and figures from a frame of records. Nothing here measures."""

@@ -1,0 +1,198 @@
+"""Figures from a frame of records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vbench.reports.tables import caption
+from vbench.results.published import accuracies
+
+# Okabe and Ito's colours: told apart by colour-blind eyes. A family keeps its own everywhere.
+COLOURS = {"vig": "#D55E00", "deit": "#0072B2", "swin": "#009E73", "timm": "#CC79A7"}
+MARKERS = {"vig": "o", "deit": "s", "swin": "^", "timm": "D"}
+SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
+MODE_LINES = {"parallel": "-", "recurrent": "--"}
+ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "vbench",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One quarter of the figure: a column, what it is divided by, and what its axis says."""
+
+    column: str
+    unit: float
+    label: str
+    title: str
+    error: bool = False
+
+
+PANELS = (
+    Panel("macs", 1e9, "GMACs of one image", "(a) Work"),
+    Panel("peak_memory_bytes", 2**20, "Peak memory (MiB), batch 1", "(b) Memory"),
+    Panel("latency_ms", 1, "Latency (ms), batch 1", "(c) Latency", error=True),
+)
+
+
+def resolution(table: pd.DataFrame, files: Sequence[Path]) -> None:
+    """Work, peak memory, latency and published accuracy against resolution, one figure in several formats.
+
+    A curve ends where a cell ran out of memory or time, and says so. Accuracy is what papers print, drawn
+    hollow; it is never measured here.
+
+    Args:
+        table: a frame of `vbench.results.frame`.
+        files: where to write; the suffix chooses the format.
+    """
+    series = _series(table)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 6.0), layout="constrained")
+        axes = figure.subplots(2, 2).flat
+        for axis, panel in zip(axes, PANELS, strict=False):
+            _draw(axis, panel, series)
+        _draw_accuracy(figure.axes[3], series)
+        _x_axis(figure.axes, table)
+        handles, labels = figure.axes[2].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(handles)), frameon=False)
+        figure.text(0.01, -0.005, _wrap(caption(table)), fontsize=6, color="#555555", va="top")
+        for file in files:
+            figure.savefig(file, dpi=200, bbox_inches="tight", metadata=_METADATA.get(file.suffix))
+
+
+# Without dates, so that the same records give the same bytes.
+_METADATA: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    label: str
+    colour: Any
+    marker: str
+    line: str
+    model: str
+    cells: pd.DataFrame  # sorted by side
+
+
+def _series(table: pd.DataFrame) -> list[_Series]:
+    table = table[table["status"] != "unsupported"].copy()
+    table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
+    found = []
+    modes = table.groupby("model")["mode"].nunique().to_dict()
+    single_dtype = table["dtype"].nunique() <= 1
+    members: dict[str, list[str]] = {}
+    for family, group in table.groupby("family"):
+        members[str(family)] = sorted(group["model"].unique())
+    for (family, model, mode, dtype), cells in table.groupby(["family", "model", "mode", "dtype"]):
+        shade = SHADES[members[family].index(model) % len(SHADES)]
+        colour = mpl.colors.to_rgb(COLOURS.get(family, "#000000"))
+        parts = [model, mode if modes[model] > 1 else "", "" if single_dtype else dtype]
+        found.append(
+            _Series(
+                label=" ".join(part for part in parts if part),
+                colour=tuple(1 - shade * (1 - c) for c in colour),
+                marker=MARKERS.get(family, "x"),
+                line=MODE_LINES[mode],
+                model=model,
+                cells=cells.sort_values("side"),
+            )
+        )
+    return found
+
+
+def _draw(axis: Axes, panel: Panel, series: list[_Series]) -> None:
+    for one in series:
+        cells = one.cells[one.cells[panel.column].notna()]
+        x = cells["side"].to_numpy(dtype=float)
+        y = cells[panel.column].to_numpy(dtype=float) / panel.unit
+        # MACs are the model's, whatever the mode: one line suffices where two would lie on each other.
+        if panel.column == "macs" and one.line != "-" and any(s.model == one.model and s.line == "-" for s in series):
+            continue
+        axis.plot(x, y, one.line, color=one.colour, marker=one.marker, label=one.label)
+        if panel.error and len(x):
+            low = cells["latency_ms_lo"].to_numpy(dtype=float) / panel.unit
+            high = cells["latency_ms_hi"].to_numpy(dtype=float) / panel.unit
+            axis.fill_between(x, low, high, color=one.colour, alpha=0.2, linewidth=0)
+        if panel.column != "macs":
+            _end(axis, one, x, y)
+    axis.set_yscale("log")
+    axis.set_ylabel(panel.label)
+    axis.set_title(panel.title, loc="left")
+
+
+def _end(axis: Axes, one: _Series, x: Any, y: Any) -> None:
+    """Mark where a curve ends, and why, if a cell beyond its last point failed."""
+    last = x[-1] if len(x) else 0.0
+    beyond = one.cells[(one.cells["side"] > last) & one.cells["status"].isin(list(ENDINGS))]
+    if len(beyond) == 0 or len(x) == 0:
+        return
+    first = beyond.iloc[0]
+    axis.plot([last, first["side"]], [y[-1], y[-1]], ":", color=one.colour)
+    axis.plot([first["side"]], [y[-1]], marker="x", color=one.colour, markersize=7, markeredgewidth=2)
+    axis.annotate(
+        ENDINGS[first["status"]],
+        (first["side"], y[-1]),
+        textcoords="offset points",
+        xytext=(0, 7),
+        ha="center",
+        color=one.colour,
+        fontweight="bold",
+        fontsize=7,
+    )
+
+
+def _draw_accuracy(axis: Axes, series: list[_Series]) -> None:
+    drawn = set()
+    for one in series:
+        points = sorted((res, a.top1) for (model, res), a in accuracies().items() if model == one.model)
+        if one.model in drawn or not points:
+            continue
+        drawn.add(one.model)
+        x, y = zip(*points, strict=True)
+        axis.plot(x, y, ":", color=one.colour, marker=one.marker, markerfacecolor="white", label=one.model)
+        axis.annotate(one.model, (x[-1], y[-1]), textcoords="offset points", xytext=(5, 2), color=one.colour, fontsize=7)
+    axis.set_ylabel("ImageNet-1K top-1 (%)")
+    axis.set_title("(d) Accuracy as published, not measured", loc="left")
+    if not drawn:
+        axis.text(0.5, 0.5, "none published for these models", transform=axis.transAxes, ha="center", color="#555555")
+
+
+def _x_axis(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    sides = sorted({(h * w) ** 0.5: (h, w) for h, w in zip(table["height"], table["width"], strict=True)}.items())
+    for axis in axes:
+        axis.set_xlabel("Image side (px)")
+        axis.set_xscale("log", base=2)
+        axis.minorticks_off()
+        ticks = [side for side, _ in sides]
+        names = [str(h) if h == w else f"{h}x{w}" for _, (h, w) in sides]
+        axis.set_xticks(ticks, names, rotation=45 if len(ticks) > 6 else 0)
+        if ticks:
+            axis.set_xlim(ticks[0] / 1.12, ticks[-1] * 1.12)
+
+
+def _wrap(text: str, width: int = 150) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width))

@@ -1,0 +1,125 @@
+"""The table of a sweep: the same cells for the terminal, for Markdown and for a spreadsheet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+HEADER = (
+    "model",
+    "mode",
+    "size (px)",
+    "status",
+    "GMACs",
+    "latency (ms)",
+    "95 % interval",
+    "images/s",
+    "at batch",
+    "peak memory (MiB)",
+    "flags",
+)
+NOTES = {
+    "few_samples": "few_samples: too slow for a 95 % interval; the range is given instead",
+    "contended": "contended: other processes took processor time from the measurement",
+    "counters_disagree": "counters_disagree: the two MAC counters differ by more than 1 %",
+    "padded": "padded: the model pads its maps at this size; `padding` in summary.csv says by how much",
+}
+
+
+def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """One row of text a cell, under `HEADER`, without cells that cannot exist (see `absent`)."""
+    return [_row(cell) for cell in _cells(table) if cell["status"] != "unsupported"]
+
+
+def absent(table: pd.DataFrame) -> list[str]:
+    """One line for each reason why cells were not, or not wholly, measured: which, and why."""
+    lines = []
+    missing = table[table["status"] != "ok"]
+    for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False):
+        cells = [f"{cell['model']} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
+        shown = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
+        lines.append(f"{status}: {reason} ({shown})")
+    return lines
+
+
+def caption(table: pd.DataFrame) -> str:
+    """Under what conditions the table was measured, in words."""
+
+    def each(column: str) -> str:
+        return ", ".join(str(value) for value in table[column].dropna().unique()) or "unknown"
+
+    return (
+        f"{each('device_name')}; {each('dtype')}; {each('threads')} CPU thread(s); torch {each('torch')}, timm {each('timm')}, "
+        f"vbench {each('vbench')} at commit {each('commit')}. Latency: median of single calls, batch 1. Memory: batch 1, "
+        "peak above the baseline, weights and input included. GMACs: multiply-accumulates of one image / 10⁹."
+    )
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """The meaning of each flag that occurs."""
+    used = {flag for flags in table["flags"].dropna() for flag in flags.split()}
+    return [text for flag, text in NOTES.items() if flag in used]
+
+
+def to_rich(table: pd.DataFrame) -> Table:
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(HEADER):
+        right = number in (2, 4, 5, 6, 7, 8, 9)
+        out.add_column(name, justify="right" if right else "left", no_wrap=number < 4)
+    for row in rows(table):
+        out.add_row(*row)
+    return out
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows(table)]
+    lines += ["", caption(table)]
+    lines += [f"\n- {line}" for line in [*notes(table), *absent(table)]]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Cells as dicts with None for what is missing, models together, small images first."""
+    ordered = table.sort_values(["dtype", "model", "mode", "height", "width"], kind="stable")
+    return [
+        {str(key): None if pd.isna(value) else value for key, value in cell.items()}
+        for cell in ordered.to_dict("records")
+    ]
+
+
+def _row(cell: dict[str, Any]) -> tuple[str, ...]:
+    interval = "" if cell["latency_ms_lo"] is None else f"{_number(cell['latency_ms_lo'])}–{_number(cell['latency_ms_hi'])}"
+    return (
+        cell["model"] if cell["dtype"] == "float32" else f"{cell['model']} {cell['dtype']}",
+        _mode(cell),
+        _size(cell),
+        cell["status"],
+        _number(cell["macs"], 1e9),
+        _number(cell["latency_ms"]),
+        interval,
+        _number(cell["throughput_img_s"]),
+        "" if cell["throughput_img_s"] is None else str(cell["batch"]),
+        _number(cell["peak_memory_bytes"], 2**20),
+        cell["flags"] or "",
+    )
+
+
+def _mode(cell: dict[str, Any]) -> str:
+    return str(cell["mode"])
+
+
+def _size(cell: dict[str, Any]) -> str:
+    square = cell["height"] == cell["width"]
+    return str(cell["height"]) if square else f"{cell['height']}x{cell['width']}"
+
+
+def _number(value: float | None, unit: float = 1.0) -> str:
+    """Four significant digits, with a thousands separator; empty if missing."""
+    if value is None:
+        return ""
+    value = value / unit
+    digits = max(0, 3 - len(str(int(abs(value)))) + (1 if abs(value) >= 1 else 2))
+    return f"{value:,.{digits}f}"

@@ -1,0 +1,40 @@
+"""All files that a sweep leaves beside its records, from the records alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from vbench.errors import OutputError
+from vbench.reports import charts, tables
+
+FILES = ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf")
+
+
+def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write `FILES` into a folder; each appears whole or not at all.
+
+    Raises: OutputError if the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _whole(folder / "summary.csv", lambda path: table.to_csv(path, index=False))
+        _whole(folder / "summary.parquet", lambda path: table.to_parquet(path, index=False))
+        _whole(folder / "table.md", lambda path: path.write_text(tables.to_markdown(table), encoding="utf-8"))
+        for name in ("resolution.png", "resolution.pdf"):
+            _whole(folder / name, lambda path: charts.resolution(table, [path]))
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+    return [folder / name for name in FILES]
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    part = path.with_name(f".part-{path.name}")
+    try:
+        write(part)
+        os.replace(part, path)  # noqa: PTH105
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""Records on disk: JSON lines, one a cell, appended and flushed; nothing is ever rewritten."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from vbench.errors import OutputError, SchemaError
+
+SCHEMA = 1
+FILE = "records.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One measured cell, or why it was not. Its fields are the keys of a line of `records.jsonl`.
+
+    `work`, `second_count`, `memory`, `latency` and `throughput` are what `vbench.worker` yields; None where
+    the cell ended before it got there. `conditions` is a digest of device, versions, code and protocol.
+    """
+
+    case_id: str
+    case: dict[str, Any]
+    status: str  # ok, oom, unsupported, error, timeout
+    reason: str | None
+    conditions: str
+    protocol: dict[str, Any]
+    host: dict[str, Any]
+    started_at: str  # ISO 8601, UTC
+    wall_s: float
+    timeout_s: float
+    load: dict[str, Any] | None = None
+    work: dict[str, Any] | None = None
+    second_count: dict[str, Any] | None = None
+    memory: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    throughput: dict[str, Any] | None = None
+    schema: int = field(default=SCHEMA)
+
+
+class DamagedLineWarning(UserWarning):
+    """The last line of a file was cut short, as by a kill; it was dropped."""
+
+
+def read(folder: Path) -> list[Record]:
+    """All records of a folder, in the order of writing; empty if it has none.
+
+    A last line that was cut short is left out with a DamagedLineWarning.
+
+    Raises: SchemaError for records of another schema, or damage before the last line.
+    """
+    return [record for record, _ in _scan(folder / FILE)]
+
+
+def check(folder: Path) -> None:
+    """Raise what opening a Store there would raise, without leaving a trace.
+
+    Raises: OutputError, SchemaError.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise OutputError(f"{folder} cannot be written: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder} cannot be written: no permission in {there}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DamagedLineWarning)
+        read(folder)
+
+
+def _scan(path: Path) -> Iterator[tuple[Record, int]]:
+    """Each record with the byte offset of its end."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror}") from None
+    lines = data.splitlines(keepends=True)
+    offset = 0
+    for number, line in enumerate(lines, start=1):
+        offset += len(line)
+        try:
+            values = json.loads(line)
+            if not isinstance(values, dict):
+                raise TypeError
+        except (ValueError, TypeError):
+            if number == len(lines):
+                warnings.warn(f"{path}: the last line was cut short and is dropped", DamagedLineWarning, stacklevel=2)
+                return
+            raise SchemaError(f"{path}: line {number} is damaged; mend or remove it, or take another folder") from None
+        yield _record(values, f"{path}: line {number}"), offset
+
+
+def _record(values: dict[str, Any], where: str) -> Record:
+    schema = values.get("schema")
+    if schema != SCHEMA:
+        raise SchemaError(
+            f"{where} has schema {schema!r}; this vbench reads {SCHEMA}. Take another folder, or the vbench that wrote it"
+        )
+    known = {f.name for f in fields(Record)}
+    required = {f.name for f in fields(Record) if f.name not in _OPTIONAL}
+    if missing := sorted(required - values.keys()):
+        raise SchemaError(f"{where} lacks {', '.join(missing)}; it is no record of vbench's")
+    return Record(**{key: value for key, value in values.items() if key in known})
+
+
+_OPTIONAL = {"load", "work", "second_count", "memory", "latency", "throughput"}
+
+
+class Store:
+    """A folder of records that one sweep at a time may append to. Use as a context manager.
+
+    Raises: OutputError if the folder cannot be written, or another sweep holds it; SchemaError as `read`.
+    """
+
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
+        self.folder = folder
+        self._path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] = (folder / ".lock").open("w")
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise OutputError(f"{folder} is being written by another sweep; wait for it, or take another folder") from None
+        if fresh and self._path.exists():
+            os.replace(self._path, folder / "records.previous.jsonl")  # noqa: PTH105
+        self.records: list[Record] = []
+        end = 0
+        for record, end in _scan(self._path):  # noqa: B007
+            self.records.append(record)
+        try:
+            self._file = self._path.open("ab")
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be written: {error.strerror}") from None
+        self._file.truncate(end)
+        if end and not self._path.read_bytes().endswith(b"\n"):
+            self._file.write(b"\n")
+
+    def append(self, record: Record) -> None:
+        """Write one record and push it to the disk."""
+        self._file.write(json.dumps(asdict(record)).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.records.append(record)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._lock.close()

@@ -1,0 +1,1 @@
+"""Named sweeps: TOML files that state a question, its cells and the time they take."""

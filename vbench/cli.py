@@ -1,0 +1,242 @@
+"""The command line: parse, call one library function, render. Results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+import vbench
+from vbench import plan as planning
+from vbench.errors import UsageError, VbenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    help="Is a recurrent vision backbone really cheaper than attention at high resolution? Measured.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Models = Annotated[str | None, typer.Option(help="Names, patterns or timm/NAME: vig_t,deit_*,timm/resnet50.")]
+Res = Annotated[
+    str | None,
+    typer.Option(help="Pixels: 224:2048 (standard grid), 224:2048:128 (step), 224,512x1024 (height x width)."),
+]
+Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both. [default: both]")]
+Batch = Annotated[
+    str | None, typer.Option(help="Batch for throughput: auto finds the knee; or numbers. [default: auto]")
+]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")]
+SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the model.")]
+Seconds = Annotated[float, typer.Option(min=0.01, help="Sampling time of a cell's latency.")]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a cell is a time-out.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tables and figures.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["VBENCH_DEBUG"] = "1"
+    if version:
+        out.print(vbench.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def sweep(
+    models: Models = None,
+    res: Res = None,
+    modes: Modes = None,
+    batch: Batch = None,
+    dtype: Dtype = None,
+    suite: SuiteName = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    seconds: Seconds = planning.Protocol().sample_s,
+    timeout: Timeout = 300.0,
+    folder: Out = Path("vbench-run"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old records are set aside.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Measure again what did not end ok.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every cell of a plan. The same command again goes on where it ended."""
+    from vbench import sweep as sweeping
+    from vbench.launch import Launcher
+    from vbench.progress import Progress
+
+    cases, protocol = _plan(models, res, modes, batch, dtype, suite, device, threads, seconds)
+    settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
+    _check_folder(folder)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+    with Launcher() as launcher:
+        gpu = sweeping.probe(cases, settings.device, launcher)
+        try:
+            with Progress(cases, err) as progress:
+                sweeping.run(cases, settings, protocol, launcher, progress.update, gpu=gpu)
+        except KeyboardInterrupt:
+            interrupted = True
+            err.print("interrupted; what was measured is kept, and the same command goes on from there")
+    failed = _report(folder, as_json)
+    if interrupted:
+        raise typer.Exit(130)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def plan(
+    models: Models = None,
+    res: Res = None,
+    modes: Modes = None,
+    batch: Batch = None,
+    dtype: Dtype = None,
+    suite: SuiteName = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    seconds: Seconds = planning.Protocol().sample_s,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a sweep would measure, with an estimate of its time and memory."""
+    from vbench import estimate
+    from vbench.launch import Launcher
+
+    cases, protocol = _plan(models, res, modes, batch, dtype, suite, device, threads, seconds)
+    with Launcher() as launcher, err.status("estimating"):
+        estimates = estimate.run(cases, protocol, launcher)
+    rows = [estimate.row(case, guess) for case, guess in zip(cases, estimates, strict=True)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    out.print(estimate.to_rich(rows))
+    total = sum(row["seconds"] or 0 for row in rows)
+    out.print(f"{len(rows)} cells, roughly {total / 60:.1f} minutes on {cases[0].device}; all figures are estimates.")
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models: family, parameters, operator, modes, published accuracy, source."""
+    from vbench.models import listing
+
+    if as_json:
+        typer.echo(json.dumps(listing.rows(), indent=1))
+        return
+    out.print(listing.to_rich())
+    out.print("Any other of timm's models is timm/NAME. Top-1: ImageNet-1K at 224 px as published, not measured.")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")], as_json: AsJson = False
+) -> None:
+    """Make table and figures again from records; nothing is measured."""
+    if not (folder / "records.jsonl").is_file():
+        raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
+    _report(folder, as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this machine: device, versions, threads, load, and what is missing."""
+    from vbench import doctor as examining
+
+    findings = examining.examine()
+    if as_json:
+        typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=1))
+    else:
+        out.print(examining.to_rich(findings))
+
+
+def _plan(
+    models: str | None,
+    res: str | None,
+    modes: str | None,
+    batch: str | None,
+    dtype: str | None,
+    suite: str | None,
+    device: str,
+    threads: int,
+    seconds: float,
+) -> tuple[list[planning.Case], planning.Protocol]:
+    """The cells that these options mean, all checked; an option beside --suite replaces the suite's."""
+    from vbench import host
+    from vbench.suites.load import load
+
+    base = load(suite) if suite else None
+    models, res = models or (base and base.models), res or (base and base.res)
+    if models is None or res is None:
+        raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
+    axes = planning.Sweep(
+        models=planning.parse_models(models),
+        sizes=planning.parse_sizes(res),
+        modes=planning.parse_modes(modes or (base.modes if base else "parallel,recurrent")),
+        batches=planning.parse_batches(batch or (base.batch if base else "auto")),
+        dtypes=planning.parse_dtypes(dtype or (base.dtype if base else "float32")),
+        device=host.resolve(device),
+    )
+    return planning.plan(axes), planning.Protocol(threads=threads, sample_s=seconds)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse, before anything runs, a folder that cannot be written or whose records cannot be read."""
+    from vbench.results import store
+
+    store.check(folder)
+
+
+def _report(folder: Path, as_json: bool) -> int:
+    """Write the files, print the table; the number of cells that ended in an error."""
+    from vbench.reports import tables
+    from vbench.reports.write import write_all
+    from vbench.results.frame import frame
+    from vbench.results.store import read
+
+    table = frame(read(folder))
+    files = write_all(table, folder) if len(table) else []
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=1))
+    else:
+        _print_table(table)
+    err.print(f"written: {', '.join(str(file) for file in files)}")
+    return int((table["status"] == "error").sum())
+
+
+def _print_table(table: pd.DataFrame) -> None:
+    from vbench.reports import tables
+
+    out.print(tables.to_rich(table))
+    for line in [tables.caption(table), *tables.notes(table), *tables.absent(table)]:
+        out.print(line, style="dim")
+
+
+def main() -> None:
+    """The program: errors that are the user's to mend get one line and exit code 2."""
+    warnings.showwarning = _warn
+    try:
+        app()
+    except VbenchError as error:
+        if os.environ.get("VBENCH_DEBUG"):
+            raise
+        err.print(f"vbench: {error}", markup=False)
+        sys.exit(2)
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    err.print(f"vbench: {message}", markup=False)

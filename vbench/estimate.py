@@ -1,0 +1,170 @@
+"""What a cell will cost, before it is measured: a rough guess, and labelled as one wherever it is shown.
+
+A pass is priced by its MACs at half the rate of a large matrix product on this device, and by its steps at
+the price of a small operator; memory by the tensors alive at once in a pass on the meta device.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from vbench.models import spec
+from vbench.plan import Case, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from vbench.launch import Launcher
+
+EFFICIENCY = 0.5  # of a model, against a large matrix product
+OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
+CELL_OVERHEAD_S = 3.0  # two children, and the counting
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`seconds` to measure a cell and `peak_bytes` of one pass; both guesses."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def calibrate(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"device", "dtype", "threads"} -> "macs_per_s" of a matrix product, "operator_s" of a small one."""
+    import torch
+
+    torch.set_num_threads(argument["threads"])
+    device = torch.device(argument["device"])
+    large = torch.randn(1024, 1024, device=device, dtype=getattr(torch, argument["dtype"]))
+    small = torch.randn(6, 32, 64, device=device)
+
+    def rate(x: torch.Tensor, call: Any) -> float:
+        call(x)
+        begin, calls = time.perf_counter(), 0
+        while time.perf_counter() - begin < 0.2:
+            call(x)
+            calls += 1
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return calls / (time.perf_counter() - begin)
+
+    yield "macs_per_s", rate(large, lambda x: x @ x) * 1024**3
+    yield "operator_s", 1 / rate(small, lambda x: x * x)
+
+
+def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"case"} -> "macs", "steps" in sequence, and "peak_bytes" of one pass, without a device."""
+    from vbench import flops
+
+    case = Case(**argument["case"])
+    work = flops.count(case)
+    yield "macs", work["macs_executed"]
+    layers_and_directions = 24 if spec(case.model).operator else 0
+    yield "steps", (work["tokens"] or 0) * layers_and_directions if case.mode == "recurrent" else 0
+    yield "peak_bytes", predicted_peak(case)
+
+
+def predicted_peak(case: Case) -> int:
+    """Bytes of the tensors alive at once in one pass at batch 1, weights and input included.
+
+    Attention is taken as fused: its scores are never whole. Workspaces of the libraries are not known.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from vbench.worker import build
+
+    class Live(TorchDispatchMode):
+        now = peak = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            for leaf in torch.utils._pytree.tree_leaves(out):
+                if isinstance(leaf, torch.Tensor):
+                    self.add(leaf.untyped_storage())
+            return out
+
+        def add(self, storage: torch.UntypedStorage) -> None:
+            if storage in seen:
+                return
+            seen.add(storage)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.drop, storage.nbytes())
+
+        def drop(self, nbytes: int) -> None:
+            self.now -= nbytes
+
+    seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+    fused = torch.nn.functional.scaled_dot_product_attention
+    try:
+        torch.nn.functional.scaled_dot_product_attention = lambda q, *_, **__: torch.empty_like(q)
+        with torch.device("meta"), torch.no_grad(), Live() as live:
+            model = build(case).to(getattr(torch, case.dtype))
+            model(torch.empty(1, 3, case.height, case.width, dtype=getattr(torch, case.dtype)))
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = fused
+    return live.peak
+
+
+def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
+    """From what `foresee` and `calibrate` yielded."""
+    call = parts["macs"] / (rates["macs_per_s"] * EFFICIENCY)
+    call += parts["steps"] * OPERATORS_A_STEP * rates["operator_s"]
+    warmup = max(call, protocol.warmup_s)
+    sampling = max(min(protocol.samples_min * call, max(protocol.slow_s, 2 * call)), protocol.sample_s)
+    batches = min(protocol.throughput_s, 6 * call + protocol.sample_s) if 4 * call < protocol.throughput_s else 0.0
+    return Estimate(CELL_OVERHEAD_S + call + warmup + sampling + batches, parts["peak_bytes"])
+
+
+def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> list[Estimate | None]:
+    """An estimate for each case, None for one that cannot exist or cannot be counted."""
+    rates: dict[str, dict[str, Any]] = {}
+    found: list[Estimate | None] = []
+    for case in cases:
+        if case.unsupported:
+            found.append(None)
+            continue
+        if case.dtype not in rates:
+            argument = {"device": case.device, "dtype": case.dtype, "threads": protocol.threads}
+            rates[case.dtype] = launcher.run("vbench.estimate:calibrate", argument, 60).parts
+        parts = launcher.run("vbench.estimate:foresee", {"case": asdict(case)}, 120).parts
+        complete = "peak_bytes" in parts and "operator_s" in rates[case.dtype]
+        found.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
+    return found
+
+
+def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
+    """A case and its estimate as one JSON-able dict."""
+    return {
+        **asdict(case),
+        "padding": spec(case.model).padding(case.height, case.width),
+        "unsupported": case.unsupported,
+        "seconds": None if guess is None else round(guess.seconds, 1),
+        "peak_bytes": None if guess is None else guess.peak_bytes,
+    }
+
+
+def to_rich(rows: list[dict[str, Any]]) -> Table:
+    """The rows for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("model", "size (px)", "mode", "batch", "dtype", "~time (s)", "~peak memory (MiB)", "remarks"):
+        table.add_column(name, justify="right" if name.startswith("~") else "left")
+    for cell in rows:
+        table.add_row(
+            cell["model"],
+            f"{cell['height']}x{cell['width']}",
+            cell["mode"],
+            str(cell["batch"]),
+            cell["dtype"],
+            "" if cell["seconds"] is None else f"{cell['seconds']:.0f}",
+            "" if cell["peak_bytes"] is None else f"{cell['peak_bytes'] / 2**20:.0f}",
+            cell["unsupported"] or cell["padding"] or "",
+        )
+    return table

@@ -1,0 +1,147 @@
+"""Who measured: the machine, the versions, the code. No host name, user name or path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import vbench
+from vbench.errors import DeviceError
+
+PACKAGES = ("torch", "timm", "triton", "fvcore", "numpy", "scipy")
+
+
+def fingerprint(device: str, gpu: dict[str, Any] | None) -> dict[str, Any]:
+    """All that a figure's reader needs to know about its origin; JSON-able.
+
+    Args:
+        device: "cpu" or "cuda:N".
+        gpu: what a child that has CUDA said of the device (`worker.probe`); None on the CPU.
+    """
+    code = _code()
+    return {
+        "device": device,
+        "device_name": gpu["name"] if gpu else cpu_name(),
+        "gpu": gpu,
+        "cpu": cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "ram_bytes": psutil.virtual_memory().total,
+        "os": f"{platform.system()} {platform.release()}",
+        "versions": {"vbench": vbench.__version__, "python": platform.python_version(), **_versions()},
+        **code,
+    }
+
+
+def conditions(host: dict[str, Any], protocol: dict[str, Any]) -> str:
+    """A digest of whatever may move a number: device, versions, measuring code and protocol."""
+    facts = {
+        "protocol": protocol,
+        **{k: host[k] for k in ("device_name", "gpu", "cpu", "cpu_count", "versions", "source")},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load() -> dict[str, Any]:
+    """What else the machine was doing: {"load_1min": runnable processes, "free_bytes": available memory}."""
+    return {"load_1min": os.getloadavg()[0], "free_bytes": psutil.virtual_memory().available}
+
+
+@cache
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def gpus() -> list[dict[str, Any]]:
+    """The NVIDIA GPUs that the driver knows, asked without touching CUDA; empty where there is no driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            found.append(
+                {
+                    "name": pynvml.nvmlDeviceGetName(handle),
+                    "driver": driver,
+                    "memory_bytes": memory.total,
+                    "free_bytes": memory.free,
+                }
+            )
+        return found
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def resolve(device: str) -> str:
+    """ "auto", "cpu", "cuda" or "cuda:N" -> "cpu" or "cuda:N".
+
+    Raises: DeviceError for a device that the driver does not have.
+    """
+    if device == "cpu":
+        return device
+    count = len(gpus())
+    if device == "auto":
+        return "cuda:0" if count else "cpu"
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise DeviceError(f"--device: '{device}' is not one of auto, cpu, cuda, cuda:N")
+    if int(index or 0) >= count:
+        has = f"{count} GPU{'s'[: count != 1]}" if count else "no NVIDIA GPU"
+        raise DeviceError(f"--device: there is no {device}; this machine has {has}. Take --device cpu")
+    return f"cuda:{int(index or 0)}"
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+@cache
+def _code() -> dict[str, Any]:
+    """`commit` and `dirty` of a checkout, None elsewhere; `source`, a digest of the code that measures."""
+    here = Path(vbench.__file__).resolve().parent
+    commit = _git(here, "rev-parse", "HEAD")
+    digest = hashlib.sha256()
+    for folder in ("", "models", "kernels"):
+        root = next((p / folder for p in map(Path, vbench.__path__) if (p / folder).is_dir()), here)
+        for file in sorted(root.rglob("*.py") if folder else root.glob("*.py")):
+            digest.update(file.read_bytes())
+    dirty = None if commit is None else bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+    return {"commit": commit, "dirty": dirty, "source": digest.hexdigest()[:16]}
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    """git's answer, if `folder` is tracked by the repository it lies in; None otherwise."""
+    try:
+        for command in (["ls-files", "--error-unmatch", "__init__.py"], list(args)):
+            done = subprocess.run(
+                ["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,107 @@
+"""The jobs that children run: probe a device, count a cell's work, measure a cell.
+
+Each is a generator of (part, value); `launch` runs them and `sweep` makes records of what they yield.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vbench.errors import DeviceError
+from vbench.plan import Case, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"device", "models"} -> "gpu", what CUDA says of the device. Raises: DeviceError, UnknownModelError."""
+    import torch
+
+    from vbench.models.baselines import check_name
+
+    for name in argument["models"]:
+        if name.startswith("timm/"):
+            check_name(name.removeprefix("timm/"))
+    device = argument["device"]
+    if device == "cpu":
+        yield "gpu", None
+        return
+    if torch.version.cuda is None:
+        raise DeviceError(f"--device: this torch ({torch.__version__}) is built without CUDA. Take --device cpu")
+    if not torch.cuda.is_available() or torch.device(device).index >= torch.cuda.device_count():
+        raise DeviceError(f"--device: torch {torch.__version__} cannot use {device}; see 'vbench doctor'")
+    about = torch.cuda.get_device_properties(device)
+    yield (
+        "gpu",
+        {
+            "name": about.name,
+            "memory_bytes": about.total_memory,
+            "capability": f"{about.major}.{about.minor}",
+            "multiprocessors": about.multi_processor_count,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        },
+    )
+
+
+def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"case"} -> "work" and "second_count": parameters and MACs of one image. Touches no device."""
+    from vbench import flops
+
+    case = Case(**argument["case"])
+    work = flops.count(case)
+    yield "work", work
+    yield "second_count", flops.second_count(case, work["macs_executed"])
+
+
+def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"case", "protocol"} -> "memory", "latency", "throughput" of one cell, in this order."""
+    import torch
+
+    from vbench import memory, timing
+
+    case, protocol = Case(**argument["case"]), Protocol(**argument["protocol"])
+    device = torch.device(case.device)
+    torch.set_num_threads(protocol.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.manual_seed(protocol.seed)
+
+    baseline = memory.baseline(device)
+    model = build(case).to(device, getattr(torch, case.dtype))
+    with torch.inference_mode():
+        image = images(case, 1, device)
+        yield "memory", memory.measure(model, image, baseline)
+        memory.keep_freed()
+        latency = timing.latency(lambda: model(image), device, protocol)
+        yield "latency", latency
+        yield (
+            "throughput",
+            timing.throughput(
+                lambda batch: _caller(model, images(case, batch, device)),
+                device,
+                protocol,
+                case.batch,
+                first_ms=latency["samples_ms"],
+            ),
+        )
+
+
+def build(case: Case) -> nn.Module:
+    """The model of a cell, with random weights, on the current default device."""
+    from vbench.models import create
+
+    return create(case.model, (case.height, case.width), case.mode, form=case.form)
+
+
+def images(case: Case, batch: int, device: torch.device) -> Tensor:
+    """A batch of noise of the cell's size and dtype."""
+    import torch
+
+    return torch.randn(batch, 3, case.height, case.width, device=device, dtype=getattr(torch, case.dtype))
+
+
+def _caller(model: nn.Module, batch: Tensor) -> Any:
+    return lambda: model(batch)
