@@ -30,7 +30,9 @@ class Form:
 OPS: dict[str, dict[str, Form]] = {
     "gla": {
         "chunkwise": Form(
-            "vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, any device, memory linear in N"
+            "vbench.kernels.gla.chunkwise:gla",
+            "parallel",
+            "chunks of 64 tokens, any device, memory linear in N",
         ),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
     },

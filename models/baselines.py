@@ -22,18 +22,19 @@ def timm_model(image_size: tuple[int, int], *, name: str) -> nn.Module:
     """timm's model of that name, built for that size with timm's own random weights.
 
     Args:
-        image_size: (height, width) in px. A model whose parameters do not depend on it is built as it is.
+        image_size: (height, width) in px. A model that takes any size is built as it is.
 
     Raises: UnknownModelError; UnsupportedError if timm refuses to build it at this size.
     """
     check_name(name)
+    model: nn.Module
     try:
-        try:
-            return timm.create_model(name, img_size=image_size)
-        except TypeError as error:
-            if "img_size" not in str(error):
-                raise
-            return timm.create_model(name)
+        model = timm.create_model(name, img_size=image_size)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        model = timm.create_model(name)
     except (AssertionError, ValueError) as error:
         size = "x".join(map(str, image_size))
         raise UnsupportedError(f"timm cannot build {name} at {size} px: {error}") from error
+    return model

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
-
 from vbench.models.registry import MODELS
 from vbench.results.published import accuracies
 

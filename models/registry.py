@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError
 from vbench.kernels.registry import OPS, Mode, default_form
+
+from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -185,7 +186,9 @@ def spec(name: str) -> ModelSpec:
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(MODELS)}."
-        raise UnknownModelError(f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME'; see 'vbench models'")
+        raise UnknownModelError(
+            f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME'; see 'vbench models'"
+        )
     return MODELS[name]
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from vbench.errors import ShapeError
 from vbench.kernels import operator
 from vbench.models.layers import ChannelNorm, resize_table
+
+from vbench.errors import ShapeError
 
 DEPTH = 12
 GATE_RANK = 16
@@ -106,9 +106,7 @@ class Stem(nn.Module):
 class Block(nn.Module):
     """y = x + Mixer(RMS(x)); y + MLP(RMS(y)).  (B, N, C) -> (B, N, C)."""
 
-    def __init__(
-        self, dim: int, heads: int, mlp_dim: int, grid: tuple[int, int], silu: bool, form: str
-    ) -> None:
+    def __init__(self, dim: int, heads: int, mlp_dim: int, grid: tuple[int, int], silu: bool, form: str) -> None:
         super().__init__()
         self.attn_norm = nn.RMSNorm(dim, eps=EPS)
         self.attn = Mixer(dim, heads, grid, silu, form)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from vbench.reports.tables import caption
 from vbench.results.published import accuracies
 
@@ -21,7 +22,7 @@ MARKERS = {"vig": "o", "deit": "s", "swin": "^", "timm": "D"}
 SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
 MODE_LINES = {"parallel": "-", "recurrent": "--"}
 ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.labelsize": 8,
@@ -50,7 +51,7 @@ class Panel:
 
 
 PANELS = (
-    Panel("macs", 1e9, "GMACs of one image", "(a) Work"),
+    Panel("macs", 1e9, "GMACs of one image (1 MAC = 2 FLOPs)", "(a) Work"),
     Panel("peak_memory_bytes", 2**20, "Peak memory (MiB), batch 1", "(b) Memory"),
     Panel("latency_ms", 1, "Latency (ms), batch 1", "(c) Latency", error=True),
 )
@@ -76,8 +77,10 @@ def resolution(table: pd.DataFrame, files: Sequence[Path]) -> None:
         _x_axis(figure.axes, table)
         handles, labels = figure.axes[2].get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(handles)), frameon=False)
-        figure.text(0.01, -0.005, _wrap(caption(table)), fontsize=6, color="#555555", va="top")
+            columns = min(4, len(handles))
+            figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, handlelength=3.5)
+        note = "\n".join(textwrap.wrap(caption(table), 150))
+        figure.text(0.01, -0.005, note, fontsize=6, color="#555555", va="top")
         for file in files:
             figure.savefig(file, dpi=200, bbox_inches="tight", metadata=_METADATA.get(file.suffix))
 
@@ -105,8 +108,10 @@ def _series(table: pd.DataFrame) -> list[_Series]:
     members: dict[str, list[str]] = {}
     for family, group in table.groupby("family"):
         members[str(family)] = sorted(group["model"].unique())
-    for (family, model, mode, dtype), cells in table.groupby(["family", "model", "mode", "dtype"]):
-        shade = SHADES[members[family].index(model) % len(SHADES)]
+    for key, cells in table.groupby(["family", "model", "mode", "dtype"]):
+        family, model, mode, dtype = map(str, key)
+        kin = members[family]
+        shade = SHADES[kin.index(model) % len(SHADES)]
         colour = mpl.colors.to_rgb(COLOURS.get(family, "#000000"))
         parts = [model, mode if modes[model] > 1 else "", "" if single_dtype else dtype]
         found.append(
@@ -138,6 +143,9 @@ def _draw(axis: Axes, panel: Panel, series: list[_Series]) -> None:
         if panel.column != "macs":
             _end(axis, one, x, y)
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_ylabel(panel.label)
     axis.set_title(panel.title, loc="left")
 
@@ -165,18 +173,33 @@ def _end(axis: Axes, one: _Series, x: Any, y: Any) -> None:
 
 def _draw_accuracy(axis: Axes, series: list[_Series]) -> None:
     drawn = set()
+    largest = max((one.cells["side"].max() for one in series), default=0)
+    smallest = min((one.cells["side"].min() for one in series), default=0)
     for one in series:
-        points = sorted((res, a.top1) for (model, res), a in accuracies().items() if model == one.model)
+        points = sorted(
+            (side, found.top1)
+            for (model, side), found in accuracies().items()
+            if model == one.model and smallest <= side <= largest
+        )
         if one.model in drawn or not points:
             continue
         drawn.add(one.model)
         x, y = zip(*points, strict=True)
         axis.plot(x, y, ":", color=one.colour, marker=one.marker, markerfacecolor="white", label=one.model)
-        axis.annotate(one.model, (x[-1], y[-1]), textcoords="offset points", xytext=(5, 2), color=one.colour, fontsize=7)
+        axis.annotate(
+            one.model, (x[-1], y[-1]), textcoords="offset points", xytext=(5, 2), color=one.colour, fontsize=7
+        )
     axis.set_ylabel("ImageNet-1K top-1 (%)")
     axis.set_title("(d) Accuracy as published, not measured", loc="left")
     if not drawn:
-        axis.text(0.5, 0.5, "none published for these models", transform=axis.transAxes, ha="center", color="#555555")
+        axis.text(
+            0.5,
+            0.5,
+            "none published for these models",
+            transform=axis.transAxes,
+            ha="center",
+            color="#555555",
+        )
 
 
 def _x_axis(axes: Sequence[Axes], table: pd.DataFrame) -> None:
@@ -190,9 +213,3 @@ def _x_axis(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         axis.set_xticks(ticks, names, rotation=45 if len(ticks) > 6 else 0)
         if ticks:
             axis.set_xlim(ticks[0] / 1.12, ticks[-1] * 1.12)
-
-
-def _wrap(text: str, width: int = 150) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))

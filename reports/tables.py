@@ -48,12 +48,14 @@ def caption(table: pd.DataFrame) -> str:
     """Under what conditions the table was measured, in words."""
 
     def each(column: str) -> str:
-        return ", ".join(str(value) for value in table[column].dropna().unique()) or "unknown"
+        found = [str(value) for value in table[column].dropna().unique()]
+        return ", ".join(_short(value) if column == "commit" else value for value in found) or "unknown"
 
     return (
-        f"{each('device_name')}; {each('dtype')}; {each('threads')} CPU thread(s); torch {each('torch')}, timm {each('timm')}, "
-        f"vbench {each('vbench')} at commit {each('commit')}. Latency: median of single calls, batch 1. Memory: batch 1, "
-        "peak above the baseline, weights and input included. GMACs: multiply-accumulates of one image / 10⁹."
+        f"{each('device_name')}; {each('dtype')}; {each('threads')} CPU thread(s); "
+        f"torch {each('torch')}, timm {each('timm')}, vbench {each('vbench')} at commit {each('commit')}. "
+        "Latency: median of single calls, batch 1. Memory: batch 1, peak above the baseline, weights and input "
+        "included. GMACs: multiply-accumulates of one image / 10⁹."
     )
 
 
@@ -91,7 +93,9 @@ def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _row(cell: dict[str, Any]) -> tuple[str, ...]:
-    interval = "" if cell["latency_ms_lo"] is None else f"{_number(cell['latency_ms_lo'])}–{_number(cell['latency_ms_hi'])}"
+    interval = (
+        "" if cell["latency_ms_lo"] is None else f"{_number(cell['latency_ms_lo'])}–{_number(cell['latency_ms_hi'])}"
+    )
     return (
         cell["model"] if cell["dtype"] == "float32" else f"{cell['model']} {cell['dtype']}",
         _mode(cell),
@@ -105,6 +109,11 @@ def _row(cell: dict[str, Any]) -> tuple[str, ...]:
         _number(cell["peak_memory_bytes"], 2**20),
         cell["flags"] or "",
     )
+
+
+def _short(commit: str) -> str:
+    digest, _, changed = commit.partition("-")
+    return digest[:12] + (" with changes" if changed else "")
 
 
 def _mode(cell: dict[str, Any]) -> str:
@@ -121,5 +130,4 @@ def _number(value: float | None, unit: float = 1.0) -> str:
     if value is None:
         return ""
     value = value / unit
-    digits = max(0, 3 - len(str(int(abs(value)))) + (1 if abs(value) >= 1 else 2))
-    return f"{value:,.{digits}f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")

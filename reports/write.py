@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from vbench.reports import charts, tables
 
 from vbench.errors import OutputError
-from vbench.reports import charts, tables
 
 FILES = ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf")
 

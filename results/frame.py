@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 from scipy.stats import binom
-
 from vbench.models.registry import spec
 from vbench.results.published import accuracies
 from vbench.results.store import Record

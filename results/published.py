@@ -41,7 +41,13 @@ def accuracies() -> dict[tuple[str, int], Accuracy]:
         if row["variant"] and not row["variant"].startswith(_PLAIN):
             continue
         found = Accuracy(
-            row["model"], 224, int(row["eval_res"]), float(row["top1"]), row["source"], row["locator"], row["how"]
+            row["model"],
+            224,
+            int(row["eval_res"]),
+            float(row["top1"]),
+            row["source"],
+            row["locator"],
+            row["how"],
         )
         rank = (not _own(row), _PREFERENCE[row["how"]])
         key = (found.model, found.eval_res)

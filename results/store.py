@@ -104,7 +104,8 @@ def _record(values: dict[str, Any], where: str) -> Record:
     schema = values.get("schema")
     if schema != SCHEMA:
         raise SchemaError(
-            f"{where} has schema {schema!r}; this vbench reads {SCHEMA}. Take another folder, or the vbench that wrote it"
+            f"{where} has schema {schema!r}; this vbench reads {SCHEMA}. "
+            "Take another folder, or the vbench that wrote it"
         )
     known = {f.name for f in fields(Record)}
     required = {f.name for f in fields(Record) if f.name not in _OPTIONAL}
@@ -134,9 +135,18 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise OutputError(f"{folder} is being written by another sweep; wait for it, or take another folder") from None
+            raise OutputError(
+                f"{folder} is being written by another sweep; wait for it, or take another folder"
+            ) from None
+        try:
+            self._open(fresh)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self, fresh: bool) -> None:
         if fresh and self._path.exists():
-            os.replace(self._path, folder / "records.previous.jsonl")  # noqa: PTH105
+            os.replace(self._path, self.folder / "records.previous.jsonl")  # noqa: PTH105
         self.records: list[Record] = []
         end = 0
         for record, end in _scan(self._path):  # noqa: B007

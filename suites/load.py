@@ -48,5 +48,7 @@ def load(name: str) -> Suite:
     wrong = [key for key in values if key not in known] + [k for k in known[:4] if k not in values]
     wrong += [key for key in values if key in known and not isinstance(values[key], str)]
     if wrong:
-        raise UsageError(f"--suite: {name}: wrong, missing or non-text keys: {', '.join(wrong)}; a suite has {', '.join(known)}")
+        raise UsageError(
+            f"--suite: {name}: wrong, missing or non-text keys: {', '.join(wrong)}; a suite has {', '.join(known)}"
+        )
     return Suite(**values)

@@ -29,6 +29,8 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+SECONDS = planning.Protocol().sample_s
+
 Models = Annotated[str | None, typer.Option(help="Names, patterns or timm/NAME: vig_t,deit_*,timm/resnet50.")]
 Res = Annotated[
     str | None,
@@ -70,7 +72,7 @@ def sweep(
     suite: SuiteName = None,
     device: Device = "auto",
     threads: Threads = 1,
-    seconds: Seconds = planning.Protocol().sample_s,
+    seconds: Seconds = SECONDS,
     timeout: Timeout = 300.0,
     folder: Out = Path("vbench-run"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old records are set aside.")] = False,
@@ -111,7 +113,7 @@ def plan(
     suite: SuiteName = None,
     device: Device = "auto",
     threads: Threads = 1,
-    seconds: Seconds = planning.Protocol().sample_s,
+    seconds: Seconds = SECONDS,
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep would measure, with an estimate of its time and memory."""
@@ -180,7 +182,8 @@ def _plan(
     from vbench.suites.load import load
 
     base = load(suite) if suite else None
-    models, res = models or (base and base.models), res or (base and base.res)
+    models = models or (base.models if base else None)
+    res = res or (base.res if base else None)
     if models is None or res is None:
         raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
     axes = planning.Sweep(
@@ -203,7 +206,6 @@ def _check_folder(folder: Path) -> None:
 
 def _report(folder: Path, as_json: bool) -> int:
     """Write the files, print the table; the number of cells that ended in an error."""
-    from vbench.reports import tables
     from vbench.reports.write import write_all
     from vbench.results.frame import frame
     from vbench.results.store import read
@@ -228,7 +230,7 @@ def _print_table(table: pd.DataFrame) -> None:
 
 def main() -> None:
     """The program: errors that are the user's to mend get one line and exit code 2."""
-    warnings.showwarning = _warn
+    warnings.showwarning = _warn  # type: ignore[assignment]  # it needs the message alone
     try:
         app()
     except VbenchError as error:

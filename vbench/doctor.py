@@ -34,12 +34,26 @@ def examine() -> list[Finding]:
     for package, version in about["versions"].items():
         if package in host.PACKAGES:
             absent: Literal["note", "missing"] = "note" if package in OPTIONAL else "missing"
-            found.append(Finding(package, "ok" if version else absent, version or f"not installed; pip install {package}"))
+            found.append(
+                Finding(package, "ok" if version else absent, version or f"not installed; pip install {package}")
+            )
     commit = about["commit"]
     if commit:
-        found.append(Finding("commit", "note" if about["dirty"] else "ok", commit[:12] + (", with changes" if about["dirty"] else "")))
+        found.append(
+            Finding(
+                "commit",
+                "note" if about["dirty"] else "ok",
+                commit[:12] + (", with changes" if about["dirty"] else ""),
+            )
+        )
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found.append(Finding("CPU", "ok", f"{host.cpu_name()}, {os.cpu_count()} cores, {usable} usable; a sweep takes 1 thread unless told otherwise"))
+    found.append(
+        Finding(
+            "CPU",
+            "ok",
+            f"{host.cpu_name()}, {os.cpu_count()} cores, {usable} usable; a sweep takes 1 thread unless told otherwise",
+        )
+    )
     found.append(_load(usable or 1))
     memory = psutil.virtual_memory()
     found.append(Finding("memory", "ok", f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"))
@@ -49,7 +63,11 @@ def examine() -> list[Finding]:
 def _load(usable: int) -> Finding:
     load = os.getloadavg()[0]
     if load > 0.5 * usable:
-        return Finding("load", "note", f"{load:.1f} over the last minute on {usable} cores: others are computing, timings will scatter")
+        return Finding(
+            "load",
+            "note",
+            f"{load:.1f} over the last minute on {usable} cores: others are computing, timings will scatter",
+        )
     return Finding("load", "ok", f"{load:.1f} over the last minute on {usable} cores")
 
 

@@ -81,7 +81,9 @@ def predicted_peak(case: Case) -> int:
     from vbench.worker import build
 
     class Live(TorchDispatchMode):
-        now = peak = 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.now = self.peak = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
@@ -110,7 +112,7 @@ def predicted_peak(case: Case) -> int:
             model(torch.empty(1, 3, case.height, case.width, dtype=getattr(torch, case.dtype)))
     finally:
         torch.nn.functional.scaled_dot_product_attention = fused
-    return live.peak
+    return int(live.peak)
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
@@ -154,7 +156,16 @@ def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
 def to_rich(rows: list[dict[str, Any]]) -> Table:
     """The rows for a terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "size (px)", "mode", "batch", "dtype", "~time (s)", "~peak memory (MiB)", "remarks"):
+    for name in (
+        "model",
+        "size (px)",
+        "mode",
+        "batch",
+        "dtype",
+        "~time (s)",
+        "~peak memory (MiB)",
+        "remarks",
+    ):
         table.add_column(name, justify="right" if name.startswith("~") else "left")
     for cell in rows:
         table.add_row(

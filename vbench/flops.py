@@ -74,7 +74,7 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
     model = build(case)
     for module in model.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            setattr(module, "fused_attn", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     with torch.no_grad():
         counts = FlopCountAnalysis(model, torch.randn(1, 3, case.height, case.width)).by_operator()

@@ -139,9 +139,7 @@ def _git(folder: Path, *args: str) -> str | None:
     """git's answer, if `folder` is tracked by the repository it lies in; None otherwise."""
     try:
         for command in (["ls-files", "--error-unmatch", "__init__.py"], list(args)):
-            done = subprocess.run(
-                ["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-            )
+            done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

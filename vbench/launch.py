@@ -28,7 +28,14 @@ from vbench.errors import UnsupportedError, UsageError
 
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
 Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
-PRELOAD = ["torch", "timm", "torch.utils.flop_counter", "vbench.worker", "vbench.models.vig", "vbench.kernels.gla.cost"]
+PRELOAD = [
+    "torch",
+    "timm",
+    "torch.utils.flop_counter",
+    "vbench.worker",
+    "vbench.models.vig",
+    "vbench.kernels.gla.cost",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,7 @@ class Launcher:
             ours.close()
         return self._crash(child.exitcode, kills, log, parts)
 
-    def _crash(
-        self, code: int | None, kills: int, log: Path, parts: dict[str, Any]
-    ) -> tuple[Ending, bool]:
+    def _crash(self, code: int | None, kills: int, log: Path, parts: dict[str, Any]) -> tuple[Ending, bool]:
         """The ending of a child that closed its pipe without a word."""
         if code == -signal.SIGKILL and _oom_kills() > kills:
             return Ending("oom", "the kernel's out-of-memory killer ended the process", parts), False
@@ -153,7 +158,10 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
         from vbench.memory import is_oom
 
         oom = is_oom(error)
-        send(status="oom" if oom else "error", reason=_line(error) if oom else f"{type(error).__name__}: {_line(error)}")
+        send(
+            status="oom" if oom else "error",
+            reason=_line(error) if oom else f"{type(error).__name__}: {_line(error)}",
+        )
     else:
         send(status="ok", reason=None)
     pipe.close()

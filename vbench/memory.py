@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain
@@ -25,7 +26,7 @@ _STATUS = Path("/proc/self/status")
 
 def baseline(device: torch.device) -> int:
     """Bytes in use before the model exists; hand it to `measure`."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident()
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident()
 
 
 def measure(model: nn.Module, image: Tensor, baseline_bytes: int) -> dict[str, Any]:
@@ -34,10 +35,11 @@ def measure(model: nn.Module, image: Tensor, baseline_bytes: int) -> dict[str, A
     On the CPU this is the model's first pass. On CUDA it follows two others, so that workspaces of the
     libraries are in place; they count as activations.
 
-    Returns: `peak_bytes` = `weights_bytes` + `input_bytes` + `activation_bytes`; `method`; on CUDA also
+    Returns: `peak_bytes` = `weights_bytes` + `input_bytes` + `activation_bytes`; `pass_s`; `method`; on CUDA also
         `reserved_bytes` and `process_bytes` (None where the driver does not tell).
     """
     weights = _nbytes(chain(model.parameters(), model.buffers()))
+    begin = time.perf_counter()
     if image.is_cuda:
         for _ in range(2):
             model(image)
@@ -58,6 +60,7 @@ def measure(model: nn.Module, image: Tensor, baseline_bytes: int) -> dict[str, A
         found = {"method": "peak resident set of the first pass, shared libraries left out"}
     return {
         "batch": image.shape[0],
+        "pass_s": time.perf_counter() - begin,
         "peak_bytes": peak,
         "weights_bytes": weights,
         "input_bytes": image.nbytes,
@@ -111,8 +114,7 @@ def _field(name: str) -> int | None:
     return None
 
 
-def resident() -> int:
-    """Bytes of this process in memory now, shared libraries left out where the system tells."""
+def _resident() -> int:
     anonymous = _field("RssAnon")
     if anonymous is not None:
         return anonymous

@@ -27,7 +27,7 @@ class Protocol:
 
     Times in seconds, for one cell. Sampling stops after `samples_max`, or once `samples_min` are in and
     `sample_s` have passed; a slow model may stop earlier: after `slow_s` with 3 samples, after twice that
-    with 2, and its row is flagged `few_samples`.
+    with 2, and its row is flagged `few_samples`. Where the memory pass alone took `slow_s`, it is the warm-up.
     """
 
     threads: int = 1
@@ -35,8 +35,8 @@ class Protocol:
     sample_s: float = 2.0
     samples_min: int = 6
     samples_max: int = 200
-    slow_s: float = 20.0
-    throughput_s: float = 10.0  # no batch is tried that would exceed it
+    slow_s: float = 15.0
+    throughput_s: float = 6.0  # no batch is tried that would exceed it
     batch_gain: float = 0.03  # the search ends where a larger batch gains less than this share
     batch_max: int = 1024
     seed: int = 0
@@ -179,7 +179,9 @@ def _choices(text: str, option: str, allowed: Sequence[T]) -> tuple[T, ...]:
 
 def _pixels(text: str, item: str) -> int:
     if not text.lstrip("-").isdecimal() or not text.isascii():
-        raise ResolutionError(f"--res: '{item}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128")
+        raise ResolutionError(
+            f"--res: '{item}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128"
+        )
     if not 0 < int(text) <= LARGEST:
         raise ResolutionError(f"--res: {text} px in '{item}' is not between 1 and {LARGEST}")
     return int(text)

@@ -46,7 +46,7 @@ class Progress:
         last, rest = self._cases[number - 1], self._cases[number:]
         self._done += _weight(last)
         left_s = (time.monotonic() - self._begin) / self._done * sum(map(_weight, rest))
-        left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"  # noqa: PLR2004
+        left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
         text = f"{last}: {_figure(record)}"
         self._bar.update(
             self._task, completed=number, description=str(rest[0]) if rest else "done", left=left, last=text
@@ -57,7 +57,7 @@ class Progress:
 
 def _weight(case: Case) -> float:
     """A guess at a cell's share of the time; cells that cannot exist take none."""
-    return 0.0 if case.unsupported else 1e5 + (case.height * case.width) ** 1.2
+    return 0.0 if case.unsupported else 1 + 1.4 * (case.height * case.width / 2**20) ** 1.3
 
 
 def _figure(record: Record) -> str:

@@ -15,8 +15,14 @@ from vbench.plan import Batch, Protocol
 IN_FLIGHT = 64  # CUDA launches queued before the host waits
 
 
-def latency(call: Callable[[], Any], device: torch.device, protocol: Protocol) -> dict[str, Any]:
+def latency(
+    call: Callable[[], Any], device: torch.device, protocol: Protocol, *, pass_s: float = 0.0
+) -> dict[str, Any]:
     """Time single calls, warm.
+
+    Args:
+        call: one pass at batch 1.
+        pass_s: what an earlier pass in this process took, if there was one.
 
     Returns: `samples_ms`, one a call, in order; `warmup_calls`; `stop`, why sampling ended; on the CPU
         `cpu_share`, processor time over wall time. On CUDA a sample is the device's time between two events
@@ -24,12 +30,11 @@ def latency(call: Callable[[], Any], device: torch.device, protocol: Protocol) -
     """
     sample = _cuda_samples if device.type == "cuda" else _cpu_samples
     begin = time.perf_counter()
-    first_ms = sample(call, 1)[0]
-    step = max(1, min(16, int(100 / first_ms))) if device.type == "cuda" else 1
-    warmup = 1
-    while time.perf_counter() - begin < protocol.warmup_s:
-        sample(call, step)
+    warmup, step = 0, 1
+    while pass_s < protocol.slow_s and (warmup == 0 or time.perf_counter() - begin < protocol.warmup_s):
+        last_ms = sample(call, step)[-1]
         warmup += step
+        step = max(1, min(16, int(100 / last_ms))) if device.type == "cuda" else 1
 
     samples: list[float] = []
     begin, cpu = time.perf_counter(), time.process_time()
@@ -80,12 +85,14 @@ def throughput(
     batch: Batch,
     *,
     first_ms: Sequence[float],
+    image_bytes: int,
 ) -> dict[str, Any]:
     """Images a second, queued, at a batch of that size; "auto" doubles it until the gain is small.
 
     Args:
         caller: makes the call for a batch size; only one lives at a time.
         first_ms: the samples of `latency`, which foretell what a larger batch costs.
+        image_bytes: what one image needs beside the weights; a batch that would not fit is not tried.
 
     Returns: `batch`, `images_per_s`, `curve` (each batch tried), and `stop`, why the search ended.
     Raises: an out-of-memory error at a fixed batch; under "auto" it ends the search.
@@ -100,13 +107,12 @@ def throughput(
         best = _queued(caller(1), 1, device, protocol)
     curve = [best]
     stop = f"largest batch tried, {protocol.batch_max}"
-    used = _in_use(device)
     size = 2
     while size <= protocol.batch_max:
         if 2 * size / best["images_per_s"] > protocol.throughput_s:
             stop = f"two calls at batch {size} would take longer than {protocol.throughput_s:g} s"
             break
-        if not memory.fits(used * size, device):
+        if not memory.fits(image_bytes * size, device):
             stop = f"batch {size} would not fit in memory"
             break
         try:
@@ -126,13 +132,9 @@ def throughput(
     return {**best, "policy": "auto", "curve": curve, "stop": stop}
 
 
-def _in_use(device: torch.device) -> int:
-    """An upper bound of what one more image needs: all that one image needed."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.resident()
-
-
 def _queued(call: Callable[[], Any], batch: int, device: torch.device, protocol: Protocol) -> dict[str, Any]:
     """Calls back to back for about `sample_s` after one warm-up call; the clock is read at the ends."""
+
     def wait() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -73,9 +73,10 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     model = build(case).to(device, getattr(torch, case.dtype))
     with torch.inference_mode():
         image = images(case, 1, device)
-        yield "memory", memory.measure(model, image, baseline)
+        needed = memory.measure(model, image, baseline)
+        yield "memory", needed
         memory.keep_freed()
-        latency = timing.latency(lambda: model(image), device, protocol)
+        latency = timing.latency(lambda: model(image), device, protocol, pass_s=needed["pass_s"])
         yield "latency", latency
         yield (
             "throughput",
@@ -85,6 +86,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 protocol,
                 case.batch,
                 first_ms=latency["samples_ms"],
+                image_bytes=needed["input_bytes"] + needed["activation_bytes"],
             ),
         )
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import Direction, accumulator, check
 
@@ -109,7 +108,8 @@ def _tile(x: Tensor, span: _Span, dtype: torch.dtype) -> Tensor:
     x = x[:, :, span.start : span.stop]
     if missing := span.chunks * span.length - (span.stop - span.start):
         x = pad(x, (0, 0, 0, missing))
-    return x.unflatten(2, (span.chunks, span.length)).to(dtype, memory_format=torch.contiguous_format)
+    tile: Tensor = x.unflatten(2, (span.chunks, span.length)).to(dtype, memory_format=torch.contiguous_format)
+    return tile
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,9 +131,7 @@ def _damp(keys: Tensor, decay: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     return keys.squeeze(-3), decay.squeeze(-3)
 
 
-def _scores(
-    queries: Tensor, keys: Tensor, decays: list[Tensor], reversed_: list[bool]
-) -> tuple[Tensor, list[Tensor]]:
+def _scores(queries: Tensor, keys: Tensor, decays: list[Tensor], reversed_: list[bool]) -> tuple[Tensor, list[Tensor]]:
     """Damped scores inside each chunk, and the queries damped from the edge where each state enters.
 
     queries, keys, decays: Float[B H n L D] -> Float[B H n L L], a Float[B H n L D] for each direction.
@@ -152,11 +150,12 @@ def _scores(
             (q_early, q_late), (k_early, k_late), (d_early, d_late) = _halves(q), _halves(k), _halves(d)
             if reverse:
                 upper = q_early @ k_late.mT
-                q, k = (q_early * d_late, q_late), (k_early, k_late * d_early)
+                q_early, k_late = q_early * d_late, k_late * d_early
             else:
                 lower = q_late @ k_early.mT
-                q, k = (q_early, q_late * d_early), (k_early * d_late, k_late)
-            joined.append((torch.cat(q, dim=-2), torch.cat(k, dim=-2), d_early * d_late, reverse))
+                q_late, k_early = q_late * d_early, k_early * d_late
+            wider = torch.cat((q_early, q_late), dim=-2), torch.cat((k_early, k_late), dim=-2)
+            joined.append((*wider, d_early * d_late, reverse))
         upper = torch.zeros_like(s_early) if upper is None else upper
         lower = torch.zeros_like(s_early) if lower is None else lower
         scores = torch.cat((torch.cat((s_early, upper), -1), torch.cat((lower, s_late), -1)), dim=-2)
@@ -164,9 +163,7 @@ def _scores(
     return scores.squeeze(-3), [q.squeeze(-3) for q, *_ in each]
 
 
-def _carry(
-    added: list[Tensor], kept: list[Tensor], state: Tensor, reverse: bool
-) -> tuple[list[Tensor], Tensor]:
+def _carry(added: list[Tensor], kept: list[Tensor], state: Tensor, reverse: bool) -> tuple[list[Tensor], Tensor]:
     """The state that enters each chunk, and the last one: S' = kept · S + added, chunk by chunk."""
     entering = [state] * len(added)
     for i in reversed(range(len(added))) if reverse else range(len(added)):

@@ -11,12 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
-
 from vbench.kernels.gla.shapes import Direction
 
 
 def macs(
-    form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int, chunk: int = 64
+    form: str,
+    *,
+    batch: int,
+    heads: int,
+    tokens: int,
+    key_dim: int,
+    value_dim: int,
+    directions: int,
+    chunk: int = 64,
 ) -> int:
     """MACs of one call.
 

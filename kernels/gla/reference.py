@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import Direction, accumulator, check
+
+BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def gla(
@@ -59,12 +60,17 @@ def _walk(
     dtype = accumulator(q)
     B, H, N, D = q.shape
     s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
-    rows = (q.to(dtype) * scale).unsqueeze(-2).unbind(2)  # N of Float[B H 1 D]
-    columns = k.to(dtype).unsqueeze(-1).unbind(2)  # N of Float[B H D 1]
-    values = v.to(dtype).unsqueeze(-2).unbind(2)  # N of Float[B H 1 E]
-    decays = g.to(dtype).exp().unsqueeze(-1).unbind(2)  # N of Float[B H D 1]
-    out: list[Tensor] = [s] * N
-    for t in reversed(range(N)) if reverse else range(N):
-        s = torch.addcmul(decays[t] * s, columns[t], values[t])
-        out[t] = rows[t] @ s
+    starts = range(0, N, BLOCK)
+    out: list[Tensor] = [s] * len(starts)
+    for i in reversed(range(len(starts))) if reverse else range(len(starts)):
+        block = slice(starts[i], starts[i] + BLOCK)
+        rows = (q[:, :, block].to(dtype) * scale).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
+        columns = k[:, :, block].to(dtype).unsqueeze(-1).unbind(2)  # of Float[B H D 1]
+        values = v[:, :, block].to(dtype).unsqueeze(-2).unbind(2)  # of Float[B H 1 E]
+        decays = g[:, :, block].to(dtype).exp().unsqueeze(-1).unbind(2)  # of Float[B H D 1]
+        read = [s] * len(rows)
+        for t in reversed(range(len(rows))) if reverse else range(len(rows)):
+            s = torch.addcmul(decays[t] * s, columns[t], values[t])
+            read[t] = rows[t] @ s
+        out[i] = torch.cat(read, dim=2)
     return torch.cat(out, dim=2), s

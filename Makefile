@@ -1,0 +1,29 @@
+.PHONY: dev fmt lint types test gpu wheel sweep
+
+dev:   ## an editable install that type checkers follow too; again after adding a file
+	pip install -e '.[test]' --config-settings editable_mode=strict
+
+fmt:
+	ruff format . && ruff check --fix .
+
+lint:
+	ruff format --check . && ruff check .
+
+types: ## on the package as it is installed
+	rm -rf build/types && pip install --quiet --no-deps --target build/types .
+	cd build/types && python -P -m mypy --config-file ../../pyproject.toml
+
+test:
+	pytest
+
+wheel: ## the wheel alone, unpacked and run outside the checkout
+	rm -rf build/wheel && pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	pip install --quiet --no-deps --target build/wheel/site build/wheel/vbench-*.whl
+	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
+
+gpu:   ## whatever awaits a GPU: the tests that need one, then the README's sweep, its records under results/
+	pytest -m gpu
+	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 -o results/gpu
+
+sweep: ## the README's figures, measured again on this machine
+	python -P -m vbench sweep --suite resolution -o results/cpu-amd-epyc

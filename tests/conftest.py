@@ -1,0 +1,17 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import failed, make_record
+from vbench.results.store import Record
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    """A small sweep: ViG in both modes to 1024 px, DeiT until it runs out of memory."""
+    sides = (224, 512, 1024)
+    found = [make_record("vig_t", side, mode) for side in sides for mode in ("parallel", "recurrent")]
+    found += [make_record("deit_t", side) for side in sides[:2]]
+    found.append(failed("oom", "out of memory", model="deit_t", side=1024))
+    return found

@@ -1,0 +1,76 @@
+"""Records as a sweep would write them, without a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from vbench.kernels import default_form
+from vbench.models import spec
+from vbench.results.store import Record
+
+from vbench.plan import Case, Protocol
+
+HOST = {
+    "device": "cpu",
+    "device_name": "a test CPU",
+    "versions": {"vbench": "0.1.0", "torch": "2.11.0", "timm": "1.0.20", "triton": "3.6.0"},
+    "commit": "0123456789abcdef",
+    "dirty": False,
+}
+
+
+def make_record(model: str = "vig_t", side: int = 224, mode: Any = "parallel", **changes: Any) -> Record:
+    """A record as a sweep would write it, with figures that follow from the size alone."""
+    row = spec(model)
+    form = default_form(row.operator, mode) if row.operator else None
+    case = Case(model, side, side, mode, form, "auto", "float32", "cpu")
+    tokens = (side // 16) ** 2
+    ms = tokens / 2 if model.startswith("vig") else tokens**1.5 / 50
+    values: dict[str, Any] = {
+        "case_id": case.id,
+        "case": asdict(case),
+        "status": "ok",
+        "reason": None,
+        "conditions": "c0ffee",
+        "protocol": asdict(Protocol()),
+        "host": HOST,
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "wall_s": 2.0,
+        "timeout_s": 300.0,
+        "load": {"load_1min": 0.1, "free_bytes": 2**34},
+        "work": {
+            "params": 5_000_000,
+            "tokens": tokens,
+            "macs": 5_000_000 * tokens,
+            "macs_executed": 5_100_000 * tokens,
+            "padding": None,
+        },
+        "second_count": {"macs_fvcore": 5_100_000 * tokens, "agree": True, "reason": None},
+        "memory": {
+            "batch": 1,
+            "peak_bytes": 30_000_000 + 2_000 * tokens,
+            "weights_bytes": 20_000_000,
+            "input_bytes": 12 * side * side,
+            "activation_bytes": 10_000_000 + 2_000 * tokens - 12 * side * side,
+            "method": "made up",
+        },
+        "latency": {
+            "batch": 1,
+            "samples_ms": [ms * f for f in (0.99, 1.0, 1.01, 1.0, 1.02, 0.98, 1.0)],
+            "cpu_share": 1.0,
+        },
+        "throughput": {
+            "batch": 4,
+            "images_per_s": 1200 / ms,
+            "policy": "auto",
+            "curve": [],
+            "stop": "made up",
+        },
+    }
+    return Record(**{**values, **changes})
+
+
+def failed(status: str, reason: str, **where: Any) -> Record:
+    """A record of a cell that ended before its latency was known."""
+    return make_record(**where, status=status, reason=reason, memory=None, latency=None, throughput=None)

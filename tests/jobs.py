@@ -1,0 +1,95 @@
+"""Jobs for `vbench.launch` that end in every way a child can end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vbench.errors import ResolutionError, UnsupportedError
+
+Job = Iterator[tuple[str, Any]]
+
+
+def fine(argument: dict[str, Any]) -> Job:
+    yield "first", argument["x"]
+    yield "second", {"pid": os.getpid()}
+
+
+def slow(argument: dict[str, Any]) -> Job:
+    yield "first", 1
+    time.sleep(argument["s"])
+    yield "second", 2
+
+
+def exits(argument: dict[str, Any]) -> Job:
+    yield "first", 1
+    os._exit(3)
+
+
+def segfault(argument: dict[str, Any]) -> Job:
+    yield "first", 1
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def killed_once(argument: dict[str, Any]) -> Job:
+    """Dies of signal 9 the first time it runs, and lives the second."""
+    mark = Path(argument["mark"])
+    if not mark.exists():
+        mark.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield "first", 1
+
+
+def killed(argument: dict[str, Any]) -> Job:
+    yield "first", 1
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raises(argument: dict[str, Any]) -> Job:
+    yield "first", 1
+    raise {
+        "value": ValueError("a wrong\nvalue"),
+        "memory": MemoryError("none left"),
+        "unsupported": UnsupportedError("no such mode"),
+        "usage": ResolutionError("no such size"),
+    }[argument["kind"]]
+
+
+def allocates_too_much(argument: dict[str, Any]) -> Job:
+    yield "first", 1
+    torch.empty(2**50)
+
+
+def shape_bug(argument: dict[str, Any]) -> Job:
+    yield "first", torch.zeros(2, 3).matmul(torch.zeros(2, 3)).shape
+
+
+def peak(argument: dict[str, Any]) -> Job:
+    """The memory meter on a module whose forward pass is known to need `mib` MiB at once."""
+    from vbench import memory
+
+    class Hungry(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(8 * 2**18))  # 8 MiB
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ones(argument["mib"] * 2**18).sum() + x.sum()
+
+    device = torch.device("cpu")
+    baseline = memory.baseline(device)
+    model, image = Hungry(), torch.ones(1, 4 * 2**18)  # 4 MiB
+    with torch.inference_mode():
+        yield "memory", memory.measure(model, image, baseline)
+
+
+def waits_for_ever(argument: dict[str, Any]) -> Job:
+    Path(argument["mark"]).write_text(str(os.getpid()))
+    time.sleep(600)
+    yield "first", 1

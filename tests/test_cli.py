@@ -1,0 +1,221 @@
+"""The command line, as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fakes import make_record
+from vbench.results.store import Store, read
+
+from vbench import host
+
+TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05"]
+
+
+def vbench(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "vbench", *args],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=cwd,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, vbench("sweep", *TINY, "-o", str(folder))
+
+
+def test_a_sweep_from_end_to_end(swept: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = swept
+    assert done.returncode == 0, done.stderr
+    assert "vig_t   recurrent" in done.stdout
+    assert "[8/8]" in done.stderr
+    assert "\x1b[" not in done.stdout + done.stderr
+    table = pd.read_csv(folder / "summary.csv")
+    assert len(table) == 8
+    measured = table[table["status"] == "ok"]
+    assert set(zip(measured["model"], measured["mode"], strict=True)) == {
+        ("vig_t", "parallel"),
+        ("vig_t", "recurrent"),
+        ("deit_t", "parallel"),
+    }
+    for column in ("latency_ms", "throughput_img_s", "peak_memory_bytes", "macs", "params", "weights_bytes"):
+        assert (measured[column] > 0).all(), column
+    assert (measured["latency_ms_lo"] <= measured["latency_ms"]).all()
+    assert (measured["latency_ms"] <= measured["latency_ms_hi"]).all()
+    refused = table[table["status"] == "unsupported"]
+    assert set(refused["model"]) == {"deit_t"}
+    assert refused["reason"].str.contains("no recurrent mode").all()
+    for record in read(folder):
+        if record.status == "ok":
+            assert record.latency is not None
+            assert len(record.latency["samples_ms"]) >= 6
+
+
+def test_the_same_command_again_measures_nothing(
+    swept: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, first = swept
+    before = (folder / "records.jsonl").read_bytes()
+    again = vbench("sweep", *TINY, "-o", str(folder))
+    assert again.returncode == 0
+    assert (folder / "records.jsonl").read_bytes() == before
+    assert again.stdout == first.stdout
+
+
+def test_report_makes_the_files_again(swept: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, first = swept
+    (folder / "table.md").unlink()
+    done = vbench("report", str(folder))
+    assert done.returncode == 0
+    assert done.stdout == first.stdout
+    assert (folder / "table.md").exists()
+    rows = json.loads(vbench("report", str(folder), "--json").stdout)
+    assert len(rows) == 8
+    assert {"model", "latency_ms", "status"} <= rows[0].keys()
+
+
+def test_a_cell_that_needs_too_much_memory_or_time_is_a_row(tmp_path: Path) -> None:
+    options = [
+        "--models",
+        "vig_t",
+        "--res",
+        "64",
+        "--modes",
+        "parallel",
+        "--seconds",
+        "0.05",
+        "-o",
+        str(tmp_path),
+    ]
+    done = vbench("sweep", *options, "--batch", "1000000000", "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)[0]
+    assert row["status"] == "oom"
+    assert row["latency_ms"] > 0
+    done = vbench("sweep", *options[:2], "--res", "1024", *options[4:], "--timeout", "1", "--json")
+    assert {row["status"] for row in json.loads(done.stdout)} == {"oom", "timeout"}
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--models", "vig_tt", "--res", "224"], "did you mean vig_t"),
+        (["--models", "timm/resnet5O", "--res", "224"], "timm/resnet50"),
+        (["--models", "deit_t", "--res", "230"], "take 224 or 240"),
+        (["--models", "vig_t", "--res", "2048:224"], "reversed"),
+        (["--models", "vig_t", "--res", "0"], "between 1 and"),
+        (["--models", "vig_t", "--res", "-5"], "between 1 and"),
+        (["--models", "vig_t", "--res", "224", "--modes", "both"], "parallel, recurrent"),
+        (["--models", "vig_t", "--res", "224", "--dtype", "int8"], "float32"),
+        (["--models", "vig_t", "--res", "224", "--batch", "0"], "positive number"),
+        (["--models", "vig_t", "--res", "224", "--device", "tpu"], "auto, cpu, cuda"),
+        (["--models", "vig_t", "--res", "224", "--suite", "none"], "there are resolution, smoke"),
+        (["--models", "vig_t"], "--res"),
+        ([], "--models"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args: list[str], says: str, tmp_path: Path) -> None:
+    done = vbench("sweep", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(bool(host.gpus()), reason="this machine has a GPU")
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    done = vbench("sweep", "--models", "vig_t", "--res", "224", "--device", "cuda", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no cuda" in done.stderr
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with Store(tmp_path / "old") as store:
+        store.append(make_record(schema=7))
+    for folder, says in (("file/run", "not a folder"), ("old", "schema 7")):
+        done = vbench("sweep", "--models", "vig_t", "--res", "64", "-o", str(tmp_path / folder))
+        assert done.returncode == 2
+        assert says in done.stderr
+    assert vbench("report", str(tmp_path)).returncode == 2
+
+
+def test_a_damaged_last_line_is_a_warning(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.append(make_record())
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write('{"schema": 1, "case')
+    done = vbench("report", str(tmp_path))
+    assert done.returncode == 0
+    assert "the last line was cut short and is dropped" in done.stderr
+    assert "vig_t" in done.stdout
+
+
+def test_plan_estimates_without_measuring(tmp_path: Path) -> None:
+    done = vbench("plan", "--models", "vig_t,deit_t,swin_t", "--res", "224,512", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert len(rows) == 12
+    possible = [row for row in rows if row["unsupported"] is None]
+    assert len(possible) == 8
+    assert all(row["seconds"] > 0 and row["peak_bytes"] > 2e7 for row in possible)
+    sizes = {(row["model"], row["height"]): row for row in possible if row["mode"] == "parallel"}
+    for model in ("vig_t", "deit_t", "swin_t"):
+        assert sizes[model, 512]["peak_bytes"] > sizes[model, 224]["peak_bytes"]
+    assert "133x133" in sizes["swin_t", 512]["padding"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_and_doctor() -> None:
+    rows = json.loads(vbench("models", "--json").stdout)
+    assert rows[0]["model"] == "vig_t"
+    assert rows[0]["modes"] == ["parallel", "recurrent"]
+    assert "arXiv:2405.18425" in vbench("models").stdout
+    findings = json.loads(vbench("doctor", "--json").stdout)
+    topics = {finding["topic"] for finding in findings}
+    assert {"torch", "timm", "triton", "CPU", "load", "memory"} <= topics
+
+
+@pytest.mark.parametrize("command", [[], ["sweep"], ["plan"], ["models"], ["report"], ["doctor"]])
+def test_every_command_has_help(command: list[str]) -> None:
+    done = vbench(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["['--help']", "['models']", "['plan', '--help']", "['sweep', '--help']"])
+def test_quick_commands_import_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys; from vbench.cli import app\n"
+        f"try: app({command})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_suite_can_be_named_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('question = "?"\ntime = "seconds"\nmodels = "deit_t"\nres = "64"\n')
+    rows = json.loads(vbench("plan", "--suite", str(file), "--modes", "parallel", "--json").stdout)
+    assert [(row["model"], row["height"], row["mode"]) for row in rows] == [("deit_t", 64, "parallel")]
+    file.write_text('question = "?"\nmodel = "deit_t"\n')
+    done = vbench("plan", "--suite", str(file))
+    assert done.returncode == 2
+    assert "model, time, models, res" in done.stderr

@@ -1,0 +1,127 @@
+"""Every ending of a child becomes a typed result, and no child outlives its sweep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vbench.errors import ResolutionError
+from vbench.launch import Launcher
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    with Launcher() as launcher:
+        yield launcher
+
+
+def test_parts_of_a_finished_job(launcher: Launcher) -> None:
+    ending = launcher.run("jobs:fine", {"x": [1, "two"]}, 60)
+    assert (ending.status, ending.reason) == ("ok", None)
+    assert ending.parts["first"] == [1, "two"]
+    assert ending.parts["second"]["pid"] != os.getpid()
+
+
+def test_each_job_has_a_process_of_its_own(launcher: Launcher) -> None:
+    pids = {launcher.run("jobs:fine", {"x": 0}, 60).parts["second"]["pid"] for _ in range(3)}
+    assert len(pids) == 3
+
+
+@pytest.mark.parametrize(
+    ("job", "argument", "status", "reason"),
+    [
+        ("exits", {}, "error", "exit code 3"),
+        ("segfault", {}, "error", "signal 11"),
+        ("killed", {}, "error", "signal 9"),
+        ("raises", {"kind": "value"}, "error", "ValueError: a wrong"),
+        ("raises", {"kind": "memory"}, "oom", "none left"),
+        ("raises", {"kind": "unsupported"}, "unsupported", "no such mode"),
+        ("allocates_too_much", {}, "oom", "can't allocate memory"),
+    ],
+)
+def test_failures_are_typed_and_keep_what_was_done(
+    launcher: Launcher, job: str, argument: dict[str, str], status: str, reason: str
+) -> None:
+    ending = launcher.run(f"jobs:{job}", argument, 60)
+    assert ending.status == status
+    assert ending.reason is not None
+    assert reason in ending.reason
+    assert "\n" not in ending.reason
+    assert ending.parts == {"first": 1}
+
+
+def test_a_bug_is_not_an_out_of_memory(launcher: Launcher) -> None:
+    ending = launcher.run("jobs:shape_bug", {}, 60)
+    assert ending.status == "error"
+    assert "RuntimeError" in (ending.reason or "")
+
+
+def test_time_out(launcher: Launcher) -> None:
+    begin = time.monotonic()
+    ending = launcher.run("jobs:slow", {"s": 600}, 3)
+    assert time.monotonic() - begin < 60
+    assert (ending.status, ending.reason, ending.parts) == ("timeout", "took longer than 3 s", {"first": 1})
+
+
+def test_a_killed_child_is_started_once_more(launcher: Launcher, tmp_path: Path) -> None:
+    ending = launcher.run("jobs:killed_once", {"mark": str(tmp_path / "mark")}, 60)
+    assert (ending.status, ending.parts) == ("ok", {"first": 1})
+
+
+def test_usage_errors_reach_the_caller(launcher: Launcher) -> None:
+    with pytest.raises(Exception, match="no such size") as caught:
+        launcher.run("jobs:raises", {"kind": "usage"}, 60)
+    assert isinstance(caught.value, ResolutionError.__base__ or Exception)
+
+
+def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = (
+        "from vbench.launch import Launcher\n"
+        "if __name__ == '__main__':\n"
+        f"    Launcher([]).run('jobs:waits_for_ever', {{'mark': {str(mark)!r}}}, 600)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    parent = subprocess.Popen([sys.executable, "-P", str(script)], env=environment, cwd=tmp_path)
+    _until(lambda: mark.exists() and bool(mark.read_text()))
+    child = int(mark.read_text())
+    os.kill(child, 0)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _until(lambda: not _alive(child))
+
+
+def test_memory_meter_sees_a_known_allocation(launcher: Launcher) -> None:
+    found = {mib: launcher.run("jobs:peak", {"mib": mib}, 60).parts["memory"] for mib in (64, 320)}
+    for memory in found.values():
+        assert memory["weights_bytes"] == 8 * 2**20
+        assert memory["input_bytes"] == 4 * 2**20
+        parts = memory["weights_bytes"] + memory["input_bytes"] + memory["activation_bytes"]
+        assert memory["peak_bytes"] == parts
+    for mib, memory in found.items():
+        assert memory["activation_bytes"] == pytest.approx(mib * 2**20, abs=12 * 2**20)
+    difference = found[320]["peak_bytes"] - found[64]["peak_bytes"]
+    assert difference == pytest.approx(256 * 2**20, abs=4 * 2**20)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _until(condition: object, limit_s: float = 60) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.05)

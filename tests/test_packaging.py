@@ -1,0 +1,54 @@
+"""What is installed is what is in the repository."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from vbench.kernels import OPS, operator
+from vbench.suites.load import load, shipped
+
+import vbench
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_package_on_disk_is_listed() -> None:
+    listed = PROJECT["tool"]["setuptools"]["package-dir"]
+    assert sorted(listed) == sorted(PROJECT["tool"]["setuptools"]["packages"])
+    tops = {folder.split("/")[0] for folder in listed.values()}
+    on_disk = {str(file.parent.relative_to(ROOT)) for top in tops for file in (ROOT / top).rglob("__init__.py")}
+    assert on_disk == set(listed.values())
+
+
+def test_no_module_hides_in_an_unlisted_folder() -> None:
+    listed = PROJECT["tool"]["setuptools"]["package-dir"].values()
+    for top in {folder.split("/")[0] for folder in listed}:
+        for file in (ROOT / top).rglob("*.py"):
+            assert str(file.parent.relative_to(ROOT)) in listed, file
+
+
+@pytest.mark.parametrize("op", list(OPS))
+def test_every_form_can_be_imported_and_every_operator_is_explained(op: str) -> None:
+    for form in OPS[op]:
+        assert callable(operator(op, form))
+    text = (ROOT / "kernels" / op / "README.md").read_text()
+    for form in OPS[op]:
+        assert form in text
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_suite_is_valid(name: str) -> None:
+    from vbench import plan
+
+    suite = load(name)
+    sweep = plan.Sweep(plan.parse_models(suite.models), plan.parse_sizes(suite.res), plan.parse_modes(suite.modes))
+    assert plan.plan(sweep)
+    assert plan.parse_batches(suite.batch)
+    assert plan.parse_dtypes(suite.dtype)
+
+
+def test_the_version_is_the_changelogs() -> None:
+    assert f"## [{vbench.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

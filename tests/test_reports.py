@@ -1,0 +1,114 @@
+"""Tables and figures, from records alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fakes import failed, make_record
+from matplotlib.figure import Figure
+from vbench.reports import charts, tables
+from vbench.reports.write import FILES, write_all
+from vbench.results.frame import frame
+from vbench.results.store import Record
+
+HEAD = (
+    "| model | mode | size (px) | status | GMACs | latency (ms) | 95 % interval | images/s | at batch "
+    "| peak memory (MiB) | flags |\n"
+)
+
+
+def test_the_table_shows_every_cell_and_says_why_some_are_missing(records: list[Record]) -> None:
+    text = tables.to_markdown(frame([*records, failed("unsupported", "no such mode", model="vig_t", side=640)]))
+    assert text.startswith(HEAD)
+    assert "| vig_t | recurrent | 512 | ok | 5.120 | 512.0 | 501.8–522.2 |" in text
+    assert "| deit_t | parallel | 1024 | oom | 20.48 |" in text
+    assert "oom: out of memory (deit_t parallel 1024)" in text
+    assert "unsupported: no such mode (vig_t parallel 640)" in text
+    assert "a test CPU; float32; 1 CPU thread(s); torch 2.11.0" in text
+
+
+def test_markdown_is_not_broken_by_what_a_record_says() -> None:
+    text = tables.to_markdown(frame([make_record(status="error", reason="a | b")]))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (0.012344, "0.01234"),
+        (0.5, "0.5000"),
+        (1.5, "1.500"),
+        (999.96, "1000"),
+        (12.345, "12.35"),
+        (1234.4, "1,234"),
+        (99999, "99,999"),
+    ],
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert tables._number(value) == text
+
+
+def drawn(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Figure:
+    kept: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: kept.append(self))
+    charts.resolution(table, [Path("figure.png")])
+    return kept[0]
+
+
+def test_the_figure_has_four_labelled_panels(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = drawn(frame(records), monkeypatch)
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert [label.split()[0] for label in labels] == ["GMACs", "Peak", "Latency", "ImageNet-1K"]
+    assert all(axis.get_xlabel() == "Image side (px)" for axis in figure.axes)
+    latency = {line.get_label(): list(line.get_ydata()) for line in figure.axes[2].get_lines()}
+    assert latency["vig_t parallel"] == pytest.approx([98.0, 512.0, 2048.0])
+    assert len(latency["deit_t"]) == 2
+
+
+def test_a_curve_says_why_it_ends(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = drawn(frame(records), monkeypatch)
+    said = [[text.get_text() for text in axis.texts] for axis in figure.axes]
+    assert "out of memory" not in said[0]
+    assert said[1] == said[2] == ["out of memory"]
+    slow = frame([make_record("deit_t", 224), failed("timeout", "slow", model="deit_t", side=512)])
+    assert "time-out" in [text.get_text() for text in drawn(slow, monkeypatch).axes[2].texts]
+
+
+def test_accuracy_is_hollow_and_titled_as_published(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    axis = drawn(frame(records), monkeypatch).axes[3]
+    assert "published, not measured" in axis.get_title(loc="left")
+    assert {line.get_markerfacecolor() for line in axis.get_lines()} == {"white"}
+    shown = {line.get_label(): max(line.get_xdata()) for line in axis.get_lines()}
+    assert shown == {"vig_t": 1024, "deit_t": 1024}
+
+
+def test_the_same_records_give_the_same_bytes(records: list[Record], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_all(frame(records), tmp_path / name)
+    for file in FILES:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_files_hold_what_the_frame_holds(records: list[Record], tmp_path: Path) -> None:
+    table = frame(records)
+    write_all(table, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "summary.parquet"), table)
+    assert list(pd.read_csv(tmp_path / "summary.csv")["latency_ms"].dropna()) == list(table["latency_ms"].dropna())
+
+
+@pytest.mark.parametrize("statuses", [["unsupported"], ["error"], ["oom", "timeout"]])
+def test_a_sweep_without_a_single_figure_still_reports(statuses: list[str], tmp_path: Path) -> None:
+    found = [failed(status, "why", side=side) for status, side in zip(statuses, (224, 512), strict=False)]
+    assert all(path.stat().st_size > 0 for path in write_all(frame(found), tmp_path))
+
+
+def test_reporting_imports_no_torch() -> None:
+    code = "import sys, vbench.reports.write, vbench.results.frame; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

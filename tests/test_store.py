@@ -1,0 +1,118 @@
+"""Records survive whatever happens to the process that writes them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from vbench.results.store import DamagedLineWarning, Record, Store, check, read
+
+from vbench.errors import OutputError, SchemaError
+
+RECORD = Record(
+    case_id="0123",
+    case={"model": "vig_t"},
+    status="ok",
+    reason=None,
+    conditions="abcd",
+    protocol={"threads": 1},
+    host={"device_name": "a CPU"},
+    started_at="2026-01-01T00:00:00+00:00",
+    wall_s=1.5,
+    timeout_s=300.0,
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@given(reason=st.none() | st.text(), work=st.none() | st.dictionaries(st.text(max_size=5), JSON, max_size=3))
+def test_any_record_comes_back(tmp_path: Path, reason: str | None, work: dict[str, Any] | None) -> None:
+    record = replace(RECORD, reason=reason, work=work)
+    with Store(tmp_path, fresh=True) as store:
+        store.append(record)
+    assert read(tmp_path) == [record]
+
+
+def test_appending_goes_on_where_it_ended(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with Store(tmp_path) as store:
+            store.append(replace(RECORD, case_id=name))
+    assert [record.case_id for record in read(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 200])
+def test_a_cut_last_line_is_dropped_with_a_warning_and_nothing_else(tmp_path: Path, cut: int) -> None:
+    with Store(tmp_path) as store:
+        for name in ("a", "b", "c"):
+            store.append(replace(RECORD, case_id=name))
+    path = tmp_path / "records.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 1 - cut])
+    with pytest.warns(DamagedLineWarning):
+        assert [record.case_id for record in read(tmp_path)] == ["a", "b"]
+    with pytest.warns(DamagedLineWarning), Store(tmp_path) as store:
+        store.append(replace(RECORD, case_id="d"))
+    assert [record.case_id for record in read(tmp_path)] == ["a", "b", "d"]
+
+
+def test_a_whole_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(asdict(RECORD)))
+    with Store(tmp_path) as store:
+        store.append(replace(RECORD, case_id="b"))
+    assert [record.case_id for record in read(tmp_path)] == ["0123", "b"]
+
+
+def test_damage_before_the_last_line_is_refused(tmp_path: Path) -> None:
+    good = json.dumps(asdict(RECORD))
+    before = f"{good}\n{{half\n{good}\n"
+    (tmp_path / "records.jsonl").write_text(before)
+    with pytest.raises(SchemaError, match="line 2 is damaged"):
+        Store(tmp_path)
+    assert (tmp_path / "records.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("schema", [2, "1", None])
+def test_another_schema_is_refused(tmp_path: Path, schema: object) -> None:
+    (tmp_path / "records.jsonl").write_text(json.dumps({**asdict(RECORD), "schema": schema}) + "\n")
+    with pytest.raises(SchemaError, match=r"line 1 has schema .* reads 1"):
+        check(tmp_path)
+
+
+def test_foreign_lines_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text('{"schema": 1}\n')
+    with pytest.raises(SchemaError, match="lacks case, case_id"):
+        check(tmp_path)
+
+
+def test_one_sweep_at_a_time(tmp_path: Path) -> None:
+    with Store(tmp_path), pytest.raises(OutputError, match="another sweep"):
+        Store(tmp_path)
+    with Store(tmp_path):
+        pass
+
+
+def test_fresh_sets_the_old_records_aside(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.append(RECORD)
+    with Store(tmp_path, fresh=True) as store:
+        assert store.records == []
+    assert read(tmp_path) == []
+    assert json.loads((tmp_path / "records.previous.jsonl").read_text())["case_id"] == RECORD.case_id
+
+
+def test_a_folder_that_cannot_be_is_refused_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="not a folder"):
+        check(tmp_path / "file" / "run")
+    check(tmp_path / "new" / "run")
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,187 @@
+"""The loop resumes, types its failures, and loses nothing to a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fakes import make_record
+from vbench.results.store import Record, read
+
+from vbench import host
+from vbench import sweep as sweeping
+from vbench.launch import Ending
+from vbench.plan import Case, Protocol, Sweep, plan
+
+CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
+
+
+class FakeLauncher:
+    """Answers at once, as told; remembers what it was asked."""
+
+    def __init__(self, endings: dict[tuple[str, int], Ending] | None = None) -> None:
+        self.endings = endings or {}
+        self.measured: list[Case] = []
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        made_up = make_record(argument["case"]["model"], argument["case"]["height"])
+        if job == "vbench.worker:count":
+            return Ending("ok", None, {"work": made_up.work, "second_count": made_up.second_count})
+        case = Case(**argument["case"])
+        self.measured.append(case)
+        parts = {"memory": made_up.memory, "latency": made_up.latency, "throughput": made_up.throughput}
+        return self.endings.get((case.model, case.height), Ending("ok", None, parts))
+
+
+def go(folder: Path, launcher: FakeLauncher, protocol: Protocol | None = None, **options: Any) -> list[Record]:
+    settings = sweeping.Settings(folder, "cpu", **options)
+    return sweeping.run(CASES, settings, protocol or Protocol(), launcher, lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_every_cell_gets_a_record_and_the_second_run_measures_nothing(tmp_path: Path) -> None:
+    first, second = FakeLauncher(), FakeLauncher()
+    records = go(tmp_path, first)
+    assert [record.case_id for record in records] == [case.id for case in CASES]
+    assert Counter(record.status for record in records) == {"ok": 6, "unsupported": 2}
+    assert len(first.measured) == 6
+    assert go(tmp_path, second) == records
+    assert second.measured == []
+
+
+def test_a_failure_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    endings = {
+        ("vig_t", 224): Ending("error", "the process died (signal 11)"),
+        ("deit_t", 224): Ending("oom", "no memory", {"memory": None}),
+        ("vig_t", 384): Ending("timeout", "took longer than 300 s", {"latency": {"samples_ms": [1.0], "batch": 1}}),
+    }
+    records = {(r.case["model"], r.case["height"], r.case["mode"]): r for r in go(tmp_path, FakeLauncher(endings))}
+    assert records["vig_t", 224, "parallel"].status == "error"
+    assert records["deit_t", 224, "parallel"].status == "oom"
+    assert records["deit_t", 224, "parallel"].work is not None
+    assert records["vig_t", 384, "parallel"].latency == {"samples_ms": [1.0], "batch": 1}
+    assert records["deit_t", 384, "parallel"].status == "ok"
+    again = FakeLauncher()
+    go(tmp_path, again)
+    assert again.measured == []
+
+
+def test_retry_measures_what_did_not_end_well(tmp_path: Path) -> None:
+    go(tmp_path, FakeLauncher({("vig_t", 224): Ending("error", "bad luck")}))
+    again = FakeLauncher()
+    go(tmp_path, again, retry=True)
+    assert [(case.model, case.height, case.mode) for case in again.measured] == [
+        ("vig_t", 224, "parallel"),
+        ("vig_t", 224, "recurrent"),
+    ]
+    assert {record.status for record in read(tmp_path)[-2:]} == {"ok"}
+
+
+def test_a_time_out_is_final_only_for_as_long_as_it_was_given(tmp_path: Path) -> None:
+    slow = {("deit_t", 384): Ending("timeout", "took longer than 10 s")}
+    go(tmp_path, FakeLauncher(slow), timeout_s=10.0)
+    for timeout_s, measured in ((5.0, 0), (10.0, 0), (60.0, 1)):
+        again = FakeLauncher(slow)
+        go(tmp_path, again, timeout_s=timeout_s)
+        assert len(again.measured) == measured
+
+
+def test_other_conditions_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(tmp_path, FakeLauncher())
+    again = FakeLauncher()
+    go(tmp_path, again, replace(Protocol(), threads=2))
+    assert len(again.measured) == 6
+    real = host.fingerprint
+    monkeypatch.setattr(host, "fingerprint", lambda *a: {**real(*a), "source": "changed"})
+    again = FakeLauncher()
+    go(tmp_path, again)
+    assert len(again.measured) == 6
+
+
+def test_fresh_starts_over(tmp_path: Path) -> None:
+    go(tmp_path, FakeLauncher())
+    again = FakeLauncher()
+    assert len(go(tmp_path, again, fresh=True)) == len(CASES)
+    assert len(again.measured) == 6
+
+
+def test_a_record_says_where_it_comes_from_and_nothing_private(tmp_path: Path) -> None:
+    record = go(tmp_path, FakeLauncher())[0]
+    assert record.host["versions"]["torch"]
+    assert record.host["cpu"]
+    assert record.schema == 1
+    assert record.protocol["threads"] == 1
+    text = json.dumps(record.host)
+    assert str(Path.home()) not in text
+    assert str(tmp_path) not in text
+    assert psutil.Process().username() not in record.host.values()
+
+
+COMMAND = [sys.executable, "-P", "-m", "vbench", "sweep", "--models", "vig_t,deit_t", "--res", "32,48"]
+EXPECTED = {(m, s, mode) for m in ("vig_t", "deit_t") for s in (32, 48) for mode in ("parallel", "recurrent")}
+
+
+def sweep_process(folder: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [*COMMAND, "--batch", "1", "--seconds", "0.05", "-o", str(folder)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def lines(folder: Path) -> int:
+    path = folder / "records.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("victim", ["sweep", "child"])
+def test_kill_9_at_any_moment_then_the_same_command(tmp_path: Path, victim: str) -> None:
+    generator = random.Random(victim)
+    for goal in (0, 2, 5):
+        process = sweep_process(tmp_path)
+        while process.poll() is None and lines(tmp_path) < goal:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 0.5) + (2 if goal == 0 else 0))
+        targets = [process.pid]
+        if victim == "child":
+            everyone = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            targets = [child.pid for child in everyone if child.ppid() != process.pid] or []
+        for target in targets:
+            with suppress(ProcessLookupError):
+                os.kill(target, signal.SIGKILL)
+        if victim == "sweep":
+            process.wait()
+        else:
+            assert process.wait(timeout=240) in (0, 1)
+    assert sweep_process(tmp_path).wait(timeout=240) in (0, 1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        records = read(tmp_path)
+    cells = Counter((r.case["model"], r.case["height"], r.case["mode"]) for r in records)
+    assert set(cells) == EXPECTED
+    assert set(cells.values()) == {1}
+    assert {r.status for r in records} == {"ok", "unsupported"}
+    for name in ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_ctrl_c_leaves_valid_files_and_says_so(tmp_path: Path) -> None:
+    process = sweep_process(tmp_path)
+    while lines(tmp_path) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert 2 <= len(read(tmp_path)) < len(EXPECTED)
+    assert (tmp_path / "table.md").exists()
