@@ -145,13 +145,13 @@ class Mixer(nn.Module):
         q, k, v = self.qkv_proj(u).split([C // 2, C // 2, C], dim=-1)
         q, k, v = (t.unflatten(-1, (H, -1)).transpose(1, 2) for t in (q, k, v))  # B H N ·
         gates = self.gk_proj(u).unflatten(-1, (2, H, -1)).permute(2, 0, 3, 1, 4)  # 2 B H N D
-        gates = F.logsigmoid(gates if gates.dtype == torch.float64 else gates.float()) / GATE_NORMALISER
-        o, _ = self.gla(q, k, v, gates, direction="both")
-
+        gates = F.logsigmoid(gates if gates.dtype == torch.float64 else gates.float()).div_(GATE_NORMALISER)
         # The released code averages the directions in training and halves once more in evaluation.
-        o = o.transpose(1, 2) / (2 if self.training else 4)  # B N H E
-        local = self.l_norm(u.unflatten(-1, (H, -1)))
-        mix = torch.lerp(local, self.g_norm(o), self.g_proj(u).sigmoid().unflatten(-1, (H, -1)))
+        scale = q.shape[-1] ** -0.5 / (2 if self.training else 4)
+        o, _ = self.gla(q, k, v, gates, direction="both", scale=scale)
+
+        local = self.l_norm(u.unflatten(-1, (H, -1)))  # B N H E
+        mix = torch.lerp(local, self.g_norm(o.transpose(1, 2)), self.g_proj(u).sigmoid().unflatten(-1, (H, -1)))
         y: Tensor = self.o_proj(self.act(mix.flatten(-2)))
         return y
 
@@ -166,7 +166,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z, u = self.gate_proj(x).chunk(2, dim=-1)
-        y: Tensor = self.down_proj(F.silu(z) * u)
+        y: Tensor = self.down_proj(F.silu(z).mul_(u))
         return y
 
 

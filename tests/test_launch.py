@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from vbench import memory
 from vbench.errors import ResolutionError
 from vbench.launch import Launcher
 
@@ -63,6 +64,36 @@ def test_a_bug_is_not_an_out_of_memory(launcher: Launcher) -> None:
     assert "RuntimeError" in (ending.reason or "")
 
 
+@pytest.mark.parametrize(
+    ("error", "oom"),
+    [
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+        (MemoryError(), True),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, oom: bool) -> None:
+    assert memory.is_oom(error) is oom
+
+
+def test_a_file_in_the_working_directory_is_never_imported(tmp_path: Path) -> None:
+    (tmp_path / "timm.py").write_text("raise RuntimeError('the wrong timm')")
+    code = (
+        "from vbench.launch import Launcher\n"
+        "if __name__ == '__main__':\n"
+        "    with Launcher() as launcher:\n"
+        "        asked = {'device': 'cpu', 'models': ['timm/resnet18']}\n"
+        "        print(launcher.run('vbench.worker:probe', asked, 60).status)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-P", str(tmp_path / "script.py")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "ok", done.stderr
+
+
 def test_time_out(launcher: Launcher) -> None:
     begin = time.monotonic()
     ending = launcher.run("jobs:slow", {"s": 600}, 3)
@@ -102,13 +133,11 @@ def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
 
 def test_memory_meter_sees_a_known_allocation(launcher: Launcher) -> None:
     found = {mib: launcher.run("jobs:peak", {"mib": mib}, 60).parts["memory"] for mib in (64, 320)}
-    for memory in found.values():
-        assert memory["weights_bytes"] == 8 * 2**20
-        assert memory["input_bytes"] == 4 * 2**20
-        parts = memory["weights_bytes"] + memory["input_bytes"] + memory["activation_bytes"]
-        assert memory["peak_bytes"] == parts
-    for mib, memory in found.items():
-        assert memory["activation_bytes"] == pytest.approx(mib * 2**20, abs=12 * 2**20)
+    for mib, meter in found.items():
+        assert meter["weights_bytes"] == 8 * 2**20
+        assert meter["input_bytes"] == 4 * 2**20
+        assert meter["peak_bytes"] == meter["weights_bytes"] + meter["input_bytes"] + meter["activation_bytes"]
+        assert meter["activation_bytes"] == pytest.approx(mib * 2**20, abs=12 * 2**20)
     difference = found[320]["peak_bytes"] - found[64]["peak_bytes"]
     assert difference == pytest.approx(256 * 2**20, abs=4 * 2**20)
 

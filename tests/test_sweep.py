@@ -101,12 +101,14 @@ def test_a_time_out_is_final_only_for_as_long_as_it_was_given(tmp_path: Path) ->
 def test_other_conditions_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go(tmp_path, FakeLauncher())
     again = FakeLauncher()
-    go(tmp_path, again, replace(Protocol(), threads=2))
+    with pytest.warns(sweeping.StaleWarning, match="8 cells were measured under other conditions"):
+        go(tmp_path, again, replace(Protocol(), threads=2))
     assert len(again.measured) == 6
     real = host.fingerprint
     monkeypatch.setattr(host, "fingerprint", lambda *a: {**real(*a), "source": "changed"})
     again = FakeLauncher()
-    go(tmp_path, again)
+    with pytest.warns(sweeping.StaleWarning):
+        go(tmp_path, again)
     assert len(again.measured) == 6
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +87,7 @@ class Launcher:
         ours, theirs = self._context.Pipe(duplex=False)
         child = self._context.Process(target=_child, args=(theirs, job, argument, str(log)), daemon=True)
         kills = _oom_kills()
+        _start_server()
         deadline = time.monotonic() + timeout_s
         child.start()
         theirs.close()
@@ -118,6 +120,20 @@ class Launcher:
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         reason = f"the process died ({how})" + "".join(f": {line.strip()[:200]}" for line in said)
         return Ending("error", reason, parts), code == -signal.SIGKILL
+
+
+def _start_server() -> None:
+    """Start the fork server, if it does not run, with the working directory off its path: a user's folder
+    may hold a `torch.py`, and this project's own checkout holds `kernels` and `models`."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _oom_kills() -> int:

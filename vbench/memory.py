@@ -23,6 +23,14 @@ from torch import Tensor, nn
 
 _STATUS = Path("/proc/self/status")
 
+# How torch and its libraries say that memory ran out where they raise no type of its own.
+_OOM = (
+    ("DefaultCPUAllocator: ", "memory"),
+    ("CUDA error: out of memory",),
+    ("CUBLAS_STATUS_ALLOC_FAILED",),
+    ("CUDNN_STATUS_ALLOC_FAILED",),
+)
+
 
 def baseline(device: torch.device) -> int:
     """Bytes in use before the model exists; hand it to `measure`."""
@@ -98,7 +106,8 @@ def is_oom(error: Exception) -> bool:
     """Whether memory ran out. No other failure may pass for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error) and "memory" in str(error)
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(all(word in said for word in words) for words in _OOM)
 
 
 def _nbytes(tensors: Iterable[Tensor]) -> int:

@@ -39,6 +39,7 @@ class Protocol:
     throughput_s: float = 6.0  # no batch is tried that would exceed it
     batch_gain: float = 0.03  # the search ends where a larger batch gains less than this share
     batch_max: int = 1024
+    tf32: bool = False  # on CUDA, whether float32 products may be rounded to TF32
     seed: int = 0
 
 

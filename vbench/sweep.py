@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,10 @@ from vbench.results.store import Record, Store
 
 Observer = Callable[[int, Record], None]  # (cells done, the last one's record)
 COUNT_LIMIT_S = 120.0
+
+
+class StaleWarning(UserWarning):
+    """A folder's records were measured under conditions that do not hold now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,14 @@ def run(
     conditions = host.conditions(about, asdict(protocol))
     with Store(settings.folder, fresh=settings.fresh) as store:
         done = finished(cases, store.records, conditions, settings)
+        before = {record.case_id for record in store.records if record.conditions != conditions}
+        if stale := sum(case.id in before - done for case in cases):
+            warnings.warn(
+                f"{stale} cells were measured under other conditions (device, versions, code or protocol); "
+                "they are measured again",
+                StaleWarning,
+                stacklevel=2,
+            )
         for number, case in enumerate(cases, start=1):
             if case.id in done:
                 continue

@@ -20,6 +20,7 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"device", "models"} -> "gpu", what CUDA says of the device. Raises: DeviceError, UnknownModelError."""
     import torch
 
+    from vbench import host
     from vbench.models.baselines import check_name
 
     for name in argument["models"]:
@@ -41,6 +42,7 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             "memory_bytes": about.total_memory,
             "capability": f"{about.major}.{about.minor}",
             "multiprocessors": about.multi_processor_count,
+            "driver": host.gpus()[0]["driver"],
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         },
@@ -66,7 +68,9 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     case, protocol = Case(**argument["case"]), Protocol(**argument["protocol"])
     device = torch.device(case.device)
     torch.set_num_threads(protocol.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = protocol.tf32
     torch.manual_seed(protocol.seed)
 
     baseline = memory.baseline(device)
