@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test gpu wheel sweep
+.PHONY: dev fmt lint types test gpu wheel sweep readme
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -21,9 +21,14 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 	pip install --quiet --no-deps --target build/wheel/site build/wheel/vbench-*.whl
 	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
 
-gpu:   ## whatever awaits a GPU: the tests that need one, then the README's sweep, its records under results/
+gpu:   ## whatever awaits a GPU: the tests that need one, then the README's sweep, its records under results/DEVICE
 	pytest -m gpu
-	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 -o results/gpu
+	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 -o results/$$(python -P -c \
+		"from vbench import host; print(host.gpus()[0]['name'].lower().replace(' ', '-'))")
 
-sweep: ## the README's figures, measured again on this machine
+sweep: ## the README's sweep again, on this machine
 	python -P -m vbench sweep --suite resolution -o results/cpu-amd-epyc
+
+readme: ## its table, findings and figure, from the committed records
+	python -P -m vbench report results/cpu-amd-epyc
+	python -P -m vbench.reports.readme results/cpu-amd-epyc README.md

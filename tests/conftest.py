@@ -7,6 +7,16 @@ from fakes import failed, make_record
 from vbench.results.store import Record
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` need one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 @pytest.fixture
 def records() -> list[Record]:
     """A small sweep: ViG in both modes to 1024 px, DeiT until it runs out of memory."""

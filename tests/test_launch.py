@@ -87,18 +87,24 @@ def test_a_file_in_the_working_directory_is_never_imported(tmp_path: Path) -> No
         "        asked = {'device': 'cpu', 'models': ['timm/resnet18']}\n"
         "        print(launcher.run('vbench.worker:probe', asked, 60).status)\n"
     )
-    (tmp_path / "script.py").write_text(code)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-P", str(tmp_path / "script.py")]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "ok", done.stderr
+    assert _script(code, tmp_path) == "ok"
 
 
 def test_time_out(launcher: Launcher) -> None:
     begin = time.monotonic()
-    ending = launcher.run("jobs:slow", {"s": 600}, 3)
+    ending = launcher.run("jobs:slow", {"s": 600}, 1)
     assert time.monotonic() - begin < 60
-    assert (ending.status, ending.reason, ending.parts) == ("timeout", "took longer than 3 s", {"first": 1})
+    assert (ending.status, ending.reason, ending.parts) == ("timeout", "took longer than 1 s", {"first": 1})
+
+
+def test_a_slow_start_is_not_the_jobs(tmp_path: Path) -> None:
+    code = (
+        "from vbench.launch import Launcher\n"
+        "if __name__ == '__main__':\n"
+        "    with Launcher(['slow_start']) as launcher:\n"
+        "        print(launcher.run('jobs:fine', {'x': 1}, 3).status)\n"
+    )
+    assert _script(code, tmp_path) == "ok"
 
 
 def test_a_killed_child_is_started_once_more(launcher: Launcher, tmp_path: Path) -> None:
@@ -140,6 +146,16 @@ def test_memory_meter_sees_a_known_allocation(launcher: Launcher) -> None:
         assert meter["activation_bytes"] == pytest.approx(mib * 2**20, abs=12 * 2**20)
     difference = found[320]["peak_bytes"] - found[64]["peak_bytes"]
     assert difference == pytest.approx(256 * 2**20, abs=4 * 2**20)
+
+
+def _script(code: str, folder: Path) -> str:
+    """What a program prints that is run in a folder."""
+    (folder / "script.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-P", "script.py"]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def _alive(pid: int) -> bool:

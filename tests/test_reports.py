@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 from fakes import failed, make_record
 from matplotlib.figure import Figure
-from vbench.reports import charts, tables
+from vbench.reports import charts, readme, tables
 from vbench.reports.write import FILES, write_all
 from vbench.results.frame import frame
-from vbench.results.store import Record
+from vbench.results.store import Record, read
+
+ROOT = Path(__file__).resolve().parent.parent
+README, RECORDS = ROOT / "README.md", ROOT / "results" / "cpu-amd-epyc"
 
 HEAD = (
     "| model | mode | size (px) | status | GMACs | latency (ms) | 95 % interval | images/s | at batch "
@@ -112,3 +115,29 @@ def test_a_sweep_without_a_single_figure_still_reports(statuses: list[str], tmp_
 def test_reporting_imports_no_torch() -> None:
     code = "import sys, vbench.reports.write, vbench.results.frame; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+class TestReadme:
+    def test_it_shows_what_the_committed_records_give(self) -> None:
+        """`make readme` was run after the last change of records or tables."""
+        text = README.read_text(encoding="utf-8")
+        assert readme.fill(text, read(RECORDS)) == text
+
+    def test_its_files_are_those_of_its_records(self, tmp_path: Path) -> None:
+        write_all(frame(read(RECORDS)), tmp_path)
+        assert (tmp_path / "summary.csv").read_bytes() == (RECORDS / "summary.csv").read_bytes()
+        assert (tmp_path / "table.md").read_bytes() == (RECORDS / "table.md").read_bytes()
+
+    def test_findings_are_computed(self) -> None:
+        sides = (768, 1024, 2048)
+        found = [make_record(model, side) for model in ("vig_t", "deit_t") for side in sides]
+        found += [make_record("vig_t", side, "recurrent") for side in sides]
+        said = readme.findings(frame(found))
+        assert "At 1024 px vig_t needs 1.00× the MACs, 0.39× the time and 1.00× the peak memory of deit_t" in said
+        assert "vig_t in parallel mode is faster than deit_t from 768 px up" in said
+        assert "768 px up, vig_t, parallel: MACs 1.00, latency 1.00;" in said
+        assert "768 px up, deit_t: MACs 1.00, latency 1.50;" in said
+
+    def test_a_readme_without_its_markers_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="no <!-- table -->"):
+            readme.fill("nothing here", [make_record()])

@@ -112,6 +112,15 @@ def test_other_conditions_are_measured_again(tmp_path: Path, monkeypatch: pytest
     assert len(again.measured) == 6
 
 
+def test_the_newest_record_decides_since_it_is_the_one_that_is_shown(tmp_path: Path) -> None:
+    go(tmp_path, FakeLauncher())
+    for threads in (2, 1):
+        again = FakeLauncher()
+        with pytest.warns(sweeping.StaleWarning):
+            go(tmp_path, again, replace(Protocol(), threads=threads))
+        assert len(again.measured) == 6
+
+
 def test_fresh_starts_over(tmp_path: Path) -> None:
     go(tmp_path, FakeLauncher())
     again = FakeLauncher()

@@ -48,6 +48,9 @@ class Ending:
     parts: dict[str, Any] = field(default_factory=dict)
 
 
+START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child
+
+
 class Launcher:
     """Runs jobs, one child each. Use as a context manager; the server ends with it.
 
@@ -69,7 +72,7 @@ class Launcher:
         self._folder.cleanup()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        """Run one job to its end, at most `timeout_s` seconds.
+        """Run one job to its end, at most `timeout_s` seconds from when its child has started.
 
         A child that something else killed (signal 9, and no sign of the kernel's out-of-memory killer) is
         started once more.
@@ -88,7 +91,7 @@ class Launcher:
         child = self._context.Process(target=_child, args=(theirs, job, argument, str(log)), daemon=True)
         kills = _oom_kills()
         _start_server()
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + START_LIMIT_S
         child.start()
         theirs.close()
         parts: dict[str, Any] = {}
@@ -96,9 +99,11 @@ class Launcher:
             while ours.poll(max(0.0, deadline - time.monotonic())):
                 try:
                     message = json.loads(ours.recv_bytes())
-                except EOFError:
+                except (EOFError, OSError):  # closed, or cut in the middle of a message
                     break
-                if "part" in message:
+                if "started" in message:
+                    deadline = time.monotonic() + timeout_s
+                elif "part" in message:
                     parts[message["part"]] = message["value"]
                 elif message["status"] == "usage":
                     raise UsageError(message["reason"])
@@ -160,6 +165,7 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
     def send(**message: Any) -> None:
         pipe.send_bytes(json.dumps(message).encode())
 
+    send(started=True)
     module, _, name = job.partition(":")
     try:
         run: Job = getattr(import_module(module), name)

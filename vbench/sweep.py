@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vbench import host
+from vbench.errors import DeviceError
 from vbench.launch import Ending, Launcher
 from vbench.plan import Case, Protocol
 from vbench.results.store import Record, Store
@@ -44,24 +45,28 @@ def probe(cases: Iterable[Case], device: str, launcher: Launcher) -> dict[str, A
         return None
     ending = launcher.run("vbench.worker:probe", {"device": device, "models": models}, COUNT_LIMIT_S)
     if ending.status != "ok":
-        raise RuntimeError(f"the device could not be probed: {ending.reason}")
+        raise DeviceError(f"{device} could not be asked: {ending.reason}; see 'vbench doctor'")
     gpu: dict[str, Any] | None = ending.parts["gpu"]
     return gpu
 
 
 def finished(cases: Iterable[Case], records: Iterable[Record], conditions: str, settings: Settings) -> set[str]:
-    """The ids of the cases that need no measuring: recorded under the same conditions.
+    """The ids of the cases that need no measuring: their newest record was made under the same conditions.
 
     A time-out counts only if it was allowed as long as it would be now, and nothing but "ok" and
     "unsupported" counts if `settings.retry`.
     """
-    done: dict[str, bool] = {}
-    for record in records:
-        if record.conditions == conditions:
-            enough = record.status != "timeout" or record.timeout_s >= settings.timeout_s
-            final = record.status in ("ok", "unsupported")
-            done[record.case_id] = final or (enough and not settings.retry)
-    return {case.id for case in cases if done.get(case.id, False)}
+    newest = {record.case_id: record for record in records}
+
+    def done(record: Record | None) -> bool:
+        if record is None or record.conditions != conditions:
+            return False
+        if record.status in ("ok", "unsupported"):
+            return True
+        enough = record.status != "timeout" or record.timeout_s >= settings.timeout_s
+        return enough and not settings.retry
+
+    return {case.id for case in cases if done(newest.get(case.id))}
 
 
 def run(
