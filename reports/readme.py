@@ -20,10 +20,7 @@ WIDTH = 132
 def printed(table: pd.DataFrame) -> str:
     """What `vbench sweep` prints, as a fenced block."""
     text = StringIO()
-    console = Console(file=text, width=WIDTH, highlight=False)
-    console.print(tables.to_rich(table))
-    for line in [tables.caption(table), *tables.notes(table), *tables.absent(table)]:
-        console.print(line, markup=False)
+    tables.show(table, Console(file=text, width=WIDTH, highlight=False))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     return "```\n" + "\n".join(lines) + "\n```"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 
 HEADER = (
@@ -65,11 +66,21 @@ def notes(table: pd.DataFrame) -> list[str]:
     return [text for flag, text in NOTES.items() if flag in used]
 
 
+def show(table: pd.DataFrame, console: Console) -> None:
+    """Print the table and what must be said with it. A narrow terminal wraps lines; no figure is ever cut."""
+    whole = to_rich(table)
+    whole.width = Console(width=1000).measure(whole).maximum
+    console.print(whole, soft_wrap=True)
+    for line in [caption(table), *notes(table), *absent(table)]:
+        console.print(line, style="dim", markup=False)
+
+
 def to_rich(table: pd.DataFrame) -> Table:
+    """The rows for a terminal; print it by `show`."""
     out = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(HEADER):
         right = number in (2, 4, 5, 6, 7, 8, 9)
-        out.add_column(name, justify="right" if right else "left", no_wrap=number < 4)
+        out.add_column(name.replace(" (", "\n("), justify="right" if right else "left", no_wrap=True)
     for row in rows(table):
         out.add_row(*row)
     return out

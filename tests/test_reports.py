@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from fakes import failed, make_record
 from matplotlib.figure import Figure
+from rich.console import Console
 from vbench.reports import charts, readme, tables
 from vbench.reports.write import FILES, write_all
 from vbench.results.frame import frame
@@ -38,6 +40,16 @@ def test_markdown_is_not_broken_by_what_a_record_says() -> None:
     text = tables.to_markdown(frame([make_record(status="error", reason="a | b")]))
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+def test_a_narrow_terminal_cuts_no_figure(records: list[Record]) -> None:
+    shown = {}
+    for width in (40, 200):
+        text = StringIO()
+        tables.show(frame(records), Console(file=text, width=width))
+        shown[width] = text.getvalue()
+    assert "…" not in shown[40]
+    assert shown[40].split() == shown[200].split()
 
 
 @pytest.mark.parametrize(

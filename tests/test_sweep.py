@@ -187,12 +187,17 @@ def test_kill_9_at_any_moment_then_the_same_command(tmp_path: Path, victim: str)
         assert (tmp_path / name).stat().st_size > 0
 
 
-def test_ctrl_c_leaves_valid_files_and_says_so(tmp_path: Path) -> None:
-    process = sweep_process(tmp_path)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_valid_files_and_says_so(tmp_path: Path, sent: signal.Signals) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would inherit "ignore"
+    try:
+        process = sweep_process(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while lines(tmp_path) < 2:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     assert process.wait(timeout=60) == 130
     assert 2 <= len(read(tmp_path)) < len(EXPECTED)
     assert (tmp_path / "table.md").exists()

@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,9 +16,6 @@ from rich.console import Console
 import vbench
 from vbench import plan as planning
 from vbench.errors import UsageError, VbenchError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 app = typer.Typer(
     help="Is a recurrent vision backbone really cheaper than attention at high resolution? Measured.",
@@ -206,6 +203,7 @@ def _check_folder(folder: Path) -> None:
 
 def _report(folder: Path, as_json: bool) -> int:
     """Write the files, print the table; the number of cells that ended in an error."""
+    from vbench.reports import tables
     from vbench.reports.write import write_all
     from vbench.results.frame import frame
     from vbench.results.store import read
@@ -215,17 +213,9 @@ def _report(folder: Path, as_json: bool) -> int:
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))
     else:
-        _print_table(table)
+        tables.show(table, out)
     err.print(f"written: {', '.join(str(file) for file in files)}")
     return int((table["status"] == "error").sum())
-
-
-def _print_table(table: pd.DataFrame) -> None:
-    from vbench.reports import tables
-
-    out.print(tables.to_rich(table))
-    for line in [tables.caption(table), *tables.notes(table), *tables.absent(table)]:
-        out.print(line, style="dim")
 
 
 def main() -> None:

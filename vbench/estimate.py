@@ -78,7 +78,7 @@ def predicted_peak(case: Case) -> int:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from vbench.worker import build
+    from vbench.build import build
 
     class Live(TorchDispatchMode):
         def __init__(self) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from vbench.build import build
 from vbench.models import spec
 from vbench.plan import Case
-from vbench.worker import build
 
 SECOND_COUNT_LIMIT = 12_000_000_000  # MACs; fvcore has to execute the model to trace it
 

@@ -21,7 +21,7 @@ class Progress:
         self._cases, self._console = cases, console
         self._bar = Bar(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}  last: {task.fields[last]}"),
             console=console,

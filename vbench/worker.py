@@ -12,7 +12,6 @@ from vbench.errors import DeviceError
 from vbench.plan import Case, Protocol
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 
@@ -64,6 +63,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
     from vbench import memory, timing
+    from vbench.build import build, images
 
     case, protocol = Case(**argument["case"]), Protocol(**argument["protocol"])
     device = torch.device(case.device)
@@ -93,20 +93,6 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 image_bytes=needed["input_bytes"] + needed["activation_bytes"],
             ),
         )
-
-
-def build(case: Case) -> nn.Module:
-    """The model of a cell, with random weights, on the current default device."""
-    from vbench.models import create
-
-    return create(case.model, (case.height, case.width), case.mode, form=case.form)
-
-
-def images(case: Case, batch: int, device: torch.device) -> Tensor:
-    """A batch of noise of the cell's size and dtype."""
-    import torch
-
-    return torch.randn(batch, 3, case.height, case.width, device=device, dtype=getattr(torch, case.dtype))
 
 
 def _caller(model: nn.Module, batch: Tensor) -> Any:
