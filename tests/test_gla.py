@@ -189,6 +189,8 @@ def test_shapes_that_do_not_agree_are_named() -> None:
             operator("gla", form)(x["q"], x["k"], x["v"], x["g"], direction="backward")
         with pytest.raises(ShapeError, match=r"state \(1, 2, 3, 4\)"):
             run(form, x, "forward", state=torch.zeros(1, 2, 3, 4))
+    with pytest.raises(ShapeError, match="power of two"):
+        run("chunkwise", x, "both", chunk=48)
     with pytest.raises(UnsupportedError, match="no form 'fused'"):
         operator("gla", "fused")
 

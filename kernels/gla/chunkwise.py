@@ -19,6 +19,8 @@ from torch.nn.functional import pad
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import Direction, accumulator, check
 
+from vbench.errors import ShapeError
+
 CHUNK = 64  # tokens; a power of two
 GROUP = 32  # chunks handled together, so that a group's temporaries stay in cache
 
@@ -44,6 +46,8 @@ def gla(
         group: chunks a group. Inputs are read in place, a group at a time; nothing is flipped.
     """
     check(q, k, v, g, direction, state)
+    if chunk < 1 or chunk & (chunk - 1) or group < 1:
+        raise ShapeError(f"chunk is a power of two and group at least 1; got {chunk} and {group}")
     if q.is_meta:
         return cost.on_meta(q, k, v, direction, "chunkwise")
     dtype = accumulator(q)
@@ -53,32 +57,31 @@ def gla(
     spans = list(_spans(int(q.shape[2]), chunk, group))  # int: under a trace, sizes are tensors
 
     # Pass 1: what each chunk adds to the state and how much of the state it keeps, then the states.
-    entering: list[list[Tensor]] = []
-    last: list[Tensor] = []
-    for i, reverse in enumerate(reversed_):
-        added: list[Tensor] = []
-        kept: list[Tensor] = []
-        for span in spans:
-            keys, passed = _damp(_tile(k, span, dtype), _tile(gates[i], span, dtype).exp(), reverse)
-            added += (keys.mT @ _tile(v, span, dtype)).unbind(2)
-            kept += passed.mT.unbind(2)
-        s = added[0].new_zeros(added[0].shape) if state is None else state.to(dtype)
-        s = s[i] if direction == "both" and state is not None else s
-        states, s = _carry(added, kept, s, reverse)
-        entering.append(states)
-        last.append(s)
+    added: list[list[Tensor]] = [[] for _ in gates]
+    kept: list[list[Tensor]] = [[] for _ in gates]
+    for span in spans:
+        keys, values = _tile(k, span, dtype), _tile(v, span, dtype)
+        for i, reverse in enumerate(reversed_):
+            damped, passed = _damp(keys, _tile(gates[i], span, dtype).exp(), reverse)
+            added[i] += (damped.mT @ values).unbind(2)
+            kept[i] += passed.mT.unbind(2)
+    if state is None:
+        state = torch.zeros_like(added[0][0]).expand(g.shape[:-2] + added[0][0].shape[-2:])
+    initial = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
+    carried = [_carry(*each) for each in zip(added, kept, initial, reversed_, strict=True)]
 
     # Pass 2: what each token reads, from its own chunk by scores and from the rest by the states.
     out: list[Tensor] = []
-    first = 0
+    done = 0
     for span in spans:
         queries = _tile(q, span, dtype) * scale
         decays = [_tile(x, span, dtype).exp() for x in gates]
-        scores, damped = _scores(queries, _tile(k, span, dtype), decays, reversed_)
-        states = [torch.stack(s[first : first + span.chunks], dim=2) for s in entering]
-        o = scores @ _tile(v, span, dtype) + torch.cat(damped, dim=-1) @ torch.cat(states, dim=-2)
+        scores, reads = _scores(queries, _tile(k, span, dtype), decays, reversed_)
+        states = [torch.stack(entering[done : done + span.chunks], dim=2) for entering, _ in carried]
+        o = scores @ _tile(v, span, dtype) + torch.cat(reads, dim=-1) @ torch.cat(states, dim=-2)
         out.append(o.flatten(2, 3)[:, :, : span.stop - span.start].to(q.dtype))
-        first += span.chunks
+        done += span.chunks
+    last = [s for _, s in carried]
     return torch.cat(out, dim=2), torch.stack(last) if direction == "both" else last[0]
 
 
