@@ -18,7 +18,7 @@ class Form:
 
     `target` is the function, "module:name", imported when it is first asked for. `mode` says how it
     walks the tokens: all at once ("parallel"), or one by one with a state of fixed size ("recurrent").
-    `summary` is what a reader of `vbench models` needs to know.
+    `summary` says in a line how it works, for who reads this table.
     """
 
     target: str

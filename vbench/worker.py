@@ -41,7 +41,7 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             "memory_bytes": about.total_memory,
             "capability": f"{about.major}.{about.minor}",
             "multiprocessors": about.multi_processor_count,
-            "driver": host.gpus()[0]["driver"],
+            "driver": next((gpu["driver"] for gpu in host.gpus()), None),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         },
