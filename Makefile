@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test gpu wheel sweep readme
+.PHONY: dev fmt lint types test golden gpu wheel sweep readme
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -15,6 +15,9 @@ types: ## on the package as it is installed
 
 test:
 	pytest
+
+golden: ## every published logit in every mode and form; half an hour
+	pytest -m full
 
 wheel: ## the wheel alone, unpacked and run outside the checkout
 	rm -rf build/wheel && pip wheel --quiet --no-deps --wheel-dir build/wheel .

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vbench.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from vbench.kernels.trials import Trial
 
 Mode = Literal["parallel", "recurrent"]
 
@@ -34,6 +37,7 @@ OPS: dict[str, dict[str, Form]] = {
             "parallel",
             "chunks of 64 tokens, any device, memory linear in N",
         ),
+        "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
     },
 }
@@ -60,3 +64,9 @@ def operator(op: str, form: str) -> Callable[..., Any]:
     module, _, name = OPS[op][form].target.partition(":")
     function: Callable[..., Any] = getattr(import_module(module), name)
     return function
+
+
+def trials(op: str) -> tuple[Trial, ...]:
+    """Inputs on which the forms of `op` are held against each other."""
+    found: tuple[Trial, ...] = import_module(f"vbench.kernels.{op}.trials").TRIALS
+    return found

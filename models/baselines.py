@@ -18,7 +18,9 @@ def check_name(name: str) -> None:
         raise UnknownModelError(f"timm {timm.__version__} has no model '{name}': {hint}")
 
 
-def timm_model(image_size: tuple[int, int], *, name: str) -> nn.Module:
+def timm_model(
+    image_size: tuple[int, int], *, name: str, num_classes: int = 1000, drop_path_rate: float | None = None
+) -> nn.Module:
     """timm's model of that name, built for that size with timm's own random weights.
 
     Args:
@@ -28,12 +30,13 @@ def timm_model(image_size: tuple[int, int], *, name: str) -> nn.Module:
     """
     check_name(name)
     model: nn.Module
+    options = {"num_classes": num_classes, "drop_path_rate": drop_path_rate}
     try:
-        model = timm.create_model(name, img_size=image_size)
+        model = timm.create_model(name, img_size=image_size, **options)
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        model = timm.create_model(name)
+        model = timm.create_model(name, **options)
     except (AssertionError, ValueError) as error:
         size = "x".join(map(str, image_size))
         raise UnsupportedError(f"timm cannot build {name} at {size} px: {error}") from error

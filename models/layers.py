@@ -2,8 +2,80 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vbench.errors import ShapeError
+
+
+class Backbone(nn.Module, ABC):
+    """What users of timm expect of a backbone, whatever its family.
+
+    A family writes `forward_features` (tokens or map, normalised), `pool` (what its classifier reads) and
+    `feature_maps`; it names its last linear layer in `CLASSIFIER` and tells `num_features`, that layer's inputs.
+    """
+
+    CLASSIFIER = "head"  # path of the classifier's last linear layer
+
+    def __init__(self, image_size: tuple[int, int], num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.num_features = num_features
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, 3, height, width) -> tokens (B, N, C), or the last stage's map (B, C, h, w). Raises: ShapeError."""
+
+    @abstractmethod
+    def pool(self, features: Tensor) -> Tensor:
+        """The result of `forward_features` -> (B, num_features)."""
+
+    @abstractmethod
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, height, width) -> a map (B, C, h, w) of each stage, fine to coarse; one if there is one stage."""
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """The result of `forward_features` -> logits (B, num_classes), or what the classifier reads."""
+        pooled = self.pool(features)
+        return pooled if pre_logits else self.get_classifier()(pooled)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        return self.get_submodule(self.CLASSIFIER)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh classifier of `num_classes` outputs; with 0 the model answers with (B, num_features).
+
+        Raises: ValueError for a `global_pool`: how tokens are pooled belongs to the published function.
+        """
+        if global_pool is not None:
+            raise ValueError(f"{type(self).__name__} pools as published; global_pool={global_pool!r} is not possible")
+        old = next(self.parameters())
+        parent, _, name = self.CLASSIFIER.rpartition(".")
+        fresh = classifier(self.num_features, num_classes).to(old.device, old.dtype)
+        setattr(self.get_submodule(parent), name, fresh)
+        self.num_classes = num_classes
+
+    def check(self, x: Tensor) -> None:
+        """Raise ShapeError if the image is not of the size that the model was built for."""
+        if tuple(x.shape[-2:]) != self.image_size:
+            built, given = "x".join(map(str, self.image_size)), "x".join(map(str, x.shape[-2:]))
+            raise ShapeError(f"this {type(self).__name__} was built for {built} px; the image has {given}")
+
+
+def classifier(features: int, classes: int) -> nn.Module:
+    """The last linear layer, N(0, 0.02) and no bias at first; nothing at all for 0 classes, as in timm."""
+    if classes == 0:
+        return nn.Identity()
+    layer = nn.Linear(features, classes)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -13,14 +85,14 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def resize_table(table: Tensor, grid: tuple[int, int]) -> Tensor:
+def resize_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """A square position table (1, N, C) resampled to grid: (1, grid[0] · grid[1], C).
 
-    Bicubic in float32, half-pixel centres, no antialiasing; unchanged where the grid already fits.
+    Bicubic in float32, half-pixel centres; unchanged where the grid already fits.
     """
     side = int(table.shape[1] ** 0.5)
     if (side, side) == grid or side * side != table.shape[1]:
         return table
     image = table.float().transpose(1, 2).unflatten(2, (side, side))
-    image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+    image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False, antialias=antialias)
     return image.flatten(2).transpose(1, 2).to(table.dtype)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from vbench.kernels.registry import OPS, Mode, default_form
 
-from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError
+from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +25,9 @@ class ModelSpec:
     `build` is a callable "module:name", imported by `create` and never before; it is called with
     `image_size`, with `args`, and with `form` where the model has an `operator`. `stem` lists the
     (kernel, stride, padding) of the convolutions between pixels and tokens. `params` counts the
-    parameters at 224 px; tests hold it to the module.
+    parameters at 224 px; tests hold it to the module. A model with a `caveat` is not what its family's
+    paper describes: it carries these words wherever it is shown, and a pattern takes it only where it
+    matches nothing else.
     """
 
     family: str
@@ -33,8 +36,12 @@ class ModelSpec:
     source: str  # paper, and where its figures stand
     stem: tuple[tuple[int, int, int], ...] = ()  # empty: not known
     multiple: int = 1  # each side of the image must be a multiple of this, in px
+    patch: int = 1  # sides that are no multiple of this, in px, are `filled` up to one, or else cut down
+    filled: bool = False
     window: int | None = None  # stage maps are padded to multiples of it, in tokens
     operator: str | None = None  # a key of kernels.OPS; None for an attention baseline
+    streams: bool = False  # in recurrent mode the whole network walks the tokens, not the operator alone
+    caveat: str | None = None
     params: int | None = None
     modes: tuple[Mode, ...] = field(init=False)
 
@@ -54,7 +61,7 @@ class ModelSpec:
                 raise ResolutionError(f"{px} px is not a multiple of {self.multiple}; take {near}")
         sides = []
         for px in (height, width):
-            side = px
+            side = -(-px // self.patch) * self.patch if self.filled else px
             for kernel, stride, padding in self.stem:
                 side = (side + 2 * padding - kernel) // stride + 1
                 if side < 1:
@@ -64,8 +71,15 @@ class ModelSpec:
         return (sides[0], sides[1]) if self.stem else None
 
     def padding(self, height: int, width: int) -> str | None:
-        """What the model pads at this size, in words; None if nothing."""
+        """What the model pads or cuts off at this size, in words; None if nothing."""
         grid = self.grid(height, width)
+        if height % self.patch or width % self.patch:
+            rest = (
+                (-height % self.patch, -width % self.patch)
+                if self.filled
+                else (height % self.patch, width % self.patch)
+            )
+            return f"{'pads' if self.filled else 'cuts off'} {rest[0]} rows and {rest[1]} columns of pixels"
         if grid is None or self.window is None:
             return None
         found = []
@@ -172,8 +186,12 @@ MODELS: dict[str, ModelSpec] = {
 
 
 def names(pattern: str = "*") -> list[str]:
-    """The table's names that match a shell pattern ("vig_*"), in the table's order."""
-    return [name for name in MODELS if fnmatchcase(name, pattern)]
+    """The table's names that match a shell pattern ("vig_*"), in the table's order.
+
+    Those with a `caveat` only where no other matches.
+    """
+    found = [name for name in MODELS if fnmatchcase(name, pattern)]
+    return [name for name in found if MODELS[name].caveat is None] or found
 
 
 def spec(name: str) -> ModelSpec:
@@ -193,7 +211,12 @@ def spec(name: str) -> ModelSpec:
 
 
 def create(
-    name: str, image_size: int | tuple[int, int] = 224, mode: Mode = "parallel", *, form: str | None = None
+    name: str,
+    image_size: int | tuple[int, int] = 224,
+    mode: Mode = "parallel",
+    *,
+    form: str | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Build a model at a resolution: an nn.Module in eval(), (B, 3, height, width) -> (B, 1000).
 
@@ -203,9 +226,10 @@ def create(
         mode: "parallel" takes all tokens at once (the training form), "recurrent" carries a state of
             fixed size token by token. Both compute the same logits.
         form: the algorithm of the operator, by its name in `kernels.OPS`; the mode's default if None.
+        options: arguments of the model's class, as its docstring lists them: `num_classes`, `drop_path_rate`.
 
     Raises: UnknownModelError; ResolutionError for a size that the model cannot take; UnsupportedError for a
-        mode or a form that it does not have.
+        mode or a form that it does not have; UsageError for an option that it does not have.
     """
     row = spec(name)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -218,7 +242,11 @@ def create(
     elif form:
         raise UnsupportedError(f"{name} has no form '{form}': it has no operator of ours")
     module, _, builder = row.build.partition(":")
-    model: nn.Module = getattr(import_module(module), builder)(image_size=(height, width), **args)
+    build = getattr(import_module(module), builder)
+    allowed = [option for option in signature(build).parameters if option not in {"image_size", *args}]
+    if strange := [option for option in options if option not in allowed]:
+        raise UsageError(f"{name} has no option {', '.join(strange)}; it has {', '.join(allowed)}")
+    model: nn.Module = build(image_size=(height, width), **args, **options)
     return model.eval()
 
 

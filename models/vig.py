@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 from vbench.kernels import operator
-from vbench.models.layers import ChannelNorm, resize_table
-
-from vbench.errors import ShapeError
+from vbench.models.layers import Backbone, ChannelNorm, classifier, resize_table
 
 DEPTH = 12
 GATE_RANK = 16
@@ -24,7 +23,7 @@ GATE_NORMALISER = 16  # log decay = logsigmoid(·) / 16, so that a state lasts
 EPS = 1e-6
 
 
-class ViG(nn.Module):
+class ViG(Backbone):
     """The plain ViG, one stage at 1/16 of the image.
 
     Args:
@@ -32,6 +31,8 @@ class ViG(nn.Module):
         dim: C. heads: H. mlp_dim: inner width of the SwiGLU.
         silu: SiLU after the depthwise convolution and before the output projection (ViG-T alone).
         form: the algorithm of the operator, a key of `kernels.OPS["gla"]`.
+        num_classes: 0 for features alone.
+        drop_path_rate: of the last block in training, growing linearly from 0 (published: 0, 0.2, 0.5).
     """
 
     def __init__(
@@ -44,35 +45,33 @@ class ViG(nn.Module):
         silu: bool,
         form: str,
         num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.image_size = image_size
+        super().__init__(image_size, dim, num_classes)
         self.patch_embed = Stem(dim)
         self.grid = self.patch_embed.grid(image_size)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], dim))
-        self.blocks = nn.ModuleList(Block(dim, heads, mlp_dim, self.grid, silu, form) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, mlp_dim, self.grid, silu, form, drop_path_rate * i / (DEPTH - 1)) for i in range(DEPTH)
+        )
         self.norm = nn.RMSNorm(dim, eps=EPS)
-        self.head = nn.Linear(dim, num_classes)
+        self.head = classifier(dim, num_classes)
         self.apply(_init)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, 3, height, width) -> (B, N, C), normalised.
-
-        Raises: ShapeError if the image is not of the size that the model was built for.
-        """
-        if x.shape[-2:] != self.image_size:
-            built, given = "x".join(map(str, self.image_size)), "x".join(map(str, x.shape[-2:]))
-            raise ShapeError(f"this ViG was built for {built} px; the image has {given}")
+        self.check(x)
         x = self.patch_embed(x).flatten(2).transpose(1, 2) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         features: Tensor = self.norm(x)
         return features
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.forward_features(x).mean(dim=1))
-        return logits
+    def pool(self, features: Tensor) -> Tensor:
+        return features.mean(dim=1)
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        return [self.forward_features(x).transpose(1, 2).unflatten(2, self.grid)]
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if "pos_embed" in state:
@@ -106,16 +105,19 @@ class Stem(nn.Module):
 class Block(nn.Module):
     """y = x + Mixer(RMS(x)); y + MLP(RMS(y)).  (B, N, C) -> (B, N, C)."""
 
-    def __init__(self, dim: int, heads: int, mlp_dim: int, grid: tuple[int, int], silu: bool, form: str) -> None:
+    def __init__(
+        self, dim: int, heads: int, mlp_dim: int, grid: tuple[int, int], silu: bool, form: str, drop_path: float
+    ) -> None:
         super().__init__()
         self.attn_norm = nn.RMSNorm(dim, eps=EPS)
         self.attn = Mixer(dim, heads, grid, silu, form)
         self.mlp_norm = nn.RMSNorm(dim, eps=EPS)
         self.mlp = SwiGLU(dim, mlp_dim)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.attn_norm(x))
-        y: Tensor = x + self.mlp(self.mlp_norm(x))
+        x = x + self.drop_path(self.attn(self.attn_norm(x)))
+        y: Tensor = x + self.drop_path(self.mlp(self.mlp_norm(x)))
         return y
 
 

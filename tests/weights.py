@@ -43,7 +43,7 @@ class Golden:
             self.arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "manifest"}
 
     def state(self) -> dict[str, Tensor]:
-        """The published state dict, every tensor filled by its key."""
+        """The published state dict, every tensor filled by its key; `kept_as_initialised` lists exceptions."""
         return {key: weight(key, tuple(shape)) for key, shape, _ in self.manifest["state"]}
 
     def cases(self) -> list[tuple[Tensor, Tensor]]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from vbench.kernels.gla import cost
-from vbench.kernels.gla.shapes import Direction, accumulator, check
+from vbench.kernels.gla.shapes import check
+from vbench.kernels.shapes import Direction, accumulator
 
 from vbench.errors import ShapeError
 

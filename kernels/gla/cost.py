@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
-from vbench.kernels.gla.shapes import Direction
+from vbench.kernels.shapes import Direction
 
 
 def macs(
@@ -29,12 +29,14 @@ def macs(
 
     Args:
         form: "algorithm" is the recurrence itself (an outer product and a read-out a token, key_dim ·
-            value_dim each), which every form must at least equal; "reference" and "chunkwise" count the
-            matrix products that these forms execute. The decay's elementwise products are not MACs.
+            value_dim each), which every form must at least equal; the others count the products that
+            these forms execute. The decay's elementwise products are not MACs.
     """
     state = key_dim * value_dim
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * directions * 2 * state
+    if form == "quadratic":  # every pair, and the final state
+        return batch * heads * directions * (tokens * tokens * (key_dim + value_dim) + tokens * state)
     whole, tail = divmod(tokens, chunk)
     total = 0
     for chunks, length in ((whole, chunk), (1, 1 << (tail - 1).bit_length() if tail else 0)):

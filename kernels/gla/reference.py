@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from vbench.kernels.gla import cost
-from vbench.kernels.gla.shapes import Direction, accumulator, check
+from vbench.kernels.gla.shapes import check
+from vbench.kernels.shapes import Direction, accumulator
 
 BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 

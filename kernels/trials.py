@@ -1,0 +1,91 @@
+"""How an operator is tried: inputs in several regimes, where their tokens are, and a sequence cut in two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from vbench.kernels.shapes import Direction, State
+
+Inputs = dict[str, Tensor]  # an operator's arguments in order
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One way to call an operator.
+
+    Each operator keeps its trials in `trials.TRIALS`, one for every direction and every regime of its gates.
+    """
+
+    name: str  # "both, closed gates"
+    direction: Direction
+    draw: Callable[[int, Generator], Inputs]  # tokens -> float64 inputs, from this generator alone
+    token_dims: Mapping[str, int]  # where each argument has its tokens; an argument without is not named
+    options: Mapping[str, Any] = field(default_factory=dict)  # keywords of the call, its direction among them
+    initial: Callable[[Inputs], State] | None = None  # the state before the first token; None: not divisible
+
+    def run(self, function: Callable[..., Any], inputs: Inputs, state: State | None = None) -> tuple[Tensor, State]:
+        """Call a form: (output, final state)."""
+        o, s = function(*inputs.values(), **self.options, **({} if state is None else {"state": state}))
+        return o, s
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    """‖found − wanted‖ / ‖wanted‖ in float64; infinite where anything found is not finite."""
+    if not torch.isfinite(found).all():
+        return float("inf")
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-300))
+
+
+def cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """The inputs rounded to `dtype`."""
+    return {name: value.to(dtype) for name, value in inputs.items()}
+
+
+def cut(trial: Trial, inputs: Inputs, at: int) -> tuple[Inputs, Inputs]:
+    """The inputs of tokens [0, at) and of [at, N), as views."""
+    left, right = dict(inputs), dict(inputs)
+    for name, dim in trial.token_dims.items():
+        tokens = inputs[name].shape[dim]
+        left[name] = inputs[name].narrow(dim, 0, at)
+        right[name] = inputs[name].narrow(dim, at, tokens - at)
+    return left, right
+
+
+def hand_off(trial: Trial, function: Callable[..., Any], inputs: Inputs, at: int) -> tuple[Tensor, State]:
+    """What a form computes of a sequence cut before token `at`, each half given the other's state.
+
+    The output's tokens are in its dim -2. Two directions need two passes: the states first, then the halves.
+    """
+    left, right = cut(trial, inputs, at)
+    if trial.direction == "forward":
+        early, state = trial.run(function, left)
+        late, state = trial.run(function, right, state)
+    elif trial.direction == "reverse":
+        late, state = trial.run(function, right)
+        early, state = trial.run(function, left, state)
+    else:
+        assert trial.initial is not None
+        start = trial.initial(inputs)
+        _, leaving_left = trial.run(function, left)
+        _, leaving_right = trial.run(function, right)
+        early, ended_left = trial.run(function, left, _pair(start, leaving_right))
+        late, ended_right = trial.run(function, right, _pair(leaving_left, start))
+        state = _pair(ended_right, ended_left)
+    return torch.cat((early, late), dim=-2), state
+
+
+def _pair(forward: State, reverse: State) -> State:
+    """The forward part of one state beside the reverse part of another."""
+    if isinstance(forward, tuple):
+        return tuple(torch.stack((f[0], r[1])) for f, r in zip(forward, reverse, strict=True))
+    assert isinstance(reverse, Tensor)
+    return torch.stack((forward[0], reverse[1]))
+
+
+def tensors(state: State) -> tuple[Tensor, ...]:
+    """The tensors of a state."""
+    return state if isinstance(state, tuple) else (state,)

@@ -1,0 +1,82 @@
+"""The published function: logits of the published code, under its own keys, in every mode and form.
+
+`pytest` runs each file in both modes; `pytest -m full` adds every case in every form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from vbench.kernels import OPS
+from vbench.models import create, load_published, spec
+from weights import Golden
+
+State = dict[str, Tensor]
+LARGE = 60e6  # parameters; above, `pytest` alone takes one case a mode
+
+
+@dataclass(frozen=True)
+class File:
+    """A golden file, the model that it is of, and how near that model must come in its logits."""
+
+    name: str
+    model: str
+    tolerance: float
+    dtype: torch.dtype = torch.float32
+    options: dict[str, Any] = field(default_factory=dict)
+    edit: Callable[[State], None] | None = None  # what the file's notes change in the filled weights
+
+
+FILES = [
+    *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
+]
+
+
+def state_of(file: File, golden: Golden) -> State:
+    state = golden.state()
+    if file.edit:
+        file.edit(state)
+    return {key: value.to(file.dtype) for key, value in state.items()}
+
+
+def gap(file: File, state: State, case: tuple[Tensor, Tensor], form: str | None, mode: Any) -> float:
+    x, logits = case
+    model = create(file.model, (x.shape[2], x.shape[3]), mode, form=form, **file.options).to(file.dtype)
+    load_published(model, state)
+    with torch.inference_mode():
+        return float((model(x.to(file.dtype)) - logits).abs().max())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_published_logits(file: File) -> None:
+    golden = Golden(file.name)
+    state, cases = state_of(file, golden), golden.cases()
+    large = golden.manifest["params"] > LARGE
+    for mode in spec(file.model).modes:
+        for case in cases[-1:] if mode == "recurrent" else cases[:1] if large else cases:
+            assert gap(file, state, case, None, mode) < file.tolerance, (mode, tuple(case[0].shape))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_published_logits_in_every_form(file: File) -> None:
+    golden = Golden(file.name)
+    state = state_of(file, golden)
+    for form, about in OPS[spec(file.model).operator].items():
+        for case in golden.cases():
+            assert gap(file, state, case, form, about.mode) < file.tolerance, (form, tuple(case[0].shape))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_keys_and_shapes_are_the_published_ones(file: File) -> None:
+    golden = Golden(file.name)
+    with torch.device("meta"):
+        model = create(file.model, **file.options)
+    assert sum(p.numel() for p in model.parameters()) == golden.manifest["params"]
+    own = {key: list(value.shape) for key, value in model.state_dict().items()}
+    assert own == {key: shape for key, shape, _ in golden.manifest["state"]}
