@@ -6,6 +6,6 @@
 Importing this package, `names` and `spec` import no torch.
 """
 
-from vbench.models.registry import MODELS, ModelSpec, create, load_published, names, spec
+from vbench.models.registry import MODELS, ModelSpec, create, load_published, names, register_timm, spec
 
-__all__ = ["MODELS", "ModelSpec", "create", "load_published", "names", "spec"]
+__all__ = ["MODELS", "ModelSpec", "create", "load_published", "names", "register_timm", "spec"]

@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
-from vbench.models.registry import MODELS
+from vbench.models.registry import MODELS, ModelSpec
 from vbench.results.published import accuracies
 
 
+def _recurrent(row: ModelSpec) -> str | None:
+    """What walks the tokens in recurrent mode: the whole "network", or the "operator" alone."""
+    if "recurrent" not in row.modes:
+        return None
+    return "network" if row.streams else "operator"
+
+
 def rows() -> list[dict[str, Any]]:
-    """One JSON-able dict a model; `params` at 224 px, `top1_published` in percent or None."""
+    """One JSON-able dict a model; `params` at 224 px, `top1_published` in percent or None.
+
+    `recurrent` says what walks the tokens in that mode, the "network" or its "operator" alone.
+    """
     known = accuracies()
     return [
         {
@@ -19,6 +29,8 @@ def rows() -> list[dict[str, Any]]:
             "params": row.params,
             "operator": row.operator or "attention",
             "modes": list(row.modes),
+            "recurrent": _recurrent(row),
+            "caveat": row.caveat,
             "multiple": row.multiple,
             "top1_published": known[name, 224].top1 if (name, 224) in known else None,
             "source": row.source,
@@ -30,12 +42,27 @@ def rows() -> list[dict[str, Any]]:
 def to_rich() -> Table:
     """The rows for a terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "family", "params (M)", "operator", "modes", "top-1 (%)", "source"):
+    for name in ("model", "family", "params (M)", "operator", "recurrent", "top-1 (%)", "source"):
         table.add_column(name, justify="right" if name in ("params (M)", "top-1 (%)") else "left", no_wrap=True)
     for row in rows():
         params = "" if row["params"] is None else f"{row['params'] / 1e6:.2f}"
         top1 = "" if row["top1_published"] is None else f"{row['top1_published']:.1f}"
         table.add_row(
-            row["model"], row["family"], params, row["operator"], ", ".join(row["modes"]), top1, row["source"]
+            row["model"] + (" *" if row["caveat"] else ""),
+            row["family"],
+            params,
+            row["operator"],
+            row["recurrent"] or "",
+            top1,
+            row["source"],
         )
     return table
+
+
+def caveats() -> list[str]:
+    """One line for each caveat, with the models that it concerns."""
+    found: dict[str, list[str]] = {}
+    for name, row in MODELS.items():
+        if row.caveat:
+            found.setdefault(row.caveat, []).append(name)
+    return [f"* {', '.join(names)}: {caveat}" for caveat, names in found.items()]

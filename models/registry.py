@@ -15,7 +15,9 @@ from vbench.kernels.registry import OPS, Mode, default_form
 from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from pathlib import Path
+
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,15 +252,31 @@ def create(
     return model.eval()
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
+def load_published(model: nn.Module, source: Mapping[str, Any] | str | Path) -> None:
     """Load weights under their published keys into a model from `create`, all or nothing.
 
-    Training snapshots are unwrapped ("model_ema", "model", "state_dict"; "module." prefixes), and position
-    tables are resized to the model's grid by the family's own rule.
+    Training snapshots are unwrapped ("model_ema", "model", "state_dict"; "module." prefixes), keys of older
+    layouts are renamed, and position tables are resized to the model's grid by the family's own rule.
 
-    Raises: CheckpointError, which names every missing, unexpected and misshapen key.
+    Args:
+        source: a state dict, or where one is: a path, an http(s) URL or "hf-hub:ORG/REPO/FILE"
+            (see `vbench.models.checkpoint.read`). A file whose reading could run code is refused.
+
+    Raises: CheckpointError, which says what is wrong with the file, or names the missing, unexpected and
+        misshapen keys.
     """
     from vbench.models.checkpoint import load
 
-    state: Mapping[str, Tensor] = state_dict
-    load(model, state)
+    load(model, source)
+
+
+def register_timm() -> list[str]:
+    """Enter every backbone of the table into timm's registry, as `vbench_NAME`; the names.
+
+    Then `timm.create_model("vbench_vig_t", img_size=384, num_classes=10, drop_path_rate=0.1)` works, and so do
+    `features_only=True` with `out_indices`, `mode="recurrent"`, `form` and the options of the model's class.
+    Calling it again changes nothing. Weights are loaded by `load_published`.
+    """
+    from vbench.models.timm_entries import register
+
+    return register()

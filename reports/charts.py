@@ -16,11 +16,30 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from vbench.reports.tables import caption
 from vbench.results.published import accuracies
 
-# Okabe and Ito's colours: told apart by colour-blind eyes. A family keeps its own everywhere.
-COLOURS = {"vig": "#D55E00", "deit": "#0072B2", "swin": "#009E73", "timm": "#CC79A7"}
-MARKERS = {"vig": "o", "deit": "s", "swin": "^", "timm": "D"}
+# Okabe and Ito's colours and one of Tol's: told apart by colour-blind eyes. A family keeps its own everywhere.
+COLOURS = {
+    "vig": "#D55E00",
+    "vrwkv": "#56B4E9",
+    "vil": "#E69F00",
+    "vir": "#882255",
+    "vision_gru": "#000000",
+    "deit": "#0072B2",
+    "swin": "#009E73",
+    "timm": "#CC79A7",
+}
+MARKERS = {
+    "vig": "o",
+    "vrwkv": "v",
+    "vil": "P",
+    "vir": "X",
+    "vision_gru": "d",
+    "deit": "s",
+    "swin": "^",
+    "timm": "D",
+}
 SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
 MODE_LINES = {"parallel": "-", "recurrent": "--"}
+BRANDS = {"modes_differ": "(MODES DIFFER)", "caveat": "(not the paper's)"}  # what a flagged curve is called
 ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}
 STYLE: Any = {
     "font.size": 8,
@@ -113,7 +132,9 @@ def _series(table: pd.DataFrame) -> list[_Series]:
         kin = members[family]
         shade = SHADES[kin.index(model) % len(SHADES)]
         colour = mpl.colors.to_rgb(COLOURS.get(family, "#000000"))
-        parts = [model, mode if modes[model] > 1 else "", "" if single_dtype else dtype]
+        flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
+        brand = [text for flag, text in BRANDS.items() if flag in flags]
+        parts = [model, mode if modes[model] > 1 else "", "" if single_dtype else dtype, *brand]
         found.append(
             _Series(
                 label=" ".join(part for part in parts if part),

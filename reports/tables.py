@@ -22,6 +22,8 @@ HEADER = (
     "flags",
 )
 NOTES = {
+    "modes_differ": "modes_differ: THE MODES OF THIS MODEL ARE NOT ONE FUNCTION; see 'vbench verify'",
+    "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
     "few_samples": "few_samples: too slow for a 95 % interval; the range is given instead",
     "contended": "contended: other processes took processor time from the measurement",
     "counters_disagree": "counters_disagree: the two MAC counters differ by more than 1 %",

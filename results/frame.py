@@ -31,6 +31,7 @@ COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "status": "string",
     "reason": "string",
     "flags": "string",
+    "verified": "boolean",
     "params": "Int64",
     "macs": "Int64",
     "macs_executed": "Int64",
@@ -106,6 +107,7 @@ def _row(record: Record) -> dict[str, Any]:
         "device_name": host.get("device_name"),
         "status": record.status,
         "reason": record.reason,
+        "verified": (record.verified or {}).get("ok"),
         "macs_fvcore": second.get("macs_fvcore"),
         "batch": throughput.get("batch", None if case["batch"] == "auto" else case["batch"]),
         "batch_policy": "auto" if case["batch"] == "auto" else "fixed",
@@ -141,6 +143,10 @@ def _row(record: Record) -> dict[str, Any]:
 
 def _flags(row: dict[str, Any], record: Record) -> list[str]:
     flags = []
+    if row["verified"] is False:
+        flags.append("modes_differ")
+    if spec(row["model"]).caveat:
+        flags.append("caveat")
     if 0 < row.get("latency_coverage", 0) < CONFIDENCE:
         flags.append("few_samples")
     share = (record.latency or {}).get("cpu_share")

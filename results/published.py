@@ -11,7 +11,15 @@ from importlib.resources import files
 _PREFERENCE = {"readme": 0, "table": 1, "figure-digitised": 2}
 
 # How sources mark the ordinary recipe, or the same weights tested at another size.
-_PLAIN = ("evaluated only", "300 ep", "IN-1K")
+_PLAIN = (
+    "evaluated only",
+    "300 ep",
+    "IN-1K",
+    "800+20 ep",
+    "400+20 ep",
+    "400+5 ep",
+    "long-sequence fine-tune, stride 8",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,16 @@ def accuracies() -> dict[tuple[str, int], Accuracy]:
     return {key: accuracy for key, (_, accuracy) in best.items()}
 
 
-_OWN = {"vig": "2405.18425", "deit": "2012.12877", "swin": "2103.14030"}
+_OWN = {
+    "vig": "2405.18425",
+    "vrwkv": "2403.02308",
+    "vrwkv6": "2403.02308",
+    "vil": "2406.04303",
+    "vil2": "2406.04303",
+    "vision_gru": "2412.18178",
+    "deit": "2012.12877",
+    "swin": "2103.14030",
+}
 
 
 def _own(row: dict[str, str]) -> bool:

@@ -23,7 +23,9 @@ class Record:
     """One measured cell, or why it was not. Its fields are the keys of a line of `records.jsonl`.
 
     `work`, `second_count`, `memory`, `latency` and `throughput` are what `vbench.worker` yields; None where
-    the cell ended before it got there. `conditions` is a digest of device, versions, code and protocol.
+    the cell ended before it got there. `verified` says whether the model's modes were found to be one
+    function before it was measured (`vbench.verify.stamp`); None where there is one form. `conditions` is a
+    digest of device, versions, code and protocol.
     """
 
     case_id: str
@@ -37,6 +39,7 @@ class Record:
     wall_s: float
     timeout_s: float
     load: dict[str, Any] | None = None
+    verified: dict[str, Any] | None = None
     work: dict[str, Any] | None = None
     second_count: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
@@ -114,7 +117,7 @@ def _record(values: dict[str, Any], where: str) -> Record:
     return Record(**{key: value for key, value in values.items() if key in known})
 
 
-_OPTIONAL = {"load", "work", "second_count", "memory", "latency", "throughput"}
+_OPTIONAL = {"load", "verified", "work", "second_count", "memory", "latency", "throughput"}
 
 
 class Store:

@@ -130,6 +130,41 @@ def plan(
 
 
 @app.command()
+def verify(
+    models: Annotated[str, typer.Option(help="Names or patterns: vig_t,vrwkv*,all.")] = "all",
+    device: Device = "auto",
+    weights: Annotated[
+        str | None, typer.Option(help="Checkpoint of the one model: a file, a URL, or hf-hub:ORG/REPO/FILE.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random inputs and weights.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that the modes and forms that are timed are one function; exit code 5 if they are not."""
+    from vbench import host
+    from vbench import verify as verifying
+    from vbench.launch import Launcher
+
+    names = planning.parse_models(models)
+    if weights and len(names) != 1:
+        raise UsageError(f"--weights belong to one model; --models names {len(names)}: {', '.join(names)}")
+    where, verdicts = host.resolve(device), []
+    with Launcher() as launcher:
+        for subject in verifying.subjects(names):
+            with err.status(f"verifying {subject}"):
+                own = weights if subject in names else None
+                verdicts.append(verifying.verify(subject, launcher, device=where, seed=seed, weights=own))
+    failed = [line for verdict in verdicts for line in verdict.failed]
+    if as_json:
+        typer.echo(json.dumps([check.to_json() for verdict in verdicts for check in verdict.checks], indent=1))
+    else:
+        out.print(verifying.to_rich(verdicts))
+    for line in failed:
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(5)
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """List the models: family, parameters, operator, modes, published accuracy, source."""
     from vbench.models import listing
@@ -138,7 +173,12 @@ def models(as_json: AsJson = False) -> None:
         typer.echo(json.dumps(listing.rows(), indent=1))
         return
     out.print(listing.to_rich())
+    out.print(
+        "All run in parallel mode. Recurrent: what walks the tokens in that mode, the network or its operator alone."
+    )
     out.print("Any other of timm's models is timm/NAME. Top-1: ImageNet-1K at 224 px as published, not measured.")
+    for line in listing.caveats():
+        out.print(line)
 
 
 @app.command()

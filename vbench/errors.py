@@ -6,10 +6,10 @@ VbenchError
 │   ├── ResolutionError   a size that a model cannot take
 │   ├── DeviceError       a device that is not there
 │   ├── OutputError       a folder that cannot be written, or that another sweep holds
-│   └── SchemaError       records that this version cannot read
+│   ├── SchemaError       records that this version cannot read
+│   └── CheckpointError   a file of weights that cannot be read, or that is not this model's
 ├── UnsupportedError      a model or an operator has no such mode, form or size; a row, not a failure
-├── ShapeError            tensors that do not agree
-└── CheckpointError       a state dict that is not this model's
+└── ShapeError            tensors that do not agree
 
 Each message is one line: what was given, what is allowed, what to do.
 """
@@ -51,5 +51,5 @@ class ShapeError(VbenchError, ValueError):
     """Operator inputs whose shapes, or dtypes, do not agree; the message prints them."""
 
 
-class CheckpointError(VbenchError, ValueError):
-    """A state dict that does not fit; the message names every missing and unexpected key."""
+class CheckpointError(UsageError, ValueError):
+    """Weights that cannot be read or do not fit; the message names missing, unexpected and misshapen keys."""

@@ -26,6 +26,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 from vbench.errors import UnsupportedError, UsageError
+from vbench.kernels.registry import OPS
+from vbench.models.registry import MODELS
 
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
 Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
@@ -34,8 +36,8 @@ PRELOAD = [
     "timm",
     "torch.utils.flop_counter",
     "vbench.worker",
-    "vbench.models.vig",
-    "vbench.kernels.gla.cost",
+    *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
+    *(f"vbench.kernels.{op}.cost" for op in OPS),
 ]
 
 

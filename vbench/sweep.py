@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vbench import host
+from vbench import host, verify
 from vbench.errors import DeviceError
 from vbench.launch import Ending, Launcher
+from vbench.models import spec
 from vbench.plan import Case, Protocol
 from vbench.results.store import Record, Store
 
@@ -89,6 +90,8 @@ def run(
     conditions = host.conditions(about, asdict(protocol))
     with Store(settings.folder, fresh=settings.fresh) as store:
         done = finished(cases, store.records, conditions, settings)
+        stamps: dict[str, dict[str, Any] | None] = {}
+        verdicts: dict[str, verify.Verdict] = {}
         before = {record.case_id for record in store.records if record.conditions != conditions}
         if stale := sum(case.id in before - done for case in cases):
             warnings.warn(
@@ -100,6 +103,8 @@ def run(
         for number, case in enumerate(cases, start=1):
             if case.id in done:
                 continue
+            if case.model not in stamps:
+                stamps[case.model] = _stamp(case, verdicts, launcher)
             started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
             ending = measure(case, settings, protocol, launcher)
             record = Record(
@@ -114,11 +119,23 @@ def run(
                 wall_s=round(time.monotonic() - begin, 3),
                 timeout_s=settings.timeout_s,
                 load=load,
+                verified=stamps[case.model],
                 **ending.parts,
             )
             store.append(record)
             observer(number, record)
         return store.records
+
+
+def _stamp(case: Case, verdicts: dict[str, verify.Verdict], launcher: Launcher) -> dict[str, Any] | None:
+    """Whether a model's modes are one function; None for one that has a single form. Operators are tried once."""
+    if not spec(case.model).operator:
+        return None
+    wanted = verify.subjects([case.model])
+    for subject in wanted:
+        if subject not in verdicts:
+            verdicts[subject] = verify.verify(subject, launcher, device=case.device)
+    return verify.stamp([verdicts[subject] for subject in wanted])
 
 
 def measure(case: Case, settings: Settings, protocol: Protocol, launcher: Launcher) -> Ending:

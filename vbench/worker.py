@@ -1,4 +1,4 @@
-"""The jobs that children run: probe a device, count a cell's work, measure a cell.
+"""The jobs that children run: probe a device, verify a function, count a cell's work, measure a cell.
 
 Each is a generator of (part, value); `launch` runs them and `sweep` makes records of what they yield.
 """
@@ -46,6 +46,22 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             "cudnn": torch.backends.cudnn.version(),
         },
     )
+
+
+def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"subject", "device", "seed", "weights"} -> "checks" of an operator or a model. Raises: UsageError."""
+    from dataclasses import asdict
+
+    from vbench.kernels import OPS
+    from vbench.verify import model_checks, operator_checks
+
+    subject, device, seed = argument["subject"], argument["device"], argument["seed"]
+    found = (
+        operator_checks(subject, device, seed)
+        if subject in OPS
+        else model_checks(subject, device, seed, argument["weights"])
+    )
+    yield "checks", [asdict(check) for check in found]
 
 
 def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,91 @@
+"""Our backbones under timm's own `create_model`, once `register_timm` has been called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import timm
+import torch
+from timm.models import FeatureInfo, register_model
+from torch import Tensor, nn
+from vbench.models.layers import Backbone
+from vbench.models.registry import MODELS, create
+
+from vbench.errors import UsageError
+
+PREFIX = "vbench_"
+
+
+def register() -> list[str]:
+    """See `vbench.models.register_timm`."""
+    names = [name for name, row in MODELS.items() if row.operator]
+    for name in names:
+        if not timm.is_model(PREFIX + name):
+            register_model(_entry(name))
+    return [PREFIX + name for name in names]
+
+
+def _entry(name: str) -> Callable[..., nn.Module]:
+    def entry(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: Any = None,
+        cache_dir: Any = None,
+        *,
+        img_size: int | tuple[int, int] = 224,
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
+        **options: Any,
+    ) -> nn.Module:
+        if pretrained:
+            raise UsageError(f"{name}: no weights come with vbench; create it without and use load_published")
+        model = create(name, img_size, **options)
+        assert isinstance(model, Backbone)
+        height, width = model.image_size
+        setattr(  # noqa: B010 - what timm's data and checkpoint helpers look for
+            model,
+            "pretrained_cfg",
+            {
+                "architecture": PREFIX + name,
+                "input_size": (3, height, width),
+                "num_classes": model.num_classes,
+                "classifier": model.CLASSIFIER,
+            },
+        )
+        if not features_only:
+            return model
+        with torch.device("meta"):  # the shapes of the maps, without computing them
+            twin = create(name, img_size, **options)
+            assert isinstance(twin, Backbone)
+            maps = twin.feature_maps(torch.empty(1, 3, height, width))
+        return FeatureMaps(model, maps, tuple(range(len(maps)) if out_indices is None else out_indices))
+
+    entry.__name__ = entry.__qualname__ = PREFIX + name
+    return entry
+
+
+class FeatureMaps(nn.Module):
+    """A backbone that answers with its stage maps, as timm's `features_only` models do.
+
+    Args:
+        model: the backbone; its classifier is taken off.
+        maps: what its `feature_maps` returns, for the shapes alone.
+        out_indices: which stages, negative from the coarsest.
+    """
+
+    def __init__(self, model: Backbone, maps: list[Tensor], out_indices: tuple[int, ...]) -> None:
+        super().__init__()
+        model.reset_classifier(0)
+        self.model = model
+        self.out_indices = out_indices
+        stages = [
+            {"num_chs": m.shape[1], "reduction": round(model.image_size[0] / m.shape[2]), "module": f"stage{i}"}
+            for i, m in enumerate(maps)
+        ]
+        self.feature_info = FeatureInfo(stages, tuple(range(len(maps))[i] for i in out_indices))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, height, width) -> a map (B, C, h, w) of each stage asked for."""
+        maps = self.model.feature_maps(x)
+        return [maps[i] for i in self.out_indices]

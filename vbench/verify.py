@@ -1,0 +1,294 @@
+"""The gate: are the modes and forms that we time the same function?
+
+An operator is tried on inputs of its own (`kernels/OP/trials.py`): its forms against the recurrence in
+float64, float32 and half types, cut in two at random places, and probed for tokens that it must not see. A
+model is built in every form with the same random weights, and its logits are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from vbench.kernels.registry import OPS, default_form, operator, trials
+from vbench.launch import Launcher
+from vbench.models import create, load_published, spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vbench.kernels.trials import Inputs, Trial
+
+BOUNDS = {"float64": 1e-10, "float32": 1e-5}  # relative, of a form against the recurrence
+HALF = 2.0  # in half types a form's error may be this many times the best form's
+TOKENS = 150  # of a trial: two whole chunks and a ragged one
+CUTS = 3  # places where a trial is cut in two
+SIDES = (160, 144)  # px; more tokens than a chunk has, and no square
+KINDS = ("float64", "float32", "half", "split", "causal")
+LIMIT_S = 600.0  # for all checks of an operator or of a model
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison. `error` is relative (‖found − wanted‖ / ‖wanted‖) and passes up to `bound`."""
+
+    subject: str  # an operator or a model
+    kind: str  # float64, float32, half, split, causal
+    form: str
+    where: str  # the trial, or the image
+    error: float
+    bound: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.form}, {self.kind}, {self.where}: error {self.error:.1e}, bound {self.bound:.1e}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, and whether it passed; an error that is not finite is None."""
+        return {**asdict(self), "error": self.error if isfinite(self.error) else None, "ok": self.ok}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of all checks of an operator or a model; `reason` says why there are none, or not all."""
+
+    subject: str
+    checks: tuple[Check, ...]
+    complete: bool = True
+    reason: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.complete and all(check.ok for check in self.checks)
+
+    @property
+    def failed(self) -> list[str]:
+        """A line for each failure."""
+        unfinished = [] if self.complete else [f"{self.subject}: not verified, {self.reason}"]
+        return unfinished + [str(check) for check in self.checks if not check.ok]
+
+
+def verify(
+    subject: str, launcher: Launcher, *, device: str = "cpu", seed: int = 0, weights: str | None = None
+) -> Verdict:
+    """All checks of an operator ("gla") or a model ("vig_t"), in a child.
+
+    Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
+    """
+    if subject not in OPS and spec(subject).operator is None:
+        return Verdict(subject, (), reason="one form of attention: nothing to compare")
+    argument = {"subject": subject, "device": device, "seed": seed, "weights": weights}
+    ending = launcher.run("vbench.worker:verify", argument, LIMIT_S)
+    found = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
+    return Verdict(subject, found, ending.status == "ok", ending.reason)
+
+
+def subjects(models: Iterable[str]) -> list[str]:
+    """The operators of these models, then the models."""
+    models = list(models)
+    return [*dict.fromkeys(op for op in (spec(model).operator for model in models) if op), *models]
+
+
+def stamp(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What a record keeps: `ok`, the number of `checks`, and which `failed`."""
+    return {
+        "ok": all(verdict.ok for verdict in verdicts),
+        "checks": sum(len(verdict.checks) for verdict in verdicts),
+        "failed": [line for verdict in verdicts for line in verdict.failed],
+    }
+
+
+def to_rich(verdicts: Iterable[Verdict]) -> Table:
+    """One row a subject: the worst error of each kind, in half types as a multiple of the best form's."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("subject", "forms", "checks", *KINDS, "verdict"):
+        table.add_column(
+            name if name != "half" else "half (x best)", justify="left" if name in ("subject", "forms") else "right"
+        )
+    for verdict in verdicts:
+        forms = list(dict.fromkeys(check.form for check in verdict.checks))
+        worst = [_worst(kind, [check for check in verdict.checks if check.kind == kind]) for kind in KINDS]
+        said = "ok" if verdict.ok else "FAILED"
+        table.add_row(verdict.subject, ", ".join(forms), str(len(verdict.checks)), *worst, said)
+    return table
+
+
+def _worst(kind: str, checks: list[Check]) -> str:
+    if not checks:
+        return ""
+    if kind == "half":
+        return f"{max(HALF * check.error / max(check.bound, 1e-300) for check in checks):.2f}"
+    return f"{max(check.error for check in checks):.0e}"
+
+
+def operator_checks(op: str, device: str = "cpu", seed: int = 0) -> Iterator[Check]:
+    """Every form of an operator, in every trial."""
+    import torch
+
+    for trial in trials(op):
+        generator = torch.Generator().manual_seed(seed)
+        inputs = {name: value.to(device) for name, value in trial.draw(TOKENS, generator).items()}
+        cuts = torch.randint(1, TOKENS, (CUTS,), generator=generator).tolist()
+        yield from _equality(op, trial, inputs)
+        for form in OPS[op]:
+            if trial.initial:
+                yield from _split(op, form, trial, inputs, cuts)
+            if trial.direction != "both":
+                yield _causality(op, form, trial, inputs)
+
+
+def _equality(op: str, trial: Trial, inputs: Inputs) -> Iterator[Check]:
+    import torch
+
+    from vbench.kernels.trials import cast, relative, tensors
+
+    truth = operator(op, "reference" if "reference" in OPS[op] else "quadratic")
+    for kind, dtypes in (
+        ("float64", [torch.float64]),
+        ("float32", [torch.float32]),
+        ("half", [torch.bfloat16, torch.float16]),
+    ):
+        for dtype in dtypes:
+            rounded = cast(inputs, dtype)
+            wanted, state = trial.run(truth, cast(rounded, torch.float64))
+            errors, states = {}, {}
+            for form in OPS[op]:
+                o, s = trial.run(operator(op, form), rounded)
+                errors[form] = relative(o, wanted)
+                states[form] = max(
+                    (relative(*pair) for pair in zip(tensors(s), tensors(state), strict=True)), default=0
+                )
+            for form, error in errors.items():
+                if kind == "half":  # the state is not rounded to the inputs' type
+                    yield Check(op, kind, form, f"{trial.name}, {dtype}", error, HALF * min(errors.values()))
+                    yield Check(op, kind, form, f"{trial.name}, {dtype}, state", states[form], BOUNDS["float32"])
+                else:
+                    yield Check(op, kind, form, trial.name, error, BOUNDS[kind])
+                    yield Check(op, kind, form, f"{trial.name}, state", states[form], BOUNDS[kind])
+
+
+def _split(op: str, form: str, trial: Trial, inputs: Inputs, cuts: Iterable[int]) -> Iterator[Check]:
+    from vbench.kernels.trials import hand_off, relative, tensors
+
+    whole, final = trial.run(operator(op, form), inputs)
+    for at in cuts:
+        o, state = hand_off(trial, operator(op, form), inputs, at)
+        pairs = zip((o, *tensors(state)), (whole, *tensors(final)), strict=True)
+        error = max(relative(*pair) for pair in pairs)
+        yield Check(op, "split", form, f"{trial.name}, cut before token {at}", error, BOUNDS["float64"])
+
+
+def _causality(op: str, form: str, trial: Trial, inputs: Inputs) -> Check:
+    """What a token reads must not change with the tokens behind it, seen in the trial's direction."""
+    from vbench.kernels.trials import relative
+
+    at = TOKENS // 2
+    beyond, kept = ((at, TOKENS - at), slice(None, at)) if trial.direction == "forward" else ((0, at), slice(at, None))
+    changed = dict(inputs)
+    for name, dim in trial.token_dims.items():
+        changed[name] = inputs[name].clone()
+        changed[name].narrow(dim, *beyond).mul_(0.5)
+    before, _ = trial.run(operator(op, form), inputs)
+    after, _ = trial.run(operator(op, form), changed)
+    error = relative(after[..., kept, :], before[..., kept, :])
+    return Check(op, "causal", form, f"{trial.name}, tokens beyond {at} changed", error, BOUNDS["float64"])
+
+
+def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Iterator[Check]:
+    """A model's logits in the forms that are timed; for a network that streams, what its tokens see too.
+
+    In float32 the bound is the larger of 1e-5 and twice the best form's error, for some of these networks
+    amplify rounding a thousandfold.
+
+    Args:
+        weights: a checkpoint for `load_published`; random ones if None.
+    """
+    import torch
+
+    from vbench.kernels.trials import relative
+
+    row = spec(name)
+    if row.operator is None:
+        return
+    height, width = (-(-side // row.multiple) * row.multiple for side in SIDES)
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64).to(device)
+    where = f"{height}x{width} px"
+    state: dict[str, Tensor] | None = None
+    logits: dict[str, dict[str, Tensor]] = {"float32": {}, "float64": {}}
+    timed = {default_form(row.operator, mode) for mode in row.modes}
+    forms = timed if len(timed) > 1 else set(OPS[row.operator])
+    for form, about in OPS[row.operator].items():
+        if form not in forms:
+            continue
+        with _uninitialised():
+            model = create(name, (height, width), about.mode, form=form)
+        if state is None and weights:
+            load_published(model, weights)
+        if state is None:
+            state = model.state_dict() if weights else _random(model, generator)
+        model.load_state_dict(state)
+        model = model.to(device)
+        with torch.inference_mode():
+            logits["float32"][form] = model(image.float())
+            logits["float64"][form] = model.double()(image)
+            if row.streams:
+                yield _looks_ahead(name, form, model, image, where)
+    first = default_form(row.operator, "parallel")
+    wanted = logits["float64"][first]
+    for form, found in logits["float64"].items():
+        if form != first:
+            yield Check(name, "float64", form, where, relative(found, wanted), BOUNDS["float64"])
+    errors = {form: relative(found, wanted) for form, found in logits["float32"].items()}
+    for form, error in errors.items():
+        yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], HALF * min(errors.values())))
+
+
+def _looks_ahead(name: str, form: str, model: Any, image: Tensor, where: str) -> Check:
+    """The features of a causal network's earlier tokens must not change with the image's last rows."""
+    from vbench.kernels.trials import relative
+
+    height = image.shape[2]
+    changed = image.clone()
+    changed[:, :, height // 2 :] *= 0.5
+    before, after = model.forward_features(image), model.forward_features(changed)
+    kept = before.shape[1] // 2 - before.shape[1] // 8  # well above the changed rows
+    error = relative(after[:, :kept], before[:, :kept])
+    return Check(name, "causal", form, f"{where}, lower half changed", error, BOUNDS["float64"])
+
+
+def _random(model: torch.nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+    """Weights for a trial: matrices and kernels N(0, 1/fan_in), vectors U[0.1, 1)."""
+    import torch
+
+    state = {}
+    for key, value in model.state_dict().items():
+        fresh = torch.empty_like(value)
+        if value.ndim < 2:
+            fresh.uniform_(0.1, 1.0, generator=generator)
+        else:
+            fresh.normal_(std=(value.numel() / value.shape[0]) ** -0.5, generator=generator)
+        state[key] = fresh
+    return state
+
+
+def _uninitialised() -> Any:
+    """A context in which tensors are not filled at random: the weights are about to be replaced."""
+    from torch import Tensor
+    from torch.overrides import TorchFunctionMode
+
+    class Uninitialised(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func in (Tensor.normal_, Tensor.uniform_, Tensor.erfinv_):
+                return args[0]
+            return func(*args, **(kwargs or {}))
+
+    return Uninitialised()
