@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden gpu wheel sweep readme
+.PHONY: dev fmt lint types test golden gpu wheel sweep readme zoo
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -35,3 +35,6 @@ sweep: ## the README's sweep again, on this machine
 readme: ## its table, findings and figure, from the committed records
 	python -P -m vbench report results/cpu-amd-epyc
 	python -P -m vbench.reports.readme results/cpu-amd-epyc README.md
+
+zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
+	python -P -m vbench.reports.zoo docs/zoo.md

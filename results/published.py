@@ -79,3 +79,36 @@ _OWN = {
 def _own(row: dict[str, str]) -> bool:
     """Whether the source is the paper that introduced the model."""
     return _OWN.get(row["family"], "\0") in row["source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a model's own authors print of its size: `text` is the figure as printed."""
+
+    model: str
+    quantity: str  # params_m, in millions; flops_g, in giga multiply-accumulates
+    res: int  # px
+    text: str
+    source: str
+    locator: str
+
+
+@cache
+def costs() -> dict[tuple[str, str], Cost]:
+    """The first figure of each (model, quantity) that the model's own source gives, parameters at 224 px."""
+    folder = files("vbench.results") / "published"
+    found: dict[tuple[str, str], Cost] = {}
+
+    def add(row: dict[str, str], quantity: str, res: str, text: str, own: bool) -> None:
+        if own and text and (row["model"], quantity) not in found:
+            cost = Cost(row["model"], quantity, int(res or 224), text, row["source"], row["locator"])
+            found[row["model"], quantity] = cost
+
+    for row in csv.DictReader((folder / "accuracy.csv").read_text(encoding="utf-8").splitlines()):
+        if row["how"] != "log":  # training logs are at another resolution
+            add(row, "params_m", row["eval_res"], row["params_m"], _own(row))
+    for row in csv.DictReader((folder / "efficiency.csv").read_text(encoding="utf-8").splitlines()):
+        if row["metric"] in ("flops_g", "params_m"):
+            own = any(row["model"].startswith(family) and paper in row["source"] for family, paper in _OWN.items())
+            add(row, row["metric"], row["res"], row["value"], own)
+    return found

@@ -109,6 +109,22 @@ def test_a_cell_that_needs_too_much_memory_or_time_is_a_row(tmp_path: Path) -> N
     assert {row["status"] for row in json.loads(done.stdout)} == {"oom", "timeout"}
 
 
+def test_verify(tmp_path: Path) -> None:
+    done = vbench("verify", "--models", "vig_t,deit_t", "--json")
+    assert done.returncode == 0, done.stderr
+    checks = json.loads(done.stdout)
+    assert {check["subject"] for check in checks} == {"gla", "vig_t"}
+    assert all(check["ok"] and check["error"] <= check["bound"] for check in checks)
+    (tmp_path / "weights.pth").write_text("no weights")
+    done = vbench("verify", "--models", "vig_t", "--weights", str(tmp_path / "weights.pth"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "nothing that torch.save wrote" in done.stderr
+    done = vbench("verify", "--models", "vig_t,vig_s", "--weights", "weights.pth")
+    assert done.returncode == 2
+    assert "--weights belong to one model; --models names 2" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -12,19 +12,22 @@ import time
 import warnings
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from fakes import make_record
+from vbench.reports import tables
+from vbench.results.frame import frame
 from vbench.results.store import Record, read
 
 from vbench import host
 from vbench import sweep as sweeping
 from vbench.launch import Ending
 from vbench.plan import Case, Protocol, Sweep, plan
+from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
 
@@ -32,11 +35,18 @@ CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
 class FakeLauncher:
     """Answers at once, as told; remembers what it was asked."""
 
-    def __init__(self, endings: dict[tuple[str, int], Ending] | None = None) -> None:
+    def __init__(self, endings: dict[tuple[str, int], Ending] | None = None, broken: tuple[str, ...] = ()) -> None:
         self.endings = endings or {}
+        self.broken = broken
         self.measured: list[Case] = []
+        self.verified: list[str] = []
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        if job == "vbench.worker:verify":
+            self.verified.append(argument["subject"])
+            error = 1.0 if argument["subject"] in self.broken else 0.0
+            check = Check(argument["subject"], "float64", "reference", "a trial", error, 1e-10)
+            return Ending("ok", None, {"checks": [asdict(check)]})
         made_up = make_record(argument["case"]["model"], argument["case"]["height"])
         if job == "vbench.worker:count":
             return Ending("ok", None, {"work": made_up.work, "second_count": made_up.second_count})
@@ -59,6 +69,30 @@ def test_every_cell_gets_a_record_and_the_second_run_measures_nothing(tmp_path: 
     assert len(first.measured) == 6
     assert go(tmp_path, second) == records
     assert second.measured == []
+
+
+def test_each_operator_and_model_is_verified_once_and_stamped_on_every_row(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
+    records = go(tmp_path, launcher)
+    assert launcher.verified == ["gla", "vig_t"]
+    stamps = {r.case["model"]: r.verified for r in records}
+    assert stamps == {"vig_t": {"ok": True, "checks": 2, "failed": []}, "deit_t": None}
+    again = FakeLauncher()
+    go(tmp_path, again)
+    assert again.verified == []
+
+
+def test_a_model_that_fails_is_measured_and_branded(tmp_path: Path) -> None:
+    launcher = FakeLauncher(broken=("gla",))
+    records = go(tmp_path, launcher)
+    assert len(launcher.measured) == 6
+    stamp = next(r.verified for r in records if r.case["model"] == "vig_t")
+    assert stamp is not None
+    assert stamp["failed"] == ["gla reference, float64, a trial: error 1.0e+00, bound 1.0e-10"]
+    table = frame(records)
+    branded = table["flags"].str.contains("modes_differ") & (table["verified"] == False)  # noqa: E712
+    assert set(table.loc[branded.fillna(False), "model"]) == {"vig_t"}
+    assert "ARE NOT ONE FUNCTION" in "".join(tables.notes(table))
 
 
 def test_a_failure_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:

@@ -149,7 +149,8 @@ def verify(
         raise UsageError(f"--weights belong to one model; --models names {len(names)}: {', '.join(names)}")
     where, verdicts = host.resolve(device), []
     with Launcher() as launcher:
-        for subject in verifying.subjects(names):
+        subjects = verifying.subjects(names)
+        for subject in reversed(subjects) if weights else subjects:  # a bad file is said first
             with err.status(f"verifying {subject}"):
                 own = weights if subject in names else None
                 verdicts.append(verifying.verify(subject, launcher, device=where, seed=seed, weights=own))

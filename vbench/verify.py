@@ -116,7 +116,7 @@ def to_rich(verdicts: Iterable[Verdict]) -> Table:
     for verdict in verdicts:
         forms = list(dict.fromkeys(check.form for check in verdict.checks))
         worst = [_worst(kind, [check for check in verdict.checks if check.kind == kind]) for kind in KINDS]
-        said = "ok" if verdict.ok else "FAILED"
+        said = "FAILED" if not verdict.ok else "ok" if verdict.checks else verdict.reason
         table.add_row(verdict.subject, ", ".join(forms), str(len(verdict.checks)), *worst, said)
     return table
 

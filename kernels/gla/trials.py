@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from vbench.kernels.shapes import Direction
 from vbench.kernels.trials import Inputs, Trial
 
-B, H, D, E = 2, 3, 16, 24
+B, H, D, E = 2, 2, 8, 12
 
 # What the log decays are multiplied by: about 0.96 a token as at ViG's initialisation, none, and shut.
 GATES = {"typical": 0.05, "open": 1e-6, "closed": 8.0}

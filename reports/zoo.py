@@ -1,0 +1,88 @@
+"""Parameters and work of every variant beside what its authors print: the generated page docs/zoo.md."""
+
+from __future__ import annotations
+
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from vbench.kernels.registry import default_form
+from vbench.models.registry import MODELS, spec
+from vbench.results.published import Cost, costs
+
+ENOUGH = 0.02  # a larger deviation has a reason
+
+# Why we differ by more than 2 %, by pattern of names and quantity. A test holds this list to the table.
+REASONS: dict[tuple[str, str], str] = {}
+
+HEADER = """# The zoo, beside what was published
+
+Made by `make zoo`; figures are counted, none is typed in. Parameters are of the model at 224 px with 1000 classes.
+GMACs (10⁹ multiply-accumulates of one image; papers call them GFLOPs) are what the algorithm needs, recurrences and
+attention included, at the size of the published figure, or 224 px. A published figure that ours rounds to agrees.
+
+| model | params (M) | published | GMACs | at px | published | deviation and its reason |
+| --- | ---: | ---: | ---: | ---: | ---: | --- |
+"""
+
+
+def page() -> str:
+    """The whole page. Counts every model on the meta device: a minute or two."""
+    return HEADER + "".join(row(name) for name in MODELS) + sources()
+
+
+def row(name: str) -> str:
+    """One line of the table, newline included."""
+    params, work = costs().get((name, "params_m")), costs().get((name, "flops_g"))
+    res = work.res if work else 224
+    gmacs = macs(name, res) / 1e9
+    millions = (spec(name).params or 0) / 1e6
+    said = [*deviation(name, "params_m", millions, params), *deviation(name, "flops_g", gmacs, work)]
+    cells = (
+        name,
+        f"{millions:.3f}",
+        params.text if params else "",
+        f"{gmacs:.4g}",
+        str(res),
+        work.text if work else "",
+        "; ".join(said),
+    )
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def macs(name: str, res: int) -> int:
+    """What the algorithm needs for one image of res × res px."""
+    from vbench.flops import count
+    from vbench.plan import Case
+
+    row = spec(name)
+    form = default_form(row.operator, "parallel") if row.operator else None
+    return int(count(Case(name, res, res, "parallel", form, 1, "float32", "cpu"))["macs"])
+
+
+def deviation(name: str, quantity: str, ours: float, published: Cost | None) -> list[str]:
+    """Nothing, or by how much we differ from the published figure, and why."""
+    if published is None:
+        return []
+    decimals = len(published.text.partition(".")[2])
+    off = ours / float(published.text) - 1
+    if f"{ours:.{decimals}f}" == published.text or abs(off) <= ENOUGH:
+        return []
+    return [f"{'params' if quantity == 'params_m' else 'GMACs'} {off:+.1%}: {reason(name, quantity)}"]
+
+
+def reason(name: str, quantity: str) -> str:
+    """Why. Raises: KeyError if nobody has said."""
+    for (pattern, of), why in REASONS.items():
+        if of == quantity and fnmatchcase(name, pattern):
+            return why
+    raise KeyError(f"{name}: say in REASONS why {quantity} deviates")
+
+
+def sources() -> str:
+    used = {(cost.source, cost.locator): None for (name, _), cost in costs().items() if name in MODELS}
+    return "\nPublished figures are from:\n\n" + "".join(f"- {source}: {locator}\n" for source, locator in used)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")

@@ -1,0 +1,160 @@
+"""The gate passes what is one function and fails every operator that was broken on purpose."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import vbench.kernels
+from vbench.kernels import OPS
+from vbench.kernels.registry import trials
+from vbench.models import spec
+from vbench.results.store import read
+
+from vbench import verify
+
+KERNELS = Path(vbench.kernels.__file__).resolve().parent
+
+
+@pytest.mark.parametrize("op", list(OPS))
+def test_every_operator_passes(op: str) -> None:
+    checks = list(verify.operator_checks(op, seed=3))
+    assert [str(check) for check in checks if not check.ok] == []
+    kinds = {"float64", "float32", "half"}
+    kinds |= {"split"} if any(trial.initial for trial in trials(op)) else set()
+    kinds |= {"causal"} if any(trial.direction != "both" for trial in trials(op)) else set()
+    assert {check.kind for check in checks} == kinds
+    assert {check.form for check in checks} == set(OPS[op])
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A form with one line of it changed."""
+
+    name: str
+    op: str
+    form: str
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant(
+        "decay sign",
+        "gla",
+        "chunkwise",
+        "decays = [_tile(x, span, dtype).exp()",
+        "decays = [_tile(-x, span, dtype).exp()",
+    ),
+    Mutant(
+        "carry off by one chunk",
+        "gla",
+        "chunkwise",
+        "        entering[i] = state\n        state = torch.addcmul(added[i], kept[i], state)",
+        "        state = torch.addcmul(added[i], kept[i], state)\n        entering[i] = state",
+    ),
+    Mutant(
+        "state dropped",
+        "gla",
+        "chunkwise",
+        "    initial = list(state.to(dtype))",
+        "    state = torch.zeros_like(state)\n    initial = list(state.to(dtype))",
+    ),
+    Mutant(
+        "state dropped", "gla", "reference", "if state is None else state.to(dtype)", "if True else state.to(dtype)"
+    ),
+    Mutant(
+        "future seen",
+        "gla",
+        "quadratic",
+        "at[rows, None] <= at if reverse else at[rows, None] >= at",
+        "at[rows, None] <= at",
+    ),
+    Mutant("half sums", "gla", "chunkwise", "dtype = accumulator(q)", "dtype = q.dtype"),
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.op}-{m.form}-{m.name.replace(' ', '_')}")
+def test_every_mutant_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _, name = OPS[mutant.op][mutant.form].target.partition(":")
+    module = import_module(path)
+    source = (KERNELS / mutant.op / f"{mutant.form}.py").read_text(encoding="utf-8")
+    assert mutant.old in source
+    broken = ModuleType(path)
+    monkeypatch.setitem(sys.modules, path, broken)
+    exec(compile(source.replace(mutant.old, mutant.new), path, "exec"), broken.__dict__)
+    assert getattr(broken, name) is not getattr(module, name)
+    assert any(not check.ok for check in verify.operator_checks(mutant.op))
+
+
+def test_a_models_forms_are_compared_with_the_same_weights() -> None:
+    checks = list(verify.model_checks("vig_t"))
+    assert {(check.kind, check.form) for check in checks} == {
+        ("float64", "reference"),
+        ("float32", "chunkwise"),
+        ("float32", "reference"),
+    }
+    assert all(check.ok for check in checks)
+
+
+def test_subjects_are_each_operator_once_and_then_the_models() -> None:
+    assert verify.subjects(["vig_t", "deit_t", "vig_s"]) == ["gla", "vig_t", "deit_t", "vig_s"]
+    assert spec("deit_t").operator is None
+
+
+def test_a_broken_operator_fails_the_command_and_brands_the_rows_of_a_sweep(tmp_path: Path) -> None:
+    """A copy of the package with one sign changed, as its users would run it."""
+    root = KERNELS.parent
+    for folder in ("vbench", "models", "kernels", "suites", "results", "reports"):
+        shutil.copytree(
+            root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.jsonl", "cpu-*", "__pycache__")
+        )
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    reference = tmp_path / "kernels/gla/reference.py"
+    sign = "g[:, :, block].to(dtype).exp()", "g[:, :, block].to(dtype).neg().exp()"
+    assert sign[0] in reference.read_text()
+    reference.write_text(reference.read_text().replace(*sign))
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "vbench", *args],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            cwd=tmp_path,
+        )
+
+    done = run("verify", "--models", "vig_t,deit_t")
+    assert done.returncode == 5, done.stderr
+    assert "FAILED" in done.stdout
+    assert "vig_t reference, float64, 160x144 px: error" in done.stderr
+    done = run(
+        "sweep",
+        "--models",
+        "vig_t,deit_t",
+        "--modes",
+        "parallel",
+        "--res",
+        "32",
+        "--batch",
+        "1",
+        "--seconds",
+        "0.05",
+        "-o",
+        "out",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MODES OF THIS MODEL ARE NOT ONE FUNCTION" in done.stdout
+    for record in read(tmp_path / "out"):
+        stamped = record.verified and record.verified["ok"]
+        assert stamped is (False if record.case["model"] == "vig_t" else None)
+    assert "modes_differ" in (tmp_path / "out/table.md").read_text()
