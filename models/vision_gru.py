@@ -92,8 +92,7 @@ class Stages(nn.Module):
     def __init__(self, dim: int, depths: tuple[int, int, int, int], form: str, drop_path_rate: float) -> None:
         super().__init__()
         dims = [dim << stage for stage in range(len(depths))]
-        last = max(sum(depths) - 1, 1)
-        rates = iter([drop_path_rate * i / last for i in range(sum(depths))])
+        rates = iter([drop_path_rate * i / (sum(depths) - 1) for i in range(sum(depths))])
         self.layers = nn.ModuleList(
             nn.Sequential(*(Block(C, form, next(rates)) for _ in range(depth)))
             for C, depth in zip(dims, depths, strict=True)
