@@ -40,6 +40,11 @@ OPS: dict[str, dict[str, Form]] = {
         "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
     },
+    "mingru": {
+        "scan": Form("vbench.kernels.mingru.scan:mingru", "parallel", "chunks of 8 tokens, of chunks, in linear space"),
+        "quadratic": Form("vbench.kernels.mingru.quadratic:mingru", "parallel", "all pairs of tokens, quadratic in N"),
+        "reference": Form("vbench.kernels.mingru.reference:mingru", "recurrent", "one token a step, state in float32"),
+    },
 }
 
 

@@ -95,6 +95,8 @@ class ModelSpec:
 
 _VIG = "Liao et al. 2024, arXiv:2405.18425"
 _VIG_STEM = ((9, 8, 1), (3, 2, 1))
+_VISION_GRU = "Yin et al. 2024, arXiv:2412.18178"
+_HALVED_TWICE = ((3, 2, 1), (3, 2, 1))
 _DEIT = "Touvron et al. 2021, arXiv:2012.12877"
 _SWIN = "Liu et al. 2021, arXiv:2103.14030"
 _TIMM = "vbench.models.baselines:timm_model"
@@ -126,6 +128,51 @@ MODELS: dict[str, ModelSpec] = {
         stem=_VIG_STEM,
         operator="gla",
         params=89_022_184,
+    ),
+    "vig_h_t": ModelSpec(
+        "vig",
+        "vbench.models.vig:ViGH",
+        {"dim": 96, "depths": (2, 2, 5, 2), "heads": 3, "mlp_dims": (256, 512, 1024, 2048)},
+        _VIG,
+        stem=_HALVED_TWICE,
+        operator="gla",
+        params=28_600_680,
+    ),
+    "vig_h_s": ModelSpec(
+        "vig",
+        "vbench.models.vig:ViGH",
+        {"dim": 96, "depths": (2, 2, 17, 2), "heads": 3, "mlp_dims": (256, 512, 1024, 2048)},
+        _VIG,
+        stem=_HALVED_TWICE,
+        operator="gla",
+        params=50_051_688,
+    ),
+    "vig_h_b": ModelSpec(
+        "vig",
+        "vbench.models.vig:ViGH",
+        {"dim": 128, "depths": (2, 2, 17, 2), "heads": 4, "mlp_dims": (352, 704, 1376, 2752)},
+        _VIG,
+        stem=_HALVED_TWICE,
+        operator="gla",
+        params=88_904_360,
+    ),
+    "vision_gru_t": ModelSpec(
+        "vision_gru",
+        "vbench.models.vision_gru:VisionGRU",
+        {"dim": 72, "depths": (2, 2, 8, 2)},
+        _VISION_GRU,
+        stem=_HALVED_TWICE,
+        operator="mingru",
+        params=30_216_952,
+    ),
+    "vision_gru_b": ModelSpec(
+        "vision_gru",
+        "vbench.models.vision_gru:VisionGRU",
+        {"dim": 104, "depths": (2, 2, 15, 2)},
+        _VISION_GRU,
+        stem=_HALVED_TWICE,
+        operator="mingru",
+        params=86_907_352,
     ),
     "deit_t": ModelSpec(
         "deit",

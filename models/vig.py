@@ -1,7 +1,8 @@
 """ViG: vision backbones on bidirectional gated linear attention (Liao et al. 2024, arXiv:2405.18425).
 
-An image becomes h × w tokens in raster order; twelve blocks mix them with a state that travels forward
-and another that travels backward, beside a 3×3 depthwise convolution; their mean is classified.
+An image becomes h × w tokens in raster order; blocks mix them with a state that travels forward and another
+that travels backward, beside a 3×3 depthwise convolution; their mean is classified. ViG has twelve blocks at 1/16
+of the image, ViG-H has four stages from 1/4 to 1/32.
 
     B batch, C channels, H heads, N tokens, D = C/2H key and E = C/H value dimension of a head
 
@@ -9,6 +10,9 @@ Parameter names are those of the published checkpoints.
 """
 
 from __future__ import annotations
+
+import re
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +24,7 @@ from vbench.models.layers import Backbone, ChannelNorm, classifier, resize_table
 DEPTH = 12
 GATE_RANK = 16
 GATE_NORMALISER = 16  # log decay = logsigmoid(·) / 16, so that a state lasts
-EPS = 1e-6
+EPS = 1e-6  # of root-mean-square norms; layer norms have torch's 1e-5
 
 
 class ViG(Backbone):
@@ -79,6 +83,103 @@ class ViG(Backbone):
         return state
 
 
+class ViGH(Backbone):
+    """ViG-H, four stages at 1/4 to 1/32 of the image; heads have D = 16 and E = 32 in all of them.
+
+    Args:
+        image_size: (height, width) in px, of any size; each halving rounds up.
+        dim: C of the first stage, doubled by each next one. heads: H of the first stage, likewise.
+        depths: blocks of each stage. mlp_dims: inner width of the SwiGLU in each stage.
+        form: the algorithm of the operator, a key of `kernels.OPS["gla"]`.
+        num_classes: 0 for features alone.
+        drop_path_rate: of the last block in training, growing linearly from 0 (published: 0.2, 0.3, 0.6).
+    """
+
+    CLASSIFIER = "classifier.head"
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        *,
+        dim: int,
+        depths: tuple[int, int, int, int],
+        heads: int,
+        mlp_dims: tuple[int, int, int, int],
+        form: str,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__(image_size, 8 * dim, num_classes)
+        self.grid = (-(-image_size[0] // 4), -(-image_size[1] // 4))
+        self.patch_embed = _named(
+            {
+                "0": nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
+                "2": ChannelNorm(dim // 2),
+                "4": nn.GELU(),
+                "5": nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
+                "7": ChannelNorm(dim),
+            }
+        )
+        rates = iter([drop_path_rate * i / (sum(depths) - 1) for i in range(sum(depths))])
+        self.layers = nn.ModuleList(
+            Stage(
+                dim << s,
+                heads << s,
+                mlp_dim,
+                (-(-self.grid[0] // 2**s), -(-self.grid[1] // 2**s)),
+                form,
+                [next(rates) for _ in range(depth)],
+                last=s == len(depths) - 1,
+            )
+            for s, (depth, mlp_dim) in enumerate(zip(depths, mlp_dims, strict=True))
+        )
+        head = classifier(self.num_features, num_classes)
+        self.classifier = nn.ModuleDict({"norm": ChannelNorm(self.num_features), "head": head})
+        self.apply(_init)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        features: Tensor = self.classifier["norm"](self.feature_maps(x)[-1])
+        return features
+
+    def pool(self, features: Tensor) -> Tensor:
+        return features.mean(dim=(2, 3))
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, height, width) -> each stage's map before it is shrunk, without the classifier's norm."""
+        self.check(x)
+        x = self.patch_embed(x)
+        maps: list[Tensor] = []
+        for stage in self.layers:
+            mixed, x = stage(x)
+            maps.append(mixed)
+        return maps
+
+    def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Old names renamed, and 1×1 convolutions turned into the matrices that they are."""
+        return {
+            _renamed(key): value.flatten(1) if value.ndim == 4 and value.shape[2:] == (1, 1) else value
+            for key, value in state.items()
+        }
+
+
+def _renamed(key: str) -> str:
+    """The key that the released code gives to what its older files call `key`."""
+    for old, new in (
+        (r"^patch_embed\.proj\.", "patch_embed.0."),
+        (r"^patch_embed\.norm\.", "patch_embed.2."),
+        (r"^(layers\.\d+\.blocks\.\d+)\.ln_1\.", r"\1.norm."),
+        (r"^(layers\.\d+\.blocks\.\d+)\.self_attention\.", r"\1.op."),
+        (r"^(norm|head)\.", r"classifier.\1."),
+    ):
+        key = re.sub(old, new, key)
+    return key
+
+
+def _named(modules: dict[str, nn.Module]) -> nn.Sequential:
+    """Modules in a row under the published numbers, which also count permutations that are not needed here."""
+    return nn.Sequential(OrderedDict(modules))
+
+
 class Stem(nn.Module):
     """Two overlapping convolutions, to 1/8 and 1/16 of the image: (B, 3, height, width) -> (B, C, h, w)."""
 
@@ -110,7 +211,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.attn_norm = nn.RMSNorm(dim, eps=EPS)
-        self.attn = Mixer(dim, heads, grid, silu, form)
+        self.attn = Mixer(dim, heads, grid, silu, 4, form)  # released: averaged, and halved again in evaluation
         self.mlp_norm = nn.RMSNorm(dim, eps=EPS)
         self.mlp = SwiGLU(dim, mlp_dim)
         self.drop_path = DropPath(drop_path)
@@ -121,15 +222,54 @@ class Block(nn.Module):
         return y
 
 
+class Stage(nn.Module):
+    """Blocks of ViG-H, and the way down: (B, C, h, w) -> (B, C, h, w) and (B, 2C, ⌈h/2⌉, ⌈w/2⌉).
+
+    The `last` stage answers with its map twice.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, mlp_dim: int, grid: tuple[int, int], form: str, drop_paths: list[float], last: bool
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.blocks = nn.Sequential(*(StageBlock(dim, heads, mlp_dim, grid, form, rate) for rate in drop_paths))
+        down = {} if last else {"1": nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1), "3": ChannelNorm(2 * dim)}
+        self.downsample = _named(down)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        tokens: Tensor = self.blocks(x.flatten(2).transpose(1, 2))
+        mixed = tokens.transpose(1, 2).unflatten(2, self.grid)
+        return mixed, self.downsample(mixed)
+
+
+class StageBlock(nn.Module):
+    """y = x + Mixer(LN(x)); y + MLP(LN(y)).  (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, grid: tuple[int, int], form: str, drop_path: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.op = Mixer(dim, heads, grid, False, 2, form)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = SwiGLU(dim, mlp_dim, ("fc1", "fc2"))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.op(self.norm(x)))
+        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return y
+
+
 class Mixer(nn.Module):
     """Bidirectional gated linear attention beside a local branch (section 3 of the paper).
 
-    Every projection reads u, the output of the depthwise convolution; u is the local branch as well.
+    Every projection reads u, the output of the depthwise convolution; u is the local branch as well. What the two
+    directions read is added and divided by 2 in training, by `divisor` in evaluation.
     """
 
-    def __init__(self, dim: int, heads: int, grid: tuple[int, int], silu: bool, form: str) -> None:
+    def __init__(self, dim: int, heads: int, grid: tuple[int, int], silu: bool, divisor: int, form: str) -> None:
         super().__init__()
-        self.heads, self.grid = heads, grid
+        self.heads, self.grid, self.divisor = heads, grid, divisor
         self.gla = operator("gla", form)
         self.act = nn.SiLU() if silu else nn.Identity()
         self.in_proj = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False), self.act)
@@ -148,8 +288,7 @@ class Mixer(nn.Module):
         q, k, v = (t.unflatten(-1, (H, -1)).transpose(1, 2) for t in (q, k, v))  # B H N ·
         gates = self.gk_proj(u).unflatten(-1, (2, H, -1)).permute(2, 0, 3, 1, 4)  # 2 B H N D
         gates = F.logsigmoid(gates if gates.dtype == torch.float64 else gates.float()).div_(GATE_NORMALISER)
-        # The released code averages the directions in training and halves once more in evaluation.
-        scale = q.shape[-1] ** -0.5 / (2 if self.training else 4)
+        scale = q.shape[-1] ** -0.5 / (2 if self.training else self.divisor)
         o, _ = self.gla(q, k, v, gates, direction="both", scale=scale)
 
         local = self.l_norm(u.unflatten(-1, (H, -1)))  # B N H E
@@ -159,16 +298,21 @@ class Mixer(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(SiLU(z) · u), with z and u the halves of one projection.  (B, N, C) -> (B, N, C)."""
+    """down(SiLU(z) · u), with z and u the halves of one projection.  (B, N, C) -> (B, N, C).
 
-    def __init__(self, dim: int, mlp_dim: int) -> None:
+    `names` are those of the two projections.
+    """
+
+    def __init__(self, dim: int, mlp_dim: int, names: tuple[str, str] = ("gate_proj", "down_proj")) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(dim, 2 * mlp_dim, bias=False)
-        self.down_proj = nn.Linear(mlp_dim, dim, bias=False)
+        self.names = names
+        self.add_module(names[0], nn.Linear(dim, 2 * mlp_dim, bias=False))
+        self.add_module(names[1], nn.Linear(mlp_dim, dim, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        z, u = self.gate_proj(x).chunk(2, dim=-1)
-        y: Tensor = self.down_proj(F.silu(z).mul_(u))
+        up, down = map(self.get_submodule, self.names)
+        z, u = up(x).chunk(2, dim=-1)
+        y: Tensor = down(F.silu(z).mul_(u))
         return y
 
 

@@ -32,8 +32,24 @@ class File:
     edit: Callable[[State], None] | None = None  # what the file's notes change in the filled weights
 
 
+def _long_memory(state: State) -> None:
+    for key, value in state.items():
+        if key.endswith("to_hidden_and_gate.weight"):
+            value[value.shape[0] // 2 :] *= 8
+
+
 FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
+    File("vig_h_t", "vig_h_t", 2e-5),
+    *(File(name, name, 1e-4) for name in ("vig_h_s", "vig_h_b")),
+    *(File(f"{name}_f64", name, 1e-5, torch.float64) for name in ("vig_h_s", "vig_h_b")),
+    *(File(name, name, 1e-4) for name in ("vision_gru_t", "vision_gru_b")),
+    File("vision_gru_t_longmem", "vision_gru_t", 3e-4, edit=_long_memory),
+    *(
+        File(f"{name}_f64", name.removesuffix("_longmem"), tolerance, dtype, edit=edit)
+        for name, edit in (("vision_gru_t", None), ("vision_gru_b", None), ("vision_gru_t_longmem", _long_memory))
+        for dtype, tolerance in ((torch.float32, 2e-5), (torch.float64, 2e-6))
+    ),
 ]
 
 

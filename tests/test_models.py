@@ -94,7 +94,7 @@ class TestTable:
         assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
 
     def test_names_and_patterns(self) -> None:
-        assert names("vig_*") == ["vig_t", "vig_s", "vig_b"]
+        assert names("vig_?") == ["vig_t", "vig_s", "vig_b"]
         assert names() == list(MODELS)
 
     @pytest.mark.parametrize(

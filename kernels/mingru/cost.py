@@ -1,0 +1,61 @@
+"""Work of minGRU's recurrence in multiply-accumulates (MACs), and the meta device's stand-in.
+
+A form run on meta tensors computes nothing: it answers with one operator, `vbench::mingru`, that knows the
+result's shape and what the form would have cost. A counter sees that operator and asks `macs`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.mingru.shapes import CHUNK, GROUP, span_of
+from vbench.kernels.shapes import accumulator
+
+
+def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROUP) -> int:
+    """MACs of one call, in one direction.
+
+    Args:
+        form: "algorithm" is the recurrence itself, elementwise: one MAC, keep · h + feed, a token and channel.
+            "quadratic" counts every pair of tokens. "scan" counts the MACs of its walks, on all levels.
+            Sigmoids, the product z · g(a) and products of gates among themselves are not MACs.
+        group: as in `scan.mingru`.
+    """
+    if form in ("algorithm", "reference"):
+        return batch * tokens * channels
+    if form == "quadratic":
+        return batch * tokens * tokens * channels
+    span = span_of(batch, channels, group)
+    return batch * channels * (tokens // span * _scan_steps(span) + _scan_steps(tokens % span))
+
+
+def _scan_steps(tokens: int) -> int:
+    """Tokens and chunks that `scan` steps over: all but the first of each chunk, the chunks, and all again."""
+    if tokens <= 2 * CHUNK:
+        return tokens
+    chunks = -(-tokens // CHUNK)
+    return chunks * (2 * CHUNK - 1) + _scan_steps(chunks)
+
+
+@torch.library.custom_op("vbench::mingru", mutates_args=())
+def _mingru(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    raise RuntimeError("vbench::mingru stands in on the meta device only; call a form")
+
+
+@_mingru.register_fake
+def _(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(a), a.new_empty(a.shape[0], a.shape[2], dtype=accumulator(a))
+
+
+@register_flop_formula(torch.ops.vbench.mingru)
+def _flops(a: Any, form: str, **_: Any) -> int:
+    return 2 * macs(form, batch=a[0], tokens=a[1], channels=a[2])
+
+
+def on_meta(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    """The result of `form` on meta tensors: shapes alone, counted by `macs`."""
+    h, state = _mingru(a, form)
+    return h, state

@@ -1,0 +1,47 @@
+"""minGRU as a sum over all pairs of tokens: the textbook's parallel form, quadratic in N."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from vbench.kernels.mingru import cost
+from vbench.kernels.mingru.gates import coefficients
+from vbench.kernels.mingru.shapes import check
+from vbench.kernels.shapes import Direction, accumulator
+
+PAIRS = 1 << 20  # pairwise decays that are held at a time; the arithmetic does not depend on it
+
+
+def mingru(
+    a: Tensor, b: Tensor, *, direction: Direction = "forward", state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """minGRU, quadratic form: the recurrence of arXiv:2410.01201, section 3.1, unrolled.
+
+        forward   h_t = Σ_{j<=t} exp(s_t - s_j) · z_j · g(a_j)      s_t = Σ_{u<=t} log(1 - z_u)
+
+    and mirrored. Differences of running sums are taken pair by pair, in float64, so nothing overflows and
+    no digit is lost. Arguments, results and errors are those of `reference.mingru`.
+    """
+    check(a, b, direction, state)
+    if a.is_meta:
+        return cost.on_meta(a, "quadratic")
+    dtype = accumulator(a)
+    B, N, C = map(int, a.shape)  # int: under a trace, sizes are tensors
+    _, feed = coefficients(a, b, dtype)
+    logs = F.logsigmoid(-b.double())
+    sums = logs.cumsum(1)
+    if direction == "reverse":
+        sums = sums[:, -1:] - sums + logs
+    at = torch.arange(N, device=a.device)
+    rows = max(1, PAIRS // (B * N * C))
+    out = []
+    for start in range(0, N, rows):
+        here = at[start : start + rows, None]
+        seen = here <= at if direction == "reverse" else here >= at
+        decay = (sums[:, start : start + rows, None] - sums[:, None]).masked_fill(~seen[..., None], -torch.inf)
+        out.append(torch.einsum("brnc,bnc->brc", decay.to(dtype).exp(), feed))
+    h = torch.cat(out, dim=1)
+    if state is not None:
+        h = h + sums.to(dtype).exp() * state.to(dtype).unsqueeze(1)
+    return h.to(a.dtype), h[:, 0 if direction == "reverse" else -1].clone()

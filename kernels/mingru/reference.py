@@ -1,0 +1,53 @@
+"""minGRU's recurrence, one token a step: the definition that every other form is held to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vbench.kernels.mingru import cost
+from vbench.kernels.mingru.gates import coefficients
+from vbench.kernels.mingru.shapes import check
+from vbench.kernels.shapes import Direction, accumulator
+
+BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
+
+
+def mingru(
+    a: Tensor, b: Tensor, *, direction: Direction = "forward", state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """minGRU, recurrent form (Feng et al. 2024, arXiv:2410.01201, section 3.1; g as in its log-space code).
+
+        forward   h_t = (1 - z_t) · h_{t-1} + z_t · g(a_t)      z = sigmoid(b)
+        reverse   h_t = (1 - z_t) · h_{t+1} + z_t · g(a_t)      g(a) = a + 1/2 if a >= 0, else sigmoid(a)
+
+    All products are elementwise; every h lies between its predecessor and its candidate.
+
+    Args:
+        a: (B, N, C) candidate before g.
+        b: (B, N, C) gate before its sigmoid.
+        direction: which way the state travels, "forward" or "reverse".
+        state: (B, C) h before the first token that the direction meets; zeros if None.
+
+    Returns: h (B, N, C) in a.dtype, and the last h that the direction meets, (B, C) in float32 (float64 for
+        float64 inputs).
+    Raises: ShapeError if the inputs do not agree, or for direction "both": in VisionGRU each direction has
+        projections of its own, so there is nothing to share.
+    """
+    check(a, b, direction, state)
+    if a.is_meta:
+        return cost.on_meta(a, "reference")
+    dtype = accumulator(a)
+    B, N, C = a.shape
+    h = a.new_zeros(B, C, dtype=dtype) if state is None else state.to(dtype)
+    reverse = direction == "reverse"
+    starts = range(0, N, BLOCK)
+    out: list[Tensor] = [h] * len(starts)
+    for i in reversed(range(len(starts))) if reverse else range(len(starts)):
+        block = slice(starts[i], starts[i] + BLOCK)
+        keep, feed = (x.unbind(1) for x in coefficients(a[:, block], b[:, block], dtype))  # of Float[B C]
+        states = [h] * len(keep)
+        for t in reversed(range(len(keep))) if reverse else range(len(keep)):
+            h = torch.addcmul(feed[t], keep[t], h)
+            states[t] = h
+        out[i] = torch.stack(states, dim=1).to(a.dtype)
+    return torch.cat(out, dim=1), h

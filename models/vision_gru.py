@@ -1,0 +1,161 @@
+"""VisionGRU: a hierarchical backbone on two minGRUs a block (Yin et al. 2024, arXiv:2412.18178).
+
+Four stages halve the map and double the channels. A block passes its map through a 3×3 depthwise convolution and
+two minGRUs, one in raster order and one against it, then through a two-layer MLP.
+
+    B batch, C channels of a stage, h × w its map, N = h · w tokens
+
+Parameter names are those of the published code.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+from vbench.kernels import operator
+from vbench.kernels.shapes import Direction
+from vbench.models.layers import Backbone, ChannelNorm, classifier
+
+EXPANSION = 2  # of the state over C
+MLP_RATIO = 4
+OUTER_EPS = 1e-6  # of the norms after convolutions; those in blocks have torch's 1e-5
+
+
+class VisionGRU(Backbone):
+    """VisionGRU as published for segmentation, for any image size; at 224 px it is the published classifier.
+
+    The paper mentions position embeddings, and prints the candidate without g; its code has no embeddings, and has g.
+
+    Args:
+        image_size: (height, width) in px, of any size; each halving rounds up.
+        dim: C of the first stage. depths: blocks of each stage.
+        form: the algorithm of the operator, a key of `kernels.OPS["mingru"]`.
+        num_classes: 0 for features alone.
+        drop_path_rate: of the last block in training, growing linearly from 0 (the published code has none).
+    """
+
+    CLASSIFIER = "fc"
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        *,
+        dim: int,
+        depths: tuple[int, int, int, int],
+        form: str,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__(image_size, 8 * dim, num_classes)
+        self.grid = (-(-image_size[0] // 4), -(-image_size[1] // 4))
+        self.tokenizer = Tokenizer(dim)
+        self.snake_gru = Stages(dim, depths, form, drop_path_rate)
+        self.fc = classifier(self.num_features, num_classes)
+        self.apply(_init)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.feature_maps(x)[-1]
+
+    def pool(self, features: Tensor) -> Tensor:
+        return features.mean(dim=(2, 3))
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        self.check(x)
+        maps: list[Tensor] = self.snake_gru(self.tokenizer(x))
+        return maps
+
+    def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Without the prefixes that torch.compile and the segmentation wrapper leave before keys."""
+        return {key.removeprefix("_orig_mod.").removeprefix("backbone.vig."): value for key, value in state.items()}
+
+
+class Tokenizer(nn.Module):
+    """Two convolutions, to 1/4 of the image: (B, 3, height, width) -> (B, C, h, w)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, dim // 2, 3, stride=2, padding=1)
+        self.norm1 = ChannelNorm(dim // 2, eps=OUTER_EPS)
+        self.conv2 = nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1)
+        self.norm2 = ChannelNorm(dim, eps=OUTER_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.norm1(self.conv1(x)))
+        y: Tensor = self.norm2(self.conv2(x))
+        return y
+
+
+class Stages(nn.Module):
+    """Four stages of blocks, and the convolutions between them: (B, C, h, w) -> a map of each stage."""
+
+    def __init__(self, dim: int, depths: tuple[int, int, int, int], form: str, drop_path_rate: float) -> None:
+        super().__init__()
+        dims = [dim << stage for stage in range(len(depths))]
+        rates = iter([drop_path_rate * i / (sum(depths) - 1) for i in range(sum(depths))])
+        self.layers = nn.ModuleList(
+            nn.Sequential(*(Block(C, form, next(rates)) for _ in range(depth)))
+            for C, depth in zip(dims, depths, strict=True)
+        )
+        self.conv1, self.conv2, self.conv3 = (nn.Conv2d(C, 2 * C, 3, stride=2, padding=1) for C in dims[:-1])
+        self.norm1, self.norm2, self.norm3 = (ChannelNorm(2 * C, eps=OUTER_EPS) for C in dims[:-1])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+        shrink = ((self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3))
+        for stage, blocks in enumerate(self.layers):
+            if stage:
+                conv, norm = shrink[stage - 1]
+                x = norm(conv(x))
+            x = blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            maps.append(x)
+        return maps
+
+
+class Block(nn.Module):
+    """u = conv(LN(x)); y = x + minGRU₁(u) + minGRU₂(u), against each other; y + MLP(LN(y)).
+
+    (B, h, w, C) -> (B, h, w, C)
+    """
+
+    def __init__(self, dim: int, form: str, drop_path: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.dw_conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.min_gru_1 = MinGRU(dim, "forward", form)
+        self.min_gru_2 = MinGRU(dim, "reverse", form)
+        self.norm2 = nn.LayerNorm(dim)
+        self.projection1 = nn.Linear(dim, MLP_RATIO * dim)
+        self.projection2 = nn.Linear(MLP_RATIO * dim, dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = self.dw_conv(self.norm(x).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)  # B N C
+        x = x + self.drop_path((self.min_gru_1(u) + self.min_gru_2(u)).view(x.shape))
+        y: Tensor = x + self.drop_path(self.projection2(F.gelu(self.projection1(self.norm2(x)))))
+        return y
+
+
+class MinGRU(nn.Module):
+    """minGRU over all tokens in one direction, with a state of 2C: (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, dim: int, direction: Direction, form: str) -> None:
+        super().__init__()
+        self.direction = direction
+        self.mingru = operator("mingru", form)
+        self.to_hidden_and_gate = nn.Linear(dim, 2 * EXPANSION * dim, bias=False)
+        self.to_out = nn.Linear(EXPANSION * dim, dim, bias=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        a, b = self.to_hidden_and_gate(u).chunk(2, dim=-1)
+        h, _ = self.mingru(a, b, direction=self.direction)
+        y: Tensor = self.to_out(h)
+        return y
+
+
+def _init(module: nn.Module) -> None:
+    """N(0, 0.02) and no bias for matrices."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
