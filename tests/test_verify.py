@@ -46,38 +46,30 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant(
-        "decay sign",
-        "gla",
-        "chunkwise",
-        "decays = [_tile(x, span, dtype).exp()",
-        "decays = [_tile(-x, span, dtype).exp()",
-    ),
-    Mutant(
-        "carry off by one chunk",
-        "gla",
-        "chunkwise",
-        "        entering[i] = state\n        state = torch.addcmul(added[i], kept[i], state)",
-        "        state = torch.addcmul(added[i], kept[i], state)\n        entering[i] = state",
-    ),
-    Mutant(
-        "state dropped",
-        "gla",
-        "chunkwise",
-        "    initial = list(state.to(dtype))",
-        "    state = torch.zeros_like(state)\n    initial = list(state.to(dtype))",
-    ),
-    Mutant(
-        "state dropped", "gla", "reference", "if state is None else state.to(dtype)", "if True else state.to(dtype)"
-    ),
-    Mutant(
-        "future seen",
-        "gla",
-        "quadratic",
-        "at[rows, None] <= at if reverse else at[rows, None] >= at",
-        "at[rows, None] <= at",
-    ),
+    Mutant("decay sign", "gla", "chunkwise", "(x, span, dtype).exp()", "(-x, span, dtype).exp()"),
+    Mutant("state dropped", "gla", "reference", "if state is None else state.to(dtype)", "if True else state"),
+    Mutant("future seen", "gla", "quadratic", "at[rows, None] <= at if reverse else ", ""),
     Mutant("half sums", "gla", "chunkwise", "dtype = accumulator(q)", "dtype = q.dtype"),
+    Mutant("decay sign", "wkv", "reference", "maximum(peaks[-1] - decay", "maximum(peaks[-1] + decay"),
+    Mutant("no bonus", "wkv", "reference", "tokens(k.to(dtype) + u", "tokens(k.to(dtype)"),
+    Mutant("no bonus", "wkv", "scan", "way = costs(w, at[1:-1], at, u)", "way = costs(w, at[1:-1], at, 0 * u)"),
+    Mutant("state dropped", "wkv", "scan", "if state is None else state.to(dtype)", "if True else state"),
+    Mutant("carry off by one", "wkv", "reference", "block[:, :, :-1].flip(2)", "block[:, :, 1:].flip(2)"),
+    Mutant("decay sign", "wkv6", "reference", "decays.exp()", "decays.neg().exp()"),
+    Mutant("no bonus", "wkv6", "chunkwise", "bonus=u *", "bonus=0 * u *"),
+    Mutant("own decay taken", "wkv6", "quadratic", "upto - g.double(), upto", "upto, upto"),
+    Mutant("state dropped", "wkv6", "quadratic", "if s is not None:", "if False:"),
+    Mutant("decay sign", "mlstm", "chunkwise", "log_f.cumsum(3)\n", "-log_f.cumsum(3)\n"),
+    Mutant("no floor", "mlstm", "quadratic", "normalise(num, den, m_t, eps)", "normalise(num, den, m_t + 50, eps)"),
+    Mutant("state dropped", "mlstm", "quadratic", "if state is not None:", "if False:"),
+    Mutant("carry off by one", "mlstm", "chunkwise", "state = torch.addcmul(gained[at]", "state = torch.addcmul(gained[at - 1]"),
+    Mutant("decay sign", "retention", "reference", "g.double().expm1()", "(-g).double().expm1()"),
+    Mutant("carry off by one", "retention", "chunkwise", "states[:, :, :-1]", "states[:, :, 1:]"),
+    Mutant("state dropped", "retention", "chunkwise", "if state is None else state.to(dtype)", "if True else state"),
+    Mutant("causal", "softmax_retention", "suffix", "one * (N - stop)", "0 * one"),
+    Mutant("decay sign", "mingru", "quadratic", "F.logsigmoid(-b.double())", "F.logsigmoid(b.double())"),
+    Mutant("carry off by one", "mingru", "scan", "ends[:, :-1]", "ends[:, 1:]"),
+    Mutant("state dropped", "mingru", "reference", "if state is None else state.to(dtype)", "if True else state"),
 ]
 
 
