@@ -32,8 +32,25 @@ class File:
     edit: Callable[[State], None] | None = None  # what the file's notes change in the filled weights
 
 
+def open_forget_gates(state: State) -> None:
+    """ViL's initial forget biases, so that memory spans the sequence."""
+    for key, value in state.items():
+        if key.endswith("mlstm_cell.fgate.bias"):
+            value.copy_(torch.linspace(3, 6, 4))
+
+
+DOUBLE = torch.float64
+
 FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
+    File("vil_tiny", "vil_t", 1e-5, DOUBLE, edit=open_forget_gates),
+    File("vil_tiny", "vil_t", 1e-3, edit=open_forget_gates),
+    File("vil_tinyplus_stride8", "vil_tplus_s8", 1e-5, DOUBLE, edit=open_forget_gates),
+    File("vil_tinyplus_stride8", "vil_tplus_s8", 1e-3, edit=open_forget_gates),
+    File("vil_tiny_allfill", "vil_t", 1e-5, DOUBLE),
+    File("vil2_tiny", "vil2_t", 2e-5),
+    File("vil2_small", "vil2_s", 2e-5),
+    File("vil2_tiny_longmem", "vil2_t", 2e-5, edit=open_forget_gates),
 ]
 
 
