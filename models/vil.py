@@ -64,8 +64,8 @@ class ViL(Backbone):
         blocks = [Block(dim, self.grid, version, form, drop_path_rate, reverse=bool(j % 2)) for j in range(depth)]
         if version == 1:
             self.blocks = nn.ModuleList(blocks)
-            self.legacy_norm = OffsetNorm(dim, 1e-5, bias=False)
-            self.norm = nn.LayerNorm(dim, eps=1e-6)
+            self.legacy_norm: nn.Module = OffsetNorm(dim, 1e-5, bias=False)
+            self.norm: nn.Module = nn.LayerNorm(dim, eps=1e-6)
         else:
             pairs = zip(blocks[::2], blocks[1::2], strict=True)
             self.blocks = nn.ModuleList(nn.ModuleDict(dict(zip(SIDES, pair, strict=True))) for pair in pairs)
@@ -174,11 +174,13 @@ def resize(table: Tensor, grid: tuple[int, int]) -> Tensor:
 class OffsetNorm(nn.Module):
     """LayerNorm whose gain is 1 + weight."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, dim: int, eps: float, *, bias: bool) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.zeros(dim))
-        self.register_parameter("bias", nn.Parameter(torch.zeros(dim)) if bias else None)
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, 1 + self.weight, self.bias, self.eps)
@@ -218,12 +220,15 @@ class Layer(nn.Module):
 
     def __init__(self, dim: int, grid: tuple[int, int], version: Version, form: str, reverse: bool) -> None:
         super().__init__()
+        self.version = version
         inner, bias = 2 * dim, version == 2
         self.learnable_skip = nn.Parameter(torch.ones(inner))
         self.proj_up = nn.Linear(dim, 2 * inner, bias=bias)
         self.q_proj, self.k_proj, self.v_proj = (Headwise(inner, dim, bias) for _ in range(3))
-        self.conv1d: nn.Module | None = CausalConv(inner, reverse) if version == 1 else None
-        self.conv: nn.Module | None = ImageConv(inner, grid, reverse) if version == 2 else None
+        if version == 1:
+            self.conv1d = CausalConv(inner, reverse)
+        else:
+            self.conv = ImageConv(inner, grid, reverse)
         self.mlstm_cell = Cell(inner, bias, form, reverse)
         self.proj_down = nn.Linear(inner, dim, bias=bias)
         nn.init.normal_(self.proj_up.weight, std=(2 / (5 * dim)) ** 0.5)
@@ -234,9 +239,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, z = self.proj_up(x).chunk(2, dim=-1)
-        conv = self.conv1d or self.conv
-        assert conv is not None
-        c = F.silu(conv(a))
+        c = F.silu(self.conv1d(a) if self.version == 1 else self.conv(a))
         h = self.mlstm_cell(self.q_proj(c), self.k_proj(c), self.v_proj(a))
         y: Tensor = self.proj_down(torch.addcmul(h, self.learnable_skip, c) * F.silu(z))
         return y
@@ -245,10 +248,12 @@ class Layer(nn.Module):
 class Headwise(nn.Module):
     """A linear layer of blocks of 4 channels: (B, N, E) -> (B, N, E). `dim` is the model's width, for its init."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, channels: int, dim: int, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels // BLOCK, BLOCK, BLOCK))  # block, output, input
-        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         nn.init.normal_(self.weight, std=(2 / (5 * dim)) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -281,7 +286,7 @@ class ImageConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.flip(-2, -1) if self.reverse else self.weight
         x = x.transpose(1, 2).unflatten(2, self.grid)
-        return self._conv_forward(x, weight, self.bias).flatten(2).transpose(1, 2)
+        return F.conv2d(x, weight, self.bias, padding=1, groups=self.groups).flatten(2).transpose(1, 2)
 
 
 class Cell(nn.Module):

@@ -19,15 +19,15 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
 
     Args:
         form: "algorithm" is the recurrence itself: a token updates and reads C, key_dim · value_dim each,
-            and n, key_dim each. The others count the products that these forms execute, n's read-out
-            among them. Gates, weights and the sums of scores are not MACs.
+            and n, key_dim each. The others count the products that these forms execute from an empty
+            state. Gates, weights, and sums of scores or keys are not MACs.
     """
     state = key_dim * (value_dim + 1)
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * 2 * state
     fed = key_dim * value_dim  # n is fed by a sum of keys
-    if form == "quadratic":  # every pair, and the states at both ends
-        return batch * heads * tokens * (tokens * (key_dim + value_dim) + state + fed)
+    if form == "quadratic":  # every pair, and the final state
+        return batch * heads * tokens * (tokens * (key_dim + value_dim) + fed)
     whole, tail = divmod(tokens, chunk)
     pairs = whole * chunk**2 + tail**2
     return batch * heads * (pairs * (key_dim + value_dim) + tokens * (state + fed))

@@ -54,9 +54,11 @@ def mlstm(
         log_weight = (b[:, :, rows, None] + source[:, :, None]).masked_fill(~seen, -torch.inf)
         m_t = torch.maximum(log_weight.amax(-1), carried[:, :, rows]).to(dtype)
         scores = queries[:, :, rows] @ keys.mT * (log_weight - m_t.unsqueeze(-1)).exp().to(dtype)
-        reads = queries[:, :, rows] * (carried[:, :, rows] - m_t).exp().to(dtype).unsqueeze(-1)
-        num = scores @ values + reads @ C
-        den = scores.sum(-1) + (reads @ n.unsqueeze(-1)).squeeze(-1)
+        num, den = scores @ values, scores.sum(-1)
+        if state is not None:
+            reads = queries[:, :, rows] * (carried[:, :, rows] - m_t).exp().to(dtype).unsqueeze(-1)
+            num = num + reads @ C
+            den = den + (reads @ n.unsqueeze(-1)).squeeze(-1)
         out.append(normalise(num, den, m_t, eps).to(q.dtype))
         maxima.append(m_t)
 
