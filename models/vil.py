@@ -76,7 +76,8 @@ class ViL(Backbone):
             nn.init.trunc_normal_(self.head.weight, std=2e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        ends = self._tokens(x)[:, [0, -1]]  # no other token is read
+        tokens = self._tokens(x)
+        ends = torch.stack((tokens[:, 0], tokens[:, -1]), dim=1)  # no other token is read
         return self.forward_head(self._normalised(ends))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """A matrix LSTM between two projections, behind a convolution and beside a gate (section 3.1 of the paper).
+    """A matrix LSTM between two projections, behind a convolution and beside a gate.
 
     q and k read the convolved tokens, v reads them as they are. Where `reverse` is set the tokens are met from
     the last to the first; they stay in their places, and the convolution is mirrored instead.

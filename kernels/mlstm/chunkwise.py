@@ -22,7 +22,7 @@ from vbench.kernels.shapes import Direction, accumulator
 from vbench.errors import ShapeError
 
 CHUNK = 64  # tokens
-GROUP = 32  # chunks handled together, so that a group's temporaries stay in cache
+GROUP = 16  # chunks handled together, so that the states of wide heads stay in cache
 
 
 def mlstm(
