@@ -45,6 +45,17 @@ OPS: dict[str, dict[str, Form]] = {
         "quadratic": Form("vbench.kernels.mingru.quadratic:mingru", "parallel", "all pairs of tokens, quadratic in N"),
         "reference": Form("vbench.kernels.mingru.reference:mingru", "recurrent", "one token a step, state in float32"),
     },
+    "mlstm": {
+        "chunkwise": Form(
+            "vbench.kernels.mlstm.chunkwise:mlstm",
+            "parallel",
+            "chunks of 64 tokens, any device, memory linear in N",
+        ),
+        "quadratic": Form(
+            "vbench.kernels.mlstm.quadratic:mlstm", "parallel", "all pairs of tokens, work quadratic in N"
+        ),
+        "reference": Form("vbench.kernels.mlstm.reference:mlstm", "recurrent", "one token a step, state in float32"),
+    },
 }
 
 

@@ -17,6 +17,7 @@ from vbench.models import create, load_published, spec
 from weights import Golden
 
 State = dict[str, Tensor]
+DOUBLE = torch.float64
 LARGE = 60e6  # parameters; above, `pytest` alone takes one case a mode
 
 
@@ -38,18 +39,33 @@ def _long_memory(state: State) -> None:
             value[value.shape[0] // 2 :] *= 8
 
 
+def open_forget_gates(state: State) -> None:
+    """ViL's initial forget biases, so that memory spans the sequence."""
+    for key, value in state.items():
+        if key.endswith("mlstm_cell.fgate.bias"):
+            value.copy_(torch.linspace(3, 6, 4))
+
+
 FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
     File("vig_h_t", "vig_h_t", 2e-5),
     *(File(name, name, 1e-4) for name in ("vig_h_s", "vig_h_b")),
-    *(File(f"{name}_f64", name, 1e-5, torch.float64) for name in ("vig_h_s", "vig_h_b")),
+    *(File(f"{name}_f64", name, 1e-5, DOUBLE) for name in ("vig_h_s", "vig_h_b")),
     *(File(name, name, 1e-4) for name in ("vision_gru_t", "vision_gru_b")),
     File("vision_gru_t_longmem", "vision_gru_t", 3e-4, edit=_long_memory),
     *(
         File(f"{name}_f64", name.removesuffix("_longmem"), tolerance, dtype, edit=edit)
         for name, edit in (("vision_gru_t", None), ("vision_gru_b", None), ("vision_gru_t_longmem", _long_memory))
-        for dtype, tolerance in ((torch.float32, 2e-5), (torch.float64, 2e-6))
+        for dtype, tolerance in ((torch.float32, 2e-5), (DOUBLE, 2e-6))
     ),
+    File("vil_tiny", "vil_t", 1e-5, DOUBLE, edit=open_forget_gates),
+    File("vil_tiny", "vil_t", 1e-3, edit=open_forget_gates),
+    File("vil_tinyplus_stride8", "vil_tplus_s8", 1e-5, DOUBLE, edit=open_forget_gates),
+    File("vil_tinyplus_stride8", "vil_tplus_s8", 1e-3, edit=open_forget_gates),
+    File("vil_tiny_allfill", "vil_t", 1e-5, DOUBLE),
+    File("vil2_tiny", "vil2_t", 2e-5),
+    File("vil2_small", "vil2_s", 2e-5),
+    File("vil2_tiny_longmem", "vil2_t", 2e-5, edit=open_forget_gates),
 ]
 
 

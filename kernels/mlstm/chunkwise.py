@@ -1,0 +1,147 @@
+"""The matrix LSTM in chunks: exact, any N, memory linear in N, either direction without a flip.
+
+The stabiliser of every token is known beforehand, from running sums and maxima of the gates alone. With it,
+a chunk is three matrix products: its tokens' scores times its values, its queries times the state that
+enters, and its keys times its values, which is what it adds to the state. All weights are exponentials of
+numbers <= 0; the sums of log gates in them run over one chunk, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from vbench.kernels.mlstm import cost
+from vbench.kernels.mlstm.readout import EPS, normalise
+from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.shapes import Direction, accumulator
+
+from vbench.errors import ShapeError
+
+CHUNK = 64  # tokens
+GROUP = 16  # chunks handled together, so that the states of wide heads stay in cache
+
+
+def mlstm(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    *,
+    direction: Direction = "forward",
+    scale: float | None = None,
+    eps: float = EPS,
+    state: Memory | None = None,
+    chunk: int = CHUNK,
+    group: int = GROUP,
+) -> tuple[Tensor, Memory]:
+    """The matrix LSTM, chunkwise form (Beck et al. 2025, arXiv:2503.14376).
+
+    Arguments, results and errors are those of `reference.mlstm`; besides:
+
+    Args:
+        chunk: tokens a chunk.
+        group: chunks a group. Inputs are read in place, a group at a time.
+    """
+    check(q, k, v, i, f, direction, state)
+    if chunk < 1 or group < 1:
+        raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
+    if q.is_meta:
+        return cost.on_meta(q, k, v, "chunkwise")
+    dtype, reverse = accumulator(q), direction == "reverse"
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    C, n, m = memory(q, v, state)
+    i, log_f = i.double(), logsigmoid(f.double())
+    stabilisers = _stabilisers(i, log_f, m, reverse).to(dtype)
+
+    spans = list(_spans(int(q.shape[2]), chunk, group))  # int: under a trace, sizes are tensors
+    out: list[Tensor] = [q] * len(spans)
+    for at in reversed(range(len(spans))) if reverse else range(len(spans)):
+        span = spans[at]
+        m_t = span.tile(stabilisers)
+        pair, read, feed, keep, m = _weights(span.tile(i), span.tile(log_f), m_t, m, reverse)
+        queries, values = span.tile(q, dtype), span.tile(v, dtype)
+        keys = span.tile(k, dtype) * scale
+
+        fed = keys * feed.unsqueeze(-1)
+        entering_C, C = _carry(fed.mT @ values, keep[..., None, None], C, reverse)
+        entering_n, n = _carry(fed.sum(-2), keep.unsqueeze(-1), n, reverse)
+
+        scores = queries @ keys.mT * pair
+        reads = queries * read.unsqueeze(-1)
+        num = scores @ values + reads @ entering_C
+        den = scores.sum(-1) + (reads @ entering_n.unsqueeze(-1)).squeeze(-1)
+        out[at] = normalise(num, den, m_t, eps).flatten(2, 3).to(q.dtype)
+    return torch.cat(out, dim=2), (C, n, m)
+
+
+def _stabilisers(i: Tensor, log_f: Tensor, m: Tensor, reverse: bool) -> Tensor:
+    """m_t = max(m_0 + Σ_{u<=t} log_f_u, max_{j<=t} i_j + Σ_{j<u<=t} log_f_u) of every token: Float[B H N].
+
+    The sums run over all tokens. What they round off is the same for all that uses m_t, and cancels.
+    """
+    if reverse:
+        i, log_f = i.flip(2), log_f.flip(2)
+    b = log_f.cumsum(2)
+    m_t = b + torch.maximum((i - b).cummax(2).values, m.unsqueeze(-1))
+    return m_t.flip(2) if reverse else m_t
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Tokens [start, stop) taken as whole chunks of `length` tokens."""
+
+    start: int
+    stop: int
+    length: int
+
+    def tile(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """[B H N ...] -> [B H chunks length ...], contiguous."""
+        tile: Tensor = x[:, :, self.start : self.stop].unflatten(2, (-1, self.length))
+        return tile.to(dtype or x.dtype, memory_format=torch.contiguous_format)
+
+
+def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
+    whole = tokens - tokens % chunk
+    for start in range(0, whole, chunk * group):
+        yield _Span(start, min(start + chunk * group, whole), chunk)
+    if whole < tokens:
+        yield _Span(whole, tokens, tokens - whole)
+
+
+def _weights(
+    i: Tensor, log_f: Tensor, m_t: Tensor, m: Tensor, reverse: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What each pair of tokens in a chunk weighs, and the states at its edges, relative to e^m.
+
+    i, log_f, m_t: Float[B H n L], m: Float[B H], of the state that enters the group
+
+    Returns: pair Float[B H n L L], token j in what token t reads; read Float[B H n L], the entering state
+        in what t reads; feed Float[B H n L], token j in the leaving state; keep Float[B H n], the entering
+        state in the leaving one; the m of the state that leaves the group.
+    """
+    b = log_f.flip(3).cumsum(3).flip(3) if reverse else log_f.cumsum(3)
+    total, leaving = (b[..., 0], m_t[..., 0]) if reverse else (b[..., -1], m_t[..., -1])
+    edges = torch.cat((leaving, m.unsqueeze(2)) if reverse else (m.unsqueeze(2), leaving), dim=2)
+    entering, m = (edges[..., 1:], edges[..., 0]) if reverse else (edges[..., :-1], edges[..., -1])
+    at = torch.arange(b.shape[-1], device=b.device)
+    unseen = at[:, None] > at if reverse else at[:, None] < at
+    pair = ((b - m_t).unsqueeze(-1) + (i - b).unsqueeze(-2)).to(m.dtype).masked_fill(unseen, -torch.inf)
+    read = b + entering.unsqueeze(-1) - m_t
+    feed = (total - leaving).unsqueeze(-1) + i - b
+    keep = total + entering - leaving
+    return pair.exp(), read.to(m.dtype).exp(), feed.to(m.dtype).exp(), keep.to(m.dtype).exp(), m
+
+
+def _carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The state that enters each chunk, [B H n ...], and the last one: S' = kept · S + added, chunk by chunk."""
+    gained, shares = added.unbind(2), kept.unbind(2)
+    entering = [state] * len(gained)
+    for at in reversed(range(len(gained))) if reverse else range(len(gained)):
+        entering[at] = state
+        state = torch.addcmul(gained[at], shares[at], state)
+    return torch.stack(entering, dim=2), state

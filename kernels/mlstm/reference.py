@@ -1,0 +1,93 @@
+"""The matrix LSTM, one token a step: the definition that every other form is held to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, pad
+from vbench.kernels.mlstm import cost
+from vbench.kernels.mlstm.readout import EPS, normalise
+from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.shapes import Direction, accumulator
+
+BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
+
+
+def mlstm(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    i: Tensor,
+    f: Tensor,
+    *,
+    direction: Direction = "forward",
+    scale: float | None = None,
+    eps: float = EPS,
+    state: Memory | None = None,
+) -> tuple[Tensor, Memory]:
+    """The matrix LSTM, recurrent form (Beck et al. 2024, arXiv:2405.04517, equations 15 to 21).
+
+        m_t = max(log σ(f_t) + m_{t-1}, i_t)
+        α_t = exp(log σ(f_t) + m_{t-1} - m_t)      β_t = exp(i_t - m_t)
+        C_t = α_t C_{t-1} + β_t scale · k_t v_t^T
+        n_t = α_t n_{t-1} + β_t scale · k_t
+        h_t = C_t^T q_t / (max(|n_t · q_t|, e^-m_t) + eps)
+
+    with t - 1 the token before in the direction of travel. The stabiliser m is the row maximum of the
+    parallel form; but for eps, h does not depend on it.
+
+    Args:
+        q, k: (B, H, N, D), k unscaled.
+        v: (B, H, N, E).
+        i, f: (B, H, N) input and forget gates before their exponential and sigmoid.
+        direction: which way the state travels, "forward" or "reverse".
+        scale: factor of k; D**-0.5 if None.
+        eps: added to the normaliser as it stands, scaled by e^-m.
+        state: (C, n, m) of shapes (B, H, D, E), (B, H, D), (B, H) before the first token that the direction
+            meets; C = 0, n = 0, m = -inf if None.
+
+    Returns: h (B, H, N, E) in q.dtype, and the final state, in float32 (float64 for float64 inputs).
+    Raises: ShapeError if the inputs do not agree, and for direction "both".
+    """
+    check(q, k, v, i, f, direction, state)
+    if q.is_meta:
+        return cost.on_meta(q, k, v, "reference")
+    dtype = accumulator(q)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    C, n, m = memory(q, v, state)
+    S = torch.cat((C, n.unsqueeze(-1)), dim=-1)  # n is the memory of one more value, which is always 1
+    reverse = direction == "reverse"
+    starts = range(0, q.shape[2], BLOCK)
+    out: list[Tensor] = [S] * len(starts)
+    for at in reversed(range(len(starts))) if reverse else range(len(starts)):
+        block = slice(starts[at], starts[at] + BLOCK)
+        m_t, forget, feed, m = _gates(i[:, :, block], f[:, :, block], m, reverse)
+        rows = q[:, :, block].to(dtype).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
+        columns = (k[:, :, block].to(dtype) * (scale * feed).unsqueeze(-1)).unsqueeze(-1).unbind(2)  # of Float[B H D 1]
+        values = pad(v[:, :, block].to(dtype), (0, 1), value=1.0).unsqueeze(-2).unbind(2)  # of Float[B H 1 E+1]
+        kept = forget[..., None, None].unbind(2)  # of Float[B H 1 1]
+        read = [S] * len(rows)
+        for t in reversed(range(len(rows))) if reverse else range(len(rows)):
+            S = torch.addcmul(kept[t] * S, columns[t], values[t])
+            read[t] = rows[t] @ S
+        sums = torch.cat(read, dim=2)
+        out[at] = normalise(sums[..., :-1], sums[..., -1], m_t, eps).to(q.dtype)
+    return torch.cat(out, dim=2), (S[..., :-1], S[..., -1], m)
+
+
+def _gates(i: Tensor, f: Tensor, m: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """m_t, α_t and β_t of each token, Float[B H N], and the last m.
+
+    m may be rounded, as it cancels in h; the exponents then take it as it is, in float64.
+    """
+    dtype = m.dtype
+    i, log_f = i.double(), logsigmoid(f.double())
+    inputs, forgets = i.unbind(2), log_f.unbind(2)
+    before = [m] * len(inputs)
+    after = [m] * len(inputs)
+    for t in reversed(range(len(inputs))) if reverse else range(len(inputs)):
+        before[t] = m
+        m = after[t] = torch.maximum(forgets[t] + m, inputs[t]).to(dtype)
+    m_t = torch.stack(after, dim=2)
+    forget = (log_f + torch.stack(before, dim=2) - m_t).exp()
+    return m_t, forget.to(dtype), (i - m_t).exp().to(dtype), m
