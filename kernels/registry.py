@@ -40,6 +40,31 @@ OPS: dict[str, dict[str, Form]] = {
         "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
     },
+    "retention": {
+        "chunkwise": Form(
+            "vbench.kernels.retention.chunkwise:retention",
+            "parallel",
+            "chunks of 64 tokens, any device, memory linear in N",
+        ),
+        "quadratic": Form(
+            "vbench.kernels.retention.quadratic:retention", "parallel", "all pairs of tokens, work quadratic in N"
+        ),
+        "reference": Form(
+            "vbench.kernels.retention.reference:retention", "recurrent", "one token a step, state in float32"
+        ),
+    },
+    "softmax_retention": {
+        "suffix": Form(
+            "vbench.kernels.softmax_retention.suffix:softmax_retention",
+            "parallel",
+            "pairs up to the token and a sum of all values after it, work quadratic in N",
+        ),
+        "quadratic": Form(
+            "vbench.kernels.softmax_retention.quadratic:softmax_retention",
+            "parallel",
+            "all pairs of tokens, work quadratic in N",
+        ),
+    },
 }
 
 
@@ -52,6 +77,11 @@ def default_form(op: str, mode: Mode) -> str:
         if form.mode == mode:
             return name
     raise UnsupportedError(f"{op} has no {mode} form; it has {', '.join(OPS[op])}")
+
+
+def truth(op: str) -> str:
+    """The form that the others of `op` are held to: "reference", or "quadratic" where there is no recurrence."""
+    return "reference" if "reference" in OPS[op] else "quadratic"
 
 
 def operator(op: str, form: str) -> Callable[..., Any]:
