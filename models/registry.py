@@ -343,8 +343,8 @@ def create(
 def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     """Load weights under their published keys into a model from `create`, all or nothing.
 
-    Training snapshots are unwrapped ("model_ema", "state_dict_ema", "model", "state_dict"; "module." prefixes), and position
-    tables are resized to the model's grid by the family's own rule.
+    Training snapshots are unwrapped ("model_ema", "state_dict_ema", "model", "state_dict"; "module." prefixes),
+    and position tables are resized to the model's grid by the family's own rule.
 
     Raises: CheckpointError, which names every missing, unexpected and misshapen key.
     """

@@ -70,10 +70,10 @@ class ViR(Backbone):
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.head = classifier(dim, num_classes)
         # Whole numbers hold a float32 decay exactly, and `model.to(torch.bfloat16)` does not round them to 1.
-        self.register_buffer("decay", (decays(heads) * 2**DECAY_BITS).long(), persistent=False)
+        self.register_buffer("decay", torch.tensor([int(x * 2**DECAY_BITS) for x in decays(heads)]), persistent=False)
         self.apply(_init)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.02)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return torch.cat(list(self.runs(x)), dim=1)
@@ -123,9 +123,11 @@ class ViR(Backbone):
         return state
 
 
-def decays(heads: int) -> Tensor:
-    """The decay of each head in float32, (H,): 1 - 2^-5 to 1 - 2^-9, their complements evenly spaced in logarithm."""
-    return 1 - torch.linspace(log(1 / 32), log(1 / 512), heads).exp()
+def decays(heads: int) -> list[float]:
+    """What each head keeps of its state a token: 1 - 2^-5 to 1 - 2^-9 with even steps of the exponent, in float32."""
+    lost = torch.linspace(log(1 / 32), log(1 / 512), heads, dtype=torch.float32, device="cpu").exp()
+    kept: list[float] = (1 - lost).tolist()
+    return kept
 
 
 class PatchEmbed(nn.Module):
@@ -166,8 +168,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, g: Tensor, scales: tuple[Tensor, Tensor], state: State | None) -> tuple[Tensor, State]:
         mixed, state = self.retention(self.norm1(x), g, state)
-        x = x + scales[0] * mixed
-        return x + scales[1] * self.mlp(self.norm2(x)), state
+        x = torch.addcmul(x, scales[0], mixed)
+        return torch.addcmul(x, scales[1], self.mlp(self.norm2(x))), state
 
 
 class LayerScale(nn.Module):
@@ -215,6 +217,6 @@ class MLP(nn.Module):
 
 def _init(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -32,8 +32,15 @@ class File:
     edit: Callable[[State], None] | None = None  # what the file's notes change in the filled weights
 
 
+def large_positions(state: State) -> None:
+    state["pos_embed"] *= 256
+
+
 FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
+    *(File(name, f"{name}_softmax", 2e-5) for name in ("vir_s", "vir_b", "vir_l16", "vir_l14")),
+    File("vir_s_bigpos", "vir_s_softmax", 2e-5, edit=large_positions),
+    *(File(f"{name}_recurrent", name, 5e-5) for name in ("vir_s", "vir_b")),
 ]
 
 

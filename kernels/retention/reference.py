@@ -44,7 +44,7 @@ def retention(
     B, H, N, D = q.shape
     scale = D**-0.5 if scale is None else scale
     s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
-    decay = g.to(dtype).exp().view(-1, 1, 1)
+    lost = g.double().expm1().to(dtype).view(-1, 1, 1)  # more digits than the decay has, where it is near 1
     out = []
     for start in range(0, int(N), BLOCK):
         block = slice(start, start + BLOCK)
@@ -53,7 +53,7 @@ def retention(
         values = v[:, :, block].to(dtype).unsqueeze(-2).unbind(2)  # of Float[B H 1 E]
         read = []
         for query, key, value in zip(queries, keys, values, strict=True):
-            s = torch.addcmul(decay * s, key, value)
+            s = torch.addcmul(torch.addcmul(s, s, lost), key, value)
             read.append(query @ s)
         out.append(torch.cat(read, dim=2).to(q.dtype))
     return torch.cat(out, dim=2), s
