@@ -91,15 +91,15 @@ class ViR(Backbone):
         self.check(x)
         B, patches = x.shape[0], self.grid[0] * self.grid[1]
         g = (self.decay.double() / 2**DECAY_BITS).log()
-        scales = [block.scales(B) for block in self.blocks]
-        states: list[State | None] = [None] * len(scales)
+        kept = [block.draw(x.new_ones(B, 1, 1)) for block in self.blocks]
+        states: list[State | None] = [None] * len(kept)
         for start in range(0, patches, self.band):
             stop = min(start + self.band, patches)
             tokens = self.patch_embed(x, start, stop) + self.pos_embed[:, start:stop]
             if stop == patches:
                 tokens = torch.cat((tokens, self.cls_token.expand(B, -1, -1)), dim=1)
             for i, block in enumerate(self.blocks):
-                tokens, states[i] = block(tokens, g, scales[i], states[i])
+                tokens, states[i] = block(tokens, g, kept[i], states[i])
             yield self.norm(tokens)
 
     def pool(self, features: Tensor) -> Tensor:
@@ -162,25 +162,25 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim)
         self.drop_path = DropPath(drop_path)
 
-    def scales(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(B, 1, C) twice: s1 and s2, which are 0 for the images whose branch is dropped."""
-        return self.drop_path(self.ls1(batch)), self.drop_path(self.ls2(batch))
+    def draw(self, one: Tensor) -> tuple[Tensor, Tensor]:
+        """What each branch counts for in this pass, an image at a time: ones (B, 1, 1), dropped in training."""
+        return self.drop_path(one), self.drop_path(one)
 
-    def forward(self, x: Tensor, g: Tensor, scales: tuple[Tensor, Tensor], state: State | None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, g: Tensor, kept: tuple[Tensor, Tensor], state: State | None) -> tuple[Tensor, State]:
         mixed, state = self.retention(self.norm1(x), g, state)
-        x = torch.addcmul(x, scales[0], mixed)
-        return torch.addcmul(x, scales[1], self.mlp(self.norm2(x))), state
+        x = torch.addcmul(x, self.ls1(kept[0]), mixed)
+        return torch.addcmul(x, self.ls2(kept[1]), self.mlp(self.norm2(x))), state
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel of a branch, drawn once a pass for each image: (B, 1, C)."""
+    """A learned factor for each channel of a branch: (B, 1, 1) of what the branch counts for -> (B, 1, C)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), LAYER_SCALE))
 
-    def forward(self, batch: int) -> Tensor:
-        return self.gamma.expand(batch, 1, -1)
+    def forward(self, kept: Tensor) -> Tensor:
+        return self.gamma * kept
 
 
 class Retention(nn.Module):
