@@ -28,6 +28,8 @@ BAND = 64  # tokens of a run in recurrent mode
 LAYER_SCALE = 1e-5
 DECAY_BITS = 24  # of a float32's mantissa: all that a decay in [1/2, 1) has
 
+Carried = tuple[Tensor, Tensor, State | None]  # what each branch of a block counts for, and the operator's state
+
 
 class ViR(Backbone):
     """The plain ViR, one stage.
@@ -91,15 +93,14 @@ class ViR(Backbone):
         self.check(x)
         B, patches = x.shape[0], self.grid[0] * self.grid[1]
         g = (self.decay.double() / 2**DECAY_BITS).log()
-        kept = [block.draw(x.new_ones(B, 1, 1)) for block in self.blocks]
-        states: list[State | None] = [None] * len(kept)
+        carried: list[Carried | None] = [None] * len(self.blocks)
         for start in range(0, patches, self.band):
             stop = min(start + self.band, patches)
             tokens = self.patch_embed(x, start, stop) + self.pos_embed[:, start:stop]
             if stop == patches:
                 tokens = torch.cat((tokens, self.cls_token.expand(B, -1, -1)), dim=1)
             for i, block in enumerate(self.blocks):
-                tokens, states[i] = block(tokens, g, kept[i], states[i])
+                tokens, carried[i] = block(tokens, g, carried[i])
             yield self.norm(tokens)
 
     def pool(self, features: Tensor) -> Tensor:
@@ -150,7 +151,11 @@ class PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """y = x + s1 · Retention(LN(x)); y + s2 · MLP(LN(y)).  (B, N, C) -> (B, N, C), and the state after it."""
+    """y = x + s1 · Retention(LN(x)); y + s2 · MLP(LN(y)).  (B, N, C) -> (B, N, C), and what the next run needs.
+
+    g is (H,) log decays. Before the first run nothing is `carried`; whether an image's branch is dropped is
+    drawn there and holds for all its runs.
+    """
 
     def __init__(self, dim: int, heads: int, op: str, form: str, drop_path: float) -> None:
         super().__init__()
@@ -162,14 +167,15 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim)
         self.drop_path = DropPath(drop_path)
 
-    def draw(self, one: Tensor) -> tuple[Tensor, Tensor]:
-        """What each branch counts for in this pass, an image at a time: ones (B, 1, 1), dropped in training."""
-        return self.drop_path(one), self.drop_path(one)
-
-    def forward(self, x: Tensor, g: Tensor, kept: tuple[Tensor, Tensor], state: State | None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, g: Tensor, carried: Carried | None) -> tuple[Tensor, Carried]:
+        if carried is None:
+            one = x.new_ones(x.shape[0], 1, 1)
+            carried = self.drop_path(one), self.drop_path(one), None
+        kept1, kept2, state = carried
         mixed, state = self.retention(self.norm1(x), g, state)
-        x = torch.addcmul(x, self.ls1(kept[0]), mixed)
-        return torch.addcmul(x, self.ls2(kept[1]), self.mlp(self.norm2(x))), state
+        x = torch.addcmul(x, self.ls1(kept1), mixed)
+        x = torch.addcmul(x, self.ls2(kept2), self.mlp(self.norm2(x)))
+        return x, (kept1, kept2, state)
 
 
 class LayerScale(nn.Module):
