@@ -32,29 +32,48 @@ class Form:
 # The first form of a mode is that mode's default.
 OPS: dict[str, dict[str, Form]] = {
     "gla": {
-        "chunkwise": Form(
-            "vbench.kernels.gla.chunkwise:gla",
-            "parallel",
-            "chunks of 64 tokens, any device, memory linear in N",
-        ),
+        "chunkwise": Form("vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, memory linear in N"),
         "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
     },
-    "mingru": {
-        "scan": Form("vbench.kernels.mingru.scan:mingru", "parallel", "chunks of 8 tokens, of chunks, in linear space"),
-        "quadratic": Form("vbench.kernels.mingru.quadratic:mingru", "parallel", "all pairs of tokens, quadratic in N"),
-        "reference": Form("vbench.kernels.mingru.reference:mingru", "recurrent", "one token a step, state in float32"),
-    },
     "mlstm": {
         "chunkwise": Form(
-            "vbench.kernels.mlstm.chunkwise:mlstm",
-            "parallel",
-            "chunks of 64 tokens, any device, memory linear in N",
+            "vbench.kernels.mlstm.chunkwise:mlstm", "parallel", "chunks of 64 tokens, memory linear in N"
         ),
         "quadratic": Form(
             "vbench.kernels.mlstm.quadratic:mlstm", "parallel", "all pairs of tokens, work quadratic in N"
         ),
         "reference": Form("vbench.kernels.mlstm.reference:mlstm", "recurrent", "one token a step, state in float32"),
+    },
+    "retention": {
+        "chunkwise": Form(
+            "vbench.kernels.retention.chunkwise:retention", "parallel", "chunks of 64 tokens, memory linear in N"
+        ),
+        "quadratic": Form(
+            "vbench.kernels.retention.quadratic:retention", "parallel", "all pairs of tokens, work quadratic in N"
+        ),
+        "reference": Form(
+            "vbench.kernels.retention.reference:retention", "recurrent", "one token a step, state in float32"
+        ),
+    },
+    "softmax_retention": {
+        "suffix": Form(
+            "vbench.kernels.softmax_retention.suffix:softmax_retention",
+            "parallel",
+            "pairs up to the token, one sum of all after it; work quadratic in N",
+        ),
+        "quadratic": Form(
+            "vbench.kernels.softmax_retention.quadratic:softmax_retention",
+            "parallel",
+            "all pairs of tokens, work quadratic in N",
+        ),
+    },
+    "mingru": {
+        "scan": Form("vbench.kernels.mingru.scan:mingru", "parallel", "chunks of 8 tokens, of chunks, in linear space"),
+        "quadratic": Form(
+            "vbench.kernels.mingru.quadratic:mingru", "parallel", "all pairs of tokens, work quadratic in N"
+        ),
+        "reference": Form("vbench.kernels.mingru.reference:mingru", "recurrent", "one token a step, state in float32"),
     },
 }
 
@@ -68,6 +87,11 @@ def default_form(op: str, mode: Mode) -> str:
         if form.mode == mode:
             return name
     raise UnsupportedError(f"{op} has no {mode} form; it has {', '.join(OPS[op])}")
+
+
+def truth(op: str) -> str:
+    """The form that the others of `op` are held to: "reference", or "quadratic" where there is no recurrence."""
+    return "reference" if "reference" in OPS[op] else "quadratic"
 
 
 def operator(op: str, form: str) -> Callable[..., Any]:

@@ -40,7 +40,8 @@ class Backbone(nn.Module, ABC):
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """The result of `forward_features` -> logits (B, num_classes), or what the classifier reads."""
         pooled = self.pool(features)
-        return pooled if pre_logits else self.get_classifier()(pooled)  # type: ignore[no-any-return]
+        logits: Tensor = pooled if pre_logits else self.get_classifier()(pooled)
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

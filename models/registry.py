@@ -98,6 +98,8 @@ _VIG_STEM = ((9, 8, 1), (3, 2, 1))
 _VISION_GRU = "Yin et al. 2024, arXiv:2412.18178"
 _HALVED_TWICE = ((3, 2, 1), (3, 2, 1))
 _VIL = "Alkin et al. 2024, arXiv:2406.04303"
+_VIR = "Hatamizadeh et al. 2023, arXiv:2310.19731"
+_VIR_SOFTMAX = "the released default: a softmax over masked scores, which sees the future; not ViR's retention"
 _DEIT = "Touvron et al. 2021, arXiv:2012.12877"
 _SWIN = "Liu et al. 2021, arXiv:2103.14030"
 _TIMM = "vbench.models.baselines:timm_model"
@@ -285,6 +287,94 @@ MODELS: dict[str, ModelSpec] = {
         operator="mlstm",
         params=89_263_528,
     ),
+    "vir_s": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "retention", "dim": 384, "depth": 12, "heads": 6, "patch": 16},
+        _VIR,
+        stem=((16, 16, 0),),
+        patch=16,
+        operator="retention",
+        streams=True,
+        params=22_059_496,
+    ),
+    "vir_b": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "retention", "dim": 768, "depth": 12, "heads": 12, "patch": 16},
+        _VIR,
+        stem=((16, 16, 0),),
+        patch=16,
+        operator="retention",
+        streams=True,
+        params=86_585_320,
+    ),
+    "vir_l16": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 16},
+        _VIR,
+        stem=((16, 16, 0),),
+        patch=16,
+        operator="retention",
+        streams=True,
+        params=304_374_760,
+    ),
+    "vir_l14": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 14},
+        _VIR,
+        stem=((14, 14, 0),),
+        patch=14,
+        operator="retention",
+        streams=True,
+        params=304_251_880,
+    ),
+    "vir_s_softmax": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "softmax_retention", "dim": 384, "depth": 12, "heads": 6, "patch": 16},
+        _VIR,
+        stem=((16, 16, 0),),
+        patch=16,
+        operator="softmax_retention",
+        caveat=_VIR_SOFTMAX,
+        params=22_059_496,
+    ),
+    "vir_b_softmax": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "softmax_retention", "dim": 768, "depth": 12, "heads": 12, "patch": 16},
+        _VIR,
+        stem=((16, 16, 0),),
+        patch=16,
+        operator="softmax_retention",
+        caveat=_VIR_SOFTMAX,
+        params=86_585_320,
+    ),
+    "vir_l16_softmax": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "softmax_retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 16},
+        _VIR,
+        stem=((16, 16, 0),),
+        patch=16,
+        operator="softmax_retention",
+        caveat=_VIR_SOFTMAX,
+        params=304_374_760,
+    ),
+    "vir_l14_softmax": ModelSpec(
+        "vir",
+        "vbench.models.vir:ViR",
+        {"op": "softmax_retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 14},
+        _VIR,
+        stem=((14, 14, 0),),
+        patch=14,
+        operator="softmax_retention",
+        caveat=_VIR_SOFTMAX,
+        params=304_251_880,
+    ),
     "deit_t": ModelSpec(
         "deit",
         _TIMM,
@@ -413,8 +503,9 @@ def create(
 def load_published(model: nn.Module, source: Mapping[str, Any] | str | Path) -> None:
     """Load weights under their published keys into a model from `create`, all or nothing.
 
-    Training snapshots are unwrapped ("model_ema", "model", "state_dict"; "module." prefixes), keys of older
-    layouts are renamed, and position tables are resized to the model's grid by the family's own rule.
+    Training snapshots are unwrapped ("model_ema", "state_dict_ema", "model", "state_dict"; "module." prefixes),
+    keys of older layouts are renamed, and position tables are resized to the model's grid by the family's own
+    rule.
 
     Args:
         source: a state dict, or where one is: a path, an http(s) URL or "hf-hub:ORG/REPO/FILE"

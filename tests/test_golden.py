@@ -46,6 +46,10 @@ def open_forget_gates(state: State) -> None:
             value.copy_(torch.linspace(3, 6, 4))
 
 
+def large_positions(state: State) -> None:
+    state["pos_embed"] *= 256
+
+
 FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
     File("vig_h_t", "vig_h_t", 2e-5),
@@ -66,6 +70,9 @@ FILES = [
     File("vil2_tiny", "vil2_t", 2e-5),
     File("vil2_small", "vil2_s", 2e-5),
     File("vil2_tiny_longmem", "vil2_t", 2e-5, edit=open_forget_gates),
+    *(File(name, f"{name}_softmax", 2e-5) for name in ("vir_s", "vir_b", "vir_l16", "vir_l14")),
+    File("vir_s_bigpos", "vir_s_softmax", 2e-5, edit=large_positions),
+    *(File(f"{name}_recurrent", name, 5e-5) for name in ("vir_s", "vir_b")),
 ]
 
 

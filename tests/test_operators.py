@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from vbench.kernels import OPS, operator
-from vbench.kernels.registry import trials
+from vbench.kernels.registry import trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
 
 BOUND = {torch.float64: 1e-11, torch.float32: 5e-6, torch.bfloat16: 2e-2}
 LENGTHS = (1, 63, 64, 65, 150)
 CALLS = [(op, trial) for op in OPS for trial in trials(op)]
-FORMS = [(op, form, trial) for op, trial in CALLS for form in OPS[op] if form != "reference"]
+FORMS = [(op, form, trial) for op, trial in CALLS for form in OPS[op] if form != truth(op)]
 
 
 def name(value: Any) -> str:
@@ -34,7 +34,7 @@ def draw(trial: Trial, tokens: int, seed: int = 0) -> Inputs:
 def test_every_form_is_the_reference(op: str, form: str, trial: Trial) -> None:
     for tokens, dtype in product(LENGTHS, BOUND):
         inputs = cast(draw(trial, tokens), dtype)
-        wanted, wanted_state = trial.run(operator(op, "reference"), cast(inputs, torch.float64))
+        wanted, wanted_state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
         o, state = trial.run(operator(op, form), inputs)
         assert o.dtype == dtype
         assert o.shape == wanted.shape
@@ -89,14 +89,14 @@ def test_strided_views_give_the_same(op: str, trial: Trial) -> None:
 def test_gradients_are_the_references(op: str, trial: Trial) -> None:
     inputs = draw(trial, 70)
     grads: dict[str, tuple[Tensor, ...]] = {}
-    for form in ["reference", *OPS[op]]:
+    for form in OPS[op]:
         x = {key: value.clone().requires_grad_() for key, value in inputs.items()}
         state = trial.initial(x) if trial.initial else None
         o, s = trial.run(operator(op, form), x, state)
         loss = (o * o.detach().cos()).sum() + sum(part.sin().sum() for part in tensors(s) if part.requires_grad)
         grads[form] = torch.autograd.grad(loss, list(x.values()))
     for form in OPS[op]:
-        for found, wanted in zip(grads[form], grads["reference"], strict=True):
+        for found, wanted in zip(grads[form], grads[truth(op)], strict=True):
             assert relative(found, wanted) < 1e-9, form
 
 
@@ -106,7 +106,7 @@ def test_the_references_gradient_is_the_derivative(op: str) -> None:
         inputs = {key: value.requires_grad_() for key, value in draw(trial, 3).items()}
 
         def call(*values: Tensor, trial: Trial = trial, names: tuple[str, ...] = tuple(inputs)) -> Tensor:
-            return trial.run(operator(op, "reference"), dict(zip(names, values, strict=True)))[0]
+            return trial.run(operator(op, truth(op)), dict(zip(names, values, strict=True)))[0]
 
         assert torch.autograd.gradcheck(call, tuple(inputs.values()), fast_mode=True)
 
@@ -130,6 +130,6 @@ def test_the_forms_of_an_operator_have_one_signature(op: str) -> None:
     def shared(form: str) -> list[inspect.Parameter]:
         return list(inspect.signature(operator(op, form)).parameters.values())
 
-    wanted = shared("reference")
+    wanted = shared(truth(op))
     for form in OPS[op]:
         assert shared(form)[: len(wanted)] == wanted, form

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vbench.kernels.registry import OPS, default_form, operator, trials
+from vbench.kernels.registry import OPS, default_form, operator, trials, truth
 from vbench.launch import Launcher
 from vbench.models import create, load_published, spec
 
@@ -150,7 +150,7 @@ def _equality(op: str, trial: Trial, inputs: Inputs) -> Iterator[Check]:
 
     from vbench.kernels.trials import cast, relative, tensors
 
-    truth = operator(op, "reference" if "reference" in OPS[op] else "quadratic")
+    exact = operator(op, truth(op))
     for kind, dtypes in (
         ("float64", [torch.float64]),
         ("float32", [torch.float32]),
@@ -158,7 +158,7 @@ def _equality(op: str, trial: Trial, inputs: Inputs) -> Iterator[Check]:
     ):
         for dtype in dtypes:
             rounded = cast(inputs, dtype)
-            wanted, state = trial.run(truth, cast(rounded, torch.float64))
+            wanted, state = trial.run(exact, cast(rounded, torch.float64))
             errors, states = {}, {}
             for form in OPS[op]:
                 o, s = trial.run(operator(op, form), rounded)

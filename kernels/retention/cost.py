@@ -1,0 +1,67 @@
+"""Work of retention in multiply-accumulates (MACs), and the meta device's stand-in.
+
+A form run on meta tensors computes nothing: it answers with one operator, `vbench::retention`, that knows
+the result's shape and what the form would have cost. A counter sees that operator and asks `macs`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.shapes import accumulator
+
+CHUNK = 64  # tokens; any number works
+GROUP = 16  # chunks handled together, so that a group's temporaries stay in cache
+ROWS = 128  # queries whose scores are held at a time by a quadratic form
+
+
+def causal_pairs(tokens: int, rows: int) -> int:
+    """Pairs (query, key) that blocks of `rows` queries compute, each with all keys up to the block's end."""
+    whole, tail = divmod(tokens, rows)
+    return rows * rows * whole * (whole + 1) // 2 + tail * tokens
+
+
+def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int) -> int:
+    """MACs of one call.
+
+    Args:
+        form: "algorithm" is the recurrence itself (an outer product and a read-out a token, key_dim ·
+            value_dim each), which every form must at least equal; the others count the products that
+            these forms execute. The decay's elementwise products are not MACs.
+    """
+    state, pair = key_dim * value_dim, key_dim + value_dim
+    if form in ("algorithm", "reference"):
+        return batch * heads * tokens * 2 * state
+    if form == "quadratic":  # scores and what they weigh, and the final state
+        return batch * heads * (causal_pairs(tokens, ROWS) * pair + tokens * state)
+    whole, tail = divmod(tokens, CHUNK)
+    groups, rest = divmod(whole, GROUP)
+    within = (whole * CHUNK**2 + tail**2) * pair
+    carried = groups * (GROUP + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail)
+    return batch * heads * (within + tokens * 2 * state + carried * state)
+
+
+@torch.library.custom_op("vbench::retention", mutates_args=())
+def _retention(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    raise RuntimeError("vbench::retention stands in on the meta device only; call a form")
+
+
+@_retention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    B, H, _, D = q.shape
+    state = q.new_empty(B, H, D, v.shape[-1], dtype=accumulator(q))
+    return q.new_empty(*q.shape[:3], v.shape[-1]), state
+
+
+@register_flop_formula(torch.ops.vbench.retention)
+def _flops(q: Any, k: Any, v: Any, form: str, **_: Any) -> int:
+    return 2 * macs(form, batch=q[0], heads=q[1], tokens=q[2], key_dim=q[3], value_dim=v[3])
+
+
+def on_meta(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    """The result of `form` on meta tensors: shapes alone, counted by `macs`."""
+    o, state = _retention(q, k, v, form)
+    return o, state

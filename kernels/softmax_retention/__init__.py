@@ -1,0 +1,1 @@
+"""ViR's released default: softmax over scores that a decay mask multiplied. The equations: README.md here."""

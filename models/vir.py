@@ -1,0 +1,229 @@
+"""ViR: vision retention networks (Hatamizadeh et al. 2023, arXiv:2310.19731).
+
+An image becomes P = h × w patches in raster order and one class token after them, so that it may see all
+patches; the class token is classified. Blocks mix the N = P + 1 tokens by retention, which is causal: in
+recurrent mode the whole network walks the image in short runs of tokens and carries one state a layer.
+
+    B batch, C channels, H heads, N tokens, D = C/H dimension of a head
+
+Parameter names are those of the released code (github.com/anom63931/ViR), which publishes no weights. By
+default that code computes another function, operator "softmax_retention", which sees the future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import log
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from torch import Tensor, nn
+from vbench.kernels import OPS, operator
+from vbench.kernels.shapes import State
+from vbench.models.layers import Backbone, classifier, resize_table
+
+EPS = 1e-6
+BAND = 64  # tokens of a run in recurrent mode
+LAYER_SCALE = 1e-5
+DECAY_BITS = 24  # of a float32's mantissa: all that a decay in [1/2, 1) has
+
+Carried = tuple[Tensor, Tensor, State | None]  # what each branch of a block counts for, and the operator's state
+
+
+class ViR(Backbone):
+    """The plain ViR, one stage.
+
+    Args:
+        image_size: (height, width) in px, at least `patch` each; what exceeds a multiple of it is cut off at
+            the bottom and at the right. The position table has this size's grid.
+        op: "retention", the paper's; or "softmax_retention", the released code's default.
+        dim: C. depth: blocks. heads: H. patch: side of a patch in px.
+        form: the algorithm of the operator, a key of `kernels.OPS[op]`. A recurrent one makes the whole
+            network recurrent: beside image and position table its memory does not grow with N.
+        num_classes: 0 for features alone.
+        drop_path_rate: of the last block in training, growing linearly from 0 (released script: 0.2).
+    """
+
+    decay: Tensor
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        *,
+        op: str,
+        dim: int,
+        depth: int,
+        heads: int,
+        patch: int,
+        form: str,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__(image_size, dim, num_classes)
+        self.patch_embed = PatchEmbed(dim, patch)
+        self.grid = (image_size[0] // patch, image_size[1] // patch)
+        patches = self.grid[0] * self.grid[1]
+        self.band = BAND if OPS[op][form].mode == "recurrent" else patches
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, patches, dim))
+        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(dim, heads, op, form, rate) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        self.head = classifier(dim, num_classes)
+        # Whole numbers hold a float32 decay exactly, and `model.to(torch.bfloat16)` does not round them to 1.
+        self.register_buffer("decay", torch.tensor([int(x * 2**DECAY_BITS) for x in decays(heads)]), persistent=False)
+        self.apply(_init)
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.02)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return torch.cat(list(self.runs(x)), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for features in self.runs(x):
+            last = features[:, -1:]
+        return self.forward_head(last)
+
+    def runs(self, x: Tensor) -> Iterator[Tensor]:
+        """Normalised tokens (B, n, C), a run of them at a time; one run of all in parallel mode.
+
+        Each run passes through all layers before the next one is cut from the image.
+        """
+        self.check(x)
+        B, patches = x.shape[0], self.grid[0] * self.grid[1]
+        g = (self.decay.double() / 2**DECAY_BITS).log()
+        carried: list[Carried | None] = [None] * len(self.blocks)
+        band = patches if x.is_meta else self.band  # on meta nothing is computed; one run costs what many do
+        for start in range(0, patches, band):
+            stop = min(start + band, patches)
+            tokens = self.patch_embed(x, start, stop) + self.pos_embed[:, start:stop]
+            if stop == patches:
+                tokens = torch.cat((tokens, self.cls_token.expand(B, -1, -1)), dim=1)
+            for i, block in enumerate(self.blocks):
+                tokens, carried[i] = block(tokens, g, carried[i])
+            yield self.norm(tokens)
+
+    def pool(self, features: Tensor) -> Tensor:
+        return features[:, -1]
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        return [self.forward_features(x)[:, :-1].transpose(1, 2).unflatten(2, self.grid)]
+
+    def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Flattened patch weights are unfolded, `pre_logits` skipped, the position table resized.
+
+        As released, a table with as many tokens as the grid is taken as it is, whatever its shape was.
+        """
+        state = {key: value for key, value in state.items() if "pre_logits" not in key}
+        kernel, table = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+        own = self.patch_embed.proj.weight
+        if kernel is not None and kernel.ndim < 4 and kernel.numel() == own.numel():
+            state["patch_embed.proj.weight"] = kernel.reshape(own.shape)
+        if table is not None and table.shape[1] != self.pos_embed.shape[1]:
+            state["pos_embed"] = resize_table(table, self.grid, antialias=True)
+        return state
+
+
+def decays(heads: int) -> list[float]:
+    """What each head keeps of its state a token: 1 - 2^-5 to 1 - 2^-9 with even steps of the exponent, in float32."""
+    lost = torch.linspace(log(1 / 32), log(1 / 512), heads, dtype=torch.float32, device="cpu").exp()
+    kept: list[float] = (1 - lost).tolist()
+    return kept
+
+
+class PatchEmbed(nn.Module):
+    """Patches in raster order, each projected to C channels."""
+
+    def __init__(self, dim: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch, stride=patch)
+
+    def forward(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Patches [start, stop) of an image: (B, 3, height, width) -> (B, stop - start, C)."""
+        p = self.proj.stride[0]
+        h, w = int(x.shape[2]) // p, int(x.shape[3]) // p
+        if stop - start == h * w:
+            everything: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+            return everything
+        at = torch.arange(start, stop, device=x.device)
+        patches = x[:, :, : h * p, : w * p].unflatten(3, (w, p)).unflatten(2, (h, p)).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(patches[:, at // w, at % w].flatten(2), self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Block(nn.Module):
+    """y = x + s1 · Retention(LN(x)); y + s2 · MLP(LN(y)).  (B, N, C) -> (B, N, C), and what the next run needs.
+
+    g is (H,) log decays. Before the first run nothing is `carried`; whether an image's branch is dropped is
+    drawn there and holds for all its runs.
+    """
+
+    def __init__(self, dim: int, heads: int, op: str, form: str, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.retention = Retention(dim, heads, op, form)
+        self.ls1 = LayerScale(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.mlp = MLP(dim, 4 * dim)
+        self.ls2 = LayerScale(dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, g: Tensor, carried: Carried | None) -> tuple[Tensor, Carried]:
+        if carried is None:
+            one = x.new_ones(x.shape[0], 1, 1)
+            carried = self.drop_path(one), self.drop_path(one), None
+        kept1, kept2, state = carried
+        mixed, state = self.retention(self.norm1(x), g, state)
+        x = torch.addcmul(x, self.ls1(kept1), mixed)
+        x = torch.addcmul(x, self.ls2(kept2), self.mlp(self.norm2(x)))
+        return x, (kept1, kept2, state)
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a branch: (B, 1, 1) of what the branch counts for -> (B, 1, C)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), LAYER_SCALE))
+
+    def forward(self, kept: Tensor) -> Tensor:
+        return self.gamma * kept
+
+
+class Retention(nn.Module):
+    """Heads of retention between two projections: no gate, no norm, no rotation.
+
+    x (B, N, C), g (H,) log decays, state before the first token -> (B, N, C), state after the last.
+    """
+
+    def __init__(self, dim: int, heads: int, op: str, form: str) -> None:
+        super().__init__()
+        self.heads = heads
+        self.op = operator(op, form)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, g: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # B H N D
+        o, state = self.op(q, k, v, g) if state is None else self.op(q, k, v, g, state=state)
+        return self.out_proj(o.transpose(1, 2).flatten(2)), state
+
+
+class MLP(nn.Module):
+    """fc2(GELU(fc1(x))).  (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, inner)
+        self.fc2 = nn.Linear(inner, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
