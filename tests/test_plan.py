@@ -57,7 +57,7 @@ def test_unknown_models_name_the_nearest() -> None:
         parse_models("deit_t,vig_tt")
     with pytest.raises(UsageError, match="no model matches"):
         parse_models("vog_*")
-    assert parse_models("vig_*,deit_t,vig_t") == ("vig_t", "vig_s", "vig_b", "deit_t")
+    assert parse_models("vig_?,deit_t,vig_t") == ("vig_t", "vig_s", "vig_b", "deit_t")
     assert parse_models("all") == tuple(names())
     assert parse_models("timm/resnet50") == ("timm/resnet50",)
 
