@@ -76,7 +76,7 @@ def attend(
     Args:
         gates: Float[B H N D] for each direction, or one for all.
         bonus: Float[H D]; if given, a token reads each state as it is before the token's own decay and its own
-            k and v, and in the forward direction itself besides, k times this factor.
+            k and v, and itself once, with k times this factor.
     """
     dtype = accumulator(q)
     reversed_ = {"forward": [False], "reverse": [True], "both": [False, True]}[direction]
@@ -180,7 +180,7 @@ def _scores(
         scores = (queries * keys).sum(-1, keepdim=True) * len(decays)
         reads = [queries * d for d in decays]
     else:
-        scores = (queries * keys * bonus.to(keys.dtype)[:, None, None]).sum(-1, keepdim=True) * reversed_.count(False)
+        scores = (queries * keys * bonus.to(keys.dtype)[:, None, None]).sum(-1, keepdim=True)
         reads = [queries] * len(decays)
     scores = scores.unsqueeze(-1)
     each = [

@@ -31,4 +31,4 @@ def wkv6(
     check(r, k, v, g, u, direction, state)
     if r.is_meta:
         return cost.on_meta(r, k, v, direction, "chunkwise")
-    return attend(r, k, v, [g], direction, scale=1.0, state=state, bonus=u)
+    return attend(r, k, v, [g], direction, scale=1.0, state=state, bonus=u * (direction != "reverse"))

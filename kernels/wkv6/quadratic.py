@@ -33,7 +33,7 @@ def wkv6(
     if r.is_meta:
         return cost.on_meta(r, k, v, direction, "quadratic")
     dtype, N = accumulator(r), r.shape[2]
-    queries, keys, values, bonus = (x.to(dtype) for x in (r, k, v, u))
+    queries, keys, values, bonus = (x.to(dtype) for x in (r, k, v, u * (direction != "reverse")))
     upto = g.double().cumsum(2)  # with the token's own
     before, total = upto - g.double(), upto[:, :, -1:]
     at = torch.arange(N, device=r.device)
@@ -44,8 +44,7 @@ def wkv6(
         future = before[:, :, None] - upto[:, :, rows, None]
         seen = {"forward": gap > 0, "reverse": gap < 0, "both": gap != 0}[direction]
         decay = torch.where(gap > 0, past, future).masked_fill(~seen, -torch.inf).exp().to(dtype)
-        if direction != "reverse":
-            decay = torch.where(gap == 0, bonus[:, None, None], decay)
+        decay = torch.where(gap == 0, bonus[:, None, None], decay)
         out.append(torch.einsum("bhrd,bhnd,bhrnd->bhrn", queries[:, :, rows], keys, decay) @ values)
     o = torch.cat(out, dim=2)
 

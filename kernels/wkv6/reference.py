@@ -58,6 +58,7 @@ def _walk(
     dtype = accumulator(r)
     B, H, N, D = r.shape
     s = r.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
+    bonus = (u * (not reverse)).to(dtype)[:, None]
     starts = range(0, N, BLOCK)
     out: list[Tensor] = [s] * len(starts)
     for i in reversed(range(len(starts))) if reverse else range(len(starts)):
@@ -71,7 +72,5 @@ def _walk(
         for t in reversed(range(len(rows))) if reverse else range(len(rows)):
             read[t] = rows[t] @ s
             s = torch.addcmul(kept[t] * s, columns[t], outer[t])
-        out[i] = torch.cat(read, dim=2)
-        if not reverse:
-            out[i] = out[i] + (queries * keys * u.to(dtype)[:, None]).sum(-1, keepdim=True) * values
+        out[i] = torch.cat(read, dim=2) + (queries * keys * bonus).sum(-1, keepdim=True) * values
     return torch.cat(out, dim=2), s
