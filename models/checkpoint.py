@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vbench.errors import CheckpointError
 
-_WRAPPERS = ("model_ema", "model", "state_dict")  # in order of preference: averaged weights first
+_WRAPPERS = ("model_ema", "model", "module", "state_dict")  # in order of preference: averaged weights first
 
 
 def load(model: nn.Module, state_dict: Mapping[str, Any]) -> None:

@@ -93,6 +93,8 @@ class ModelSpec:
 
 _VIG = "Liao et al. 2024, arXiv:2405.18425"
 _VIG_STEM = ((9, 8, 1), (3, 2, 1))
+_VRWKV = "Duan et al. 2024, arXiv:2403.02308"
+_PATCH16 = ((16, 16, 0),)
 _DEIT = "Touvron et al. 2021, arXiv:2012.12877"
 _SWIN = "Liu et al. 2021, arXiv:2103.14030"
 _TIMM = "vbench.models.baselines:timm_model"
@@ -124,6 +126,83 @@ MODELS: dict[str, ModelSpec] = {
         stem=_VIG_STEM,
         operator="gla",
         params=89_022_184,
+    ),
+    "vrwkv_t": ModelSpec(
+        "vrwkv",
+        "vbench.models.vrwkv:VRWKV",
+        {"dim": 192, "depth": 12, "layer_scale": None, "key_norm": False, "head_dim": None},
+        _VRWKV,
+        stem=_PATCH16,
+        patch=16,
+        filled=True,
+        operator="wkv",
+        params=6_155_176,
+    ),
+    "vrwkv_s": ModelSpec(
+        "vrwkv",
+        "vbench.models.vrwkv:VRWKV",
+        {"dim": 384, "depth": 12, "layer_scale": 1.0, "key_norm": False, "head_dim": None},
+        _VRWKV,
+        stem=_PATCH16,
+        patch=16,
+        filled=True,
+        operator="wkv",
+        params=23_820_136,
+    ),
+    "vrwkv_b": ModelSpec(
+        "vrwkv",
+        "vbench.models.vrwkv:VRWKV",
+        {"dim": 768, "depth": 12, "layer_scale": 1e-05, "key_norm": False, "head_dim": None},
+        _VRWKV,
+        stem=_PATCH16,
+        patch=16,
+        filled=True,
+        operator="wkv",
+        params=93_645_544,
+    ),
+    "vrwkv_l": ModelSpec(
+        "vrwkv",
+        "vbench.models.vrwkv:VRWKV",
+        {"dim": 1024, "depth": 24, "layer_scale": 1e-05, "key_norm": True, "head_dim": 3072},
+        _VRWKV,
+        stem=_PATCH16,
+        patch=16,
+        filled=True,
+        operator="wkv",
+        params=334_935_016,
+    ),
+    "vrwkv6_t": ModelSpec(
+        "vrwkv6",
+        "vbench.models.vrwkv:VRWKV6",
+        {"dim": 192, "depth": 12, "layer_scale": None},
+        _VRWKV,
+        stem=_PATCH16,
+        patch=16,
+        filled=True,
+        operator="wkv6",
+        params=7_641_256,
+    ),
+    "vrwkv6_s": ModelSpec(
+        "vrwkv6",
+        "vbench.models.vrwkv:VRWKV6",
+        {"dim": 384, "depth": 12, "layer_scale": 1e-05},
+        _VRWKV,
+        stem=_PATCH16,
+        patch=16,
+        filled=True,
+        operator="wkv6",
+        params=27_677_032,
+    ),
+    "vrwkv6_b": ModelSpec(
+        "vrwkv6",
+        "vbench.models.vrwkv:VRWKV6",
+        {"dim": 768, "depth": 12, "layer_scale": 1e-05},
+        _VRWKV,
+        stem=_PATCH16,
+        patch=16,
+        filled=True,
+        operator="wkv6",
+        params=104_898_280,
     ),
     "deit_t": ModelSpec(
         "deit",
