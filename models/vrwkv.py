@@ -286,20 +286,20 @@ class WKV6(nn.Module):
         away = q_shift(x, self.grid, self.heads) - x
         hidden = (torch.addcmul(x, away, self.time_maa_x) @ self.time_maa_w1).tanh().split(MIX_RANK, dim=-1)
         means = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)
-        x_w, x_k, x_v, x_r, x_g = (
-            torch.addcmul(x, away, F.linear(h, up.mT, mean.flatten()))
-            for h, up, mean in zip(hidden, self.time_maa_w2, means, strict=True)
+        layers = (self.decay, self.key, self.value, self.receptance, self.gate)
+        g, k, v, r, gate = (
+            layer(torch.addcmul(x, away, F.linear(h, up.mT, mean.flatten())))
+            for layer, h, up, mean in zip(layers, hidden, self.time_maa_w2, means, strict=True)
         )
-        adjusted = F.linear((x_w @ self.time_decay_w1).tanh(), self.time_decay_w2.mT, self.time_decay.flatten())
-        decay = -adjusted.to(accumulator(x)).exp()
-
-        split = (
-            t.unflatten(-1, (self.heads, HEAD)).transpose(1, 2)
-            for t in (self.receptance(x_r), self.key(x_k), self.value(x_v), decay)
-        )
-        o, _ = self.wkv6(*split, self.time_faaaa, direction="both")  # B H N D
-        y: Tensor = self.output(self.ln_x(o.transpose(1, 2)) * F.silu(self.gate(x_g)))
+        r, k, v, g = (t.unflatten(-1, (self.heads, HEAD)).transpose(1, 2) for t in (r, k, v, g))  # B H N D
+        o, _ = self.wkv6(r, k, v, g, self.time_faaaa, direction="both")
+        y: Tensor = self.output(self.ln_x(o.transpose(1, 2)) * F.silu(gate))
         return y
+
+    def decay(self, x: Tensor) -> Tensor:
+        """The log decay that each token chooses, -exp(ω): (B, N, C) -> (B, N, C), at least in float32."""
+        omega = F.linear((x @ self.time_decay_w1).tanh(), self.time_decay_w2.mT, self.time_decay.flatten())
+        return -omega.to(accumulator(x)).exp()
 
 
 class HeadNorm(nn.GroupNorm):
@@ -337,14 +337,14 @@ def q_shift(x: Tensor, grid: tuple[int, int], heads: int) -> Tensor:
 
     (B, N, C) -> (B, N, C), tokens in raster order; zeros from beyond the image.
     """
-    image = x.unflatten(1, grid).unflatten(-1, (heads, -1))  # B h w H D
-    left, right, upper, lower = image.chunk(4, dim=-1)
+    D = int(x.shape[2]) // heads
+    image = x.unflatten(1, grid).unflatten(-1, (heads, D))  # B h w H D
+    left, right, upper, lower = (slice(i * D // 4, (i + 1) * D // 4) for i in range(4))
     shifted = torch.zeros_like(image)
-    to_left, to_right, to_upper, to_lower = shifted.chunk(4, dim=-1)
-    to_left[:, :, 1:] = left[:, :, :-1]
-    to_right[:, :, :-1] = right[:, :, 1:]
-    to_upper[:, 1:] = upper[:, :-1]
-    to_lower[:, :-1] = lower[:, 1:]
+    shifted[:, :, 1:, :, left] = image[:, :, :-1, :, left]
+    shifted[:, :, :-1, :, right] = image[:, :, 1:, :, right]
+    shifted[:, 1:, ..., upper] = image[:, :-1, ..., upper]
+    shifted[:, :-1, ..., lower] = image[:, 1:, ..., lower]
     return shifted.flatten(3).flatten(1, 2)
 
 

@@ -45,12 +45,12 @@ KERNEL = {"reading": "kernel"}  # Bi-WKV as the released code computes it
 
 FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
-    *(File(f"vrwkv_{size}", f"vrwkv_{size}", 1e-5, options=KERNEL) for size in "tsb"),
-    File("vrwkv_l", "vrwkv_l", 1e-5, options=KERNEL, size=192),
-    *(File(f"vrwkv_{size}_few_tokens_kernel", f"vrwkv_{size}", 1e-5, options=KERNEL) for size in "ts"),
-    *(File(f"vrwkv_{size}_few_tokens_paper", f"vrwkv_{size}", 1e-5) for size in "ts"),
-    *(File(f"vrwkv6_{size}", f"vrwkv6_{size}", 1e-5) for size in "tsb"),
-    *(File(f"vrwkv6_{size}_longmem", f"vrwkv6_{size}", 1e-5, edit=keep_decays) for size in "ts"),
+    *(File(f"vrwkv_{size}", f"vrwkv_{size}", 5e-6, options=KERNEL) for size in "tsb"),
+    File("vrwkv_l", "vrwkv_l", 5e-6, options=KERNEL, size=192),
+    *(File(f"vrwkv_{size}_few_tokens_kernel", f"vrwkv_{size}", 5e-6, options=KERNEL) for size in "ts"),
+    *(File(f"vrwkv_{size}_few_tokens_paper", f"vrwkv_{size}", 5e-6) for size in "ts"),
+    *(File(f"vrwkv6_{size}", f"vrwkv6_{size}", 5e-6) for size in "tsb"),
+    *(File(f"vrwkv6_{size}_longmem", f"vrwkv6_{size}", 5e-6, edit=keep_decays) for size in "ts"),
 ]
 
 

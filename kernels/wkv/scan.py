@@ -18,7 +18,7 @@ from vbench.kernels.wkv.shapes import Reading, check
 from vbench.kernels.wkv.sums import costs, empty, gather, initial, read, released, segment, tokens
 
 CHUNK = 8  # tokens
-GROUP = 64  # chunks handled together, so that a group's temporaries stay in cache
+WEIGHTS = {"cpu": 2**18, "cuda": 2**25}  # handled together; a CPU keeps them in its cache
 
 
 def wkv(
@@ -70,15 +70,22 @@ def _published(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tup
     for (keys, values), length, early, late in zip(parts, lengths, before, reversed(behind), strict=True):
         at = torch.arange(-1, length + 1, device=k.device)
         way = costs(w, at[1:-1], at, u)
-        edges = (entering.unsqueeze(-2).split(GROUP, dim=2) for entering in (early, late))
+        edges = (entering.unsqueeze(-2).split(_group(keys), dim=2) for entering in (early, late))
         for x, first, last in zip(_groups(keys, values, w.dtype), *edges, strict=True):
             y.append(read(gather(torch.cat((first, x, last), dim=-2), way), k.dtype).flatten(1, 2))
     return torch.cat(y, dim=1), torch.stack((ahead, back))
 
 
+def _group(x: Tensor) -> int:
+    """How many chunks to handle together: Float[... n L C]."""
+    others = int(x[..., 0, :, :].numel())
+    return max(1, WEIGHTS.get(x.device.type, 2**18) // (others * (CHUNK + 2)))
+
+
 def _groups(keys: Tensor, values: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Float[B n L C], Float[B n L C] -> Float[3 B GROUP L C] at a time."""
-    for some, same in zip(keys.split(GROUP, dim=1), values.split(GROUP, dim=1), strict=True):
+    """Float[B n L C], Float[B n L C] -> Float[3 B group L C] at a time."""
+    group = _group(keys)
+    for some, same in zip(keys.split(group, dim=1), values.split(group, dim=1), strict=True):
         yield tokens(some.to(dtype), same.to(dtype))
 
 
@@ -112,9 +119,10 @@ def _carry(x: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tenso
     chunks = chunks.unflatten(2, (-1, CHUNK))
     ways = _ways(w, CHUNK, reverse)
     through, within = (ways[:1, :-1], ways[1:]) if reverse else (ways[-1:, 1:], ways[:-1])
-    leaving = torch.cat([gather(some, through) for some in chunks.split(GROUP, dim=2)], dim=2).squeeze(-2)
+    group = _group(chunks[2])
+    leaving = torch.cat([gather(some, through) for some in chunks.split(group, dim=2)], dim=2).squeeze(-2)
     entering, state = _carry(leaving, CHUNK * w, state, reverse=reverse)
-    groups = zip(entering.split(GROUP, dim=2), chunks.split(GROUP, dim=2), strict=True)
+    groups = zip(entering.split(group, dim=2), chunks.split(group, dim=2), strict=True)
     entering = torch.cat([gather(_beside(edge, some, reverse), within).flatten(2, 3) for edge, some in groups], dim=2)
     if rest:
         end, state = _carry(last, w, state, reverse=reverse)

@@ -50,11 +50,11 @@ def gather(x: Tensor, cost: Tensor) -> Tensor:
     """At every target, the sum of all sources damped by what it costs: Float[3 B ... S C], Float[T S C] ->
     Float[3 B ... T C]. A cost of infinity keeps a source out.
     """
-    x = x.unsqueeze(-3)
-    exponents = x[2] - cost
+    a, b, exponents = x.unsqueeze(-3).unbind(0)
+    exponents = exponents - cost
     p = exponents.amax(-2, keepdim=True)
     weights = (exponents - p).exp_()
-    return torch.cat(((x[:2] * weights).sum(-2), p.squeeze(-2)[None]))
+    return torch.stack(((weights * a).sum(-2), (weights * b).sum(-2), p.squeeze(-2)))
 
 
 def costs(w: Tensor, targets: Tensor, sources: Tensor, u: Tensor | None = None) -> Tensor:
