@@ -36,6 +36,20 @@ OPS: dict[str, dict[str, Form]] = {
         "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
     },
+    "wkv": {
+        "scan": Form("vbench.kernels.wkv.scan:wkv", "parallel", "chunks of chunks of 8, memory linear in N"),
+        "quadratic": Form("vbench.kernels.wkv.quadratic:wkv", "parallel", "all pairs of tokens, work quadratic in N"),
+        "reference": Form("vbench.kernels.wkv.reference:wkv", "recurrent", "one token a step, state in float32"),
+    },
+    "wkv6": {
+        "chunkwise": Form(
+            "vbench.kernels.wkv6.chunkwise:wkv6",
+            "parallel",
+            "chunks of 64 tokens, memory linear in N",
+        ),
+        "quadratic": Form("vbench.kernels.wkv6.quadratic:wkv6", "parallel", "all pairs of tokens, work quadratic in N"),
+        "reference": Form("vbench.kernels.wkv6.reference:wkv6", "recurrent", "one token a step, state in float32"),
+    },
     "mlstm": {
         "chunkwise": Form(
             "vbench.kernels.mlstm.chunkwise:mlstm", "parallel", "chunks of 64 tokens, memory linear in N"

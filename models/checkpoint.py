@@ -27,7 +27,13 @@ HUB = "hf-hub:"  # as timm writes it
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".tar")
 NAMED = 8  # keys of a kind that an error names; it counts the rest
 
-_WRAPPERS = ("model_ema", "state_dict_ema", "model", "state_dict")  # in order of preference: averaged weights first
+_WRAPPERS = (
+    "model_ema",
+    "state_dict_ema",
+    "model",
+    "module",
+    "state_dict",
+)  # in order of preference: averaged weights first
 
 # What training snapshots hold beside tensors: options and numpy's numbers, plain data that calls nothing.
 _SCALAR = np.float64(0).__reduce__()[0]

@@ -31,6 +31,7 @@ class File:
     dtype: torch.dtype = torch.float32
     options: dict[str, Any] = field(default_factory=dict)
     edit: Callable[[State], None] | None = None  # what the file's notes change in the filled weights
+    size: int = 224  # px at which the published weights have their position table
 
 
 def _long_memory(state: State) -> None:
@@ -49,6 +50,16 @@ def open_forget_gates(state: State) -> None:
 def large_positions(state: State) -> None:
     state["pos_embed"] *= 256
 
+
+def keep_decays(state: State) -> None:
+    """VRWKV6's `time_decay` as initialised, so that what a state holds lasts for hundreds of tokens."""
+    names = [key for key in state if key.endswith(".time_decay")]
+    for block, key in enumerate(names):
+        channel = torch.linspace(0, 1, state[key].numel(), dtype=torch.float64)
+        state[key] = (5 * channel ** (0.7 + 1.3 * block / (len(names) - 1)) - 6).float().view_as(state[key])
+
+
+KERNEL = {"reading": "kernel"}  # Bi-WKV as the released code computes it
 
 FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
@@ -73,6 +84,12 @@ FILES = [
     *(File(name, f"{name}_softmax", 2e-5) for name in ("vir_s", "vir_b", "vir_l16", "vir_l14")),
     File("vir_s_bigpos", "vir_s_softmax", 2e-5, edit=large_positions),
     *(File(f"{name}_recurrent", name, 5e-5) for name in ("vir_s", "vir_b")),
+    *(File(f"vrwkv_{size}", f"vrwkv_{size}", 5e-6, options=KERNEL) for size in "tsb"),
+    File("vrwkv_l", "vrwkv_l", 5e-6, options=KERNEL, size=192),
+    *(File(f"vrwkv_{size}_few_tokens_kernel", f"vrwkv_{size}", 5e-6, options=KERNEL) for size in "ts"),
+    *(File(f"vrwkv_{size}_few_tokens_paper", f"vrwkv_{size}", 5e-6) for size in "ts"),
+    *(File(f"vrwkv6_{size}", f"vrwkv6_{size}", 5e-6) for size in "tsb"),
+    *(File(f"vrwkv6_{size}_longmem", f"vrwkv6_{size}", 5e-6, edit=keep_decays) for size in "ts"),
 ]
 
 
@@ -115,7 +132,7 @@ def test_published_logits_in_every_form(file: File) -> None:
 def test_keys_and_shapes_are_the_published_ones(file: File) -> None:
     golden = Golden(file.name)
     with torch.device("meta"):
-        model = create(file.model, **file.options)
+        model = create(file.model, file.size, **file.options)
     assert sum(p.numel() for p in model.parameters()) == golden.manifest["params"]
     own = {key: list(value.shape) for key, value in model.state_dict().items()}
     assert own == {key: shape for key, shape, _ in golden.manifest["state"]}

@@ -51,24 +51,50 @@ def gla(
         raise ShapeError(f"chunk is a power of two and group at least 1; got {chunk} and {group}")
     if q.is_meta:
         return cost.on_meta(q, k, v, direction, "chunkwise")
-    dtype = accumulator(q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     gates = list(g) if direction == "both" else [g]
+    return attend(q, k, v, gates, direction, scale=scale, state=state, chunk=chunk, group=group)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: list[Tensor],
+    direction: Direction,
+    *,
+    scale: float,
+    state: Tensor | None,
+    bonus: Tensor | None = None,
+    chunk: int = CHUNK,
+    group: int = GROUP,
+) -> tuple[Tensor, Tensor]:
+    """What `gla` computes, and what operators do whose tokens read a state before they write to it.
+
+    Arguments and results are those of `gla`, but for:
+
+    Args:
+        gates: Float[B H N D] for each direction, or one for all.
+        bonus: Float[H D]; if given, a token reads each state as it is before the token's own decay and its own
+            k and v, and itself once, with k times this factor.
+    """
+    dtype = accumulator(q)
     reversed_ = {"forward": [False], "reverse": [True], "both": [False, True]}[direction]
     spans = list(_spans(int(q.shape[2]), chunk, group))  # int: under a trace, sizes are tensors
 
     # Pass 1: what each chunk adds to the state and how much of the state it keeps, then the states.
-    added: list[list[Tensor]] = [[] for _ in gates]
-    kept: list[list[Tensor]] = [[] for _ in gates]
+    added: list[list[Tensor]] = [[] for _ in reversed_]
+    kept: list[list[Tensor]] = [[] for _ in reversed_]
     for span in spans:
         keys, values = _tile(k, span, dtype), _tile(v, span, dtype)
-        for i, reverse in enumerate(reversed_):
-            damped, passed = _damp(keys, _tile(gates[i], span, dtype).exp(), reverse)
+        for i, (decay, reverse) in enumerate(zip(_decays(gates, span, reversed_, dtype), reversed_, strict=True)):
+            damped, passed = _damp(keys, decay, reverse)
             added[i] += (damped.mT @ values).unbind(2)
             kept[i] += passed.mT.unbind(2)
     if state is None:
-        state = torch.zeros_like(added[0][0]).expand(g.shape[:-2] + added[0][0].shape[-2:])
-    initial = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
+        initial = [torch.zeros_like(added[0][0])] * len(reversed_)
+    else:
+        initial = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
     carried = [_carry(*each) for each in zip(added, kept, initial, reversed_, strict=True)]
 
     # Pass 2: what each token reads, from its own chunk by scores and from the rest by the states.
@@ -76,8 +102,8 @@ def gla(
     done = 0
     for span in spans:
         queries = _tile(q, span, dtype) * scale
-        decays = [_tile(x, span, dtype).exp() for x in gates]
-        scores, reads = _scores(queries, _tile(k, span, dtype), decays, reversed_)
+        decays = _decays(gates, span, reversed_, dtype)
+        scores, reads = _scores(queries, _tile(k, span, dtype), decays, reversed_, bonus)
         states = [torch.stack(entering[done : done + span.chunks], dim=2) for entering, _ in carried]
         o = scores @ _tile(v, span, dtype) + torch.cat(reads, dim=-1) @ torch.cat(states, dim=-2)
         out.append(o.flatten(2, 3)[:, :, : span.stop - span.start].to(q.dtype))
@@ -116,6 +142,12 @@ def _tile(x: Tensor, span: _Span, dtype: torch.dtype) -> Tensor:
     return tile
 
 
+def _decays(gates: list[Tensor], span: _Span, reversed_: list[bool], dtype: torch.dtype) -> list[Tensor]:
+    """Float[B H chunks length D] for each direction."""
+    decays = [_tile(g, span, dtype).exp() for g in gates]
+    return decays * (len(reversed_) // len(decays))
+
+
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
     """The earlier and the later block of each pair: Float[... blocks m X] -> 2 × Float[... blocks/2 m X]."""
     early, late = x.unflatten(-3, (-1, 2)).unbind(-3)
@@ -135,16 +167,25 @@ def _damp(keys: Tensor, decay: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     return keys.squeeze(-3), decay.squeeze(-3)
 
 
-def _scores(queries: Tensor, keys: Tensor, decays: list[Tensor], reversed_: list[bool]) -> tuple[Tensor, list[Tensor]]:
+def _scores(
+    queries: Tensor, keys: Tensor, decays: list[Tensor], reversed_: list[bool], bonus: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
     """Damped scores inside each chunk, and the queries damped from the edge where each state enters.
 
     queries, keys, decays: Float[B H n L D] -> Float[B H n L L], a Float[B H n L D] for each direction.
-    Forward scores fill the lower triangle, reverse ones the upper, the diagonal counts once for each.
+    Forward scores fill the lower triangle, reverse ones the upper; the diagonal counts once for each, or is
+    the bonus.
     """
-    scores = ((queries * keys).sum(-1, keepdim=True) * len(decays)).unsqueeze(-1)
+    if bonus is None:
+        scores = (queries * keys).sum(-1, keepdim=True) * len(decays)
+        reads = [queries * d for d in decays]
+    else:
+        scores = (queries * keys * bonus.to(keys.dtype)[:, None, None]).sum(-1, keepdim=True)
+        reads = [queries] * len(decays)
+    scores = scores.unsqueeze(-1)
     each = [
-        ((queries * d).unsqueeze(-2), keys.unsqueeze(-2), d.unsqueeze(-2), reverse)
-        for d, reverse in zip(decays, reversed_, strict=True)
+        (q.unsqueeze(-2), keys.unsqueeze(-2), d.unsqueeze(-2), reverse)
+        for q, d, reverse in zip(reads, decays, reversed_, strict=True)
     ]
     while scores.shape[-3] > 1:
         joined = []

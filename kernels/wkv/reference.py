@@ -1,0 +1,92 @@
+"""Bi-WKV, one token a step: the definition that every other form is held to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vbench.kernels.shapes import accumulator
+from vbench.kernels.wkv import cost
+from vbench.kernels.wkv.shapes import Reading, check
+from vbench.kernels.wkv.sums import empty, initial, join, read, released, segment, tokens
+
+BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
+
+
+def wkv(
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    u: Tensor,
+    *,
+    reading: Reading = "paper",
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Bidirectional WKV of Vision-RWKV (Duan et al. 2024, arXiv:2403.02308, section 3), recurrent form.
+
+        past     P_0 = 0      P_{t+1} = e^{-w} P_t + e^{k_t} z_t
+        future   F_{N-1} = 0  F_{t-1} = e^{-w} F_t + e^{k_t} z_t
+        y_t = [P_t + F_t + e^{u+k_t} z_t](z = v) / [P_t + F_t + e^{u+k_t} z_t](z = 1)
+
+    channel by channel. A sum is kept as (a, b, p): its value a·e^p for z = v and b·e^p for z = 1, its greatest
+    exponent p. 1e-6 is added to the denominator's b, as in the released kernels.
+
+    Args:
+        k, v: (B, N, C); k may have any size and sign.
+        w: (C,) decay a step, already divided by N; negative where weights grow with the distance.
+        u: (C,) bonus of a token for itself, already divided by N.
+        reading: "paper" is the equation; "kernel" is what the released CUDA code computes instead, in which the
+            carries between 32 segments decay one step too many and the future is advanced by subtraction
+            (README.md has its weights).
+        state: (2, 3, B, C), the (a, b, p) that enter at the first token and, in reverse, at the last; empty
+            sums (0, 0, -1e38) if None. Not with the reading "kernel".
+
+    Returns: y (B, N, C) in k.dtype, and the final state, shaped as `state` (of the published equation in either
+        reading), in float32 (float64 for float64 inputs).
+    Raises: ShapeError if the inputs do not agree, or if a state comes with the reading "kernel".
+    """
+    check(k, v, w, u, reading, state)
+    if k.is_meta:
+        return cost.on_meta(k, v, reading, "reference")
+    dtype = accumulator(k)
+    w, u = w.to(dtype), u.to(dtype)
+    ahead, back = (initial(k, dtype) if state is None else state.to(dtype)).unbind(0)
+    past, ahead = _walk(k, v, w, ahead, reverse=False)
+    future, back = _walk(k, v, w, back, reverse=True)
+    own = tokens(k.to(dtype) + u, v.to(dtype))
+    if reading == "paper":
+        y = join(past, future, own)
+    else:
+        inside, growing = [], []
+        for keys, values in zip(*(x.split(segment(k.shape[1]), dim=1) for x in (k, v)), strict=True):
+            inside.append(_walk(keys, values, w, empty(k, dtype), reverse=False)[0])
+            grown, last = _walk(keys[:, 1:], values[:, 1:], -w, empty(k, dtype), reverse=False)
+            growing += [grown, last.unsqueeze(2)]
+        y = released(past, future, torch.cat(inside, dim=2), torch.cat(growing, dim=2), own, w)
+    return read(y, k.dtype), torch.stack((ahead, back))
+
+
+def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The sums that enter each token, and the last: Float[B N C], Float[3 B C] -> Float[3 B N C], Float[3 B C]."""
+    entering, decay = [], w.double()  # in float64 a decay that repeats N times leaves no rounding to add up
+    for keys, values in zip(*(_blocks(x, reverse) for x in (k, v)), strict=True):
+        peaks = [state[2].double()]
+        for key in keys.double().unbind(1):
+            peaks.append(torch.maximum(peaks[-1] - decay, key))
+        p = torch.stack(peaks, dim=1)  # B n+1 C
+        kept = (p[:, :-1] - p[:, 1:] - decay).exp().to(w.dtype)
+        added = (keys - p[:, 1:]).exp().to(w.dtype)
+        sums = [state[:2]]
+        for keep, add in zip(kept.unbind(1), torch.stack((added * values, added)).unbind(2), strict=True):
+            sums.append(torch.addcmul(add, keep, sums[-1]))
+        block = torch.cat((torch.stack(sums, dim=2), p.to(w.dtype)[None]))
+        entering.append(block[:, :, :-1].flip(2) if reverse else block[:, :, :-1])
+        state = block[:, :, -1]
+    if reverse:
+        entering.reverse()
+    return torch.cat(entering, dim=2) if entering else state.new_empty(*state.shape[:2], 0, state.shape[2]), state
+
+
+def _blocks(x: Tensor, reverse: bool) -> list[Tensor]:
+    """Blocks of tokens in the order of the walk, the tokens of each in that order too."""
+    blocks = [block for block in x.split(BLOCK, dim=1) if block.shape[1]]
+    return [block.flip(1) for block in reversed(blocks)] if reverse else blocks

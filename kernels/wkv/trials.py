@@ -1,0 +1,55 @@
+"""Inputs on which the forms of Bi-WKV are held against each other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from vbench.kernels.trials import Inputs, Trial
+from vbench.kernels.wkv.sums import initial
+
+B, C = 2, 24
+
+# The decay a step and the size of the keys: as in a trained model, weights that grow with the distance,
+# neighbours alone, and keys whose exponentials overflow.
+REGIMES = {
+    "typical": (lambda x: 0.02 * x, 1.0),
+    "growing": (lambda x: -0.2 * x.abs(), 1.0),
+    "fading": (lambda x: 4 * x.abs(), 1.0),
+    "large keys": (lambda x: 0.1 * x, 60.0),
+}
+
+
+def _draw(N: int, generator: Generator, *, decay: Any, size: float) -> Inputs:
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return {"k": size * normal(B, N, C), "v": normal(B, N, C), "w": decay(normal(C)), "u": normal(C)}
+
+
+def _initial(inputs: Inputs) -> Tensor:
+    return initial(inputs["k"], inputs["k"].dtype)
+
+
+TRIALS = (
+    *(
+        Trial(
+            f"both, {name}",
+            "both",
+            partial(_draw, decay=decay, size=size),
+            {"k": 1, "v": 1},
+            {"reading": "paper"},
+            _initial,
+        )
+        for name, (decay, size) in REGIMES.items()
+    ),
+    Trial(
+        "both, as released",
+        "both",
+        partial(_draw, decay=REGIMES["typical"][0], size=1.0),
+        {"k": 1, "v": 1},
+        {"reading": "kernel"},
+    ),
+)

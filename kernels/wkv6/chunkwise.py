@@ -1,0 +1,34 @@
+"""WKV6 in chunks: exact, any N, memory linear in N, both directions in one pass, by gla's machinery.
+
+Tokens i < t meet in gla with the decays i+1 ... t between them, here with i+1 ... t-1. gla folds a chunk by
+joining blocks of tokens, queries and keys damped up to the common border; so all that differs is where the
+folding starts: the queries do not take their own token's decay, and the bonus stands on the diagonal.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from vbench.kernels.gla.chunkwise import attend
+from vbench.kernels.shapes import Direction
+from vbench.kernels.wkv6 import cost
+from vbench.kernels.wkv6.shapes import check
+
+
+def wkv6(
+    r: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    u: Tensor,
+    *,
+    direction: Direction = "forward",
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """WKV6, chunkwise form (Yang et al. 2024, arXiv:2312.06635, section 4, for the decays of RWKV-6).
+
+    Arguments, results and errors are those of `reference.wkv6`.
+    """
+    check(r, k, v, g, u, direction, state)
+    if r.is_meta:
+        return cost.on_meta(r, k, v, direction, "chunkwise")
+    return attend(r, k, v, [g], direction, scale=1.0, state=state, bonus=u * (direction != "reverse"))

@@ -1,0 +1,76 @@
+"""WKV6, one token a step: the definition that every other form is held to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vbench.kernels.shapes import Direction, accumulator
+from vbench.kernels.wkv6 import cost
+from vbench.kernels.wkv6.shapes import check
+
+BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
+
+
+def wkv6(
+    r: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    u: Tensor,
+    *,
+    direction: Direction = "forward",
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """WKV6 (Peng et al. 2024, arXiv:2404.05892, section 4.2; Vision-RWKV, arXiv:2403.02308), recurrent form.
+
+        forward   o_t = S_t^T r_t + (r_t · (u ∘ k_t)) v_t    S_{t+1} = diag(exp g_t) S_t + k_t v_t^T
+        reverse   o_t = S_t^T r_t                            S_{t-1} = diag(exp g_t) S_t + k_t v_t^T
+        both      the sum of the two outputs, with one decay; token t reads itself once, by the bonus u
+
+    The decay of a token acts on what passes through it, so that neighbours read each other undamped.
+
+    Args:
+        r, k: (B, H, N, D); nothing is scaled.
+        v: (B, H, N, E).
+        g: (B, H, N, D) log decay, g <= 0: -exp(ω) in the papers.
+        u: (H, D) bonus.
+        direction: which way the state travels.
+        state: (B, H, D, E) before the first token that the direction meets; (2, B, H, D, E) for
+            "both", forward first; zeros if None.
+
+    Returns: o (B, H, N, E) in r.dtype, and the final state, shaped as `state`, in float32 (float64 for
+        float64 inputs).
+    Raises: ShapeError if the inputs do not agree.
+    """
+    check(r, k, v, g, u, direction, state)
+    if r.is_meta:
+        return cost.on_meta(r, k, v, direction, "reference")
+    if direction != "both":
+        o, s = _walk(r, k, v, g, u, state, reverse=direction == "reverse")
+        return o.to(r.dtype), s
+    ahead, back = (_walk(r, k, v, g, u, None if state is None else state[i], reverse=bool(i)) for i in (0, 1))
+    return (ahead[0] + back[0]).to(r.dtype), torch.stack((ahead[1], back[1]))
+
+
+def _walk(
+    r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None, *, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    dtype = accumulator(r)
+    B, H, N, D = r.shape
+    s = r.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
+    bonus = (u * (not reverse)).to(dtype)[:, None]
+    starts = range(0, N, BLOCK)
+    out: list[Tensor] = [s] * len(starts)
+    for i in reversed(range(len(starts))) if reverse else range(len(starts)):
+        block = slice(starts[i], starts[i] + BLOCK)
+        queries, keys, values, decays = (x[:, :, block].to(dtype) for x in (r, k, v, g))
+        rows = queries.unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
+        columns = keys.unsqueeze(-1).unbind(2)  # of Float[B H D 1]
+        outer = values.unsqueeze(-2).unbind(2)  # of Float[B H 1 E]
+        kept = decays.exp().unsqueeze(-1).unbind(2)  # of Float[B H D 1]
+        read = [s] * len(rows)
+        for t in reversed(range(len(rows))) if reverse else range(len(rows)):
+            read[t] = rows[t] @ s
+            s = torch.addcmul(kept[t] * s, columns[t], outer[t])
+        out[i] = torch.cat(read, dim=2) + (queries * keys * bonus).sum(-1, keepdim=True) * values
+    return torch.cat(out, dim=2), s
