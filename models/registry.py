@@ -206,7 +206,7 @@ MODELS: dict[str, ModelSpec] = {
         params=334_935_016,
     ),
     "vrwkv6_t": ModelSpec(
-        "vrwkv6",
+        "vrwkv",
         "vbench.models.vrwkv:VRWKV6",
         {"dim": 192, "depth": 12, "layer_scale": None},
         _VRWKV,
@@ -217,7 +217,7 @@ MODELS: dict[str, ModelSpec] = {
         params=7_641_256,
     ),
     "vrwkv6_s": ModelSpec(
-        "vrwkv6",
+        "vrwkv",
         "vbench.models.vrwkv:VRWKV6",
         {"dim": 384, "depth": 12, "layer_scale": 1e-05},
         _VRWKV,
@@ -228,7 +228,7 @@ MODELS: dict[str, ModelSpec] = {
         params=27_677_032,
     ),
     "vrwkv6_b": ModelSpec(
-        "vrwkv6",
+        "vrwkv",
         "vbench.models.vrwkv:VRWKV6",
         {"dim": 768, "depth": 12, "layer_scale": 1e-05},
         _VRWKV,

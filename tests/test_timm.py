@@ -13,7 +13,7 @@ from weights import image
 
 from vbench.errors import UsageError
 
-SMALLEST = ["vig_t"]
+SMALLEST = ["vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil_t", "vil2_t", "vir_s", "vision_gru_t"]
 
 
 @pytest.fixture(scope="module", autouse=True)
