@@ -286,7 +286,7 @@ class WKV6(nn.Module):
         away = q_shift(x, self.grid, self.heads) - x
         hidden = (torch.addcmul(x, away, self.time_maa_x) @ self.time_maa_w1).tanh().split(MIX_RANK, dim=-1)
         means = (self.time_maa_w, self.time_maa_k, self.time_maa_v, self.time_maa_r, self.time_maa_g)
-        layers = (self.decay, self.key, self.value, self.receptance, self.gate)
+        layers: tuple[Callable[[Tensor], Tensor], ...] = (self.decay, self.key, self.value, self.receptance, self.gate)
         g, k, v, r, gate = (
             layer(torch.addcmul(x, away, F.linear(h, up.mT, mean.flatten())))
             for layer, h, up, mean in zip(layers, hidden, self.time_maa_w2, means, strict=True)

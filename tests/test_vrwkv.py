@@ -50,9 +50,13 @@ def test_bfloat16_is_float32_rounded(name: str, options: dict[str, Any], mode: A
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*READINGS, ("vrwkv_s", {"drop_path_rate": 0.1}), ("vrwkv6_s", {"drop_path_rate": 0.1})]
+    ("name", "options", "mode"),
+    [
+        *((*reading, mode) for reading in READINGS for mode in ("parallel", "recurrent")),
+        ("vrwkv_s", {"drop_path_rate": 0.1}, "parallel"),
+        ("vrwkv6_s", {"drop_path_rate": 0.1}, "parallel"),
+    ],
 )
-@pytest.mark.parametrize("mode", ["parallel", "recurrent"])
 def test_every_parameter_gets_a_gradient(name: str, options: dict[str, Any], mode: Any) -> None:
     torch.manual_seed(0)
     model = create(name, 48, mode, **options).train()
