@@ -21,12 +21,14 @@ class Form:
 
     `target` is the function, "module:name", imported when it is first asked for. `mode` says how it
     walks the tokens: all at once ("parallel"), or one by one with a state of fixed size ("recurrent").
-    `summary` says in a line how it works, for who reads this table.
+    `summary` says in a line how it works, for who reads this table. An `elementwise` form has no matrix
+    products, so that a counter of these does not see its work.
     """
 
     target: str
     mode: Mode
     summary: str
+    elementwise: bool = False
 
 
 # The first form of a mode is that mode's default.
@@ -37,9 +39,15 @@ OPS: dict[str, dict[str, Form]] = {
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
     },
     "wkv": {
-        "scan": Form("vbench.kernels.wkv.scan:wkv", "parallel", "chunks of chunks of 8, memory linear in N"),
-        "quadratic": Form("vbench.kernels.wkv.quadratic:wkv", "parallel", "all pairs of tokens, work quadratic in N"),
-        "reference": Form("vbench.kernels.wkv.reference:wkv", "recurrent", "one token a step, state in float32"),
+        "scan": Form(
+            "vbench.kernels.wkv.scan:wkv", "parallel", "chunks of chunks of 8, memory linear in N", elementwise=True
+        ),
+        "quadratic": Form(
+            "vbench.kernels.wkv.quadratic:wkv", "parallel", "all pairs of tokens, work quadratic in N", elementwise=True
+        ),
+        "reference": Form(
+            "vbench.kernels.wkv.reference:wkv", "recurrent", "one token a step, state in float32", elementwise=True
+        ),
     },
     "wkv6": {
         "chunkwise": Form(
@@ -83,11 +91,24 @@ OPS: dict[str, dict[str, Form]] = {
         ),
     },
     "mingru": {
-        "scan": Form("vbench.kernels.mingru.scan:mingru", "parallel", "chunks of 8 tokens, of chunks, in linear space"),
-        "quadratic": Form(
-            "vbench.kernels.mingru.quadratic:mingru", "parallel", "all pairs of tokens, work quadratic in N"
+        "scan": Form(
+            "vbench.kernels.mingru.scan:mingru",
+            "parallel",
+            "chunks of 8 tokens, of chunks, in linear space",
+            elementwise=True,
         ),
-        "reference": Form("vbench.kernels.mingru.reference:mingru", "recurrent", "one token a step, state in float32"),
+        "quadratic": Form(
+            "vbench.kernels.mingru.quadratic:mingru",
+            "parallel",
+            "all pairs of tokens, work quadratic in N",
+            elementwise=True,
+        ),
+        "reference": Form(
+            "vbench.kernels.mingru.reference:mingru",
+            "recurrent",
+            "one token a step, state in float32",
+            elementwise=True,
+        ),
     },
 }
 

@@ -65,7 +65,7 @@ FILES = [
     *(File(name, name, 2e-5) for name in ("vig_t", "vig_s", "vig_b")),
     File("vig_h_t", "vig_h_t", 2e-5),
     *(File(name, name, 1e-4) for name in ("vig_h_s", "vig_h_b")),
-    *(File(f"{name}_f64", name, 1e-5, DOUBLE) for name in ("vig_h_s", "vig_h_b")),
+    *(File(f"{name}_f64", name, 2e-6, DOUBLE) for name in ("vig_h_s", "vig_h_b")),
     *(File(name, name, 1e-4) for name in ("vision_gru_t", "vision_gru_b")),
     File("vision_gru_t_longmem", "vision_gru_t", 3e-4, edit=_long_memory),
     *(

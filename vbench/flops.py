@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from vbench.build import build
+from vbench.kernels.registry import OPS
 from vbench.models import spec
 from vbench.plan import Case
 
@@ -22,7 +23,7 @@ def count(case: Case) -> dict[str, Any]:
 
     Returns: `params`; `tokens` that enter the first block, None if not known; `macs`, what the recurrence or
         the attention itself needs, equal for all forms; `macs_executed`, what this cell's form does;
-        `padding`, what the model pads, in words.
+        `macs_elementwise`, the part of it that is no matrix product; `padding`, what the model pads, in words.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -49,18 +50,20 @@ def count(case: Case) -> dict[str, Any]:
         model(image)
     executed = int(counter.get_total_flops()) // 2
     algorithm = executed - needed["executed"] // 2 + needed["algorithm"] // 2
+    elementwise = row.operator and case.form and OPS[row.operator][case.form].elementwise
     grid = row.grid(case.height, case.width)
     return {
         "params": sum(p.numel() for p in model.parameters()),
         "tokens": grid[0] * grid[1] if grid else None,
         "macs": algorithm,
         "macs_executed": executed,
+        "macs_elementwise": needed["executed"] // 2 if elementwise else 0,
         "padding": row.padding(case.height, case.width),
     }
 
 
 def second_count(case: Case, macs: int) -> dict[str, Any]:
-    """fvcore's opinion of `macs`, the first counter's `macs_executed`.
+    """fvcore's opinion of `macs`, the matrix products of the first counter's `macs_executed`.
 
     Returns: `macs_fvcore`, or None and `reason`; `agree`, whether they differ by at most 1 %.
     """
