@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import partial
 
 import timm
-from torch import nn
+from torch import Tensor, nn
+from vbench.models.layers import resize_table
 
 from vbench.errors import UnknownModelError, UnsupportedError
 
@@ -41,3 +43,39 @@ def timm_model(
         size = "x".join(map(str, image_size))
         raise UnsupportedError(f"timm cannot build {name} at {size} px: {error}") from error
     return model
+
+
+def deit3(
+    image_size: tuple[int, int], *, name: str, num_classes: int = 1000, drop_path_rate: float | None = None
+) -> nn.Module:
+    """DeiT-III as the authors of Vision-LSTM trained it for comparison (arXiv:2406.04303): timm's plain ViT.
+
+    Layer scales, and positions for patches alone; those are fixed sines there and a table of the same size here.
+
+    Args:
+        image_size: (height, width) in px, multiples of 16.
+        name: timm's name of the ViT.
+    """
+    model: nn.Module = timm.create_model(
+        name,
+        img_size=image_size,
+        init_values=1e-4,
+        no_embed_class=True,
+        num_classes=num_classes,
+        drop_path_rate=drop_path_rate,
+    )
+    grid = (image_size[0] // 16, image_size[1] // 16)
+    model.adapt_published = partial(_rename_deit3, grid)
+    return model
+
+
+def _rename_deit3(grid: tuple[int, int], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Their keys as timm's, their table at this grid."""
+    names = {"pos_embed.embed": "pos_embed", "cls_tokens.tokens": "cls_token", "head.0": "norm", "head.1": "head"}
+    renamed = {}
+    for key, value in state.items():
+        old = next((old for old in names if key == old or key.startswith(f"{old}.")), None)
+        renamed[key if old is None else names[old] + key.removeprefix(old)] = value
+    if (table := renamed.get("pos_embed")) is not None:
+        renamed["pos_embed"] = resize_table(table.flatten(1, -2), grid)
+    return renamed

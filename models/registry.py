@@ -481,6 +481,15 @@ MODELS: dict[str, ModelSpec] = {
         multiple=16,
         params=86_567_656,
     ),
+    "deit3_t": ModelSpec(
+        "deit",
+        "vbench.models.baselines:deit3",
+        {"name": "vit_tiny_patch16_224"},
+        "Touvron et al. 2022, arXiv:2204.07118",
+        stem=_PATCH16,
+        multiple=16,
+        params=5_721_832,
+    ),
     "swin_t": ModelSpec(
         "swin",
         _TIMM,

@@ -19,6 +19,7 @@ _PLAIN = (
     "400+20 ep",
     "400+5 ep",
     "long-sequence fine-tune, stride 8",
+    "ViL authors reimplementation, 800",
 )
 
 
@@ -72,6 +73,7 @@ _OWN = {
     "vil2": "2406.04303",
     "vision_gru": "2412.18178",
     "deit": "2012.12877",
+    "deit3": "2406.04303",
     "swin": "2103.14030",
 }
 

@@ -175,6 +175,15 @@ class TestLoading:
             assert torch.isfinite(model(image(0, 1, 256, 320))).all()
 
 
+def test_deit3_computes_what_its_authors_published() -> None:
+    golden = Golden("deit3_tiny")
+    for x, logits in golden.cases():
+        model = create("deit3_t", (x.shape[2], x.shape[3]))
+        load_published(model, golden.state())
+        with torch.inference_mode():
+            assert (model(x) - logits).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("name", ["timm/resnet18", "timm/vit_tiny_patch16_224"])
 def test_any_model_of_timm(name: str) -> None:
     with torch.inference_mode():

@@ -229,7 +229,7 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
     for form, about in OPS[row.operator].items():
         if form not in forms:
             continue
-        with _uninitialised():
+        with _blank():
             model = create(name, (height, width), about.mode, form=form)
         if state is None and weights:
             load_published(model, weights)
@@ -280,15 +280,18 @@ def _random(model: torch.nn.Module, generator: torch.Generator) -> dict[str, Ten
     return state
 
 
-def _uninitialised() -> Any:
-    """A context in which tensors are not filled at random: the weights are about to be replaced."""
+def _blank() -> Any:
+    """A context in which tensors are filled with zeros instead of at random: other weights are about to come.
+
+    Zeros and not nothing, for torch draws some distributions until all numbers are within bounds.
+    """
     from torch import Tensor
     from torch.overrides import TorchFunctionMode
 
-    class Uninitialised(TorchFunctionMode):
+    class Blank(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func in (Tensor.normal_, Tensor.uniform_, Tensor.erfinv_):
-                return args[0]
+            if func in (Tensor.normal_, Tensor.uniform_):
+                return args[0].zero_()
             return func(*args, **(kwargs or {}))
 
-    return Uninitialised()
+    return Blank()
