@@ -16,7 +16,7 @@ types: ## on the package as it is installed
 test:
 	pytest
 
-golden: ## every published logit in every mode and form; half an hour
+golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
 
 wheel: ## the wheel alone, unpacked and run outside the checkout
@@ -25,7 +25,7 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
 
 gpu:   ## whatever awaits a GPU: the tests that need one, then the README's sweep, its records under results/DEVICE
-	pytest -m gpu
+	pytest -m gpu -n 0
 	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 -o results/$$(python -P -c \
 		"from vbench import host; print(host.gpus()[0]['name'].lower().replace(' ', '-'))")
 

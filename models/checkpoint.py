@@ -37,7 +37,7 @@ _WRAPPERS = (
 
 # What training snapshots hold beside tensors: options and numpy's numbers, plain data that calls nothing.
 _SCALAR = np.float64(0).__reduce__()[0]
-_HARMLESS = [
+_HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "bool")),

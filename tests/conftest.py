@@ -7,6 +7,13 @@ from fakes import failed, make_record
 from vbench.results.store import Record
 
 
+def pytest_configure() -> None:
+    """One thread a worker: there are two of them, and as many cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` need one."""
     import torch

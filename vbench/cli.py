@@ -143,8 +143,9 @@ def verify(
     from vbench import host
     from vbench import verify as verifying
     from vbench.launch import Launcher
+    from vbench.models import MODELS
 
-    names = planning.parse_models(models)
+    names = tuple(MODELS) if models == "all" else planning.parse_models(models)  # those with a caveat too
     if weights and len(names) != 1:
         raise UsageError(f"--weights belong to one model; --models names {len(names)}: {', '.join(names)}")
     where, verdicts = host.resolve(device), []

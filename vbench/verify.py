@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}  # relative, of a form against the recurrence
 HALF = 2.0  # in half types a form's error may be this many times the best form's
-TOKENS = 150  # of a trial: two whole chunks and a ragged one
-CUTS = 3  # places where a trial is cut in two
+TOKENS = 133  # of a trial: two whole chunks and a ragged one
+CUTS = 2  # places where a trial is cut in two
 SIDES = (160, 144)  # px; more tokens than a chunk has, and no square
 KINDS = ("float64", "float32", "half", "split", "causal")
 LIMIT_S = 600.0  # for all checks of an operator or of a model
@@ -290,8 +290,9 @@ def _blank() -> Any:
 
     class Blank(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func in (Tensor.normal_, Tensor.uniform_):
-                return args[0].zero_()
-            return func(*args, **(kwargs or {}))
+            kwargs = kwargs or {}
+            if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+                return (args[0] if args else kwargs["tensor"]).detach().zero_()
+            return func(*args, **kwargs)
 
     return Blank()
