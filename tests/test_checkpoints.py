@@ -54,6 +54,21 @@ def test_a_file_gives_the_logits_of_the_state_that_it_holds(files: Path, state: 
     assert torch.equal(logits(str(files / name)), wanted)
 
 
+@pytest.mark.parametrize("name", ["vig_h_t", "vrwkv_t", "vrwkv6_t", "vil_t", "vil2_t", "vir_s", "vision_gru_t"])
+def test_every_family_comes_back_from_every_container(name: str, tmp_path: Path) -> None:
+    published, x = create(name, 64), image(0, 1, 64, 64)
+    weights = published.state_dict()
+    torch.save(weights, tmp_path / "bare.pth")
+    torch.save({"state_dict": weights, "meta": {"epoch": 300}}, tmp_path / "wrapped.th")
+    save_file(weights, tmp_path / "model.safetensors")
+    with torch.inference_mode():
+        wanted = published(x)
+        for file in ("bare.pth", "wrapped.th", "model.safetensors"):
+            model = create(name, 64)
+            load_published(model, tmp_path / file)
+            assert torch.equal(model(x), wanted), file
+
+
 @pytest.fixture
 def server(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

@@ -103,6 +103,21 @@ def test_accuracy_is_hollow_and_titled_as_published(records: list[Record], monke
     assert shown == {"vig_t": 1024, "deit_t": 1024}
 
 
+def test_what_is_not_the_published_function_is_branded(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed_gate = {"ok": False, "checks": 3, "failed": ["gla reference"]}
+    branded = [make_record("vig_t", side, verified=failed_gate) for side in (224, 512)]
+    branded += [make_record("vir_s_softmax", side) for side in (224, 512)]
+    branded += [make_record("vir_s", side, verified={"ok": True, "checks": 3, "failed": []}) for side in (224, 512)]
+    table = frame(branded)
+    flags = table.groupby("model")["flags"].first().to_dict()
+    assert flags == {"vig_t": "modes_differ", "vir_s_softmax": "caveat", "vir_s": ""}
+    assert any("ARE NOT ONE FUNCTION" in note for note in tables.notes(table))
+    assert any(note.startswith("caveat: not what the family's paper describes") for note in tables.notes(table))
+    figure = drawn(table, monkeypatch)
+    labels = figure.axes[2].get_legend_handles_labels()[1]
+    assert sorted(labels) == ["vig_t (MODES DIFFER)", "vir_s", "vir_s_softmax (not the paper's)"]
+
+
 def test_the_same_records_give_the_same_bytes(records: list[Record], tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_all(frame(records), tmp_path / name)
