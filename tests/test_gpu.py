@@ -9,12 +9,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from test_gla import DIRECTIONS, inputs, relative, run
-from vbench.kernels import OPS
+from vbench.kernels import OPS, operator
+from vbench.kernels.registry import trials, truth
+from vbench.kernels.trials import Inputs, cast, relative
 
 from vbench import timing
 from vbench.launch import Launcher
 from vbench.plan import Case, Protocol, Sweep, plan
+from vbench.verify import verify
 
 pytestmark = pytest.mark.gpu
 QUICK = Protocol(sample_s=0.2, throughput_s=2.0)
@@ -31,15 +33,26 @@ def cell(model: str, side: int, **changes: object) -> Case:
     return replace(plan(sweep)[0], **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("form", list(OPS["gla"]))
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_every_form_of_gla_on_the_device(form: str, direction: str) -> None:
-    x = inputs((2, 3, 300, 32), value_dim=64)
-    wanted, final = run("reference", x, direction)
-    for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
-        o, s = run(form, {key: value.to("cuda", dtype) for key, value in x.items()}, direction)
-        assert relative(o.cpu(), wanted) < bound
-        assert relative(s.cpu(), final) < bound
+@pytest.mark.parametrize(
+    "subject", [*OPS, "vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil2_t", "vir_s", "vision_gru_t"]
+)
+def test_every_operator_and_family_is_one_function_on_the_device(launcher: Launcher, subject: str) -> None:
+    assert verify(subject, launcher, device="cuda:0").failed == []
+
+
+@pytest.mark.parametrize(("op", "form"), [(op, form) for op in OPS for form in OPS[op]])
+def test_every_form_on_the_device_is_the_cpus(op: str, form: str) -> None:
+    for trial in trials(op):
+        inputs = trial.draw(300, torch.Generator().manual_seed(0))
+        wanted, _ = trial.run(operator(op, truth(op)), inputs)
+        for dtype, bound in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+            o, _ = trial.run(operator(op, form), {key: value.to("cuda", dtype) for key, value in inputs.items()})
+            exact = wanted if dtype == torch.float64 else trial.run(operator(op, truth(op)), rounded(inputs))[0]
+            assert relative(o.cpu(), exact) < bound, (trial.name, dtype)
+
+
+def rounded(inputs: Inputs) -> Inputs:
+    return cast(cast(inputs, torch.float32), torch.float64)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
