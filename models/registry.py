@@ -541,7 +541,7 @@ def spec(name: str) -> ModelSpec:
         return ModelSpec("timm", _TIMM, {"name": name.removeprefix("timm/")}, "timm")
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(MODELS)}."
+        hint = f"did you mean {' or '.join(near)}?" if near else f"none of the {len(MODELS)} is like it."
         raise UnknownModelError(
             f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME'; see 'vbench models'"
         )

@@ -27,7 +27,8 @@ NOTES = {
     "few_samples": "few_samples: too slow for a 95 % interval; the range is given instead",
     "contended": "contended: other processes took processor time from the measurement",
     "counters_disagree": "counters_disagree: the two MAC counters differ by more than 1 %",
-    "padded": "padded: the model pads its maps at this size; `padding` in summary.csv says by how much",
+    "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
+    "cropped": "cropped: the model ignores what exceeds whole patches; `padding` in summary.csv says how much",
 }
 
 

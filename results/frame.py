@@ -155,5 +155,5 @@ def _flags(row: dict[str, Any], record: Record) -> list[str]:
     if (record.second_count or {}).get("agree") is False:
         flags.append("counters_disagree")
     if row["padding"]:
-        flags.append("padded")
+        flags.append("cropped" if row["padding"].startswith("cuts off") else "padded")
     return flags

@@ -101,7 +101,14 @@ class TestTable:
 
     @pytest.mark.parametrize(
         ("name", "size", "windows"),
-        [("swin_t", 224, None), ("swin_t", 512, "stage 1 128x128 to 133x133"), ("deit_t", 512, None)],
+        [
+            ("swin_t", 224, None),
+            ("swin_t", 512, "stage 1 128x128 to 133x133"),
+            ("deit_t", 512, None),
+            ("vrwkv_t", 230, "pads 10 rows and 10 columns"),
+            ("vir_s", 230, "cuts off 6 rows and 6 columns"),
+            ("vision_gru_t", 230, None),
+        ],
     )
     def test_padding_is_said(self, name: str, size: int, windows: str | None) -> None:
         said = spec(name).padding(size, size)
