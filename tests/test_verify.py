@@ -12,11 +12,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import vbench.kernels
 from vbench.kernels import OPS
 from vbench.kernels.registry import trials
-from vbench.models import spec
+from vbench.models import create, spec
 from vbench.results.store import read
+from weights import image
 
 from vbench import verify
 
@@ -100,6 +102,16 @@ def test_a_models_forms_are_compared_with_the_same_weights() -> None:
         ("float32", "reference"),
     }
     assert all(check.ok for check in checks)
+
+
+def test_a_network_that_sees_the_future_fails_the_causality_probe() -> None:
+    """The released softmax path is such a network; ViR's retention is none."""
+    x = image(0, 1, *verify.SIDES).double()
+    for name, form, ok in (("vir_s", "chunkwise", True), ("vir_s_softmax", "suffix", False)):
+        model = create(name, verify.SIDES, form=form).double()
+        model.load_state_dict(verify._random(model, torch.Generator().manual_seed(0)))
+        with torch.inference_mode():
+            assert verify._looks_ahead(name, form, model, x, "160x144 px").ok is ok
 
 
 def test_subjects_are_each_operator_once_and_then_the_models() -> None:
