@@ -24,9 +24,16 @@ HEADER = (
 NOTES = {
     "modes_differ": "modes_differ: THE MODES OF THIS MODEL ARE NOT ONE FUNCTION; see 'vbench verify'",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
-    "few_samples": "few_samples: too slow for a 95 % interval; the range is given instead",
-    "contended": "contended: other processes took processor time from the measurement",
-    "counters_disagree": "counters_disagree: the two MAC counters differ by more than 1 %",
+    "few_samples": "few_samples: too slow for all launches; the interval speaks for one launch, or is the range",
+    "unconverged": "unconverged: successive calls still differed when the warm-up's time was over",
+    "throttled": "throttled: the device ran below its clock, or was held back by a quota",
+    "contended": "contended: other processes took processor time from the measurement, or used its GPU",
+    "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch would show its own speed",
+    "drift": "drift: calls grew slower or faster while they were timed",
+    "bimodal": "bimodal: calls take one of two times; the median stands for one of them",
+    "outliers": "outliers: single calls far from the rest, all kept",
+    "counters_disagree": "counters_disagree: the MAC counters differ by more than 1 %; summary.csv has each",
+    "uncounted": "uncounted: the model has work that the counter does not know; 'vbench flops --strict' names it",
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores what exceeds whole patches; `padding` in summary.csv says how much",
 }
@@ -42,7 +49,7 @@ def absent(table: pd.DataFrame) -> list[str]:
     lines = []
     missing = table[table["status"] != "ok"]
     for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False):
-        cells = [f"{cell['model']} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
+        cells = [f"{label(cell)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
         shown = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
         lines.append(f"{status}: {reason} ({shown})")
     return lines
@@ -58,9 +65,22 @@ def caption(table: pd.DataFrame) -> str:
     return (
         f"{each('device_name')}; {each('dtype')}; {each('threads')} CPU thread(s); "
         f"torch {each('torch')}, timm {each('timm')}, vbench {each('vbench')} at commit {each('commit')}. "
-        "Latency: median of single calls, batch 1. Memory: batch 1, peak above the baseline, weights and input "
-        "included. GMACs: multiply-accumulates of one image / 10⁹."
+        f"Latency: median of single calls{_at(table, 'latency_batch')}, of {_launches(table)}. Memory: peak above the "
+        f"baseline{_at(table, 'memory_batch')}, weights and input included. GMACs: multiply-accumulates of one image's "
+        "forward pass / 10⁹."
     )
+
+
+def _at(table: pd.DataFrame, column: str) -> str:
+    batches = table[column].dropna().unique()
+    return f" at batch {batches[0]}" if len(batches) == 1 else ""
+
+
+def _launches(table: pd.DataFrame) -> str:
+    counts = sorted(table["latency_launches"].dropna().unique())
+    if counts in ([], [1]):
+        return "one process, whose own scatter the interval shows"
+    return f"{counts[0]} to {counts[-1]} processes" if len(counts) > 1 else f"{counts[0]} processes"
 
 
 def notes(table: pd.DataFrame) -> list[str]:
@@ -99,7 +119,8 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Cells as dicts with None for what is missing, models together, small images first."""
-    ordered = table.sort_values(["dtype", "model", "mode", "height", "width"], kind="stable")
+    order = ["dtype", "phase", "backend", "layout", "model", "attention", "mode", "height", "width"]
+    ordered = table.sort_values(order, kind="stable")
     return [
         {str(key): None if pd.isna(value) else value for key, value in cell.items()}
         for cell in ordered.to_dict("records")
@@ -111,7 +132,7 @@ def _row(cell: dict[str, Any]) -> tuple[str, ...]:
         "" if cell["latency_ms_lo"] is None else f"{_number(cell['latency_ms_lo'])}–{_number(cell['latency_ms_hi'])}"
     )
     return (
-        cell["model"] if cell["dtype"] == "float32" else f"{cell['model']} {cell['dtype']}",
+        label(cell),
         _mode(cell),
         _size(cell),
         cell["status"],
@@ -123,6 +144,13 @@ def _row(cell: dict[str, Any]) -> tuple[str, ...]:
         _number(cell["peak_memory_bytes"], 2**20),
         cell["flags"] or "",
     )
+
+
+def label(cell: dict[str, Any]) -> str:
+    """A row's model, and whatever setting of it is not the usual one."""
+    usual = ("float32", "infer", "eager", "nchw", "fused", None)
+    rest = [cell[key] for key in ("dtype", "phase", "backend", "layout", "attention") if cell[key] not in usual]
+    return " ".join([cell["model"], *rest])
 
 
 def _short(commit: str) -> str:

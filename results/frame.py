@@ -1,19 +1,22 @@
-"""Records as a table: one row a cell, statistics computed from the raw samples."""
+"""Records as a table: one row a cell, statistics computed from the raw samples of its launches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from scipy.stats import binom
 from vbench.models.registry import spec
 from vbench.results.published import accuracies
-from vbench.results.store import Record
+from vbench.results.statistics import faults, interval
+from vbench.results.store import Record, current
 
-CONFIDENCE = 0.95
 CONTENDED = 0.9  # on the CPU: the share of the wall time that a measurement must have had its processors
+OTHERS = 0.5  # processors that others may keep busy meanwhile: they share caches and memory
+HELD_BACK = 0.01  # the share of a launch's time that a quota may have taken
+HOST_BOUND = 0.95  # a call that returns after this share of the device's time keeps the device waiting
 
 COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "model": "string",
@@ -26,6 +29,10 @@ COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "tokens": "Int64",
     "batch": "Int64",
     "dtype": "string",
+    "backend": "string",
+    "layout": "string",
+    "attention": "string",
+    "tf32": "boolean",
     "device": "string",
     "device_name": "string",
     "status": "string",
@@ -35,26 +42,57 @@ COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "params": "Int64",
     "macs": "Int64",
     "macs_executed": "Int64",
+    "macs_matmul": "Int64",
+    "macs_elementwise": "Int64",
     "macs_fvcore": "Int64",
+    "macs_closed_form": "Int64",
+    "flops_elementwise": "Int64",
+    "flops_total": "Int64",
+    "flops_coverage": "Float64",
+    "bytes_min": "Int64",
+    "intensity": "Float64",
     "latency_batch": "Int64",
     "latency_ms": "Float64",
     "latency_ms_lo": "Float64",
     "latency_ms_hi": "Float64",
-    "latency_coverage": "Float64",
+    "latency_level": "Float64",
+    "latency_basis": "string",
+    "latency_launches": "Int64",
     "latency_samples": "Int64",
+    "latency_ms_min": "Float64",
+    "latency_ms_p10": "Float64",
+    "latency_ms_p90": "Float64",
+    "latency_ms_p99": "Float64",
+    "forward_ms": "Float64",
+    "backward_ms": "Float64",
+    "update_ms": "Float64",
+    "first_call_s": "Float64",
+    "compile_s": "Float64",
     "throughput_img_s": "Float64",
+    "throughput_img_s_lo": "Float64",
+    "throughput_img_s_hi": "Float64",
     "batch_policy": "string",
     "memory_batch": "Int64",
     "peak_memory_bytes": "Int64",
     "weights_bytes": "Int64",
     "input_bytes": "Int64",
     "activation_bytes": "Int64",
-    "reserved_bytes": "Int64",
+    "gradients_bytes": "Int64",
+    "optimizer_bytes": "Int64",
+    "slack_bytes": "Int64",
+    "growth_bytes": "Int64",
     "process_bytes": "Int64",
+    "state_bytes": "Int64",
+    "predicted_peak_bytes": "Int64",
+    "energy_j_per_image": "Float64",
+    "energy_gross_j_per_image": "Float64",
+    "energy_reason": "string",
     "padding": "string",
+    "padded_share": "Float64",
     "top1_published": "Float64",
     "top1_source": "string",
     "threads": "Int64",
+    "rigor": "string",
     "torch": "string",
     "triton": "string",
     "timm": "string",
@@ -67,93 +105,216 @@ COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row a cell and device; of several records of a cell the newest counts.
+    """One row a cell and device; of several records of a launch the newest counts (`store.current`).
 
-    Columns and types are `COLUMNS`. `latency_ms` is the median of single calls at `latency_batch`,
-    `latency_ms_lo` and `_hi` its interval and `latency_coverage` that interval's level; `throughput_img_s`
-    is at `batch`, peak memory at `memory_batch`. What was not measured is missing, and `status` and
-    `reason` say why.
+    Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`;
+    `latency_ms_lo` and `_hi` its interval, `latency_level` that interval's level and `latency_basis` what it speaks for
+    (`statistics.interval`); `throughput_img_s` is at `batch`, peak memory at `memory_batch`. What was not measured is
+    missing, and `status`, `reason` or `energy_reason` say why.
     """
-    newest = {(record.case_id, record.host.get("device_name")): record for record in records}
-    rows = [_row(record) for record in newest.values()]
+    devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
+    rows = [
+        _row(sorted(launches.values(), key=lambda record: record.launch))
+        for device in devices
+        for launches in current(r for r in records if str(r.host.get("device_name")) == device).values()
+    ]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    order = ["device_name", "model", "mode", "dtype", "height", "width", "case_id"]
-    return table.sort_values(order, kind="stable", ignore_index=True)
+    order = ["device_name", "model", "mode", "dtype", "phase", "backend", "layout", "attention", "height", "width"]
+    return table.sort_values([*order, "case_id"], kind="stable", ignore_index=True)
 
 
-def median_interval(samples: Sequence[float]) -> tuple[float, float, float, float]:
-    """Median, and its distribution-free interval from order statistics: (median, lo, hi, coverage).
-
-    The narrowest symmetric pair of order statistics that covers the median with at least 95 %; fewer than
-    six samples cannot, and then it is their range, with the coverage that it has.
-    """
-    ordered = sorted(samples)
-    n = len(ordered)
-    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    rank = 0
-    while rank + 1 < n - 1 - rank and 1 - 2 * binom.cdf(rank + 1, n, 0.5) >= CONFIDENCE:
-        rank += 1
-    return middle, ordered[rank], ordered[n - 1 - rank], float(max(0.0, 1 - 2 * binom.cdf(rank, n, 0.5)))
-
-
-def _row(record: Record) -> dict[str, Any]:
-    case, host = record.case, record.host
-    work, second = record.work or {}, record.second_count or {}
-    memory, latency, throughput = record.memory or {}, record.latency or {}, record.throughput or {}
+def _row(launches: list[Record]) -> dict[str, Any]:
+    """The row of a cell from its launches, the first one first."""
+    first = launches[0]
+    ended = next((record for record in launches if record.status != "ok"), first)
+    case, host = first.case, first.host
+    work, settings = first.work or {}, first.settings or {}
     row: dict[str, Any] = {
         **{key: case[key] for key in ("model", "mode", "form", "phase", "height", "width", "dtype", "device")},
-        **{key: work.get(key) for key in ("params", "tokens", "macs", "macs_executed", "padding")},
+        **{key: case[key] for key in ("backend", "layout")},
+        "attention": settings.get("attention", case["attention"]),
+        "tf32": settings.get("tf32"),
         "family": spec(case["model"]).family,
         "device_name": host.get("device_name"),
-        "status": record.status,
-        "reason": record.reason,
-        "verified": (record.verified or {}).get("ok"),
-        "macs_fvcore": second.get("macs_fvcore"),
-        "batch": throughput.get("batch", None if case["batch"] == "auto" else case["batch"]),
-        "batch_policy": "auto" if case["batch"] == "auto" else "fixed",
-        "throughput_img_s": throughput.get("images_per_s"),
-        "memory_batch": memory.get("batch"),
-        "peak_memory_bytes": memory.get("peak_bytes"),
-        **{
-            key: memory.get(key)
-            for key in ("weights_bytes", "input_bytes", "activation_bytes", "reserved_bytes", "process_bytes")
-        },
-        "threads": record.protocol.get("threads"),
+        "status": first.status,
+        "reason": ended.reason,
+        "verified": (first.verified or {}).get("ok"),
+        **{key: work.get(key) for key in _WORK},
+        "flops_coverage": work.get("coverage"),
+        "predicted_peak_bytes": work.get("predicted_peak_bytes"),
+        "macs_fvcore": (first.second_count or {}).get("macs_fvcore"),
+        "padded_share": spec(case["model"]).padded_share(case["height"], case["width"]),
+        "threads": first.protocol.get("threads"),
+        "rigor": first.protocol.get("rigor"),
         **{key: host.get("versions", {}).get(key) for key in ("torch", "triton", "timm", "vbench")},
         "commit": host.get("commit") and host["commit"] + ("-dirty" if host.get("dirty") else ""),
-        "started_at": record.started_at,
-        "case_id": record.case_id,
-        "conditions": record.conditions,
+        "started_at": first.started_at,
+        "case_id": first.case_id,
+        "conditions": first.conditions,
+        **_latency(launches),
+        **_throughput(launches, case["batch"]),
+        **_memory(launches),
+        **_energy(launches),
     }
-    if samples := latency.get("samples_ms"):
-        middle, low, high, coverage = median_interval(samples)
-        row |= {
-            "latency_batch": latency["batch"],
-            "latency_ms": middle,
-            "latency_ms_lo": low,
-            "latency_ms_hi": high,
-            "latency_coverage": coverage,
-            "latency_samples": len(samples),
-        }
     if case["height"] == case["width"] and (known := accuracies().get((case["model"], case["height"]))):
         row |= {"top1_published": known.top1, "top1_source": f"{known.source}; {known.locator}"}
-    row["flags"] = " ".join(_flags(row, record))
+    row["flags"] = " ".join(_flags(row, launches))
     return row
 
 
-def _flags(row: dict[str, Any], record: Record) -> list[str]:
-    flags = []
-    if row["verified"] is False:
-        flags.append("modes_differ")
-    if spec(row["model"]).caveat:
-        flags.append("caveat")
-    if 0 < row.get("latency_coverage", 0) < CONFIDENCE:
-        flags.append("few_samples")
-    share = (record.latency or {}).get("cpu_share")
-    if share is not None and isfinite(share) and share < CONTENDED:
-        flags.append("contended")
-    if (record.second_count or {}).get("agree") is False:
-        flags.append("counters_disagree")
+_WORK = (
+    "params",
+    "tokens",
+    "padding",
+    "macs",
+    "macs_executed",
+    "macs_matmul",
+    "macs_elementwise",
+    "macs_closed_form",
+    "flops_elementwise",
+    "flops_total",
+    "bytes_min",
+    "intensity",
+    "state_bytes",
+)
+_MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "slack", "growth", "process")
+
+
+def _latency(launches: list[Record]) -> dict[str, Any]:
+    measured = [record.latency for record in launches if record.latency and record.latency["samples_ms"]]
+    if not measured:
+        return {}
+    samples = [latency["samples_ms"] for latency in measured]
+    of = interval(samples)
+    everything = np.concatenate([np.asarray(one, dtype=float) for one in samples])
+    p10, p90, p99 = np.percentile(everything, [10, 90, 99])
+    parts = {key: _median(latency.get("parts_ms", {}).get(key) for latency in measured) for key in _PARTS}
+    return {
+        "latency_batch": measured[0]["batch"],
+        "latency_ms": of.median,
+        "latency_ms_lo": of.lo,
+        "latency_ms_hi": of.hi,
+        "latency_level": of.level,
+        "latency_basis": of.basis,
+        "latency_launches": len(measured),
+        "latency_samples": len(everything),
+        "latency_ms_min": everything.min(),
+        "latency_ms_p10": p10,
+        "latency_ms_p90": p90,
+        "latency_ms_p99": p99,
+        **{f"{key}_ms": value for key, value in parts.items()},
+    }
+
+
+_PARTS = ("forward", "backward", "update")
+
+
+def _throughput(launches: list[Record], policy: Any) -> dict[str, Any]:
+    named = policy in ("knee", "max")
+    measured = [record.throughput for record in launches if record.throughput]
+    row = {"batch_policy": policy if named else "fixed", "batch": None if named else policy}
+    if not measured:
+        return row
+    at = [one for one in measured if one["batch"] == measured[0]["batch"]]
+    of = interval([[one["block_calls"] * one["batch"] * 1e3 / ms for ms in one["blocks_ms"]] for one in at])
+    return {
+        **row,
+        "batch": at[0]["batch"],
+        "throughput_img_s": median(one["images_per_s"] for one in at),
+        "throughput_img_s_lo": of.lo,
+        "throughput_img_s_hi": of.hi,
+    }
+
+
+def _memory(launches: list[Record]) -> dict[str, Any]:
+    """Sizes are the median launch's, and so whole bytes."""
+    measured = sorted((r.memory for r in launches if r.memory), key=lambda memory: memory["peak_bytes"])
+    if not measured:
+        return {}
+    middle = measured[(len(measured) - 1) // 2]
+    return {
+        "memory_batch": middle["batch"],
+        "peak_memory_bytes": middle["peak_bytes"],
+        **{f"{key}_bytes": middle.get(f"{key}_bytes") for key in _MEMORY},
+        "first_call_s": _median(memory.get("first_call_s") for memory in measured),
+        "compile_s": _median(memory.get("compile_s") for memory in measured),
+    }
+
+
+def _energy(launches: list[Record]) -> dict[str, Any]:
+    measured = [record.energy for record in launches if record.energy]
+    if not measured:
+        return {}
+    return {
+        "energy_j_per_image": _median(energy.get("net_j_per_image") for energy in measured),
+        "energy_gross_j_per_image": _median(energy.get("gross_j_per_image") for energy in measured),
+        "energy_reason": next((energy["reason"] for energy in measured if energy.get("reason")), None),
+    }
+
+
+def _median(values: Iterable[float | Sequence[float] | None]) -> float | None:
+    """Of numbers, or of the medians of lists of numbers; None if there are none."""
+    known = [median(value) if isinstance(value, Sequence) else value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
+    """What makes a row doubtful. A timing flag that launches disagree on is raised if most of them do."""
+    first = launches[0]
+    latencies = [record.latency for record in launches if record.latency]
+    flags = {
+        "modes_differ": row["verified"] is False,
+        "caveat": bool(spec(row["model"]).caveat),
+        "few_samples": bool(latencies) and _too_few(row, first),
+        "unconverged": _most((r.warmup or {}).get("converged") is False for r in launches if r.warmup),
+        "throttled": _most(map(_held_back, launches)),
+        "contended": _most(map(_contended, launches)),
+        "host_bound": _most(map(_host_bound, launches)),
+    }
+    found = [name for name, raised in flags.items() if raised]
+    found += faults([latency["samples_ms"] for latency in latencies])
+    if (first.second_count or {}).get("agree") is False or (first.work or {}).get("closed_form_agrees") is False:
+        found.append("counters_disagree")
+    if (first.work or {}).get("unknown"):
+        found.append("uncounted")
     if row["padding"]:
-        flags.append("cropped" if row["padding"].startswith("cuts off") else "padded")
-    return flags
+        found.append("cropped" if row["padding"].startswith("cuts off") else "padded")
+    return found
+
+
+def _too_few(row: dict[str, Any], first: Record) -> bool:
+    """Whether the interval has no level, or there are fewer launches than the protocol wants."""
+    return row["latency_level"] is None or row["latency_launches"] < first.protocol["launches"]
+
+
+def _contended(record: Record) -> bool:
+    """Whether other processes took processor time from a launch, or used its GPU."""
+    state = record.state
+    if not state:
+        return False
+    on_cpu = record.host.get("device") == "cpu"
+    starved = on_cpu and state["cpu_s"] < CONTENDED * state["wall_s"] * state["threads"]
+    crowded = on_cpu and state["others_busy_share"] * state["cores"] > OTHERS
+    return starved or crowded or bool((state["gpu"] or {}).get("foreign_pids"))
+
+
+def _held_back(record: Record) -> bool:
+    """Whether the device ran below its clock in a launch, or a quota held the process back."""
+    state = record.state or {}
+    quota = (state.get("cgroup_throttled_s") or 0.0) > HELD_BACK * state.get("wall_s", 0.0)
+    return quota or bool((record.latency or {}).get("throttled"))
+
+
+def _host_bound(record: Record) -> bool:
+    """Whether the device waited for the host: a call returned as late as it was done, or queued calls take longer."""
+    if not record.latency or record.latency.get("host_ms") is None:
+        return False
+    middle = median(record.latency["samples_ms"])
+    curve = (record.throughput or {}).get("curve") or [{}]
+    queued = 1e3 / curve[0]["images_per_s"] if curve[0].get("batch") == record.latency["batch"] == 1 else 0.0
+    return record.latency["host_ms"] > HOST_BOUND * middle or queued > 1.05 * middle
+
+
+def _most(found: Iterable[bool]) -> bool:
+    votes = list(found)
+    return 2 * sum(votes) > len(votes)

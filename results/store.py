@@ -1,4 +1,4 @@
-"""Records on disk: JSON lines, one a cell, appended and flushed; nothing is ever rewritten."""
+"""Records on disk: JSON lines, one a launch of a cell, appended and flushed; nothing is ever rewritten."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import fcntl
 import json
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from vbench.errors import OutputError, SchemaError
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "records.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One measured cell, or why it was not. Its fields are the keys of a line of `records.jsonl`.
+    """One launch of a cell: a process that measured it, or why it was not. Its fields are the keys of a line.
 
-    `work`, `second_count`, `memory`, `latency` and `throughput` are what `vbench.worker` yields; None where
-    the cell ended before it got there. `verified` says whether the model's modes were found to be one
-    function before it was measured (`vbench.verify.stamp`); None where there is one form. `conditions` is a
-    digest of device, versions, code and protocol.
+    `work`, `second_count`, `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`, `state` and `spent` are
+    what `vbench.worker` yields; None where the launch ended before it got there. `verified` says whether the model's
+    modes were found to be one function before it was measured (`vbench.verify.stamp`); None where there is one form.
+    `conditions` is a digest of device, versions, code and protocol; `order` is the launch's place in the sweep.
     """
 
     case_id: str
     case: dict[str, Any]
+    launch: int  # 0 for the first
+    order: int
     status: str  # ok, oom, unsupported, error, timeout
     reason: str | None
     conditions: str
@@ -42,9 +44,14 @@ class Record:
     verified: dict[str, Any] | None = None
     work: dict[str, Any] | None = None
     second_count: dict[str, Any] | None = None
+    settings: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
+    warmup: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
     throughput: dict[str, Any] | None = None
+    energy: dict[str, Any] | None = None
+    state: dict[str, Any] | None = None
+    spent: dict[str, Any] | None = None
     schema: int = field(default=SCHEMA)
 
 
@@ -60,6 +67,20 @@ def read(folder: Path) -> list[Record]:
     Raises: SchemaError for records of another schema, or damage before the last line.
     """
     return [record for record, _ in _scan(folder / FILE)]
+
+
+def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
+    """The launches of each case that count, by `case_id` and `launch`: those under its newest record's conditions.
+
+    Of several records of a launch the newest counts; what was measured before conditions last changed does not.
+    """
+    found: dict[str, dict[int, Record]] = {}
+    for record in records:
+        launches = found.setdefault(record.case_id, {})
+        if launches and next(iter(launches.values())).conditions != record.conditions:
+            launches.clear()
+        launches[record.launch] = record
+    return found
 
 
 def check(folder: Path) -> None:
@@ -117,7 +138,7 @@ def _record(values: dict[str, Any], where: str) -> Record:
     return Record(**{key: value for key, value in values.items() if key in known})
 
 
-_OPTIONAL = {"load", "verified", "work", "second_count", "memory", "latency", "throughput"}
+_OPTIONAL = {f.name for f in fields(Record) if f.default is not MISSING and f.name != "schema"}
 
 
 class Store:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from vbench.errors import UsageError
+from vbench.plan import USUAL
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One suite. The last five fields are written as on the command line."""
+    """One suite: what it answers, how long it takes and on what, and the axes of a sweep as on the command line."""
 
-    question: str  # what the sweep answers
-    time: str  # how long it takes, and on what
-    models: str
-    res: str
-    modes: str = "parallel,recurrent"
-    batch: str = "auto"
-    dtype: str = "float32"
+    question: str
+    time: str
+    axes: dict[str, str]
 
 
 def shipped() -> list[str]:
@@ -44,11 +41,11 @@ def load(name: str) -> Suite:
         raise UsageError(f"--suite: {name} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--suite: {name} is not TOML: {error}") from None
-    known = [f.name for f in fields(Suite)]
-    wrong = [key for key in values if key not in known] + [k for k in known[:4] if k not in values]
+    known, needed = ["question", "time", "models", "res", *USUAL], ("question", "time", "models", "res")
+    wrong = [key for key in values if key not in known] + [key for key in needed if key not in values]
     wrong += [key for key in values if key in known and not isinstance(values[key], str)]
     if wrong:
         raise UsageError(
             f"--suite: {name}: wrong, missing or non-text keys: {', '.join(wrong)}; a suite has {', '.join(known)}"
         )
-    return Suite(**values)
+    return Suite(values.pop("question"), values.pop("time"), values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -24,12 +25,14 @@ def make_record(model: str = "vig_t", side: int = 224, mode: Any = "parallel", *
     """A record as a sweep would write it, with figures that follow from the size alone."""
     row = spec(model)
     form = default_form(row.operator, mode) if row.operator else None
-    case = Case(model, side, side, mode, form, "auto", "float32", "cpu")
+    case = Case(model, side, side, mode, form, "knee", "float32", "cpu", attention=None if form else "fused")
     tokens = (side // 16) ** 2
     ms = tokens / 2 if model.startswith("vig") else tokens**1.5 / 50
     values: dict[str, Any] = {
         "case_id": case.id,
         "case": asdict(case),
+        "launch": 0,
+        "order": 0,
         "status": "ok",
         "reason": None,
         "conditions": "c0ffee",
@@ -45,6 +48,7 @@ def make_record(model: str = "vig_t", side: int = 224, mode: Any = "parallel", *
             "macs": 5_000_000 * tokens,
             "macs_executed": 5_100_000 * tokens,
             "padding": None,
+            "unknown": {},
         },
         "second_count": {"macs_fvcore": 5_100_000 * tokens, "agree": True, "reason": None},
         "memory": {
@@ -55,22 +59,20 @@ def make_record(model: str = "vig_t", side: int = 224, mode: Any = "parallel", *
             "activation_bytes": 10_000_000 + 2_000 * tokens - 12 * side * side,
             "method": "made up",
         },
-        "latency": {
-            "batch": 1,
-            "samples_ms": [ms * f for f in (0.99, 1.0, 1.01, 1.0, 1.02, 0.98, 1.0)],
-            "cpu_share": 1.0,
-        },
-        "throughput": {
-            "batch": 4,
-            "images_per_s": 1200 / ms,
-            "policy": "auto",
-            "curve": [],
-            "stop": "made up",
-        },
+        "warmup": {"calls": 10, "wall_s": 0.5, "converged": True, "reason": None},
+        "latency": latency(ms * f for f in (0.99, 1.0, 1.01, 1.0, 1.02, 0.98, 1.0)),
+        "throughput": {"batch": 4, "images_per_s": 1200 / ms, "block_calls": 1, "blocks_ms": [4e3 * ms / 1200] * 3},
+        "state": {"wall_s": 2.0, "cpu_s": 2.0, "threads": 1, "cores": 2, "others_busy_share": 0.0, "gpu": None},
+        "spent": {"measured_s": 1.5, "warmup_s": 0.5},
     }
     return Record(**{**values, **changes})
 
 
+def latency(samples_ms: Iterable[float]) -> dict[str, Any]:
+    """What a worker says of these samples."""
+    return {"batch": 1, "samples_ms": list(samples_ms), "throttled": None, "host_ms": None}
+
+
 def failed(status: str, reason: str, **where: Any) -> Record:
     """A record of a cell that ended before its latency was known."""
-    return make_record(**where, status=status, reason=reason, memory=None, latency=None, throughput=None)
+    return make_record(**where, status=status, reason=reason, memory=None, warmup=None, latency=None, throughput=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vbench.errors import UnsupportedError
 from vbench.models import create
 from vbench.plan import Case
 
@@ -13,12 +14,37 @@ if TYPE_CHECKING:
 
 
 def build(case: Case) -> nn.Module:
-    """The model of a cell, with random weights, on torch's current default device."""
-    return create(case.model, (case.height, case.width), case.mode, form=case.form)
+    """The model of a cell, with random weights, on torch's current default device.
+
+    Raises: UnsupportedError if its attention is to be unfused and timm computes it otherwise, or if it has none.
+    """
+    import torch
+
+    model = create(case.model, (case.height, case.width), case.mode, form=case.form)
+    if case.attention == "unfused" and not unfuse(model):
+        raise UnsupportedError(f"{case.model} has no attention that timm can compute unfused")
+    return model.to(memory_format=torch.channels_last) if case.layout == "nhwc" else model
 
 
 def images(case: Case, batch: int, device: torch.device) -> Tensor:
-    """A batch of noise of the cell's size and dtype: (batch, 3, height, width)."""
+    """A batch of noise of the cell's size, dtype and layout: (batch, 3, height, width)."""
     import torch
 
-    return torch.randn(batch, 3, case.height, case.width, device=device, dtype=getattr(torch, case.dtype))
+    noise = torch.randn(batch, 3, case.height, case.width, device=device, dtype=getattr(torch, case.dtype))
+    return noise.to(memory_format=torch.channels_last) if case.layout == "nhwc" else noise
+
+
+def unfuse(model: nn.Module) -> bool:
+    """Have timm's attention compute its scores whole; True if the model has such attention."""
+    found = False
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            setattr(module, "fused_attn", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
+            found = True
+    return found
+
+
+def attention_of(model: nn.Module) -> str | None:
+    """How timm's attention is computed in a model: "fused", "unfused", both, or None if there is none."""
+    kinds = {"fused" if module.fused_attn else "unfused" for module in model.modules() if hasattr(module, "fused_attn")}
+    return "+".join(sorted(kinds)) or None

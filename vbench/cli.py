@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import warnings
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,8 +27,6 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-SECONDS = planning.Protocol().sample_s
-
 Models = Annotated[str | None, typer.Option(help="Names, patterns or timm/NAME: vig_t,deit_*,timm/resnet50.")]
 Res = Annotated[
     str | None,
@@ -35,14 +34,24 @@ Res = Annotated[
 ]
 Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both. [default: both]")]
 Batch = Annotated[
-    str | None, typer.Option(help="Batch for throughput: auto finds the knee; or numbers. [default: auto]")
+    str | None,
+    typer.Option(help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers. [default: knee]"),
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")]
 SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Phase = Annotated[str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both. [default: infer]")]
+Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph. [default: eager]")]
+Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc. [default: nchw]")]
+Attention = Annotated[str | None, typer.Option(help="Of timm's models: fused, unfused. [default: fused]")]
+Rigor = Annotated[str, typer.Option(help="quick (one launch a cell), default (three), paper (five, long).")]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
+Seed = Annotated[int, typer.Option(help="Of the order of the cells, the noise and the weights.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the model.")]
-Seconds = Annotated[float, typer.Option(min=0.01, help="Sampling time of a cell's latency.")]
-Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a cell is a time-out.")]
+Seconds = Annotated[
+    float | None, typer.Option(min=0.01, help="Least sampling time of a launch's latency. [default: the rigor's]")
+]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a launch is a time-out.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tables and figures.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -66,10 +75,17 @@ def sweep(
     modes: Modes = None,
     batch: Batch = None,
     dtype: Dtype = None,
+    phase: Phase = None,
+    backend: Backend = None,
+    layout: Layout = None,
+    attention: Attention = None,
     suite: SuiteName = None,
     device: Device = "auto",
+    rigor: Rigor = "default",
     threads: Threads = 1,
-    seconds: Seconds = SECONDS,
+    tf32: Tf32 = False,
+    seconds: Seconds = None,
+    seed: Seed = 0,
     timeout: Timeout = 300.0,
     folder: Out = Path("vbench-run"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over; the old records are set aside.")] = False,
@@ -81,7 +97,9 @@ def sweep(
     from vbench.launch import Launcher
     from vbench.progress import Progress
 
-    cases, protocol = _plan(models, res, modes, batch, dtype, suite, device, threads, seconds)
+    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention)
+    cases = _plan(asked, suite, device)
+    protocol = _protocol(rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
     _check_folder(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -89,8 +107,8 @@ def sweep(
     with Launcher() as launcher:
         gpu = sweeping.probe(cases, settings.device, launcher)
         try:
-            with Progress(cases, err) as progress:
-                sweeping.run(cases, settings, protocol, launcher, progress.update, gpu=gpu)
+            with Progress(err) as progress:
+                sweeping.run(cases, settings, protocol, launcher, progress, gpu=gpu)
         except KeyboardInterrupt:
             interrupted = True
             err.print("interrupted; what was measured is kept, and the same command goes on from there")
@@ -107,17 +125,26 @@ def plan(
     modes: Modes = None,
     batch: Batch = None,
     dtype: Dtype = None,
+    phase: Phase = None,
+    backend: Backend = None,
+    layout: Layout = None,
+    attention: Attention = None,
     suite: SuiteName = None,
     device: Device = "auto",
+    rigor: Rigor = "default",
     threads: Threads = 1,
-    seconds: Seconds = SECONDS,
+    tf32: Tf32 = False,
+    seconds: Seconds = None,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep would measure, with an estimate of its time and memory."""
     from vbench import estimate
     from vbench.launch import Launcher
 
-    cases, protocol = _plan(models, res, modes, batch, dtype, suite, device, threads, seconds)
+    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention)
+    cases = _plan(asked, suite, device)
+    protocol = _protocol(rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
         estimates = estimate.run(cases, protocol, launcher)
     rows = [estimate.row(case, guess) for case, guess in zip(cases, estimates, strict=True)]
@@ -205,35 +232,41 @@ def doctor(as_json: AsJson = False) -> None:
         out.print(examining.to_rich(findings))
 
 
-def _plan(
-    models: str | None,
-    res: str | None,
-    modes: str | None,
-    batch: str | None,
-    dtype: str | None,
-    suite: str | None,
-    device: str,
-    threads: int,
-    seconds: float,
-) -> tuple[list[planning.Case], planning.Protocol]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The axes of a sweep as they stand on the command line; None for what was not given."""
+
+    models: str | None
+    res: str | None
+    modes: str | None
+    batch: str | None
+    dtype: str | None
+    phase: str | None
+    backend: str | None
+    layout: str | None
+    attention: str | None
+
+
+def _plan(asked: _Asked, suite: str | None, device: str) -> list[planning.Case]:
     """The cells that these options mean, all checked; an option beside --suite replaces the suite's."""
     from vbench import host
     from vbench.suites.load import load
 
-    base = load(suite) if suite else None
-    models = models or (base.models if base else None)
-    res = res or (base.res if base else None)
-    if models is None or res is None:
+    given = {key: value for key, value in asdict(asked).items() if value is not None}
+    axes = {**planning.USUAL, **(load(suite).axes if suite else {}), **given}
+    if "models" not in axes or "res" not in axes:
         raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
-    axes = planning.Sweep(
-        models=planning.parse_models(models),
-        sizes=planning.parse_sizes(res),
-        modes=planning.parse_modes(modes or (base.modes if base else "parallel,recurrent")),
-        batches=planning.parse_batches(batch or (base.batch if base else "auto")),
-        dtypes=planning.parse_dtypes(dtype or (base.dtype if base else "float32")),
-        device=host.resolve(device),
-    )
-    return planning.plan(axes), planning.Protocol(threads=threads, sample_s=seconds)
+    return planning.plan(planning.parse(axes, host.resolve(device)))
+
+
+def _protocol(rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
+    """The rigor's protocol with what was asked for; a sampling time brings its ceiling and the warm-up along."""
+    base = planning.parse_rigor(rigor)
+    protocol = replace(base, threads=threads, tf32=tf32, seed=seed)
+    if seconds is None:
+        return protocol
+    longest = base.sample_max_s * seconds / base.sample_s
+    return replace(protocol, sample_s=seconds, sample_max_s=longest, warmup_s=min(base.warmup_s, seconds))
 
 
 def _check_folder(folder: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Literal, TypeVar, get_args
 
 from vbench.errors import ResolutionError, UsageError
@@ -16,46 +18,75 @@ GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers
 MODES: tuple[Mode, ...] = get_args(Mode)
 Dtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
-Batch = int | Literal["auto"]
+Phase = Literal["infer", "train"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+Backend = Literal["eager", "compile", "cudagraph"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+Layout = Literal["nchw", "nhwc"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+Attention = Literal["fused", "unfused"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+Batch = int | Literal["knee", "max"]
 T = TypeVar("T", bound=str)
 LARGEST = 65_536  # px; a longer side is a slip of the keyboard
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How long a meter looks, and under what settings. Part of a record's conditions.
+    """How long a meter looks, and under what settings. Part of a record's conditions; times in seconds.
 
-    Times in seconds, for one cell. Sampling stops after `samples_max`, or once `samples_min` are in and
-    `sample_s` have passed; a slow model may stop earlier: after `slow_s` with 3 samples, after twice that
-    with 2, and its row is flagged `few_samples`. Where the memory pass alone took `slow_s`, it is the warm-up.
+    A cell is measured in `launches` fresh processes, spread over the sweep. In each, calls are repeated until
+    two windows of `window` calls agree, for `warmup_s` at least and `warmup_max_s` at most. Then single calls
+    are timed: `samples_min` and `sample_s` at least; until the half-width of the median's interval is within
+    `precision`, or no longer shrinks; `sample_max_s` at most. A call that is slower than that allows gets
+    5 samples, 3 after twice and 2 after four times `sample_max_s`.
     """
 
+    rigor: str = "default"
+    launches: int = 3
+    cell_s: float = 60.0  # a cell whose launches would take longer in all is launched once
     threads: int = 1
+    window: int = 5
     warmup_s: float = 0.5
-    sample_s: float = 2.0
-    samples_min: int = 6
-    samples_max: int = 200
-    slow_s: float = 15.0
+    warmup_max_s: float = 3.0
+    agree: float = 0.01  # of two windows of the warm-up, beyond their own scatter
+    sample_s: float = 1.5
+    sample_max_s: float = 4.0
+    samples_min: int = 30
+    precision: float = 0.005
     throughput_s: float = 6.0  # no batch is tried that would exceed it
-    batch_gain: float = 0.03  # the search ends where a larger batch gains less than this share
+    batch_gain: float = 0.03  # the knee is where a larger batch gains less than this share
     batch_max: int = 1024
+    energy_s: float = 2.0
     tf32: bool = False  # on CUDA, whether float32 products may be rounded to TF32
-    seed: int = 0
+    seed: int = 0  # of the order of the cells, the noise and the weights
+
+
+RIGORS: dict[str, Protocol] = {
+    "quick": Protocol(rigor="quick", launches=1, sample_s=0.5, sample_max_s=2.0, samples_min=10, precision=0.02),
+    "default": Protocol(),
+    "paper": Protocol(
+        rigor="paper", launches=5, cell_s=1800.0, warmup_s=1.0, warmup_max_s=60.0, sample_max_s=20.0, energy_s=10.0
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One cell: what is measured. `form` is None for models without an operator of ours."""
+    """One cell: what is measured. `form` is None for models without an operator of ours, `attention` for those with."""
 
     model: str
     height: int  # px
     width: int  # px
     mode: Mode
     form: str | None
-    batch: Batch  # images a call for throughput; latency and memory are always at 1
-    dtype: Dtype
+    batch: Batch  # images a call for throughput; latency and memory are at 1, except that training is all at this
+    dtype: Dtype  # of the weights and the image
     device: str
-    phase: Literal["infer"] = "infer"
+    phase: Phase = "infer"
+    backend: Backend = "eager"
+    layout: Layout = "nchw"
+    attention: Attention | None = None
 
     @property
     def id(self) -> str:
@@ -65,14 +96,19 @@ class Case:
     @property
     def unsupported(self) -> str | None:
         """Why this cell cannot exist, or None."""
-        modes = spec(self.model).modes
-        if self.mode in modes:
-            return None
-        return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
+        if self.mode not in spec(self.model).modes:
+            return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
+        if self.backend == "cudagraph" and not self.device.startswith("cuda"):
+            return f"{self.device} has no CUDA graphs"
+        if self.backend == "cudagraph" and self.phase == "train":
+            return "a training step is not captured as a CUDA graph"
+        return None
 
     def __str__(self) -> str:
         size = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
-        return f"{self.model} {size} {self.mode} {self.dtype}"
+        usual = {"infer", "eager", "nchw", "fused", None}
+        rest = [part for part in (self.phase, self.backend, self.layout, self.attention) if part not in usual]
+        return " ".join(filter(None, [self.model, size, self.mode, self.dtype, *rest]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +118,12 @@ class Sweep:
     models: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]  # (height, width) in px
     modes: tuple[Mode, ...] = MODES
-    batches: tuple[Batch, ...] = ("auto",)
+    batches: tuple[Batch, ...] = ("knee",)
     dtypes: tuple[Dtype, ...] = ("float32",)
+    phases: tuple[Phase, ...] = ("infer",)
+    backends: tuple[Backend, ...] = ("eager",)
+    layouts: tuple[Layout, ...] = ("nchw",)
+    attentions: tuple[Attention, ...] = ("fused",)
     device: str = "cpu"
 
 
@@ -100,12 +140,64 @@ def plan(sweep: Sweep) -> list[Case]:
                 row.grid(height, width)
             except ResolutionError as error:
                 raise ResolutionError(f"{model} cannot take {height}x{width}: {error}") from None
-            for mode in sweep.modes:
+            axes = product(
+                sweep.modes,
+                sweep.batches,
+                sweep.dtypes,
+                sweep.phases,
+                sweep.backends,
+                sweep.layouts,
+                [None] if row.operator else sweep.attentions,
+            )
+            for mode, batch, dtype, phase, backend, layout, attention in axes:
                 form = default_form(row.operator, mode) if row.operator and mode in row.modes else None
-                for batch in sweep.batches:
-                    for dtype in sweep.dtypes:
-                        cases[Case(model, height, width, mode, form, batch, dtype, sweep.device)] = None
+                case = Case(
+                    model, height, width, mode, form, batch, dtype, sweep.device, phase, backend, layout, attention
+                )
+                cases[case] = None
     return list(cases)
+
+
+def schedule(cases: Sequence[Case], launches: int, seed: int) -> list[tuple[Case, int]]:
+    """(case, launch) in the order of measuring: every case once a round, each round shuffled by `seed`.
+
+    So the launches of a case are spread over the sweep, and heat or a neighbour's load does not follow the
+    model or the size. Cases that cannot exist stand in the first round only.
+    """
+    generator = random.Random(seed)
+    found = []
+    for launch in range(launches):
+        round_ = [case for case in cases if launch == 0 or not case.unsupported]
+        generator.shuffle(round_)
+        found += [(case, launch) for case in round_]
+    return found
+
+
+USUAL = {  # what each axis is where it is not given, as written on the command line
+    "modes": "parallel,recurrent",
+    "batch": "knee",
+    "dtype": "float32",
+    "phase": "infer",
+    "backend": "eager",
+    "layout": "nchw",
+    "attention": "fused",
+}
+
+
+def parse(axes: Mapping[str, str], device: str) -> Sweep:
+    """{"models": ..., "res": ..., and all of `USUAL`} -> a Sweep. Raises: UsageError, as the parsers below."""
+    return Sweep(
+        models=parse_models(axes["models"]),
+        sizes=parse_sizes(axes["res"]),
+        modes=parse_modes(axes["modes"]),
+        batches=parse_batches(axes["batch"]),
+        dtypes=parse_dtypes(axes["dtype"]),
+        phases=parse_phases(axes["phase"]),
+        backends=parse_backends(axes["backend"]),
+        layouts=parse_layouts(axes["layout"]),
+        attentions=parse_attentions(axes["attention"]),
+        device=device,
+    )
 
 
 def parse_models(text: str) -> tuple[str, ...]:
@@ -148,16 +240,43 @@ def parse_dtypes(text: str) -> tuple[Dtype, ...]:
     return _choices(text, "--dtype", DTYPES)
 
 
+def parse_phases(text: str) -> tuple[Phase, ...]:
+    """ "infer,train" -> phases. Raises: UsageError."""
+    return _choices(text, "--phase", PHASES)
+
+
+def parse_backends(text: str) -> tuple[Backend, ...]:
+    """ "eager,compile" -> back ends. Raises: UsageError."""
+    return _choices(text, "--backend", BACKENDS)
+
+
+def parse_layouts(text: str) -> tuple[Layout, ...]:
+    """ "nchw,nhwc" -> memory layouts of weights and images. Raises: UsageError."""
+    return _choices(text, "--layout", LAYOUTS)
+
+
+def parse_attentions(text: str) -> tuple[Attention, ...]:
+    """ "fused,unfused" -> how the attention of timm's models is computed. Raises: UsageError."""
+    return _choices(text, "--attention", ATTENTIONS)
+
+
+def parse_rigor(text: str) -> Protocol:
+    """ "quick" -> its protocol. Raises: UsageError."""
+    return RIGORS[_choices(text, "--rigor", tuple(RIGORS))[0]]
+
+
 def parse_batches(text: str) -> tuple[Batch, ...]:
-    """ "auto" or "1,8" -> batches. Raises: UsageError."""
+    """ "knee", "max" or "1,8" -> batches. Raises: UsageError."""
     found: dict[Batch, None] = {}
-    for item in _items(text, "--batch", "auto"):
-        if item == "auto":
-            found["auto"] = None
+    for item in _items(text, "--batch", "knee"):
+        if item in ("knee", "auto"):
+            found["knee"] = None
+        elif item == "max":
+            found["max"] = None
         elif item.isdecimal() and int(item) > 0:
             found[int(item)] = None
         else:
-            raise UsageError(f"--batch: '{item}' is neither 'auto' nor a positive number")
+            raise UsageError(f"--batch: '{item}' is not knee, max or a positive number")
     return tuple(found)
 
 

@@ -10,15 +10,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from vbench.plan import Case
-from vbench.results.frame import median_interval
+from vbench.results.statistics import median_interval
 from vbench.results.store import Record
+from vbench.sweep import Place
 
 
 class Progress:
-    """Use as a context manager; call `update` after each cell. Off a terminal it prints a line a cell."""
+    """A sweep's observer; use as a context manager. Off a terminal it prints a line a launch."""
 
-    def __init__(self, cases: list[Case], console: Console) -> None:
-        self._cases, self._console = cases, console
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=10),
@@ -28,9 +29,10 @@ class Progress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(str(cases[0]), total=len(cases), left="", last="none yet")
+        self._task = self._bar.add_task("starting", total=None, left="", last="none yet")
         self._begin = time.monotonic()
-        self._done = 0.0  # weight of the cells measured now; resumed ones took no time
+        self._weight = 0.0  # of the launches measured now; resumed ones took no time
+        self._launches = 0
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -41,23 +43,28 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, number: int, record: Record) -> None:
-        """`number` of the plan's cells are done; `record` is the last one's."""
-        last, rest = self._cases[number - 1], self._cases[number:]
-        self._done += _weight(last)
-        left_s = (time.monotonic() - self._begin) / self._done * sum(map(_weight, rest))
+    def doing(self, what: str) -> None:
+        self._bar.update(self._task, description=what)
+        if not self._console.is_terminal and what.startswith("verifying"):
+            self._console.print(what, markup=False)
+
+    def done(self, record: Record, rest: list[Place]) -> None:
+        case = Case(**record.case)
+        self._launches += 1
+        self._weight += _weight(case)
+        left_s = (time.monotonic() - self._begin) / self._weight * sum(_weight(place[0]) for place in rest)
         left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
-        text = f"{last}: {_figure(record)}"
-        self._bar.update(
-            self._task, completed=number, description=str(rest[0]) if rest else "done", left=left, last=text
-        )
+        number = f" (launch {record.launch + 1})" if record.launch else ""
+        text = f"{case}{number}: {_figure(record)}"
+        total = self._launches + len(rest)
+        self._bar.update(self._task, completed=self._launches, total=total, left=left, last=text)
         if not self._console.is_terminal:
-            self._console.print(f"[{number}/{len(self._cases)}] {text}  ({left})", markup=False)
+            self._console.print(f"[{self._launches}/{total}] {text}  ({left})", markup=False)
 
 
 def _weight(case: Case) -> float:
-    """A guess at a cell's share of the time; cells that cannot exist take none."""
-    return 0.0 if case.unsupported else 1 + 1.4 * (case.height * case.width / 2**20) ** 1.3
+    """A guess at a launch's share of the time; one that cannot exist takes next to none."""
+    return 1e-3 if case.unsupported else 1 + 1.4 * (case.height * case.width / 2**20) ** 1.3
 
 
 def _figure(record: Record) -> str:

@@ -1,28 +1,42 @@
-"""The loop: Plan -> Measure -> Record, cell by cell, resumable at any moment."""
+"""The loop: Plan -> Measure -> Record, launch by launch, resumable at any moment."""
 
 from __future__ import annotations
 
+import json
+import os
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from vbench import host, verify
+from vbench import host, limits, plan, state, verify
 from vbench.errors import DeviceError
 from vbench.launch import Ending, Launcher
 from vbench.models import spec
-from vbench.plan import Case, Protocol
-from vbench.results.store import Record, Store
+from vbench.plan import Case
+from vbench.results.store import Record, Store, current
 
-Observer = Callable[[int, Record], None]  # (cells done, the last one's record)
 COUNT_LIMIT_S = 120.0
+RUN_FILE = "run.json"
+Place = tuple[Case, int]  # a case, and which launch of it
 
 
 class StaleWarning(UserWarning):
     """A folder's records were measured under conditions that do not hold now."""
+
+
+class Observer(Protocol):
+    """Who watches a sweep."""
+
+    def doing(self, what: str) -> None:
+        """Something other than a launch has begun."""
+
+    def done(self, record: Record, rest: list[Place]) -> None:
+        """A launch has ended; `rest` is what is still to be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +45,55 @@ class Settings:
 
     folder: Path
     device: str  # "cpu" or "cuda:N"
-    timeout_s: float = 300.0  # for measuring one cell
+    timeout_s: float = 300.0  # for one launch of one cell
     fresh: bool = False
     retry: bool = False  # measure again what did not end "ok"
+
+
+@dataclass(slots=True)
+class Spent:
+    """Where the time of a run went, in seconds; what is neither a measured pass nor warm-up is overhead."""
+
+    measured_s: float = 0.0
+    warmup_s: float = 0.0
+    search_s: float = 0.0  # for the largest batch, each probe in its own process
+    verify_s: float = 0.0
+    count_s: float = 0.0
+    cells: set[str] = field(default_factory=set)
+    launches: int = 0
+    begin: float = field(default_factory=time.monotonic)
+
+    def add(self, record: Record) -> None:
+        self.launches += record.status != "unsupported"
+        self.cells |= {record.case_id} if record.status != "unsupported" else set()
+        self.measured_s += (record.spent or {}).get("measured_s", 0.0)
+        self.warmup_s += (record.spent or {}).get("warmup_s", 0.0)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able. `overhead_s` holds `verify_s`, `count_s`, and the starting of processes and building of models."""
+        wall = time.monotonic() - self.begin
+        overhead = wall - self.measured_s - self.warmup_s - self.search_s
+        seconds = {
+            "wall_s": wall,
+            "measured_s": self.measured_s,
+            "warmup_s": self.warmup_s,
+            "search_s": self.search_s,
+            "overhead_s": overhead,
+            "verify_s": self.verify_s,
+            "count_s": self.count_s,
+            "overhead_s_per_cell": overhead / len(self.cells) if self.cells else None,
+        }
+        rounded = {key: value if value is None else round(value, 3) for key, value in seconds.items()}
+        return {"cells": len(self.cells), "launches": self.launches, **rounded}
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the time within as `what`."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, what, getattr(self, what) + time.monotonic() - begin)
 
 
 def probe(cases: Iterable[Case], device: str, launcher: Launcher) -> dict[str, Any] | None:
@@ -51,103 +111,202 @@ def probe(cases: Iterable[Case], device: str, launcher: Launcher) -> dict[str, A
     return gpu
 
 
-def finished(cases: Iterable[Case], records: Iterable[Record], conditions: str, settings: Settings) -> set[str]:
-    """The ids of the cases that need no measuring: their newest record was made under the same conditions.
+def final(record: Record, settings: Settings) -> bool:
+    """Whether a launch need not be measured again under the same conditions.
 
-    A time-out counts only if it was allowed as long as it would be now, and nothing but "ok" and
-    "unsupported" counts if `settings.retry`.
+    A time-out counts only if it was allowed as long as it would be now, and nothing but "ok" and "unsupported"
+    counts if `settings.retry`.
     """
-    newest = {record.case_id: record for record in records}
+    if record.status in ("ok", "unsupported"):
+        return True
+    enough = record.status != "timeout" or record.timeout_s >= settings.timeout_s
+    return enough and not settings.retry
 
-    def done(record: Record | None) -> bool:
-        if record is None or record.conditions != conditions:
-            return False
-        if record.status in ("ok", "unsupported"):
-            return True
-        enough = record.status != "timeout" or record.timeout_s >= settings.timeout_s
-        return enough and not settings.retry
 
-    return {case.id for case in cases if done(newest.get(case.id))}
+def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bool:
+    """Whether a launch of a case is still to be measured, `held` being those that were.
+
+    A case that failed is not launched again, nor one whose first launch took so long that all of them would
+    exceed `protocol.cell_s`.
+    """
+    if launch in held or any(record.status != "ok" for record in held.values()):
+        return False
+    return 0 not in held or held[0].wall_s * protocol.launches <= protocol.cell_s
 
 
 def run(
     cases: list[Case],
     settings: Settings,
-    protocol: Protocol,
+    protocol: plan.Protocol,
     launcher: Launcher,
     observer: Observer,
     *,
     gpu: dict[str, Any] | None = None,
 ) -> list[Record]:
-    """Measure every case that is not finished; the records of all of the folder.
+    """Measure every launch of every case that is not finished; the records of all of the folder.
 
-    Each record is on disk before the next cell starts; whatever interrupts the loop, the same call goes on
-    where it ended.
+    Each record is on disk before the next launch starts; whatever interrupts the loop, the same call goes on
+    where it ended. Where the time went is added to `run.json`.
 
     Raises: OutputError, SchemaError before anything is measured.
     """
     about = host.fingerprint(settings.device, gpu)
     conditions = host.conditions(about, asdict(protocol))
-    with Store(settings.folder, fresh=settings.fresh) as store:
-        done = finished(cases, store.records, conditions, settings)
-        stamps: dict[str, dict[str, Any] | None] = {}
-        verdicts: dict[str, verify.Verdict] = {}
-        before = {record.case_id for record in store.records if record.conditions != conditions}
-        if stale := sum(case.id in before - done for case in cases):
+    started = datetime.now(UTC)
+    with Store(settings.folder, fresh=settings.fresh) as store, _telemetry(settings) as telemetry:
+        known = current(store.records)
+        held = {
+            case.id: {
+                launch: record
+                for launch, record in known.get(case.id, {}).items()
+                if record.conditions == conditions and final(record, settings)
+            }
+            for case in cases
+        }
+        stale = {record.case_id for record in store.records if record.conditions != conditions}
+        if count := sum(case.id in stale and not held[case.id] for case in cases):
             warnings.warn(
-                f"{stale} cells were measured under other conditions (device, versions, code or protocol); "
+                f"{count} cells were measured under other conditions (device, versions, code or protocol); "
                 "they are measured again",
                 StaleWarning,
                 stacklevel=2,
             )
-        for number, case in enumerate(cases, start=1):
-            if case.id in done:
-                continue
-            if case.model not in stamps:
-                stamps[case.model] = _stamp(case, verdicts, launcher)
-            started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
-            ending = measure(case, settings, protocol, launcher)
-            record = Record(
-                case_id=case.id,
-                case=asdict(case),
-                status=ending.status,
-                reason=ending.reason,
-                conditions=conditions,
-                protocol=asdict(protocol),
-                host=about,
-                started_at=started.isoformat(timespec="seconds"),
-                wall_s=round(time.monotonic() - begin, 3),
-                timeout_s=settings.timeout_s,
-                load=load,
-                verified=stamps[case.model],
-                **ending.parts,
-            )
-            store.append(record)
-            observer(number, record)
+
+        def left(places: list[Place]) -> list[Place]:
+            return [(case, launch) for case, launch in places if pending(launch, held[case.id], protocol)]
+
+        order = plan.schedule(cases, protocol.launches, protocol.seed)
+        places = {place: number for number, place in enumerate(order)}
+        measuring = _Measuring(settings, protocol, launcher, observer, about, conditions, telemetry)
+        measuring.recall(record for launches in held.values() for record in launches.values())
+        rest = left(order)
+        try:
+            while rest:
+                case, launch = rest[0]
+                record = measuring.launch(case, launch, places[case, launch], held[case.id].get(0))
+                store.append(record)
+                held[case.id][launch] = record
+                rest = left(rest[1:])
+                observer.done(record, rest)
+        finally:
+            if measuring.spent.launches:
+                summary = measuring.spent.summary()
+                about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
+                _note(settings.folder, {**about_run, "complete": not rest, "conditions": conditions, **summary})
         return store.records
 
 
-def _stamp(case: Case, verdicts: dict[str, verify.Verdict], launcher: Launcher) -> dict[str, Any] | None:
-    """Whether a model's modes are one function; None for one that has a single form. Operators are tried once."""
-    if not spec(case.model).operator:
-        return None
-    wanted = verify.subjects([case.model])
-    for subject in wanted:
-        if subject not in verdicts:
-            verdicts[subject] = verify.verify(subject, launcher, device=case.device)
-    return verify.stamp([verdicts[subject] for subject in wanted])
+@dataclass(slots=True)
+class _Measuring:
+    """What every launch of a run shares."""
+
+    settings: Settings
+    protocol: plan.Protocol
+    launcher: Launcher
+    observer: Observer
+    host: dict[str, Any]
+    conditions: str
+    telemetry: Path | None
+    spent: Spent = field(default_factory=Spent)
+    verdicts: dict[str, verify.Verdict] = field(default_factory=dict)
+    stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def recall(self, records: Iterable[Record]) -> None:
+        """Take over what was verified when these were measured, under the same conditions."""
+        self.stamps |= {record.case["model"]: record.verified for record in records if record.verified}
+
+    def launch(self, case: Case, launch: int, order: int, first: Record | None) -> Record:
+        """Measure one launch of a case; `first` is the record of its first one, if this is another."""
+        stamp = None if case.unsupported else self.stamp(case)
+        self.observer.doing(str(case))
+        started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
+        ending = self.measure(case, first)
+        record = Record(
+            case_id=case.id,
+            case=asdict(case),
+            launch=launch,
+            order=order,
+            status=ending.status,
+            reason=ending.reason,
+            conditions=self.conditions,
+            protocol=asdict(self.protocol),
+            host=self.host,
+            started_at=started.isoformat(timespec="seconds"),
+            wall_s=round(time.monotonic() - begin, 3),
+            timeout_s=self.settings.timeout_s,
+            load=load,
+            verified=stamp,
+            **ending.parts,
+        )
+        self.spent.add(record)
+        return record
+
+    def stamp(self, case: Case) -> dict[str, Any] | None:
+        """Whether a model's modes are one function; None if it has a single form. Operators are tried once."""
+        if not spec(case.model).operator:
+            return None
+        if case.model not in self.stamps:
+            wanted = verify.subjects([case.model])
+            for subject in wanted:
+                if subject not in self.verdicts:
+                    self.observer.doing(f"verifying {subject}")
+                    with self.spent.on("verify_s"):
+                        self.verdicts[subject] = verify.verify(subject, self.launcher, device=case.device)
+            self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
+        return self.stamps[case.model]
+
+    def measure(self, case: Case, first: Record | None) -> Ending:
+        """One launch: its work counted in one child, unless the first did, its cost measured in another."""
+        if case.unsupported:
+            return Ending("unsupported", case.unsupported)
+        if first is not None and first.work is not None:
+            counted = Ending("ok", None, {"work": first.work, "second_count": first.second_count})
+        else:
+            with self.spent.on("count_s"):
+                counted = self.launcher.run("vbench.worker:count", {"case": asdict(case)}, COUNT_LIMIT_S)
+        if counted.status == "unsupported":
+            return counted
+        batch, curve = (first.throughput["batch"], None) if first and first.throughput else self.largest(case)
+        argument = {
+            "case": asdict(case),
+            "protocol": asdict(self.protocol),
+            "batch": batch,
+            "telemetry": str(self.telemetry) if self.telemetry else None,
+        }
+        measured = self.launcher.run("vbench.worker:measure", argument, self.settings.timeout_s)
+        reason = measured.reason
+        if counted.status != "ok" and "work" not in counted.parts:
+            reason = "; ".join(filter(None, [reason, f"MACs not counted: {counted.reason}"]))
+        if curve and "throughput" in measured.parts:
+            measured.parts["throughput"] |= curve
+        return Ending(measured.status, reason, {**counted.parts, **measured.parts})
+
+    def largest(self, case: Case) -> tuple[int | None, dict[str, Any] | None]:
+        """The batch that `--batch max` means, and the probes that found it; (None, None) for other policies."""
+        if case.batch != "max":
+            return None, None
+        self.observer.doing(f"{case}: looking for the largest batch")
+        with self.spent.on("search_s"):
+            return limits.largest_batch(case, self.protocol, self.launcher)
 
 
-def measure(case: Case, settings: Settings, protocol: Protocol, launcher: Launcher) -> Ending:
-    """One cell: its work counted in one child, its cost measured in another."""
-    if case.unsupported:
-        return Ending("unsupported", case.unsupported)
-    counted = launcher.run("vbench.worker:count", {"case": asdict(case)}, COUNT_LIMIT_S)
-    if counted.status == "unsupported":
-        return counted
-    argument = {"case": asdict(case), "protocol": asdict(protocol)}
-    measured = launcher.run("vbench.worker:measure", argument, settings.timeout_s)
-    reason = measured.reason
-    if counted.status != "ok" and "work" not in counted.parts:
-        reason = "; ".join(filter(None, [reason, f"MACs not counted: {counted.reason}"]))
-    return Ending(measured.status, reason, {**counted.parts, **measured.parts})
+@contextmanager
+def _telemetry(settings: Settings) -> Iterator[Path | None]:
+    """The file that a sibling process writes the GPU's state to while the run lasts; None on the CPU."""
+    if settings.device == "cpu":
+        yield None
+        return
+    with state.Sampler(settings.device) as sampler:
+        yield sampler.file
+
+
+def _note(folder: Path, summary: dict[str, Any]) -> None:
+    """Add one run to `run.json`, whole or not at all."""
+    path = folder / RUN_FILE
+    try:
+        runs = json.loads(path.read_text())["runs"]
+    except (OSError, ValueError, KeyError):
+        runs = []
+    part = path.with_name(f".part-{path.name}")
+    part.write_text(json.dumps({"runs": [*runs, summary]}, indent=1) + "\n")
+    os.replace(part, path)  # noqa: PTH105

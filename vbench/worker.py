@@ -5,14 +5,15 @@ Each is a generator of (part, value); `launch` runs them and `sweep` makes recor
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 from vbench.errors import DeviceError
 from vbench.plan import Case, Protocol
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -77,41 +78,74 @@ def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"case", "protocol"} -> "memory", "latency", "throughput" of one cell, in this order."""
+    """{"case", "protocol", "batch", "watch"} -> one launch of a cell: "settings", "memory", "warmup", "latency",
+    "throughput", "state", "energy" and "spent", in this order.
+
+    "batch" is the batch for throughput that an earlier launch or a search has settled on, or None. "watch" is None, or
+    the "uuid" of the GPU, the "file" of what a sibling process writes of it, and the clock "reference_mhz" of earlier
+    launches. "spent" says how many seconds went into measured passes and into warm-up.
+    """
     import torch
 
-    from vbench import memory, timing
-    from vbench.build import build, images
+    from vbench import backend, energy, memory, state, timing
+    from vbench.device import device_for
+    from vbench.subject import subject
 
-    case, protocol = Case(**argument["case"]), Protocol(**argument["protocol"])
-    device = torch.device(case.device)
+    case, protocol, seen = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
+    where = torch.device(case.device)
     torch.set_num_threads(protocol.threads)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = protocol.tf32
     torch.manual_seed(protocol.seed)
+    backend.check(case.backend, where)
+    device = device_for(where, seen)
 
-    baseline = memory.baseline(device)
-    model = build(case).to(device, getattr(torch, case.dtype))
-    with torch.inference_mode():
-        image = images(case, 1, device)
-        needed = memory.measure(model, image, baseline)
-        yield "memory", needed
+    with backend.Compilations(case.backend) as compilations:
+        measured = subject(case, where, repeat_below_s=protocol.warmup_max_s)
+        yield "settings", measured.settings
+        with spending() as on_memory:
+            anatomy = measured.memory()
+        compiled = {"compile_s": compilations.seconds, "compilations": compilations.count}
+        yield "memory", anatomy | (compiled if case.backend == "compile" else {})
         memory.keep_freed()
-        latency = timing.latency(lambda: model(image), device, protocol, pass_s=needed["pass_s"])
-        yield "latency", latency
-        yield (
-            "throughput",
-            timing.throughput(
-                lambda batch: _caller(model, images(case, batch, device)),
+        call = measured.caller(measured.batch)
+        warm = timing.warm_up(
+            call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count
+        )
+        yield "warmup", warm
+        begin = time.monotonic()
+        with state.CpuWatch(protocol.threads) as watch, spending() as on_timing:
+            latency = timing.latency(call, device, protocol)
+            parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
+            yield "latency", {"batch": measured.batch, **latency, **parts}
+            throughput = timing.throughput(
+                measured.caller,
                 device,
                 protocol,
-                case.batch,
-                first_ms=latency["samples_ms"],
-                image_bytes=needed["input_bytes"] + needed["activation_bytes"],
-            ),
-        )
+                argument["batch"] or case.batch,
+                first=(measured.batch, latency["samples_ms"]),
+                image_bytes=(anatomy["input_bytes"] + anatomy["activation_bytes"]) // measured.batch,
+            )
+        yield "throughput", throughput
+        gpu = state.window(Path(seen["file"]), begin, time.monotonic()) if seen else None
+        yield "state", {**watch.found, "gpu": gpu}
+        with spending() as on_energy:
+            counter = energy.counter_for(case.device, uuid=seen["uuid"] if seen else None)
+            if isinstance(counter, str):
+                joules = energy.measure(lambda _: 0, counter)
+            else:
+                call = measured.caller(throughput["batch"])
+                joules = energy.measure(timing.work(call, device, throughput), counter)
+        yield "energy", joules
+    spent_s = sum(seconds for one in (on_memory, on_timing, on_energy) for seconds in one)
+    yield "spent", {"measured_s": spent_s, "warmup_s": warm["wall_s"]}
 
 
-def _caller(model: nn.Module, batch: Tensor) -> Any:
-    return lambda: model(batch)
+@contextmanager
+def spending() -> Iterator[list[float]]:
+    """A list that holds, after leaving, the seconds since entering."""
+    found: list[float] = []
+    begin = time.monotonic()
+    yield found
+    found.append(time.monotonic() - begin)

@@ -1,0 +1,97 @@
+"""The back ends that a model is called through: eager, compiled, or replayed as a CUDA graph."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vbench.errors import UnsupportedError
+from vbench.plan import Backend
+
+
+class Compilations:
+    """Counts what torch.compile compiles, and the seconds it takes. Use as a context manager.
+
+    Compiled code goes into a folder of its own that ends with it, so that no earlier run's cache makes a
+    compilation look quick. For another back end it counts nothing, and imports nothing.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.count = 0
+        self.seconds = 0.0
+        self._begin = 0.0
+        self._watches = backend == "compile"
+
+    def __enter__(self) -> Compilations:
+        if self._watches:
+            from torch._dynamo.callback import callback_handler
+
+            self._folder = tempfile.mkdtemp(prefix="vbench-compiled-")
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._folder
+            callback_handler.register_start_callback(self._start)
+            callback_handler.register_end_callback(self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watches:
+            from torch._dynamo.callback import callback_handler
+
+            callback_handler.remove_start_callback(self._start)
+            callback_handler.remove_end_callback(self._end)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, *_: Any) -> None:
+        self._begin = time.perf_counter()
+
+    def _end(self, *_: Any) -> None:
+        self.count += 1
+        self.seconds += time.perf_counter() - self._begin
+
+
+def prepared(backend: Backend, model: nn.Module) -> nn.Module:
+    """The module that is called: compiled at its first call, or as it is."""
+    compiled: nn.Module = torch.compile(model, dynamic=False) if backend == "compile" else model
+    return compiled
+
+
+def call(backend: Backend, module: nn.Module, batch: Tensor) -> Callable[[], Any]:
+    """The call that is measured: `module(batch)`, or its replay as a CUDA graph."""
+    return _captured(module, batch) if backend == "cudagraph" else lambda: module(batch)
+
+
+def check(backend: Backend, device: torch.device) -> None:
+    """Raise UnsupportedError unless what `backend` needs is there: for the CPU, a C++ compiler."""
+    if backend != "compile" or device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        raise UnsupportedError(f"torch.compile needs a C++ compiler for the CPU: {error}; install g++") from None
+
+
+def _captured(function: nn.Module, batch: Tensor) -> Callable[[], Any]:
+    """One call recorded as a CUDA graph, and its replay; input and output keep their places in memory."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            function(batch)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = function(batch)
+
+    def replay() -> Any:
+        graph.replay()
+        return kept
+
+    return replay
