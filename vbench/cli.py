@@ -221,11 +221,18 @@ def report(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Look at this machine: device, versions, threads, load, and what is missing."""
+def doctor(
+    device: Device = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Only look; measure nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine, try its timer and its scatter, and say what stands in the way; half a minute."""
     from vbench import doctor as examining
+    from vbench import host
 
-    findings = examining.examine()
+    where = host.resolve(device)
+    with err.status("looking") as status:
+        findings = examining.examine(where, quick=quick, tell=status.update)
     if as_json:
         typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=1))
     else:

@@ -6,7 +6,6 @@ the price of a small operator; memory by the tensors alive at once in a pass on 
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -33,29 +32,6 @@ class Estimate:
 
     seconds: float
     peak_bytes: int
-
-
-def calibrate(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device", "dtype", "threads"} -> "macs_per_s" of a matrix product, "operator_s" of a small one."""
-    import torch
-
-    torch.set_num_threads(argument["threads"])
-    device = torch.device(argument["device"])
-    large = torch.randn(1024, 1024, device=device, dtype=getattr(torch, argument["dtype"]))
-    small = torch.randn(6, 32, 64, device=device)
-
-    def rate(x: torch.Tensor, call: Any) -> float:
-        call(x)
-        begin, calls = time.perf_counter(), 0
-        while time.perf_counter() - begin < 0.2:
-            call(x)
-            calls += 1
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-        return calls / (time.perf_counter() - begin)
-
-    yield "macs_per_s", rate(large, lambda x: x @ x) * 1024**3
-    yield "operator_s", 1 / rate(small, lambda x: x * x)
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -116,8 +92,8 @@ def predicted_peak(case: Case) -> int:
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
-    """From what `foresee` and `calibrate` yielded."""
-    call = parts["macs"] / (rates["macs_per_s"] * EFFICIENCY)
+    """From what `foresee` and `peaks.measure` yielded."""
+    call = 2 * parts["macs"] / (rates["gemm_flops_per_s"] * EFFICIENCY)
     call += parts["steps"] * OPERATORS_A_STEP * rates["operator_s"]
     warmup = max(call, protocol.warmup_s)
     sampling = max(min(protocol.samples_min * call, max(protocol.slow_s, 2 * call)), protocol.sample_s)
@@ -135,7 +111,7 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> list[Estim
             continue
         if case.dtype not in rates:
             argument = {"device": case.device, "dtype": case.dtype, "threads": protocol.threads}
-            rates[case.dtype] = launcher.run("vbench.estimate:calibrate", argument, 60).parts
+            rates[case.dtype] = launcher.run("vbench.peaks:measure", argument, 60).parts
         parts = launcher.run("vbench.estimate:foresee", {"case": asdict(case)}, 120).parts
         complete = "peak_bytes" in parts and "operator_s" in rates[case.dtype]
         found.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
