@@ -70,7 +70,8 @@ def _exponent(rows: pd.DataFrame, column: str) -> float:
 
 def spent(records: list[Record]) -> str:
     """How long the cells took, as a line of the findings."""
-    return f"- The {len(records)} cells took {sum(record.wall_s for record in records) / 60:.1f} minutes."
+    cells = len({record.case_id for record in records})
+    return f"- The {cells} cells took {sum(record.wall_s for record in records) / 60:.1f} minutes."
 
 
 def fill(text: str, records: list[Record]) -> str:
@@ -79,14 +80,18 @@ def fill(text: str, records: list[Record]) -> str:
     Raises: ValueError if a marker is missing.
     """
     table = frame(records)
-    for name, made in (("table", printed(table)), ("findings", f"{findings(table)}\n{spent(records)}")):
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise ValueError(f"the README has no {begin.strip()} ... {end.strip()}")
-        text = before + begin + made + end + after
-    return text
+    text = between(text, "table", printed(table))
+    return between(text, "findings", f"{findings(table)}\n{spent(records)}")
+
+
+def between(text: str, name: str, made: str) -> str:
+    """A page with `made` between its markers of that name. Raises: ValueError if one is missing."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the page has no {begin.strip()} ... {end.strip()}")
+    return before + begin + made + end + after
 
 
 if __name__ == "__main__":

@@ -129,19 +129,19 @@ def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _row(cell: dict[str, Any]) -> tuple[str, ...]:
     interval = (
-        "" if cell["latency_ms_lo"] is None else f"{_number(cell['latency_ms_lo'])}–{_number(cell['latency_ms_hi'])}"
+        "" if cell["latency_ms_lo"] is None else f"{figure(cell['latency_ms_lo'])}–{figure(cell['latency_ms_hi'])}"
     )
     return (
         label(cell),
         _mode(cell),
         _size(cell),
         cell["status"],
-        _number(cell["macs"], 1e9),
-        _number(cell["latency_ms"]),
+        figure(cell["macs"], 1e9),
+        figure(cell["latency_ms"]),
         interval,
-        _number(cell["throughput_img_s"]),
+        figure(cell["throughput_img_s"]),
         "" if cell["throughput_img_s"] is None else str(cell["batch"]),
-        _number(cell["peak_memory_bytes"], 2**20),
+        figure(cell["peak_memory_bytes"], 2**20),
         cell["flags"] or "",
     )
 
@@ -167,7 +167,7 @@ def _size(cell: dict[str, Any]) -> str:
     return str(cell["height"]) if square else f"{cell['height']}x{cell['width']}"
 
 
-def _number(value: float | None, unit: float = 1.0) -> str:
+def figure(value: float | None, unit: float = 1.0) -> str:
     """Four significant digits, with a thousands separator; empty if missing."""
     if value is None:
         return ""

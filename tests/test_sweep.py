@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
-from fakes import make_record
+from fakes import latency, make_record
 from vbench.reports import tables
 from vbench.results.frame import frame
 from vbench.results.store import Record, read
@@ -26,7 +26,7 @@ from vbench.results.store import Record, read
 from vbench import host
 from vbench import sweep as sweeping
 from vbench.launch import Ending
-from vbench.plan import Case, Protocol, Sweep, plan
+from vbench.plan import Case, Protocol, Sweep, plan, schedule
 from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
@@ -40,6 +40,7 @@ class FakeLauncher:
         self.broken = broken
         self.measured: list[Case] = []
         self.verified: list[str] = []
+        self.batches: list[int | None] = []
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         if job == "vbench.worker:verify":
@@ -52,29 +53,96 @@ class FakeLauncher:
             return Ending("ok", None, {"work": made_up.work, "second_count": made_up.second_count})
         case = Case(**argument["case"])
         self.measured.append(case)
-        parts = {"memory": made_up.memory, "latency": made_up.latency, "throughput": made_up.throughput}
+        self.batches.append(argument["batch"])
+        keys = ("memory", "warmup", "latency", "throughput", "state", "spent")
+        parts = {key: getattr(made_up, key) for key in keys}
         return self.endings.get((case.model, case.height), Ending("ok", None, parts))
 
 
-def go(folder: Path, launcher: FakeLauncher, protocol: Protocol | None = None, **options: Any) -> list[Record]:
+class Silent:
+    """Watches a sweep and says nothing."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.left: list[int] = []
+
+    def doing(self, what: str) -> None:
+        self.heard.append(what)
+
+    def done(self, record: Record, rest: list[sweeping.Place]) -> None:
+        self.left.append(len(rest))
+
+
+ONCE = Protocol(launches=1)
+
+
+def go(folder: Path, launcher: FakeLauncher, protocol: Protocol = ONCE, **options: Any) -> list[Record]:
     settings = sweeping.Settings(folder, "cpu", **options)
-    return sweeping.run(CASES, settings, protocol or Protocol(), launcher, lambda *_: None)  # type: ignore[arg-type]
+    return sweeping.run(CASES, settings, protocol, launcher, Silent())  # type: ignore[arg-type]
 
 
 def test_every_cell_gets_a_record_and_the_second_run_measures_nothing(tmp_path: Path) -> None:
     first, second = FakeLauncher(), FakeLauncher()
     records = go(tmp_path, first)
-    assert [record.case_id for record in records] == [case.id for case in CASES]
+    assert {record.case_id for record in records} == {case.id for case in CASES}
     assert Counter(record.status for record in records) == {"ok": 6, "unsupported": 2}
     assert len(first.measured) == 6
     assert go(tmp_path, second) == records
     assert second.measured == []
 
 
+def test_launches_are_spread_over_the_sweep_in_an_order_that_the_seed_decides(tmp_path: Path) -> None:
+    protocol = Protocol(launches=3, seed=7)
+    launcher, watcher = FakeLauncher(), Silent()
+    settings = sweeping.Settings(tmp_path, "cpu")
+    records = sweeping.run(CASES, settings, protocol, launcher, watcher)  # type: ignore[arg-type]
+    order = schedule(CASES, 3, 7)
+    assert [(record.case_id, record.launch) for record in records] == [(case.id, launch) for case, launch in order]
+    assert [record.order for record in records] == list(range(len(order)))
+    assert Counter(launch for _, launch in order) == {0: 8, 1: 6, 2: 6}
+    rounds = [[case.id for case, at in order if at == launch and not case.unsupported] for launch in range(3)]
+    assert rounds[0] != rounds[1]
+    assert {frozenset(ids) for ids in rounds} == {frozenset(rounds[0])}
+    assert order == schedule(CASES, 3, 7) != schedule(CASES, 3, 8)
+    assert watcher.left == list(range(len(order) - 1, -1, -1))
+    assert set(launcher.batches[6:]) == {4}  # what the first launch has settled on
+    assert frame(records)["latency_launches"].dropna().tolist() == [3] * 6
+
+
+def test_a_cell_too_slow_for_all_launches_is_launched_once(tmp_path: Path) -> None:
+    protocol = Protocol(launches=3, cell_s=-1.0)
+    records = go(tmp_path, FakeLauncher(), protocol)
+    assert {record.launch for record in records} == {0}
+    assert "few_samples" in frame(records)["flags"].iloc[0]
+
+
+def test_a_cell_that_fails_is_not_launched_again(tmp_path: Path) -> None:
+    endings = {("vig_t", 384): Ending("oom", "no memory")}
+    launcher = FakeLauncher(endings)
+    records = go(tmp_path, launcher, Protocol(launches=3))
+    failed = [record for record in records if record.status == "oom"]
+    assert len(failed) == 2
+    assert {record.launch for record in failed} == {0}
+    assert len(launcher.measured) == 2 + 4 * 3
+    go(tmp_path, again := FakeLauncher(), Protocol(launches=3), retry=True)
+    assert len(again.measured) == 2 * 3
+    assert frame(read(tmp_path))["status"].value_counts().to_dict() == {"ok": 6, "unsupported": 2}
+
+
+def test_where_the_time_of_a_run_went_is_written_beside_its_records(tmp_path: Path) -> None:
+    go(tmp_path, FakeLauncher(), Protocol(launches=2, seed=3))
+    go(tmp_path, FakeLauncher(), Protocol(launches=2, seed=3))
+    (run,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert (run["cells"], run["launches"], run["seed"], run["complete"]) == (6, 12, 3, True)
+    assert (run["measured_s"], run["warmup_s"]) == (12 * 1.5, 12 * 0.5)
+    assert run["overhead_s"] == pytest.approx(run["wall_s"] - 24, abs=0.01)
+    assert run["overhead_s_per_cell"] == pytest.approx(run["overhead_s"] / 6, abs=0.01)
+
+
 def test_each_operator_and_model_is_verified_once_and_stamped_on_every_row(tmp_path: Path) -> None:
     launcher = FakeLauncher()
     records = go(tmp_path, launcher)
-    assert launcher.verified == ["gla", "vig_t"]
+    assert launcher.verified == ["gla", "vig_t"]  # not attention, which has one form
     stamps = {r.case["model"]: r.verified for r in records}
     assert stamps == {"vig_t": {"ok": True, "checks": 2, "failed": []}, "deit_t": None}
     again = FakeLauncher()
@@ -99,13 +167,13 @@ def test_a_failure_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:
     endings = {
         ("vig_t", 224): Ending("error", "the process died (signal 11)"),
         ("deit_t", 224): Ending("oom", "no memory", {"memory": None}),
-        ("vig_t", 384): Ending("timeout", "took longer than 300 s", {"latency": {"samples_ms": [1.0], "batch": 1}}),
+        ("vig_t", 384): Ending("timeout", "took longer than 300 s", {"latency": latency([1.0])}),
     }
     records = {(r.case["model"], r.case["height"], r.case["mode"]): r for r in go(tmp_path, FakeLauncher(endings))}
     assert records["vig_t", 224, "parallel"].status == "error"
     assert records["deit_t", 224, "parallel"].status == "oom"
     assert records["deit_t", 224, "parallel"].work is not None
-    assert records["vig_t", 384, "parallel"].latency == {"samples_ms": [1.0], "batch": 1}
+    assert records["vig_t", 384, "parallel"].latency == latency([1.0])
     assert records["deit_t", 384, "parallel"].status == "ok"
     again = FakeLauncher()
     go(tmp_path, again)
@@ -116,10 +184,10 @@ def test_retry_measures_what_did_not_end_well(tmp_path: Path) -> None:
     go(tmp_path, FakeLauncher({("vig_t", 224): Ending("error", "bad luck")}))
     again = FakeLauncher()
     go(tmp_path, again, retry=True)
-    assert [(case.model, case.height, case.mode) for case in again.measured] == [
+    assert {(case.model, case.height, case.mode) for case in again.measured} == {
         ("vig_t", 224, "parallel"),
         ("vig_t", 224, "recurrent"),
-    ]
+    }
     assert {record.status for record in read(tmp_path)[-2:]} == {"ok"}
 
 
@@ -136,7 +204,7 @@ def test_other_conditions_are_measured_again(tmp_path: Path, monkeypatch: pytest
     go(tmp_path, FakeLauncher())
     again = FakeLauncher()
     with pytest.warns(sweeping.StaleWarning, match="8 cells were measured under other conditions"):
-        go(tmp_path, again, replace(Protocol(), threads=2))
+        go(tmp_path, again, replace(ONCE, threads=2))
     assert len(again.measured) == 6
     real = host.fingerprint
     monkeypatch.setattr(host, "fingerprint", lambda *a: {**real(*a), "source": "changed"})
@@ -151,7 +219,7 @@ def test_the_newest_record_decides_since_it_is_the_one_that_is_shown(tmp_path: P
     for threads in (2, 1):
         again = FakeLauncher()
         with pytest.warns(sweeping.StaleWarning):
-            go(tmp_path, again, replace(Protocol(), threads=threads))
+            go(tmp_path, again, replace(ONCE, threads=threads))
         assert len(again.measured) == 6
 
 
@@ -166,7 +234,7 @@ def test_a_record_says_where_it_comes_from_and_nothing_private(tmp_path: Path) -
     record = go(tmp_path, FakeLauncher())[0]
     assert record.host["versions"]["torch"]
     assert record.host["cpu"]
-    assert record.schema == 1
+    assert record.schema == 2
     assert record.protocol["threads"] == 1
     text = json.dumps(record.host)
     assert str(Path.home()) not in text
@@ -180,7 +248,7 @@ EXPECTED = {(m, s, mode) for m in ("vig_t", "deit_t") for s in (32, 48) for mode
 
 def sweep_process(folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [*COMMAND, "--batch", "1", "--seconds", "0.05", "-o", str(folder)]
+    command = [*COMMAND, "--batch", "1", "--seconds", "0.05", "--rigor", "quick", "-o", str(folder)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

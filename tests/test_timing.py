@@ -1,151 +1,285 @@
-"""The timer, the batch search and the interval, on a device whose truth is known: a clock that calls move."""
+"""The timer and the batch search, on a device whose truth is known, and on the processor."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain, count, cycle, islice, repeat
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from vbench.results.frame import median_interval
+from fakes import failed, make_record
+from simulated import SECONDS, Simulated, noise
+from vbench.results.frame import frame
 
-from vbench import memory, timing
-from vbench.plan import Protocol
+from vbench import timing
+from vbench.device import Cpu
+from vbench.plan import RIGORS, Protocol
 
-CPU = torch.device("cpu")
 PROTOCOL = Protocol()
 
 
-class Clock:
-    """A clock that stands still but for the calls made under it."""
+class TestWarmUp:
+    def test_it_ends_when_two_windows_agree(self) -> None:
+        device = Simulated(chain(np.linspace(0.2, SECONDS, 12).tolist(), noise(0)))
+        found = timing.warm_up(device.call, device, PROTOCOL)
+        assert found["converged"] is True
+        assert found["calls"] == pytest.approx(22, abs=3)
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(time, "perf_counter_ns", lambda: round(self.now * 1e9))
-        monkeypatch.setattr(time, "process_time", lambda: self.now)
+    def test_it_lasts_as_long_as_asked(self) -> None:
+        device = Simulated(repeat(0.001))
+        found = timing.warm_up(device.call, device, PROTOCOL)
+        assert (found["converged"], found["calls"]) == (True, 500)
 
-    def call(self, seconds: float) -> None:
-        self.now += seconds
+    def test_what_keeps_slowing_down_never_converges(self) -> None:
+        device = Simulated(SECONDS * 1.02**n for n in count())
+        found = timing.warm_up(device.call, device, PROTOCOL)
+        assert found["converged"] is False
+        assert found["wall_s"] == pytest.approx(PROTOCOL.warmup_max_s, rel=0.1)
+        assert "windows differ by +10" in found["reason"]
 
+    def test_a_slow_call_cannot_be_judged(self) -> None:
+        device = Simulated(repeat(1.0))
+        found = timing.warm_up(device.call, device, PROTOCOL)
+        assert (found["converged"], found["calls"]) == (None, 3)
+        assert "too slow for two windows" in found["reason"]
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+    def test_an_earlier_pass_that_was_longer_is_the_warm_up(self) -> None:
+        device = Simulated(repeat(20.0))
+        found = timing.warm_up(device.call, device, PROTOCOL, earlier_s=20.0)
+        assert (found["calls"], device.time) == (0, 0.0)
 
+    def test_compiling_starts_it_over_and_is_not_charged(self) -> None:
+        compiled_at = (1, 8, 20)
+        calls = [0]
 
-@pytest.mark.parametrize(
-    ("seconds", "warmup", "samples", "stop"),
-    [
-        (2**-10, 512, 200, "200 samples"),
-        (0.0625, 8, 32, "2 s and 6 samples"),
-        (1.0, 1, 6, "2 s and 6 samples"),
-        (4.0, 1, 4, "slow: 15 s passed with 3 samples"),
-        (14.0, 1, 3, "slow: 15 s passed with 3 samples"),
-        (45.0, 1, 2, "slow: 30 s passed with 2 samples"),
-    ],
-)
-def test_latency_samples_what_the_protocol_says(
-    clock: Clock, seconds: float, warmup: int, samples: int, stop: str
-) -> None:
-    found = timing.latency(lambda: clock.call(seconds), CPU, PROTOCOL)
-    assert found["samples_ms"] == pytest.approx([seconds * 1e3] * samples)
-    assert found["warmup_calls"] == pytest.approx(warmup, abs=1)
-    assert found["stop"] == stop
-    assert found["cpu_share"] == pytest.approx(1.0)
+        def call() -> None:
+            calls[0] += 1
+            device.call()
 
-
-def test_a_very_slow_earlier_pass_is_the_warm_up(clock: Clock) -> None:
-    found = timing.latency(lambda: clock.call(20.0), CPU, PROTOCOL, pass_s=20.0)
-    assert (found["warmup_calls"], len(found["samples_ms"])) == (0, 2)
-
-
-def test_every_sample_is_kept_outliers_too(clock: Clock) -> None:
-    durations = [0.5, 0.3] * 3 + [9.0] + [0.3] * 100
-    remaining = iter(durations)
-    found = timing.latency(lambda: clock.call(next(remaining)), CPU, replace(PROTOCOL, warmup_s=0.1, samples_min=20))
-    assert found["samples_ms"] == pytest.approx([s * 1e3 for s in durations[1 : 1 + len(found["samples_ms"])]])
-    assert 9000.0 in [round(sample) for sample in found["samples_ms"]]
+        device = Simulated(100.0 if n in compiled_at else SECONDS for n in count(1))
+        found = timing.warm_up(call, device, PROTOCOL, compilations=lambda: sum(calls[0] >= n for n in compiled_at))
+        assert found["converged"] is True
+        assert found["calls"] >= 20 + 2 * PROTOCOL.window
+        assert found["wall_s"] < 2
 
 
-def test_real_time_is_never_less_than_the_sleep() -> None:
-    found = timing.latency(lambda: time.sleep(0.02), CPU, replace(PROTOCOL, warmup_s=0, sample_s=0.1))
-    assert min(found["samples_ms"]) >= 20.0
+class TestLatency:
+    @pytest.mark.parametrize(
+        ("seconds", "samples", "stop"),
+        [
+            (2**-6, 96, "interval within ±0.50%"),
+            (0.0625, 30, "interval within ±0.50%"),
+            (0.5, 8, "4 s passed with 8 samples, wanted 30"),
+            (1.0, 5, "4 s passed with 5 samples, wanted 30"),
+            (3.0, 3, "8 s passed with 3 samples, wanted 30"),
+            (8.0, 2, "16 s passed with 2 samples, wanted 30"),
+            (45.0, 2, "16 s passed with 2 samples, wanted 30"),
+        ],
+    )
+    def test_it_samples_what_the_protocol_says(self, seconds: float, samples: int, stop: str) -> None:
+        device = Simulated(repeat(seconds))
+        found = timing.latency(device.call, device, PROTOCOL)
+        assert found["samples_ms"] == pytest.approx([seconds * 1e3] * samples)
+        assert found["stop"] == stop
+
+    def test_noise_ends_when_the_interval_no_longer_shrinks_or_time_is_up(self) -> None:
+        stops = set()
+        for seed in range(20):
+            device = Simulated(noise(seed, spread=0.1))
+            found = timing.latency(device.call, device, PROTOCOL)
+            assert found["precise"] is False
+            assert found["precision"] > PROTOCOL.precision
+            assert device.time <= 1.1 * PROTOCOL.sample_max_s
+            stops.add(found["stop"].split(" at ")[0].split(";")[0])
+        assert stops == {"interval settled", "4 s passed"}
+
+    def test_more_rigor_looks_longer_and_finds_a_narrower_interval(self) -> None:
+        widths, spent = [], []
+        for name in ("quick", "default", "paper"):
+            device = Simulated(noise(3, spread=0.1))
+            widths.append(timing.latency(device.call, device, RIGORS[name])["precision"])
+            spent.append(device.time)
+        assert widths == sorted(widths, reverse=True)
+        assert spent == sorted(spent)
+
+    def test_every_sample_is_kept_in_order_outliers_too(self) -> None:
+        durations = list(islice(noise(0), 20)) + [9 * SECONDS] + list(islice(noise(1), 500))
+        device = Simulated(iter(durations))
+        found = timing.latency(device.call, device, PROTOCOL)
+        assert found["samples_ms"] == pytest.approx([1e3 * s for s in durations[: len(found["samples_ms"])]])
+
+    def test_a_throttled_window_is_measured_again_after_a_pause(self) -> None:
+        device = Simulated(slow_until=3.0)
+        found = timing.latency(device.call, device, PROTOCOL)
+        assert device.pauses == [2.0]
+        assert found["throttled"] is None
+        assert set(np.round(found["samples_ms"], 3)) == {SECONDS * 1e3}
+        assert max(found["discarded_ms"]) == pytest.approx(2e3 * SECONDS)
+
+    def test_what_stays_throttled_is_kept_and_said(self) -> None:
+        device = Simulated(slow_until=1e9)
+        found = timing.latency(device.call, device, PROTOCOL)
+        assert device.pauses == [2.0, 4.0, 8.0]
+        assert found["throttled"] == "thermal"
+        assert set(np.round(found["samples_ms"], 3)) == {2e3 * SECONDS}
+
+    def test_parts_of_a_call_are_timed_in_turn(self) -> None:
+        device = Simulated(cycle([0.1, 0.2, 0.05]))
+        found = timing.parts({"forward": device.call, "backward": device.call, "update": device.call}, device, PROTOCOL, 350)
+        means = {name: np.mean(samples) for name, samples in found["parts_ms"].items()}
+        assert means == pytest.approx({"forward": 100, "backward": 200, "update": 50})
+        assert timing.parts({}, device, PROTOCOL, 350) == {}
+
+
+def flags_of(
+    durations: Callable[[int], Iterator[float]], protocol: Protocol = PROTOCOL, **device: Any
+) -> tuple[str, "pd.Series[Any]"]:
+    """The flags of a cell whose launches take these durations, all through engine, record and frame."""
+    records = []
+    for launch in range(protocol.launches):
+        simulated = Simulated(durations(launch), **device)
+        warm = timing.warm_up(simulated.call, simulated, protocol)
+        latency = {"batch": 1, **timing.latency(simulated.call, simulated, protocol)}
+        first = (1, latency["samples_ms"])
+        queued = timing.throughput(lambda _: simulated.call, simulated, protocol, 1, first=first, image_bytes=1)
+        records.append(make_record(launch=launch, warmup=warm, latency=latency, throughput=queued))
+    row = frame(records).iloc[0]
+    return row["flags"], row
+
+
+def drifting(launch: int) -> Iterator[float]:
+    return (seconds * (1 + 0.001 * n) for n, seconds in enumerate(islice(noise(launch, 0.003), 40, None)))
+
+
+def bimodal(launch: int) -> Iterator[float]:
+    generator = np.random.default_rng(launch)
+    return (seconds * (1.1 if generator.random() < 0.4 else 1.0) for seconds in noise(launch, 0.003))
+
+
+def with_outliers(launch: int) -> Iterator[float]:
+    generator = np.random.default_rng(launch)
+    return (seconds * (3.0 if generator.random() < 0.04 else 1.0) for seconds in noise(launch, 0.003))
+
+
+class TestEachFaultYieldsExactlyItsFlag:
+    def test_none(self) -> None:
+        for spread in (0.0, 0.003, 0.02):
+            flags, row = flags_of(lambda launch, spread=spread: noise(launch, spread))
+            assert flags == ""
+            assert row["latency_ms_lo"] <= 20.1
+            assert row["latency_ms_hi"] >= 19.9
+            assert (row["latency_launches"], row["latency_level"]) == (3, 0.95)
+
+    def test_drift(self) -> None:
+        assert flags_of(drifting)[0] == "drift"
+
+    def test_bimodal(self) -> None:
+        assert flags_of(bimodal)[0] == "bimodal"
+
+    def test_outliers(self) -> None:
+        flags, row = flags_of(with_outliers)
+        assert flags == "outliers"
+        assert row["latency_ms"] == pytest.approx(20, rel=0.01)
+
+    def test_throttled_all_the_time_still_yields_a_row(self) -> None:
+        flags, row = flags_of(noise, slow_until=1e9)
+        assert flags == "throttled"
+        assert row["status"] == "ok"
+        assert row["latency_ms"] == pytest.approx(40, rel=0.01)
+
+    def test_host_bound(self) -> None:
+        assert flags_of(noise, asynchronous=True, returns=0.99)[0] == "host_bound"
+        assert flags_of(noise, asynchronous=True, queued=1.2)[0] == "host_bound"
+        assert flags_of(noise, asynchronous=True)[0] == ""
+
+    def test_unconverged(self) -> None:
+        restless = [SECONDS] * 5 + [1.2 * SECONDS] * 5
+        assert flags_of(lambda launch: chain((restless * 14)[:137], noise(launch, 0.003)))[0] == "unconverged"
+
+    def test_few_samples(self) -> None:
+        assert flags_of(lambda _: repeat(5.0), replace(PROTOCOL, launches=1))[0] == "few_samples"
+        assert flags_of(lambda _: repeat(5.0))[0] == ""  # three launches speak for themselves
+
+    def test_contended(self) -> None:
+        state = make_record().state
+        assert state is not None
+        for busy in ({"cpu_s": 1.0}, {"others_busy_share": 0.4}):
+            assert frame([make_record(state={**state, **busy})]).iloc[0]["flags"] == "few_samples contended"
+
+    def test_out_of_memory_is_a_row_without_figures(self) -> None:
+        row = frame([failed("oom", "no memory")]).iloc[0]
+        assert (row["status"], row["reason"], row["flags"]) == ("oom", "no memory", "")
+        assert pd.isna(row["latency_ms"])
 
 
 class TestThroughput:
     def search(
-        self, clock: Clock, fixed: float, each: float, batch: int | str = "auto", fail_at: int = 10**9
-    ) -> dict[str, object]:
+        self, fixed: float, each: float, batch: Any = "knee", fail_at: int = 10**9, fits: bool = True, least: int = 1
+    ) -> dict[str, Any]:
+        device = Simulated()
+        device.fits = lambda nbytes: fits  # type: ignore[method-assign]
+
         def caller(size: int) -> Callable[[], None]:
             if size >= fail_at:
                 raise torch.OutOfMemoryError("no more")
-            return lambda: clock.call(fixed + each * size)
 
-        first = [(fixed + each) * 1e3] * 6
-        return timing.throughput(caller, CPU, PROTOCOL, batch, first_ms=first, image_bytes=1)  # type: ignore[arg-type]
+            def call() -> None:
+                device.time += fixed + each * size
 
-    def test_the_knee_is_found(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(memory, "fits", lambda *_: True)
-        found = self.search(clock, fixed=0.010, each=0.010)  # doubling gains 33, 20, 11, 6 and 3.0 %, then 1.5 %
+            return call
+
+        first = (least, [(fixed + each * least) * 1e3] * 6)
+        return timing.throughput(caller, device, PROTOCOL, batch, first=first, image_bytes=1)
+
+    def test_the_knee_is_found_and_the_curve_kept(self) -> None:
+        found = self.search(fixed=0.010, each=0.010)  # doubling gains 33, 20, 11, 6 and 3.0 %, then 1.5 %
         assert found["batch"] == 32
         assert found["images_per_s"] == pytest.approx(32 / 0.33)
         assert [point["batch"] for point in found["curve"]] == [1, 2, 4, 8, 16, 32, 64]
-        assert "batch 64 gains +1.5%" in str(found["stop"])
+        assert "batch 64 gains +1.5%" in found["stop"]
 
-    def test_a_call_longer_than_the_budget_is_not_tried(self, clock: Clock) -> None:
-        found = self.search(clock, fixed=0, each=4.0)
+    def test_a_search_starts_from_the_batch_that_is_trained_at(self) -> None:
+        assert [point["batch"] for point in self.search(fixed=0.1, each=0.1, least=8)["curve"]][:2] == [8, 16]
+
+    def test_blocks_last_about_a_fifth_of_a_second(self) -> None:
+        found = self.search(fixed=0.0, each=0.01, batch=1)
+        assert found["block_calls"] == 20
+        assert found["blocks_ms"] == pytest.approx([200.0] * len(found["blocks_ms"]))
+        assert found["images_per_s"] == pytest.approx(100)
+
+    def test_a_call_longer_than_the_budget_is_not_tried(self) -> None:
+        found = self.search(fixed=0, each=4.0)
         assert (found["batch"], found["images_per_s"]) == (1, pytest.approx(0.25))
-        assert "longer than 6 s" in str(found["stop"])
+        assert "longer than 6 s" in found["stop"]
 
-    def test_out_of_memory_ends_the_search_but_not_the_cell(
-        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(memory, "fits", lambda *_: True)
-        found = self.search(clock, fixed=0.1, each=0.001, fail_at=8)
+    def test_out_of_memory_ends_the_search_but_not_the_cell(self) -> None:
+        found = self.search(fixed=0.1, each=0.001, fail_at=8)
         assert (found["batch"], found["stop"]) == (4, "out of memory at batch 8")
 
-    def test_a_batch_that_would_not_fit_is_not_tried(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(memory, "fits", lambda *_: False)
-        assert self.search(clock, fixed=0.1, each=0.001)["stop"] == "batch 2 would not fit in memory"
+    def test_a_batch_that_would_not_fit_is_not_tried(self) -> None:
+        assert self.search(fixed=0.1, each=0.001, fits=False)["stop"] == "batch 2 would not fit in memory"
 
-    def test_a_fixed_batch_is_that_batch_or_an_error(self, clock: Clock) -> None:
-        found = self.search(clock, fixed=0.1, each=0.1, batch=4)
+    def test_a_fixed_batch_is_that_batch_or_an_error(self) -> None:
+        found = self.search(fixed=0.1, each=0.1, batch=4)
         assert (found["batch"], found["images_per_s"]) == (4, pytest.approx(8.0))
         with pytest.raises(torch.OutOfMemoryError):
-            self.search(clock, fixed=0.1, each=0.1, batch=4, fail_at=4)
+            self.search(fixed=0.1, each=0.1, batch=4, fail_at=4)
 
-    def test_other_errors_are_not_out_of_memory(self, clock: Clock) -> None:
+    def test_other_errors_are_not_out_of_memory(self) -> None:
         def caller(size: int) -> Callable[[], None]:
             raise RuntimeError("a bug")
 
         with pytest.raises(RuntimeError, match="a bug"):
-            timing.throughput(caller, CPU, PROTOCOL, "auto", first_ms=[1.0], image_bytes=1)
+            timing.throughput(caller, Simulated(), PROTOCOL, "knee", first=(1, [1.0]), image_bytes=1)
 
 
-class TestInterval:
-    def test_small_samples_give_their_range_and_say_so(self) -> None:
-        assert median_interval([3.0]) == (3.0, 3.0, 3.0, 0.0)
-        assert median_interval([2.0, 1.0]) == (1.5, 1.0, 2.0, 0.5)
-        assert median_interval([5, 1, 2, 4, 3]) == (3, 1, 5, 0.9375)
-        assert median_interval([5, 1, 2, 4, 3, 6])[1:] == (1, 6, 0.96875)
-
-    @pytest.mark.parametrize("samples", [6, 11, 40, 200])
-    def test_it_covers_the_median_as_often_as_it_says(self, samples: int) -> None:
-        generator = np.random.default_rng(0)
-        hits, trials = 0, 2000
-        for draw in generator.lognormal(size=(trials, samples)):
-            _, low, high, coverage = median_interval(list(draw))
-            assert coverage >= 0.95
-            hits += low <= 1.0 <= high
-        assert hits / trials == pytest.approx(coverage, abs=0.012)
-
-    def test_the_centre_is_the_median(self) -> None:
-        generator = np.random.default_rng(1)
-        for size in range(1, 30):
-            draw = list(generator.normal(size=size))
-            middle, low, high, _ = median_interval(draw)
-            assert middle == pytest.approx(np.median(draw))
-            assert min(draw) <= low <= middle <= high <= max(draw)
+def test_on_the_processor_time_is_never_less_than_the_sleep() -> None:
+    protocol = replace(PROTOCOL, warmup_s=0.0, sample_s=0.1, sample_max_s=0.3, samples_min=4)
+    found = timing.latency(lambda: time.sleep(0.02), Cpu(), protocol)
+    assert min(found["samples_ms"]) >= 20.0
+    assert found["host_ms"] is None

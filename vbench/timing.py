@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from vbench import memory
 from vbench.device import IN_FLIGHT, Call, Device
 from vbench.plan import Batch, Protocol
-from vbench.results.statistics import mad, median_interval
+from vbench.results.statistics import median_interval
 
 PAUSES_S = (2.0, 4.0, 8.0)  # before a throttled window is measured again
 BLOCK_S = 0.2  # of queued calls between two looks at the clock
@@ -68,10 +69,15 @@ def warm_up(
 
 
 def _disagreement(before: Sequence[float], after: Sequence[float], share: float) -> str | None:
-    """Why two windows are not alike, or None: their medians differ beyond `share` and beyond their own scatter."""
+    """Why two windows are not alike, or None: their medians differ beyond `share` and twice their scatter's error.
+
+    The scatter is taken from one call to the next, so that a trend does not hide in it.
+    """
     first, second = median(before), median(after)
-    scatter = 1.86 * (mad(before) ** 2 + mad(after) ** 2) ** 0.5 / len(after) ** 0.5  # standard error of the difference
-    if abs(second - first) <= max(share * first, 2 * scatter):
+    steps = [abs(b - a) for window in (before, after) for a, b in pairwise(window)]
+    scatter = 1.4826 * median(steps) / 2**0.5 if steps else 0.0
+    error = 1.2533 * scatter * (2 / len(after)) ** 0.5  # of the difference of two medians
+    if abs(second - first) <= max(share * first, 2 * error):
         return None
     return f"the last two windows differ by {second / first - 1:+.1%}"
 

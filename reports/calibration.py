@@ -1,0 +1,151 @@
+"""Whether the figures can be trusted here: the same sweep many times over, and timm's own benchmark beside ours.
+
+    python -P -m vbench.reports.calibration timm BENCHMARK.py DIR   measures, in turn, and writes DIR/timm.json
+    python -P -m vbench.reports.calibration DIR docs/measuring.md   fills the page from DIR/aa-*/ and DIR/timm.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+from vbench.reports.tables import figure
+from vbench.results.frame import frame
+from vbench.results.statistics import Interval, interval
+from vbench.results.store import Record, read
+
+TURNS = 10
+COMPARED = "deit_tiny_patch16_224"
+SIDE = 224
+
+
+def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
+    """One row a cell of sweeps that were all the same: how often their intervals hold the pooled median.
+
+    Columns: `model`, `height`, `width`, `pooled_ms` (the median of all launches' medians), `covered` (sweeps whose stated
+    interval holds it) of `sweeps`, `half_width` (median of the intervals' half-widths), `launch_spread` and
+    `sweep_spread` (standard deviations of launches within a sweep and of sweeps), the last three over the pooled median.
+    """
+    tables = [frame(list(run)) for run in runs]
+    cells = pd.concat(tables, keys=range(len(tables)), names=["sweep"]).reset_index("sweep")
+    launches = pd.DataFrame(
+        [
+            {"case_id": record.case_id, "sweep": sweep, "ms": median(record.latency["samples_ms"])}
+            for sweep, run in enumerate(runs)
+            for record in run
+            if record.latency
+        ]
+    )
+    rows = []
+    for case_id, cell in cells[cells["status"] == "ok"].groupby("case_id", sort=False):
+        own = launches[launches["case_id"] == case_id]
+        pooled = float(own["ms"].median())
+        held = (cell["latency_ms_lo"] <= pooled) & (pooled <= cell["latency_ms_hi"])
+        rows.append(
+            {
+                "model": cell["model"].iloc[0],
+                "height": cell["height"].iloc[0],
+                "width": cell["width"].iloc[0],
+                "pooled_ms": pooled,
+                "covered": int(held.sum()),
+                "sweeps": len(cell),
+                "half_width": float(((cell["latency_ms_hi"] - cell["latency_ms_lo"]) / 2).median()) / pooled,
+                "launch_spread": float(own.groupby("sweep")["ms"].std().pow(2).mean() ** 0.5) / pooled,
+                "sweep_spread": float(cell["latency_ms"].std()) / pooled,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def coverage_markdown(found: pd.DataFrame) -> str:
+    """The table of `coverage`, and what it comes to."""
+    lines = [
+        "| cell | pooled median (ms) | intervals that hold it | median half-width | launches scatter | sweeps scatter |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row.model} {row.height} | {figure(row.pooled_ms)} | {row.covered} of {row.sweeps} | ±{row.half_width:.1%} | "
+        f"{row.launch_spread:.1%} | {row.sweep_spread:.1%} |"
+        for row in found.itertuples()
+    ]
+    covered, all_of = int(found["covered"].sum()), int(found["sweeps"].sum())
+    lines += ["", f"In all {covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}."]
+    return "\n".join(lines)
+
+
+def against_timm(benchmark: Path, folder: Path) -> None:
+    """Measure one model by vbench and by timm's benchmark script, in turn, on one thread; write `folder`/timm.json.
+
+    Args:
+        benchmark: `benchmark.py` of timm's repository.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ours: list[dict[str, Any]] = []
+    theirs: list[dict[str, Any]] = []
+    for turn in range(TURNS):
+        with tempfile.TemporaryDirectory() as place:
+            options = ["--models", f"timm/{COMPARED}", "--res", str(SIDE), "--modes", "parallel", "--batch", "1"]
+            command = [sys.executable, "-P", "-m", "vbench", "sweep", *options, "--seed", str(turn), "-o", place]
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            ours += [asdict(record) for record in read(Path(place))]
+            options = ["--model", COMPARED, "--bench", "inference", "-b", "1", "--device", "cpu", "--no-retry"]
+            found = Path(place) / "timm.json"
+            command = [sys.executable, str(benchmark), *options, "--results-file", str(found), "--results-format", "json"]
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, cwd=place)
+            said = json.loads(found.read_text())
+            theirs += said if isinstance(said, list) else [said]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "timm.json").write_text(json.dumps({"vbench": ours, "timm": theirs}, indent=1) + "\n")
+
+
+def compared(folder: Path) -> tuple[Interval, Interval]:
+    """The latencies by vbench and by timm, in ms: medians over all launches, with their intervals."""
+    said = json.loads((folder / "timm.json").read_text())
+    ours = interval([record["latency"]["samples_ms"] for record in said["vbench"]])
+    theirs = interval([[run["infer_step_time"]] for run in said["timm"]])
+    return ours, theirs
+
+
+def compared_markdown(folder: Path) -> str:
+    """The comparison as a table, and whether the intervals meet."""
+    said = json.loads((folder / "timm.json").read_text())
+    ours, theirs = compared(folder)
+    lines = [
+        "| tool | latency (ms) | 95 % interval | processes | samples in each |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    samples = round(median(len(record["latency"]["samples_ms"]) for record in said["vbench"]))
+    for tool, of, runs, each in (
+        ("vbench sweep", ours, len(said["vbench"]), f"{samples} calls, their median"),
+        ("timm benchmark.py", theirs, len(said["timm"]), "40 calls, their mean"),
+    ):
+        lines.append(f"| {tool} | {figure(of.median)} | {figure(of.lo)}–{figure(of.hi)} | {runs} | {each} |")
+    meet = ours.lo <= theirs.hi and theirs.lo <= ours.hi
+    lines += ["", f"They differ by {theirs.median / ours.median - 1:+.1%}; the intervals {'meet' if meet else 'do not meet'}."]
+    return "\n".join(lines)
+
+
+def fill(text: str, folder: Path) -> str:
+    """The page with whatever stands between its markers made anew. Raises: ValueError if a marker is missing."""
+    from vbench.reports.readme import between
+
+    runs = [read(run) for run in sorted(folder.glob("aa-*"))]
+    text = between(text, "coverage", coverage_markdown(coverage(runs)))
+    return between(text, "timm", compared_markdown(folder))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "timm":
+        against_timm(Path(sys.argv[2]).resolve(), Path(sys.argv[3]))
+    else:
+        page = Path(sys.argv[2])
+        page.write_text(fill(page.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
