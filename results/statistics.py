@@ -1,0 +1,305 @@
+"""Statistics of a cell: its median with an interval, and what is wrong with its samples. Pure; samples in ms.
+
+A cell is measured in launches, fresh processes, each a series of samples in the order of measuring. Samples of one
+launch are not independent, and launches differ by more than their samples tell (addresses, clocks, neighbours):
+the launch is the unit that is repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+from scipy.stats import binom, norm
+
+CONFIDENCE = 0.95
+FEWEST = 10  # samples of a launch below which no fault can be told from noise
+MATTERS = 0.01  # of the median; what is smaller is no fault
+MODIFIED_Z = 3.5  # Iglewicz and Hoaglin 1993: of an outlier, on the median absolute deviation
+TO_SIGMA = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
+LESSER = 0.10  # of the samples, at least, make a second mode
+BLOCKS = 40  # into which a launch is cut at most, to look for drift
+DRIFT_Z = 3.29  # two-sided, 99.9 %
+VALLEY = 0.07  # chance of so empty a valley in a flat stretch; one mode has no flat stretch, and is rarer far
+
+Basis = Literal["launches", "within one launch", "range"]
+Samples = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A median and where it lies, in the samples' unit.
+
+    `basis` says what repeats: "launches" where the interval covers what another launch would give, "within one
+    launch" where it covers that launch's own median alone, "range" where the samples are too few for an interval
+    and lo and hi are the least and the greatest. `level` is the interval's; None if it is not known.
+    """
+
+    median: float
+    lo: float
+    hi: float
+    level: float | None
+    basis: Basis
+
+
+def median_interval(samples: Sequence[float]) -> tuple[float, float, float, float]:
+    """Median, and its distribution-free interval from order statistics: (median, lo, hi, coverage).
+
+    The narrowest symmetric pair of order statistics that covers the median with at least 95 %; fewer than
+    six samples cannot, and then it is their range, with the coverage that it has. Takes samples as independent.
+
+    Raises: ValueError without samples.
+    """
+    ordered = np.sort(_series(samples))
+    n = len(ordered)
+    rank, coverage = _rank(n, CONFIDENCE)
+    return float(np.median(ordered)), float(ordered[rank]), float(ordered[n - 1 - rank]), coverage
+
+
+def interval(
+    launches: Sequence[Sequence[float]], *, level: float = CONFIDENCE, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """The median of the launches' medians, and its interval.
+
+    Of two launches or more, symmetric on the log scale: the larger of two half-widths.
+
+    - Launches are resampled; the standard deviation of the log of the cell's median, times Student's t with L - 1
+      degrees of freedom. Of two launches it is √2 too small, which is put right; of three or more, resampling
+      overstates the scatter of a median by as much as their small number understates it.
+    - Launches are kept and their samples resampled, as many as are worth independent ones (`effective_samples`);
+      the standard deviation times the normal quantile. It keeps launches that agree by chance from seeming exact.
+
+    The scatter of launch medians holds the samples' noise already; resampling both at once would count it twice.
+    Of one launch, the pair of order statistics that covers its median at `level`, at its effective number of
+    samples. Where that number is below six (at 95 %), the range, whose level is known only for samples that are
+    independent.
+
+    Args:
+        launches: samples of each launch in order, ms, all positive.
+        level: of the interval, between 0 and 1.
+        draws: of the bootstrap. seed: of its random numbers; the same input gives the same interval.
+
+    Raises: ValueError for no launch, a launch without samples, or a sample that is not positive and finite.
+    """
+    series = [_series(launch) for launch in launches]
+    if not series:
+        raise ValueError("an interval needs at least one launch")
+    if any((launch <= 0).any() for launch in series):
+        raise ValueError("an interval needs positive samples")
+    if len(series) == 1:
+        return _within(series[0], level)
+    logs = [np.sort(np.log(launch)) for launch in series]
+    medians = np.array([np.median(launch) for launch in logs])
+    count = len(medians)
+    random = np.random.default_rng(seed)
+
+    resampled = medians[random.integers(0, count, (draws, count))]
+    launch_error = float(np.median(resampled, axis=1).std()) * (2**0.5 if count == 2 else 1.0)
+    sizes = [(effective_samples(launch) + 1) / 2 for launch in series]
+    # The median of m resampled values is the value at a rank that is Beta-distributed with (m + 1) / 2 twice.
+    kept = [
+        np.interp(random.beta(size, size, draws) * (len(launch) - 1), np.arange(len(launch)), launch)
+        for launch, size in zip(logs, sizes, strict=True)
+    ]
+    sample_error = float(np.median(kept, axis=0).std())
+
+    tail = (1 + level) / 2
+    half = max(launch_error * float(stdtrit(count - 1, tail)), sample_error * float(norm.ppf(tail)))
+    middle = float(np.median(medians))
+    median, low, high = (float(np.exp(middle + shift)) for shift in (0.0, -half, half))
+    return Interval(median, low, high, level, "launches")
+
+
+def effective_samples(samples: Sequence[float] | Samples) -> float:
+    """How many independent samples would fix the median as well; between 1 and their number.
+
+    From the autocorrelation of the signs about the median, on which the error of a median depends, summed over
+    lags as long as neighbouring pairs stay positive (Geyer 1992). Outliers do not move it. Series that alternate
+    count in full.
+
+    Raises: ValueError without samples.
+    """
+    series = _series(samples)
+    n = len(series)
+    signs = np.sign(series - np.median(series))
+    signs -= signs.mean()
+    power = float(signs @ signs)
+    if n < 4 or power == 0:
+        return float(n)
+    spectrum = np.abs(np.fft.rfft(signs, 2 * n)) ** 2
+    correlation = np.fft.irfft(spectrum)[:n] / power
+    pairs = correlation[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
+    ends = np.flatnonzero(pairs <= 0)
+    total = 2 * float(pairs[: ends[0] if len(ends) else None].sum()) - 1
+    return float(np.clip(n / max(total, 1.0), 1.0, n))
+
+
+def mad(samples: Sequence[float] | Samples) -> float:
+    """Median absolute deviation from the median, in the samples' unit. Raises: ValueError without samples."""
+    series = _series(samples)
+    return float(np.median(np.abs(series - np.median(series))))
+
+
+def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
+    """What is wrong with the samples of a cell, of "drift", "bimodal", "outliers", in this order.
+
+    - drift: the median moves through a launch, by more than 1 % of it between its first and its last third, and
+      Theil's slope over block medians is not 0, or its halves differ, at 99.9 %. A step that stays is drift.
+    - bimodal: samples go to and fro between two levels more than 1 % apart, each held by at least 10 % of them, with
+      a valley between that is emptier than either level.
+    - outliers: at least two samples and 1 % of all have a modified z-score above 3.5 and lie more than 1 % of the
+      median away, after drift is taken out and from the nearer of two modes.
+
+    Drift and bimodality are faults of a process: they count if more than half of the launches that are long enough
+    show them; what one launch of several shows is in the interval. Outliers are rare, so launches are pooled.
+    Launches of fewer than ten samples are not judged, and ten show only what is glaring.
+    """
+    judged = [_judge(_series(launch)) for launch in launches if len(launch) >= FEWEST]
+    found = []
+    if 2 * sum(launch.drifts for launch in judged) > len(judged):
+        found.append("drift")
+    if 2 * sum(launch.bimodal for launch in judged) > len(judged):
+        found.append("bimodal")
+    outliers, samples = sum(launch.outliers for launch in judged), sum(launch.samples for launch in judged)
+    if outliers >= 2 and outliers >= MATTERS * samples:
+        found.append("outliers")
+    return tuple(found)
+
+
+def outlier_count(launches: Sequence[Sequence[float]]) -> int:
+    """How many samples of all launches of ten or more are outliers, as in `faults`, however few."""
+    return sum(_judge(_series(launch)).outliers for launch in launches if len(launch) >= FEWEST)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What one launch shows."""
+
+    samples: int
+    drifts: bool
+    bimodal: bool
+    outliers: int
+
+
+def _series(samples: Sequence[float] | Samples) -> Samples:
+    series = np.asarray(samples, dtype=np.float64)
+    if series.ndim != 1 or not len(series):
+        raise ValueError("a launch needs at least one sample")
+    if not np.isfinite(series).all():
+        raise ValueError("samples must be finite")
+    return series
+
+
+@lru_cache(maxsize=1024)
+def _rank(n: int, level: float) -> tuple[int, float]:
+    """The greatest k for which the order statistics k and n - 1 - k cover the median at `level`, and their level."""
+
+    def coverage(k: int) -> float:
+        return float(max(0.0, 1 - 2 * binom.cdf(k, n, 0.5)))
+
+    rank = max(int(binom.ppf((1 - level) / 2, n, 0.5)) - 2, 0)
+    while rank + 1 < n - 1 - rank and coverage(rank + 1) >= level:
+        rank += 1
+    return rank, coverage(rank)
+
+
+def _within(series: Samples, level: float) -> Interval:
+    """The interval of one launch's own median."""
+    n, worth = len(series), int(effective_samples(series))
+    rank, coverage = _rank(worth, level)
+    median = float(np.median(series))
+    if coverage < level:
+        known = coverage if worth == n > 1 else None
+        return Interval(median, float(series.min()), float(series.max()), known, "range")
+    ordered = np.sort(series)
+    rank = rank * (n - 1) // (worth - 1)
+    return Interval(median, float(ordered[rank]), float(ordered[n - 1 - rank]), level, "within one launch")
+
+
+def _judge(series: Samples) -> _Verdict:
+    median = float(np.median(series))
+    least = MATTERS * abs(median)
+    slope, drifts = _drift(series, least)
+    level = series - slope * np.arange(len(series)) if drifts else series
+    upper = _second_mode(level, least)
+    groups = [level] if upper is None else [level[upper], level[~upper]]
+    outliers = sum(_outliers(group, least) for group in groups)
+    return _Verdict(len(series), drifts, upper is not None, outliers)
+
+
+def _drift(series: Samples, least: float) -> tuple[float, bool]:
+    """Theil's slope, per sample, and whether it is not 0 and moves the median by more than `least`."""
+    n = len(series)
+    size = -(-n // BLOCKS)
+    slope, _ = _theil(series, size)
+    halves = np.where(np.arange(n) < n // 2, np.median(series[: n // 2]), np.median(series[n // 2 :]))
+    independent = max(effective_samples(series - trend) for trend in (slope * np.arange(n), halves))
+    slope, z = _theil(series, max(size, round(2 * n / independent) if independent < n / 1.5 else 1))
+    change = abs(float(np.median(series[-(n // 3) :]) - np.median(series[: n // 3])))
+    return slope, z > DRIFT_Z and change > least
+
+
+def _theil(series: Samples, size: int) -> tuple[float, float]:
+    """Slope per sample over medians of blocks of `size`, and how many deviations it is from 0.
+
+    The latter is the greater of Kendall's z, which sees a slope, and that of Mann and Whitney between the halves,
+    which sees a step.
+    """
+    count = len(series) // size
+    if count < 2:
+        return 0.0, 0.0
+    medians = np.median(series[len(series) - count * size :].reshape(count, size), axis=1)
+    first, second = np.triu_indices(count, 1)
+    rises = medians[second] - medians[first]
+    half = count // 2
+    across = (first < half) & (second >= half)
+    kendall = (abs(np.sign(rises).sum()) - 1) / (count * (count - 1) * (2 * count + 5) / 18) ** 0.5
+    whitney = (abs(np.sign(rises[across]).sum()) - 1) / (half * (count - half) * (count + 1) / 3) ** 0.5
+    return float(np.median(rises / (second - first))) / size, float(max(kendall, whitney))
+
+
+def _second_mode(series: Samples, least: float) -> NDArray[np.bool_] | None:
+    """Which samples belong to the upper of two modes; None if there is one mode.
+
+    The split is the one that leaves the least scatter within its two sides, found without the outermost 5 % on
+    either side. Two peaks show by the valley between them: the middle third of their distance holds fewer samples
+    than as wide a window about either peak, by more than chance would have it in a flat stretch. A launch that
+    rarely changes sides counts as so many fewer samples.
+    """
+    n = len(series)
+    ordered = np.sort(series)
+    cut = n // 20
+    inner = ordered[cut : n - cut]
+    count = np.arange(1, len(inner))
+    sums = np.cumsum(inner - inner.mean())[:-1]
+    between = sums**2 / (count * (len(inner) - count))
+    lesser = np.minimum(count, len(inner) - count) + cut
+    between[lesser < max(3.0, LESSER * n)] = -1.0
+    split = int(np.argmax(between))
+    edge = (inner[split] + inner[split + 1]) / 2
+    upper: NDArray[np.bool_] = series > edge
+    share = float(upper.mean())
+    if between[split] <= 0 or not 0 < share < 1:
+        return None
+    low, high = float(np.median(series[~upper])), float(np.median(series[upper]))
+    if high - low <= least:
+        return None
+    place = (series - low) / (high - low)
+    valley = int(np.count_nonzero(np.abs(place - 0.5) <= 1 / 6))
+    peak = min(int(np.count_nonzero(np.abs(place - at) <= 1 / 6)) for at in (0, 1))
+    runs = 1 + int(np.count_nonzero(upper[1:] != upper[:-1]))
+    worth = min(1.0, runs / (1 + 2 * n * share * (1 - share)))
+    chance = binom.cdf(np.ceil(valley * worth), int((valley + peak) * worth), 0.5)
+    return upper if chance <= VALLEY else None
+
+
+def _outliers(series: Samples, least: float) -> int:
+    """How many lie beyond both; the z-score's bound is widened where few samples leave the deviation uncertain."""
+    away = np.abs(series - np.median(series))
+    bound = MODIFIED_Z * (1 + 10 / effective_samples(series))
+    return int(np.count_nonzero((away > least) & (away > bound * TO_SIGMA * np.median(away))))
