@@ -111,7 +111,8 @@ def interval(
     tail = (1 + level) / 2
     half = max(launch_error * float(stdtrit(count - 1, tail)), sample_error * float(norm.ppf(tail)))
     middle = float(np.median(medians))
-    return Interval(*(float(np.exp(middle + shift)) for shift in (0.0, -half, half)), level, "launches")
+    median, low, high = (float(np.exp(middle + shift)) for shift in (0.0, -half, half))
+    return Interval(median, low, high, level, "launches")
 
 
 def effective_samples(samples: Sequence[float] | Samples) -> float:
@@ -215,10 +216,9 @@ def _within(series: Samples, level: float) -> Interval:
     if coverage < level:
         known = coverage if worth == n > 1 else None
         return Interval(median, float(series.min()), float(series.max()), known, "range")
-    share = rank / (worth - 1)
-    low = float(np.quantile(series, share, method="lower"))
-    high = float(np.quantile(series, 1 - share, method="higher"))
-    return Interval(median, low, high, level, "within one launch")
+    ordered = np.sort(series)
+    rank = rank * (n - 1) // (worth - 1)
+    return Interval(median, float(ordered[rank]), float(ordered[n - 1 - rank]), level, "within one launch")
 
 
 def _judge(series: Samples) -> _Verdict:
