@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
@@ -118,9 +120,7 @@ def counter_for(device: str, *, uuid: str | None = None, nvml: Any = None, power
             return RaplCounter(powercap)
         if uuid is None:
             uuid = dict(state.identify({"device": device}))["uuid"]
-        if nvml is None:
-            import pynvml as nvml
-        return NvmlCounter(uuid, nvml)
+        return NvmlCounter(uuid, nvml or import_module("pynvml"))
     except OSError as error:
         return error.strerror or str(error)
 
@@ -189,4 +189,4 @@ def _edge(counter: Counter, clock: Callable[[], float], sleep: Callable[[float],
 def _step_s(counter: Counter, clock: Callable[[], float], sleep: Callable[[float], None]) -> float:
     """Seconds between two steps of the counter; one that moves at every look is as slow as the look."""
     edges = [_edge(counter, clock, sleep)[0] for _ in range(WATCHED + 1)]
-    return median(late - early for early, late in zip(edges[:-1], edges[1:], strict=True))
+    return median(late - early for early, late in pairwise(edges))

@@ -20,7 +20,8 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A job. {"device", "dtype", "threads"} -> "gemm_flops_per_s", "operator_s", "copy_bytes_per_s", "busy".
 
     The best square matrix product in that dtype, 1 MAC = 2 FLOPs, float32 not rounded to TF32; the time of
-    a small pointwise operator, launch included; bytes read and bytes written by a copy, together; when it began and ended, by `time.monotonic()`.
+    a small pointwise operator, launch included; bytes read and bytes written by a copy, together; the moments
+    of `time.monotonic()` at which all this began and ended.
     """
     import torch
 

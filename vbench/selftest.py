@@ -15,7 +15,7 @@ ASLEEP_S = 0.005
 SLEEPS = 40
 EMPTY_CALLS = 2000
 CALLS = (10, 20, 40, 80)
-ROUNDS = 30
+ROUNDS = 50
 DEVICE_CYCLES = 200_000_000  # about a tenth of a second of a GPU
 LAUNCHES = 5
 SIDE = {"cpu": 96, "cuda": 224}  # px; small, for it is the scatter that is asked for
@@ -45,8 +45,14 @@ def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         host_ms = _host_ms(lambda: found.append(_device_ms(lambda: _spin(DEVICE_CYCLES, 1))))
         yield "events", {"host_ms": host_ms, "device_ms": found[0]}
         return
-    matrix = torch.full((128, 128), 1 / 128)
-    yield "linear", linear(lambda calls: _host_ms(lambda: [matrix @ matrix for _ in range(calls)]))
+    matrix = torch.full((64, 64), 1 / 64)  # so small that most rounds fit between two turns of the scheduler
+    product = torch.empty_like(matrix)  # given, for an allocation may cost anything
+
+    def multiply(calls: int) -> None:
+        for _ in range(calls):
+            torch.mm(matrix, matrix, out=product)
+
+    yield "linear", linear(lambda calls: _host_ms(lambda: multiply(calls)))
 
 
 def linear(time_ms: Callable[[int], float]) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def _device_ms(call: Callable[[], Any]) -> float:
     call()
     end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end)
+    return float(begin.elapsed_time(end))
 
 
 def _spin(cycles: int, times: int) -> None:

@@ -89,7 +89,8 @@ class Sampler:
         """Why there are no samples; None while there is nothing to explain."""
         if self.file.is_file():
             for line in self.file.read_text().splitlines()[:1]:
-                return json.loads(line).get("error")
+                problem: str | None = json.loads(line).get("error")
+                return problem
         code = self._process.poll()
         return None if code is None else f"the process that watches the GPU ended with exit code {code}"
 
