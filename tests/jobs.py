@@ -71,22 +71,44 @@ def shape_bug(argument: dict[str, Any]) -> Job:
 
 
 def peak(argument: dict[str, Any]) -> Job:
-    """The memory meter on a module whose forward pass is known to need `mib` MiB at once."""
+    """The memory meter on a module whose forward pass needs `mib` MiB at once and keeps `leak` MiB of each call."""
     from vbench import memory
 
     class Hungry(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(8 * 2**18))  # 8 MiB
+            self.kept: list[torch.Tensor] = []
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if "leak" in argument:
+                self.kept.append(torch.ones(argument["leak"] * 2**18))
+            time.sleep(argument.get("s", 0))
             return torch.ones(argument["mib"] * 2**18).sum() + x.sum()
 
     device = torch.device("cpu")
     baseline = memory.baseline(device)
     model, image = Hungry(), torch.ones(1, 4 * 2**18)  # 4 MiB
     with torch.inference_mode():
-        yield "memory", memory.measure(model, image, baseline)
+        yield "memory", memory.measure(model, image, baseline, repeat_below_s=argument.get("repeat_below_s", 60))
+
+
+def holes(argument: dict[str, Any]) -> Job:
+    """A module that frees every second of its blocks before it takes one that fits in none of the holes."""
+    from vbench import memory
+
+    class Holed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            del x
+            torch.ones(16 * 2**18)  # freed at once: from here on glibc would take smaller blocks from its heap
+            blocks = [torch.ones(2**18) for _ in range(64)]  # 64 MiB
+            del blocks[::2]
+            return torch.ones(32 * 2**18).sum()
+
+    device = torch.device("cpu")
+    baseline = memory.baseline(device)
+    with torch.inference_mode():
+        yield "memory", memory.measure(Holed(), torch.ones(1), baseline)
 
 
 def waits_for_ever(argument: dict[str, Any]) -> Job:

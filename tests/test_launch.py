@@ -136,17 +136,6 @@ def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
     _until(lambda: not _alive(child))
 
 
-def test_memory_meter_sees_a_known_allocation(launcher: Launcher) -> None:
-    found = {mib: launcher.run("jobs:peak", {"mib": mib}, 60).parts["memory"] for mib in (64, 320)}
-    for mib, meter in found.items():
-        assert meter["weights_bytes"] == 8 * 2**20
-        assert meter["input_bytes"] == 4 * 2**20
-        assert meter["peak_bytes"] == meter["weights_bytes"] + meter["input_bytes"] + meter["activation_bytes"]
-        assert meter["activation_bytes"] == pytest.approx(mib * 2**20, abs=12 * 2**20)
-    difference = found[320]["peak_bytes"] - found[64]["peak_bytes"]
-    assert difference == pytest.approx(256 * 2**20, abs=4 * 2**20)
-
-
 def _script(code: str, folder: Path) -> str:
     """What a program prints that is run in a folder."""
     (folder / "script.py").write_text(code)

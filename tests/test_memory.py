@@ -1,0 +1,95 @@
+"""The memory meter on modules whose need is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from vbench import memory
+from vbench.launch import Launcher
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    with Launcher() as launcher:
+        yield launcher
+
+
+def meter(launcher: Launcher, **argument: Any) -> dict[str, Any]:
+    ending = launcher.run("jobs:peak", argument, 60)
+    assert (ending.status, ending.reason) == ("ok", None)
+    found: dict[str, Any] = ending.parts["memory"]
+    return found
+
+
+def test_known_allocations_are_seen(launcher: Launcher) -> None:
+    found = {mib: meter(launcher, mib=mib) for mib in (64, 256)}
+    for mib, seen in found.items():
+        assert (seen["weights_bytes"], seen["input_bytes"]) == (8 * MIB, 4 * MIB)
+        assert seen["peak_bytes"] == seen["weights_bytes"] + seen["input_bytes"] + seen["activation_bytes"]
+        assert seen["activation_bytes"] == pytest.approx(mib * MIB, abs=4 * MIB)
+        assert seen["slack_bytes"] < 4 * MIB
+        assert (
+            seen["process_bytes"] == seen["host_peak_bytes"] > seen["peak_bytes"] + 20 * MIB
+        )  # the interpreter, torch
+        assert seen["reserved_bytes"] is None
+        assert (seen["calls"], seen["process_reason"], seen["growth_reason"]) == (3, None, None)
+        assert "call 1" in seen["method"]
+    difference = found[256]["peak_bytes"] - found[64]["peak_bytes"]
+    assert difference == pytest.approx(192 * MIB, abs=MIB)
+
+
+def test_sizes_are_whole_bytes(launcher: Launcher) -> None:
+    sizes = {name: size for name, size in meter(launcher, mib=16).items() if name.endswith("_bytes")}
+    assert {name for name, size in sizes.items() if not isinstance(size, int)} == {"reserved_bytes"}
+
+
+def test_a_leak_grows_and_what_keeps_nothing_does_not(launcher: Launcher) -> None:
+    leaking, clean = meter(launcher, mib=64, leak=16), meter(launcher, mib=64)
+    assert leaking["growth_bytes"] == pytest.approx(16 * MIB, abs=MIB)
+    assert leaking["slack_bytes"] == pytest.approx(clean["slack_bytes"] + 16 * MIB, abs=MIB)
+    assert clean["growth_bytes"] == pytest.approx(0, abs=MIB)
+
+
+def test_a_slow_call_is_made_once(launcher: Launcher) -> None:
+    seen = meter(launcher, mib=16, s=0.2, repeat_below_s=0.1)
+    assert (seen["calls"], seen["growth_bytes"]) == (1, None)
+    assert "more than 0.1 s" in seen["growth_reason"]
+    assert 0.2 < seen["pass_s"] < 60
+
+
+def test_holes_of_the_c_allocator_are_not_the_models(launcher: Launcher) -> None:
+    seen = launcher.run("jobs:holes", {}, 60).parts["memory"]
+    assert seen["activation_bytes"] == pytest.approx(64 * MIB, abs=4 * MIB)
+
+
+def test_the_rest_of_the_peak_is_never_negative() -> None:
+    seen = memory.watch(lambda: None, torch.device("cpu"), 0, peak_call=2, repeat_below_s=60)
+    assert "call 2" in seen.method
+    parts = memory.anatomy(seen, {"weights_bytes": 2**60})
+    assert (parts["activation_bytes"], parts["slack_bytes"]) == (0, 0)
+
+
+def test_shared_storages_count_once() -> None:
+    weight = torch.zeros(1024)
+    assert memory.nbytes([weight, weight[:10], torch.zeros(1)]) == 4096 + 4
+
+
+@pytest.mark.gpu
+def test_cuda_parts_add_up() -> None:
+    device = torch.device("cuda:0")
+    baseline = memory.baseline(device)
+    model = torch.nn.Linear(1024, 1024, device=device)
+    with torch.inference_mode():
+        seen = memory.measure(model, torch.ones(64, 1024, device=device), baseline)
+    assert seen["peak_bytes"] == seen["weights_bytes"] + seen["input_bytes"] + seen["activation_bytes"]
+    assert seen["activation_bytes"] >= 64 * 1024 * 4
+    assert seen["slack_bytes"] == seen["reserved_bytes"] - seen["peak_bytes"] - baseline
+    assert seen["growth_bytes"] == 0
+    assert (seen["process_bytes"] is None) == (seen["process_reason"] is not None)
+    assert "call 3" in seen["method"]
