@@ -1,7 +1,7 @@
 """Whether the figures can be trusted here: the same sweep many times over, and timm's own benchmark beside ours.
 
-    python -P -m vbench.reports.calibration timm BENCHMARK.py DIR   measures, in turn, and writes DIR/timm.json
-    python -P -m vbench.reports.calibration DIR docs/measuring.md   fills the page from DIR/aa-*/ and DIR/timm.json
+python -P -m vbench.reports.calibration timm BENCHMARK.py DIR   measures, in turn, and writes DIR/timm.json
+python -P -m vbench.reports.calibration DIR docs/measuring.md   fills the page from DIR/aa-*/ and DIR/timm.json
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SIDE = 224
 def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
     """One row a cell of sweeps that were all the same: how often their intervals hold the pooled median.
 
-    Columns: `model`, `height`, `width`, `pooled_ms` (the median of all launches' medians), `covered` (sweeps whose stated
-    interval holds it) of `sweeps`, `half_width` (median of the intervals' half-widths), `launch_spread` and
-    `sweep_spread` (standard deviations of launches within a sweep and of sweeps), the last three over the pooled median.
+    Columns: `model`, `height`, `width`; `pooled_ms`, the median of all launches' medians; `covered`, the sweeps whose
+    stated interval holds it, of `sweeps`; over the pooled median `half_width`, the median of the intervals'
+    half-widths, and `launch_spread` and `sweep_spread`, standard deviations of launches within a sweep and of sweeps.
     """
     tables = [frame(list(run)) for run in runs]
     cells = pd.concat(tables, keys=range(len(tables)), names=["sweep"]).reset_index("sweep")
@@ -78,7 +78,10 @@ def coverage_markdown(found: pd.DataFrame) -> str:
         for row in found.itertuples()
     ]
     covered, all_of = int(found["covered"].sum()), int(found["sweeps"].sum())
-    lines += ["", f"In all {covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}."]
+    lines += [
+        "",
+        f"In all {covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}.",
+    ]
     return "\n".join(lines)
 
 
@@ -99,7 +102,15 @@ def against_timm(benchmark: Path, folder: Path) -> None:
             ours += [asdict(record) for record in read(Path(place))]
             options = ["--model", COMPARED, "--bench", "inference", "-b", "1", "--device", "cpu", "--no-retry"]
             found = Path(place) / "timm.json"
-            command = [sys.executable, str(benchmark), *options, "--results-file", str(found), "--results-format", "json"]
+            command = [
+                sys.executable,
+                str(benchmark),
+                *options,
+                "--results-file",
+                str(found),
+                "--results-format",
+                "json",
+            ]
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, cwd=place)
             said = json.loads(found.read_text())
             theirs += said if isinstance(said, list) else [said]
@@ -130,7 +141,10 @@ def compared_markdown(folder: Path) -> str:
     ):
         lines.append(f"| {tool} | {figure(of.median)} | {figure(of.lo)}–{figure(of.hi)} | {runs} | {each} |")
     meet = ours.lo <= theirs.hi and theirs.lo <= ours.hi
-    lines += ["", f"They differ by {theirs.median / ours.median - 1:+.1%}; the intervals {'meet' if meet else 'do not meet'}."]
+    lines += [
+        "",
+        f"They differ by {theirs.median / ours.median - 1:+.1%}; the intervals {'meet' if meet else 'do not meet'}.",
+    ]
     return "\n".join(lines)
 
 

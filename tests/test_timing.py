@@ -108,7 +108,7 @@ class TestLatency:
         assert spent == sorted(spent)
 
     def test_every_sample_is_kept_in_order_outliers_too(self) -> None:
-        durations = list(islice(noise(0), 20)) + [9 * SECONDS] + list(islice(noise(1), 500))
+        durations = [*islice(noise(0), 20), 9 * SECONDS, *islice(noise(1), 500)]
         device = Simulated(iter(durations))
         found = timing.latency(device.call, device, PROTOCOL)
         assert found["samples_ms"] == pytest.approx([1e3 * s for s in durations[: len(found["samples_ms"])]])
@@ -130,7 +130,9 @@ class TestLatency:
 
     def test_parts_of_a_call_are_timed_in_turn(self) -> None:
         device = Simulated(cycle([0.1, 0.2, 0.05]))
-        found = timing.parts({"forward": device.call, "backward": device.call, "update": device.call}, device, PROTOCOL, 350)
+        found = timing.parts(
+            {"forward": device.call, "backward": device.call, "update": device.call}, device, PROTOCOL, 350
+        )
         means = {name: np.mean(samples) for name, samples in found["parts_ms"].items()}
         assert means == pytest.approx({"forward": 100, "backward": 200, "update": 50})
         assert timing.parts({}, device, PROTOCOL, 350) == {}
@@ -138,7 +140,7 @@ class TestLatency:
 
 def flags_of(
     durations: Callable[[int], Iterator[float]], protocol: Protocol = PROTOCOL, **device: Any
-) -> tuple[str, "pd.Series[Any]"]:
+) -> tuple[str, Any]:
     """The flags of a cell whose launches take these durations, all through engine, record and frame."""
     records = []
     for launch in range(protocol.launches):
@@ -146,7 +148,9 @@ def flags_of(
         warm = timing.warm_up(simulated.call, simulated, protocol)
         latency = {"batch": 1, **timing.latency(simulated.call, simulated, protocol)}
         first = (1, latency["samples_ms"])
-        queued = timing.throughput(lambda _: simulated.call, simulated, protocol, 1, first=first, image_bytes=1)
+        queued = timing.throughput(
+            lambda _, device=simulated: device.call, simulated, protocol, 1, first=first, image_bytes=1
+        )
         records.append(make_record(launch=launch, warmup=warm, latency=latency, throughput=queued))
     row = frame(records).iloc[0]
     return row["flags"], row

@@ -35,12 +35,16 @@ Res = Annotated[
 Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both. [default: both]")]
 Batch = Annotated[
     str | None,
-    typer.Option(help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers. [default: knee]"),
+    typer.Option(
+        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers. [default: knee]"
+    ),
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")]
 SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-Phase = Annotated[str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both. [default: infer]")]
+Phase = Annotated[
+    str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both. [default: infer]")
+]
 Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph. [default: eager]")]
 Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc. [default: nchw]")]
 Attention = Annotated[str | None, typer.Option(help="Of timm's models: fused, unfused. [default: fused]")]

@@ -122,7 +122,9 @@ class Cuda:
         if self._watch is None:
             return None
         seen = state.window(Path(self._watch["file"]), begin, end)
-        return state.throttled(seen, self._watch["reference_mhz"])
+        if not state.throttled(seen, self._watch["reference_mhz"]) or seen is None:
+            return None
+        return f"{', '.join(seen['throttle'] or []) or 'slow clock'}: {seen['sm_mhz_median']} MHz"
 
 
 def device_for(device: torch.device, watch: dict[str, Any] | None) -> Device:

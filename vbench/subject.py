@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from vbench import backend, memory
+from vbench import backend, memory, training
 from vbench.build import attention_of, build, images
 from vbench.device import Call
 from vbench.plan import Case
-from vbench.training import Trainer
 
 
 class Subject(Protocol):
-    """Latency and memory are at `batch`. `parts` are the calls that one call consists of, in order, if they can be told."""
+    """Latency and memory are at `batch`."""
 
     batch: int
     settings: dict[str, Any]
@@ -58,7 +58,8 @@ class Forward:
         baseline, first_s = self._baseline, None
         if self._case.backend == "compile":
             first_s = _seconds(lambda: self._module(image), self._device)
-            baseline = memory.baseline_again(self._model, image, self._device)
+            held = memory.nbytes(chain(self._model.parameters(), self._model.buffers())) + image.nbytes
+            baseline = memory.baseline(self._device) - held  # so that what the compiler left behind is not the model's
         found = memory.measure(self._module, image, baseline, repeat_below_s=self._repeat_below_s)
         return {"first_call_s": found["pass_s"] if first_s is None else first_s, **found}
 
@@ -78,15 +79,22 @@ class Step:
         self.batch = case.batch if isinstance(case.batch, int) else 1
         self._case, self._device, self._repeat_below_s = case, device, repeat_below_s
         self._baseline = memory.baseline(device)
-        model = build(case).to(device, getattr(torch, case.dtype))
-        self._module = backend.prepared(case.backend, model)
-        self.settings = settings(model, case)
+        self._model = build(case).to(device, getattr(torch, case.dtype))
+        self._module = backend.prepared(case.backend, self._model)
+        self.settings = settings(self._model, case)
 
     def memory(self) -> dict[str, Any]:
-        ...
+        self.caller(self.batch)
+        baseline, first_s = self._baseline, None
+        if self._case.backend == "compile":
+            first_s = _seconds(self._trainer.step, self._device)
+            held = memory.nbytes(chain(self._model.parameters(), self._model.buffers())) + self._trainer.images.nbytes
+            baseline = memory.baseline(self._device) - held - self._trainer.optimizer_bytes()
+        found = training.measure(self._trainer, baseline, repeat_below_s=self._repeat_below_s)
+        return {"first_call_s": found["pass_s"] if first_s is None else first_s, **found}
 
     def caller(self, batch: int) -> Call:
-        self._trainer = Trainer(self._module, images(self._case, batch, self._device))
+        self._trainer = training.Trainer(self._module, images(self._case, batch, self._device))
         return self._trainer.step
 
     def parts(self) -> dict[str, Call]:

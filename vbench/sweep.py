@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from vbench.plan import Case
 from vbench.results.store import Record, Store, current
 
 COUNT_LIMIT_S = 120.0
+COMPILE_LIMIT_S = 600.0  # which compiling may take beside a launch's own limit
 RUN_FILE = "run.json"
 Place = tuple[Case, int]  # a case, and which launch of it
 
@@ -153,7 +155,7 @@ def run(
     about = host.fingerprint(settings.device, gpu)
     conditions = host.conditions(about, asdict(protocol))
     started = datetime.now(UTC)
-    with Store(settings.folder, fresh=settings.fresh) as store, _telemetry(settings) as telemetry:
+    with Store(settings.folder, fresh=settings.fresh) as store, _telemetry(settings.device, launcher) as telemetry:
         known = current(store.records)
         held = {
             case.id: {
@@ -206,10 +208,11 @@ class _Measuring:
     observer: Observer
     host: dict[str, Any]
     conditions: str
-    telemetry: Path | None
+    telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
     verdicts: dict[str, verify.Verdict] = field(default_factory=dict)
     stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reference_mhz: float | None = None
 
     def recall(self, records: Iterable[Record]) -> None:
         """Take over what was verified when these were measured, under the same conditions."""
@@ -239,6 +242,8 @@ class _Measuring:
             **ending.parts,
         )
         self.spent.add(record)
+        clock = ((record.state or {}).get("gpu") or {}).get("sm_mhz_median")
+        self.reference_mhz = max(filter(None, (self.reference_mhz, clock)), default=None)
         return record
 
     def stamp(self, case: Case) -> dict[str, Any] | None:
@@ -266,38 +271,58 @@ class _Measuring:
                 counted = self.launcher.run("vbench.worker:count", {"case": asdict(case)}, COUNT_LIMIT_S)
         if counted.status == "unsupported":
             return counted
-        batch, curve = (first.throughput["batch"], None) if first and first.throughput else self.largest(case)
+        batch, probes = self.batch(case, first)
         argument = {
             "case": asdict(case),
             "protocol": asdict(self.protocol),
             "batch": batch,
-            "telemetry": str(self.telemetry) if self.telemetry else None,
+            "watch": self.watch(),
         }
-        measured = self.launcher.run("vbench.worker:measure", argument, self.settings.timeout_s)
+        allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
+        measured = self.launcher.run("vbench.worker:measure", argument, allowed_s)
         reason = measured.reason
         if counted.status != "ok" and "work" not in counted.parts:
             reason = "; ".join(filter(None, [reason, f"MACs not counted: {counted.reason}"]))
-        if curve and "throughput" in measured.parts:
-            measured.parts["throughput"] |= curve
+        if probes and "throughput" in measured.parts:
+            measured.parts["throughput"] |= {"probes": probes}
         return Ending(measured.status, reason, {**counted.parts, **measured.parts})
 
-    def largest(self, case: Case) -> tuple[int | None, dict[str, Any] | None]:
-        """The batch that `--batch max` means, and the probes that found it; (None, None) for other policies."""
+    def watch(self) -> dict[str, Any] | None:
+        """What a launch needs to know of the GPU's watcher; the clock to expect is the fastest that launches had."""
+        if self.telemetry is None:
+            return None
+        return {"uuid": self.telemetry.uuid, "file": str(self.telemetry.file), "reference_mhz": self.reference_mhz}
+
+    def batch(self, case: Case, first: Record | None) -> tuple[int | None, list[dict[str, Any]] | None]:
+        """The batch for throughput if it is settled, by the first launch or by the search that `--batch max` means,
+        with that search's probes; (None, None) if the launch has to look for it."""
+        if first is not None and first.throughput is not None:
+            return first.throughput["batch"], None
         if case.batch != "max":
             return None, None
         self.observer.doing(f"{case}: looking for the largest batch")
         with self.spent.on("search_s"):
-            return limits.largest_batch(case, self.protocol, self.launcher)
+            found = limits.largest_batch(case, self.launcher, self.protocol.threads)
+        return (found.fits.size if found.fits else 1), [asdict(probe) for probe in found.probes]
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What watches the GPU while a run lasts: NVML's name of it, and the file that a sibling process writes."""
+
+    uuid: str
+    file: Path
 
 
 @contextmanager
-def _telemetry(settings: Settings) -> Iterator[Path | None]:
-    """The file that a sibling process writes the GPU's state to while the run lasts; None on the CPU."""
-    if settings.device == "cpu":
+def _telemetry(device: str, launcher: Launcher) -> Iterator[Telemetry | None]:
+    """A `state.Sampler` of the GPU, while the run lasts; None on the CPU."""
+    if device == "cpu":
         yield None
         return
-    with state.Sampler(settings.device) as sampler:
-        yield sampler.file
+    uuid = launcher.run("vbench.state:identify", {"device": device}, COUNT_LIMIT_S).parts["uuid"]
+    with tempfile.TemporaryDirectory(prefix="vbench-") as folder, state.Sampler(uuid, Path(folder)) as sampler:
+        yield Telemetry(uuid, sampler.file)
 
 
 def _note(folder: Path, summary: dict[str, Any]) -> None:

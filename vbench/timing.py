@@ -169,7 +169,7 @@ def throughput(
     first: tuple[int, Sequence[float]],
     image_bytes: int,
 ) -> dict[str, Any]:
-    """Images a second of calls back to back at a batch of that size; under "knee" it is doubled until that gains little.
+    """Images a second of calls back to back at a batch; under "knee" it is doubled until that gains little.
 
     Args:
         caller: makes the call for a batch size; only one lives at a time.
@@ -218,7 +218,9 @@ def throughput(
 
 
 def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: float) -> dict[str, Any]:
-    """The calls that one call consists of, timed apart and in turn: {"parts_ms": {name: samples}}; {} if there are none.
+    """The calls that one call consists of, timed apart and in turn.
+
+    Returns: {"parts_ms": {name: samples}}; {} if there are none.
 
     Waiting between them costs what queuing would hide, so that they add up to a little more than the whole.
 
@@ -235,7 +237,7 @@ def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: 
 
 
 def work(call: Call, device: Device, throughput: dict[str, Any]) -> Callable[[float], int]:
-    """What keeps a device busy, by blocks as in `throughput`, for so many seconds at least; it returns the images done."""
+    """What keeps a device busy for so many seconds at least, by blocks as in `throughput`; it returns the images done."""
     batch, block_calls = throughput["batch"], throughput["block_calls"]
 
     def run_for(seconds: float) -> int:

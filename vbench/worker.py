@@ -101,7 +101,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     backend.check(case.backend, where)
     device = device_for(where, seen)
 
-    with backend.Compilations(case.backend) as compilations:
+    with backend.Compilations(case.backend, protocol.threads) as compilations:
         measured = subject(case, where, repeat_below_s=protocol.warmup_max_s)
         yield "settings", measured.settings
         with spending() as on_memory:
