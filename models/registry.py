@@ -41,6 +41,7 @@ class ModelSpec:
     patch: int = 1  # sides that are no multiple of this, in px, are `filled` up to one, or else cut down
     filled: bool = False
     window: int | None = None  # stage maps are padded to multiples of it, in tokens
+    depths: tuple[int, ...] = ()  # blocks of each stage, of a model with a window
     operator: str | None = None  # a key of kernels.OPS; None for an attention baseline
     streams: bool = False  # in recurrent mode the whole network walks the tokens, not the operator alone
     caveat: str | None = None
@@ -82,15 +83,38 @@ class ModelSpec:
                 else (height % self.patch, width % self.patch)
             )
             return f"{'pads' if self.filled else 'cuts off'} {rest[0]} rows and {rest[1]} columns of pixels"
-        if grid is None or self.window is None:
-            return None
-        found = []
-        for stage in range(1, 5):
-            full = tuple(-(-side // self.window) * self.window for side in grid)
-            if full != grid and min(grid) > self.window:
-                found.append(f"stage {stage} {grid[0]}x{grid[1]} to {full[0]}x{full[1]}")
-            grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+        found = [
+            f"stage {stage} {real[0]}x{real[1]} to {full[0]}x{full[1]}"
+            for stage, (real, full) in enumerate(self._maps(grid), start=1)
+            if full != real
+        ]
         return f"windows of {self.window} pad " + ", ".join(found) if found else None
+
+    def padded_share(self, height: int, width: int) -> float | None:
+        """Of what the model computes on at this size, the share that is padding; None if the grid is not known.
+
+        With windows, of the tokens that attention sees, added up over all blocks; where the image is `filled`, of
+        its pixels. 0 for every other model; the zeros at a convolution's border are not counted.
+        """
+        grid = self.grid(height, width)
+        if grid is None:
+            return None
+        if self.filled:
+            return 1 - height * width / (-(-height // self.patch) * -(-width // self.patch) * self.patch**2)
+        maps = list(zip(self.depths, self._maps(grid), strict=True))
+        seen = sum(depth * full[0] * full[1] for depth, (_, full) in maps)
+        return 1 - sum(depth * real[0] * real[1] for depth, (real, _) in maps) / seen if seen else 0.0
+
+    def _maps(self, grid: tuple[int, int] | None) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Each stage's map as it is, and as windows pad it; a small map is one window. Empty without windows."""
+        found: list[tuple[tuple[int, int], tuple[int, int]]] = []
+        if grid is None or self.window is None:
+            return found
+        for _ in self.depths:
+            full = (-(-grid[0] // self.window) * self.window, -(-grid[1] // self.window) * self.window)
+            found.append((grid, full if min(grid) > self.window else grid))
+            grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+        return found
 
 
 _VIG = "Liao et al. 2024, arXiv:2405.18425"
@@ -498,6 +522,7 @@ MODELS: dict[str, ModelSpec] = {
         stem=((4, 4, 0),),
         multiple=4,
         window=7,
+        depths=(2, 2, 6, 2),
         params=28_288_354,
     ),
     "swin_s": ModelSpec(
@@ -508,6 +533,7 @@ MODELS: dict[str, ModelSpec] = {
         stem=((4, 4, 0),),
         multiple=4,
         window=7,
+        depths=(2, 2, 18, 2),
         params=49_606_258,
     ),
     "swin_b": ModelSpec(
@@ -518,6 +544,7 @@ MODELS: dict[str, ModelSpec] = {
         stem=((4, 4, 0),),
         multiple=4,
         window=7,
+        depths=(2, 2, 18, 2),
         params=87_768_224,
     ),
 }

@@ -143,7 +143,7 @@ def _row(launches: list[Record]) -> dict[str, Any]:
         "flops_coverage": work.get("coverage"),
         "predicted_peak_bytes": work.get("predicted_peak_bytes"),
         "macs_fvcore": (first.second_count or {}).get("macs_fvcore"),
-        "padded_share": None,
+        "padded_share": spec(case["model"]).padded_share(case["height"], case["width"]),
         "threads": first.protocol.get("threads"),
         "rigor": first.protocol.get("rigor"),
         **{key: host.get("versions", {}).get(key) for key in ("torch", "triton", "timm", "vbench")},

@@ -219,9 +219,43 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")], as_json: AsJson = False
 ) -> None:
     """Make table and figures again from records; nothing is measured."""
-    if not (folder / "records.jsonl").is_file():
-        raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
+    _check_records(folder)
     _report(folder, as_json)
+
+
+@app.command()
+def fit(
+    folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")],
+    cost: Annotated[
+        str | None, typer.Option(help="latency_ms, macs_executed, ms_per_image, activation_bytes ...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how costs grow with the image, who is cheaper from where, and in what settings rows differ."""
+    from vbench.results import lint, scaling
+    from vbench.results.frame import frame
+    from vbench.results.store import read
+
+    _check_records(folder)
+    table = frame(read(folder))
+    costs = (cost,) if cost else scaling.FITTED
+    exponents, pairs = scaling.exponents(table, costs), [scaling.crossovers(table, each) for each in costs]
+    unfair = lint.unfair(table)
+    if as_json:
+        found = {
+            "exponents": json.loads(exponents.to_json(orient="records", double_precision=6)),
+            "crossovers": [row for each in pairs for row in json.loads(each.to_json(orient="records"))],
+            "unfair": unfair,
+        }
+        typer.echo(json.dumps(found, indent=1))
+        return
+    if exponents.empty:
+        out.print("No model has two sizes with a cost; nothing can be fitted.")
+    else:
+        out.print(scaling.to_rich(exponents))
+        out.print(f"The verdict takes an exponent within {scaling.TOLERANCE:g} of 1 as linear, of 2 as quadratic.")
+    for line in [*(reading for each in pairs for reading in each["reading"]), *unfair]:
+        out.print(line, markup=False)
 
 
 @app.command()
@@ -285,6 +319,11 @@ def _check_folder(folder: Path) -> None:
     from vbench.results import store
 
     store.check(folder)
+
+
+def _check_records(folder: Path) -> None:
+    if not (folder / "records.jsonl").is_file():
+        raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
 
 
 def _report(folder: Path, as_json: bool) -> int:

@@ -1,0 +1,107 @@
+"""In what settings the rows of a table differ, so that setting them side by side would not be fair."""
+
+from __future__ import annotations
+
+import pandas as pd
+from vbench.models.registry import spec
+
+SETTINGS = (  # in which rows that are compared must agree
+    "device_name",
+    "phase",
+    "dtype",
+    "weights_dtype",
+    "tf32",
+    "layout",
+    "attention",
+    "backend",
+    "threads",
+    "latency_batch",
+    "memory_batch",
+    "batch_policy",
+)
+VERSIONS = ("torch", "triton", "timm", "vbench", "commit")
+OPTIONAL = ("attention", "triton")  # missing where a model, or a machine, has none; elsewhere missing is not known
+SHORT = 12  # characters of a commit that are shown
+
+
+def unfair(table: pd.DataFrame) -> list[str]:
+    """One line for each setting in which measured rows differ; empty if the comparison is fair.
+
+    What is compared on purpose, model, mode, form and size, is no such setting. Settings that the table lacks are
+    skipped. `conditions`, a digest of all that may move a number, is named only where nothing else says what moved.
+    Throughput at several batches is said without reproach where each model was to find its own. Then, for each model
+    that pads or cuts what it is given, how much of its work is padding, from the column `padded_share` where there
+    is one.
+    """
+    rows = table[table["status"] == "ok"] if "status" in table else table
+    lines = [line for setting in SETTINGS if (line := _difference(rows, setting))]
+    lines += [line for version in VERSIONS if (line := _difference(rows, version))]
+    if not lines and (line := _difference(rows, "conditions")):
+        lines.append(f"{line}; it is a digest of device, versions, code and protocol")
+    return [*lines, *_batches(rows), *_padding(rows)]
+
+
+def _difference(rows: pd.DataFrame, setting: str) -> str | None:
+    """ "rows differ in dtype: bfloat16 (12), float32 (12); compare within one", or None."""
+    if setting not in rows:
+        return None
+    values = rows[setting].dropna() if setting in OPTIONAL else rows[setting].astype(object).fillna("not known")
+    counts = values.map(_name).value_counts().sort_index()
+    if len(counts) < 2:
+        return None
+    found = ", ".join(f"{value} ({count})" for value, count in counts.items())
+    return f"rows differ in {setting}: {found}; compare within one"
+
+
+def _name(value: object) -> str:
+    text = str(value)
+    digest, dash, changed = text.partition("-")
+    return digest[:SHORT] + dash + changed if len(digest) > 2 * SHORT and " " not in digest else text
+
+
+def _batches(rows: pd.DataFrame) -> list[str]:
+    if not {"batch", "batch_policy", "throughput_img_s"} <= set(rows):
+        return []
+    rows = rows[rows["throughput_img_s"].notna() & rows["batch"].notna()]
+    lines = []
+    for policy, group in rows.groupby("batch_policy"):
+        counts = group["batch"].astype(int).value_counts().sort_index()
+        if len(counts) < 2:
+            continue
+        found = ", ".join(f"{batch} ({count})" for batch, count in counts.items())
+        lines.append(
+            f"rows differ in batch: {found}; compare throughput within one"
+            if policy == "fixed"
+            else f"throughput is at several batches: {found}; under policy {policy} each row has its own"
+        )
+    return lines
+
+
+def _padding(rows: pd.DataFrame) -> list[str]:
+    """One line for each model that pads or cuts, with the sizes at which it does so most."""
+    if not {"model", "height", "width"} <= set(rows):
+        return []
+    lines = []
+    rows = rows.drop_duplicates(["model", "height", "width"])
+    for model in rows["model"].unique().tolist():
+        group = rows[rows["model"] == model]
+        sizes = list(zip(group["height"].astype(int), group["width"].astype(int), strict=True))
+        if "padded_share" in group:
+            known = [None if pd.isna(share) else float(share) for share in group["padded_share"]]
+        else:
+            known = [spec(model).padded_share(*size) for size in sizes]
+        shares = {size: share for size, share in zip(sizes, known, strict=True) if share}
+        if shares:
+            most = max(shares, key=lambda size: shares[size])
+            lines.append(
+                f"{model} pads at {len(shares)} of {len(sizes)} sizes: {shares[most]:.1%} of what it computes on is "
+                f"padding at {_size(most)} px{', the most' * (len(shares) > 1)}"
+            )
+        cut = [size for size in sizes if (spec(model).padding(*size) or "").startswith("cuts off")]
+        if cut:
+            lines.append(f"{model} ignores part of the image at {', '.join(map(_size, cut))} px: no whole patches")
+    return lines
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"

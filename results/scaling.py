@@ -1,0 +1,433 @@
+"""How costs grow with the image, and where one model becomes cheaper than another. From the frame alone.
+
+A cost that was counted (MACs) is exact: what is given with it is a range, not an uncertainty. A cost that was measured
+carries its cell's interval, where the frame has one; memory has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, pairwise
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+from scipy.special import stdtrit
+from scipy.stats import norm
+
+from vbench.errors import UsageError
+
+CONFIDENCE = 0.95
+TOLERANCE = 0.06  # an exponent that near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, Swin's padding
+WIDEST = 0.25  # half-width of an interval; a wider one tells nothing
+POINTS = 3  # sizes, at least
+SPAN = 4.0  # between the fewest and the most tokens, at least
+DRAWS = 2000
+
+COSTS: dict[str, str] = {  # what is shown of it: "A needs less time a call than B"
+    "macs_executed": "MACs",
+    "latency_ms": "time a call",
+    "ms_per_image": "time an image",
+    "activation_bytes": "activation memory",
+    "macs": "MACs of the algorithm",
+    "peak_memory_bytes": "peak memory",
+}
+FITTED = ("macs_executed", "latency_ms", "ms_per_image", "activation_bytes")
+COUNTED = ("macs_executed", "macs")
+SUBJECT = ("model", "mode", "form", "attention")  # what is compared
+SETTING = ("device_name", "phase", "dtype", "backend", "layout", "threads", "batch_asked")  # what must be equal
+
+Floats = NDArray[np.float64]
+
+
+class Curve(NamedTuple):
+    """One cost of one model over its sizes, from small to large. Logarithms are natural."""
+
+    labels: list[str]  # of the sizes, "512" or "512x1024"
+    log_side: Floats  # of the geometric mean of height and width, px
+    log_tokens: Floats  # or pixels
+    unit: Literal["tokens", "pixels"]
+    log_cost: Floats
+    error: Floats  # standard deviation of log_cost; 0 of what was counted, NaN if not known
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Crossover:
+    """From which size on `a` costs less than `b` for good; see `crossover`."""
+
+    a: str
+    b: str
+    cost: str
+    sizes: int  # that both have
+    verdict: Literal["crosses", "cheaper at every size", "not reached"]
+    px: float | None  # side of a square image; None unless it crosses
+    px_lo: float | None  # of the 95 % interval; None if not known, or below the smallest size
+    px_hi: float | None  # None if not known, or beyond the largest size
+    reading: str
+
+
+def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFrame:
+    """Exponents of cost in tokens: one row for each model, mode and setting, and each of the costs, keys of `COSTS`.
+
+    Columns: those of `SUBJECT` and `SETTING` that the frame has; `cost`; `points`, sizes with that cost; `unit`,
+    "tokens", or "pixels" where tokens are not known; `tokens_lo`, `tokens_hi` in that unit; `exponent`, the
+    least-squares slope in log-log; `exponent_lo`, `exponent_hi`; `local_exponent` between the two largest sizes with
+    `local_lo` and `local_hi`; `verdict`; `reading`, the same in words. `ms_per_image` is from throughput.
+
+    Of what was counted, `exponent_lo` and `_hi` are the least and the greatest slope between any two sizes a factor
+    of 4 or more apart in tokens, and the local interval is a point. Of what was measured, they are a 95 % interval,
+    the wider of two: the residuals' (Student's t, points - 2 degrees of freedom), which holds how far the points are
+    from a power law; and that which the cells' own intervals propagate. The slope is linear in log cost, so neither
+    needs random draws. The local interval is what the two cells propagate, missing where they have none.
+
+    Verdicts, with `TOLERANCE` 0.06: "consistent with linear" if the range of what was counted lies within 1 ± 0.06,
+    or if the intervals of what was measured, local one included, reach into it; "consistent with quadratic"
+    likewise about 2; "neither"; "interval too wide" if its half-width exceeds 0.25; "too few points" for fewer than
+    3 sizes or a span below a factor of 4 in tokens.
+
+    Raises: UsageError for an unknown cost.
+    """
+    for cost in costs:
+        _check_cost(cost)
+    rows = []
+    table = _prepared(table)
+    keys = [key for key in (*SUBJECT, *SETTING) if key in table]
+    for values, group in _groups(table, keys):
+        for cost in costs:
+            curve = _curve(group, cost)
+            if curve is not None and len(curve.labels) >= 2:
+                rows.append({**dict(zip(keys, values, strict=True)), "cost": cost, **_fit(curve)})
+    columns = [*keys, "cost", "points", "unit", "tokens_lo", "tokens_hi", "exponent", "exponent_lo", "exponent_hi"]
+    columns += ["local_exponent", "local_lo", "local_hi", "verdict", "reading"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> Crossover:
+    """The size from which `a` costs less than `b` at every larger size that both have.
+
+    Between the last size where it does not and the next, costs are taken as power laws of the side. The interval is
+    that of 2,000 draws in which every cell varies as its own interval says (normal in log cost).
+
+    Args:
+        a, b: a model and its mode, "vig_t recurrent"; without one, its parallel mode.
+        cost: a key of `COSTS`.
+
+    Raises: UsageError for an unknown cost, a model that the table lacks, several rows of one size, or fewer than two
+        common sizes.
+    """
+    _check_cost(cost)
+    table = _prepared(table)
+    curves = []
+    for name in (a, b):
+        model, _, mode = name.partition(" ")
+        rows = table[(table["model"] == model) & (table["mode"] == (mode or "parallel"))]
+        if rows.empty:
+            there = ", ".join(sorted({f"{m} {o}" for m, o in zip(table["model"], table["mode"], strict=True)}))
+            raise UsageError(f"the table has no {name}; it has {there or 'no rows'}")
+        if rows.duplicated(["height", "width"]).any():
+            apart = [key for key in (*SUBJECT, *SETTING) if key in rows and rows[key].nunique(dropna=False) > 1]
+            raise UsageError(f"{name} has several rows a size, which differ in {', '.join(apart)}; select one of each")
+        curves.append(_curve(rows, cost))
+    found = _cross((a, b), curves[0], curves[1], cost)
+    if found is None:
+        raise UsageError(f"{a} and {b} have fewer than two sizes in common with {cost}")
+    return found
+
+
+def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
+    """`crossover` of every two models or modes with two or more common sizes under equal settings.
+
+    One row a pair, `a` being the one that is cheaper at the largest common size, so that "not reached" occurs only
+    where both cost the same there. Columns: those of `SETTING` that the frame has, then the fields of `Crossover`.
+
+    Raises: UsageError for an unknown cost.
+    """
+    _check_cost(cost)
+    table = _prepared(table)
+    keys = [key for key in SETTING if key in table]
+    subject = [key for key in SUBJECT if key in table]
+    rows = []
+    for values, group in _groups(table, keys):
+        several = (group.groupby(["model", "mode"])[subject].nunique(dropna=False) > 1).any(axis=None)
+        curves = {
+            " ".join(str(part) for part in (who if several else who[:2]) if not pd.isna(part)): _curve(own, cost)
+            for who, own in _groups(group, subject)
+        }
+        for one, other in combinations(curves, 2):
+            found = _cross((one, other), curves[one], curves[other], cost)
+            if found is not None and found.verdict == "not reached":
+                found = _cross((other, one), curves[other], curves[one], cost)
+            if found is not None:
+                rows.append({**dict(zip(keys, values, strict=True)), **asdict(found)})
+    fields = list(Crossover.__dataclass_fields__)
+    types = {"px": "Float64", "px_lo": "Float64", "px_hi": "Float64"}
+    return pd.DataFrame(rows, columns=[*keys, *fields]).astype(types)
+
+
+def to_rich(found: pd.DataFrame) -> Table:
+    """What `exponents` returns, for a terminal; settings are shown where rows differ in them."""
+    also = _apart(found)
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("model", "mode", *also, "cost", "sizes", "exponent", "interval", "at the top", "verdict"):
+        right = name in ("sizes", "exponent", "interval", "at the top")
+        out.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in found.to_dict("records"):
+        out.add_row(
+            row["model"],
+            row["mode"],
+            *("" if pd.isna(row[key]) else str(row[key]) for key in also),
+            COSTS[row["cost"]],
+            str(row["points"]),
+            f"{row['exponent']:.2f}",
+            "" if pd.isna(row["exponent_lo"]) else f"{row['exponent_lo']:.2f}–{row['exponent_hi']:.2f}",
+            "" if pd.isna(row["local_exponent"]) else f"{row['local_exponent']:.2f}",
+            row["verdict"],
+        )
+    return out
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """How each cost grows, and who is cheaper from where, in words; each computed from the rows."""
+    found = exponents(table)
+    shown = _apart(found)
+    lines = []
+    for row in found.to_dict("records"):
+        also = "".join(f", {row[key]}" for key in shown if not pd.isna(row[key]))
+        lines.append(f"{row['model']} {row['mode']}{also}, {COSTS[row['cost']]}: {row['reading']}.")
+    for cost in FITTED:
+        pairs = crossovers(table, cost)
+        apart = [key for key in SETTING if key in pairs and pairs[key].nunique(dropna=False) > 1]
+        for row in pairs.to_dict("records"):
+            under = "".join(f", {row[key]}" for key in apart if not pd.isna(row[key]))
+            lines.append(f"{row['reading']}{under}.")
+    return lines
+
+
+def _apart(found: pd.DataFrame) -> list[str]:
+    """The settings in which these rows differ, and the forms where a model and mode has several."""
+    ways = found.groupby(["model", "mode"])
+    forms = [key for key in SUBJECT[2:] if key in found and (ways[key].nunique(dropna=False) > 1).any()]
+    return forms + [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
+
+
+def _check_cost(cost: str) -> None:
+    if cost not in COSTS:
+        raise UsageError(f"'{cost}' is no cost that is compared; take one of {', '.join(COSTS)}")
+
+
+def _prepared(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `ms_per_image`, with `activation_bytes` where only the peak is known, and `batch_asked`."""
+    table = table.copy()
+    if "throughput_img_s" in table:
+        table["ms_per_image"] = 1000 / table["throughput_img_s"]
+    if {"peak_memory_bytes", "weights_bytes", "input_bytes"} <= set(table):
+        rest = table["peak_memory_bytes"] - table["weights_bytes"] - table["input_bytes"]
+        table["activation_bytes"] = table["activation_bytes"].fillna(rest) if "activation_bytes" in table else rest
+    if {"batch", "batch_policy"} <= set(table):
+        fixed = table["batch_policy"] == "fixed"
+        table["batch_asked"] = table["batch"].astype("string").where(fixed, table["batch_policy"])
+    return table
+
+
+def _groups(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    if not keys:
+        return [((), table)]
+    return [(values, rows) for values, rows in table.groupby(keys, sort=False, dropna=False)]
+
+
+def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
+    """The sizes at which this cost is known and positive; None if there are none."""
+    if cost not in rows:
+        return None
+    rows = rows[(rows[cost] > 0).fillna(False)]
+    rows = rows.assign(pixels=rows["height"] * rows["width"]).sort_values(["pixels", "height"], kind="stable")
+    if rows.empty:
+        return None
+    known = "tokens" in rows and rows["tokens"].notna().all()
+    counted = cost in COUNTED
+    return Curve(
+        [f"{h}" if h == w else f"{h}x{w}" for h, w in zip(rows["height"], rows["width"], strict=True)],
+        np.log(rows["pixels"].to_numpy(np.float64)) / 2,
+        np.log(rows["tokens" if known else "pixels"].to_numpy(np.float64)),
+        "tokens" if known else "pixels",
+        np.log(rows[cost].to_numpy(np.float64)),
+        np.zeros(len(rows)) if counted else _error(rows, cost),
+        counted,
+    )
+
+
+def _error(rows: pd.DataFrame, cost: str) -> Floats:
+    """Standard deviation of the log of each cell's cost, from its interval; NaN where it has none."""
+    if f"{cost}_lo" not in rows:
+        return np.full(len(rows), np.nan)
+    low, high = (rows[f"{cost}_{end}"].to_numpy(np.float64, na_value=np.nan) for end in ("lo", "hi"))
+    level = np.full(len(rows), CONFIDENCE)
+    if "latency_coverage" in rows:
+        level = rows["latency_coverage"].to_numpy(np.float64, na_value=np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.log(high / low) / 2 / norm.ppf((1 + level) / 2)
+    return np.where((level > 0) & (level < 1), error, np.nan)
+
+
+def _fit(curve: Curve) -> dict[str, Any]:
+    x, y = curve.log_tokens, curve.log_cost
+    centred = x - x.mean()
+    spread = float(centred @ centred)
+    slope = float(centred @ y) / spread if spread else np.nan
+    low, high = _range(curve) if curve.counted else _slope_interval(curve, slope, spread)
+    local, local_error = np.nan, np.nan
+    if x[-1] > x[-2]:
+        local = float((y[-1] - y[-2]) / (x[-1] - x[-2]))
+        local_error = float(np.hypot(*curve.error[-2:]) / (x[-1] - x[-2]) * norm.ppf((1 + CONFIDENCE) / 2))
+    found = {
+        "points": len(x),
+        "unit": curve.unit,
+        "tokens_lo": round(float(np.exp(x.min()))),
+        "tokens_hi": round(float(np.exp(x.max()))),
+        "exponent": slope,
+        "exponent_lo": low,
+        "exponent_hi": high,
+        "local_exponent": local,
+        "local_lo": local - local_error,
+        "local_hi": local + local_error,
+    }
+    verdict = _verdict(curve, found)
+    return {**found, "verdict": verdict, "reading": _reading(curve, found, verdict)}
+
+
+def _enough(curve: Curve) -> bool:
+    x = curve.log_tokens
+    return len(set(x)) >= POINTS and float(x.max() - x.min()) >= np.log(SPAN) - 1e-9
+
+
+def _range(curve: Curve) -> tuple[float, float]:
+    """The least and the greatest slope between two sizes at least `SPAN` apart."""
+    x, y = curve.log_tokens, curve.log_cost
+    first, second = np.triu_indices(len(x), 1)
+    apart = np.abs(x[second] - x[first]) >= np.log(SPAN) - 1e-9
+    if not apart.any():
+        return np.nan, np.nan
+    slopes = (y[second] - y[first])[apart] / (x[second] - x[first])[apart]
+    return float(slopes.min()), float(slopes.max())
+
+
+def _slope_interval(curve: Curve, slope: float, spread: float) -> tuple[float, float]:
+    x, y = curve.log_tokens, curve.log_cost
+    count = len(x)
+    if count < POINTS or not spread:
+        return np.nan, np.nan
+    centred = x - x.mean()
+    rest = y - y.mean() - slope * centred
+    tail = (1 + CONFIDENCE) / 2
+    scatter = (float(rest @ rest) / (count - 2) / spread) ** 0.5 * float(stdtrit(count - 2, tail))
+    known = float(((centred * np.nan_to_num(curve.error)) ** 2).sum()) ** 0.5 / spread * float(norm.ppf(tail))
+    half = max(scatter, known)
+    return slope - half, slope + half
+
+
+def _verdict(curve: Curve, found: dict[str, Any]) -> str:
+    if not _enough(curve):
+        return "too few points"
+    low, high = found["exponent_lo"], found["exponent_hi"]
+    if not curve.counted and high - low > 2 * WIDEST:
+        return "interval too wide"
+    for power, name in ((1, "linear"), (2, "quadratic")):
+        least, most = power - TOLERANCE, power + TOLERANCE
+        if curve.counted:
+            meets = least <= low and high <= most
+        else:  # a comparison with NaN, of a local interval that is not known, is false
+            meets = low <= most and high >= least and not (found["local_lo"] > most or found["local_hi"] < least)
+        if meets:
+            return f"consistent with {name}"
+    return "neither"
+
+
+def _reading(curve: Curve, found: dict[str, Any], verdict: str) -> str:
+    """The exponent in words, and how the top of the curve differs from its whole."""
+    over = f"from {found['tokens_lo']} to {found['tokens_hi']} {curve.unit}"
+    top = f"{found['local_exponent']:.2f} between {curve.labels[-2]} and {curve.labels[-1]} px"
+    if not np.isnan(found["local_lo"]) and not curve.counted:
+        top += f" ({found['local_lo']:.2f} to {found['local_hi']:.2f})"
+    if verdict == "too few points":
+        return f"too few points for a verdict {over}; exponent {top}"
+    low, high = found["exponent_lo"], found["exponent_hi"]
+    bounds = "over spans of a factor of 4" if curve.counted else "95 % interval"
+    whole = f"exponent {found['exponent']:.2f} ({bounds}: {low:.2f} to {high:.2f}) {over}"
+    grows = {
+        "consistent with linear": "linear within the tolerance",
+        "consistent with quadratic": "quadratic within the tolerance",
+        "interval too wide": "the interval is too wide to tell",
+    }.get(verdict, _pace(low, high))
+    return f"{grows}; {whole}; {top}"
+
+
+def _pace(low: float, high: float) -> str:
+    if low > 2 + TOLERANCE:
+        return "grows faster than quadratic"
+    if low > 1 + TOLERANCE:
+        return "grows faster than linear, slower than quadratic" if high < 2 - TOLERANCE else "grows faster than linear"
+    if high < 1 - TOLERANCE:
+        return "grows slower than linear"
+    return "no one power law"
+
+
+def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost: str) -> Crossover | None:
+    """Where the first becomes cheaper than the second; None with fewer than two common sizes."""
+    if one is None or other is None:
+        return None
+    common = [label for label in one.labels if label in other.labels]
+    if len(common) < 2:
+        return None
+    mine, theirs = ([curve.labels.index(label) for label in common] for curve in (one, other))
+    side = one.log_side[mine]
+    apart = one.log_cost[mine] - other.log_cost[theirs]
+    error = np.hypot(one.error[mine], other.error[theirs])
+    point = float(_root(side, apart[None])[0])
+    low = high = np.nan
+    if not np.isnan(error).any():
+        noise = np.random.default_rng(0).standard_normal((DRAWS, len(common))) if error.any() else np.zeros((1, 1))
+        roots = np.sort(_root(side, apart + error * noise))
+        ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+        low, high = (float(roots[round(share * (len(roots) - 1))]) for share in ends)
+
+    def px(log_px: float) -> float | None:
+        return float(np.exp(log_px)) if np.isfinite(log_px) else None
+
+    first, last = common[0], common[-1]
+    if np.isfinite(point):
+        verdict: Literal["crosses", "cheaper at every size", "not reached"] = "crosses"
+        where = f"from {np.exp(point):.0f} px up"
+    elif point < 0:
+        verdict, where = "cheaper at every size", f"at every size from {first} to {last} px"
+    else:
+        verdict, where = "not reached", f"not reached by {last} px"
+    bounds = (
+        f"below {first}" if low == -np.inf else f"beyond {last}" if low == np.inf else f"{np.exp(low):.0f}",
+        f"below {first}" if high == -np.inf else f"beyond {last}" if high == np.inf else f"{np.exp(high):.0f}",
+    )
+    if np.isnan(low):
+        where += " (interval not known)"
+    elif not low == high == point:
+        where += f" (95 % interval: {bounds[0]} to {bounds[1]} px)"
+    less = "fewer" if cost in COUNTED else "less"
+    reading = f"{names[0]} needs {less} {COSTS[cost]} than {names[1]}: {where}"
+    return Crossover(names[0], names[1], cost, len(common), verdict, px(point), px(low), px(high), reading)
+
+
+def _root(side: Floats, apart: Floats) -> Floats:
+    """Log px from which a row of `apart`, log cost against the other's, stays below 0.
+
+    -inf where it always is, inf where its last entry is not.
+    """
+    cheaper = apart < 0
+    roots = np.full(len(apart), np.inf)
+    roots[cheaper.all(axis=1)] = -np.inf
+    for index, (here, there) in enumerate(pairwise(side)):
+        crosses = ~cheaper[:, index] & cheaper[:, index + 1 :].all(axis=1)
+        before, after = apart[crosses, index], apart[crosses, index + 1]
+        roots[crosses] = here + (there - here) * before / (before - after)
+    return roots
