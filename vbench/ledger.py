@@ -26,30 +26,34 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
 from vbench.kernels.work import Work
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 # FLOPs an element of the (first) result. Names are torch's, without the underscore of what works in place.
 PER_OUTPUT: dict[str, int] = {
     **dict.fromkeys(
-        """abs add ceil clamp clamp_max clamp_min cos cumprod cumsum div elu erf exp exp2 expm1 floor floor_divide fmod
-        hardsigmoid hardtanh leaky_relu log log10 log1p log2 log_sigmoid_forward maximum minimum mul neg pow prelu
-        reciprocal relu remainder round rsqrt rsub sigmoid sign sin softplus sqrt sub tan tanh trunc
-        _prelu_kernel""".split(),
+        _names(
+            """_prelu_kernel abs add ceil clamp clamp_max clamp_min cos cummax cumprod cumsum div elu erf exp exp2 expm1
+            floor floor_divide fmod hardsigmoid hardtanh leaky_relu log log10 log1p log2 log_sigmoid_forward maximum
+            minimum mul neg pow prelu reciprocal relu remainder round rsqrt rsub sigmoid sign sin softplus sqrt sub
+            tan tanh trunc"""
+        ),
         1,
     ),
-    "cummax": 1,
-    "addcdiv": 2,
-    "addcmul": 2,
-    "gelu": 2,  # x · Φ(x)
-    "hardswish": 2,
-    "lerp": 3,  # a + t · (b - a)
+    **dict.fromkeys(_names("addcdiv addcmul"), 2),
+    **dict.fromkeys(_names("gelu hardswish silu"), 2),  # x · f(x)
     "mish": 3,  # x · tanh(softplus(x))
-    "silu": 2,  # x · sigmoid(x)
+    "lerp": 3,  # a + t · (b - a)
     # greatest, difference, exponential, sum, quotient
-    **dict.fromkeys(("_softmax", "_safe_softmax", "_log_softmax"), 5),
+    **dict.fromkeys(_names("_log_softmax _safe_softmax _softmax"), 5),
     "logcumsumexp": 4,
     # mean, difference, square, sum, quotient, gain, bias
-    **dict.fromkeys(("native_layer_norm", "native_group_norm", "_native_batch_norm_legit", "native_batch_norm"), 7),
+    **dict.fromkeys(_names("_native_batch_norm_legit native_batch_norm native_group_norm native_layer_norm"), 7),
     "_native_batch_norm_legit_no_training": 4,  # its statistics are given
     "_fused_rms_norm": 4,  # square, sum, quotient, gain
     "upsample_bilinear2d": 8,  # a MAC a tap
@@ -58,30 +62,33 @@ PER_OUTPUT: dict[str, int] = {
 
 # FLOPs an element of the (first) argument: reductions.
 PER_INPUT: dict[str, int] = {
-    **dict.fromkeys("amax amin col2im max mean min prod sum _adaptive_avg_pool2d".split(), 1),
+    **dict.fromkeys(_names("_adaptive_avg_pool2d amax amin col2im max mean min prod sum"), 1),
     "linalg_vector_norm": 2,  # square, sum
     "logsumexp": 4,  # greatest, difference, exponential, sum
-    **dict.fromkeys(("std", "std_mean", "var", "var_mean"), 4),  # mean, difference, square, sum
+    **dict.fromkeys(_names("std std_mean var var_mean"), 4),  # mean, difference, square, sum
 }
 
 # One FLOP for each element of each window; the window's sides are the second argument.
-WINDOWS = frozenset("avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices".split())
+WINDOWS = _names("avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices")
 
-# Other views of the same bytes: nothing is computed and nothing moves.
-VIEWS = frozenset(
+# The same bytes seen otherwise: nothing is computed and nothing moves.
+VIEWS = _names(
     """_reshape_alias _unsafe_view alias as_strided detach diagonal expand lift_fresh movedim permute select slice split
-    split_with_sizes squeeze t transpose unbind unfold unsqueeze view view_as_real""".split()
+    split_with_sizes squeeze t transpose unbind unfold unsqueeze view view_as_real"""
 )
 
 # Bytes move, or are allocated, compared, or chosen by; no new number comes of it.
-MOVES = frozenset(
+MOVES = _names(
     """_local_scalar_dense _to_copy _unsafe_index all any arange argmax argmin argsort bitwise_and bitwise_not
     bitwise_or cat channel_shuffle clone constant_pad_nd copy embedding empty empty_like empty_strided eq eye fill flip
     full full_like gather ge gt im2col index index_put index_select isinf isnan le linspace logical_and logical_not
-    logical_or lt masked_fill max_pool_indices ne new_empty new_empty_strided new_full new_ones new_zeros ones ones_like
-    pixel_shuffle pixel_unshuffle reflection_pad2d repeat replication_pad2d resize roll scalar_tensor scatter
-    slice_scatter sort stack topk tril triu upsample_nearest2d where zero zeros zeros_like""".split()
+    logical_or lt masked_fill ne new_empty new_empty_strided new_full new_ones new_zeros ones ones_like pixel_shuffle
+    pixel_unshuffle reflection_pad2d repeat replication_pad2d resize roll scalar_tensor scatter slice_scatter sort stack
+    topk tril triu upsample_nearest2d where zero zeros zeros_like"""
 )
+
+# Products that torch's own formulas lack -> the argument whose elements each take one MAC.
+PRODUCTS = {"dot": 0, "vdot": 0, "mv": 0, "addmv": 1}
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention
 UNKNOWN_LIMIT = 0.01  # of all bytes; beyond, a total would be a guess
@@ -188,41 +195,31 @@ class Ledger(TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         tally = Tally(calls=1, bytes_touched=sum(map(_bytes, given)) + sum(map(_bytes, results)))
-
+        kind = Kind.UNKNOWN
         if func.namespace == "vbench":
-            work: Work = import_module(f"vbench.kernels.{name}.cost").work(*args)
-            if self._elementwise:
-                tally.macs_elementwise = work.macs
-            else:
-                tally.macs_matmul = work.macs
-            tally.macs_algorithm = work.macs_algorithm
-            tally.flops_elementwise = work.flops_elementwise
-            tally.bytes_min = self._operands(given) + _bytes(results[0]) + work.gate_bytes  # a state may stay on chip
-            if work.state_bytes is not None:
-                self.states.append(work.state_bytes)
-            return Kind.OPERATOR, tally
-        if func.namespace != "aten":
-            return Kind.UNKNOWN, tally
-        if packet in flop_registry or packet is ATTENTION or base in _PRODUCTS:
+            kind = Kind.OPERATOR
+            self._operator(tally, import_module(f"vbench.kernels.{name}.cost").work(*args), given, results[0])
+        elif func.namespace == "aten" and (packet in flop_registry or packet is ATTENTION or base in PRODUCTS):
+            kind = Kind.MATRIX
             tally.macs_matmul = tally.macs_algorithm = _matrix_macs(packet, base, args, kwargs, out)
             tally.bytes_min = self._operands(given) + _bytes(results[0])
-            if packet is ATTENTION or "attention" in base:
-                tally.flops_elementwise = _softmax_flops(args, kwargs)
-            return Kind.MATRIX, tally
-        if base in PER_OUTPUT:
-            tally.flops_elementwise = PER_OUTPUT[base] * results[0].numel()
-        elif base in PER_INPUT:
-            tally.flops_elementwise = PER_INPUT[base] * given[0].numel()
-        elif base in WINDOWS:
-            sides = args[1] if len(args[1]) > 1 else list(args[1]) * (results[0].ndim - 2)
-            tally.flops_elementwise = prod(sides) * results[0].numel()
-        elif base in VIEWS:
-            return Kind.FREE, Tally(calls=1)
-        elif base in MOVES:
-            return Kind.FREE, tally
-        else:
-            return Kind.UNKNOWN, tally
-        return Kind.ELEMENTWISE, tally
+            tally.flops_elementwise = _softmax_flops(args, kwargs) if "attention" in base else 0
+        elif func.namespace == "aten" and (base in VIEWS or base in MOVES):
+            kind = Kind.FREE
+            tally.bytes_touched *= base in MOVES
+        elif func.namespace == "aten" and (found := _pointwise_flops(base, args, given, results)) is not None:
+            kind = Kind.ELEMENTWISE
+            tally.flops_elementwise = found
+        return kind, tally
+
+    def _operator(self, tally: Tally, work: Work, given: list[Tensor], result: Tensor) -> None:
+        """One of ours; its state may stay on chip, and is not among the bytes."""
+        tally.macs_elementwise, tally.macs_matmul = (work.macs, 0) if self._elementwise else (0, work.macs)
+        tally.macs_algorithm = work.macs_algorithm
+        tally.flops_elementwise = work.flops_elementwise
+        tally.bytes_min = self._operands(given) + _bytes(result) + work.gate_bytes
+        if work.state_bytes is not None:
+            self.states.append(work.state_bytes)
 
     def _operands(self, given: list[Tensor]) -> int:
         """Bytes to read: of a weight the first time alone."""
@@ -259,22 +256,25 @@ def _bytes(x: Tensor) -> int:
     return 0 if x.numel() == 0 else prod(sides) * x.element_size()
 
 
-# Products that torch's registry lacks -> MACs of their arguments.
-_PRODUCTS: dict[str, Any] = {
-    "dot": lambda a, b: a.numel(),
-    "vdot": lambda a, b: a.numel(),
-    "mv": lambda a, b: a.numel(),
-    "addmv": lambda bias, a, b: a.numel(),
-}
-
-
 def _matrix_macs(packet: Any, base: str, args: Any, kwargs: Any, out: Any) -> int:
     if packet is ATTENTION:
         q, k, v = _qkv(args, kwargs)
         return int(prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]))
-    if packet in flop_registry:
-        return int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
-    return int(_PRODUCTS[base](*args))
+    if base in PRODUCTS:
+        return int(args[PRODUCTS[base]].numel())
+    return int(flop_registry[packet](*args, **kwargs, out_val=out)) // 2
+
+
+def _pointwise_flops(base: str, args: Any, given: list[Tensor], results: list[Tensor]) -> int | None:
+    """FLOPs by the tables; None for what is in none of them."""
+    if base in PER_OUTPUT:
+        return PER_OUTPUT[base] * results[0].numel()
+    if base in PER_INPUT:
+        return PER_INPUT[base] * given[0].numel()
+    if base in WINDOWS:
+        sides = args[1] if len(args[1]) > 1 else list(args[1]) * (results[0].ndim - 2)
+        return prod(sides) * results[0].numel()
+    return None
 
 
 def _softmax_flops(args: Any, kwargs: Any) -> int:
