@@ -198,6 +198,44 @@ def verify(
 
 
 @app.command()
+def flops(
+    model: Annotated[str, typer.Argument(help="A name of the table, or timm/NAME.")],
+    res: Res = None,
+    mode: Annotated[str | None, typer.Option(help="parallel or recurrent. [default: parallel]")] = None,
+    form: Annotated[str | None, typer.Option(help="A form of the operator. [default: the mode's]")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    by_module: Annotated[bool, typer.Option("--by-module", help="Show where the work is.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an operation is not known.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a size.")] = False,
+) -> None:
+    """Count one image's work: MACs, FLOPs, bytes, by two counters and by hand. 1 MAC is 2 FLOPs."""
+    from vbench import flops as counting
+    from vbench.launch import Launcher
+
+    if res is None:
+        raise UsageError("give --res, as in --res 224,512")
+    modes, dtypes = planning.parse_modes(mode) if mode else (None,), planning.parse_dtypes(dtype)
+    if len(modes) > 1 or len(dtypes) > 1:
+        raise UsageError("flops counts one --mode in one --dtype; call it again for another")
+    cases = counting.cases(model, planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0])
+    with Launcher() as launcher, err.status(f"counting {model}"):
+        found = [counting.run(case, launcher, by_module=by_module) for case in cases]
+    if as_json:
+        for work in found:
+            typer.echo(json.dumps(work))
+    else:
+        out.print(counting.to_rich(found))
+        for work in found if by_module else []:
+            out.print()
+            out.print(counting.modules_to_rich(work))
+    unknown = counting.unknown_line(found)
+    if unknown:
+        err.print(unknown, markup=False)
+    if unknown and strict:
+        raise typer.Exit(1)
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """List the models: family, parameters, operator, modes, published accuracy, source."""
     from vbench.models import listing

@@ -1,69 +1,154 @@
-"""Multiply-accumulates (MACs) of one image, by two counters. One MAC is two FLOPs.
+"""Work of one image: multiply-accumulates (MACs) by two counters and by hand, FLOPs, bytes. One MAC is two FLOPs.
 
-The first counter watches every operator that a forward pass on the meta device dispatches
-(`torch.utils.flop_counter`); attention is seen as its matrix products whether or not timm fuses it, and
-our own operators by the formulas beside their kernels. The second (fvcore) reads a trace of a real pass,
-with attention unfused.
+The first counter enters every operation of a forward pass on the meta device into a ledger (`ledger.py`): attention
+is seen whether or not timm fuses it, our own operators by the formulas beside their kernels, and what no table
+knows is said. The second (fvcore) reads a trace of a real pass, with attention unfused. The third vote is a formula
+for each family, derived by hand (`models/closed_forms.py`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
 
 from vbench.build import build
-from vbench.kernels.registry import OPS
+from vbench.errors import UsageError
+from vbench.kernels.registry import OPS, Mode
 from vbench.models import spec
-from vbench.plan import Case
+from vbench.models.closed_forms import closed_form
+from vbench.plan import Case, Dtype, Sweep, plan
 
-SECOND_COUNT_LIMIT = 12_000_000_000  # MACs; fvcore has to execute the model to trace it
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vbench.launch import Launcher
+    from vbench.ledger import Ledger, Tally
+
+SECOND_COUNT_LIMIT = 2_000_000_000  # MACs; fvcore has to execute the model to trace it
+AGREE = 0.01  # of the MACs
+TIME_LIMIT_S = 300.0  # for one size
 
 
 def count(case: Case) -> dict[str, Any]:
     """Work of one image, independent of the machine.
 
-    Returns: `params`; `tokens` that enter the first block, None if not known; `macs`, what the recurrence or
-        the attention itself needs, equal for all forms; `macs_executed`, what this cell's form does;
-        `macs_elementwise`, the part of it that is no matrix product; `padding`, what the model pads, in words.
+    Returns:
+        params, tokens: parameters; tokens that enter the first block, None if not known.
+        macs: what the recurrence or the attention itself needs, equal for all forms.
+        macs_executed: what this cell's form does, the sum of `macs_matmul` (matrix products, convolutions,
+            attention, operators made of these) and `macs_elementwise` (operators that are not).
+        flops_elementwise: arithmetic and functions in no MAC, one FLOP each.
+        flops_total: 2 · macs_executed + flops_elementwise; None, with `flops_reason`, where the ledger does not
+            know operations that touch more than 1 % of the bytes.
+        bytes_min: operands and results of all that has MACs, at the cell's dtype, weights once, if all else is fused.
+        intensity: flops_total / bytes_min.
+        coverage, unknown: share of the bytes whose operations the ledger knows; the others, with `calls` and `bytes`.
+        state_bytes: what the recurrent mode carries: the largest operator's state, or the sum over layers where the
+            whole network walks the tokens; None for attention.
+        macs_closed_form, closed_form_agrees: `macs` by hand, and whether it is within 1 %; None for timm's models.
+        padding: what the model pads, in words.
     """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode, flop_registry
-
-    with torch.device("meta"):
-        model = build(case)
-        image = torch.empty(1, 3, case.height, case.width)
+    from vbench.ledger import UNKNOWN_LIMIT
 
     row = spec(case.model)
-    formulas: dict[Any, Any] = {}
-    needed = {"executed": 0, "algorithm": 0}  # FLOPs of the operator, as this form does it and as it must be done
-    if row.operator:
-        op = getattr(torch.ops.vbench, row.operator)
-        formula = flop_registry[op]
-
-        def both(*args: Any, out_shape: Any = None) -> int:
-            executed = int(formula(*args))
-            needed["executed"] += executed
-            needed["algorithm"] += formula(*args[:-1], "algorithm")  # an operator's last argument is the form
-            return executed
-
-        formulas[op] = both
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        model(image)
-    executed = int(counter.get_total_flops()) // 2
-    algorithm = executed - needed["executed"] // 2 + needed["algorithm"] // 2
-    elementwise = row.operator and case.form and OPS[row.operator][case.form].elementwise
-    grid = row.grid(case.height, case.width)
+    model, ledger = _enter(case)
+    sums, grid = ledger.total(), row.grid(case.height, case.width)
+    by_hand = closed_form(case.model, case.height, case.width)
+    unknown = sum(each["bytes"] for each in ledger.unknown.values())
+    known = 1 - ledger.coverage <= UNKNOWN_LIMIT
+    total = 2 * sums.macs_executed + sums.flops_elementwise if known else None
     return {
         "params": sum(p.numel() for p in model.parameters()),
         "tokens": grid[0] * grid[1] if grid else None,
-        "macs": algorithm,
-        "macs_executed": executed,
-        "macs_elementwise": needed["executed"] // 2 if elementwise else 0,
+        "macs": sums.macs_algorithm,
+        "macs_executed": sums.macs_executed,
+        "macs_matmul": sums.macs_matmul,
+        "macs_elementwise": sums.macs_elementwise,
+        "flops_elementwise": sums.flops_elementwise,
+        "flops_total": total,
+        "flops_reason": None if known else f"unknown operations touch {unknown} bytes: {', '.join(ledger.unknown)}",
+        "bytes_min": sums.bytes_min,
+        "intensity": None if total is None else total / sums.bytes_min,
+        "coverage": ledger.coverage,
+        "unknown": ledger.unknown,
+        "state_bytes": (sum if row.streams else max)(ledger.states) if ledger.states else None,
+        "macs_closed_form": by_hand,
+        "closed_form_agrees": None if by_hand is None else abs(by_hand - sums.macs_algorithm) <= AGREE * by_hand,
         "padding": row.padding(case.height, case.width),
     }
 
 
+def count_by_module(case: Case) -> list[dict[str, Any]]:
+    """The same work by module, two levels deep, in the order of the pass; containers are no level.
+
+    The numbers of repeated blocks are `*`, and their work is one row.
+
+    Returns: rows of `module`, `macs_executed`, `macs_matmul`, `macs_elementwise`, `flops_elementwise`, `flops_total`
+        (without what is unknown) and `bytes_min`. Each column's sum is the whole model's.
+    """
+    from vbench.ledger import Tally
+
+    model, ledger = _enter(case)
+    names = _rows(model)
+    sums: dict[str, Tally] = {}
+    for (module, _, _), tally in ledger.entries.items():
+        sums.setdefault(names[module], Tally()).add(tally)
+    return [
+        {
+            "module": name,
+            "macs_executed": tally.macs_executed,
+            "macs_matmul": tally.macs_matmul,
+            "macs_elementwise": tally.macs_elementwise,
+            "flops_elementwise": tally.flops_elementwise,
+            "flops_total": 2 * tally.macs_executed + tally.flops_elementwise,
+            "bytes_min": tally.bytes_min,
+        }
+        for name, tally in sums.items()
+        if tally.macs_executed or tally.flops_elementwise
+    ]
+
+
+def _enter(case: Case) -> tuple[nn.Module, Ledger]:
+    """A pass of one image on the meta device."""
+    import torch
+
+    from vbench.ledger import Ledger
+
+    row, dtype = spec(case.model), getattr(torch, case.dtype)
+    with torch.device("meta"):
+        model = build(case).to(dtype)
+        image = torch.empty(1, 3, case.height, case.width, dtype=dtype)
+    elementwise = bool(row.operator and case.form and OPS[row.operator][case.form].elementwise)
+    return model, Ledger(model, elementwise=elementwise).enter(image)
+
+
+def _rows(model: nn.Module) -> dict[str, str]:
+    """Each module's path -> the row that it belongs to: the path two levels down, its last number a `*`."""
+    from torch import nn
+
+    found: dict[str, tuple[str, int]] = {"": ("(model)", 0)}  # row and level
+    for path, module in model.named_modules():
+        if not path:
+            continue
+        row, level = found[path.rpartition(".")[0]]
+        if level < 2:
+            row = _starred(path)
+            level += not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+        found[path] = (row, level)
+    return {path: row for path, (row, _) in found.items()}
+
+
+def _starred(path: str) -> str:
+    """ "layers.2.blocks.5.attn" -> "layers.2.blocks.*.attn"."""
+    parts = path.split(".")
+    last = max((i for i, part in enumerate(parts) if part.isdecimal()), default=None)
+    return ".".join("*" if i == last else part for i, part in enumerate(parts))
+
+
 def second_count(case: Case, macs: int) -> dict[str, Any]:
-    """fvcore's opinion of `macs`, the matrix products of the first counter's `macs_executed`.
+    """fvcore's opinion of `macs`, the first counter's `macs_matmul`.
 
     Returns: `macs_fvcore`, or None and `reason`; `agree`, whether they differ by at most 1 %.
     """
@@ -88,4 +173,144 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
     with torch.no_grad():
         counts = FlopCountAnalysis(model, torch.randn(1, 3, case.height, case.width)).by_operator()
     total = int(sum(counts[kind] for kind in ("conv", "linear", "addmm", "matmul", "bmm", "einsum")))
-    return {"macs_fvcore": total, "agree": abs(total - macs) <= 0.01 * macs, "reason": None}
+    return {"macs_fvcore": total, "agree": abs(total - macs) <= AGREE * macs, "reason": None}
+
+
+def counted(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"case", "by_module"} -> "work", "modules" (or None) and "second_count" of one image; no device."""
+    case = Case(**argument["case"])
+    work = count(case)
+    yield "work", work
+    yield "modules", count_by_module(case) if argument["by_module"] else None
+    yield "second_count", second_count(case, work["macs_matmul"])
+
+
+def cases(
+    model: str, sizes: tuple[tuple[int, int], ...], *, mode: Mode | None, form: str | None, dtype: Dtype
+) -> list[Case]:
+    """What to count: a model at each size, by a form of its operator or the default one of a mode.
+
+    Args:
+        mode: None for the mode of `form`; "parallel" if that is None too.
+
+    Raises: UnknownModelError, ResolutionError, UsageError.
+    """
+    from dataclasses import replace
+
+    row = spec(model)
+    forms = OPS[row.operator] if row.operator else {}
+    if form and form not in forms:
+        raise UsageError(f"--form: {model} has no form '{form}'; it has {', '.join(forms) or 'no operator of ours'}")
+    mode = mode or (forms[form].mode if form else "parallel")
+    if form and forms[form].mode != mode:
+        raise UsageError(f"--form: '{form}' is a {forms[form].mode} form, not a {mode} one; leave --mode out")
+    found = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,)))
+    if reason := found[0].unsupported:
+        raise UsageError(f"--mode: {reason}; take --mode parallel")
+    return [replace(case, form=form) if form else case for case in found]
+
+
+def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str, Any]:
+    """All that is known of one cell's work as a flat, JSON-able dict, counted in a child.
+
+    Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if `by_module`.
+    Raises: UnknownModelError, UsageError for a model that cannot be built at this size, or not be counted.
+    """
+    from dataclasses import asdict
+
+    ending = launcher.run("vbench.flops:counted", {"case": asdict(case), "by_module": by_module}, TIME_LIMIT_S)
+    if "modules" not in ending.parts:
+        raise UsageError(f"{case} cannot be counted: {ending.reason}")
+    second = ending.parts.get("second_count", {"macs_fvcore": None, "agree": None, "reason": ending.reason})
+    return {
+        **{axis: getattr(case, axis) for axis in ("model", "height", "width", "mode", "form", "dtype")},
+        **ending.parts["work"],
+        "macs_fvcore": second["macs_fvcore"],
+        "fvcore_agrees": second["agree"],
+        "fvcore_reason": second["reason"],
+        **({"modules": ending.parts["modules"]} if by_module else {}),
+    }
+
+
+def unknown_line(found: list[dict[str, Any]]) -> str | None:
+    """The operations that the ledger does not know, in a line; None if it knows all."""
+    sums: dict[str, int] = {}
+    for work in found:
+        for op, each in work["unknown"].items():
+            sums[op] = sums.get(op, 0) + each["bytes"]
+    said = ", ".join(f"{op} ({nbytes} bytes)" for op, nbytes in sums.items())
+    return (
+        f"not in the ledger's tables: {said}; see PER_OUTPUT and its neighbours in vbench/ledger.py" if said else None
+    )
+
+
+def to_rich(found: list[dict[str, Any]]) -> Table:
+    """One row a size, for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "model",
+        "mode",
+        "form",
+        "size (px)",
+        "params (M)",
+        "GMACs",
+        "GMACs executed",
+        "GMACs by hand",
+        "GMACs by fvcore",
+        "GFLOPs elementwise",
+        "GFLOPs total",
+        "least MiB",
+        "FLOPs/byte",
+        "state (KiB)",
+        "coverage",
+    ):
+        table.add_column(name, justify="left" if name in ("model", "mode", "form") else "right")
+    for work in found:
+        table.add_row(
+            work["model"],
+            work["mode"],
+            work["form"] or "",
+            f"{work['height']}x{work['width']}",
+            f"{work['params'] / 1e6:.2f}",
+            _giga(work["macs"]),
+            _giga(work["macs_executed"]),
+            _giga(work["macs_closed_form"]),
+            _giga(work["macs_fvcore"]),
+            _giga(work["flops_elementwise"]),
+            _giga(work["flops_total"]),
+            f"{work['bytes_min'] / 2**20:.1f}",
+            "" if work["intensity"] is None else f"{work['intensity']:.1f}",
+            "" if work["state_bytes"] is None else f"{work['state_bytes'] / 1024:.1f}",
+            f"{100 * work['coverage']:.2f} %",
+        )
+    return table
+
+
+def modules_to_rich(work: dict[str, Any]) -> Table:
+    """One row a module of one size, and their sum."""
+    columns = ("macs_matmul", "macs_elementwise", "flops_elementwise", "flops_total")
+    rows = work["modules"]
+    sums = {name: sum(row[name] for row in rows) for name in (*columns, "bytes_min")}
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for name in (
+        f"{work['model']} {work['height']}x{work['width']}",
+        "GMACs in products",
+        "GMACs elementwise",
+        "GFLOPs elementwise",
+        "GFLOPs total",
+        "share",
+        "least MiB",
+    ):
+        table.add_column(name, justify="right" if table.columns else "left")
+    for row in [*rows, {"module": "sum", **sums}]:
+        table.add_row(
+            row["module"],
+            *(_giga(row[name]) for name in columns),
+            f"{100 * row['flops_total'] / sums['flops_total']:.1f} %",
+            f"{row['bytes_min'] / 2**20:.2f}",
+        )
+    return table
+
+
+def _giga(number: int | None) -> str:
+    return "" if number is None else f"{number / 1e9:,.4g}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.shapes import Direction
+from vbench.kernels.work import Work
 
 
 def macs(
@@ -37,13 +38,54 @@ def macs(
         return batch * heads * tokens * directions * 2 * state
     if form == "quadratic":  # every pair, and the final state
         return batch * heads * directions * (tokens * tokens * (key_dim + value_dim) + tokens * state)
-    whole, tail = divmod(tokens, chunk)
     total = 0
-    for chunks, length in ((whole, chunk), (1, 1 << (tail - 1).bit_length() if tail else 0)):
+    for chunks, length in _tiles(tokens, chunk):
         triangle = length * (length - 1) // 2 * key_dim  # scores off the diagonal, one direction
         within = directions * triangle + length * key_dim + length * length * value_dim
         total += chunks * (within + directions * 2 * length * state)
     return batch * heads * total
+
+
+def elementwise_flops(
+    form: str,
+    *,
+    batch: int,
+    heads: int,
+    tokens: int,
+    key_dim: int,
+    value_dim: int,
+    directions: int,
+    chunk: int = 64,
+) -> int:
+    """Pointwise FLOPs of one call, in none of `macs`.
+
+    Args:
+        form: "algorithm" and "reference": a token's decay is an exponential of key_dim, damps the state (key_dim ·
+            value_dim) and its query is scaled. "quadratic": a pair is a difference, an exponential and a product of
+            key_dim. "chunkwise": folding a chunk damps half the keys and half the queries at each of log₂ chunk joins.
+    """
+    D, E, joined = key_dim, value_dim, (directions - 1) * value_dim
+    if form in ("algorithm", "reference"):
+        return batch * heads * tokens * (directions * (2 * D + D * E) + joined)
+    if form == "quadratic":
+        return batch * heads * tokens * (directions * D * (3 * tokens + 5) + D + joined)
+    total = 0
+    for chunks, length in _tiles(tokens, chunk):
+        folded = 3 * length * (length.bit_length() - 1) // 2 + 2 * (length - 1)  # tokens · joins · halves, decays
+        way = D * (3 * length + folded) + 2 * D * E  # two exponentials, a damped query; the state that is carried
+        total += chunks * (directions * way + length * (D + 1 + E))
+    return batch * heads * total
+
+
+def _tiles(tokens: int, chunk: int) -> list[tuple[int, int]]:
+    """(chunks, tokens a chunk); what is left over is filled up to a power of two."""
+    whole, tail = divmod(tokens, chunk)
+    return [(whole, chunk), *([(1, 1 << (tail - 1).bit_length())] if tail else [])]
+
+
+def state_bytes(*, batch: int, heads: int, key_dim: int, value_dim: int, directions: int) -> int:
+    """Bytes of the state: key_dim · value_dim numbers of float32 a head and direction."""
+    return 4 * directions * batch * heads * key_dim * value_dim
 
 
 @torch.library.custom_op("vbench::gla", mutates_args=())
@@ -68,6 +110,20 @@ def _flops(q: Any, k: Any, v: Any, directions: int, form: str, **_: Any) -> int:
         key_dim=q[3],
         value_dim=v[3],
         directions=directions,
+    )
+
+
+def work(q: Tensor, k: Tensor, v: Tensor, directions: int, form: str) -> Work:
+    """All that is counted of one call, from the arguments of the stand-in."""
+    B, H, N, D = q.shape
+    E = v.shape[-1]
+    call = {"batch": B, "heads": H, "tokens": N, "key_dim": D, "value_dim": E, "directions": directions}
+    return Work(
+        macs=macs(form, **call),
+        macs_algorithm=macs("algorithm", **call),
+        flops_elementwise=elementwise_flops(form, **call),
+        state_bytes=state_bytes(batch=B, heads=H, key_dim=D, value_dim=E, directions=directions),
+        gate_bytes=4 * directions * q.numel(),  # float32
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.mingru.shapes import CHUNK, GROUP, span_of
 from vbench.kernels.shapes import accumulator
+from vbench.kernels.work import Work
 
 
 def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROUP) -> int:
@@ -40,6 +41,37 @@ def _scan_steps(tokens: int) -> int:
     return chunks * (2 * CHUNK - 1) + _scan_steps(chunks)
 
 
+def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, group: int = GROUP) -> int:
+    """Pointwise FLOPs of one call, in one direction, in none of `macs`.
+
+    Args:
+        form: all take 8 a token and channel for keep and feed, which is all of "algorithm" and "reference".
+            "quadratic" has running sums of logarithms, and a difference and an exponential a pair. "scan" joins
+            the gates of a chunk, a product for all its tokens but one, on all levels.
+        group: as in `scan.mingru`.
+    """
+    gates = 8 * tokens
+    if form in ("algorithm", "reference"):
+        return batch * channels * gates
+    if form == "quadratic":
+        return batch * channels * (gates + 4 * tokens + 2 * tokens * tokens)
+    span = span_of(batch, channels, group)
+    return batch * channels * (gates + tokens // span * _scan_joins(span) + _scan_joins(tokens % span))
+
+
+def _scan_joins(tokens: int) -> int:
+    """Products of two gates that `scan` takes."""
+    if tokens <= 2 * CHUNK:
+        return 0
+    chunks = -(-tokens // CHUNK)
+    return chunks * (CHUNK - 1) + _scan_joins(chunks)
+
+
+def state_bytes(*, batch: int, channels: int) -> int:
+    """Bytes of the state: a number of float32 a channel."""
+    return 4 * batch * channels
+
+
 @torch.library.custom_op("vbench::mingru", mutates_args=())
 def _mingru(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
     raise RuntimeError("vbench::mingru stands in on the meta device only; call a form")
@@ -53,6 +85,18 @@ def _(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
 @register_flop_formula(torch.ops.vbench.mingru)
 def _flops(a: Any, form: str, **_: Any) -> int:
     return 2 * macs(form, batch=a[0], tokens=a[1], channels=a[2])
+
+
+def work(a: Tensor, form: str) -> Work:
+    """All that is counted of one call, from the arguments of the stand-in."""
+    B, N, C = a.shape
+    return Work(
+        macs=macs(form, batch=B, tokens=N, channels=C),
+        macs_algorithm=macs("algorithm", batch=B, tokens=N, channels=C),
+        flops_elementwise=elementwise_flops(form, batch=B, tokens=N, channels=C),
+        state_bytes=state_bytes(batch=B, channels=C),
+        gate_bytes=a.numel() * a.element_size(),  # b
+    )
 
 
 def on_meta(a: Tensor, form: str) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.mlstm.shapes import Memory
+from vbench.kernels.work import Work
 
 
 def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, chunk: int = 64) -> int:
@@ -33,6 +34,36 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     return batch * heads * (pairs * (key_dim + value_dim) + tokens * (state + fed))
 
 
+def elementwise_flops(
+    form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, chunk: int = 64
+) -> int:
+    """Pointwise FLOPs of one call, in none of `macs`.
+
+    The quotient that is read out costs value_dim and 11 more a token and head: two exponentials of the stabiliser
+    with their bounds, and the divisor.
+
+    Args:
+        form: "algorithm" and "reference": a token damps C and n, scales its key, and has 9 for its gates.
+            "quadratic": a pair is a sum, a maximum, a difference, an exponential, a product and a sum again.
+            "chunkwise": a pair of a chunk is a sum, an exponential, a product and a sum; a chunk carries C and n.
+    """
+    D, E = key_dim, value_dim
+    read = E + 11
+    if form in ("algorithm", "reference"):
+        return batch * heads * tokens * (D * (E + 1) + D + 9 + read)
+    if form == "quadratic":
+        return batch * heads * (tokens * (6 * tokens + 3 * D + 8 + read) + 2 * D * E)
+    whole, tail = divmod(tokens, chunk)
+    chunks, pairs = whole + bool(tail), whole * chunk**2 + tail**2
+    token = 15 + 4 * D + E + 1 + read  # gates; keys scaled, fed and summed, queries damped; two sums joined
+    return batch * heads * (4 * pairs + tokens * token + chunks * (2 * D * (E + 1) + 4))
+
+
+def state_bytes(*, batch: int, heads: int, key_dim: int, value_dim: int) -> int:
+    """Bytes of C, n and m: key_dim · value_dim, key_dim and one number of float32 a head."""
+    return 4 * batch * heads * (key_dim * value_dim + key_dim + 1)
+
+
 @torch.library.custom_op("vbench::mlstm", mutates_args=())
 def _mlstm(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     raise RuntimeError("vbench::mlstm stands in on the meta device only; call a form")
@@ -49,6 +80,20 @@ def _(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor, Tenso
 @register_flop_formula(torch.ops.vbench.mlstm)
 def _flops(q: Any, k: Any, v: Any, form: str, **_: Any) -> int:
     return 2 * macs(form, batch=q[0], heads=q[1], tokens=q[2], key_dim=q[3], value_dim=v[3])
+
+
+def work(q: Tensor, k: Tensor, v: Tensor, form: str) -> Work:
+    """All that is counted of one call, from the arguments of the stand-in."""
+    B, H, N, D = q.shape
+    E = v.shape[-1]
+    call = {"batch": B, "heads": H, "tokens": N, "key_dim": D, "value_dim": E}
+    return Work(
+        macs=macs(form, **call),
+        macs_algorithm=macs("algorithm", **call),
+        flops_elementwise=elementwise_flops(form, **call),
+        state_bytes=state_bytes(batch=B, heads=H, key_dim=D, value_dim=E),
+        gate_bytes=2 * B * H * N * q.element_size(),  # i and f
+    )
 
 
 def on_meta(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Memory]:

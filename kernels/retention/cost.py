@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.shapes import accumulator
+from vbench.kernels.work import Work
 
 CHUNK = 64  # tokens; any number works
 GROUP = 16  # chunks handled together, so that a group's temporaries stay in cache
@@ -44,6 +45,32 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     return batch * heads * (within + tokens * 2 * state + carried * state)
 
 
+def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int) -> int:
+    """Pointwise FLOPs of one call, in none of `macs`.
+
+    Args:
+        form: "algorithm": a token damps the state (key_dim · value_dim) and scales its query. "reference" damps by
+            what is lost, a product and a difference. "quadratic": a damped score a pair. "chunkwise" besides damps
+            keys and queries to the chunk's edges. Tables of decays cost three an entry, once for all images.
+    """
+    D, E = key_dim, value_dim
+    if form in ("algorithm", "reference"):
+        return batch * heads * tokens * (D * E * (1 if form == "algorithm" else 2) + D)
+    if form == "quadratic":
+        table = 3 * min(ROWS, tokens) * tokens
+        return heads * (batch * (causal_pairs(tokens, ROWS) + 2 * tokens * D) + table)
+    whole, tail = divmod(tokens, CHUNK)
+    groups, rest = divmod(whole, GROUP)
+    tables = 4 * min(CHUNK, tokens) ** 2
+    tables += 3 * (groups * (GROUP + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail))
+    return heads * (batch * (whole * CHUNK**2 + tail**2 + tokens * (2 * D + E)) + tables)
+
+
+def state_bytes(*, batch: int, heads: int, key_dim: int, value_dim: int) -> int:
+    """Bytes of the state: key_dim · value_dim numbers of float32 a head."""
+    return 4 * batch * heads * key_dim * value_dim
+
+
 @torch.library.custom_op("vbench::retention", mutates_args=())
 def _retention(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor]:
     raise RuntimeError("vbench::retention stands in on the meta device only; call a form")
@@ -59,6 +86,20 @@ def _(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor]:
 @register_flop_formula(torch.ops.vbench.retention)
 def _flops(q: Any, k: Any, v: Any, form: str, **_: Any) -> int:
     return 2 * macs(form, batch=q[0], heads=q[1], tokens=q[2], key_dim=q[3], value_dim=v[3])
+
+
+def work(q: Tensor, k: Tensor, v: Tensor, form: str) -> Work:
+    """All that is counted of one call, from the arguments of the stand-in."""
+    B, H, N, D = q.shape
+    E = v.shape[-1]
+    call = {"batch": B, "heads": H, "tokens": N, "key_dim": D, "value_dim": E}
+    return Work(
+        macs=macs(form, **call),
+        macs_algorithm=macs("algorithm", **call),
+        flops_elementwise=elementwise_flops(form, **call),
+        state_bytes=state_bytes(batch=B, heads=H, key_dim=D, value_dim=E),
+        gate_bytes=8 * H,  # a decay a head, in float64
+    )
 
 
 def on_meta(q: Tensor, k: Tensor, v: Tensor, form: str) -> tuple[Tensor, Tensor]:

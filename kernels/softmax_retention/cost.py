@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.retention.cost import causal_pairs
+from vbench.kernels.work import Work
 
 ROWS = 128  # queries whose scores are held at a time
 
@@ -32,6 +33,21 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     return batch * heads * pairs * (key_dim + value_dim)
 
 
+def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int) -> int:
+    """Pointwise FLOPs of one call, in none of `macs`: queries scaled, scores damped, their softmax, sums of values.
+
+    Args:
+        form: "algorithm" and "suffix" take a pair's product, maximum, difference, exponential and sum, up to the token
+            or its block's end, and four of value_dim a token for all that is beyond. "quadratic" takes the product
+            and a softmax (five) of all pairs. Tables of decays cost three an entry, once for all images.
+    """
+    scaled, beyond = tokens * key_dim, 4 * tokens * value_dim
+    if form == "quadratic":
+        return heads * (batch * (6 * tokens**2 + scaled) + 3 * tokens**2)
+    pairs = tokens * (tokens + 1) // 2 if form == "algorithm" else causal_pairs(tokens, ROWS)
+    return heads * (batch * (5 * pairs + scaled + beyond) + 3 * min(ROWS, tokens) * tokens)
+
+
 @torch.library.custom_op("vbench::softmax_retention", mutates_args=())
 def _softmax_retention(q: Tensor, k: Tensor, v: Tensor, form: str) -> Tensor:
     raise RuntimeError("vbench::softmax_retention stands in on the meta device only; call a form")
@@ -45,6 +61,19 @@ def _(q: Tensor, k: Tensor, v: Tensor, form: str) -> Tensor:
 @register_flop_formula(torch.ops.vbench.softmax_retention)
 def _flops(q: Any, k: Any, v: Any, form: str, **_: Any) -> int:
     return 2 * macs(form, batch=q[0], heads=q[1], tokens=q[2], key_dim=q[3], value_dim=v[3])
+
+
+def work(q: Tensor, k: Tensor, v: Tensor, form: str) -> Work:
+    """All that is counted of one call, from the arguments of the stand-in; there is no state."""
+    B, H, N, D = q.shape
+    call = {"batch": B, "heads": H, "tokens": N, "key_dim": D, "value_dim": v.shape[-1]}
+    return Work(
+        macs=macs(form, **call),
+        macs_algorithm=macs("algorithm", **call),
+        flops_elementwise=elementwise_flops(form, **call),
+        state_bytes=None,
+        gate_bytes=8 * H,  # a decay a head, in float64
+    )
 
 
 def on_meta(q: Tensor, k: Tensor, v: Tensor, form: str) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import segment
+from vbench.kernels.work import Work
 
 
 def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8) -> int:
@@ -51,6 +52,32 @@ def _carried(n: int, chunk: int) -> int:
     return found + (_carried(rest, chunk) if rest else 0)
 
 
+def elementwise_flops(
+    form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8
+) -> int:
+    """Pointwise FLOPs of one call, in none of `macs`.
+
+    Args:
+        form: "algorithm" and "reference" walk in two directions, with 8 a token and channel for the greatest exponent
+            and two weights, and join past, future and token by 21, quotient included. In the others a
+            token that is added to a sum (two MACs) first has its exponent damped, compared, subtracted and taken
+            the exponential of.
+    """
+    numbers = batch * tokens * channels
+    if form == "algorithm" or (form == "reference" and reading == "paper"):
+        return 37 * numbers
+    if form == "reference":  # two more walks, and five sums to join
+        return 73 * numbers
+    executed = macs(form, batch=batch, tokens=tokens, channels=channels, reading=reading, chunk=chunk)
+    table = tokens * (tokens + 2) * channels if form == "quadratic" else 0  # what a pair costs, once for all images
+    return 2 * executed + 2 * numbers + table
+
+
+def state_bytes(*, batch: int, channels: int) -> int:
+    """Bytes of the state: numerator, denominator and greatest exponent in float32, a channel and direction."""
+    return 4 * 2 * 3 * batch * channels
+
+
 @torch.library.custom_op("vbench::wkv", mutates_args=())
 def _wkv(k: Tensor, v: Tensor, reading: str, form: str) -> tuple[Tensor, Tensor]:
     raise RuntimeError("vbench::wkv stands in on the meta device only; call a form")
@@ -65,6 +92,18 @@ def _(k: Tensor, v: Tensor, reading: str, form: str) -> tuple[Tensor, Tensor]:
 @register_flop_formula(torch.ops.vbench.wkv)
 def _flops(k: Any, v: Any, reading: Reading, form: str, **_: Any) -> int:
     return 2 * macs(form, batch=k[0], tokens=k[1], channels=k[2], reading=reading)
+
+
+def work(k: Tensor, v: Tensor, reading: Reading, form: str) -> Work:
+    """All that is counted of one call, from the arguments of the stand-in."""
+    B, N, C = k.shape
+    return Work(
+        macs=macs(form, batch=B, tokens=N, channels=C, reading=reading),
+        macs_algorithm=macs("algorithm", batch=B, tokens=N, channels=C),
+        flops_elementwise=elementwise_flops(form, batch=B, tokens=N, channels=C, reading=reading),
+        state_bytes=state_bytes(batch=B, channels=C),
+        gate_bytes=2 * C * 4,  # w and u, in float32
+    )
 
 
 def on_meta(k: Tensor, v: Tensor, reading: Reading, form: str) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.gla import cost as gla
 from vbench.kernels.shapes import Direction, accumulator
+from vbench.kernels.work import Work
 
 
 def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int) -> int:
@@ -29,6 +30,27 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
         state = key_dim * value_dim
         return batch * heads * (tokens * tokens * (key_dim + value_dim) + directions * tokens * state)
     return gla.macs(form, **sizes, directions=directions)
+
+
+def elementwise_flops(
+    form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int
+) -> int:
+    """Pointwise FLOPs of one call, in none of `macs`.
+
+    Args:
+        form: "algorithm" and "reference": a token's decay is an exponential of key_dim and damps the state
+            (key_dim · value_dim); its bonus is three products of key_dim, and adds a value. "quadratic": a pair is
+            two differences, an exponential and a product of key_dim. "chunkwise" is gla's, with one decay for both
+            directions, no damped query where the folding starts, and a bonus on the diagonal.
+    """
+    D, E, joined = key_dim, value_dim, (directions - 1) * value_dim
+    if form in ("algorithm", "reference"):
+        return batch * heads * tokens * (directions * (D * E + 4 * D + 2 * E) + joined)
+    if form == "quadratic":
+        return batch * heads * tokens * D * (4 * tokens + 3 + 2 * directions)
+    sizes = {"batch": batch, "heads": heads, "tokens": tokens, "key_dim": D, "value_dim": E}
+    as_gla = gla.elementwise_flops("chunkwise", **sizes, directions=directions)
+    return as_gla + batch * heads * tokens * D * (3 - 3 * directions)
 
 
 @torch.library.custom_op("vbench::wkv6", mutates_args=())
@@ -53,6 +75,20 @@ def _flops(r: Any, k: Any, v: Any, directions: int, form: str, **_: Any) -> int:
         key_dim=r[3],
         value_dim=v[3],
         directions=directions,
+    )
+
+
+def work(r: Tensor, k: Tensor, v: Tensor, directions: int, form: str) -> Work:
+    """All that is counted of one call, from the arguments of the stand-in."""
+    B, H, N, D = r.shape
+    E = v.shape[-1]
+    call = {"batch": B, "heads": H, "tokens": N, "key_dim": D, "value_dim": E, "directions": directions}
+    return Work(
+        macs=macs(form, **call),
+        macs_algorithm=macs("algorithm", **call),
+        flops_elementwise=elementwise_flops(form, **call),
+        state_bytes=gla.state_bytes(batch=B, heads=H, key_dim=D, value_dim=E, directions=directions),
+        gate_bytes=4 * r.numel() + H * D * r.element_size(),  # decays in float32, and the bonus
     )
 
 

@@ -1,0 +1,181 @@
+"""Multiply-accumulates (MACs) of every family by hand: layers written out as sums of products.
+
+A third vote beside two counters. Nothing here builds or calls a model or an operator's formula; the architecture is
+read off the papers, sizes off the table. What is counted is what the algorithm needs: matrix products,
+convolutions, attention, and recurrences token by token; norms, activations and gates are no MACs. It imports no torch.
+
+    N tokens, C channels, H heads, D key and E value dimension of a head, M inner width of an MLP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vbench.models.registry import MODELS
+
+CLASSES = 1000
+Sides = tuple[int, int]
+
+
+def closed_form(name: str, height: int, width: int) -> int | None:
+    """MACs of one image of height × width px, that the algorithm of model `name` needs; None for models of timm.
+
+    Raises: ResolutionError for a size that the model cannot take.
+    """
+    if name not in MODELS:
+        return None
+    row = MODELS[name]
+    row.grid(height, width)
+    return _FAMILIES[row.family](name, row.args, (height, width))
+
+
+def _conv(sides: Sides, kernel: int, stride: int, padding: int, channels: int, features: int) -> tuple[int, Sides]:
+    """A dense convolution: its MACs, and the sides of what it makes."""
+    h, w = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
+    return h * w * kernel * kernel * channels * features, (h, w)
+
+
+def _halved(sides: Sides, channels: int, features: int) -> tuple[int, Sides]:
+    """A 3×3 convolution of stride 2 that rounds up."""
+    return _conv(sides, 3, 2, 1, channels, features)
+
+
+def _pyramid(dim: int, depths: tuple[int, ...], sides: Sides, block: Callable[[int, int, int], int]) -> int:
+    """Two halvings to 1/4 of the image, then stages of `block(stage, N, C)`, each halved and doubled from the last."""
+    total, sides = _halved(sides, 3, dim // 2)
+    more, sides = _halved(sides, dim // 2, dim)
+    total += more
+    for stage, depth in enumerate(depths):
+        if stage:
+            more, sides = _halved(sides, dim << (stage - 1), dim << stage)
+            total += more
+        total += depth * block(stage, sides[0] * sides[1], dim << stage)
+    return total + (dim << (len(depths) - 1)) * CLASSES
+
+
+def _gla_block(N: int, C: int, H: int, M: int) -> int:
+    """Depthwise 3×3; q and k of C/2, v of C; low-rank gates of both directions; output gate; output; SwiGLU.
+
+    Each direction's recurrence writes and reads a state of D · E = C/2H · C/H a head.
+    """
+    D, E, rank = C // (2 * H), C // H, 16
+    token = 9 * C
+    token += C * 2 * C  # q, k, v
+    token += C * rank + rank * C  # gates: H · D for each of two directions
+    token += C * C + C * C  # output gate, output
+    token += 2 * H * 2 * D * E
+    token += C * 2 * M + M * C
+    return N * token
+
+
+def _vig(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    C, H, M = args["dim"], args["heads"], args.get("mlp_dim", 0)
+    if "depths" in args:
+        widths = args["mlp_dims"]
+        return _pyramid(C, args["depths"], sides, lambda stage, N, C_: _gla_block(N, C_, H << stage, widths[stage]))
+    stem, sides = _conv(sides, 9, 8, 1, 3, C // 2)
+    more, sides = _halved(sides, C // 2, C)
+    return stem + more + 12 * _gla_block(sides[0] * sides[1], C, H, M) + C * CLASSES
+
+
+def _vrwkv(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Spatial mix, then a channel mix of key 4C, value and receptance; the image is filled up to patches of 16."""
+    C, depth = args["dim"], args["depth"]
+    N = -(-sides[0] // 16) * -(-sides[1] // 16)
+    if name.startswith("vrwkv6"):
+        token = 5 * C * C  # receptance, key, value, gate, output
+        token += C * 5 * 32 + 5 * 32 * C  # five low-rank mixes
+        token += C * 64 + 64 * C  # low-rank decay
+        token += 2 * 2 * C * 64  # heads of 64: in each direction a state of 64 · 64 is written and read
+    else:
+        token = 4 * C * C  # key, value, receptance, output
+        token += 2 * 2 * C  # in each direction a token enters numerator and denominator
+    token += 4 * C * C + 4 * C * C + C * C
+    total = N * 16 * 16 * 3 * C + depth * N * token
+    features = args.get("head_dim")
+    return total + (C * features + features * CLASSES if features else C * CLASSES)
+
+
+def _vil(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Patches; blocks with an inner width of E = 2d and four heads; the first and the last token are classified."""
+    d, version = args["dim"], args["version"]
+    total, (h, w) = _conv(sides, 16, args.get("stride", 16), 0, 3, d)
+    E, H = 2 * d, 4
+    D = E // H
+    token = d * 2 * E + E * d  # up to the stream and its gate, and down
+    token += (9 if version == 2 else 4) * E  # depthwise: 3×3 on the image, or 4 along the sequence
+    token += 3 * E * 4  # q, k, v in blocks of 4 channels
+    token += 2 * 3 * E * H  # input and forget gates, from q, k and v
+    token += H * 2 * D * (D + 1)  # C and n are written and read
+    total += args["depth"] * h * w * token
+    if version == 1:  # padded by three at one end, so that the convolution makes N tokens
+        return total + d * CLASSES
+    return total + 2 * d * CLASSES
+
+
+def _vir(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Whole patches and a class token; q, k, v, output, and an MLP of 4C.
+
+    Retention writes and reads a state of D · D a head. The softmax has no state: of each token, a score
+    and a weighted value for every token that is not after it.
+    """
+    C, H, patch = args["dim"], args["heads"], args["patch"]
+    P = (sides[0] // patch) * (sides[1] // patch)
+    N, D = P + 1, C // H
+    layer = N * (C * 3 * C + C * C + 2 * C * 4 * C)
+    layer += H * N * 2 * D * D if args["op"] == "retention" else H * N * (N + 1) // 2 * 2 * D
+    return P * patch * patch * 3 * C + args["depth"] * layer + C * CLASSES
+
+
+def _vision_gru(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Depthwise 3×3; twice the candidate and gate of 2C, a recurrence of one MAC a number, and back; an MLP of 4C."""
+    return _pyramid(
+        args["dim"],
+        args["depths"],
+        sides,
+        lambda _, N, C: N * (9 * C + 2 * (C * 2 * 2 * C + 2 * C + 2 * C * C) + 2 * C * 4 * C),
+    )
+
+
+def _deit(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Patches and a class token; q, k, v, scores of all pairs and what they weigh, output, an MLP of 4C."""
+    C = {"deit_t": 192, "deit_s": 384, "deit_b": 768, "deit3_t": 192}[name]
+    P = (sides[0] // 16) * (sides[1] // 16)
+    N = P + 1
+    return P * 16 * 16 * 3 * C + 12 * (N * (4 * C * C + 2 * C * 4 * C) + 2 * N * N * C) + C * CLASSES
+
+
+def _swin(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Stages of windows of 7 × 7 tokens, merged by fours between stages.
+
+    A map is filled up to whole windows for q, k, v, attention and output, but not for the MLP, and to even sides
+    for the merging; a map that a window covers has a window of its own size.
+    """
+    C, depths = {"swin_t": (96, (2, 2, 6, 2)), "swin_s": (96, (2, 2, 18, 2)), "swin_b": (128, (2, 2, 18, 2))}[name]
+    total, (h, w) = _conv(sides, 4, 4, 0, 3, C)
+    for stage, depth in enumerate(depths):
+        if stage:
+            h, w = -(-h // 2), -(-w // 2)
+            total += h * w * 4 * C * 2 * C
+            C *= 2
+        window = _window(h, w)
+        padded = -(-h // window[0]) * window[0] * -(-w // window[1]) * window[1]
+        seen = window[0] * window[1]
+        total += depth * (padded * (4 * C * C + 2 * seen * C) + h * w * 2 * C * 4 * C)
+    return total + C * CLASSES
+
+
+def _window(h: int, w: int) -> Sides:
+    return min(7, h), min(7, w)
+
+
+_FAMILIES: dict[str, Callable[[str, Mapping[str, Any], Sides], int]] = {
+    "vig": _vig,
+    "vrwkv": _vrwkv,
+    "vil": _vil,
+    "vir": _vir,
+    "vision_gru": _vision_gru,
+    "deit": _deit,
+    "swin": _swin,
+}
