@@ -69,19 +69,17 @@ def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
 def coverage_markdown(found: pd.DataFrame) -> str:
     """The table of `coverage`, and what it comes to."""
     lines = [
-        "| cell | pooled median (ms) | intervals that hold it | median half-width | launches scatter | sweeps scatter |",
+        "| cell | pooled median (ms) | intervals that hold it | half-width | scatter of launches | of sweeps |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row.model} {row.height} | {figure(row.pooled_ms)} | {row.covered} of {row.sweeps} | ±{row.half_width:.1%} | "
-        f"{row.launch_spread:.1%} | {row.sweep_spread:.1%} |"
+        f"| {row.model} {row.height} | {figure(row.pooled_ms)} | {row.covered} of {row.sweeps} "
+        f"| ±{row.half_width:.1%} | {row.launch_spread:.1%} | {row.sweep_spread:.1%} |"
         for row in found.itertuples()
     ]
     covered, all_of = int(found["covered"].sum()), int(found["sweeps"].sum())
-    lines += [
-        "",
-        f"In all {covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}.",
-    ]
+    share = f"{covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}."
+    lines += ["", f"In all {share}"]
     return "\n".join(lines)
 
 

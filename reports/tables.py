@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from vbench.results.lint import unfair
 
 HEADER = (
     "model",
@@ -94,7 +95,7 @@ def show(table: pd.DataFrame, console: Console) -> None:
     whole = to_rich(table)
     whole.width = Console(width=1000).measure(whole).maximum
     console.print(whole, soft_wrap=True)
-    for line in [caption(table), *notes(table), *absent(table)]:
+    for line in [caption(table), *notes(table), *unfair(table), *absent(table)]:
         console.print(line, style="dim", markup=False)
 
 
@@ -113,7 +114,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows(table)]
     lines += ["", caption(table)]
-    lines += [f"\n- {line}" for line in [*notes(table), *absent(table)]]
+    lines += [f"\n- {line}" for line in [*notes(table), *unfair(table), *absent(table)]]
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vbench.build import build
+from vbench.build import build, unfuse
 from vbench.errors import UsageError
 from vbench.kernels.registry import OPS, Mode
 from vbench.models import spec
@@ -166,9 +166,7 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
         return skip(f"fvcore executes what it counts; not done above {SECOND_COUNT_LIMIT / 1e9:g} GMACs")
     torch.manual_seed(0)
     model = build(case)
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            setattr(module, "fused_attn", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
+    unfuse(model)
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     with torch.no_grad():
         counts = FlopCountAnalysis(model, torch.randn(1, 3, case.height, case.width)).by_operator()

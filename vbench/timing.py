@@ -237,7 +237,7 @@ def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: 
 
 
 def work(call: Call, device: Device, throughput: dict[str, Any]) -> Callable[[float], int]:
-    """What keeps a device busy for so many seconds at least, by blocks as in `throughput`; it returns the images done."""
+    """What keeps a device busy for so many seconds at least, by blocks as in `throughput`, and returns the images."""
     batch, block_calls = throughput["batch"], throughput["block_calls"]
 
     def run_for(seconds: float) -> int:
