@@ -201,9 +201,12 @@ def test_models_and_doctor() -> None:
     assert rows[0]["model"] == "vig_t"
     assert rows[0]["modes"] == ["parallel", "recurrent"]
     assert "arXiv:2405.18425" in vbench("models").stdout
-    findings = json.loads(vbench("doctor", "--json").stdout)
+    findings = json.loads(vbench("doctor", "--quick", "--json").stdout)
     topics = {finding["topic"] for finding in findings}
     assert {"torch", "timm", "triton", "CPU", "load", "memory"} <= topics
+    done = vbench("doctor", "--device", "tpu")
+    assert done.returncode == 2
+    assert "'tpu' is not one of auto, cpu, cuda, cuda:N" in done.stderr
 
 
 @pytest.mark.parametrize("command", [[], ["sweep"], ["plan"], ["models"], ["report"], ["doctor"]])

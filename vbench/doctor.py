@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import psutil
 from rich.table import Table
+from rich.text import Text
 
 import vbench
 from vbench import host, selftest, state
@@ -57,8 +58,7 @@ def examine(device: str, *, quick: bool = False, tell: Callable[[str], None] = l
             found += gpu_findings(gpu[1])
         if quick:
             return found
-        if device == "cpu":
-            found.append(_others(tell))
+        found.append(_others(tell))
         tell("the timer")
         timed = launcher.run("vbench.selftest:timer", {"device": device}, JOB_LIMIT_S)
         found += timer_findings(timed.parts)
@@ -247,7 +247,7 @@ def timer_findings(parts: dict[str, Any]) -> list[Finding]:
     if (empty := parts.get("empty_call_us")) is not None:
         found.append(Finding("timer", "ok", f"timing a call that does nothing gives {empty:.2f} µs"))
     if line := parts.get("linear"):
-        text = f"k calls take k times one call, within {line['worst']:.1%} for k = {line['calls']}"
+        text = f"k calls take k times one call, within {line['worst']:.1%} for k up to {line['calls'][-1]}"
         crooked = line["worst"] > CROOKED
         found.append(Finding("linear", "note" if crooked else "ok", text + ("; that is too far" if crooked else "")))
     if events := parts.get("events"):
@@ -327,5 +327,5 @@ def to_rich(findings: list[Finding]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
-        table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", finding.text)
+        table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", Text(finding.text))
     return table

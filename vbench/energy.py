@@ -161,6 +161,8 @@ def measure(
         images = run_for(1.05 * least_s)
         done = clock()
         end, after = _edge(counter, clock, sleep)
+        if after <= joules:
+            raise OSError("the energy counter ran backwards")
     except OSError as error:
         return found | {"reason": error.strerror or str(error)}
     window_s = done - begin

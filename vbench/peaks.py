@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-WINDOWS = 3  # the best counts: a peak is what the device can do, and others only take away from it
-WINDOW_S = 0.1
+LOOK_S = 0.25  # for each figure; the best of its windows counts, for others only take away from a peak
+WINDOWS_MIN = 3
+WINDOW_S = {"cpu": 0.002, "cuda": 0.05}  # so short that some lie between two turns of the scheduler
 SIDES = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192)}  # of the square matrices
 COPIED_BYTES = {"cpu": 2**28, "cuda": 2**30}  # far larger than any cache
 SLOWEST_S = 0.1  # no product is tried that would take longer, the smallest excepted
@@ -66,5 +67,9 @@ def _seconds(call: Callable[[], Any], device: torch.device) -> float:
         return time.perf_counter() - begin
 
     timed(1)
-    calls = max(1, min(1000, int(WINDOW_S / timed(1))))
-    return min(timed(calls) for _ in range(WINDOWS)) / calls
+    calls = max(1, min(1000, int(WINDOW_S[device.type] / timed(1))))
+    windows: list[float] = []
+    begin = time.perf_counter()
+    while len(windows) < WINDOWS_MIN or time.perf_counter() - begin < LOOK_S:
+        windows.append(timed(calls))
+    return min(windows) / calls

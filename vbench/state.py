@@ -1,8 +1,8 @@
 """The state of a device while it is measured: clocks, power, heat, and what others do on it.
 
-A GPU is watched by a sibling process, `python -P -m vbench.state DEVICE FILE`, which asks NVML ten times a
-second and writes one JSON line a sample. A CPU is watched from within, by counters read before and after.
-Other processes are counted, never named.
+A GPU is watched by a sibling process, this file run as a program (`python -P -m vbench.state DEVICE FILE`),
+which asks NVML ten times a second and writes one JSON line a sample. A CPU is watched from within, by counters
+read before and after. Other processes are counted, never named.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sampler:
 
     def __init__(self, device: str | int, folder: Path) -> None:
         self.file = folder / "gpu-state.jsonl"
-        self._command = [sys.executable, "-P", "-m", "vbench.state", str(device), str(self.file)]
+        self._command = [sys.executable, "-P", __file__, str(device), str(self.file)]
 
     def __enter__(self) -> Sampler:
         # Its input is a pipe that says nothing: it closes when this process ends. A Ctrl-C is not for it.
