@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden gpu wheel sweep readme zoo
+.PHONY: dev fmt lint types test golden gpu wheel sweep readme zoo calibrate measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -38,3 +38,12 @@ readme: ## its table, findings and figure, from the committed records
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
+
+calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
+	for seed in $$(seq -w 1 20); do \
+		python -P -m vbench sweep --suite aa --seed $$seed --fresh -o build/aa/$$seed && \
+		mkdir -p results/calibration/cpu-amd-epyc/aa-$$seed && \
+		cp build/aa/$$seed/records.jsonl build/aa/$$seed/run.json results/calibration/cpu-amd-epyc/aa-$$seed/; done
+
+measuring: ## the tables of docs/measuring.md, from the committed records
+	python -P -m vbench.reports.calibration results/calibration/cpu-amd-epyc docs/measuring.md

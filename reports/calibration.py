@@ -146,13 +146,28 @@ def compared_markdown(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def overhead(folder: Path) -> str:
+    """What the sweeps' `run.json` say of their own cost."""
+    runs = [run for file in sorted(folder.glob("aa-*/run.json")) for run in json.loads(file.read_text())["runs"]]
+    each = [run["overhead_s_per_cell"] for run in runs]
+    parts = [
+        f"{median(run[key] / run['wall_s'] for run in runs):.0%}" for key in ("measured_s", "warmup_s", "overhead_s")
+    ]
+    return (
+        f"In the {len(runs)} sweeps above, of {runs[0]['cells']} cells and {runs[0]['launches']} launches each, overhead "
+        f"was {median(each):.2f} s a cell ({min(each):.2f} to {max(each):.2f}): {parts[0]} of the time went into "
+        f"measured passes, {parts[1]} into warm-up, {parts[2]} into the rest."
+    )
+
+
 def fill(text: str, folder: Path) -> str:
     """The page with whatever stands between its markers made anew. Raises: ValueError if a marker is missing."""
     from vbench.reports.readme import between
 
     runs = [read(run) for run in sorted(folder.glob("aa-*"))]
     text = between(text, "coverage", coverage_markdown(coverage(runs)))
-    return between(text, "timm", compared_markdown(folder))
+    text = between(text, "timm", compared_markdown(folder))
+    return between(text, "overhead", overhead(folder))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from vbench.kernels import default_form
 from vbench.models import spec
 from vbench.results.store import Record
 
-from vbench.plan import Case, Protocol
+from vbench.plan import RIGORS, Case
 
 HOST = {
     "device": "cpu",
@@ -36,7 +36,7 @@ def make_record(model: str = "vig_t", side: int = 224, mode: Any = "parallel", *
         "status": "ok",
         "reason": None,
         "conditions": "c0ffee",
-        "protocol": asdict(Protocol()),
+        "protocol": asdict(RIGORS["quick"]),
         "host": HOST,
         "started_at": "2026-01-01T00:00:00+00:00",
         "wall_s": 2.0,

@@ -32,8 +32,7 @@ def test_an_empty_table_has_its_columns_and_types() -> None:
 
 
 def test_statistics_come_from_the_samples() -> None:
-    one = {**asdict(Protocol()), "launches": 1}
-    row = frame([make_record(latency=latency([5, 1, 4, 2, 3, 100]), protocol=one)]).iloc[0]
+    row = frame([make_record(latency=latency([5, 1, 4, 2, 3, 100]))]).iloc[0]
     assert (row["latency_ms"], row["latency_ms_lo"], row["latency_ms_hi"]) == (3.5, 1, 100)
     assert (row["latency_samples"], row["latency_launches"], row["flags"]) == (6, 1, "")
     assert row["latency_ms_min"] == 1
@@ -81,7 +80,7 @@ def test_a_failed_cell_is_a_row_with_its_reason(status: str) -> None:
 
 def test_flags() -> None:
     """Those that are no fault of timing; `test_timing` has these."""
-    whole = [make_record(launch=n) for n in range(3)]
+    whole = [make_record(launch=n, protocol=asdict(Protocol())) for n in range(3)]
     assert frame(whole).iloc[0]["flags"] == ""
     assert frame(whole[:2]).iloc[0]["flags"] == "few_samples"
     apart = {"macs_fvcore": 1, "agree": False, "reason": None}

@@ -66,7 +66,7 @@ def test_a_narrow_terminal_cuts_no_figure(records: list[Record]) -> None:
     ],
 )
 def test_numbers(value: float | None, text: str) -> None:
-    assert tables._number(value) == text
+    assert tables.figure(value) == text
 
 
 def drawn(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Figure:

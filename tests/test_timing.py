@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, count, cycle, islice, repeat
 from typing import Any
 
@@ -151,7 +151,8 @@ def flags_of(
         queued = timing.throughput(
             lambda _, device=simulated: device.call, simulated, protocol, 1, first=first, image_bytes=1
         )
-        records.append(make_record(launch=launch, warmup=warm, latency=latency, throughput=queued))
+        parts = {"warmup": warm, "latency": latency, "throughput": queued}
+        records.append(make_record(launch=launch, protocol=asdict(protocol), **parts))
     row = frame(records).iloc[0]
     return row["flags"], row
 
@@ -213,7 +214,7 @@ class TestEachFaultYieldsExactlyItsFlag:
         state = make_record().state
         assert state is not None
         for busy in ({"cpu_s": 1.0}, {"others_busy_share": 0.4}):
-            assert frame([make_record(state={**state, **busy})]).iloc[0]["flags"] == "few_samples contended"
+            assert frame([make_record(state={**state, **busy})]).iloc[0]["flags"] == "contended"
 
     def test_out_of_memory_is_a_row_without_figures(self) -> None:
         row = frame([failed("oom", "no memory")]).iloc[0]

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from vbench.launch import Launcher
-from vbench.plan import Case, Protocol, Sweep, plan
+from vbench.plan import RIGORS, Case, Protocol, Sweep, plan
 
 ASLEEP_S = 0.005
 SLEEPS = 40
@@ -102,7 +102,7 @@ def noise(launcher: Launcher, device: str, tell: Callable[[str], None]) -> dict[
     """
     side = SIDE[device.partition(":")[0]]
     case = plan(Sweep(("deit_t",), ((side, side),), ("parallel",), (1,), device=device))[0]
-    protocol = replace(Protocol(), sample_s=1.0)
+    protocol = RIGORS["quick"]
     found: dict[str, list[float]] = {"latency_ms": [], "throughput_img_s": [], "peak_memory_bytes": []}
     reason = None
     for launch in range(1, LAUNCHES + 1):
@@ -123,7 +123,7 @@ def noise(launcher: Launcher, device: str, tell: Callable[[str], None]) -> dict[
 
 
 def _launch(launcher: Launcher, case: Case, protocol: Protocol) -> tuple[dict[str, Any] | None, str | None]:
-    argument = {"case": asdict(case), "protocol": asdict(protocol)}
+    argument = {"case": asdict(case), "protocol": asdict(protocol), "batch": None, "watch": None}
     ending = launcher.run("vbench.worker:measure", argument, LAUNCH_LIMIT_S)
     return (ending.parts, None) if ending.status == "ok" else (None, f"{ending.status}, {ending.reason}")
 
