@@ -153,10 +153,11 @@ def overhead(folder: Path) -> str:
     parts = [
         f"{median(run[key] / run['wall_s'] for run in runs):.0%}" for key in ("measured_s", "warmup_s", "overhead_s")
     ]
+    size = f"{runs[0]['cells']} cells and {runs[0]['launches']} launches"
     return (
-        f"In the {len(runs)} sweeps above, of {runs[0]['cells']} cells and {runs[0]['launches']} launches each, overhead "
-        f"was {median(each):.2f} s a cell ({min(each):.2f} to {max(each):.2f}): {parts[0]} of the time went into "
-        f"measured passes, {parts[1]} into warm-up, {parts[2]} into the rest."
+        f"In the {len(runs)} sweeps above, of {size} each, overhead was {median(each):.2f} s a cell ({min(each):.2f} to "
+        f"{max(each):.2f}): {parts[0]} of the time went into measured passes, {parts[1]} into warm-up, "
+        f"{parts[2]} into the rest."
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from vbench.models.registry import spec
 from vbench.results.published import accuracies
-from vbench.results.statistics import faults, interval
+from vbench.results.statistics import CONFIDENCE, faults, interval
 from vbench.results.store import Record, current
 
 CONTENDED = 0.9  # on the CPU: the share of the wall time that a measurement must have had its processors
@@ -286,7 +286,7 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
 
 def _too_few(row: dict[str, Any], first: Record) -> bool:
     """Whether the interval has no level, or there are fewer launches than the protocol wants."""
-    return row["latency_level"] is None or row["latency_launches"] < first.protocol["launches"]
+    return (row["latency_level"] or 0.0) < CONFIDENCE or row["latency_launches"] < first.protocol["launches"]
 
 
 def _contended(record: Record) -> bool:

@@ -110,9 +110,8 @@ def interval(
 
     tail = (1 + level) / 2
     half = max(launch_error * float(stdtrit(count - 1, tail)), sample_error * float(norm.ppf(tail)))
-    middle = float(np.median(medians))
-    median, low, high = (float(np.exp(middle + shift)) for shift in (0.0, -half, half))
-    return Interval(median, low, high, level, "launches")
+    middle = float(np.median([np.median(launch) for launch in series]))
+    return Interval(middle, middle * float(np.exp(-half)), middle * float(np.exp(half)), level, "launches")
 
 
 def effective_samples(samples: Sequence[float] | Samples) -> float:
