@@ -155,7 +155,7 @@ def overhead(folder: Path) -> str:
     ]
     size = f"{runs[0]['cells']} cells and {runs[0]['launches']} launches"
     return (
-        f"In the {len(runs)} sweeps above, of {size} each, overhead was {median(each):.2f} s a cell ({min(each):.2f} to "
+        f"In these {len(runs)} sweeps, of {size} each, overhead was {median(each):.2f} s a cell ({min(each):.2f} to "
         f"{max(each):.2f}): {parts[0]} of the time went into measured passes, {parts[1]} into warm-up, "
         f"{parts[2]} into the rest."
     )
