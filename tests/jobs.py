@@ -111,6 +111,44 @@ def holes(argument: dict[str, Any]) -> Job:
         yield "memory", memory.measure(Holed(), torch.ones(1), baseline)
 
 
+def training_peak(argument: dict[str, Any]) -> Job:
+    """A training step that keeps `kept` activations of 8 MiB for backward, and has 2 MiB of weights."""
+    from vbench import memory
+    from vbench.training import Trainer, measure
+
+    class Chain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(2 * 2**18))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * self.weight.mean()
+            for _ in range(argument["kept"]):
+                y = y.sigmoid()
+            return y.view(len(x), -1)[:, :1000]
+
+    device = torch.device("cpu")
+    baseline = memory.baseline(device)
+    trainer = Trainer(Chain(), torch.ones(2, 1, 1024, 1024))  # 8 MiB
+    yield "memory", measure(trainer, baseline, repeat_below_s=argument.get("repeat_below_s", 60))
+
+
+def rationed(argument: dict[str, Any]) -> Job:
+    """A call that fails as oneDNN does where `mib` MiB are not enough for it."""
+    from vbench.limits import ration, unmasked
+
+    def call() -> None:
+        try:
+            torch.ones(64 * 2**18)
+        except RuntimeError:
+            raise RuntimeError("could not create a primitive") from None
+
+    ration(torch.device("cpu"), argument["mib"] * 2**20)
+    with unmasked(call):
+        call()
+    yield "first", 1
+
+
 def waits_for_ever(argument: dict[str, Any]) -> Job:
     Path(argument["mark"]).write_text(str(os.getpid()))
     time.sleep(600)

@@ -9,7 +9,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -57,6 +57,14 @@ Seconds = Annotated[
 ]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a launch is a time-out.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tables and figures.")]
+Model = Annotated[str, typer.Argument(help="A model's name, or timm/NAME.")]
+Mode = Annotated[str, typer.Option(help="parallel or recurrent.")]
+OneDtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16.")]
+Phase = Annotated[str, typer.Option(help="infer, a forward pass; or train, a whole training step.")]
+Memory = Annotated[
+    float | None, typer.Option(help="GiB that the call may take, weights included. [default: 90 % of what is free]")
+]
+ProbeTimeout = Annotated[float, typer.Option(min=1, help="Seconds after which a size is given up.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -158,6 +166,42 @@ def plan(
     out.print(estimate.to_rich(rows))
     total = sum(row["seconds"] or 0 for row in rows)
     out.print(f"{len(rows)} cells, roughly {total / 60:.1f} minutes on {cases[0].device}; all figures are estimates.")
+
+
+@app.command()
+def maxres(
+    model: Model,
+    batch: Annotated[int, typer.Option(min=1, help="Images in the call.")] = 1,
+    limit: Annotated[int, typer.Option(help="The largest side to try, in px.")] = 8192,
+    mode: Mode = "parallel",
+    dtype: OneDtype = "float32",
+    phase: Phase = "infer",
+    memory: Memory = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    timeout: ProbeTimeout = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest square image that fits in memory, each size tried in a process of its own."""
+    _limit("px", model, (None, batch), limit, mode, dtype, phase, memory, device, threads, timeout, as_json)
+
+
+@app.command()
+def maxbatch(
+    model: Model,
+    res: Annotated[str, typer.Option(help="Pixels: 224, or 512x1024 (height x width).")] = "224",
+    limit: Annotated[int, typer.Option(help="The largest batch to try.")] = 65536,
+    mode: Mode = "parallel",
+    dtype: OneDtype = "float32",
+    phase: Phase = "infer",
+    memory: Memory = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    timeout: ProbeTimeout = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest batch that fits in memory, each size tried in a process of its own."""
+    _limit("images", model, (res, None), limit, mode, dtype, phase, memory, device, threads, timeout, as_json)
 
 
 @app.command()
@@ -350,6 +394,49 @@ def _protocol(rigor: str, threads: int, tf32: bool, seconds: float | None, seed:
         return protocol
     longest = base.sample_max_s * seconds / base.sample_s
     return replace(protocol, sample_s=seconds, sample_max_s=longest, warmup_s=min(base.warmup_s, seconds))
+
+
+def _limit(
+    axis: Literal["px", "images"],
+    model: str,
+    fixed: tuple[str | None, int | None],
+    limit: int,
+    mode: str,
+    dtype: str,
+    phase: str,
+    memory: float | None,
+    device: str,
+    threads: int,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Search and print; `fixed` is what the other axis stands at: (--res, None) or (None, --batch)."""
+    from vbench import host, limits
+    from vbench.launch import Launcher
+
+    res, batch = fixed
+    task = limits.task(
+        axis,
+        model,
+        res=res,
+        batch=batch,
+        mode=mode,
+        dtype=dtype,
+        phase=phase,
+        memory_gib=memory,
+        device=host.resolve(device),
+        limit=limit,
+        timeout_s=timeout,
+        threads=threads,
+    )
+    with Launcher() as launcher, err.status("searching"):
+        found = limits.find(task, launcher)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1))
+    else:
+        out.print(limits.to_rich(found))
+        out.print(limits.sentence(found) + ".", markup=False)
+    raise typer.Exit(0 if found.found else 1)
 
 
 def _check_folder(folder: Path) -> None:
