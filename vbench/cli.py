@@ -60,7 +60,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tabl
 Model = Annotated[str, typer.Argument(help="A model's name, or timm/NAME.")]
 Mode = Annotated[str, typer.Option(help="parallel or recurrent.")]
 OneDtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16.")]
-Phase = Annotated[str, typer.Option(help="infer, a forward pass; or train, a whole training step.")]
+OnePhase = Annotated[str, typer.Option("--phase", help="infer, a forward pass; or train, a whole training step.")]
 Memory = Annotated[
     float | None, typer.Option(help="GiB that the call may take, weights included. [default: 90 % of what is free]")
 ]
@@ -175,7 +175,7 @@ def maxres(
     limit: Annotated[int, typer.Option(help="The largest side to try, in px.")] = 8192,
     mode: Mode = "parallel",
     dtype: OneDtype = "float32",
-    phase: Phase = "infer",
+    phase: OnePhase = "infer",
     memory: Memory = None,
     device: Device = "auto",
     threads: Threads = 1,
@@ -193,7 +193,7 @@ def maxbatch(
     limit: Annotated[int, typer.Option(help="The largest batch to try.")] = 65536,
     mode: Mode = "parallel",
     dtype: OneDtype = "float32",
-    phase: Phase = "infer",
+    phase: OnePhase = "infer",
     memory: Memory = None,
     device: Device = "auto",
     threads: Threads = 1,

@@ -11,14 +11,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
 from vbench.errors import ResolutionError, UsageError
 from vbench.models import spec
-from vbench.plan import LARGEST, Case, Sweep, parse_dtypes, parse_models, parse_modes, parse_sizes, plan
+from vbench.plan import LARGEST, Case, Sweep, parse_dtypes, parse_models, parse_modes, parse_phases, parse_sizes, plan
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from vbench.launch import Launcher, Status
 
 Axis = Literal["px", "images"]
-Phase = Literal["infer", "train"]
 STEP = 32  # px; the least step between sizes
 SHARE = 0.9  # of the free memory, where no budget is given
 MIB = 2**20
@@ -41,7 +40,6 @@ class Task:
 
     axis: Axis
     case: Case
-    phase: Phase = "infer"
     budget_bytes: int | None = None
     limit: int = 8192
     timeout_s: float = 60.0
@@ -91,7 +89,6 @@ class Limit:
             "height": None if self.task.axis == "px" else self.task.case.height,
             "width": None if self.task.axis == "px" else self.task.case.width,
             "batch": None if self.task.axis == "images" else self.task.case.batch,
-            "phase": self.task.phase,
             "axis": self.task.axis,
             "step": self.step,
             "limit": self.task.limit,
@@ -127,12 +124,10 @@ def task(
 
     Raises: UsageError.
     """
-    if phase not in get_args(Phase):
-        raise UsageError(f"--phase: '{phase}' is not one of {', '.join(get_args(Phase))}")
     if memory_gib is not None and not 0 < memory_gib < float("inf"):
         raise UsageError(f"--memory: {memory_gib:g} GiB is not a size; give a positive number")
-    named, modes, dtypes = parse_models(model), parse_modes(mode), parse_dtypes(dtype)
-    for option, values in (("MODEL", named), ("--mode", modes), ("--dtype", dtypes)):
+    named, modes, dtypes, phases = parse_models(model), parse_modes(mode), parse_dtypes(dtype), parse_phases(phase)
+    for option, values in (("MODEL", named), ("--mode", modes), ("--dtype", dtypes), ("--phase", phases)):
         if len(values) > 1:
             raise UsageError(f"{option}: one at a time, not {', '.join(values)}")
     name = named[0]
@@ -143,11 +138,11 @@ def task(
     sizes = ((first, first),) if res is None else parse_sizes(res)
     if len(sizes) > 1:
         raise UsageError(f"--res: one size, not {len(sizes)}; write 224 or 512x1024")
-    case = plan(Sweep((name,), sizes, modes, (batch or 1,), dtypes, device))[0]
+    case = plan(Sweep((name,), sizes, modes, (batch or 1,), dtypes, phases, device=device))[0]
     if case.unsupported:
         raise UsageError(f"{case.unsupported}; take --mode {spec(name).modes[0]}")
     budget = None if memory_gib is None else int(memory_gib * 2**30)
-    return Task(axis, case, "train" if phase == "train" else "infer", budget, limit, timeout_s, threads)
+    return Task(axis, case, budget, limit, timeout_s, threads)
 
 
 def find(task: Task, launcher: Launcher) -> Limit:
@@ -160,7 +155,6 @@ def find(task: Task, launcher: Launcher) -> Limit:
         nonlocal budget
         argument = {
             "case": asdict(task.at(size)),
-            "phase": task.phase,
             "budget_bytes": budget,
             "threads": task.threads,
         }
@@ -172,6 +166,11 @@ def find(task: Task, launcher: Launcher) -> Limit:
 
     fits, stop, probes = search(probe, first=first, step=step, limit=task.limit)
     return Limit(replace(task, budget_bytes=budget), step, fits, stop, probes)
+
+
+def largest_batch(case: Case, launcher: Launcher, threads: int) -> Limit:
+    """The largest batch of a cell that fits: what `--batch max` means. Compiled and captured calls are tried eager."""
+    return find(Task("images", replace(case, batch=1), limit=LARGEST, threads=threads), launcher)
 
 
 def search(
@@ -201,7 +200,7 @@ def search(
 
 
 def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case", "phase", "budget_bytes", "threads"} -> "budget_bytes", and "memory" of a pass or a step."""
+    """A job. {"case", "budget_bytes", "threads"} -> "budget_bytes", and "memory" of a pass or a step."""
     import torch
 
     from vbench import memory, training
@@ -219,7 +218,7 @@ def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     model = build(case).to(device, getattr(torch, case.dtype))
     assert isinstance(case.batch, int)
     batch = images(case, case.batch, device)
-    if argument["phase"] == "train":
+    if case.phase == "train":
         trainer = training.Trainer(model, batch)
         with unmasked(trainer.step):
             trainer.step()  # by the second the optimiser has its state
@@ -313,7 +312,7 @@ def _allocation(reason: str | None) -> int | None:
 def sentence(limit: Limit) -> str:
     """The answer in words."""
     task, fits, stop = limit.task, limit.fits, limit.stop
-    what = f"{task.case.model}, {task.case.mode}" + (", training" if task.phase == "train" else "")
+    what = f"{task.case.model}, {task.case.mode}" + (", training" if task.case.phase == "train" else "")
     if task.axis == "px":
         what += f", batch {task.case.batch}"
     else:

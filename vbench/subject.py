@@ -89,7 +89,7 @@ class Step:
         if self._case.backend == "compile":
             first_s = _seconds(self._trainer.step, self._device)
             held = memory.nbytes(chain(self._model.parameters(), self._model.buffers())) + self._trainer.images.nbytes
-            baseline = memory.baseline(self._device) - held - self._trainer.optimizer_bytes()
+            baseline = memory.baseline(self._device) - held - training.optimizer_bytes(self._trainer)
         found = training.measure(self._trainer, baseline, repeat_below_s=self._repeat_below_s)
         return {"first_call_s": found["pass_s"] if first_s is None else first_s, **found}
 

@@ -104,11 +104,16 @@ def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = me
 
     device = trainer.images.device
     seen = memory.watch(step, device, baseline_bytes, peak_call=2, repeat_below_s=repeat_below_s)
-    state = chain.from_iterable(each.values() for each in trainer.optimizer.state.values())
     held = {
         "weights_bytes": memory.nbytes(chain(trainer.model.parameters(), trainer.model.buffers())),
         "input_bytes": trainer.images.nbytes,
         "gradients_bytes": gradients,
-        "optimizer_bytes": memory.nbytes(value for value in state if isinstance(value, Tensor)),
+        "optimizer_bytes": optimizer_bytes(trainer),
     }
     return {"batch": trainer.images.shape[0], **memory.anatomy(seen, held)}
+
+
+def optimizer_bytes(trainer: Trainer) -> int:
+    """What the optimiser keeps between steps: nothing before the first."""
+    state = chain.from_iterable(each.values() for each in trainer.optimizer.state.values())
+    return memory.nbytes(value for value in state if isinstance(value, Tensor))
