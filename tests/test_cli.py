@@ -209,7 +209,7 @@ def test_models_and_doctor() -> None:
     assert "'tpu' is not one of auto, cpu, cuda, cuda:N" in done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["sweep"], ["plan"], ["models"], ["report"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], ["sweep"], ["plan"], ["models"], ["report"], ["fit"], ["doctor"]])
 def test_every_command_has_help(command: list[str]) -> None:
     done = vbench(*command, "--help")
     assert done.returncode == 0

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from fakes import make_record
+from scipy.stats import linregress
+from scipy.stats import t as student
 from typer.testing import CliRunner
 from vbench.results.frame import frame
 from vbench.results.scaling import (
@@ -93,6 +95,15 @@ class TestExponents:
         assert row["exponent_hi"] - row["exponent"] == pytest.approx(expected, rel=1e-3)
         local = 1.96 * 0.1 * np.sqrt(2) / np.log(16384 / 9216)
         assert row["local_hi"] - row["local_exponent"] == pytest.approx(local, rel=1e-3)
+
+    def test_points_off_a_power_law_widen_it_whatever_their_cells_say(self) -> None:
+        table = rows(error=0.2, seed=1)
+        expected = linregress(np.log(table["tokens"]), np.log(table["latency_ms"])).stderr * student.ppf(0.975, 7)
+        for error in (0.2, 0.001):
+            table["latency_ms_lo"] = table["latency_ms"] * np.exp(-error)
+            table["latency_ms_hi"] = table["latency_ms"] * np.exp(error)
+            row = exponents(table).iloc[0]
+            assert row["exponent_hi"] - row["exponent"] == pytest.approx(expected)
 
     def test_a_wide_interval_is_no_verdict(self) -> None:
         table = rows(error=0.5, sides=(224, 512, 1024))

@@ -139,7 +139,7 @@ class TestInterval:
             return np.asarray(np.exp(series + slow))
 
         truth = np.median(np.median(cells(8_000, 0.0), axis=1))
-        trials = 250
+        trials = 150
         hits = 0
         for _ in range(trials):
             found = interval(list(cells(count, between)), draws=100)
@@ -191,7 +191,7 @@ class TestFaults:
     @pytest.mark.parametrize("name", NOISES)
     def test_noise_has_none(self, name: str, n: int) -> None:
         random = np.random.default_rng(11)
-        trials = 120
+        trials = 100
         seen = Counter(flag for _ in range(trials) for flag in faults([NOISES[name](random, n)]))
         assert all(count <= 0.02 * trials for count in seen.values()), (
             seen
@@ -202,7 +202,7 @@ class TestFaults:
     def test_each_fault_yields_its_own_flag_alone(self, name: str, n: int) -> None:
         flag, make = FAULTS[name]
         random = np.random.default_rng(13)
-        trials = 30
+        trials = 25
         exact = sum(
             faults([20 * make(random, n) * np.exp(noise(random, n, 0.007)[0])]) == (flag,) for _ in range(trials)
         )
