@@ -206,14 +206,16 @@ def test_models_and_doctor() -> None:
     assert {"torch", "timm", "triton", "CPU", "load", "memory"} <= topics
 
 
-@pytest.mark.parametrize("command", [[], ["sweep"], ["plan"], ["models"], ["report"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["sweep"], ["plan"], ["maxres"], ["maxbatch"], ["models"], ["report"], ["doctor"]]
+)
 def test_every_command_has_help(command: list[str]) -> None:
     done = vbench(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["['--help']", "['models']", "['plan', '--help']", "['sweep', '--help']"])
+@pytest.mark.parametrize("command", ["['--help']", "['models']", "['plan', '--help']", "['maxres', '--help']"])
 def test_quick_commands_import_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from vbench.cli import app\n"
