@@ -224,6 +224,9 @@ def _prepared(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
     if "throughput_img_s" in table:
         table["ms_per_image"] = 1000 / table["throughput_img_s"]
+    if {"throughput_img_s_lo", "throughput_img_s_hi"} <= set(table):
+        table["ms_per_image_lo"] = 1000 / table["throughput_img_s_hi"]
+        table["ms_per_image_hi"] = 1000 / table["throughput_img_s_lo"]
     if {"peak_memory_bytes", "weights_bytes", "input_bytes"} <= set(table):
         rest = table["peak_memory_bytes"] - table["weights_bytes"] - table["input_bytes"]
         table["activation_bytes"] = table["activation_bytes"].fillna(rest) if "activation_bytes" in table else rest
@@ -266,8 +269,8 @@ def _error(rows: pd.DataFrame, cost: str) -> Floats:
         return np.full(len(rows), np.nan)
     low, high = (rows[f"{cost}_{end}"].to_numpy(np.float64, na_value=np.nan) for end in ("lo", "hi"))
     level = np.full(len(rows), CONFIDENCE)
-    if "latency_coverage" in rows:
-        level = rows["latency_coverage"].to_numpy(np.float64, na_value=np.nan)
+    if "latency_level" in rows:
+        level = rows["latency_level"].to_numpy(np.float64, na_value=np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.log(high / low) / 2 / norm.ppf((1 + level) / 2)
     return np.where((level > 0) & (level < 1), error, np.nan)

@@ -15,7 +15,7 @@ from vbench.results.store import Store, read
 
 from vbench import host
 
-TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05"]
+TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05", "--rigor", "quick"]
 
 
 def vbench(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -137,6 +137,9 @@ def test_verify(tmp_path: Path) -> None:
         (["--models", "vig_t", "--res", "224", "--modes", "both"], "parallel, recurrent"),
         (["--models", "vig_t", "--res", "224", "--dtype", "int8"], "float32"),
         (["--models", "vig_t", "--res", "224", "--batch", "0"], "positive number"),
+        (["--models", "vig_t", "--res", "224", "--rigor", "lax"], "quick, default, paper"),
+        (["--models", "vig_t", "--res", "224", "--phase", "test"], "infer, train"),
+        (["--models", "vig_t", "--res", "224", "--backend", "jit"], "eager, compile, cudagraph"),
         (["--models", "vig_t", "--res", "224", "--device", "tpu"], "auto, cpu, cuda"),
         (["--models", "vig_t", "--res", "224", "--suite", "none"], "there are resolution, smoke"),
         (["--models", "vig_t"], "--res"),
@@ -209,14 +212,17 @@ def test_models_and_doctor() -> None:
     assert "'tpu' is not one of auto, cpu, cuda, cuda:N" in done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["sweep"], ["plan"], ["models"], ["report"], ["fit"], ["doctor"]])
+COMMANDS = "sweep plan maxres maxbatch verify flops models report fit doctor".split()
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_has_help(command: list[str]) -> None:
     done = vbench(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["['--help']", "['models']", "['plan', '--help']", "['sweep', '--help']"])
+@pytest.mark.parametrize("command", ["['--help']", "['models']", "['plan', '--help']", "['maxres', '--help']"])
 def test_quick_commands_import_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from vbench.cli import app\n"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from vbench import memory
+from vbench.estimate import predicted_peak
 from vbench.launch import Launcher
+from vbench.plan import Sweep, plan
 
 MIB = 2**20
 
@@ -73,6 +76,23 @@ def test_the_rest_of_the_peak_is_never_negative() -> None:
     assert "call 2" in seen.method
     parts = memory.anatomy(seen, {"weights_bytes": 2**60})
     assert (parts["activation_bytes"], parts["slack_bytes"]) == (0, 0)
+
+
+@pytest.mark.parametrize("model", ["deit_t", "vig_t", "vrwkv_t", "vil2_t"])
+@pytest.mark.parametrize("phase", ["infer", "train"])
+def test_a_predicted_peak_is_near_the_measured(launcher: Launcher, model: str, phase: str) -> None:
+    case = replace(plan(Sweep((model,), ((160, 160),), ("parallel",), (1,)))[0], phase=cast(Any, phase))
+    argument = {"case": asdict(case), "phase": phase, "budget_bytes": 2**31, "threads": 1}
+    measured = launcher.run("vbench.limits:attempt", argument, 60).parts["memory"]["peak_bytes"]
+    assert 0.8 < predicted_peak(case) / measured < 1.05
+
+
+def test_a_prediction_sees_inside_of_operators_and_leaves_no_trace() -> None:
+    """The quadratic form holds scores of all pairs, H · N · N numbers, that no tensor outside of it hints at."""
+    case = plan(Sweep(("vig_t",), ((512, 512),), ("parallel",)))[0]
+    scores = 3 * 1024 * 1024 * 4
+    assert predicted_peak(replace(case, form="quadratic")) > predicted_peak(case) + scores
+    assert torch.empty(1, device="meta").is_meta
 
 
 def test_shared_storages_count_once() -> None:

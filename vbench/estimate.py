@@ -7,12 +7,13 @@ the price of a small operator; memory by the tensors alive at once in a pass on 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench.kernels import operator
 from vbench.models import spec
 from vbench.plan import Case, Protocol
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 EFFICIENCY = 0.5  # of a model, against a large matrix product
 OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
 CELL_OVERHEAD_S = 3.0  # two children, and the counting
+SEEN_INSIDE = 16_384  # tokens of an operator's call; with more its blocks are many, and small beside the image
+_ALIKE = {"reverse": "forward"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,13 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def predicted_peak(case: Case) -> int:
-    """Bytes of the tensors alive at once in one pass at batch 1, weights and input included.
+    """Predicted peak, in bytes, of one pass at batch 1, or of one training step where the case's phase is "train".
 
-    Attention is taken as fused: its scores are never whole. Workspaces of the libraries are not known.
+    It is that of the tensors alive at once in a pass on the meta device, weights and input included. In parallel
+    mode an operator of ours is run as it is at its first call on tensors of some shapes, up to `SEEN_INSIDE` tokens;
+    its other calls are taken to need as much. Attention is taken as fused: its scores are never whole. A training
+    step adds AdamW's two moments, and has at its peak either what the pass keeps for backward or all gradients.
+    Not known are the workspaces of libraries and, in recurrent mode, what an operator needs beside its results.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -79,16 +86,55 @@ def predicted_peak(case: Case) -> int:
         def drop(self, nbytes: int) -> None:
             self.now -= nbytes
 
+    def inside(form: Callable[..., Any]) -> Callable[..., Any]:
+        """The form, seen inside: its first call on some shapes runs, later ones are answered and priced alike."""
+        priced: dict[Any, tuple[int, int]] = {}  # bytes at the peak and bytes kept, above those before the call
+
+        def call(*args: Any, **options: Any) -> Any:
+            if args[0].shape[-2] > SEEN_INSIDE:
+                return form(*args, **options)
+            given = [*args, *options.values()]
+            key = tuple(tuple(x.shape) if isinstance(x, torch.Tensor) else _ALIKE.get(x, x) for x in given)
+            before = live.now
+            if key in priced:
+                live.peak = max(live.peak, before + priced[key][0])
+                out = form(*args, **options)
+                live.now = before + priced[key][1]
+                return out
+            peak, live.peak = live.peak, before
+            torch.Tensor.is_meta = False  # else the form answers without computing
+            try:
+                out = form(*args, **options)
+            finally:
+                del torch.Tensor.is_meta
+            priced[key] = live.peak - before, live.now - before
+            live.peak = max(peak, live.peak)
+            return out
+
+        return call
+
     seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+    train = str(case.phase) == "train"
+    dtype = getattr(torch, case.dtype)
     fused = torch.nn.functional.scaled_dot_product_attention
+    live = Live()
     try:
         torch.nn.functional.scaled_dot_product_attention = lambda q, *_, **__: torch.empty_like(q)
-        with torch.device("meta"), torch.no_grad(), Live() as live:
-            model = build(case).to(getattr(torch, case.dtype))
-            model(torch.empty(1, 3, case.height, case.width, dtype=getattr(torch, case.dtype)))
+        with torch.device("meta"), torch.set_grad_enabled(train), live:
+            model = build(case).to(dtype).train(train)
+            weights = sum(p.nbytes for p in model.parameters())
+            row = spec(case.model)
+            if row.operator and case.form and case.mode == "parallel":
+                form = operator(row.operator, case.form)
+                priced_form = inside(form)
+                for module in model.modules():
+                    for name in [name for name, value in vars(module).items() if value is form]:
+                        setattr(module, name, priced_form)
+            logits = model(torch.empty(1, 3, case.height, case.width, dtype=dtype))
+            del logits
     finally:
         torch.nn.functional.scaled_dot_product_attention = fused
-    return int(live.peak)
+    return int(2 * weights + max(live.peak, 2 * weights) if train else live.peak)
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
