@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 from fakes import failed, make_record
 from vbench.results.store import Record
 
 
 def pytest_configure() -> None:
-    """One thread a worker: there are two of them, and as many cores."""
+    """One thread a worker: there are two of them, and as many cores. What sweeps remember is not the user's."""
     import torch
+
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vbench-tests-")
 
     torch.set_num_threads(1)
 

@@ -212,7 +212,7 @@ def test_models_and_doctor() -> None:
     assert "'tpu' is not one of auto, cpu, cuda, cuda:N" in done.stderr
 
 
-COMMANDS = "sweep plan maxres maxbatch verify flops models report fit doctor".split()
+COMMANDS = ["sweep", "plan", "maxres", "maxbatch", "verify", "flops", "models", "report", "fit", "doctor"]
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])

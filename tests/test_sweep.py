@@ -77,8 +77,8 @@ ONCE = Protocol(launches=1)
 
 
 def go(folder: Path, launcher: FakeLauncher, protocol: Protocol = ONCE, **options: Any) -> list[Record]:
-    settings = sweeping.Settings(folder, "cpu", **options)
-    return sweeping.run(CASES, settings, protocol, launcher, Silent())  # type: ignore[arg-type]
+    settings = sweeping.Settings(folder, "cpu", memory=folder / "memory", **options)
+    return sweeping.run(CASES, settings, protocol, launcher, Silent())
 
 
 def test_every_cell_gets_a_record_and_the_second_run_measures_nothing(tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_every_cell_gets_a_record_and_the_second_run_measures_nothing(tmp_path: 
 def test_launches_are_spread_over_the_sweep_in_an_order_that_the_seed_decides(tmp_path: Path) -> None:
     protocol = Protocol(launches=3, seed=7)
     launcher, watcher = FakeLauncher(), Silent()
-    settings = sweeping.Settings(tmp_path, "cpu")
-    records = sweeping.run(CASES, settings, protocol, launcher, watcher)  # type: ignore[arg-type]
+    settings = sweeping.Settings(tmp_path, "cpu", memory=tmp_path / "memory")
+    records = sweeping.run(CASES, settings, protocol, launcher, watcher)
     order = schedule(CASES, 3, 7)
     assert [(record.case_id, record.launch) for record in records] == [(case.id, launch) for case, launch in order]
     assert [record.order for record in records] == list(range(len(order)))

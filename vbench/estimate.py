@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 EFFICIENCY = 0.5  # of a model, against a large matrix product
 OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
-CELL_OVERHEAD_S = 3.0  # two children, and the counting
+LAUNCH_OVERHEAD_S = 0.5  # a process, and the building of a model
+COUNT_S = 1.0
+MEMORY_CALLS = 3  # of a call that is not slow
+TRAINING = 3  # a step against its forward pass
 SEEN_INSIDE = 16_384  # tokens of an operator's call; with more its blocks are many, and small beside the image
 _ALIKE = {"reverse": "forward"}
 
@@ -43,9 +46,10 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     case = Case(**argument["case"])
     work = flops.count(case)
-    yield "macs", work["macs_executed"]
+    passes = TRAINING if case.phase == "train" else 1
+    yield "macs", passes * work["macs_executed"]
     layers_and_directions = 24 if spec(case.model).operator else 0
-    yield "steps", (work["tokens"] or 0) * layers_and_directions if case.mode == "recurrent" else 0
+    yield "steps", passes * (work["tokens"] or 0) * layers_and_directions if case.mode == "recurrent" else 0
     yield "peak_bytes", predicted_peak(case)
 
 
@@ -114,7 +118,7 @@ def predicted_peak(case: Case) -> int:
         return call
 
     seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-    train = str(case.phase) == "train"
+    train = case.phase == "train"
     dtype = getattr(torch, case.dtype)
     fused = torch.nn.functional.scaled_dot_product_attention
     live = Live()
@@ -141,10 +145,15 @@ def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -
     """From what `foresee` and `peaks.measure` yielded."""
     call = 2 * parts["macs"] / (rates["gemm_flops_per_s"] * EFFICIENCY)
     call += parts["steps"] * OPERATORS_A_STEP * rates["operator_s"]
-    warmup = max(call, protocol.warmup_s)
-    sampling = max(min(protocol.samples_min * call, max(protocol.slow_s, 2 * call)), protocol.sample_s)
+    slow = call > protocol.warmup_max_s
+    memory = call * (1 if slow else MEMORY_CALLS)
+    warmup = 0.0 if slow else min(max(2 * protocol.window * call, protocol.warmup_s), protocol.warmup_max_s)
+    sampling = max(min(protocol.samples_min * call, max(protocol.sample_max_s, 2 * call)), protocol.sample_s)
     batches = min(protocol.throughput_s, 6 * call + protocol.sample_s) if 4 * call < protocol.throughput_s else 0.0
-    return Estimate(CELL_OVERHEAD_S + call + warmup + sampling + batches, parts["peak_bytes"])
+    again = LAUNCH_OVERHEAD_S + memory + warmup + sampling
+    first = COUNT_S + again + batches
+    others = protocol.launches - 1 if first * protocol.launches <= protocol.cell_s else 0
+    return Estimate(first + others * again, parts["peak_bytes"])
 
 
 def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> list[Estimate | None]:

@@ -23,7 +23,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from vbench.errors import UnsupportedError, UsageError
 from vbench.kernels.registry import OPS
@@ -38,6 +38,9 @@ PRELOAD = [
     "vbench.worker",
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
+    "vbench.ledger",
+    "vbench.subject",
+    "vbench.timing",
 ]
 
 
@@ -48,6 +51,13 @@ class Ending:
     status: Status
     reason: str | None = None
     parts: dict[str, Any] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Whoever runs jobs."""
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        """Run one job to its end."""
 
 
 START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child

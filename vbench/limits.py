@@ -23,7 +23,7 @@ from vbench.plan import LARGEST, Case, Sweep, parse_dtypes, parse_models, parse_
 if TYPE_CHECKING:
     import torch
 
-    from vbench.launch import Launcher, Status
+    from vbench.launch import Runner, Status
 
 Axis = Literal["px", "images"]
 STEP = 32  # px; the least step between sizes
@@ -145,7 +145,7 @@ def task(
     return Task(axis, case, budget, limit, timeout_s, threads)
 
 
-def find(task: Task, launcher: Launcher) -> Limit:
+def find(task: Task, launcher: Runner) -> Limit:
     """Search for the largest size that fits. Raises: UsageError if a probe does."""
     step = _step(task.case.model) if task.axis == "px" else 1
     first = _smallest(task.case.model, step) if task.axis == "px" else 1
@@ -168,7 +168,7 @@ def find(task: Task, launcher: Launcher) -> Limit:
     return Limit(replace(task, budget_bytes=budget), step, fits, stop, probes)
 
 
-def largest_batch(case: Case, launcher: Launcher, threads: int) -> Limit:
+def largest_batch(case: Case, launcher: Runner, threads: int) -> Limit:
     """The largest batch of a cell that fits: what `--batch max` means. Compiled and captured calls are tried eager."""
     return find(Task("images", replace(case, batch=1), limit=LARGEST, threads=threads), launcher)
 

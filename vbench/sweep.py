@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from vbench import host, limits, plan, state, verify
 from vbench.errors import DeviceError
-from vbench.launch import Ending, Launcher
+from vbench.launch import Ending, Runner
+from vbench.memo import Memo
 from vbench.models import spec
 from vbench.plan import Case
 from vbench.results.store import Record, Store, current
@@ -50,6 +51,7 @@ class Settings:
     timeout_s: float = 300.0  # for one launch of one cell
     fresh: bool = False
     retry: bool = False  # measure again what did not end "ok"
+    memory: Path | None = None  # where is remembered what was proved; the user's cache folder if None
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ class Spent:
             setattr(self, what, getattr(self, what) + time.monotonic() - begin)
 
 
-def probe(cases: Iterable[Case], device: str, launcher: Launcher) -> dict[str, Any] | None:
+def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any] | None:
     """What CUDA says of the device, None on the CPU; checks the names of timm's models too.
 
     Raises: DeviceError, UnknownModelError.
@@ -140,7 +142,7 @@ def run(
     cases: list[Case],
     settings: Settings,
     protocol: plan.Protocol,
-    launcher: Launcher,
+    launcher: Runner,
     observer: Observer,
     *,
     gpu: dict[str, Any] | None = None,
@@ -204,15 +206,19 @@ class _Measuring:
 
     settings: Settings
     protocol: plan.Protocol
-    launcher: Launcher
+    launcher: Runner
     observer: Observer
     host: dict[str, Any]
     conditions: str
     telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
     verdicts: dict[str, verify.Verdict] = field(default_factory=dict)
+    memo: Memo = field(init=False)
     stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference_mhz: float | None = None
+
+    def __post_init__(self) -> None:
+        self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
 
     def recall(self, records: Iterable[Record]) -> None:
         """Take over what was verified when these were measured, under the same conditions."""
@@ -256,7 +262,7 @@ class _Measuring:
                 if subject not in self.verdicts:
                     self.observer.doing(f"verifying {subject}")
                     with self.spent.on("verify_s"):
-                        self.verdicts[subject] = verify.verify(subject, self.launcher, device=case.device)
+                        self.verdicts[subject] = verify.verify(subject, self.memo, device=case.device)
             self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
         return self.stamps[case.model]
 
@@ -268,7 +274,7 @@ class _Measuring:
             counted = Ending("ok", None, {"work": first.work, "second_count": first.second_count})
         else:
             with self.spent.on("count_s"):
-                counted = self.launcher.run("vbench.worker:count", {"case": asdict(case)}, COUNT_LIMIT_S)
+                counted = self.memo.run("vbench.worker:count", {"case": asdict(case)}, COUNT_LIMIT_S)
         if counted.status == "unsupported":
             return counted
         batch, probes = self.batch(case, first)
@@ -315,7 +321,7 @@ class Telemetry:
 
 
 @contextmanager
-def _telemetry(device: str, launcher: Launcher) -> Iterator[Telemetry | None]:
+def _telemetry(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
     """A `state.Sampler` of the GPU, while the run lasts; None on the CPU."""
     if device == "cpu":
         yield None

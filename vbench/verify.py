@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vbench.kernels.registry import OPS, default_form, operator, trials, truth
-from vbench.launch import Launcher
+from vbench.launch import Runner
 from vbench.models import create, load_published, spec
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Verdict:
 
 
 def verify(
-    subject: str, launcher: Launcher, *, device: str = "cpu", seed: int = 0, weights: str | None = None
+    subject: str, launcher: Runner, *, device: str = "cpu", seed: int = 0, weights: str | None = None
 ) -> Verdict:
     """All checks of an operator ("gla") or a model ("vig_t"), in a child.
 

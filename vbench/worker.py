@@ -68,11 +68,12 @@ def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"case"} -> "work" and "second_count": parameters and MACs of one image. Touches no device."""
+    """{"case"} -> "work" and "second_count": parameters, MACs, FLOPs, bytes and a predicted peak. Touches no device."""
     from vbench import flops
+    from vbench.estimate import predicted_peak
 
     case = Case(**argument["case"])
-    work = flops.count(case)
+    work = flops.count(case) | {"predicted_peak_bytes": predicted_peak(case)}
     yield "work", work
     yield "second_count", flops.second_count(case, work["macs_matmul"])
 
