@@ -70,10 +70,12 @@ def _gla_block(N: int, C: int, H: int, M: int) -> int:
 
 
 def _vig(name: str, args: Mapping[str, Any], sides: Sides) -> int:
-    C, H, M = args["dim"], args["heads"], args.get("mlp_dim", 0)
+    C: int = args["dim"]
+    H: int = args["heads"]
     if "depths" in args:
         widths = args["mlp_dims"]
         return _pyramid(C, args["depths"], sides, lambda stage, N, C_: _gla_block(N, C_, H << stage, widths[stage]))
+    M: int = args["mlp_dim"]
     stem, sides = _conv(sides, 9, 8, 1, 3, C // 2)
     more, sides = _halved(sides, C // 2, C)
     return stem + more + 12 * _gla_block(sides[0] * sides[1], C, H, M) + C * CLASSES
@@ -81,7 +83,7 @@ def _vig(name: str, args: Mapping[str, Any], sides: Sides) -> int:
 
 def _vrwkv(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     """Spatial mix, then a channel mix of key 4C, value and receptance; the image is filled up to patches of 16."""
-    C, depth = args["dim"], args["depth"]
+    C: int = args["dim"]
     N = -(-sides[0] // 16) * -(-sides[1] // 16)
     if name.startswith("vrwkv6"):
         token = 5 * C * C  # receptance, key, value, gate, output
@@ -92,14 +94,16 @@ def _vrwkv(name: str, args: Mapping[str, Any], sides: Sides) -> int:
         token = 4 * C * C  # key, value, receptance, output
         token += 2 * 2 * C  # in each direction a token enters numerator and denominator
     token += 4 * C * C + 4 * C * C + C * C
+    depth: int = args["depth"]
     total = N * 16 * 16 * 3 * C + depth * N * token
-    features = args.get("head_dim")
+    features: int | None = args.get("head_dim")
     return total + (C * features + features * CLASSES if features else C * CLASSES)
 
 
 def _vil(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     """Patches; blocks with an inner width of E = 2d and four heads; the first and the last token are classified."""
-    d, version = args["dim"], args["version"]
+    d: int = args["dim"]
+    version: int = args["version"]
     total, (h, w) = _conv(sides, 16, args.get("stride", 16), 0, 3, d)
     E, H = 2 * d, 4
     D = E // H
@@ -108,10 +112,8 @@ def _vil(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     token += 3 * E * 4  # q, k, v in blocks of 4 channels
     token += 2 * 3 * E * H  # input and forget gates, from q, k and v
     token += H * 2 * D * (D + 1)  # C and n are written and read
-    total += args["depth"] * h * w * token
-    if version == 1:  # padded by three at one end, so that the convolution makes N tokens
-        return total + d * CLASSES
-    return total + 2 * d * CLASSES
+    depth: int = args["depth"]
+    return total + depth * h * w * token + version * d * CLASSES  # version 2 joins both tokens
 
 
 def _vir(name: str, args: Mapping[str, Any], sides: Sides) -> int:
@@ -120,12 +122,15 @@ def _vir(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     Retention writes and reads a state of D · D a head. The softmax has no state: of each token, a score
     and a weighted value for every token that is not after it.
     """
-    C, H, patch = args["dim"], args["heads"], args["patch"]
+    C: int = args["dim"]
+    H: int = args["heads"]
+    patch: int = args["patch"]
     P = (sides[0] // patch) * (sides[1] // patch)
     N, D = P + 1, C // H
     layer = N * (C * 3 * C + C * C + 2 * C * 4 * C)
     layer += H * N * 2 * D * D if args["op"] == "retention" else H * N * (N + 1) // 2 * 2 * D
-    return P * patch * patch * 3 * C + args["depth"] * layer + C * CLASSES
+    depth: int = args["depth"]
+    return P * patch * patch * 3 * C + depth * layer + C * CLASSES
 
 
 def _vision_gru(name: str, args: Mapping[str, Any], sides: Sides) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache, partial
 from math import log
 from typing import Any
 
@@ -12,18 +13,23 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 from vbench.kernels import OPS, default_form, operator
-from vbench.kernels.registry import trials
 from vbench.models import MODELS, create, spec
 from vbench.models.closed_forms import closed_form
 
 from vbench import flops
 from vbench.cli import app
 from vbench.errors import ResolutionError, UnknownModelError, UsageError
-from vbench.flops import count, count_by_module, second_count
+from vbench.flops import count_by_module, second_count
 from vbench.launch import Ending
 from vbench.ledger import MOVES, PER_INPUT, PER_OUTPUT, PRODUCTS, VIEWS, WINDOWS, Kind, Ledger
 from vbench.plan import Case, Mode
 
+count = cache(flops.count)  # many tests ask for the same
+# One row of the table for each way that its arguments differ by more than a number; `full` takes all of them.
+STRUCTURES = [
+    *("vig_t", "vig_h_t", "vrwkv_t", "vrwkv_l", "vrwkv6_t", "vil_t", "vil_tplus_s8", "vil2_t", "vir_s", "vir_l14"),
+    *("vir_s_softmax", "vision_gru_t", "deit_t", "deit3_t", "swin_t", "swin_b"),
+]
 FORMS = [(op, form) for op, forms in OPS.items() for form in forms]
 
 
@@ -108,20 +114,33 @@ def test_swin_pays_for_windows_that_do_not_fit() -> None:
 # The third vote
 
 
+def sizes(model: str) -> list[tuple[int, int]]:
+    return [(224, 224), (512, 512), (231, 300) if spec(model).multiple == 1 else (192, 256)]
+
+
+@pytest.mark.parametrize(("model", "turn"), [(model, number % 3) for number, model in enumerate(STRUCTURES)])
+def test_every_structure_equals_its_closed_form(model: str, turn: int) -> None:
+    check_closed_form(model, *sizes(model)[turn])
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_equals_its_closed_form(model: str) -> None:
-    odd = (231, 300) if spec(model).multiple == 1 else (192, 256)
-    for height, width in ((224, 224), (512, 512), odd):
-        work = count(case(model, height, width))
-        assert work["macs"] == work["macs_closed_form"] == closed_form(model, height, width)
-        assert work["closed_form_agrees"] is True
-        assert work["coverage"] == 1.0
-        assert not work["unknown"]
+def test_every_model_equals_its_closed_form_at_every_size(model: str) -> None:
+    for size in sizes(model):
+        check_closed_form(model, *size)
+
+
+def check_closed_form(model: str, height: int, width: int) -> None:
+    work = count(case(model, height, width))
+    assert work["macs"] == work["macs_closed_form"] == closed_form(model, height, width)
+    assert work["closed_form_agrees"] is True
+    assert work["coverage"] == 1.0
+    assert not work["unknown"]
 
 
 def test_all_modes_need_the_same_and_do_at_least_that() -> None:
-    for model in ("vig_t", "vrwkv_t", "vrwkv6_t", "vil_t", "vir_s", "vision_gru_t"):
-        works = [count(case(model, 225 if spec(model).multiple == 1 else 224, mode=mode)) for mode in spec(model).modes]
+    for model in ("vig_t", "vrwkv_t", "vir_s", "vision_gru_t"):
+        works = [count(case(model, 512, mode=mode)) for mode in spec(model).modes]
         assert len({work["macs"] for work in works}) == 1
         assert len({work["state_bytes"] for work in works}) == 1
         for work in works:
@@ -139,14 +158,18 @@ def test_a_closed_form_knows_its_limits() -> None:
 # The second vote
 
 
-@pytest.mark.parametrize("model", ["vrwkv_t", "vision_gru_t", "deit_t", "timm/resnet18"])
+@pytest.mark.parametrize("model", ["vrwkv_t", "vig_t", "deit_t", "timm/resnet18"])
 def test_the_second_counter_agrees(model: str) -> None:
-    asked = case(model, 64 if spec(model).multiple == 1 else 224)
+    asked = case(model, 64 if model == "vrwkv_t" else 224)
     macs = count(asked)["macs_matmul"]
     opinion = second_count(asked, macs)
     assert opinion["agree"] is True
     assert opinion["macs_fvcore"] == pytest.approx(macs, rel=0.01)
-    assert second_count(asked, macs + macs // 50)["agree"] is False
+
+
+def test_the_second_counter_disagrees_beyond_one_in_a_hundred() -> None:
+    macs = count(case("timm/resnet18", 224))["macs_matmul"]
+    assert second_count(case("timm/resnet18", 224), macs + macs // 50)["agree"] is False
 
 
 def test_the_second_counter_says_when_it_cannot() -> None:
@@ -165,7 +188,7 @@ def test_each_operation_is_of_one_kind_and_counts_by_its_table() -> None:
     for function, kind, flops_, macs in (
         (lambda x: x + 1, Kind.ELEMENTWISE, 6, 0),
         (lambda x: x.add_(1), Kind.ELEMENTWISE, 6, 0),
-        (lambda x: torch.nn.functional.silu(x), Kind.ELEMENTWISE, 12, 0),
+        (torch.nn.functional.silu, Kind.ELEMENTWISE, 12, 0),
         (lambda x: x.sum(), Kind.ELEMENTWISE, 6, 0),
         (lambda x: torch.nn.functional.max_pool2d(x[None], 2, 1), Kind.ELEMENTWISE, 4 * 2, 0),
         (lambda x: x.transpose(0, 1), Kind.FREE, 0, 0),
@@ -207,7 +230,7 @@ def test_what_no_table_knows_is_said_with_its_bytes() -> None:
     ledger = enter(lambda x: double(double(x + 1)) * 2, 2, 3)
     assert ledger.unknown == {"vbench_test.double": {"calls": 2, "bytes": 2 * 2 * 4 * 6}}
     assert ledger.coverage == pytest.approx(0.5)
-    assert enter(lambda x: torch.fft.fft(x), 2, 3).coverage < 1
+    assert enter(torch.fft.fft, 2, 3).coverage < 1
 
 
 class Strange(nn.Module):
@@ -256,10 +279,10 @@ def test_the_ledger_knows_all_that_models_of_timm_do(model: str) -> None:
     assert work["flops_reason"] is work["state_bytes"] is None
 
 
-@pytest.mark.parametrize("model", ["vig_t", "vil2_t", "swin_t", "timm/resnet18"])
+@pytest.mark.parametrize("model", ["vrwkv_t", "swin_t", "timm/resnet18"])
 def test_modules_add_up_to_the_whole(model: str) -> None:
-    work, rows = count(case(model, 96 if model != "swin_t" else 224)), None
-    rows = count_by_module(case(model, 96 if model != "swin_t" else 224))
+    asked = case(model, 224)
+    work, rows = count(asked), count_by_module(asked)
     for name in ("macs_executed", "macs_matmul", "macs_elementwise", "flops_elementwise", "flops_total", "bytes_min"):
         assert sum(row[name] for row in rows) == work[name]
     assert len({row["module"] for row in rows}) == len(rows) > 4
@@ -293,12 +316,15 @@ def test_an_operators_formulas_are_what_it_does(op: str, form: str) -> None:
     assert bool(formula.states) == (op != "softmax_retention")
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_the_algorithm_is_the_least(op: str) -> None:
-    for form in OPS[op]:
-        inputs = [x.to("meta") for x in operands(op, 256)]
-        sums = Ledger(Call(lambda _, f=operator(op, form), x=inputs: f(*x, **directions(op)))).enter(torch.ones(1))
-        assert sums.total().macs_executed >= sums.total().macs_algorithm > 0
+def test_no_form_does_less_than_the_algorithm() -> None:
+    for op, form in FORMS:
+        call = partial(operator(op, form), *(x.to("meta") for x in operands(op, 256)), **directions(op))
+        sums = enter(partial(_ignore, call), 1).total()
+        assert sums.macs_executed >= sums.macs_algorithm > 0, (op, form)
+
+
+def _ignore(call: Callable[[], Any], _: Tensor) -> Any:
+    return call()
 
 
 def operands(op: str, tokens: int) -> list[Tensor]:
@@ -326,13 +352,9 @@ def test_a_state_is_the_largest_or_the_sum_of_all_layers() -> None:
     assert count(case("vig_t", 224))["state_bytes"] == 4 * 2 * 3 * 32 * 64
     assert count(case("vig_h_t", 224))["state_bytes"] == 4 * 2 * 24 * 16 * 32  # of the last stage
     assert count(case("vir_s", 224))["state_bytes"] == 12 * 4 * 6 * 64 * 64
-    assert count(case("vir_s", 448, mode="recurrent"))["state_bytes"] == 12 * 4 * 6 * 64 * 64
+    assert count(case("vir_s", 225, mode="recurrent"))["state_bytes"] == 12 * 4 * 6 * 64 * 64
     assert count(case("vil_t", 224))["state_bytes"] == 4 * 4 * (96 * 96 + 96 + 1)
     assert count(case("deit_t", 224))["state_bytes"] is None
-
-
-def test_trials_cover_every_operator_that_has_formulas() -> None:
-    assert all(trials(op) for op in OPS)
 
 
 # The command

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from vbench.kernels.work import Work
@@ -138,12 +137,13 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module, *, elementwise: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.entries: dict[tuple[str, str, Kind], Tally] = {}  # by module, operation and kind
         self.states: list[int] = []  # bytes, of each call of an operator that has a state
         self._model, self._elementwise = model, elementwise
         self._weights = {weight.untyped_storage() for weight in model.parameters()}
         self._read: set[tuple[Any, int]] = set()  # weights that were read: storage and offset
+        self._whole: set[Any] = set()  # operations that are made of no others
         self._inside = [""]
 
     def enter(self, image: Tensor) -> Ledger:
@@ -179,11 +179,12 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        if packet is not ATTENTION and packet not in flop_registry and func.namespace != "vbench":
+        if func not in self._whole:
             with self:
-                parts = func.decompose(*args, **kwargs)
+                parts = NotImplemented if _is_product(packet) else func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+            self._whole.add(func)
         out = func(*args, **kwargs)
         kind, tally = self._assess(func, args, kwargs, out)
         self.entries.setdefault((self._inside[-1], str(packet), kind), Tally()).add(tally)
@@ -192,21 +193,21 @@ class Ledger(TorchDispatchMode):
     def _assess(self, func: Any, args: Any, kwargs: Any, out: Any) -> tuple[Kind, Tally]:
         packet, name = func._overloadpacket, func._schema.name.partition("::")[2]
         base = name.removesuffix("_")
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if func.namespace == "aten" and base in VIEWS:
+            return Kind.FREE, Tally(calls=1)
+        given, results = _tensors(*args, *kwargs.values()), _tensors(out)
         tally = Tally(calls=1, bytes_touched=sum(map(_bytes, given)) + sum(map(_bytes, results)))
         kind = Kind.UNKNOWN
         if func.namespace == "vbench":
             kind = Kind.OPERATOR
             self._operator(tally, import_module(f"vbench.kernels.{name}.cost").work(*args), given, results[0])
-        elif func.namespace == "aten" and (packet in flop_registry or packet is ATTENTION or base in PRODUCTS):
+        elif func.namespace == "aten" and (_is_product(packet) or base in PRODUCTS):
             kind = Kind.MATRIX
             tally.macs_matmul = tally.macs_algorithm = _matrix_macs(packet, base, args, kwargs, out)
             tally.bytes_min = self._operands(given) + _bytes(results[0])
             tally.flops_elementwise = _softmax_flops(args, kwargs) if "attention" in base else 0
-        elif func.namespace == "aten" and (base in VIEWS or base in MOVES):
+        elif func.namespace == "aten" and base in MOVES:
             kind = Kind.FREE
-            tally.bytes_touched *= base in MOVES
         elif func.namespace == "aten" and (found := _pointwise_flops(base, args, given, results)) is not None:
             kind = Kind.ELEMENTWISE
             tally.flops_elementwise = found
@@ -250,6 +251,21 @@ class Ledger(TorchDispatchMode):
         self._inside.pop()
 
 
+def _is_product(packet: Any) -> bool:
+    return packet is ATTENTION or packet in flop_registry
+
+
+def _tensors(*values: Any) -> list[Tensor]:
+    """The tensors among arguments or results, and in lists of them."""
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [item for item in value if isinstance(item, Tensor)]
+    return found
+
+
 def _bytes(x: Tensor) -> int:
     """Bytes that a tensor spans; dimensions along which it only repeats itself count once."""
     sides = (side for side, stride in zip(x.shape, x.stride(), strict=True) if stride)
@@ -273,7 +289,7 @@ def _pointwise_flops(base: str, args: Any, given: list[Tensor], results: list[Te
         return PER_INPUT[base] * given[0].numel()
     if base in WINDOWS:
         sides = args[1] if len(args[1]) > 1 else list(args[1]) * (results[0].ndim - 2)
-        return prod(sides) * results[0].numel()
+        return int(prod(sides)) * results[0].numel()
     return None
 
 
