@@ -222,7 +222,9 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert "Usage:" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["['--help']", "['models']", "['plan', '--help']", "['maxres', '--help']"])
+@pytest.mark.parametrize(
+    "command", ["['--help']", "['models']", "['plan', '--help']", "['maxres', '--help']", "['sweep', '--help']"]
+)
 def test_quick_commands_import_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from vbench.cli import app\n"

@@ -73,7 +73,7 @@ def measure(
         host_peak_bytes: the host's peak resident set of the process, libraries included.
         growth_bytes: alive after the third call less after the second, a leak or a cache that grows; None with
             `growth_reason` where the first call was the only one.
-        pass_s: seconds that the first call took. calls: calls made.
+        pass_s: seconds that the first call took; on the CPU more than it needs, see `hand_back`. calls: calls made.
     """
     seen = watch(
         lambda: model(image),
@@ -187,7 +187,8 @@ def hand_back() -> bool:
     """Have the C allocator return every block from 64 KiB up as it is freed; True if it can be told (glibc).
 
     By default glibc raises that size to that of the largest block it has seen freed, up to 32 MiB, and what is freed
-    below it stays resident as holes.
+    below it stays resident as holes. What is handed back must be fetched again, zeroed page by page: a pass of many
+    temporaries takes up to twice as long. Time nothing before `keep_freed`.
     """
     m_mmap_threshold = -3
     return _mallopt({m_mmap_threshold: 2**16})
