@@ -73,9 +73,9 @@ def coverage_markdown(found: pd.DataFrame) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {row.model} {row.height} | {figure(row.pooled_ms)} | {row.covered} of {row.sweeps} "
-        f"| ±{row.half_width:.1%} | {row.launch_spread:.1%} | {row.sweep_spread:.1%} |"
-        for row in found.itertuples()
+        f"| {row['model']} {row['height']} | {figure(row['pooled_ms'])} | {row['covered']} of {row['sweeps']} "
+        f"| ±{row['half_width']:.1%} | {row['launch_spread']:.1%} | {row['sweep_spread']:.1%} |"
+        for row in found.to_dict("records")
     ]
     covered, all_of = int(found["covered"].sum()), int(found["sweeps"].sum())
     share = f"{covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}."

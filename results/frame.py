@@ -17,6 +17,7 @@ CONTENDED = 0.9  # on the CPU: the share of the wall time that a measurement mus
 OTHERS = 0.5  # processors that others may keep busy meanwhile: they share caches and memory
 HELD_BACK = 0.01  # the share of a launch's time that a quota may have taken
 HOST_BOUND = 0.95  # a call that returns after this share of the device's time keeps the device waiting
+QUEUED = 1.05  # and so do calls back to back that take this many times the device's own
 
 COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "model": "string",
@@ -314,7 +315,7 @@ def _host_bound(record: Record) -> bool:
     middle = median(record.latency["samples_ms"])
     curve = (record.throughput or {}).get("curve") or [{}]
     queued = 1e3 / curve[0]["images_per_s"] if curve[0].get("batch") == record.latency["batch"] == 1 else 0.0
-    return record.latency["host_ms"] > HOST_BOUND * middle or queued > 1.05 * middle
+    return bool(record.latency["host_ms"] > HOST_BOUND * middle or queued > QUEUED * middle)
 
 
 def _most(found: Iterable[bool]) -> bool:

@@ -59,7 +59,10 @@ class Compilations:
 
 def prepared(backend: Backend, model: nn.Module) -> nn.Module:
     """The module that is called: compiled at its first call, or as it is."""
-    compiled: nn.Module = torch.compile(model, dynamic=False) if backend == "compile" else model
+    if backend != "compile":
+        return model
+    compiled = torch.compile(model, dynamic=False)
+    assert isinstance(compiled, nn.Module)
     return compiled
 
 

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 
 def build(case: Case) -> nn.Module:
-    """The model of a cell, with random weights, on torch's current default device.
+    """The model of a cell, with random weights, on torch's current default device; in training no path is dropped.
 
     Raises: UnsupportedError if its attention is to be unfused and timm computes it otherwise, or if it has none.
     """
     import torch
 
-    model = create(case.model, (case.height, case.width), case.mode, form=case.form)
+    # timm's Swin drops paths in training unless told otherwise; a cost is that of all paths.
+    options = {"drop_path_rate": 0.0} if case.phase == "train" and not case.model.startswith("timm/") else {}
+    model = create(case.model, (case.height, case.width), case.mode, form=case.form, **options)
     if case.attention == "unfused" and not unfuse(model):
         raise UnsupportedError(f"{case.model} has no attention that timm can compute unfused")
     return model.to(memory_format=torch.channels_last) if case.layout == "nhwc" else model

@@ -42,8 +42,9 @@ def warm_up(
         `protocol.warmup_max_s`; `reason`, what was not met.
     """
     if earlier_s >= protocol.warmup_max_s:
-        reason = f"one call takes {earlier_s:.1f} s, longer than a warm-up may; the memory pass was the warm-up"
-        return {"calls": 0, "wall_s": 0.0, "converged": None, "reason": reason}
+        said = f"one call takes {earlier_s:.1f} s, longer than a warm-up may; the memory pass was the warm-up"
+        return {"calls": 0, "wall_s": 0.0, "converged": None, "reason": said}
+    reason: str | None
     samples: list[float] = []
     begin = device.now()
     compiled, quiet_since = compilations(), 0
@@ -260,7 +261,7 @@ def _queued(call: Call, batch: int, device: Device, protocol: Protocol) -> dict[
     call()
     device.wait()
     calls = max(1, min(IN_FLIGHT, round(BLOCK_S / max(device.now() - begin, 1e-6))))
-    blocks = []
+    blocks: list[float] = []
     begin = device.now()
     while not blocks or device.now() - begin < protocol.sample_s / 4:
         start = device.now()
