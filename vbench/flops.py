@@ -318,26 +318,26 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
         "mode",
         "form",
         "size (px)",
-        "params (M)",
         "GMACs",
         "GMACs executed",
         "GMACs by hand",
         "GMACs by fvcore",
-        "GFLOPs elementwise",
+        "GFLOPs pointwise",
         "GFLOPs total",
         "least MiB",
         "FLOPs/byte",
         "state (KiB)",
         "coverage",
     ):
-        table.add_column(name, justify="left" if name in ("model", "mode", "form") else "right")
+        left = name in ("model", "mode", "form")
+        table.add_column(name, justify="left" if left else "right", no_wrap=left)
+    table.columns[0].min_width = max(len(work["model"]) for work in found)
     for work in found:
         table.add_row(
             work["model"],
             work["mode"],
             work["form"] or "",
             f"{work['height']}x{work['width']}",
-            f"{work['params'] / 1e6:.2f}",
             _giga(work["macs"]),
             _giga(work["macs_executed"]),
             _giga(work["macs_closed_form"]),
@@ -362,7 +362,7 @@ def modules_to_rich(work: dict[str, Any]) -> Table:
         f"{work['model']} {work['height']}x{work['width']}",
         "GMACs in products",
         "GMACs elementwise",
-        "GFLOPs elementwise",
+        "GFLOPs pointwise",
         "GFLOPs total",
         "share",
         "least MiB",
