@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
-from scipy.special import stdtrit
-from scipy.stats import norm
+from scipy.special import ndtri, stdtrit
 
 from vbench.errors import UsageError
 
@@ -272,7 +271,7 @@ def _error(rows: pd.DataFrame, cost: str) -> Floats:
     if "latency_level" in rows:
         level = rows["latency_level"].to_numpy(np.float64, na_value=np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.log(high / low) / 2 / norm.ppf((1 + level) / 2)
+        error = np.log(high / low) / 2 / ndtri((1 + level) / 2)
     return np.where((level > 0) & (level < 1), error, np.nan)
 
 
@@ -285,7 +284,7 @@ def _fit(curve: Curve) -> dict[str, Any]:
     local, local_error = np.nan, np.nan
     if x[-1] > x[-2]:
         local = float((y[-1] - y[-2]) / (x[-1] - x[-2]))
-        local_error = float(np.hypot(*curve.error[-2:]) / (x[-1] - x[-2]) * norm.ppf((1 + CONFIDENCE) / 2))
+        local_error = float(np.hypot(*curve.error[-2:]) / (x[-1] - x[-2]) * ndtri((1 + CONFIDENCE) / 2))
     found = {
         "points": len(x),
         "unit": curve.unit,
@@ -327,7 +326,7 @@ def _slope_interval(curve: Curve, slope: float, spread: float) -> tuple[float, f
     rest = y - y.mean() - slope * centred
     tail = (1 + CONFIDENCE) / 2
     scatter = (float(rest @ rest) / (count - 2) / spread) ** 0.5 * float(stdtrit(count - 2, tail))
-    known = float(((centred * np.nan_to_num(curve.error)) ** 2).sum()) ** 0.5 / spread * float(norm.ppf(tail))
+    known = float(((centred * np.nan_to_num(curve.error)) ** 2).sum()) ** 0.5 / spread * float(ndtri(tail))
     half = max(scatter, known)
     return slope - half, slope + half
 

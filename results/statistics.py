@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
-from scipy.stats import binom, norm
+from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats takes longer to import than a launch to start
 
 CONFIDENCE = 0.95
 FEWEST = 10  # samples of a launch below which no fault can be told from noise
@@ -109,7 +108,7 @@ def interval(
     sample_error = float(np.median(kept, axis=0).std())
 
     tail = (1 + level) / 2
-    half = max(launch_error * float(stdtrit(count - 1, tail)), sample_error * float(norm.ppf(tail)))
+    half = max(launch_error * float(stdtrit(count - 1, tail)), sample_error * float(ndtri(tail)))
     middle = float(np.median([np.median(launch) for launch in series]))
     return Interval(middle, middle * float(np.exp(-half)), middle * float(np.exp(half)), level, "launches")
 
@@ -199,9 +198,9 @@ def _rank(n: int, level: float) -> tuple[int, float]:
     """The greatest k for which the order statistics k and n - 1 - k cover the median at `level`, and their level."""
 
     def coverage(k: int) -> float:
-        return float(max(0.0, 1 - 2 * binom.cdf(k, n, 0.5)))
+        return float(max(0.0, 1 - 2 * bdtr(k, n, 0.5)))
 
-    rank = max(int(binom.ppf((1 - level) / 2, n, 0.5)) - 2, 0)
+    rank = max(int(n / 2 + ndtri((1 - level) / 2) * n**0.5 / 2) - 3, 0)
     while rank + 1 < n - 1 - rank and coverage(rank + 1) >= level:
         rank += 1
     return rank, coverage(rank)
@@ -293,7 +292,7 @@ def _second_mode(series: Samples, least: float) -> NDArray[np.bool_] | None:
     peak = min(int(np.count_nonzero(np.abs(place - at) <= 1 / 6)) for at in (0, 1))
     runs = 1 + int(np.count_nonzero(upper[1:] != upper[:-1]))
     worth = min(1.0, runs / (1 + 2 * n * share * (1 - share)))
-    chance = binom.cdf(np.ceil(valley * worth), int((valley + peak) * worth), 0.5)
+    chance = bdtr(np.ceil(valley * worth), int((valley + peak) * worth), 0.5)
     return upper if chance <= VALLEY else None
 
 

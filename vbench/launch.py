@@ -38,7 +38,10 @@ PRELOAD = [
     "vbench.worker",
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
+    "vbench.estimate",
+    "vbench.flops",
     "vbench.ledger",
+    "vbench.models.closed_forms",
     "vbench.subject",
     "vbench.timing",
 ]
