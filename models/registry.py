@@ -575,6 +575,11 @@ def spec(name: str) -> ModelSpec:
     return MODELS[name]
 
 
+def ours(name: str) -> str:
+    """The table's name of a model that timm calls `name`: "deit_tiny_patch16_224" -> "deit_t". Others as they are."""
+    return next((row for row, of in MODELS.items() if of.build == _TIMM and of.args["name"] == name), name)
+
+
 def create(
     name: str,
     image_size: int | tuple[int, int] = 224,

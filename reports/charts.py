@@ -38,7 +38,8 @@ MARKERS = {
     "timm": "D",
 }
 SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
-MODE_LINES = {"parallel": "-", "recurrent": "--"}
+MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # of a model's first and of its other settings
+SETTINGS = ("dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
 BRANDS = {"modes_differ": "(MODES DIFFER)", "caveat": "(not the paper's)"}  # what a flagged curve is called
 ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}
 STYLE: Any = {
@@ -115,33 +116,36 @@ class _Series:
     marker: str
     line: str
     model: str
+    mode: str
     cells: pd.DataFrame  # sorted by side
 
 
 def _series(table: pd.DataFrame) -> list[_Series]:
     table = table[table["status"] != "unsupported"].copy()
     table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
-    found = []
+    fixed = table["batch_policy"] == "fixed"
+    table["asked"] = ("batch " + table["batch"].astype("string")).where(fixed, table["batch_policy"])
     modes = table.groupby("model")["mode"].nunique().to_dict()
-    single_dtype = table["dtype"].nunique() <= 1
-    members: dict[str, list[str]] = {}
-    for family, group in table.groupby("family"):
-        members[str(family)] = sorted(group["model"].unique())
-    for key, cells in table.groupby(["family", "model", "mode", "dtype"]):
-        family, model, mode, dtype = map(str, key)
-        kin = members[family]
-        shade = SHADES[kin.index(model) % len(SHADES)]
+    told = [setting for setting in SETTINGS if table[setting].nunique() > 1]  # what a label must say
+    members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
+    found: list[_Series] = []
+    for key, cells in table.groupby(["family", "model", "mode", *told], dropna=False):
+        family, model, mode = map(str, key[:3])
+        shade = SHADES[members[family].index(model) % len(SHADES)]
         colour = mpl.colors.to_rgb(COLOURS.get(family, "#000000"))
         flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
         brand = [text for flag, text in BRANDS.items() if flag in flags]
-        parts = [model, mode if modes[model] > 1 else "", "" if single_dtype else dtype, *brand]
+        settings = [str(value) for value in key[3:] if not pd.isna(value)]
+        parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
+        like = sum(one.model == model and one.mode == mode for one in found)
         found.append(
             _Series(
                 label=" ".join(part for part in parts if part),
                 colour=tuple(1 - shade * (1 - c) for c in colour),
                 marker=MARKERS.get(family, "x"),
-                line=MODE_LINES[mode],
+                line=MODE_LINES[mode][like % 2],
                 model=model,
+                mode=mode,
                 cells=cells.sort_values("side"),
             )
         )
@@ -154,7 +158,7 @@ def _draw(axis: Axes, panel: Panel, series: list[_Series]) -> None:
         x = cells["side"].to_numpy(dtype=float)
         y = cells[panel.column].to_numpy(dtype=float) / panel.unit
         # MACs are the model's, whatever the mode: one line suffices where two would lie on each other.
-        if panel.column == "macs" and one.line != "-" and any(s.model == one.model and s.line == "-" for s in series):
+        if panel.column == "macs" and one is not next(other for other in series if other.model == one.model):
             continue
         axis.plot(x, y, one.line, color=one.colour, marker=one.marker, label=one.label)
         if panel.error and len(x):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from io import StringIO
-from math import log
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from vbench.reports import tables
 from vbench.results.frame import frame
+from vbench.results.scaling import COSTS, crossover, exponents
 from vbench.results.store import Record, read
 
 WIDTH = 132
@@ -39,33 +38,18 @@ def findings(table: pd.DataFrame, model: str = "vig_t", baseline: str = "deit_t"
                 f"At {side} px {model} needs {share['macs']:.2f}× the MACs, {share['latency_ms']:.2f}× the time and "
                 f"{share['peak_memory_bytes']:.2f}× the peak memory of {baseline} (parallel mode, batch 1)."
             )
+    both = ok[ok["model"].isin([model, baseline])]
     for mode, mine in modes.items():
-        if mine.empty or other.empty:
-            continue
-        faster = mine.index[(mine["latency_ms_hi"] < other["latency_ms_lo"].reindex(mine.index)).fillna(False)]
-        last_slower = max((side for side in mine.index if side not in faster), default=0)
-        since = [side for side in faster if side > last_slower]
-        where = f"from {since[0]} px up" if since else f"nowhere up to {mine.index.max()} px"
-        lines.append(f"{model} in {mode} mode is faster than {baseline} {where} (intervals apart).")
-    for name, mine in ((f"{model}, parallel", modes["parallel"]), (baseline, other)):
-        high = mine[mine.index >= 768]
-        if len(high) < 2:
-            continue
-        grows = [
-            f"{what} {_exponent(high, column):.2f}" for column, what in (("macs", "MACs"), ("latency_ms", "latency"))
-        ]
-        lines.append(f"Exponents in tokens from 768 px up, {name}: {', '.join(grows)}; 1 is linear, 2 quadratic.")
+        if len(mine.index.intersection(other.index)) > 1:
+            lines.append(f"{crossover(both, f'{model} {mode}', baseline).reading}.")
+    for row in exponents(both, ("macs_executed", "latency_ms")).to_dict("records"):
+        mode = f", {row['mode']}" if row["model"] == model else ""
+        lines.append(f"{COSTS[row['cost']]} of {row['model']}{mode}: {row['reading']}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _rows(ok: pd.DataFrame, model: str, mode: str) -> pd.DataFrame:
     return ok[(ok["model"] == model) & (ok["mode"] == mode)].set_index("height").sort_index()
-
-
-def _exponent(rows: pd.DataFrame, column: str) -> float:
-    """Least-squares slope of log cost against log tokens."""
-    tokens = [log(value) for value in rows["tokens"]]
-    return float(np.polyfit(tokens, [log(value) for value in rows[column]], 1)[0])
 
 
 def spent(records: list[Record]) -> str:

@@ -109,6 +109,27 @@ def test_a_cell_that_needs_too_much_memory_or_time_is_a_row(tmp_path: Path) -> N
     assert {row["status"] for row in json.loads(done.stdout)} == {"oom", "timeout"}
 
 
+def test_training_and_other_settings_are_rows_of_their_own(tmp_path: Path) -> None:
+    options = ["--models", "deit_tiny_patch16_224", "--res", "32", "--modes", "parallel", "--batch", "2"]
+    options += ["--phase", "infer,train", "--attention", "unfused", "--layout", "nhwc", "--backend", "eager,cudagraph"]
+    done = vbench("sweep", *options, "--seconds", "0.05", "--rigor", "quick", "-o", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "deit_t train nhwc unfused" in done.stdout
+    assert "rows differ in phase: infer (1), train (1); compare within one" in done.stdout
+    table = pd.read_csv(tmp_path / "summary.csv")
+    assert set(table["model"]) == {"deit_t"}
+    graphs = table[table["backend"] == "cudagraph"]
+    assert set(graphs["status"]) == {"unsupported"}
+    eager = table[table["backend"] == "eager"].set_index("phase")
+    assert set(eager["attention"]) == {"unfused"}
+    train = eager.loc["train"]
+    assert train["forward_ms"] + train["backward_ms"] + train["update_ms"] > 0
+    assert train["optimizer_bytes"] > train["gradients_bytes"] > 0
+    assert pd.isna(eager.loc["infer", "forward_ms"])
+    (run,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert (run["cells"], run["launches"], run["complete"]) == (2, 2, True)
+
+
 def test_verify(tmp_path: Path) -> None:
     done = vbench("verify", "--models", "vig_t,deit_t", "--json")
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +16,14 @@ from vbench.kernels.registry import trials, truth
 from vbench.kernels.trials import Inputs, cast, relative
 
 from vbench import timing
-from vbench.launch import Launcher
-from vbench.plan import Case, Protocol, Sweep, plan
+from vbench.device import Cuda
+from vbench.launch import Ending, Launcher
+from vbench.plan import RIGORS, Case, Sweep, plan
+from vbench.state import Sampler
 from vbench.verify import verify
 
 pytestmark = pytest.mark.gpu
-QUICK = Protocol(sample_s=0.2, throughput_s=2.0)
+QUICK = replace(RIGORS["quick"], sample_s=0.2, throughput_s=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,53 +59,85 @@ def rounded(inputs: Inputs) -> Inputs:
     return cast(cast(inputs, torch.float32), torch.float64)
 
 
+def measured(launcher: Launcher, case: Case, watch: dict[str, Any] | None = None) -> Ending:
+    argument = {"case": asdict(case), "protocol": asdict(QUICK), "batch": None, "watch": watch}
+    return launcher.run("vbench.worker:measure", argument, 300)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("model", ["vig_t", "deit_t"])
 def test_a_cell_is_measured(launcher: Launcher, model: str, dtype: str) -> None:
-    argument = {"case": asdict(cell(model, 224, dtype=dtype)), "protocol": asdict(QUICK)}
-    ending = launcher.run("vbench.worker:measure", argument, 120)
+    ending = measured(launcher, cell(model, 224, dtype=dtype))
     assert (ending.status, ending.reason) == ("ok", None)
     memory, latency, throughput = (ending.parts[name] for name in ("memory", "latency", "throughput"))
     parts = memory["weights_bytes"] + memory["input_bytes"] + memory["activation_bytes"]
     assert memory["peak_bytes"] == parts
     assert memory["weights_bytes"] == pytest.approx(5.8e6 * (4 if dtype == "float32" else 2), rel=0.03)
     assert memory["reserved_bytes"] >= memory["peak_bytes"]
+    assert memory["growth_bytes"] == 0
     assert len(latency["samples_ms"]) >= QUICK.samples_min
     assert min(latency["samples_ms"]) > 0
+    assert 0 < latency["host_ms"]
     assert throughput["images_per_s"] > 0
+    energy = ending.parts["energy"]
+    assert energy["reason"] or energy["net_j_per_image"] < energy["gross_j_per_image"]
+
+
+def test_every_back_end_computes_and_says_what_compiling_cost(launcher: Launcher) -> None:
+    found = {name: measured(launcher, cell("deit_t", 224, backend=name)) for name in ("eager", "compile", "cudagraph")}
+    assert {name: (ending.status, ending.reason) for name, ending in found.items()} == dict.fromkeys(
+        found, ("ok", None)
+    )
+    assert found["compile"].parts["memory"]["compile_s"] > 0
+    assert found["compile"].parts["memory"]["compilations"] >= 1
+    assert "compile_s" not in found["eager"].parts["memory"]
+
+
+@pytest.mark.parametrize("model", ["vig_t", "vrwkv_t", "vil2_t", "vir_s", "vision_gru_t", "deit_t"])
+def test_a_training_step_is_measured(launcher: Launcher, model: str) -> None:
+    ending = measured(launcher, cell(model, 224, phase="train", batch=4))
+    assert (ending.status, ending.reason) == ("ok", None)
+    assert set(ending.parts["latency"]["parts_ms"]) == {"forward", "backward", "update"}
+    assert ending.parts["memory"]["optimizer_bytes"] > ending.parts["memory"]["gradients_bytes"] > 0
+
+
+def test_the_watcher_sees_clocks_and_power(launcher: Launcher, tmp_path: Path) -> None:
+    uuid = launcher.run("vbench.state:identify", {"device": "cuda:0"}, 60).parts["uuid"]
+    with Sampler(uuid, tmp_path) as sampler:
+        watch = {"uuid": uuid, "file": str(sampler.file), "reference_mhz": None}
+        ending = measured(launcher, cell("deit_t", 224), watch)
+    seen = ending.parts["state"]["gpu"]
+    assert seen["samples"] > 0
+    assert seen["sm_mhz_median"] > 0
 
 
 def test_the_peak_is_the_allocators(launcher: Launcher) -> None:
     """ViG's activations grow with its tokens, fourfold from 512 to 1024 px, less what is fixed."""
-    peak = {}
-    for side in (512, 1024):
-        argument = {"case": asdict(cell("vig_t", side)), "protocol": asdict(QUICK)}
-        peak[side] = launcher.run("vbench.worker:measure", argument, 120).parts["memory"]["activation_bytes"]
-    assert 2.5 < peak[1024] / peak[512] < 4.5
+    small, large = (measured(launcher, cell("vig_t", side)).parts["memory"]["activation_bytes"] for side in (512, 1024))
+    assert 2.5 < large / small < 4.5
 
 
 def test_out_of_memory_is_a_row_that_keeps_its_latency(launcher: Launcher) -> None:
-    argument = {"case": asdict(cell("deit_t", 224, batch=4_000_000)), "protocol": asdict(QUICK)}
-    ending = launcher.run("vbench.worker:measure", argument, 120)
+    ending = measured(launcher, cell("deit_t", 224, batch=4_000_000))
     assert ending.status == "oom"
     assert "latency" in ending.parts
-    again = launcher.run("vbench.worker:measure", {**argument, "case": asdict(cell("deit_t", 224, batch=2))}, 120)
-    assert again.status == "ok"
+    assert measured(launcher, cell("deit_t", 224, batch=2)).status == "ok"
 
 
 def test_events_agree_with_the_host_for_long_work() -> None:
-    device = torch.device("cuda:0")
-    x = torch.randn(8192, 8192, device=device)
+    where = torch.device("cuda:0")
+    x = torch.randn(8192, 8192, device=where)
 
     def call() -> None:
         for _ in range(20):
             torch.mm(x, x)
 
-    found = timing.latency(call, device, replace(Protocol(), samples_max=10))
-    torch.cuda.synchronize()
+    device = Cuda(where)
+    found = timing.latency(call, device, QUICK)
+    device.wait()
     begin = time.perf_counter()
     for _ in range(5):
         call()
-    torch.cuda.synchronize()
+    device.wait()
     host_ms = (time.perf_counter() - begin) / 5 * 1e3
     assert np.median(found["samples_ms"]) == pytest.approx(host_ms, rel=0.2)

@@ -72,6 +72,7 @@ def test_unknown_models_name_the_nearest() -> None:
     assert parse_models("vig_?,deit_t,vig_t") == ("vig_t", "vig_s", "vig_b", "deit_t")
     assert parse_models("all") == tuple(names())
     assert parse_models("timm/resnet50") == ("timm/resnet50",)
+    assert parse_models("deit_tiny_patch16_224") == ("deit_t",)
 
 
 def test_modes_and_batches() -> None:

@@ -161,9 +161,10 @@ class TestReadme:
         found += [make_record("vig_t", side, "recurrent") for side in sides]
         said = readme.findings(frame(found))
         assert "At 1024 px vig_t needs 1.00× the MACs, 0.39× the time and 1.00× the peak memory of deit_t" in said
-        assert "vig_t in parallel mode is faster than deit_t from 768 px up" in said
-        assert "768 px up, vig_t, parallel: MACs 1.00, latency 1.00;" in said
-        assert "768 px up, deit_t: MACs 1.00, latency 1.50;" in said
+        assert "vig_t parallel needs less time a call than deit_t: at every size from 768 to 2048 px" in said
+        assert "time a call of vig_t, parallel: linear within the tolerance; exponent 1.00" in said
+        assert "time a call of deit_t: grows faster than linear, slower than quadratic; exponent 1.50" in said
+        assert "MACs of deit_t: linear within the tolerance; exponent 1.00" in said
 
     def test_a_readme_without_its_markers_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no <!-- table -->"):

@@ -314,6 +314,9 @@ class TestFit:
 
     @pytest.mark.parametrize(("arguments", "what"), [((), "no records.jsonl"), (("--cost", "joy"), "'joy' is no cost")])
     def test_what_cannot_be_is_refused(self, tmp_path: Path, arguments: tuple[str, ...], what: str) -> None:
-        folder = RECORDS if arguments else tmp_path
+        folder = tmp_path
+        if arguments:
+            with Store(folder) as store:
+                store.append(make_record())
         with pytest.raises(UsageError, match=what):
             CliRunner().invoke(app, ["fit", str(folder), *arguments], catch_exceptions=False)

@@ -89,9 +89,7 @@ class TestInterval:
     @given(st.lists(positive, min_size=1, max_size=5))
     def test_is_the_median_of_medians_between_its_ends(self, launches: list[list[float]]) -> None:
         found = interval(launches, draws=50)
-        logs = [np.median(np.log(launch)) for launch in launches]
-        expected = np.median(launches[0]) if len(launches) == 1 else np.exp(np.median(logs))
-        assert found.median == pytest.approx(expected)
+        assert found.median == pytest.approx(np.median([np.median(launch) for launch in launches]))
         assert found.lo <= found.median * (1 + 1e-12)
         assert found.median <= found.hi * (1 + 1e-12)
         assert found == interval(launches, draws=50)

@@ -48,6 +48,9 @@ class FakeLauncher:
             error = 1.0 if argument["subject"] in self.broken else 0.0
             check = Check(argument["subject"], "float64", "reference", "a trial", error, 1e-10)
             return Ending("ok", None, {"checks": [asdict(check)]})
+        if job == "vbench.limits:attempt":
+            batch = argument["case"]["batch"]
+            return Ending("ok", None, {"memory": {"peak_bytes": batch}}) if batch <= 37 else Ending("oom", "no memory")
         made_up = make_record(argument["case"]["model"], argument["case"]["height"])
         if job == "vbench.worker:count":
             return Ending("ok", None, {"work": made_up.work, "second_count": made_up.second_count})
@@ -137,6 +140,20 @@ def test_where_the_time_of_a_run_went_is_written_beside_its_records(tmp_path: Pa
     assert (run["measured_s"], run["warmup_s"]) == (12 * 1.5, 12 * 0.5)
     assert run["overhead_s"] == pytest.approx(run["wall_s"] - 24, abs=0.01)
     assert run["overhead_s_per_cell"] == pytest.approx(run["overhead_s"] / 6, abs=0.01)
+
+
+def test_the_largest_batch_is_searched_once_and_its_probes_are_kept(tmp_path: Path) -> None:
+    cases = plan(Sweep(("deit_t",), ((224, 224),), ("parallel",), ("max",)))
+    launcher = FakeLauncher()
+    settings = sweeping.Settings(tmp_path, "cpu", memory=tmp_path / "memory")
+    records = sweeping.run(cases, settings, Protocol(launches=2), launcher, Silent())
+    assert launcher.batches == [37, 4]  # then what the first launch says it measured at
+    assert records[0].throughput is not None
+    probes = {probe["size"]: probe["status"] for probe in records[0].throughput["probes"]}
+    assert (probes[37], probes[38]) == ("ok", "oom")
+    (run,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert run["search_s"] >= 0
+    assert frame(records)["batch_policy"].item() == "max"
 
 
 def test_each_operator_and_model_is_verified_once_and_stamped_on_every_row(tmp_path: Path) -> None:

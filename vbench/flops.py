@@ -219,12 +219,13 @@ def _stand_in(calls: Iterator[_Call], *inputs: Tensor, **options: Any) -> Any:
 
 
 def _alone(form: Callable[..., Any], options: dict[str, Any]) -> nn.Module:
-    """An operator as a model; its state is not read, and a trace drops what only the state needs."""
-    from torch import nn
+    """An operator as a model that gives out its state as well: a trace drops what nothing needs."""
+    from torch import Tensor, nn
+    from torch.utils._pytree import tree_leaves
 
     class Alone(nn.Module):
         def forward(self, *inputs: Tensor) -> Any:
-            return form(*inputs, **options)[0]
+            return tuple(leaf for leaf in tree_leaves(form(*inputs, **options)) if isinstance(leaf, Tensor))
 
     return Alone()
 

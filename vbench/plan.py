@@ -12,7 +12,7 @@ from typing import Literal, TypeVar, get_args
 
 from vbench.errors import ResolutionError, UsageError
 from vbench.kernels.registry import Mode, default_form
-from vbench.models.registry import names, spec
+from vbench.models.registry import names, ours, spec
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -201,13 +201,13 @@ def parse(axes: Mapping[str, str], device: str) -> Sweep:
 
 
 def parse_models(text: str) -> tuple[str, ...]:
-    """ "vig_t,deit_*,timm/resnet50" -> names, patterns expanded.
+    """ "vig_t,deit_*,timm/resnet50" -> names, patterns expanded, timm's names of our baselines understood.
 
     Raises: UnknownModelError for a name that is not there, UsageError for a pattern that matches none.
     """
     found: dict[str, None] = {}
     for item in _items(text, "--models", "vig_t,deit_t"):
-        matches = names("*") if item == "all" else names(item) if set(item) & set("*?[") else [item]
+        matches = names("*") if item == "all" else names(item) if set(item) & set("*?[") else [ours(item)]
         if not matches:
             raise UsageError(f"--models: no model matches '{item}'; see 'vbench models'")
         for name in matches:

@@ -1,0 +1,51 @@
+"""One launch, in this process: every part is there, and the parts agree with each other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from vbench import worker
+from vbench.plan import RIGORS, Case, Sweep, plan
+
+PROTOCOL = replace(RIGORS["quick"], warmup_s=0.02, warmup_max_s=0.5, sample_s=0.05, sample_max_s=0.2)
+
+
+def measured(model: str, batch: Any = 1, settled: int | None = None, **axes: Any) -> dict[str, Any]:
+    case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
+    argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "batch": settled, "watch": None}
+    return dict(worker.measure(argument))
+
+
+def test_a_forward_pass() -> None:
+    found = measured("vig_t", settled=3)
+    assert list(found) == ["settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent"]
+    assert found["settings"]["weights_dtype"] == "float32"
+    memory = found["memory"]
+    assert memory["peak_bytes"] >= memory["weights_bytes"] + memory["input_bytes"]
+    assert memory["first_call_s"] == memory["pass_s"]
+    assert memory["growth_bytes"] is not None
+    assert (found["latency"]["batch"], found["latency"]["host_ms"]) == (1, None)
+    assert "parts_ms" not in found["latency"]
+    assert found["throughput"]["batch"] == 3
+    assert found["energy"]["net_j_per_image"] is not None or found["energy"]["reason"]
+    assert found["state"]["cpu_s"] > 0
+    assert found["spent"]["warmup_s"] == found["warmup"]["wall_s"]
+    assert found["spent"]["measured_s"] > found["latency"]["wall_s"] > sum(found["latency"]["samples_ms"]) / 1e3
+
+
+@pytest.mark.parametrize("model", ["vision_gru_t", "deit_t"])
+def test_a_training_step_has_its_three_parts(model: str) -> None:
+    found = measured(model, batch=2, phases=("train",))
+    parts, whole = found["latency"]["parts_ms"], found["latency"]["samples_ms"]
+    assert list(parts) == ["forward", "backward", "update"]
+    assert min(map(min, parts.values())) > 0
+    assert max(min(samples) for samples in parts.values()) < max(whole)
+    assert (found["latency"]["batch"], found["memory"]["batch"], found["throughput"]["batch"]) == (2, 2, 2)
+    memory = found["memory"]
+    assert memory["gradients_bytes"] == pytest.approx(memory["weights_bytes"], rel=0.02)
+    assert memory["optimizer_bytes"] == pytest.approx(2 * memory["weights_bytes"], rel=0.02)
+    held = ("weights_bytes", "input_bytes", "gradients_bytes", "optimizer_bytes", "activation_bytes")
+    assert memory["peak_bytes"] <= sum(memory[name] for name in held)
