@@ -24,10 +24,13 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 	pip install --quiet --no-deps --target build/wheel/site build/wheel/vbench-*.whl
 	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
 
-gpu:   ## whatever awaits a GPU: the tests that need one, then the README's sweep, its records under results/DEVICE
+GPU = results/$$(python -P -c "from vbench import host; print(host.gpus()[0]['name'].lower().replace(' ', '-'))")
+gpu:   ## whatever awaits a GPU: its tests, what the doctor finds, the README's sweep, training; records under results/DEVICE
 	pytest -m gpu -n 0
-	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 -o results/$$(python -P -c \
-		"from vbench import host; print(host.gpus()[0]['name'].lower().replace(' ', '-'))")
+	python -P -m vbench doctor --device cuda
+	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 --backend eager,cudagraph -o $(GPU)
+	python -P -m vbench sweep --models vig_t,vrwkv_t,vil2_t,vir_s,vision_gru_t,deit_t --res 224:1024 --modes parallel \
+		--phase train --dtype bfloat16 --batch 32 --device cuda -o $(GPU)-training
 
 sweep: ## the README's sweep again, on this machine
 	python -P -m vbench sweep --suite resolution -o results/cpu-amd-epyc

@@ -33,7 +33,7 @@ NOTES = {
     "drift": "drift: calls grew slower or faster while they were timed",
     "bimodal": "bimodal: calls take one of two times; the median stands for one of them",
     "outliers": "outliers: single calls far from the rest, all kept",
-    "counters_disagree": "counters_disagree: the MAC counters differ by more than 1 %; summary.csv has each",
+    "counters_disagree": "counters_disagree: the MAC counters differ by more than 1 %:",
     "uncounted": "uncounted: the model has work that the counter does not know; 'vbench flops --strict' names it",
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores what exceeds whole patches; `padding` in summary.csv says how much",
@@ -90,12 +90,35 @@ def notes(table: pd.DataFrame) -> list[str]:
     return [text for flag, text in NOTES.items() if flag in used]
 
 
+def disagreements(table: pd.DataFrame) -> list[str]:
+    """Which count of MACs disagrees with the ledger's by more than 1 %, and by how much: a line for each such row."""
+    votes = (("macs_fvcore", "macs_matmul", "fvcore"), ("macs_closed_form", "macs", "the closed form"))
+    lines = []
+    for cell in _cells(table[table["flags"].str.contains("counters_disagree").fillna(False)]):
+        for vote, ledger, name in votes:
+            if (
+                cell[vote] is not None
+                and cell[ledger] is not None
+                and abs(cell[vote] - cell[ledger]) > 0.01 * cell[ledger]
+            ):
+                lines.append(
+                    f"{label(cell)} {_mode(cell)} {_size(cell)}: {name} counts {figure(cell[vote], 1e9)} GMACs, "
+                    f"the ledger {figure(cell[ledger], 1e9)}"
+                )
+    return lines
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """All that must be said with a table, beside its caption."""
+    return [*notes(table), *disagreements(table), *unfair(table), *absent(table)]
+
+
 def show(table: pd.DataFrame, console: Console) -> None:
     """Print the table and what must be said with it. A narrow terminal wraps lines; no figure is ever cut."""
     whole = to_rich(table)
     whole.width = Console(width=1000).measure(whole).maximum
     console.print(whole, soft_wrap=True)
-    for line in [caption(table), *notes(table), *unfair(table), *absent(table)]:
+    for line in [caption(table), *remarks(table)]:
         console.print(line, style="dim", markup=False)
 
 
@@ -114,7 +137,7 @@ def to_markdown(table: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows(table)]
     lines += ["", caption(table)]
-    lines += [f"\n- {line}" for line in [*notes(table), *unfair(table), *absent(table)]]
+    lines += [f"\n- {line}" for line in remarks(table)]
     return "\n".join(lines) + "\n"
 
 

@@ -77,7 +77,7 @@ def test_a_cell_is_measured(launcher: Launcher, model: str, dtype: str) -> None:
     assert memory["growth_bytes"] == 0
     assert len(latency["samples_ms"]) >= QUICK.samples_min
     assert min(latency["samples_ms"]) > 0
-    assert 0 < latency["host_ms"]
+    assert latency["host_ms"] > 0
     assert throughput["images_per_s"] > 0
     energy = ending.parts["energy"]
     assert energy["reason"] or energy["net_j_per_image"] < energy["gross_j_per_image"]

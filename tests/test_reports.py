@@ -103,6 +103,24 @@ def test_accuracy_is_hollow_and_titled_as_published(records: list[Record], monke
     assert shown == {"vig_t": 1024, "deit_t": 1024}
 
 
+def test_which_counter_disagrees_is_said() -> None:
+    work = make_record().work
+    assert work is not None
+    counts = {"macs": 100e9, "macs_matmul": 90e9, "macs_closed_form": 120e9, "closed_form_agrees": False}
+    wrong = {"macs_fvcore": 80e9, "agree": False, "reason": None}
+    table = frame(
+        [
+            make_record(work={**work, **{k: int(v) for k, v in counts.items()}}, second_count=wrong),
+            make_record("deit_t"),
+        ]
+    )
+    assert tables.disagreements(table) == [
+        "vig_t parallel 224: fvcore counts 80.00 GMACs, the ledger 90.00",
+        "vig_t parallel 224: the closed form counts 120.0 GMACs, the ledger 100.0",
+    ]
+    assert tables.disagreements(frame([make_record()])) == []
+
+
 def test_what_is_not_the_published_function_is_branded(monkeypatch: pytest.MonkeyPatch) -> None:
     failed_gate = {"ok": False, "checks": 3, "failed": ["gla reference"]}
     branded = [make_record("vig_t", side, verified=failed_gate) for side in (224, 512)]

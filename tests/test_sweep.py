@@ -41,6 +41,7 @@ class FakeLauncher:
         self.measured: list[Case] = []
         self.verified: list[str] = []
         self.batches: list[int | None] = []
+        self.counted = 0
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         if job == "vbench.worker:verify":
@@ -51,10 +52,15 @@ class FakeLauncher:
         if job == "vbench.limits:attempt":
             batch = argument["case"]["batch"]
             return Ending("ok", None, {"memory": {"peak_bytes": batch}}) if batch <= 37 else Ending("oom", "no memory")
-        made_up = make_record(argument["case"]["model"], argument["case"]["height"])
         if job == "vbench.worker:count":
-            return Ending("ok", None, {"work": made_up.work, "second_count": made_up.second_count})
+            self.counted += 1
+            counts = {}
+            for case in (Case(**fields) for fields in argument["cases"]):
+                made_up = make_record(case.model, case.height)
+                counts[case.id] = {"work": made_up.work, "second_count": made_up.second_count}
+            return Ending("ok", None, counts)
         case = Case(**argument["case"])
+        made_up = make_record(case.model, case.height)
         self.measured.append(case)
         self.batches.append(argument["batch"])
         keys = ("memory", "warmup", "latency", "throughput", "state", "spent")
@@ -109,6 +115,8 @@ def test_launches_are_spread_over_the_sweep_in_an_order_that_the_seed_decides(tm
     assert order == schedule(CASES, 3, 7) != schedule(CASES, 3, 8)
     assert watcher.left == list(range(len(order) - 1, -1, -1))
     assert set(launcher.batches[6:]) == {4}  # what the first launch has settled on
+    assert launcher.counted == 2  # once a model
+    assert all(record.work for record in records if record.status == "ok")
     assert frame(records)["latency_launches"].dropna().tolist() == [3] * 6
 
 

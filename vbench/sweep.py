@@ -181,7 +181,7 @@ def run(
 
         order = plan.schedule(cases, protocol.launches, protocol.seed)
         places = {place: number for number, place in enumerate(order)}
-        measuring = _Measuring(settings, protocol, launcher, observer, about, conditions, telemetry)
+        measuring = _Measuring(cases, settings, protocol, launcher, observer, about, conditions, telemetry)
         measuring.recall(record for launches in held.values() for record in launches.values())
         rest = left(order)
         try:
@@ -204,6 +204,7 @@ def run(
 class _Measuring:
     """What every launch of a run shares."""
 
+    cases: list[Case]
     settings: Settings
     protocol: plan.Protocol
     launcher: Runner
@@ -214,6 +215,7 @@ class _Measuring:
     spent: Spent = field(default_factory=Spent)
     verdicts: dict[str, verify.Verdict] = field(default_factory=dict)
     memo: Memo = field(init=False)
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference_mhz: float | None = None
 
@@ -226,17 +228,26 @@ class _Measuring:
 
     def launch(self, case: Case, launch: int, order: int, first: Record | None) -> Record:
         """Measure one launch of a case; `first` is the record of its first one, if this is another."""
-        stamp = None if case.unsupported else self.stamp(case)
+        possible = not case.unsupported
+        stamp = self.stamp(case) if possible else None
+        counted = self.count(case) if possible else {"unsupported": case.unsupported}
+        batch, probes = self.batch(case, first) if possible else (None, None)
         self.observer.doing(str(case))
         started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
-        ending = self.measure(case, first)
+        if "unsupported" in counted:
+            ending = Ending("unsupported", counted["unsupported"])
+        else:
+            ending = self.measure(case, batch)
+        parts = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
+        if probes and "throughput" in parts:
+            parts["throughput"] = {**parts["throughput"], "probes": probes}
         record = Record(
             case_id=case.id,
             case=asdict(case),
             launch=launch,
             order=order,
             status=ending.status,
-            reason=ending.reason,
+            reason="; ".join(filter(None, [ending.reason, counted.get("uncounted")])) or None,
             conditions=self.conditions,
             protocol=asdict(self.protocol),
             host=self.host,
@@ -245,7 +256,7 @@ class _Measuring:
             timeout_s=self.settings.timeout_s,
             load=load,
             verified=stamp,
-            **ending.parts,
+            **parts,
         )
         self.spent.add(record)
         clock = ((record.state or {}).get("gpu") or {}).get("sm_mhz_median")
@@ -266,18 +277,8 @@ class _Measuring:
             self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
         return self.stamps[case.model]
 
-    def measure(self, case: Case, first: Record | None) -> Ending:
-        """One launch: its work counted in one child, unless the first did, its cost measured in another."""
-        if case.unsupported:
-            return Ending("unsupported", case.unsupported)
-        if first is not None and first.work is not None:
-            counted = Ending("ok", None, {"work": first.work, "second_count": first.second_count})
-        else:
-            with self.spent.on("count_s"):
-                counted = self.memo.run("vbench.worker:count", {"case": asdict(case)}, COUNT_LIMIT_S)
-        if counted.status == "unsupported":
-            return counted
-        batch, probes = self.batch(case, first)
+    def measure(self, case: Case, batch: int | None) -> Ending:
+        """One launch, in a child of its own."""
         argument = {
             "case": asdict(case),
             "protocol": asdict(self.protocol),
@@ -285,13 +286,21 @@ class _Measuring:
             "watch": self.watch(),
         }
         allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
-        measured = self.launcher.run("vbench.worker:measure", argument, allowed_s)
-        reason = measured.reason
-        if counted.status != "ok" and "work" not in counted.parts:
-            reason = "; ".join(filter(None, [reason, f"MACs not counted: {counted.reason}"]))
-        if probes and "throughput" in measured.parts:
-            measured.parts["throughput"] |= {"probes": probes}
-        return Ending(measured.status, reason, {**counted.parts, **measured.parts})
+        return self.launcher.run("vbench.worker:measure", argument, allowed_s)
+
+    def count(self, case: Case) -> dict[str, Any]:
+        """What `worker.count` says of a case, a model's all at once; or "uncounted", why it says nothing."""
+        alike = [other for other in self.cases if other.model == case.model and not other.unsupported]
+        for together in (alike, [case]):  # alone if another's failure took it along
+            if case.id in self.counts:
+                break
+            argument = {"cases": [asdict(other) for other in together]}
+            with self.spent.on("count_s"):
+                ending = self.memo.run("vbench.worker:count", argument, COUNT_LIMIT_S * len(together))
+            self.counts |= ending.parts
+        else:
+            self.counts.setdefault(case.id, {"uncounted": f"MACs not counted: {ending.reason}"})
+        return self.counts[case.id]
 
     def watch(self) -> dict[str, Any] | None:
         """What a launch needs to know of the GPU's watcher; the clock to expect is the fastest that launches had."""

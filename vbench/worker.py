@@ -68,14 +68,21 @@ def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"case"} -> "work" and "second_count": parameters, MACs, FLOPs, bytes and a predicted peak. Touches no device."""
+    """{"cases"} -> for each, under its id, "work" and "second_count", or "unsupported", why it cannot be built.
+
+    Parameters, MACs, FLOPs, bytes and a predicted peak; touches no device. Many cases share a process because its first
+    pass on the meta device costs as much as the next three.
+    """
     from vbench import flops
+    from vbench.errors import UnsupportedError
     from vbench.estimate import predicted_peak
 
-    case = Case(**argument["case"])
-    work = flops.count(case) | {"predicted_peak_bytes": predicted_peak(case)}
-    yield "work", work
-    yield "second_count", flops.second_count(case, work["macs_matmul"])
+    for case in (Case(**fields) for fields in argument["cases"]):
+        try:
+            work = flops.count(case) | {"predicted_peak_bytes": predicted_peak(case)}
+            yield case.id, {"work": work, "second_count": flops.second_count(case, work["macs_matmul"])}
+        except UnsupportedError as error:
+            yield case.id, {"unsupported": str(error)}
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
