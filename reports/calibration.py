@@ -83,6 +83,23 @@ def coverage_markdown(found: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def constants_markdown(runs: Sequence[Sequence[Record]]) -> str:
+    """How the protocol's constants fared in these sweeps: what ended warm-up and sampling, and what is left to gain."""
+    launches = [record for run in runs for record in run if record.latency]
+    found = [record.latency for record in launches if record.latency]
+    warm = sum((record.warmup or {}).get("converged") is True for record in launches)
+    precise = sum(latency["precise"] for latency in found)
+    settled = sum("settled" in latency["stop"] for latency in found)
+    within = median(latency["precision"] for latency in found)
+    between = float((coverage(runs)["launch_spread"] ** 2).mean() ** 0.5)
+    gain = "more launches, not longer ones," if between > within else "longer launches"
+    return (
+        f"Of {len(found)} launches {warm} were warm when sampling began. Sampling ended in {precise} because the interval "
+        f"was as narrow as wanted, in {settled} because it no longer shrank, else by time. Within a launch the median was "
+        f"known to ±{within:.1%}, launches scattered by {between:.1%}: on this machine {gain} would narrow a row's interval."
+    )
+
+
 def against_timm(benchmark: Path, folder: Path) -> None:
     """Measure one model by vbench and by timm's benchmark script, in turn, on one thread; write `folder`/timm.json.
 
@@ -113,7 +130,7 @@ def against_timm(benchmark: Path, folder: Path) -> None:
             said = json.loads(found.read_text())
             theirs += said if isinstance(said, list) else [said]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "timm.json").write_text(json.dumps({"vbench": ours, "timm": theirs}, indent=1) + "\n")
+    (folder / "timm.json").write_text(json.dumps({"vbench": ours, "timm": theirs}) + "\n")
 
 
 def compared(folder: Path) -> tuple[Interval, Interval]:
@@ -166,7 +183,7 @@ def fill(text: str, folder: Path) -> str:
     from vbench.reports.readme import between
 
     runs = [read(run) for run in sorted(folder.glob("aa-*"))]
-    text = between(text, "coverage", coverage_markdown(coverage(runs)))
+    text = between(text, "coverage", f"{coverage_markdown(coverage(runs))}\n\n{constants_markdown(runs)}")
     text = between(text, "timm", compared_markdown(folder))
     return between(text, "overhead", overhead(folder))
 

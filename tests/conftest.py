@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -14,9 +15,15 @@ def pytest_configure() -> None:
     """One thread a worker: there are two of them, and as many cores. What sweeps remember is not the user's."""
     import torch
 
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vbench-tests-")
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share their parent's
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vbench-tests-")
 
     torch.set_num_threads(1)
+
+
+def pytest_unconfigure() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
