@@ -94,9 +94,10 @@ def constants_markdown(runs: Sequence[Sequence[Record]]) -> str:
     between = float((coverage(runs)["launch_spread"] ** 2).mean() ** 0.5)
     gain = "more launches, not longer ones," if between > within else "longer launches"
     return (
-        f"Of {len(found)} launches {warm} were warm when sampling began. Sampling ended in {precise} because the interval "
-        f"was as narrow as wanted, in {settled} because it no longer shrank, else by time. Within a launch the median was "
-        f"known to ±{within:.1%}, launches scattered by {between:.1%}: on this machine {gain} would narrow a row's interval."
+        f"Of {len(found)} launches {warm} were warm when sampling began. Sampling ended in {precise} as the "
+        f"interval was as narrow as wanted, in {settled} as it no longer shrank, else by time. Within a launch the "
+        f"median was known to ±{within:.1%}; launches scattered by {between:.1%}: here {gain} would narrow "
+        "a row's interval."
     )
 
 
