@@ -12,7 +12,7 @@ from math import exp, log
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 THRESHOLD = 0.03  # of the base; a smaller change is none
@@ -48,8 +48,10 @@ def block(base: tuple[float, float], head: tuple[float, float]) -> float:
 
 
 def floor(blocks: Sequence[float]) -> float:
-    """The change that blocks without one show in 19 of 20 cases: the 95th percentile of their absolute values."""
-    return float(np.percentile(np.abs(blocks), 95)) if len(blocks) else 0.0
+    """The change that as many blocks without one may show: the size of their mean and 1.96 times its error."""
+    if len(blocks) < 2:
+        return 0.0
+    return float(abs(np.mean(blocks)) + ndtri((1 + CONFIDENCE) / 2) * np.std(blocks, ddof=1) / len(blocks) ** 0.5)
 
 
 def judge(blocks: Sequence[float], noise: Sequence[float], *, threshold: float = THRESHOLD) -> Comparison | None:

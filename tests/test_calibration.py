@@ -60,5 +60,6 @@ class TestPage:
         assert theirs.lo <= ours.hi
 
     def test_measuring_costs_less_than_two_seconds_a_cell(self) -> None:
-        runs = [run for file in RECORDS.glob("aa-*/run.json") for run in json.loads(file.read_text())["runs"]]
-        assert np.median([run["overhead_s_per_cell"] for run in runs]) < 2
+        (run,) = json.loads((ROOT / "results" / "cpu-amd-epyc" / "run.json").read_text())["runs"]
+        assert run["complete"]
+        assert run["overhead_s_per_cell"] < 2

@@ -60,7 +60,7 @@ def rounded(inputs: Inputs) -> Inputs:
 
 
 def measured(launcher: Launcher, case: Case, watch: dict[str, Any] | None = None) -> Ending:
-    argument = {"case": asdict(case), "protocol": asdict(QUICK), "batch": None, "watch": watch}
+    argument = {"case": asdict(case), "protocol": asdict(QUICK), "launch": 0, "batch": None, "watch": watch}
     return launcher.run("vbench.worker:measure", argument, 300)
 
 

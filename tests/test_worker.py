@@ -15,7 +15,7 @@ PROTOCOL = replace(RIGORS["quick"], warmup_s=0.02, warmup_max_s=0.5, sample_s=0.
 
 def measured(model: str, batch: Any = 1, settled: int | None = None, **axes: Any) -> dict[str, Any]:
     case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
-    argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "batch": settled, "watch": None}
+    argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "launch": 0, "batch": settled, "watch": None}
     return dict(worker.measure(argument))
 
 

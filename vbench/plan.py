@@ -44,17 +44,17 @@ class Protocol:
 
     rigor: str = "default"
     launches: int = 3
-    cell_s: float = 60.0  # a cell whose launches would take longer in all is launched once
+    cell_s: float = 36.0  # a cell whose launches would take longer in all, one like the first, is launched once
     threads: int = 1
     window: int = 5
     warmup_s: float = 0.5
     warmup_max_s: float = 3.0
     agree: float = 0.01  # of two windows of the warm-up, beyond their own scatter
     sample_s: float = 1.5
-    sample_max_s: float = 4.0
+    sample_max_s: float = 3.0
     samples_min: int = 30
     precision: float = 0.005
-    throughput_s: float = 6.0  # no batch is tried that would exceed it
+    throughput_s: float = 5.0  # no batch is tried that would exceed it
     batch_gain: float = 0.03  # the knee is where a larger batch gains less than this share
     batch_max: int = 1024
     energy_s: float = 2.0

@@ -123,7 +123,7 @@ def noise(launcher: Launcher, device: str, tell: Callable[[str], None]) -> dict[
 
 
 def _launch(launcher: Launcher, case: Case, protocol: Protocol) -> tuple[dict[str, Any] | None, str | None]:
-    argument = {"case": asdict(case), "protocol": asdict(protocol), "batch": None, "watch": None}
+    argument = {"case": asdict(case), "protocol": asdict(protocol), "launch": 0, "batch": None, "watch": None}
     ending = launcher.run("vbench.worker:measure", argument, LAUNCH_LIMIT_S)
     return (ending.parts, None) if ending.status == "ok" else (None, f"{ending.status}, {ending.reason}")
 

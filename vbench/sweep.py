@@ -135,7 +135,12 @@ def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bo
     """
     if launch in held or any(record.status != "ok" for record in held.values()):
         return False
-    return 0 not in held or held[0].wall_s * protocol.launches <= protocol.cell_s
+    return 0 not in held or _again_s(held[0]) * protocol.launches <= protocol.cell_s
+
+
+def _again_s(first: Record) -> float:
+    """What another launch is expected to take: as long as the first, but for the search of a batch."""
+    return first.wall_s - (first.spent or {}).get("throughput_s", 0.0)
 
 
 def run(
@@ -237,7 +242,7 @@ class _Measuring:
         if "unsupported" in counted:
             ending = Ending("unsupported", counted["unsupported"])
         else:
-            ending = self.measure(case, batch)
+            ending = self.measure(case, launch, batch)
         parts = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
         if probes and "throughput" in parts:
             parts["throughput"] = {**parts["throughput"], "probes": probes}
@@ -277,11 +282,12 @@ class _Measuring:
             self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
         return self.stamps[case.model]
 
-    def measure(self, case: Case, batch: int | None) -> Ending:
+    def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
         """One launch, in a child of its own."""
         argument = {
             "case": asdict(case),
             "protocol": asdict(self.protocol),
+            "launch": launch,
             "batch": batch,
             "watch": self.watch(),
         }

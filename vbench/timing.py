@@ -183,11 +183,14 @@ def throughput(
     Raises: an out-of-memory error at a given batch; in a search it ends the search.
     """
     least, samples_ms = first
+    back_to_back = not device.asynchronous  # where a call returns when it is done, single calls are
+    if batch == least and back_to_back:
+        point = _of_blocks(list(samples_ms), 1, least)
+        return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given; its single calls"}
     if batch != "knee":
         point = _queued(caller(int(batch)), int(batch), device, protocol)
         return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given"}
-    if not device.asynchronous or 2 * median(samples_ms) / 1e3 > protocol.throughput_s:
-        # Where a call returns when it is done, single calls are back to back already.
+    if back_to_back or 2 * median(samples_ms) / 1e3 > protocol.throughput_s:
         best = _of_blocks(list(samples_ms), 1, least)
     else:
         best = _queued(caller(least), least, device, protocol)

@@ -86,12 +86,12 @@ def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"case", "protocol", "batch", "watch"} -> one launch of a cell: "settings", "memory", "warmup", "latency",
+    """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell: "settings", "memory", "warmup", "latency",
     "throughput", "state", "energy" and "spent", in this order.
 
     "batch" is the batch for throughput that an earlier launch or a search has settled on, or None. "watch" is None, or
     the "uuid" of the GPU, the "file" of what a sibling process writes of it, and the clock "reference_mhz" of earlier
-    launches. "spent" says how many seconds went into measured passes and into warm-up.
+    launches. "spent" says how many seconds went into measured passes, and of these into throughput, and into warm-up.
     """
     import torch
 
@@ -110,7 +110,8 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     device = device_for(where, seen)
 
     with backend.Compilations(case.backend, protocol.threads) as compilations:
-        measured = subject(case, where, repeat_below_s=protocol.warmup_max_s)
+        repeat_below_s = 0.0 if argument["launch"] else protocol.warmup_max_s  # whether memory grows is asked once
+        measured = subject(case, where, repeat_below_s)
         yield "settings", measured.settings
         with spending() as on_memory:
             anatomy = measured.memory()
@@ -127,6 +128,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             latency = timing.latency(call, device, protocol)
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
             yield "latency", {"batch": measured.batch, **latency, **parts}
+            searching = time.monotonic()
             throughput = timing.throughput(
                 measured.caller,
                 device,
@@ -135,6 +137,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 first=(measured.batch, latency["samples_ms"]),
                 image_bytes=(anatomy["input_bytes"] + anatomy["activation_bytes"]) // measured.batch,
             )
+            search_s = time.monotonic() - searching
         yield "throughput", throughput
         gpu = state.window(Path(seen["file"]), begin, time.monotonic()) if seen else None
         yield "state", {**watch.found, "gpu": gpu}
@@ -147,7 +150,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 joules = energy.measure(timing.work(call, device, throughput), counter)
         yield "energy", joules
     spent_s = sum(seconds for one in (on_memory, on_timing, on_energy) for seconds in one)
-    yield "spent", {"measured_s": spent_s, "warmup_s": warm["wall_s"]}
+    yield "spent", {"measured_s": spent_s, "warmup_s": warm["wall_s"], "throughput_s": search_s}
 
 
 @contextmanager
