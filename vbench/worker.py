@@ -86,12 +86,13 @@ def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell: "settings", "memory", "warmup", "latency",
-    "throughput", "state", "energy" and "spent", in this order.
+    """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell, in these parts and this order:
+    "settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent".
 
-    "batch" is the batch for throughput that an earlier launch or a search has settled on, or None. "watch" is None, or
-    the "uuid" of the GPU, the "file" of what a sibling process writes of it, and the clock "reference_mhz" of earlier
-    launches. "spent" says how many seconds went into measured passes, and of these into throughput, and into warm-up.
+    "launch" is 0 for the cell's first. "batch" is the batch for throughput that an earlier launch or a search has
+    settled on, or None. "watch" is None, or the "uuid" of the GPU, the "file" of what a sibling process writes of it,
+    and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes, of
+    these into throughput, and into warm-up.
     """
     import torch
 
