@@ -61,7 +61,7 @@ def test_a_sweep_from_end_to_end(swept: tuple[Path, subprocess.CompletedProcess[
     for record in read(folder):
         if record.status == "ok":
             assert record.latency is not None
-            assert len(record.latency["samples_ms"]) >= 6
+            assert len(record.latency["samples_ms"]) >= 2
 
 
 def test_the_same_command_again_measures_nothing(
@@ -162,7 +162,7 @@ def test_verify(tmp_path: Path) -> None:
         (["--models", "vig_t", "--res", "224", "--phase", "test"], "infer, train"),
         (["--models", "vig_t", "--res", "224", "--backend", "jit"], "eager, compile, cudagraph"),
         (["--models", "vig_t", "--res", "224", "--device", "tpu"], "auto, cpu, cuda"),
-        (["--models", "vig_t", "--res", "224", "--suite", "none"], "there are resolution, smoke"),
+        (["--models", "vig_t", "--res", "224", "--suite", "none"], "there are aa, resolution, smoke"),
         (["--models", "vig_t"], "--res"),
         ([], "--models"),
     ],

@@ -44,10 +44,7 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
     from vbench import plan
 
     suite = load(name)
-    sweep = plan.Sweep(plan.parse_models(suite.models), plan.parse_sizes(suite.res), plan.parse_modes(suite.modes))
-    assert plan.plan(sweep)
-    assert plan.parse_batches(suite.batch)
-    assert plan.parse_dtypes(suite.dtype)
+    assert plan.plan(plan.parse({**plan.USUAL, **suite.axes}, "cpu"))
 
 
 def test_the_version_is_the_changelogs() -> None:

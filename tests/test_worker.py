@@ -1,26 +1,35 @@
-"""One launch, in this process: every part is there, and the parts agree with each other."""
+"""One launch: every part is there, and the parts agree with each other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from vbench import worker
+from vbench.launch import Launcher
 from vbench.plan import RIGORS, Case, Sweep, plan
 
 PROTOCOL = replace(RIGORS["quick"], warmup_s=0.02, warmup_max_s=0.5, sample_s=0.05, sample_max_s=0.2)
 
 
-def measured(model: str, batch: Any = 1, settled: int | None = None, **axes: Any) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    with Launcher() as launcher:
+        yield launcher
+
+
+def measured(launcher: Launcher, model: str, batch: Any = 1, settled: int | None = None, **axes: Any) -> dict[str, Any]:
     case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
     argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "launch": 0, "batch": settled, "watch": None}
-    return dict(worker.measure(argument))
+    ending = launcher.run("vbench.worker:measure", argument, 120)
+    assert (ending.status, ending.reason) == ("ok", None)
+    return ending.parts
 
 
-def test_a_forward_pass() -> None:
-    found = measured("vig_t", settled=3)
+def test_a_forward_pass(launcher: Launcher) -> None:
+    found = measured(launcher, "vig_t", settled=3)
     assert list(found) == ["settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent"]
     assert found["settings"]["weights_dtype"] == "float32"
     memory = found["memory"]
@@ -37,8 +46,8 @@ def test_a_forward_pass() -> None:
 
 
 @pytest.mark.parametrize("model", ["vision_gru_t", "deit_t"])
-def test_a_training_step_has_its_three_parts(model: str) -> None:
-    found = measured(model, batch=2, phases=("train",))
+def test_a_training_step_has_its_three_parts(launcher: Launcher, model: str) -> None:
+    found = measured(launcher, model, batch=2, phases=("train",))
     parts, whole = found["latency"]["parts_ms"], found["latency"]["samples_ms"]
     assert list(parts) == ["forward", "backward", "update"]
     assert min(map(min, parts.values())) > 0
