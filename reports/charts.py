@@ -135,7 +135,7 @@ def _series(table: pd.DataFrame) -> list[_Series]:
         colour = mpl.colors.to_rgb(COLOURS.get(family, "#000000"))
         flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
         brand = [text for flag, text in BRANDS.items() if flag in flags]
-        settings = [str(value) for value in key[3:] if not pd.isna(value)]
+        settings = [value for value in key[3:] if isinstance(value, str)]  # what is missing is no string
         parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
         like = sum(one.model == model and one.mode == mode for one in found)
         found.append(

@@ -140,7 +140,7 @@ def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bo
 
 def _again_s(first: Record) -> float:
     """What another launch is expected to take: as long as the first, but for the search of a batch."""
-    return first.wall_s - (first.spent or {}).get("throughput_s", 0.0)
+    return first.wall_s - float((first.spent or {}).get("throughput_s", 0.0))
 
 
 def run(
@@ -235,7 +235,7 @@ class _Measuring:
         """Measure one launch of a case; `first` is the record of its first one, if this is another."""
         possible = not case.unsupported
         stamp = self.stamp(case) if possible else None
-        counted = self.count(case) if possible else {"unsupported": case.unsupported}
+        counted: dict[str, Any] = self.count(case) if possible else {"unsupported": case.unsupported}
         batch, probes = self.batch(case, first) if possible else (None, None)
         self.observer.doing(str(case))
         started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
@@ -243,7 +243,7 @@ class _Measuring:
             ending = Ending("unsupported", counted["unsupported"])
         else:
             ending = self.measure(case, launch, batch)
-        parts = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
+        parts: dict[str, Any] = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
         if probes and "throughput" in parts:
             parts["throughput"] = {**parts["throughput"], "probes": probes}
         record = Record(
