@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from vbench.models.registry import spec
 from vbench.results.published import accuracies
-from vbench.results.statistics import CONFIDENCE, faults, interval
+from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count
 from vbench.results.store import Record, current
 
 CONTENDED = 0.9  # on the CPU: the share of the wall time that a measurement must have had its processors
@@ -61,6 +61,7 @@ COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "latency_basis": "string",
     "latency_launches": "Int64",
     "latency_samples": "Int64",
+    "latency_outliers": "Int64",
     "latency_ms_min": "Float64",
     "latency_ms_p10": "Float64",
     "latency_ms_p90": "Float64",
@@ -83,6 +84,7 @@ COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "optimizer_bytes": "Int64",
     "slack_bytes": "Int64",
     "growth_bytes": "Int64",
+    "growth_reason": "string",
     "process_bytes": "Int64",
     "state_bytes": "Int64",
     "predicted_peak_bytes": "Int64",
@@ -180,7 +182,7 @@ _WORK = (
     "intensity",
     "state_bytes",
 )
-_MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "slack", "growth", "process")
+_MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "slack", "process")
 
 
 def _latency(launches: list[Record]) -> dict[str, Any]:
@@ -201,6 +203,7 @@ def _latency(launches: list[Record]) -> dict[str, Any]:
         "latency_basis": of.basis,
         "latency_launches": len(measured),
         "latency_samples": len(everything),
+        "latency_outliers": outlier_count(samples),
         "latency_ms_min": everything.min(),
         "latency_ms_p10": p10,
         "latency_ms_p90": p90,
@@ -239,6 +242,8 @@ def _memory(launches: list[Record]) -> dict[str, Any]:
         "memory_batch": middle["batch"],
         "peak_memory_bytes": middle["peak_bytes"],
         **{f"{key}_bytes": middle.get(f"{key}_bytes") for key in _MEMORY},
+        "growth_bytes": next((m["growth_bytes"] for m in measured if m.get("growth_bytes") is not None), None),
+        "growth_reason": measured[0].get("growth_reason") if len(measured) == 1 else None,
         "first_call_s": _median(memory.get("first_call_s") for memory in measured),
         "compile_s": _median(memory.get("compile_s") for memory in measured),
     }

@@ -52,6 +52,21 @@ def test_launches_of_a_cell_become_one_row() -> None:
     assert frame([make_record(), late]).iloc[0]["reason"] == "too long"
 
 
+def test_memory_is_the_middle_launchs_and_growth_that_of_the_one_which_was_asked() -> None:
+    first = make_record().memory
+    assert first is not None
+    peaks = ((100, 7, None), (90, None, "asked once"), (110, None, "asked once"))
+    table = frame(
+        [
+            make_record(launch=n, memory={**first, "peak_bytes": peak, "growth_bytes": grown, "growth_reason": why})
+            for n, (peak, grown, why) in enumerate(peaks)
+        ]
+    )
+    assert (table["peak_memory_bytes"].item(), table["growth_bytes"].item()) == (100, 7)
+    alone = frame([make_record(memory={**first, "growth_bytes": None, "growth_reason": "too slow"})]).iloc[0]
+    assert (pd.isna(alone["growth_bytes"]), alone["growth_reason"]) == (True, "too slow")
+
+
 def test_parts_of_a_training_step() -> None:
     parts = {"forward": [1.0, 2.0, 3.0], "backward": [4.0], "update": [0.5]}
     row = frame([make_record(latency={**latency([6.5] * 6), "parts_ms": parts})]).iloc[0]

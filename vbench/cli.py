@@ -111,7 +111,7 @@ def sweep(
 
     asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention)
     cases = _plan(asked, suite, device)
-    protocol = _protocol(rigor, threads, tf32, seconds, seed)
+    protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
     _check_folder(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -156,7 +156,7 @@ def plan(
 
     asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention)
     cases = _plan(asked, suite, device)
-    protocol = _protocol(rigor, threads, tf32, seconds, seed)
+    protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
         estimates = estimate.run(cases, protocol, launcher)
     rows = [estimate.row(case, guess) for case, guess in zip(cases, estimates, strict=True)]
@@ -386,9 +386,11 @@ def _plan(asked: _Asked, suite: str | None, device: str) -> list[planning.Case]:
     return planning.plan(planning.parse(axes, host.resolve(device)))
 
 
-def _protocol(rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
+def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
     """The rigor's protocol with what was asked for; a sampling time brings its ceiling and the warm-up along."""
     base = planning.parse_rigor(rigor)
+    if tf32 and device == "cpu":
+        raise UsageError("--tf32: the CPU has no TF32; leave it out, or take --device cuda")
     protocol = replace(base, threads=threads, tf32=tf32, seed=seed)
     if seconds is None:
         return protocol

@@ -130,6 +130,8 @@ def measure(
     counter: Counter | str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    *,
+    busy_s: float = BUSY_S,
 ) -> dict[str, Any]:
     """Joules of an image: idle power first, then work for 2 s or 100 steps of the counter, whichever is longer.
 
@@ -139,6 +141,7 @@ def measure(
     Args:
         run_for: works for at least that many seconds, waits for the device, and returns the images processed.
         counter: a counter, or the reason why there is none (`counter_for`).
+        busy_s: the least time of work.
 
     Returns: `gross_j_per_image`, `net_j_per_image` (less the idle power of the device, the model loaded),
         `window_s`, `images`, `counter_step_s`, `idle_w`, `counter`; None where not known, and `reason` says why.
@@ -156,7 +159,7 @@ def measure(
         idle_w = (after - joules) / (end - begin)
         found["idle_w"] = idle_w
 
-        least_s = max(BUSY_S, STEPS * step_s)
+        least_s = max(busy_s, STEPS * step_s)
         begin, joules = end, after
         images = run_for(1.05 * least_s)
         done = clock()

@@ -103,13 +103,11 @@ class Step:
 
 
 def settings(model: nn.Module, case: Case) -> dict[str, Any]:
-    """What a sceptic asks of a row, as the model and torch have it: attention, types, layout, TF32."""
+    """What a sceptic asks of a row, as the model and torch have it: attention, types, TF32."""
     types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
     return {
         "attention": attention_of(model),
         "weights_dtype": "+".join(types),
-        "layout": case.layout,
-        "backend": case.backend,
         "tf32": torch.backends.cuda.matmul.allow_tf32 if case.device.startswith("cuda") else None,
     }
 

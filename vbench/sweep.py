@@ -341,7 +341,10 @@ def _telemetry(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
     if device == "cpu":
         yield None
         return
-    uuid = launcher.run("vbench.state:identify", {"device": device}, COUNT_LIMIT_S).parts["uuid"]
+    asked = launcher.run("vbench.state:identify", {"device": device}, COUNT_LIMIT_S)
+    if asked.status != "ok":
+        raise DeviceError(f"{device} could not be asked for its name: {asked.reason}; see 'vbench doctor'")
+    uuid = asked.parts["uuid"]
     with tempfile.TemporaryDirectory(prefix="vbench-") as folder, state.Sampler(uuid, Path(folder)) as sampler:
         yield Telemetry(uuid, sampler.file)
 

@@ -111,8 +111,9 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     device = device_for(where, seen)
 
     with backend.Compilations(case.backend, protocol.threads) as compilations:
-        repeat_below_s = 0.0 if argument["launch"] else protocol.warmup_max_s  # whether memory grows is asked once
-        measured = subject(case, where, repeat_below_s)
+        # Whether memory grows is asked once, where the peak is the first call's and the other calls add nothing else.
+        once = argument["launch"] > 0 and case.phase == "infer" and where.type == "cpu"
+        measured = subject(case, where, repeat_below_s=0.0 if once else protocol.warmup_max_s)
         yield "settings", measured.settings
         with spending() as on_memory:
             anatomy = measured.memory()
@@ -148,7 +149,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 joules = energy.measure(lambda _: 0, counter)
             else:
                 call = measured.caller(throughput["batch"])
-                joules = energy.measure(timing.work(call, device, throughput), counter)
+                joules = energy.measure(timing.work(call, device, throughput), counter, busy_s=protocol.energy_s)
         yield "energy", joules
     spent_s = sum(seconds for one in (on_memory, on_timing, on_energy) for seconds in one)
     yield "spent", {"measured_s": spent_s, "warmup_s": warm["wall_s"], "throughput_s": search_s}
