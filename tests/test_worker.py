@@ -20,9 +20,11 @@ def launcher() -> Iterator[Launcher]:
         yield launcher
 
 
-def measured(launcher: Launcher, model: str, batch: Any = 1, settled: int | None = None, **axes: Any) -> dict[str, Any]:
+def measured(
+    launcher: Launcher, model: str, batch: Any = 1, settled: int | None = None, launch: int = 0, **axes: Any
+) -> dict[str, Any]:
     case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
-    argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "launch": 0, "batch": settled, "watch": None}
+    argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "launch": launch, "batch": settled, "watch": None}
     ending = launcher.run("vbench.worker:measure", argument, 120)
     assert (ending.status, ending.reason) == ("ok", None)
     return ending.parts
@@ -43,6 +45,13 @@ def test_a_forward_pass(launcher: Launcher) -> None:
     assert found["state"]["cpu_s"] > 0
     assert found["spent"]["warmup_s"] == found["warmup"]["wall_s"]
     assert found["spent"]["measured_s"] > found["latency"]["wall_s"] > sum(found["latency"]["samples_ms"]) / 1e3
+
+
+def test_a_later_launch_asks_no_more_whether_memory_grows_but_a_step_still_has_its_state(launcher: Launcher) -> None:
+    assert measured(launcher, "deit_t", launch=1)["memory"]["calls"] == 1
+    memory = measured(launcher, "deit_t", launch=1, phases=("train",))["memory"]
+    assert memory["calls"] == 3
+    assert memory["peak_bytes"] > memory["weights_bytes"] + memory["optimizer_bytes"]
 
 
 @pytest.mark.parametrize("model", ["vision_gru_t", "deit_t"])
