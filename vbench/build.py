@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from vbench.errors import UnsupportedError
 from vbench.models import create
@@ -50,3 +51,10 @@ def attention_of(model: nn.Module) -> str | None:
     """How timm's attention is computed in a model: "fused", "unfused", both, or None if there is none."""
     kinds = {"fused" if module.fused_attn else "unfused" for module in model.modules() if hasattr(module, "fused_attn")}
     return "+".join(sorted(kinds)) or None
+
+
+def replace_function(model: nn.Module, old: Callable[..., Any], new: Callable[..., Any]) -> None:
+    """Give every module of `model` that holds the function `old` the function `new` in its place."""
+    for module in model.modules():
+        for name in [name for name, value in vars(module).items() if value is old]:
+            setattr(module, name, new)

@@ -65,7 +65,7 @@ def predicted_peak(case: Case) -> int:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from vbench.build import build
+    from vbench.build import build, replace_function
 
     class Live(TorchDispatchMode):
         def __init__(self) -> None:
@@ -130,10 +130,7 @@ def predicted_peak(case: Case) -> int:
             row = spec(case.model)
             if row.operator and case.form and case.mode == "parallel":
                 form = operator(row.operator, case.form)
-                priced_form = inside(form)
-                for module in model.modules():
-                    for name in [name for name, value in vars(module).items() if value is form]:
-                        setattr(module, name, priced_form)
+                replace_function(model, form, inside(form))
             logits = model(torch.empty(1, 3, case.height, case.width, dtype=dtype))
             del logits
     finally:

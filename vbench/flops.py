@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vbench.build import build, unfuse
+from vbench.build import build, replace_function, unfuse
 from vbench.errors import UsageError
 from vbench.kernels.registry import OPS, Mode, operator
 from vbench.models import spec
@@ -176,10 +176,10 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
         form = operator(row.operator, case.form)
         with torch.device("meta"):
             twin = build(case)
-        _replace(twin, form, partial(_record, form, calls))
+        replace_function(twin, form, partial(_record, form, calls))
         with torch.no_grad():
             twin(image.to("meta"))
-        _replace(model, form, partial(_stand_in, iter(calls)))
+        replace_function(model, form, partial(_stand_in, iter(calls)))
     total = _traced_macs(model, image)
     for call, times in Counter(calls).items():
         inputs = [torch.zeros(shape, dtype=dtype) for shape, dtype in call.inputs]
@@ -194,13 +194,6 @@ class _Call:
     inputs: tuple[tuple[torch.Size, torch.dtype], ...]
     options: tuple[tuple[str, Any], ...]
     output: tuple[torch.Size, torch.dtype]
-
-
-def _replace(model: nn.Module, old: Callable[..., Any], new: Callable[..., Any]) -> None:
-    """Give every module of `model` that holds the function `old` the function `new` in its place."""
-    for module in model.modules():
-        for name in [name for name, value in vars(module).items() if value is old]:
-            setattr(module, name, new)
 
 
 def _record(form: Callable[..., Any], calls: list[_Call], *inputs: Tensor, **options: Any) -> Any:
