@@ -1,5 +1,5 @@
 """Operators of the recurrent backbones: one folder each, one file a form, one signature."""
 
-from vbench.kernels.registry import OPS, Form, default_form, operator
+from vbench.kernels.registry import OPS, Form, default_form, forms, operator
 
-__all__ = ["OPS", "Form", "default_form", "operator"]
+__all__ = ["OPS", "Form", "default_form", "forms", "operator"]

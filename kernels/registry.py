@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from vbench.errors import UnsupportedError
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from vbench.kernels.trials import Trial
 
 Mode = Literal["parallel", "recurrent"]
+FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +25,20 @@ class Form:
     `target` is the function, "module:name", imported when it is first asked for. `mode` says how it
     walks the tokens: all at once ("parallel"), or one by one with a state of fixed size ("recurrent").
     `summary` says in a line how it works, for who reads this table. An `elementwise` form has no matrix
-    products, so that a counter of these does not see its work.
+    products, so that a counter of these does not see its work. A form runs on some `devices` and takes some
+    `dtypes`, and may need a `package`; `missing` says what it lacks.
     """
 
     target: str
     mode: Mode
     summary: str
     elementwise: bool = False
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    dtypes: tuple[str, ...] = FLOATS
+    package: str | None = None
 
 
-# The first form of a mode is that mode's default.
+# The first form of a mode that can run on a device is that mode's default there.
 OPS: dict[str, dict[str, Form]] = {
     "gla": {
         "chunkwise": Form("vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, memory linear in N"),
@@ -113,13 +120,41 @@ OPS: dict[str, dict[str, Form]] = {
 }
 
 
-def default_form(op: str, mode: Mode) -> str:
-    """The name of the form that serves `mode` of operator `op` unless another is asked for.
+def interpreted() -> bool:
+    """Whether Triton's kernels are interpreted here, on the CPU: slow, but with the arithmetic of the device."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def missing(op: str, form: str, device: str = "cpu", dtype: str | None = None) -> str | None:
+    """Why `form` cannot run on a device ("cpu", "cuda:0") with inputs of `dtype` (of any, if None), or None."""
+    about = OPS[op][form]
+    kind = device.partition(":")[0]
+    if about.package and find_spec(about.package) is None:
+        return f"{op} {form} needs the package {about.package}, which is not installed"
+    if kind not in about.devices and not (about.package == "triton" and interpreted()):
+        return f"{op} {form} runs on {' or '.join(about.devices)}, not on {kind}"
+    if dtype is not None and dtype not in about.dtypes:
+        return f"{op} {form} takes {', '.join(about.dtypes)}, not {dtype}"
+    return None
+
+
+def forms(op: str, device: str = "cpu", mode: Mode | None = None, dtype: str | None = None) -> list[str]:
+    """The names of the forms of `op` that can run here, in the table's order."""
+    return [
+        name for name, form in OPS[op].items() if mode in (None, form.mode) and missing(op, name, device, dtype) is None
+    ]
+
+
+def default_form(op: str, mode: Mode, device: str = "cpu") -> str:
+    """The name of the form that serves `mode` of operator `op` on a device unless another is asked for.
+
+    It is the first of the table that is made for that kind of device; an interpreted one never is.
 
     Raises: UnsupportedError if the operator has no form of that mode.
     """
-    for name, form in OPS[op].items():
-        if form.mode == mode:
+    kind = device.partition(":")[0]
+    for name in forms(op, device, mode):
+        if kind in OPS[op][name].devices:
             return name
     raise UnsupportedError(f"{op} has no {mode} form; it has {', '.join(OPS[op])}")
 

@@ -595,7 +595,8 @@ def create(
         image_size: (height, width) in px, or one number for both.
         mode: "parallel" takes all tokens at once (the training form), "recurrent" carries a state of
             fixed size token by token. Both compute the same logits.
-        form: the algorithm of the operator, by its name in `kernels.OPS`; the mode's default if None.
+        form: the algorithm of the operator, by its name in `kernels.OPS`; if None, the mode's default on
+            torch's current default device. A model built on the CPU and moved keeps its form.
         options: arguments of the model's class, as its docstring lists them: `num_classes`, `drop_path_rate`.
 
     Raises: UnknownModelError; ResolutionError for a size that the model cannot take; UnsupportedError for a
@@ -608,7 +609,7 @@ def create(
         raise UnsupportedError(f"{name} has no {mode} mode; it has {', '.join(row.modes)}")
     args = dict(row.args)
     if row.operator:
-        args["form"] = form or default_form(row.operator, mode)
+        args["form"] = form or default_form(row.operator, mode, _default_device())
     elif form:
         raise UnsupportedError(f"{name} has no form '{form}': it has no operator of ours")
     module, _, builder = row.build.partition(":")
@@ -618,6 +619,14 @@ def create(
         raise UsageError(f"{name} has no option {', '.join(strange)}; it has {', '.join(allowed)}")
     model: nn.Module = build(image_size=(height, width), **args, **options)
     return model.eval()
+
+
+def _default_device() -> str:
+    """The kind of device that tensors are made on now; "cpu" for meta, which computes nothing."""
+    import torch
+
+    kind = torch.get_default_device().type
+    return "cpu" if kind == "meta" else kind
 
 
 def load_published(model: nn.Module, source: Mapping[str, Any] | str | Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from vbench.kernels import OPS, default_form, operator
+from vbench.kernels import default_form, forms, operator
 from vbench.kernels.gla import chunkwise, cost
 from weights import GOLDEN
 
@@ -53,7 +53,7 @@ with np.load(GOLDEN / "gla_bidir_op.npz") as _file:
     PUBLISHED = json.loads(str(_file["manifest"]))["cases"]
 
 
-@pytest.mark.parametrize(("form", "case"), list(product(OPS["gla"], PUBLISHED)))
+@pytest.mark.parametrize(("form", "case"), list(product(forms("gla"), PUBLISHED)))
 def test_matches_the_published_operator(form: str, case: str) -> None:
     with np.load(GOLDEN / "gla_bidir_op.npz") as file:
         x = {name: torch.from_numpy(file[f"{case}_{name}"]) for name in ("q", "k", "v", "lf", "lb", "of", "ob")}
@@ -87,7 +87,7 @@ def test_chunkwise_is_the_recurrence(shape: tuple[int, int, int, int], direction
 def test_extreme_gates_stay_exact_in_float32(decay: float, direction: str) -> None:
     x = inputs((1, 2, 200, 16), decay=decay)
     wanted, _ = run("reference", x, direction)
-    for form in OPS["gla"]:
+    for form in forms("gla"):
         o, s = run(form, {key: value.float() for key, value in x.items()}, direction)
         assert torch.isfinite(o).all()
         assert torch.isfinite(s).all()
@@ -105,7 +105,7 @@ def test_one_closed_gate_among_open_ones_costs_no_digits() -> None:
 def test_both_directions_take_and_give_their_states() -> None:
     x = inputs((2, 2, 70, 8))
     state = torch.randn(2, 2, 2, 8, 24, dtype=torch.float64)
-    for form in OPS["gla"]:
+    for form in forms("gla"):
         o, s = run(form, x, "both", state=state)
         forward = operator("gla", form)(x["q"], x["k"], x["v"], x["g"][0], direction="forward", state=state[0])
         backward = operator("gla", form)(x["q"], x["k"], x["v"], x["g"][1], direction="reverse", state=state[1])
@@ -135,7 +135,7 @@ def test_strided_views_are_read_in_place() -> None:
 
 def test_shapes_that_do_not_agree_are_named() -> None:
     x = inputs((1, 2, 5, 4))
-    for form in OPS["gla"]:
+    for form in forms("gla"):
         with pytest.raises(ShapeError, match=r"q \(1, 2, 5, 4\), k \(1, 2, 5, 3\)"):
             operator("gla", form)(x["q"], x["k"][..., :3], x["v"], x["g"], direction="both")
         with pytest.raises(ShapeError, match="'forward', 'reverse' or 'both'"):
@@ -170,7 +170,7 @@ def test_executed_macs_are_those_of_the_matrix_products(tokens: int, direction: 
 
 def test_meta_tensors_answer_with_shapes_and_cost() -> None:
     x = {key: value.to("meta") for key, value in inputs((1, 3, 196, 32), value_dim=64).items()}
-    for form in OPS["gla"]:
+    for form in forms("gla"):
         with FlopCounterMode(display=False) as counter:
             o, s = run(form, x, "both")
         assert o.shape == (1, 3, 196, 64)

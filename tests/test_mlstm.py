@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from vbench.kernels import OPS, default_form, operator
+from vbench.kernels import default_form, forms, operator
 from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.trials import TRIALS
 from vbench.kernels.trials import relative
@@ -19,7 +19,7 @@ from weights import Golden
 from vbench.errors import ShapeError
 
 PUBLISHED = Golden("mlstm_op")
-FORMS = list(OPS["mlstm"])
+FORMS = forms("mlstm")
 
 
 def inputs(shape: tuple[int, int, int, int], seed: int = 0) -> dict[str, Tensor]:

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from vbench.kernels import OPS, operator
+from vbench.kernels import OPS, forms, operator
 from vbench.kernels.registry import trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
 
 BOUND = {torch.float64: 1e-11, torch.float32: 5e-6, torch.bfloat16: 2e-2}
 LENGTHS = (1, 63, 64, 65, 150)
 CALLS = [(op, trial) for op in OPS for trial in trials(op)]
-FORMS = [(op, form, trial) for op, trial in CALLS for form in OPS[op] if form != truth(op)]
+FORMS = [(op, form, trial) for op, trial in CALLS for form in forms(op) if form != truth(op)]
 
 
 def name(value: Any) -> str:
@@ -50,7 +50,7 @@ def test_every_form_is_the_reference(op: str, form: str, trial: Trial) -> None:
 @given(tokens=st.integers(2, 140), at=st.floats(0, 1), seed=st.integers(0, 9))
 def test_a_sequence_can_be_split_anywhere(op: str, trial: Trial, tokens: int, at: float, seed: int) -> None:
     inputs = draw(trial, tokens, seed)
-    for form in OPS[op]:
+    for form in forms(op):
         whole, final = trial.run(operator(op, form), inputs)
         o, state = hand_off(trial, operator(op, form), inputs, 1 + int(at * (tokens - 2)))
         assert relative(o, whole) < 1e-11
@@ -66,7 +66,7 @@ def test_a_direction_sees_no_token_beyond_its_own(op: str, trial: Trial) -> None
     for key, dim in trial.token_dims.items():
         beyond = (at, N - at) if trial.direction == "forward" else (0, at)
         changed[key].narrow(dim, *beyond).mul_(0.5)
-    for form in OPS[op]:
+    for form in forms(op):
         before, _ = trial.run(operator(op, form), inputs)
         after, _ = trial.run(operator(op, form), changed)
         assert relative(after[..., kept, :], before[..., kept, :]) < 1e-12
@@ -78,7 +78,7 @@ def test_strided_views_give_the_same(op: str, trial: Trial) -> None:
     inputs = draw(trial, 70)
     views = {key: value.mT.contiguous().mT if value.ndim > 1 else value for key, value in inputs.items()}
     assert any(not view.is_contiguous() for view in views.values())
-    for form in OPS[op]:
+    for form in forms(op):
         before = {key: value.clone() for key, value in views.items()}
         o, _ = trial.run(operator(op, form), views)
         assert relative(o, trial.run(operator(op, form), inputs)[0]) < 1e-12
@@ -89,13 +89,13 @@ def test_strided_views_give_the_same(op: str, trial: Trial) -> None:
 def test_gradients_are_the_references(op: str, trial: Trial) -> None:
     inputs = draw(trial, 70)
     grads: dict[str, tuple[Tensor, ...]] = {}
-    for form in OPS[op]:
+    for form in forms(op):
         x = {key: value.clone().requires_grad_() for key, value in inputs.items()}
         state = trial.initial(x) if trial.initial else None
         o, s = trial.run(operator(op, form), x, state)
         loss = (o * o.detach().cos()).sum() + sum(part.sin().sum() for part in tensors(s) if part.requires_grad)
         grads[form] = torch.autograd.grad(loss, list(x.values()))
-    for form in OPS[op]:
+    for form in forms(op):
         for found, wanted in zip(grads[form], grads[truth(op)], strict=True):
             assert relative(found, wanted) < 1e-9, form
 
@@ -114,7 +114,7 @@ def test_the_references_gradient_is_the_derivative(op: str) -> None:
 @pytest.mark.parametrize(("op", "trial"), CALLS, ids=name)
 def test_meta_tensors_answer_with_shapes_and_cost(op: str, trial: Trial) -> None:
     inputs = cast(draw(trial, 70), torch.float32)
-    for form in OPS[op]:
+    for form in forms(op):
         real, real_state = trial.run(operator(op, form), inputs)
         with FlopCounterMode(display=False) as counter:
             o, state = trial.run(operator(op, form), {key: value.to("meta") for key, value in inputs.items()})
@@ -131,5 +131,5 @@ def test_the_forms_of_an_operator_have_one_signature(op: str) -> None:
         return list(inspect.signature(operator(op, form)).parameters.values())
 
     wanted = shared(truth(op))
-    for form in OPS[op]:
+    for form in forms(op):
         assert shared(form)[: len(wanted)] == wanted, form

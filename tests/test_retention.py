@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from vbench.kernels import OPS, default_form, operator
+from vbench.kernels import default_form, forms, operator
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping
 from vbench.kernels.softmax_retention import cost as softmax_cost
@@ -47,7 +47,7 @@ def test_decays_are_the_published_ones() -> None:
         assert decays(heads)[-1] == pytest.approx(0.99804688, abs=6e-9)
 
 
-@pytest.mark.parametrize(("op", "form"), [(op, form) for op in (LINEAR, SOFTMAX) for form in OPS[op]])
+@pytest.mark.parametrize(("op", "form"), [(op, form) for op in (LINEAR, SOFTMAX) for form in forms(op)])
 def test_matches_the_published_operator(op: str, form: str) -> None:
     arrays, g = published()
     mixer = Retention(128, 4, op, form)
@@ -78,7 +78,7 @@ def test_many_groups_of_chunks_and_of_rows(dtype: torch.dtype) -> None:
     bound = 1e-12 if dtype == torch.float64 else 3e-6
     for op, truth in {LINEAR: "reference", SOFTMAX: "quadratic"}.items():
         wanted, _ = operator(op, truth)(*(value.double() for value in x.values()))
-        for form in OPS[op]:
+        for form in forms(op):
             assert relative(operator(op, form)(*x.values())[0], wanted) < bound, (op, form)
 
 
@@ -87,7 +87,7 @@ def test_extreme_decays_stay_exact_in_float32(g: float) -> None:
     x = {**inputs(300), "g": torch.full((2,), g, dtype=torch.float64)}
     for op, truth in {LINEAR: "reference", SOFTMAX: "quadratic"}.items():
         wanted, _ = operator(op, truth)(*x.values())
-        for form in OPS[op]:
+        for form in forms(op):
             o, _ = operator(op, form)(*(value.float() for value in x.values()))
             assert relative(o, wanted) < 2e-6, (op, form)
 
@@ -98,14 +98,14 @@ def test_logits_of_hundreds_neither_overflow_nor_lose_the_last_token(tokens: int
     x = inputs(tokens)
     x["q"], x["k"] = x["q"].abs() * size, x["k"].abs() * 10
     wanted, _ = operator(SOFTMAX, "quadratic")(*x.values())
-    for form in OPS[SOFTMAX]:
+    for form in forms(SOFTMAX):
         o, _ = operator(SOFTMAX, form)(*(value.float() for value in x.values()))
         assert relative(o, wanted) < 1e-4, form  # a logit of 500 has an error of 3e-5 in float32
 
 
 def test_softmax_retention_sees_the_future() -> None:
     x = inputs(20)
-    for form in OPS[SOFTMAX]:
+    for form in forms(SOFTMAX):
         before, _ = operator(SOFTMAX, form)(*x.values())
         after, _ = operator(SOFTMAX, form)(
             *{**x, "v": torch.cat((x["v"][:, :, :-1], 2 * x["v"][:, :, -1:]), 2)}.values()
@@ -118,7 +118,7 @@ def test_executed_macs_are_those_of_the_matrix_products(tokens: int) -> None:
     sizes = {"batch": 1, "heads": 2, "tokens": tokens, "key_dim": 8, "value_dim": 16}
     for op, macs in {LINEAR: cost.macs, SOFTMAX: softmax_cost.macs}.items():
         x = inputs(tokens, E=16, dtype=torch.float32)
-        for form in [form for form in OPS[op] if form != "reference"]:  # its outer products are elementwise
+        for form in [form for form in forms(op) if form != "reference"]:  # its outer products are elementwise
             with FlopCounterMode(display=False) as counter:
                 operator(op, form)(*x.values())
             assert counter.get_total_flops() == 2 * macs(form, **sizes), (op, form)
@@ -130,12 +130,12 @@ def test_executed_macs_are_those_of_the_matrix_products(tokens: int) -> None:
 def test_shapes_that_do_not_agree_are_named() -> None:
     x = inputs(5)
     for op in (LINEAR, SOFTMAX):
-        for form in OPS[op]:
+        for form in forms(op):
             with pytest.raises(ShapeError, match=r"q \(1, 2, 5, 8\), k \(1, 2, 5, 3\)"):
                 operator(op, form)(x["q"], x["k"][..., :3], x["v"], x["g"])
             with pytest.raises(ShapeError, match=r"g \(1, 2\)"):
                 operator(op, form)(x["q"], x["k"], x["v"], x["g"][None])
-    for form in OPS[LINEAR]:
+    for form in forms(LINEAR):
         with pytest.raises(ShapeError, match=r"state \(1, 2, 3, 4\)"):
             operator(LINEAR, form)(*x.values(), state=torch.zeros(1, 2, 3, 4))
     with pytest.raises(ShapeError, match="at least 1; got 0 and 16"):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from vbench.kernels import OPS
+from vbench.kernels import forms
 from vbench.models import create, load_published, names, spec
 from vbench.models.vir import BAND, ViR
 from weights import Golden, image, weight
@@ -20,7 +20,7 @@ from vbench.flops import count, second_count
 from vbench.plan import Case, Mode
 
 SMALL = {"dim": 32, "depth": 3, "heads": 4, "patch": 4}
-FORMS = [(op, form) for op in ("retention", "softmax_retention") for form in OPS[op]]
+FORMS = [(op, form) for op in ("retention", "softmax_retention") for form in forms(op)]
 
 
 def small(size: tuple[int, int], form: str, op: str = "retention", **options: Any) -> ViR:
@@ -161,7 +161,7 @@ class TestSizes:
     def test_what_is_cut_off_is_not_seen(self) -> None:
         x = image(0, 1, 39, 35)
         with torch.no_grad():
-            for form in OPS["retention"]:
+            for form in forms("retention"):
                 assert torch.allclose(small((39, 35), form)(x), small((36, 32), form)(x[:, :, :36, :32]), atol=1e-6)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from vbench.kernels import OPS
+from vbench.kernels import forms
 from vbench.models import create, load_published, spec
 from vbench.models.vision_gru import VisionGRU
 from weights import Golden, image, weight
@@ -16,7 +16,7 @@ from vbench.errors import CheckpointError, ShapeError
 from vbench.flops import count
 from vbench.plan import Sweep, plan
 
-FORMS = list(OPS["mingru"])
+FORMS = forms("mingru")
 STATE = Golden("vision_gru_t").state()
 
 

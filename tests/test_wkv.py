@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vbench.kernels import OPS, default_form, operator
+from vbench.kernels import default_form, forms, operator
 from vbench.kernels.trials import relative
 from vbench.kernels.wkv import cost, quadratic, scan, sums
 from vbench.kernels.wkv.reference import wkv
@@ -16,7 +16,7 @@ from weights import Golden
 
 from vbench.errors import ShapeError
 
-FORMS = list(OPS["wkv"])
+FORMS = forms("wkv")
 PUBLISHED = Golden("biwkv_op").arrays
 CASES = sorted({key.partition("_")[0] for key in PUBLISHED})
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from vbench.kernels import OPS, default_form, operator
+from vbench.kernels import default_form, forms, operator
 from vbench.kernels.trials import relative
 from vbench.kernels.wkv6 import cost
 from vbench.kernels.wkv6.reference import wkv6
@@ -16,7 +16,7 @@ from weights import Golden
 
 from vbench.errors import ShapeError
 
-FORMS = list(OPS["wkv6"])
+FORMS = forms("wkv6")
 DIRECTIONS = ("forward", "reverse", "both")
 PUBLISHED = Golden("wkv6_op").arrays
 CASES = sorted({key.partition("_")[0] for key in PUBLISHED})

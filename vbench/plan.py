@@ -150,7 +150,7 @@ def plan(sweep: Sweep) -> list[Case]:
                 [None] if row.operator else sweep.attentions,
             )
             for mode, batch, dtype, phase, backend, layout, attention in axes:
-                form = default_form(row.operator, mode) if row.operator and mode in row.modes else None
+                form = default_form(row.operator, mode, sweep.device) if row.operator and mode in row.modes else None
                 case = Case(
                     model, height, width, mode, form, batch, dtype, sweep.device, phase, backend, layout, attention
                 )

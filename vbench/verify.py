@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vbench.kernels.registry import OPS, default_form, operator, trials, truth
+from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
 from vbench.launch import Runner
 from vbench.models import create, load_published, spec
 
@@ -133,19 +133,28 @@ def operator_checks(op: str, device: str = "cpu", seed: int = 0) -> Iterator[Che
     """Every form of an operator, in every trial."""
     import torch
 
+    from vbench.kernels.trials import cast
+
     for trial in trials(op):
         generator = torch.Generator().manual_seed(seed)
         inputs = {name: value.to(device) for name, value in trial.draw(TOKENS, generator).items()}
         cuts = torch.randint(1, TOKENS, (CUTS,), generator=generator).tolist()
-        yield from _equality(op, trial, inputs)
-        for form in OPS[op]:
+        yield from _equality(op, trial, inputs, device)
+        for form in forms(op, device):
+            exact = finest(op, form)
+            finely = cast(inputs, getattr(torch, exact))
             if trial.initial:
-                yield from _split(op, form, trial, inputs, cuts)
+                yield from _split(op, form, trial, finely, cuts, BOUNDS[exact])
             if trial.direction != "both":
-                yield _causality(op, form, trial, inputs)
+                yield _causality(op, form, trial, finely, BOUNDS[exact])
 
 
-def _equality(op: str, trial: Trial, inputs: Inputs) -> Iterator[Check]:
+def finest(op: str, form: str) -> str:
+    """The most exact type that a form takes: float64, or float32 for kernels that accumulate in it."""
+    return OPS[op][form].dtypes[0]
+
+
+def _equality(op: str, trial: Trial, inputs: Inputs, device: str) -> Iterator[Check]:
     import torch
 
     from vbench.kernels.trials import cast, relative, tensors
@@ -160,7 +169,7 @@ def _equality(op: str, trial: Trial, inputs: Inputs) -> Iterator[Check]:
             rounded = cast(inputs, dtype)
             wanted, state = trial.run(exact, cast(rounded, torch.float64))
             errors, states = {}, {}
-            for form in OPS[op]:
+            for form in forms(op, device, dtype=str(dtype).removeprefix("torch.")):
                 o, s = trial.run(operator(op, form), rounded)
                 errors[form] = relative(o, wanted)
                 states[form] = max(
@@ -175,7 +184,7 @@ def _equality(op: str, trial: Trial, inputs: Inputs) -> Iterator[Check]:
                     yield Check(op, kind, form, f"{trial.name}, state", states[form], BOUNDS[kind])
 
 
-def _split(op: str, form: str, trial: Trial, inputs: Inputs, cuts: Iterable[int]) -> Iterator[Check]:
+def _split(op: str, form: str, trial: Trial, inputs: Inputs, cuts: Iterable[int], bound: float) -> Iterator[Check]:
     from vbench.kernels.trials import hand_off, relative, tensors
 
     whole, final = trial.run(operator(op, form), inputs)
@@ -183,10 +192,10 @@ def _split(op: str, form: str, trial: Trial, inputs: Inputs, cuts: Iterable[int]
         o, state = hand_off(trial, operator(op, form), inputs, at)
         pairs = zip((o, *tensors(state)), (whole, *tensors(final)), strict=True)
         error = max(relative(*pair) for pair in pairs)
-        yield Check(op, "split", form, f"{trial.name}, cut before token {at}", error, BOUNDS["float64"])
+        yield Check(op, "split", form, f"{trial.name}, cut before token {at}", error, bound)
 
 
-def _causality(op: str, form: str, trial: Trial, inputs: Inputs) -> Check:
+def _causality(op: str, form: str, trial: Trial, inputs: Inputs, bound: float) -> Check:
     """What a token reads must not change with the tokens behind it, seen in the trial's direction."""
     from vbench.kernels.trials import relative
 
@@ -199,7 +208,7 @@ def _causality(op: str, form: str, trial: Trial, inputs: Inputs) -> Check:
     before, _ = trial.run(operator(op, form), inputs)
     after, _ = trial.run(operator(op, form), changed)
     error = relative(after[..., kept, :], before[..., kept, :])
-    return Check(op, "causal", form, f"{trial.name}, tokens beyond {at} changed", error, BOUNDS["float64"])
+    return Check(op, "causal", form, f"{trial.name}, tokens beyond {at} changed", error, bound)
 
 
 def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Iterator[Check]:
@@ -224,11 +233,14 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
     where = f"{height}x{width} px"
     state: dict[str, Tensor] | None = None
     logits: dict[str, dict[str, Tensor]] = {"float32": {}, "float64": {}}
-    timed = {default_form(row.operator, mode) for mode in row.modes}
-    forms = timed if len(timed) > 1 else set(OPS[row.operator])
-    for form, about in OPS[row.operator].items():
-        if form not in forms:
+    able = forms(row.operator, device)
+    timed = {default_form(row.operator, mode, device) for mode in row.modes}
+    first = next(form for form in forms(row.operator, device, "parallel", "float64"))
+    wanted_forms = {first, *timed} if len(timed) > 1 else set(able)
+    for form in able:
+        if form not in wanted_forms:
             continue
+        about = OPS[row.operator][form]
         with _blank():
             model = create(name, (height, width), about.mode, form=form)
         if state is None and weights:
@@ -239,10 +251,11 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
         model = model.to(device)
         with torch.inference_mode():
             logits["float32"][form] = model(image.float())
-            logits["float64"][form] = model.double()(image)
+            exact = finest(row.operator, form)
+            if exact == "float64":
+                logits["float64"][form] = model.double()(image)
             if row.streams:
-                yield _looks_ahead(name, form, model, image, where)
-    first = default_form(row.operator, "parallel")
+                yield _looks_ahead(name, form, model, image.to(getattr(torch, exact)), where, BOUNDS[exact])
     wanted = logits["float64"][first]
     for form, found in logits["float64"].items():
         if form != first:
@@ -252,7 +265,7 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
         yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], HALF * min(errors.values())))
 
 
-def _looks_ahead(name: str, form: str, model: Any, image: Tensor, where: str) -> Check:
+def _looks_ahead(name: str, form: str, model: Any, image: Tensor, where: str, bound: float) -> Check:
     """The features of a causal network's earlier tokens must not change with the image's last rows."""
     from vbench.kernels.trials import relative
 
@@ -262,7 +275,7 @@ def _looks_ahead(name: str, form: str, model: Any, image: Tensor, where: str) ->
     before, after = model.forward_features(image), model.forward_features(changed)
     kept = before.shape[1] // 2 - before.shape[1] // 8  # well above the changed rows
     error = relative(after[:, :kept], before[:, :kept])
-    return Check(name, "causal", form, f"{where}, lower half changed", error, BOUNDS["float64"])
+    return Check(name, "causal", form, f"{where}, lower half changed", error, bound)
 
 
 def _random(model: torch.nn.Module, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,0 +1,86 @@
+"""How Triton kernels are launched, interpreted, and recorded for a compiler that needs no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from vbench.kernels.registry import interpreted
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch of a kernel: its arguments by name, its compile-time constants, its warps and stages."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    args: Mapping[str, Any]
+    constants: Mapping[str, Any]
+    warps: int
+    stages: int
+
+
+_recorded: list[Launch] | None = None
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """Within, launches are written down and not run: what they would compute is undefined."""
+    global _recorded  # noqa: PLW0603 - launches happen deep inside operators, on one thread
+    _recorded = []
+    try:
+        yield _recorded
+    finally:
+        _recorded = None
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    args: Mapping[str, Any],
+    constants: Mapping[str, Any],
+    *,
+    warps: int = 4,
+    stages: int = 1,
+) -> None:
+    """Run a kernel on the device of its tensors.
+
+    Args:
+        kernel: a function under `triton.jit`.
+        grid: programs in each dimension.
+        args: tensors, whole numbers and floats, by the kernel's parameter names; None for an absent tensor.
+        constants: its `tl.constexpr` parameters.
+        warps, stages: of a program.
+    """
+    if _recorded is not None:
+        _recorded.append(Launch(kernel, grid, dict(args), dict(constants), warps, stages))
+        return
+    where = next(value.device for value in args.values() if isinstance(value, Tensor))
+    with torch.cuda.device(where) if where.type == "cuda" else nullcontext():
+        # FP fusion is spelled out, for its default changes with Triton 3.10, and with it every last digit.
+        kernel[grid](**args, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
+
+
+def precision(x: Tensor) -> str:
+    """How products are rounded on tensor cores for inputs of this type.
+
+    Half types enter with all their digits, times decays that TF32 rounds to 11 bits, which is more than the
+    output keeps; float32 takes three TF32 products for one, which keep 22. The interpreter multiplies in float32.
+    """
+    if interpreted():
+        return "ieee"
+    return "tf32x3" if x.dtype == torch.float32 else "tf32"
+
+
+def cdiv(a: int, b: int) -> int:
+    """⌈a / b⌉."""
+    return -(-a // b)
+
+
+def power_of_two(n: int, least: int = 1) -> int:
+    """The smallest power of two that is at least n and `least`."""
+    return max(least, 1 << (n - 1).bit_length())
