@@ -41,6 +41,22 @@ class Form:
 # The first form of a mode that can run on a device is that mode's default there.
 OPS: dict[str, dict[str, Form]] = {
     "gla": {
+        "fused": Form(
+            "vbench.kernels.gla.fused:gla",
+            "parallel",
+            "three launches, both directions at once, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
+        "fused_recurrent": Form(
+            "vbench.kernels.gla.fused:gla_recurrent",
+            "recurrent",
+            "one launch, one token a step, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
         "chunkwise": Form("vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, memory linear in N"),
         "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
@@ -57,6 +73,22 @@ OPS: dict[str, dict[str, Form]] = {
         ),
     },
     "wkv6": {
+        "fused": Form(
+            "vbench.kernels.wkv6.fused:wkv6",
+            "parallel",
+            "three launches, both directions at once, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
+        "fused_recurrent": Form(
+            "vbench.kernels.wkv6.fused:wkv6_recurrent",
+            "recurrent",
+            "one launch, one token a step, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
         "chunkwise": Form(
             "vbench.kernels.wkv6.chunkwise:wkv6",
             "parallel",
@@ -66,6 +98,22 @@ OPS: dict[str, dict[str, Form]] = {
         "reference": Form("vbench.kernels.wkv6.reference:wkv6", "recurrent", "one token a step, state in float32"),
     },
     "mlstm": {
+        "fused": Form(
+            "vbench.kernels.mlstm.fused:mlstm",
+            "parallel",
+            "three launches, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
+        "fused_recurrent": Form(
+            "vbench.kernels.mlstm.fused:mlstm_recurrent",
+            "recurrent",
+            "one launch, one token a step, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
         "chunkwise": Form(
             "vbench.kernels.mlstm.chunkwise:mlstm", "parallel", "chunks of 64 tokens, memory linear in N"
         ),
@@ -75,6 +123,22 @@ OPS: dict[str, dict[str, Form]] = {
         "reference": Form("vbench.kernels.mlstm.reference:mlstm", "recurrent", "one token a step, state in float32"),
     },
     "retention": {
+        "fused": Form(
+            "vbench.kernels.retention.fused:retention",
+            "parallel",
+            "three launches, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
+        "fused_recurrent": Form(
+            "vbench.kernels.retention.fused:retention_recurrent",
+            "recurrent",
+            "one launch, one token a step, Triton",
+            devices=("cuda",),
+            dtypes=FLOATS[1:],
+            package="triton",
+        ),
         "chunkwise": Form(
             "vbench.kernels.retention.chunkwise:retention", "parallel", "chunks of 64 tokens, memory linear in N"
         ),

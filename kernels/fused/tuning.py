@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
+import torch
+from torch import Tensor
+from vbench.kernels.registry import missing
+
+from vbench.errors import UnsupportedError
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -58,3 +64,20 @@ def pick(op: str, tokens: int, rows: int, device: str = "any") -> Choice:
             if row.op == op and row.device == name and tokens <= row.tokens_max and rows >= row.rows_min:
                 return row.choice
     raise LookupError(f"tuning.toml has no row for {op}")
+
+
+def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
+    """(chunk, warps) for a call with queries q (B, H, N, D); chunk 0 is one launch, sequential in tokens.
+
+    Raises: UnsupportedError if `form` cannot run on q.
+    """
+    if reason := missing(op, form, q.device.type, str(q.dtype).removeprefix("torch.")):
+        raise UnsupportedError(reason)
+    choice = pick(op, q.shape[2], q.shape[0] * q.shape[1], device_name(q.device))
+    return (0 if choice.sequential or form == "fused_recurrent" else choice.chunk), choice.warps
+
+
+@lru_cache(maxsize=64)
+def device_name(device: torch.device) -> str:
+    """A CUDA device's name as in the table's rows; "any" for others."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "any"

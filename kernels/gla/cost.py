@@ -11,8 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.fused import cost as fused
+from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.tuning import chunk_of
 from vbench.kernels.shapes import Direction
 from vbench.kernels.work import Work
+
+POLICY = Policy("vector")
 
 
 def macs(
@@ -34,6 +39,9 @@ def macs(
             these forms execute. The decay's elementwise products are not MACs.
     """
     state = key_dim * value_dim
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("gla", form, tokens, batch * heads)
+        return fused.macs(POLICY, fused.Call(batch, heads, tokens, key_dim, value_dim, directions, length))
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * directions * 2 * state
     if form == "quadratic":  # every pair, and the final state
@@ -65,6 +73,9 @@ def elementwise_flops(
             key_dim. "chunkwise": folding a chunk damps half the keys and half the queries at each of log₂ chunk joins.
     """
     D, E, joined = key_dim, value_dim, (directions - 1) * value_dim
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("gla", form, tokens, batch * heads)
+        return fused.elementwise_flops(POLICY, fused.Call(batch, heads, tokens, D, E, directions, length))
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * (directions * (2 * D + D * E) + joined)
     if form == "quadratic":

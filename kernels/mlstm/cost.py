@@ -11,8 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.fused import cost as fused
+from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.tuning import chunk_of
 from vbench.kernels.mlstm.shapes import Memory
 from vbench.kernels.work import Work
+
+POLICY = Policy("gate", stable=True)
 
 
 def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, chunk: int = 64) -> int:
@@ -24,6 +29,9 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
             state. Gates, weights, and sums of scores or keys are not MACs.
     """
     state = key_dim * (value_dim + 1)
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("mlstm", form, tokens, batch * heads)
+        return fused.macs(POLICY, fused.Call(batch, heads, tokens, key_dim, value_dim, 1, length))
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * 2 * state
     fed = key_dim * value_dim  # n is fed by a sum of keys
@@ -48,6 +56,9 @@ def elementwise_flops(
             "chunkwise": a pair of a chunk is a sum, an exponential, a product and a sum; a chunk carries C and n.
     """
     D, E = key_dim, value_dim
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("mlstm", form, tokens, batch * heads)
+        return fused.elementwise_flops(POLICY, fused.Call(batch, heads, tokens, D, E, 1, length))
     read = E + 11
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * (D * (E + 1) + D + 9 + read)

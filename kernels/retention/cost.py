@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.fused import cost as fused
+from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.tuning import chunk_of
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.work import Work
 
+POLICY = Policy("head")
 CHUNK = 64  # tokens; any number works
 GROUP = 16  # chunks handled together, so that a group's temporaries stay in cache
 ROWS = 128  # queries whose scores are held at a time by a quadratic form
@@ -34,6 +38,9 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
             these forms execute. The decay's elementwise products are not MACs.
     """
     state, pair = key_dim * value_dim, key_dim + value_dim
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("retention", form, tokens, batch * heads)
+        return fused.macs(POLICY, fused.Call(batch, heads, tokens, key_dim, value_dim, 1, length))
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * 2 * state
     if form == "quadratic":  # scores and what they weigh, and the final state
@@ -54,6 +61,9 @@ def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim
             keys and queries to the chunk's edges. Tables of decays cost three an entry, once for all images.
     """
     D, E = key_dim, value_dim
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("retention", form, tokens, batch * heads)
+        return fused.elementwise_flops(POLICY, fused.Call(batch, heads, tokens, D, E, 1, length))
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * (D * E * (1 if form == "algorithm" else 2) + D)
     if form == "quadratic":

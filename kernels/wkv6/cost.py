@@ -11,9 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.fused import cost as fused
+from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.tuning import chunk_of
 from vbench.kernels.gla import cost as gla
 from vbench.kernels.shapes import Direction, accumulator
 from vbench.kernels.work import Work
+
+POLICY = Policy("vector", exclusive=True)
 
 
 def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int) -> int:
@@ -25,6 +30,9 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
             count the products that these forms execute. "quadratic" has one score matrix for both directions;
             all others do what gla's forms of their name do, with the bonus in the place of the diagonal.
     """
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("wkv6", form, tokens, batch * heads)
+        return fused.macs(POLICY, fused.Call(batch, heads, tokens, key_dim, value_dim, directions, length, shared=True))
     sizes = {"batch": batch, "heads": heads, "tokens": tokens, "key_dim": key_dim, "value_dim": value_dim}
     if form == "quadratic":
         state = key_dim * value_dim
@@ -44,6 +52,10 @@ def elementwise_flops(
             directions, no damped query where the folding starts, and a bonus on the diagonal.
     """
     D, E, joined = key_dim, value_dim, (directions - 1) * value_dim
+    if form in ("fused", "fused_recurrent"):
+        length = chunk_of("wkv6", form, tokens, batch * heads)
+        call = fused.Call(batch, heads, tokens, D, E, directions, length, shared=True)
+        return fused.elementwise_flops(POLICY, call)
     if form in ("algorithm", "reference"):
         return batch * heads * tokens * (directions * (D * E + 4 * D + 2 * E) + joined)
     if form == "quadratic":

@@ -1,0 +1,570 @@
+"""Family A: operators with a matrix state, S_t = decay_t S_{t-1} + k_t v_tᵀ, in chunks of tokens.
+
+Three launches. `summarise` finds what each chunk adds to the state and keeps of it, `carry` the states between
+chunks, `read` what every token reads: from its own chunk by scores, from all others by the states, in both
+directions at once. A `Policy` tells the operators apart; a kernel asks it when it is compiled.
+
+No decay is ever divided by. Where it is a vector, the chunk is folded: blocks of 1, 2, 4, ... tokens are
+joined in pairs, queries and keys damped up to the common border by products of decays in [0, 1], and one product
+of matrices a level fills in the scores of both directions. Where it is a number, scores are damped by
+exponentials of differences of sums in float64, as exact as the numbers themselves.
+
+    L tokens a chunk, BD and BE the tiles of D and E; a row is a direction, an image and a head
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from vbench.kernels.fused.carry import carry
+from vbench.kernels.fused.launch import cdiv, launch, power_of_two, precision, storable
+from vbench.kernels.fused.layout import empty_output, first, gate_strides, rows_of_tokens, strides, tile
+from vbench.kernels.fused.policy import Policy
+from vbench.kernels.shapes import Direction
+
+
+@triton.jit
+def _tile(x, rows, step, columns, WIDTH: tl.constexpr, stop):
+    """Rows [0, stop) and columns [0, WIDTH) of x in float32, zeros elsewhere."""
+    mask = ((rows >= 0) & (rows < stop))[:, None] & (columns < WIDTH)[None, :]
+    return tl.load(x + rows[:, None] * step + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _sibling(inside, m, L: tl.constexpr, BD: tl.constexpr):
+    """At each token, the decay of the whole other block of its pair: `inside` is that of a block up to each token."""
+    last = ((tl.arange(0, L) // m) ^ 1) * m + m - 1
+    return tl.gather(inside, tl.broadcast_to(last[:, None], (L, BD)), 0)
+
+
+@triton.jit
+def _join(q, k, to_late, to_early, from_early, from_late, m, L: tl.constexpr, PRECISION: tl.constexpr):
+    """The scores between the two blocks of m tokens of each pair, Float[L L], damped on the way to and from the border.
+
+    `to_late` is the decay from the border to a query in the late block, `from_late` from a key in it to the border.
+    """
+    t = tl.arange(0, L)
+    late = ((t // m) % 2 == 1)[:, None]
+    queries = q * tl.where(late, to_late, to_early)
+    keys = k * tl.where(late, from_late, from_early)
+    scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+    pair = (t // (2 * m))[:, None] == (t // (2 * m))[None, :]
+    return tl.where(pair & ((t // m)[:, None] != (t // m)[None, :]), scores, 0.0)
+
+
+@triton.jit
+def _fold(
+    q,
+    k,
+    a,
+    r,
+    L: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BD: tl.constexpr,
+    FORWARD: tl.constexpr,
+    REVERSE: tl.constexpr,
+    SHARED: tl.constexpr,
+    OWN: tl.constexpr,  # "query" or "key", as it is damped by its own token's decay too; or "none"
+    PRECISION: tl.constexpr,
+):
+    """The scores of a chunk off the diagonal, Float[L L], L = 2^LEVELS, by decays Float[L BD]: a forward, r in reverse.
+
+    Returns besides: the decays from the start of the chunk to each token, forward, and from its end, in reverse.
+    """
+    # Within a token's block, the decays of the tokens before it and after it.
+    one = tl.full((L, BD), 1.0, tl.float32)
+    none = tl.full((L, BD), 0.0, tl.float32)
+    before, after = one, one
+    r_before, r_after = one, one
+    scores = tl.zeros((L, L), tl.float32)
+    m = 1
+    for _ in range(LEVELS):  # not unrolled: a level is the same code, and its registers are free for the next
+        scores += _join(
+            q,
+            k,
+            before * (a if OWN == "query" else 1.0) if FORWARD else none,
+            (after if SHARED else r_after) * (r if OWN == "query" else 1.0) if REVERSE else none,
+            after * (a if OWN == "key" else 1.0) if FORWARD else none,
+            (before if SHARED else r_before) * (r if OWN == "key" else 1.0) if REVERSE else none,
+            m,
+            L,
+            PRECISION,
+        )
+        late = ((tl.arange(0, L) // m) % 2 == 1)[:, None]
+        if FORWARD or SHARED:
+            sibling = _sibling(before * a, m, L, BD)
+            before = tl.where(late, before * sibling, before)
+            after = tl.where(late, after, after * sibling)
+        if REVERSE and not SHARED:
+            sibling = _sibling(r_before * r, m, L, BD)
+            r_before = tl.where(late, r_before * sibling, r_before)
+            r_after = tl.where(late, r_after, r_after * sibling)
+        m *= 2
+    if SHARED:
+        r_after = after
+    if OWN == "query":
+        return scores, before * a, r_after * r
+    else:
+        return scores, before, r_after
+
+
+@triton.jit
+def _log_decays(gates, at, step, inside, HEAD: tl.constexpr):
+    """Log decays of tokens, Float64[L]: a head's own, or log σ of their gates; 0 outside."""
+    if HEAD:
+        g = tl.load(gates).to(tl.float64)
+        return tl.where(inside, g, 0.0)
+    else:
+        f = tl.load(gates + at * step, mask=inside, other=0.0).to(tl.float64)
+        return tl.where(inside, tl.minimum(f, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(f))), 0.0)
+
+
+@triton.jit
+def summarise_kernel(
+    k,
+    v,
+    gates,
+    inputs,  # input gates, or None
+    feed,  # [rows chunks SIZE], to be filled
+    keep,
+    peaks,  # for a gradient of a stable operator: the peak of the state after each chunk,
+    initial_peak,  # the one before the first,
+    token_peaks,  # [rows N] that of each token's sums,
+    tail,  # [rows N] and what takes the place of the ones that the normaliser sums
+    scale,
+    N,
+    H,
+    chunks,
+    k_b,
+    k_h,
+    k_n,
+    v_b,
+    v_h,
+    v_n,
+    g_x,
+    g_b,
+    g_h,
+    g_n,
+    i_b,
+    i_h,
+    i_n,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    L: tl.constexpr,
+    BD: tl.constexpr,
+    BE: tl.constexpr,
+    FORWARD: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DECAY: tl.constexpr,
+    OWN: tl.constexpr,  # whether a key is damped by its own token's decay too
+    STABLE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    c = tl.program_id(0)
+    tiles: tl.constexpr = (E + BE - 1) // BE
+    d = tl.program_id(1) // tiles * BD + tl.arange(0, BD)
+    e = tl.program_id(1) % tiles * BE + tl.arange(0, BE)
+    row = tl.program_id(2).to(tl.int64)
+    rows = tl.num_programs(2)
+    b, h = row // H, row % H
+    t = c * L + tl.arange(0, L)
+    stop = tl.minimum(N, c * L + L)
+    SIZE: tl.constexpr = D * E + (D if STABLE else 0)
+
+    keys = _tile(k + b * k_b + h * k_h, t, k_n, d, D, stop) * scale
+    values = _tile(v + b * v_b + h * v_h, t, v_n, e, E, stop)
+    gates += b * g_b + h * g_h
+    for direction in tl.static_range(2):
+        if (direction == 0 and FORWARD) or (direction == 1 and REVERSE):
+            to = ((rows if direction == 1 and FORWARD else 0) + row) * chunks + c
+            if DECAY == "vector":
+                mine = gates + (g_x if direction == 1 and FORWARD else 0)
+                g = _tile(mine, t, g_n, d, D, stop)
+                if OWN:
+                    keys_here = keys * tl.exp(g)
+                else:
+                    keys_here = keys
+                if direction == 0:
+                    near = tl.exp(_tile(mine, t + 1, g_n, d, D, stop))
+                    fed = keys_here * tl.cumprod(near, 0, reverse=True)
+                else:
+                    near = tl.exp(_tile(mine, tl.where(t > c * L, t - 1, -1), g_n, d, D, stop))
+                    fed = keys_here * tl.cumprod(near, 0)
+                if tl.program_id(1) % tiles == 0:
+                    tl.store(keep + to * D + d, tl.exp(tl.sum(g, 0)), mask=d < D)
+            else:
+                lf = _log_decays(gates, t, g_n, t < stop, DECAY == "head")
+                total = tl.sum(lf, 0)
+                to_edge = total - tl.cumsum(lf, 0, reverse=direction == 1)
+                if OWN:
+                    to_edge += lf
+                if STABLE and token_peaks is not None:
+                    # The mirrored operator: what the chunk before it left was relative to `enters`.
+                    there = ((c > 0) if direction == 1 else (c < chunks - 1)).to(tl.int32)
+                    left = peaks + row * chunks + c
+                    enters = tl.load(left - 1 if direction == 1 else left + 1, mask=there > 0, other=float("-inf"))
+                    if initial_peak is not None:
+                        enters = tl.where(there > 0, enters, tl.load(initial_peak + row))
+                    m = tl.load(token_peaks + row * N + t, mask=t < stop, other=0.0)
+                    to_edge += enters.to(tl.float64) - m.to(tl.float64)
+                    fed = keys * tl.exp(to_edge.to(tl.float32))[:, None]
+                    if tl.program_id(1) % tiles == 0:
+                        weight = tl.load(tail + row * N + t, mask=t < stop, other=0.0)
+                        tl.store(feed + to * SIZE + D * E + d, tl.sum(fed * weight[:, None], 0), mask=d < D)
+                    if tl.program_id(1) == 0:
+                        tl.store(keep + to, total + enters.to(tl.float64) - tl.load(left).to(tl.float64))
+                elif STABLE:
+                    i = tl.load(inputs + b * i_b + h * i_h + t * i_n, mask=t < stop, other=float("-inf"))
+                    to_edge += i.to(tl.float64)
+                    peak = tl.max(to_edge, 0).to(tl.float32).to(tl.float64)
+                    fed = keys * tl.exp((to_edge - peak).to(tl.float32))[:, None]
+                    if tl.program_id(1) % tiles == 0:
+                        tl.store(feed + to * SIZE + D * E + d, tl.sum(fed, 0), mask=d < D)
+                    if tl.program_id(1) == 0:
+                        tl.store(keep + to * 2, total)
+                        tl.store(keep + to * 2 + 1, peak)
+                else:
+                    fed = keys * tl.exp(to_edge.to(tl.float32))[:, None]
+                    if tl.program_id(1) == 0:
+                        tl.store(keep + to, total)
+            added = tl.dot(tl.trans(fed), values, input_precision=PRECISION)
+            mask = (d < D)[:, None] & (e < E)[None, :]
+            tl.store(feed + to * SIZE + d[:, None] * E + e[None, :], added, mask=mask)
+
+
+@triton.jit
+def _entering(states, initial, to, row, there, d, e, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
+    """The state that enters a chunk: what the chunk in slot `to` left if it is there, else the initial one."""
+    at = d[:, None] * E + e[None, :]
+    s = tl.load(states + to * SIZE + at, mask=(d < D * there)[:, None] & (e < E)[None, :], other=0.0)
+    if initial is not None:
+        mask = (d < D * (1 - there))[:, None] & (e < E)[None, :]
+        s += tl.load(initial + row * D * E + at, mask=mask, other=0.0)
+    return s
+
+
+@triton.jit
+def read_kernel(
+    q,
+    k,
+    v,
+    gates,
+    inputs,
+    bonus,  # [H D], or None
+    states,  # [rows chunks SIZE], the state after each chunk
+    peaks,
+    initial,
+    initial_tail,
+    initial_peak,
+    o,
+    saved,  # [3 rows N] for a gradient: peaks, what o is multiplied by, and that where the sum of scores moves it
+    score_scale,
+    read_scale,
+    eps,
+    N,
+    H,
+    chunks,
+    q_b,
+    q_h,
+    q_n,
+    k_b,
+    k_h,
+    k_n,
+    v_b,
+    v_h,
+    v_n,
+    g_x,
+    g_b,
+    g_h,
+    g_n,
+    i_b,
+    i_h,
+    i_n,
+    o_b,
+    o_h,
+    o_n,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    L: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BD: tl.constexpr,
+    BE: tl.constexpr,
+    FORWARD: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DECAY: tl.constexpr,
+    SHARED: tl.constexpr,
+    OWN: tl.constexpr,
+    STABLE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    c = tl.program_id(0)
+    e = tl.program_id(1) * BE + tl.arange(0, BE)
+    row = tl.program_id(2).to(tl.int64)
+    back = row + (tl.num_programs(2) if FORWARD else 0)  # the row of the reverse direction
+    b, h = row // H, row % H
+    t = c * L + tl.arange(0, L)
+    stop = tl.minimum(N, c * L + L)
+    within = tl.arange(0, L)
+    SIZE: tl.constexpr = D * E + (D if STABLE else 0)
+    q += b * q_b + h * q_h
+    k += b * k_b + h * k_h
+    gates += b * g_b + h * g_h
+
+    # Where the states that enter were left, if they were.
+    there_ahead = (c > 0).to(tl.int32)
+    there_back = (c < chunks - 1).to(tl.int32)
+    ahead_to = row * chunks + c - 1
+    back_to = back * chunks + c + 1
+    there = there_back if REVERSE else there_ahead  # for one direction
+    to = back_to if REVERSE else ahead_to
+
+    if DECAY != "vector":  # what pairs of tokens weigh, and what the entering state weighs
+        lf = _log_decays(gates, t, g_n, t < stop, DECAY == "head")
+        sums = tl.cumsum(lf, 0, reverse=REVERSE)
+        sources = sums
+        if STABLE:
+            i = tl.load(inputs + b * i_b + h * i_h + t * i_n, mask=t < stop, other=float("-inf"))
+            sources -= tl.where(t < stop, i.to(tl.float64), -1e30)
+        high, low = sums.to(tl.float32), (sums - sums.to(tl.float32).to(tl.float64)).to(tl.float32)
+        source_high = sources.to(tl.float32)
+        source_low = (sources - source_high.to(tl.float64)).to(tl.float32)
+        pairs = (high[:, None] - source_high[None, :]) + (low[:, None] - source_low[None, :])
+        unseen = within[:, None] > within[None, :] if REVERSE else within[:, None] < within[None, :]
+        pairs = tl.where(unseen, float("-inf"), pairs)
+        if STABLE:
+            peak = tl.load(peaks + to, mask=there > 0, other=float("-inf"))
+            if initial_peak is not None:
+                peak = tl.where(there > 0, peak, tl.load(initial_peak + row))
+            m = tl.maximum(tl.max(pairs, 1), (sums + peak.to(tl.float64)).to(tl.float32))
+            pairs -= m[:, None]
+            entering = tl.exp(((sums + peak.to(tl.float64)) - m.to(tl.float64)).to(tl.float32))[:, None]
+        else:
+            entering = tl.exp(high)[:, None]
+        weights = tl.exp(pairs)
+
+    scores = tl.zeros((L, L), tl.float32)
+    read = tl.zeros((L, BE), tl.float32)
+    normaliser = tl.zeros((L,), tl.float32)
+    for start in range(0, D, BD):
+        d = start + tl.arange(0, BD)
+        queries = _tile(q, t, q_n, d, D, stop)
+        keys = _tile(k, t, k_n, d, D, stop)
+        if DECAY == "vector":
+            a = tl.exp(_tile(gates, t, g_n, d, D, stop))
+            r = a if SHARED else tl.exp(_tile(gates + g_x, t, g_n, d, D, stop))
+            if bonus is not None:
+                own = tl.load(bonus + h * D + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
+            else:
+                own = 2.0 if FORWARD and REVERSE else 1.0
+            diagonal = tl.sum(queries * keys * own, 1)
+            scores += tl.where(within[:, None] == within[None, :], diagonal[:, None], 0.0)
+            folded, from_start, from_end = _fold(
+                queries, keys, a, r, L, LEVELS, BD, FORWARD, REVERSE, SHARED, OWN, PRECISION
+            )
+            scores += folded
+            if FORWARD:
+                s = _entering(states, initial, ahead_to, row, there_ahead, d, e, D, E, SIZE)
+                read += tl.dot(queries * from_start, s, input_precision=PRECISION)
+            if REVERSE:
+                s = _entering(states, initial, back_to, back, there_back, d, e, D, E, SIZE)
+                read += tl.dot(queries * from_end, s, input_precision=PRECISION)
+        else:
+            scores += tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+            s = _entering(states, initial, to, row, there, d, e, D, E, SIZE)
+            read += tl.dot(queries * entering, s, input_precision=PRECISION)
+            if STABLE:
+                n = tl.load(states + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
+                if initial_tail is not None:
+                    n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
+                normaliser += tl.sum(queries * entering * n[None, :], 1)
+
+    if DECAY != "vector":
+        scores *= weights
+    scores *= score_scale
+    values = _tile(v + b * v_b + h * v_h, t, v_n, e, E, stop)
+    out = tl.dot(scores, values, input_precision=PRECISION) + read * read_scale
+    if STABLE:  # out / (max(|den|, e^-m) + eps), both sides times e^m where m < 0
+        shrink = tl.exp(tl.minimum(m, 0.0))
+        floor = tl.exp(-tl.maximum(m, 0.0))
+        den = tl.sum(scores, 1) + normaliser
+        factor = shrink / (tl.maximum(tl.abs(den) * shrink, floor) + eps * shrink)
+        out *= factor[:, None]
+        if saved is not None:
+            if tl.program_id(1) == 0:
+                saved += row * N + t
+                count = tl.num_programs(2).to(tl.int64) * N
+                moved = tl.where(tl.abs(den) * shrink > floor, tl.where(den < 0, -factor, factor), 0.0)
+                tl.store(saved, m, mask=t < stop)
+                tl.store(saved + count, factor, mask=t < stop)
+                tl.store(saved + 2 * count, moved, mask=t < stop)
+    mask = (t < stop)[:, None] & (e < E)[None, :]
+    tl.store(o + b * o_b + h * o_h + t[:, None] * o_n + e[None, :], out.to(o.dtype.element_ty), mask=mask)
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """The states between chunks, in float32: `after` each chunk Float[rows chunks SIZE], and `final`.
+
+    Those of a stable operator are relative to e^peaks, Float[rows chunks].
+    """
+
+    after: Tensor
+    peaks: Tensor | None
+    final: tuple[Tensor, ...]
+    initial: tuple[Tensor, ...]
+    chunk: int
+
+
+def states(
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    policy: Policy,
+    direction: Direction,
+    *,
+    chunk: int,
+    warps: int,
+    scale: float,
+    inputs: Tensor | None,
+    initial: tuple[Tensor, ...],
+    mirrors: tuple[States, Tensor, Tensor] | None = None,
+) -> States:
+    """The first two launches.
+
+    Args:
+        scale: of k. initial: before the first chunk; () for zeros.
+        mirrors: for a gradient, in which keys are damped by their own decay too; of a stable operator, its states, its
+            tokens' peaks and what the normaliser sums, Float[rows N].
+    """
+    B, H, N, D = k.shape
+    E = v.shape[-1]
+    rows, ways = B * H, 2 if direction == "both" else 1
+    L = min(chunk, power_of_two(N, 16))
+    chunks = cdiv(N, L)
+    feed = k.new_empty(ways * rows, chunks, D * E + (D if policy.stable else 0), dtype=torch.float32)
+    gradient = policy.stable and mirrors is not None
+    kept = (D,) if policy.decay == "vector" else (2,) if policy.stable and not gradient else ()
+    exact = torch.float32 if policy.decay == "vector" else torch.float64
+    keep = k.new_empty(ways * rows, chunks, *kept, dtype=exact)
+    theirs = mirrors[0] if mirrors else None
+    BD, BE = tile(D, 32), tile(E, 64)
+    launch(
+        summarise_kernel,
+        (chunks, cdiv(D, BD) * cdiv(E, BE), rows),
+        {"k": k, "v": v, "gates": first(gates, mirrors is not None), "inputs": None if gradient else inputs}
+        | {"feed": feed, "keep": keep}
+        | {"peaks": theirs.peaks if gradient and theirs else None}
+        | {"initial_peak": theirs.initial[2] if gradient and theirs and theirs.initial else None}
+        | {"token_peaks": mirrors[1] if gradient and mirrors else None}
+        | {"tail": mirrors[2] if gradient and mirrors else None}
+        | {"scale": float(scale), "N": N, "H": H, "chunks": chunks}
+        | strides(k=k, v=v)
+        | gate_strides(gates, inputs, policy, direction == "both", swapped=mirrors is not None),
+        {"D": D, "E": E, "L": L, "BD": BD, "BE": BE}
+        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward"}
+        | {"DECAY": policy.decay, "OWN": mirrors is not None and not policy.exclusive, "STABLE": policy.stable}
+        | {"PRECISION": precision(k)},
+        warps=warps,
+    )
+    final: tuple[Tensor, ...] = (k.new_empty(ways * rows, D * E, dtype=torch.float32),)
+    if policy.stable:
+        final += (k.new_empty(rows, D, dtype=torch.float32), k.new_empty(rows, dtype=torch.float32))
+    peaks = k.new_empty(rows, chunks, dtype=torch.float32) if policy.stable and not gradient else None
+    carry(feed, keep, peaks, initial, final, ahead=rows * (direction != "reverse"))
+    return States(feed, peaks, final, initial, L)
+
+
+def read(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    policy: Policy,
+    direction: Direction,
+    found: States,
+    *,
+    warps: int,
+    score_scale: float,
+    read_scale: float,
+    inputs: Tensor | None = None,
+    bonus: Tensor | None = None,
+    eps: float = 0.0,
+    mirrored: bool = False,
+    saved: Tensor | None = None,
+) -> Tensor:
+    """The third launch: what every token reads, (B, H, N, E) in q.dtype.
+
+    Args:
+        score_scale, read_scale: of what a token reads by scores, and by states.
+        mirrored: for a gradient: keys, and not queries, are damped by their own decay.
+        saved: Float[3 rows N], to be filled with what a gradient of a stable operator needs.
+    """
+    B, H, N, D = q.shape
+    E, L, both = v.shape[-1], found.chunk, direction == "both"
+    o = empty_output(q, E)
+    BD, BE = tile(D, 32), tile(E, 64)
+    stable = policy.stable and not mirrored
+    before: tuple[Tensor | None, ...] = found.initial or (None, None, None)
+    launch(
+        read_kernel,
+        (cdiv(N, L), cdiv(E, BE), B * H),
+        {"q": q, "k": k, "v": v, "gates": first(gates, mirrored), "inputs": inputs, "bonus": bonus}
+        | {"states": found.after}
+        | {"peaks": found.peaks, "initial": before[0], "initial_tail": before[1] if stable else None}
+        | {"initial_peak": before[2] if stable else None, "o": o, "saved": saved}
+        | {"score_scale": float(score_scale), "read_scale": float(read_scale), "eps": float(eps)}
+        | {"N": N, "H": H, "chunks": cdiv(N, L)}
+        | strides(q=q, k=k, v=v, o=o)
+        | gate_strides(gates, inputs, policy, both, swapped=mirrored),
+        {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE}
+        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward", "DECAY": policy.decay}
+        | {"SHARED": gates.ndim != q.ndim + 1, "STABLE": stable, "PRECISION": precision(q)}
+        | {"OWN": "none" if policy.exclusive else "key" if mirrored else "query"},
+        warps=warps,
+    )
+    return storable(o, q.dtype)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    policy: Policy,
+    direction: Direction,
+    *,
+    chunk: int,
+    warps: int,
+    query_scale: float = 1.0,
+    key_scale: float = 1.0,
+    inputs: Tensor | None = None,
+    bonus: Tensor | None = None,
+    eps: float = 0.0,
+    state: tuple[Tensor, ...] = (),
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """An operator of the family, in chunks.
+
+    Args:
+        q, k: (B, H, N, D). v: (B, H, N, E). Views with any strides.
+        gates: (B, H, N, D) log decays, (2, B, H, N, D) for two directions with gates of their own, (H,) log
+            decays, or (B, H, N) before the sigmoid, as `policy.decay` says.
+        direction: "both" for vector decays alone.
+        chunk: tokens a chunk, a power of two. warps: of a program.
+        inputs: (B, H, N) input gates, if `policy.stable`.
+        bonus: (H, D), if `policy.exclusive`.
+        state: (directions · B · H, D, E) float32; beside it (B · H, D) and (B · H,) if `policy.stable`.
+
+    Returns: o (B, H, N, E) in q.dtype, and the final state, shaped as `state`, in float32.
+    """
+    q, k, v = map(rows_of_tokens, (q, k, v))
+    if policy.decay == "vector":
+        gates = rows_of_tokens(gates)
+    size = {"chunk": chunk, "warps": warps}
+    found = states(k, v, gates, policy, direction, **size, scale=key_scale, inputs=inputs, initial=state)
+    scales = {"score_scale": query_scale * key_scale, "read_scale": query_scale, "eps": eps}
+    o = read(q, k, v, gates, policy, direction, found, warps=warps, inputs=inputs, bonus=bonus, **scales)
+    return o, found.final

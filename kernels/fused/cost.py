@@ -1,0 +1,74 @@
+"""What family A executes: multiply-accumulates in matrix products, and pointwise FLOPs, from shapes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vbench.kernels.fused.layout import tile
+from vbench.kernels.fused.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Sizes of one call. `shared`: two directions have one set of decays. chunk 0: token by token."""
+
+    batch: int
+    heads: int
+    tokens: int
+    key_dim: int
+    value_dim: int
+    directions: int
+    chunk: int
+    shared: bool = False
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.tokens // self.length)
+
+    @property
+    def length(self) -> int:
+        """Tokens of a chunk: a short sequence is one chunk of the next power of two."""
+        return min(self.chunk, max(16, 1 << (self.tokens - 1).bit_length()))
+
+
+def macs(policy: Policy, call: Call) -> int:
+    """MACs of one call: those of whole tiles, masked tokens and channels among them.
+
+    In chunks of L: scores are D · L² once for each tile of values, and log₂ L times where a decay is a vector; the
+    values they weigh E · L²; the states D · E · L, written and read in each direction.
+    """
+    if not call.chunk:
+        return call.batch * call.heads * call.tokens * call.directions * 2 * call.key_dim * call.value_dim
+    D, E = _whole(call.key_dim, 32), _whole(call.value_dim, 64)
+    L = call.length
+    levels = L.bit_length() - 1 if policy.decay == "vector" else 1
+    scores = levels * L * L * D * (E // tile(call.value_dim, 64))
+    states = call.directions * 2 * L * D * E
+    return call.batch * call.heads * call.chunks * (scores + L * L * E + states)
+
+
+def elementwise_flops(policy: Policy, call: Call) -> int:
+    """Pointwise FLOPs of one call, in none of `macs`, without masked tokens and tiles.
+
+    A decay is an exponential; by vectors a token then has, at each level of the fold, queries and keys damped and
+    two running products in each direction; by numbers a pair has a difference, an exponential and two products. A state
+    is decayed once a chunk (or a token).
+    """
+    D, E, N = call.key_dim, call.value_dim, call.tokens
+    normaliser = E + 11 if policy.stable else 0  # a quotient, two exponentials of the stabiliser, the divisor
+    if not call.chunk:
+        token = call.directions * (D * E + 2 * D) + normaliser
+    elif policy.decay == "vector":
+        levels = call.length.bit_length() - 1
+        gates = 1 if call.shared else call.directions
+        token = gates * (2 * D + levels * 3 * D) + levels * 2 * D + call.directions * 2 * D
+    else:
+        token = 4 * call.length + 4 * D + normaliser
+    carried = 2 * call.directions * D * E * (call.chunks if call.chunk else 0)
+    return call.batch * call.heads * (N * token + carried)
+
+
+def _whole(size: int, most: int) -> int:
+    """A dimension filled up to whole tiles."""
+    step = tile(size, most)
+    return -(-size // step) * step

@@ -1,0 +1,54 @@
+"""Where the inputs and results of family A lie in memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from vbench.kernels.fused.launch import power_of_two
+from vbench.kernels.fused.policy import Policy
+from vbench.kernels.registry import interpreted
+
+
+def rows_of_tokens(x: Tensor) -> Tensor:
+    """x, copied only if its last dimension is not dense."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def empty_output(q: Tensor, value_dim: int) -> Tensor:
+    """Room for o (B, H, N, E), laid out as (B, N, H · E), which is how the next layer reads it.
+
+    The interpreter cuts what it stores in bfloat16 where a device rounds, so there it is stored in float32 first.
+    """
+    B, H, N, _ = q.shape
+    cut = interpreted() and q.dtype == torch.bfloat16
+    return q.new_empty(B, N, H, value_dim, dtype=torch.float32 if cut else q.dtype).transpose(1, 2)
+
+
+def tile(size: int, most: int) -> int:
+    """The tile of a head dimension: a power of two from 16 to `most`, and 32 where 64 would be left half empty."""
+    found = min(power_of_two(size, 16), most)
+    return 32 if found > 32 and size % found else found
+
+
+def first(gates: Tensor, swapped: bool) -> Tensor:
+    """The gates of the direction that a kernel takes for the forward one, from which others are `g_x` away."""
+    return gates[1] if swapped and gates.ndim == 5 else gates
+
+
+def gate_strides(
+    gates: Tensor, inputs: Tensor | None, policy: Policy, both: bool, *, swapped: bool = False
+) -> dict[str, int]:
+    """Strides of the gates by direction (0 where they are shared), image, head and token; of input gates too."""
+    if policy.decay == "head":
+        found = (0, 0, gates.stride(0), 0)
+    elif both and gates.ndim == 5:
+        found = ((-1 if swapped else 1) * gates.stride(0), *gates.stride()[1:4])
+    else:
+        found = (0, *gates.stride()[:3])
+    names = ("g_x", "g_b", "g_h", "g_n", "i_b", "i_h", "i_n")
+    return dict(zip(names, (*found, *(inputs.stride() if inputs is not None else (0, 0, 0))), strict=True))
+
+
+def strides(**tensors: Tensor) -> dict[str, int]:
+    """Strides of image, head and token of tensors (B, H, N, ·), as kernels name them: q_b, q_h, q_n."""
+    return {f"{name}_{dim}": x.stride(i) for name, x in tensors.items() for i, dim in enumerate("bhn")}

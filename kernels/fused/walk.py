@@ -1,0 +1,316 @@
+"""Family A token by token: one launch, in which each program carries a tile of the state through all tokens.
+
+The order of the work is the recurrence's own, so its time grows with N whatever the device; it is the recurrent
+mode of a GPU, and the best form for short sequences in large batches.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from vbench.kernels.fused.launch import cdiv, launch, power_of_two, storable
+from vbench.kernels.fused.layout import empty_output, gate_strides, rows_of_tokens, strides
+from vbench.kernels.fused.policy import Policy
+from vbench.kernels.shapes import Direction
+
+STATE = 2048  # numbers of a state's tile
+
+
+@triton.jit
+def _step(
+    s,
+    n,
+    m,
+    q,
+    k,
+    v,
+    gates,
+    inputs,
+    own,
+    t,
+    q_n,
+    k_n,
+    v_n,
+    g_n,
+    i_n,
+    query_scale,
+    key_scale,
+    eps,
+    d,
+    e,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    DECAY: tl.constexpr,
+    EXCLUSIVE: tl.constexpr,
+    STABLE: tl.constexpr,
+):
+    """One token: the state s Float[BD BE], n Float[BD], its peak m, and what the token reads, Float[BE]."""
+    query = tl.load(q + t * q_n + d, mask=d < D, other=0.0).to(tl.float32) * query_scale
+    key = tl.load(k + t * k_n + d, mask=d < D, other=0.0).to(tl.float32) * key_scale
+    value = tl.load(v + t * v_n + e, mask=e < E, other=0.0).to(tl.float32)
+    if DECAY == "vector":
+        kept = tl.exp(tl.load(gates + t * g_n + d, mask=d < D, other=0.0).to(tl.float32))[:, None]
+    elif DECAY == "head":
+        kept = 1.0
+        s += (tl.exp(tl.load(gates).to(tl.float64)) - 1.0).to(tl.float32) * s  # 1 - x has more digits than x near 1
+    else:  # the exponents are taken in float64, since a decay repeats N times
+        f = tl.load(gates + t * g_n).to(tl.float64)
+        before = tl.minimum(f, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(f))) + m
+        i = tl.load(inputs + t * i_n).to(tl.float64)
+        m = tl.maximum(before, i).to(tl.float32).to(tl.float64)
+        kept = tl.exp((before - m).to(tl.float32))
+        key *= tl.exp((i - m).to(tl.float32))
+    if EXCLUSIVE:
+        out = tl.sum(query[:, None] * s, 0) + tl.sum(query * key * own, 0) * value
+        s = kept * s + key[:, None] * value[None, :]
+    else:
+        s = kept * s + key[:, None] * value[None, :]
+        out = tl.sum(query[:, None] * s, 0)
+    if STABLE:
+        n = kept * n + key
+        low = m.to(tl.float32)
+        shrink = tl.exp(tl.minimum(low, 0.0))
+        den = tl.maximum(tl.abs(tl.sum(query * n, 0)) * shrink, tl.exp(-tl.maximum(low, 0.0))) + eps * shrink
+        out *= shrink / den
+    return s, n, m, out
+
+
+@triton.jit
+def walk_kernel(
+    q,
+    k,
+    v,
+    gates,
+    inputs,
+    bonus,
+    initial,  # [rows D E], or None
+    initial_tail,
+    initial_peak,
+    o,
+    partial,  # Float[B H N E], what the first direction to come by reads; None for one direction
+    final,
+    final_tail,
+    final_peak,
+    query_scale,
+    key_scale,
+    eps,
+    N,
+    H,
+    q_b,
+    q_h,
+    q_n,
+    k_b,
+    k_h,
+    k_n,
+    v_b,
+    v_h,
+    v_n,
+    g_x,
+    g_b,
+    g_h,
+    g_n,
+    i_b,
+    i_h,
+    i_n,
+    o_b,
+    o_h,
+    o_n,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    BD: tl.constexpr,
+    BE: tl.constexpr,
+    FORWARD: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DECAY: tl.constexpr,
+    EXCLUSIVE: tl.constexpr,
+    STABLE: tl.constexpr,
+):
+    d = tl.arange(0, BD)
+    e = tl.program_id(0) * BE + tl.arange(0, BE)
+    row = tl.program_id(1).to(tl.int64)
+    rows = tl.num_programs(1)
+    b, h = row // H, row % H
+    q += b * q_b + h * q_h
+    k += b * k_b + h * k_h
+    v += b * v_b + h * v_h
+    gates += b * g_b + h * g_h
+    if inputs is not None:
+        inputs += b * i_b + h * i_h
+    o += b * o_b + h * o_h
+    at = d[:, None] * E + e[None, :]
+    mask = (d < D)[:, None] & (e < E)[None, :]
+    s = tl.zeros((BD, BE), tl.float32)
+    z = tl.zeros((BD, BE), tl.float32)  # the state of the reverse direction beside a forward one
+    n = tl.zeros((BD,), tl.float32)
+    m = tl.full((), float("-inf"), tl.float64)
+    if initial is not None:
+        s = tl.load(initial + row * D * E + at, mask=mask, other=0.0)
+        if FORWARD and REVERSE:
+            z = tl.load(initial + (rows + row) * D * E + at, mask=mask, other=0.0)
+        if STABLE:
+            n = tl.load(initial_tail + row * D + d, mask=d < D, other=0.0)
+            m = tl.load(initial_peak + row).to(tl.float64)
+    own = tl.zeros((BD,), tl.float32)
+    if EXCLUSIVE:
+        own = tl.load(bonus + h * D + d, mask=d < D, other=0.0).to(tl.float32)
+
+    if FORWARD and REVERSE:
+        partial += row * N * E
+        none = tl.zeros((BD,), tl.float32)  # a token reads itself once, forward
+        for meeting in tl.static_range(2):  # the halves before and after the directions meet
+            for t in range(meeting * (N // 2), N // 2 if meeting == 0 else N):
+                u = N - 1 - t
+                s, n, m, x = _step(
+                    s,
+                    n,
+                    m,
+                    q,
+                    k,
+                    v,
+                    gates,
+                    inputs,
+                    own,
+                    t,
+                    q_n,
+                    k_n,
+                    v_n,
+                    g_n,
+                    i_n,
+                    query_scale,
+                    key_scale,
+                    eps,
+                    d,
+                    e,
+                    D,
+                    E,
+                    DECAY,
+                    EXCLUSIVE,
+                    STABLE,
+                )
+                z, n, m, y = _step(
+                    z,
+                    n,
+                    m,
+                    q,
+                    k,
+                    v,
+                    gates + g_x,
+                    inputs,
+                    none,
+                    u,
+                    q_n,
+                    k_n,
+                    v_n,
+                    g_n,
+                    i_n,
+                    query_scale,
+                    key_scale,
+                    eps,
+                    d,
+                    e,
+                    D,
+                    E,
+                    DECAY,
+                    EXCLUSIVE,
+                    STABLE,
+                )
+                if meeting == 0:
+                    tl.store(partial + t * E + e, x, mask=e < E)
+                    tl.store(partial + u * E + e, y, mask=e < E)
+                else:  # in the middle of an odd number both are at one token, and neither was there before
+                    apart = (t != u).to(tl.int32)
+                    x += tl.load(partial + t * E + e, mask=e < E * apart, other=0.0)
+                    y += tl.load(partial + u * E + e, mask=e < E * apart, other=0.0)
+                    x += tl.where(apart > 0, 0.0, y)
+                    tl.store(o + t * o_n + e, x.to(o.dtype.element_ty), mask=e < E)
+                    tl.store(o + u * o_n + e, y.to(o.dtype.element_ty), mask=e < E * apart)
+            tl.debug_barrier()  # what one thread left, another reads
+        tl.store(final + (rows + row) * D * E + at, z, mask=mask)
+    else:
+        for step in range(0, N):
+            t = N - 1 - step if REVERSE else step
+            s, n, m, x = _step(
+                s,
+                n,
+                m,
+                q,
+                k,
+                v,
+                gates,
+                inputs,
+                own,
+                t,
+                q_n,
+                k_n,
+                v_n,
+                g_n,
+                i_n,
+                query_scale,
+                key_scale,
+                eps,
+                d,
+                e,
+                D,
+                E,
+                DECAY,
+                EXCLUSIVE,
+                STABLE,
+            )
+            tl.store(o + t * o_n + e, x.to(o.dtype.element_ty), mask=e < E)
+    tl.store(final + row * D * E + at, s, mask=mask)
+    if STABLE:
+        if tl.program_id(0) == 0:
+            tl.store(final_tail + row * D + d, n, mask=d < D)
+            tl.store(final_peak + row, m.to(tl.float32))
+
+
+def walk(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    policy: Policy,
+    direction: Direction,
+    *,
+    query_scale: float = 1.0,
+    key_scale: float = 1.0,
+    inputs: Tensor | None = None,
+    bonus: Tensor | None = None,
+    eps: float = 0.0,
+    state: tuple[Tensor, ...] = (),
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """An operator of the family, one token a step; arguments and results are those of `chunks.attend`."""
+    B, H, N, D = q.shape
+    E = v.shape[-1]
+    q, k, v = map(rows_of_tokens, (q, k, v))
+    if policy.decay == "vector":
+        gates = rows_of_tokens(gates)
+    both = direction == "both"
+    rows, ways = B * H, 2 if both else 1
+    BD = power_of_two(D, 16)
+    BE = min(power_of_two(E, 16), max(16, STATE // BD))
+    final: tuple[Tensor, ...] = (q.new_empty(ways * rows, D * E, dtype=torch.float32),)
+    if policy.stable:
+        final += (q.new_empty(rows, D, dtype=torch.float32), q.new_empty(rows, dtype=torch.float32))
+    before: tuple[Tensor | None, ...] = state or (None, None, None)
+    after: tuple[Tensor | None, ...] = final if policy.stable else (final[0], None, None)
+    o = empty_output(q, E)
+    launch(
+        walk_kernel,
+        (cdiv(E, BE), rows),
+        {"q": q, "k": k, "v": v, "gates": gates, "inputs": inputs, "bonus": bonus}
+        | {"initial": before[0], "initial_tail": before[1] if policy.stable else None}
+        | {"initial_peak": before[2] if policy.stable else None, "o": o}
+        | {"partial": q.new_empty(rows, N, E, dtype=torch.float32) if both else None}
+        | {"final": after[0], "final_tail": after[1], "final_peak": after[2]}
+        | {"query_scale": float(query_scale), "key_scale": float(key_scale), "eps": float(eps), "N": N, "H": H}
+        | strides(q=q, k=k, v=v, o=o)
+        | gate_strides(gates, inputs, policy, both),
+        {"D": D, "E": E, "BD": BD, "BE": BE}
+        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward"}
+        | {"DECAY": policy.decay, "EXCLUSIVE": policy.exclusive, "STABLE": policy.stable},
+        warps=1 if BD * BE <= 1024 else 4,
+    )
+    return storable(o, q.dtype), final
