@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+
+ANY_TOKENS = 1 << 62  # of a row that holds for any number of tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ def table() -> tuple[Row, ...]:
     return tuple(
         Row(
             row["op"],
-            row.get("tokens_max", 1 << 62),
+            row.get("tokens_max", ANY_TOKENS),
             row.get("rows_min", 0),
             row.get("device", "any"),
             Choice(row["chunk"], row["warps"], row.get("sequential", False)),
@@ -50,9 +54,27 @@ def table() -> tuple[Row, ...]:
     )
 
 
-@lru_cache(maxsize=4096)
+_tried: Choice | None = None
+
+
+@contextmanager
+def trying(choice: Choice) -> Iterator[None]:
+    """Within, every call takes this choice: how a table of timings is made."""
+    global _tried  # noqa: PLW0603 - forms ask `pick` deep inside operators, on one thread
+    _tried = choice
+    try:
+        yield
+    finally:
+        _tried = None
+
+
 def pick(op: str, tokens: int, rows: int, device: str = "any") -> Choice:
     """The first choice of the table that fits; those of the device come before those of any."""
+    return _tried or _look_up(op, tokens, rows, device)
+
+
+@lru_cache(maxsize=4096)
+def _look_up(op: str, tokens: int, rows: int, device: str) -> Choice:
     for name in (device, "any"):
         for row in table():
             if row.op == op and row.device == name and tokens <= row.tokens_max and rows >= row.rows_min:
