@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated
 
@@ -63,6 +64,53 @@ def check(
         if interpreted and kernel_check.has_triton(verdicts):
             out.print("Triton's kernels were interpreted on the CPU: their arithmetic is tried, not their speed.")
     for line in failed:
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("compile")
+def compile_(
+    op: Op = None,
+    arch: Annotated[str, typer.Option(help="Of the GPU: 80 is A100, 90 H100, 100 B200.")] = "80,90,100",
+    update: Annotated[bool, typer.Option("--update", help="Rewrite the committed table.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile every Triton kernel ahead of time, without a GPU; exit code 1 if one spills or grows."""
+    from dataclasses import asdict
+
+    from vbench import kernel_check
+    from vbench import kernel_compile as compiling
+    from vbench.errors import CompileError
+    from vbench.launch import Launcher
+
+    ops, archs = kernel_check.parse_ops(op), compiling.parse_archs(arch)
+    os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be compiled
+    with Launcher() as launcher, err.status("compiling"):
+        try:
+            rows = compiling.run(ops, archs, launcher)
+        except CompileError as error:
+            err.print(str(error), markup=False)
+            raise typer.Exit(1) from None
+    file, triton = compiling.table_file(), compiling.triton_version()
+    made_with, before = compiling.read(file)
+    failed, told = compiling.broken(rows), []
+    if update:
+        compiling.write(file, compiling.merge(before, rows, ops, archs), triton)
+        told.append(f"written: {file.name}, {len(rows)} rows, with Triton {triton}")
+    else:
+        other = compiling.grown(rows, {row.key: row for row in before})
+        other += compiling.stale(rows, before, ops, archs)
+        if made_with in (None, triton):
+            failed += other
+        else:
+            said = f"the table was made with Triton {made_with}; this is {triton}, under which only the limits hold"
+            told += [said, *other]
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        out.print(compiling.to_rich(rows))
+    for line in [*told, *failed]:
         err.print(line, markup=False)
     if failed:
         raise typer.Exit(1)
