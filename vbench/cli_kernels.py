@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -113,4 +114,66 @@ def compile_(
     for line in [*told, *failed]:
         err.print(line, markup=False)
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    op: Op = None,
+    form: FormName = None,
+    n: Annotated[str | None, typer.Option("--n", help="Tokens: 196,4096. [default: 196 to 65536; CPU: 16384]")] = None,
+    batch: Annotated[str | None, typer.Option(help="Images a call: 1,8. [default: 1,8,64; CPU: 1]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16. [default: bfloat16; CPU: float32]")
+    ] = None,
+    device: Device = "auto",
+    backend: Annotated[str | None, typer.Option(help="eager, cudagraph. [default: both; CPU: eager]")] = None,
+    l2: Annotated[str | None, typer.Option(help="Caches: warm, cold. [default: both; CPU: warm]")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="OPERATOR=module:function, timed beside ours; may be repeated.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="Of samples, a call and setting.")] = None,
+    limit_s: Annotated[
+        float | None, typer.Option("--limit-s", min=0.001, help="A call that would take longer is not made.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for kernels.jsonl.")] = Path("vbench-run"),
+    as_json: AsJson = False,
+) -> None:
+    """Time every form beside its floor and its peers, in one run; exit code 1 if a form's output is wrong."""
+    from vbench import host, kernel_check, kernel_peers
+    from vbench import kernel_bench as timing
+    from vbench.launch import Launcher
+
+    ops = kernel_check.parse_ops(op)
+    plan = timing.parse(
+        ops=ops,
+        forms=kernel_check.parse_forms(form, ops),
+        device=host.resolve(device),
+        tokens=n,
+        batch=batch,
+        dtype=dtype,
+        backend=backend,
+        l2=l2,
+        seconds=seconds,
+        limit_s=limit_s,
+        threads=threads,
+        peers=kernel_peers.parse_peers(peer or []),
+    )
+    timing.append(folder, [])
+    rows = []
+    with Launcher() as launcher, err.status("timing") as status:
+        for found in timing.run(plan, launcher, status.update):
+            file = timing.append(folder, found)
+            rows += found
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        table = timing.to_rich(rows)
+        table.width = Console(width=1000).measure(table).maximum
+        out.print(table, soft_wrap=True)
+        for line in [*timing.findings(rows), *timing.remarks(rows)]:
+            out.print(line, markup=False)
+    err.print(f"written: {file}", markup=False)
+    if any(row["status"] in ("failed", "error") and not row["peer"] for row in rows):
         raise typer.Exit(1)
