@@ -177,3 +177,35 @@ def bench(
     err.print(f"written: {file}", markup=False)
     if any(row["status"] in ("failed", "error") and not row["peer"] for row in rows):
         raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    file: Annotated[Path, typer.Option("--out", "-o", help="A file for the rows, to be moved into tuning.toml.")],
+    op: Op = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "bfloat16",
+) -> None:
+    """Time the configurations of every fused form on a GPU and write the fastest as rows of their table."""
+    from vbench import host, kernel_check, kernel_tune
+    from vbench.errors import UsageError
+    from vbench.launch import Launcher
+    from vbench.plan import parse_dtypes
+
+    where = host.resolve(device)
+    ops = kernel_tune.check(kernel_check.parse_ops(op), where)
+    if len(dtypes := parse_dtypes(dtype)) > 1:
+        raise UsageError("--dtype: the table is one for all; give one to measure it in")
+    with Launcher() as launcher, err.status("tuning"):
+        timings, failed = kernel_tune.run(ops, where, dtypes[0], launcher)
+        gpu = launcher.run("vbench.worker:probe", {"device": where, "models": []}, kernel_tune.LIMIT_S).parts["gpu"]
+    about = host.fingerprint(where, gpu)
+    source = f"{about['device_name']}, commit {(about['commit'] or about['source'])[:12]}"
+    found = kernel_tune.rows(timings, about["device_name"], source)
+    kernel_tune.write(file, found)
+    out.print(kernel_tune.to_toml(found), markup=False)
+    err.print(f"written: {file}, {len(found)} rows from {len(timings)} timings", markup=False)
+    for line in failed:
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(1)

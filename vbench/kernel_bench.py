@@ -214,9 +214,10 @@ def contestants(plan: Plan, op: str) -> list[Contestant]:
             function = operator(op, form)
             absent = missing(op, form, plan.device, plan.dtype)
             found.append(Contestant(form, False, _caller(function), True, _work(growth), absent))
-    for peer in peers(op, plan.peers):
-        found.append(Contestant(peer.name, True, peer.build, peer.same, _work(peer.growth), peer.missing(plan.device)))
-    return found
+    return found + [
+        Contestant(peer.name, True, peer.build, peer.same, _work(peer.growth), peer.missing(plan.device))
+        for peer in peers(op, plan.peers)
+    ]
 
 
 def _caller(function: Callable[..., Any]) -> Callable[[Inputs, Mapping[str, Any]], Call]:
@@ -359,12 +360,12 @@ def _in_turn(
     for name, (one, call, row) in ready.items():
         assert one.seen is not None
         try:
-            taker = _taker(call, one.seen[1] * 1e3, backend, cache, plan, device)
-            taker()
+            take = taker(call, one.seen[1] * 1e3, backend, cache, plan.device, device)
+            take()
         except Exception as error:
             yield {**row, "backend": backend, "l2": cache, **_failure(error)}
             continue
-        takers[name], samples[name] = taker, []
+        takers[name], samples[name] = take, []
     names = list(takers)
     open_ = set(names)
     while open_:
@@ -398,12 +399,12 @@ def _enough(samples: Sequence[float], seconds: float) -> bool:
     return len(samples) >= least and sum(samples) >= seconds * 1e3
 
 
-def _taker(
-    call: Call, about_ms: float, backend: Backend, cache: Cache, plan: Plan, device: Device
+def taker(
+    call: Call, about_ms: float, backend: Backend, cache: Cache, where: str, device: Device
 ) -> Callable[[], float]:
     """What takes one sample: the milliseconds of one call, warm among its like or cold and alone."""
     if not device.asynchronous:
-        flush = _flusher(plan.device) if cache == "cold" else None
+        flush = _flusher(where) if cache == "cold" else None
 
         def one() -> float:
             if flush:
@@ -417,7 +418,7 @@ def _taker(
         queued = _captured(queued)
     if cache == "warm":
         return lambda: device.samples(queued, 1)[0] / repeats
-    return _cold(queued, _flusher(plan.device))
+    return _cold(queued, _flusher(where))
 
 
 def _repeated(call: Call, repeats: int) -> Call:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,11 @@ class Width:
         where = torch.device(device)
         generator = torch.Generator(where).manual_seed(seed)
         return self.draw(Maker(batch, tokens, getattr(torch, dtype), where, generator))
+
+    def rows(self, inputs: Inputs) -> int:
+        """What `tuning.pick` looks up: batch · heads for (B, H, N, D), the batch for (B, N, C)."""
+        first = next(iter(inputs.values()))
+        return math.prod(first.shape[:-2])
 
     def first(self, inputs: Inputs) -> Inputs:
         """The call with its first image alone."""

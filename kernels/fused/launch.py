@@ -38,6 +38,12 @@ def recording() -> Iterator[list[Launch]]:
         _recorded = None
 
 
+def can_run(x: Tensor) -> bool:
+    """Whether a kernel can be launched on a tensor: on CUDA, where kernels are interpreted, or where launches are
+    only written down."""
+    return x.is_cuda or interpreted() or _recorded is not None
+
+
 def launch(
     kernel: Any,
     grid: tuple[int, ...],
