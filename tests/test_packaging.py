@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+import typer
 from vbench.kernels import OPS, operator
 from vbench.suites.load import load, shipped
 
 import vbench
+from vbench import cli, host, kernel_bench, kernel_check, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -45,6 +52,57 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
 
     suite = load(name)
     assert plan.plan(plan.parse({**plan.USUAL, **suite.axes}, "cpu"))
+
+
+def _commands(target: str) -> list[list[str]]:
+    """What `make -n TARGET` would run, in words; without make, the lines of the Makefile."""
+    if shutil.which("make"):
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        text = done.stdout
+    else:
+        text = (ROOT / "Makefile").read_text().partition(f"\n{target}:")[2].partition("\n\n")[0].partition("\n")[2]
+    joined = text.replace("\\\n", " ").replace("$$(", "$(")
+    lines = [re.sub(r"\$\(.*?\)(?=[\s-]|$)", "results/gpu", line) for line in joined.splitlines() if line.strip()]
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("target", ["kernels", "gpu", "gpu-long"])
+def test_every_command_of_a_make_target_parses(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the call of the library: options, models, sizes and forms; on a machine that has a GPU, as it seems."""
+    monkeypatch.setattr(host, "gpus", lambda: [{"name": "a GPU"}])
+    commands = _commands(target)
+    assert commands
+    for words in commands:
+        if words[0] == "pytest":
+            assert words[1:] == ["-m", "gpu", "-n", "0"]
+            continue
+        assert words[:4] == ["python", "-P", "-m", "vbench"], words
+        group = typer.main.get_command(cli.app)
+        context = group.make_context("vbench", list(words[4:]))
+        while isinstance(group, click.Group):
+            name, group, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+            assert group is not None, words
+            context = group.make_context(name, rest, parent=context)
+        given = context.params
+        if name == "sweep":
+            asked = {key: given[key] for key in (*plan.USUAL, "models", "res") if given.get(key) is not None}
+            axes = load(given["suite"]).axes if given["suite"] else {}
+            cases = plan.plan(plan.parse({**plan.USUAL, **axes, **asked}, host.resolve(given["device"])))
+            assert any(not case.unsupported for case in cases), words
+            plan.parse_rigor(given["rigor"])
+        elif name == "bench":
+            ops = kernel_check.parse_ops(given["op"])
+            kernel_bench.parse(
+                ops=ops,
+                forms=kernel_check.parse_forms(given["form"], ops),
+                device=host.resolve(given["device"]),
+                tokens=given["n"],
+                peers={},
+                threads=1,
+                **{key: given[key] for key in ("batch", "dtype", "backend", "l2", "seconds", "limit_s")},
+            )
+        elif name == "check":
+            kernel_check.parse_ops(given["op"])
 
 
 def test_the_version_is_the_changelogs() -> None:

@@ -201,16 +201,28 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((key, asdict(row)) for key, row in measured(launches(argument["op"]), argument["op"], argument["arch"]))
 
 
-def measured(found: Iterable[tuple[str, Launch]], op: str, arch: int) -> Iterator[tuple[str, Resources]]:
+def measured(launched: Iterable[tuple[str, Launch]], op: str, arch: int) -> Iterator[tuple[str, Resources]]:
     """(digest, row) of each variant among launches, once."""
     seen: set[str] = set()
-    for dtype, launch in found:
+    for dtype, launch in launched:
         variant = variant_of(launch)
         if variant.digest in seen:
             continue
         seen.add(variant.digest)
         about = (op, variant.name, dtype, variant.constants, variant.warps, variant.digest, arch)
-        yield variant.digest, Resources(*about, **compiled(variant, arch))
+        try:
+            found = compiled(variant, arch)
+        except Exception as error:
+            raise CompileError(f"{variant.name} in {dtype} with {variant.constants}: {_cause(error)}") from error
+        yield variant.digest, Resources(*about, **found)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what began it: Triton wraps an error once for each function it was inlined in."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if len(lines) > 1 and lines[0].startswith("at ") else (lines or [type(error).__name__])[0]
 
 
 def parse_archs(text: str) -> tuple[int, ...]:

@@ -264,8 +264,10 @@ def _causality(op: str, form: str, trial: Trial, inputs: Inputs, bound: float) -
     """What a token reads must not change with the tokens behind it, seen in the trial's direction."""
     from vbench.kernels.trials import relative
 
-    at = TOKENS // 2
-    beyond, kept = ((at, TOKENS - at), slice(None, at)) if trial.direction == "forward" else ((0, at), slice(at, None))
+    name, dim = next(iter(trial.token_dims.items()))
+    tokens = inputs[name].shape[dim]
+    at = tokens // 2
+    beyond, kept = ((at, tokens - at), slice(None, at)) if trial.direction == "forward" else ((0, at), slice(at, None))
     changed = dict(inputs)
     for name, dim in trial.token_dims.items():
         changed[name] = inputs[name].clone()
