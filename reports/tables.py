@@ -175,8 +175,13 @@ def _row(cell: dict[str, Any], several: set[tuple[str, str]]) -> tuple[str, ...]
 
 def _several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
     """(model, mode) of which the table has measured several forms, so that a row must say its own."""
-    forms = table[table["status"] != "unsupported"].groupby(["model", "mode"])["form"].nunique()
-    return {(str(model), str(mode)) for (model, mode), count in forms.items() if count > 1}  # type: ignore[misc]
+    measured = table[table["status"] != "unsupported"]
+    return {
+        (str(model), str(mode))
+        for model, of_model in measured.groupby("model")
+        for mode, cells in of_model.groupby("mode")
+        if cells["form"].nunique() > 1
+    }
 
 
 def label(cell: dict[str, Any], several: Container[tuple[str, str]] = ()) -> str:

@@ -464,7 +464,7 @@ def _cold(call: Call, flush: Call) -> Callable[[], float]:
         call()
         end.record()
         end.synchronize()
-        return begin.elapsed_time(end)
+        return float(begin.elapsed_time(end))
 
     return one
 

@@ -12,7 +12,7 @@ import hashlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -177,7 +177,7 @@ def launches(op: str) -> Iterator[tuple[str, Launch]]:
     from vbench.kernels.registry import operator
     from vbench.kernels.trials import tensors
 
-    choices = list(dict.fromkeys(row.choice for row in tuning.table() if row.op == op))
+    choices: list[tuning.Choice | None] = [*dict.fromkeys(row.choice for row in tuning.table() if row.op == op)]
     for form in triton_forms(op):
         for width in WIDTHS[op]:
             for dtype in DTYPES:
@@ -187,7 +187,7 @@ def launches(op: str) -> Iterator[tuple[str, Launch]]:
                     with tuning.trying(choice) if choice else nullcontext(), recording() as found:
                         o, state = operator(op, form)(*x.values(), **width.options)
                         loss = sum(part.float().sum() for part in (o, *tensors(state)) if part.requires_grad)
-                        torch.autograd.grad(loss, list(x.values()), allow_unused=True)  # type: ignore[arg-type]
+                        torch.autograd.grad(loss, list(x.values()), allow_unused=True)
                     yield from ((dtype, launch) for launch in found)
 
 
@@ -265,21 +265,18 @@ def table_file() -> Path:
     return Path(str(files("vbench.kernels.fused") / "resources.csv"))
 
 
+_READ: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "bool": lambda text: text == "True"}
+
+
 def read(file: Path) -> tuple[str | None, list[Resources]]:
     """(the Triton that a table was made with, its rows); (None, []) if there is none."""
     if not file.is_file():
         return None, []
     first, *lines = file.read_text(encoding="utf-8").splitlines()
-    whole = {each.name for each in fields(Resources) if each.type == "int"}
-    rows = [
-        Resources(
-            **{
-                key: int(value) if key in whole else value == "True" if key == "dots" else value
-                for key, value in row.items()
-            }
-        )  # type: ignore[arg-type]
-        for row in csv.DictReader(lines)
-    ]
+    rows = []
+    for row in csv.DictReader(lines):
+        values: dict[str, Any] = {each.name: _READ[str(each.type)](row[each.name]) for each in fields(Resources)}
+        rows.append(Resources(**values))
     return first.rpartition(" ")[2], rows
 
 
