@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,7 +16,9 @@ from vbench.kernels.registry import OPS, Mode, default_form, interpreted, missin
 from vbench.launch import Runner, side_by_side
 from vbench.verify import TOKENS, Check, Extent, Verdict
 
-INTERPRETED = Extent(tokens=70, cuts=1)  # the interpreter takes 20 ms a program; one whole chunk and a ragged one
+INTERPRETED = Extent(
+    tokens=70, cuts=1, brief=True
+)  # the interpreter takes 20 ms a program; one whole chunk and a ragged one
 LIMIT_S = 600.0  # for one child
 
 
@@ -124,11 +126,11 @@ def check(
         slow = [form for form in able if OPS[op][form].package == "triton" and interpreted()]
         if quick := [form for form in able if form not in slow]:
             jobs.append((op, Extent(tuple(quick), tokens or TOKENS)))
-        jobs += [(op, Extent((form,), tokens or INTERPRETED.tokens, INTERPRETED.cuts)) for form in slow]
+        jobs += [(op, replace(INTERPRETED, forms=(form,), tokens=tokens or INTERPRETED.tokens)) for form in slow]
     if not jobs:
         why = next(reason for op in ops for form in OPS[op] if form in forms and (reason := missing(op, form, device)))
         raise UsageError(f"nothing to check: {why}")
-    jobs.sort(key=lambda job: job[1].tokens)  # what is interpreted takes longest and starts first
+    jobs.sort(key=lambda job: not job[1].brief)  # what is interpreted takes longest and starts first
     arguments = [
         {"subject": op, "device": device, "seed": seed, "weights": None, "extent": asdict(extent)}
         for op, extent in jobs

@@ -29,8 +29,8 @@ _recorded: list[Launch] | None = None
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Within, launches are written down and not run: what they would compute is undefined, but that whole numbers
-    are 0, so that they can be used as indices."""
+    """Within, launches are written down and not run; every tensor that they are given is left full of zeros, so that
+    what is computed from it is some number, and an index if it is used as one."""
     global _recorded  # noqa: PLW0603 - launches happen deep inside operators, on one thread
     _recorded = []
     try:
@@ -66,8 +66,8 @@ def launch(
     if _recorded is not None:
         _recorded.append(Launch(kernel, grid, dict(args), dict(constants), warps, stages))
         for value in args.values():
-            if isinstance(value, Tensor) and not value.is_floating_point():
-                value.zero_()
+            if isinstance(value, Tensor) and 0 not in value.stride():
+                value.data.zero_()  # unseen by autograd, which keeps some of them
         return
     where = next(value.device for value in args.values() if isinstance(value, Tensor))
     with torch.cuda.device(where) if where.type == "cuda" else nullcontext():
