@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden gpu wheel sweep readme zoo calibrate measuring
+.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo calibrate measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -24,13 +24,26 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 	pip install --quiet --no-deps --target build/wheel/site build/wheel/vbench-*.whl
 	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
 
-GPU = results/$$(python -P -c "from vbench import host; print(host.gpus()[0]['name'].lower().replace(' ', '-'))")
-gpu:   ## whatever awaits a GPU: its tests, what the doctor finds, the README's sweep, training; records under results/DEVICE
+kernels: ## every form against the recurrence, every Triton kernel compiled ahead of time; no GPU needed
+	python -P -m vbench kernels check --device cpu
+	python -P -m vbench kernels compile
+
+GPU = results/$$(python -P -c "from vbench import host; gpus = host.gpus(); print(gpus[0]['name'].lower().replace(' ', '-') if gpus else 'no-gpu')")
+gpu:   ## whatever awaits a GPU, in one call of less than nine minutes; records under results/DEVICE, tuning under build
+	python -P -m vbench kernels check --device cuda
 	pytest -m gpu -n 0
+	python -P -m vbench kernels bench --device cuda --n 1024,4096,16384,65536 --batch 1,8 -o $(GPU)
+	python -P -m vbench kernels tune --device cuda -o build/tuning.toml
+	python -P -m vbench sweep --models vig_t,vrwkv_t,vrwkv6_t,vil2_t,vir_s,vision_gru_t,deit_t --res 224,512,1024,2048 \
+		--device cuda --dtype bfloat16 --backend cudagraph --modes parallel --batch 1 --rigor quick --timeout 30 -o $(GPU)
+	python -P -m vbench sweep --models vig_t,deit_t --res 224,1024,2048 --form auto,chunkwise --device cuda --dtype bfloat16 \
+		--modes parallel --batch 1 --rigor quick --timeout 30 -o $(GPU)-forms
+	python -P -m vbench sweep --models vig_t,vrwkv_t,vil2_t,vir_s,vision_gru_t,deit_t --res 224,512 --modes parallel \
+		--phase train --dtype bfloat16 --batch 32 --device cuda --rigor quick --timeout 30 -o $(GPU)-training
+
+gpu-long: ## what takes longer: what the doctor finds, and the README's sweep under the default rigor
 	python -P -m vbench doctor --device cuda
-	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 --backend eager,cudagraph -o $(GPU)
-	python -P -m vbench sweep --models vig_t,vrwkv_t,vil2_t,vir_s,vision_gru_t,deit_t --res 224:1024 --modes parallel \
-		--phase train --dtype bfloat16 --batch 32 --device cuda -o $(GPU)-training
+	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 --backend eager,cudagraph -o $(GPU)-resolution
 
 sweep: ## the README's sweep again, on this machine
 	python -P -m vbench sweep --suite resolution -o results/cpu-amd-epyc

@@ -127,6 +127,8 @@ def _series(table: pd.DataFrame) -> list[_Series]:
     table["asked"] = ("batch " + table["batch"].astype("string")).where(fixed, table["batch_policy"])
     modes = table.groupby("model")["mode"].nunique().to_dict()
     told = [setting for setting in SETTINGS if table[setting].nunique() > 1]  # what a label must say
+    if (table.groupby(["model", "mode"])["form"].nunique() > 1).any():
+        told.append("form")
     members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
     found: list[_Series] = []
     for key, cells in table.groupby(["family", "model", "mode", *told], dropna=False):

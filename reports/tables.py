@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import pandas as pd
@@ -42,15 +43,17 @@ NOTES = {
 
 def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """One row of text a cell, under `HEADER`, without cells that cannot exist (see `absent`)."""
-    return [_row(cell) for cell in _cells(table) if cell["status"] != "unsupported"]
+    several = _several_forms(table)
+    return [_row(cell, several) for cell in _cells(table) if cell["status"] != "unsupported"]
 
 
 def absent(table: pd.DataFrame) -> list[str]:
     """One line for each reason why cells were not, or not wholly, measured: which, and why."""
     lines = []
     missing = table[table["status"] != "ok"]
+    several = _several_forms(table)
     for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False):
-        cells = [f"{label(cell)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
+        cells = [f"{label(cell, several)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
         shown = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
         lines.append(f"{status}: {reason} ({shown})")
     return lines
@@ -143,7 +146,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Cells as dicts with None for what is missing, models together, small images first."""
-    order = ["dtype", "phase", "backend", "layout", "model", "attention", "mode", "height", "width"]
+    order = ["dtype", "phase", "backend", "layout", "model", "attention", "mode", "form", "height", "width"]
     ordered = table.sort_values(order, kind="stable")
     return [
         {str(key): None if pd.isna(value) else value for key, value in cell.items()}
@@ -151,12 +154,12 @@ def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _row(cell: dict[str, Any]) -> tuple[str, ...]:
+def _row(cell: dict[str, Any], several: set[tuple[str, str]]) -> tuple[str, ...]:
     interval = (
         "" if cell["latency_ms_lo"] is None else f"{figure(cell['latency_ms_lo'])}–{figure(cell['latency_ms_hi'])}"
     )
     return (
-        label(cell),
+        label(cell, several),
         _mode(cell),
         _size(cell),
         cell["status"],
@@ -170,11 +173,23 @@ def _row(cell: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def label(cell: dict[str, Any]) -> str:
-    """A row's model, and whatever setting of it is not the usual one."""
+def _several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
+    """(model, mode) of which the table has measured several forms, so that a row must say its own."""
+    measured = table[table["status"] != "unsupported"]
+    return {
+        (str(model), str(mode))
+        for model, of_model in measured.groupby("model")
+        for mode, cells in of_model.groupby("mode")
+        if cells["form"].nunique() > 1
+    }
+
+
+def label(cell: dict[str, Any], several: Container[tuple[str, str]] = ()) -> str:
+    """A row's model, its form where there are several, and whatever setting of it is not the usual one."""
     usual = ("float32", "infer", "eager", "nchw", "fused", None)
     rest = [cell[key] for key in ("dtype", "phase", "backend", "layout", "attention") if cell[key] not in usual]
-    return " ".join([cell["model"], *rest])
+    form = [cell["form"]] if cell["form"] and (cell["model"], cell["mode"]) in several else []
+    return " ".join([cell["model"], *form, *rest])
 
 
 def _short(commit: str) -> str:

@@ -123,8 +123,8 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
         for launches in current(r for r in records if str(r.host.get("device_name")) == device).values()
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    order = ["device_name", "model", "mode", "dtype", "phase", "backend", "layout", "attention", "height", "width"]
-    return table.sort_values([*order, "case_id"], kind="stable", ignore_index=True)
+    order = ["device_name", "model", "mode", "dtype", "phase", "backend", "layout", "attention", "form"]
+    return table.sort_values([*order, "height", "width", "case_id"], kind="stable", ignore_index=True)
 
 
 def _row(launches: list[Record]) -> dict[str, Any]:

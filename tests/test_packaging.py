@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from vbench.kernels import OPS, operator
 from vbench.suites.load import load, shipped
 
 import vbench
+from vbench import cli, host, kernel_bench, kernel_check, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -45,6 +50,52 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
 
     suite = load(name)
     assert plan.plan(plan.parse({**plan.USUAL, **suite.axes}, "cpu"))
+
+
+def _commands(target: str) -> list[list[str]]:
+    """What `make TARGET` would run, in words."""
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    command = ["make", "--dry-run", "--no-print-directory", target, "GPU=results/gpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [shlex.split(line) for line in done.stdout.replace("\\\n", " ").splitlines()]
+
+
+@pytest.mark.parametrize("target", ["kernels", "gpu", "gpu-long"])
+def test_every_command_of_a_make_target_parses(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the call of the library: options, models, sizes and forms; on a machine that has a GPU, as it seems."""
+    monkeypatch.setattr(host, "gpus", lambda: [{"name": "a GPU"}])
+    commands = _commands(target)
+    assert commands
+    for words in commands:
+        if words[0] == "pytest":
+            assert words[1:] == ["-m", "gpu", "-n", "0"]
+            continue
+        assert words[:4] == ["python", "-P", "-m", "vbench"], words
+        command, rest = typer.main.get_command(cli.app), words[4:]
+        while hasattr(command, "commands"):
+            name, *rest = rest
+            command = command.commands[name]
+        given = command.make_context(name, rest).params
+        if name == "sweep":
+            asked = {key: given[key] for key in (*plan.USUAL, "models", "res") if given.get(key) is not None}
+            axes = load(given["suite"]).axes if given["suite"] else {}
+            cases = plan.plan(plan.parse({**plan.USUAL, **axes, **asked}, host.resolve(given["device"])))
+            assert any(not case.unsupported for case in cases), words
+            plan.parse_rigor(given["rigor"])
+        elif name == "bench":
+            ops = kernel_check.parse_ops(given["op"])
+            kernel_bench.parse(
+                ops=ops,
+                forms=kernel_check.parse_forms(given["form"], ops),
+                device=host.resolve(given["device"]),
+                tokens=given["n"],
+                peers={},
+                threads=1,
+                **{key: given[key] for key in ("batch", "dtype", "backend", "l2", "seconds", "limit_s")},
+            )
+        elif name == "check":
+            kernel_check.parse_ops(given["op"])
 
 
 def test_the_version_is_the_changelogs() -> None:

@@ -29,7 +29,7 @@ KERNELS = Path(vbench.kernels.__file__).resolve().parent
 def test_every_operator_passes(op: str) -> None:
     checks = list(verify.operator_checks(op, seed=3))
     assert [str(check) for check in checks if not check.ok] == []
-    kinds = {"float64", "float32", "half"}
+    kinds = {"float64", "float32", "half", "grad"}
     kinds |= {"split"} if any(trial.initial for trial in trials(op)) else set()
     kinds |= {"causal"} if any(trial.direction != "both" for trial in trials(op)) else set()
     assert {check.kind for check in checks} == kinds

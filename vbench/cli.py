@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 import vbench
+from vbench import cli_kernels
 from vbench import plan as planning
 from vbench.errors import UsageError, VbenchError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cli_kernels.app, name="kernels")
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -48,6 +50,13 @@ Phase = Annotated[
 Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph. [default: eager]")]
 Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc. [default: nchw]")]
 Attention = Annotated[str | None, typer.Option(help="Of timm's models: fused, unfused. [default: fused]")]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list. "
+        "[default: auto, the mode's on the device]"
+    ),
+]
 Rigor = Annotated[str, typer.Option(help="quick (one launch a cell), default (three), paper (five, long).")]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
 Seed = Annotated[int, typer.Option(help="Of the order of the cells, the noise and the weights.")]
@@ -91,6 +100,7 @@ def sweep(
     backend: Backend = None,
     layout: Layout = None,
     attention: Attention = None,
+    form: Form = None,
     suite: SuiteName = None,
     device: Device = "auto",
     rigor: Rigor = "default",
@@ -109,7 +119,7 @@ def sweep(
     from vbench.launch import Launcher
     from vbench.progress import Progress
 
-    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention)
+    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     cases = _plan(asked, suite, device)
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
@@ -141,6 +151,7 @@ def plan(
     backend: Backend = None,
     layout: Layout = None,
     attention: Attention = None,
+    form: Form = None,
     suite: SuiteName = None,
     device: Device = "auto",
     rigor: Rigor = "default",
@@ -154,7 +165,7 @@ def plan(
     from vbench import estimate
     from vbench.launch import Launcher
 
-    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention)
+    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     cases = _plan(asked, suite, device)
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
@@ -372,6 +383,7 @@ class _Asked:
     backend: str | None
     layout: str | None
     attention: str | None
+    form: str | None
 
 
 def _plan(asked: _Asked, suite: str | None, device: str) -> list[planning.Case]:

@@ -9,6 +9,7 @@ VbenchError
 │   ├── SchemaError       records that this version cannot read
 │   └── CheckpointError   a file of weights that cannot be read, or that is not this model's
 ├── UnsupportedError      a model or an operator has no such mode, form or size; a row, not a failure
+├── CompileError          a Triton kernel that does not compile
 └── ShapeError            tensors that do not agree
 
 Each message is one line: what was given, what is allowed, what to do.
@@ -49,6 +50,10 @@ class UnsupportedError(VbenchError):
 
 class ShapeError(VbenchError, ValueError):
     """Operator inputs whose shapes, or dtypes, do not agree; the message prints them."""
+
+
+class CompileError(VbenchError):
+    """A kernel does not compile; the message says which, and the compiler's last word."""
 
 
 class CheckpointError(UsageError, ValueError):

@@ -15,10 +15,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import count
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -64,6 +66,16 @@ class Runner(Protocol):
 
 
 START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child
+_STARTING = threading.Lock()  # one server for all, and one environment
+
+
+def side_by_side(runner: Runner, job: str, arguments: Sequence[dict[str, Any]], timeout_s: float) -> list[Ending]:
+    """The same job with each argument, two children at a time; their endings in the arguments' order.
+
+    Raises: UsageError if one of the jobs raised it.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda argument: runner.run(job, argument, timeout_s), arguments))
 
 
 class Launcher:
@@ -77,6 +89,7 @@ class Launcher:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD if preload is None else preload)
         self._folder = tempfile.TemporaryDirectory(prefix="vbench-")
+        self._numbers = count()
 
     def __enter__(self) -> Launcher:
         return self
@@ -100,14 +113,15 @@ class Launcher:
         return ending
 
     def _once(self, job: str, argument: dict[str, Any], timeout_s: float) -> tuple[Ending, bool]:
-        log = Path(self._folder.name) / "child.log"
+        log = Path(self._folder.name) / f"child-{next(self._numbers)}.log"
         log.write_bytes(b"")
         ours, theirs = self._context.Pipe(duplex=False)
         child = self._context.Process(target=_child, args=(theirs, job, argument, str(log)), daemon=True)
         kills = _oom_kills()
-        _start_server()
-        deadline = time.monotonic() + START_LIMIT_S
-        child.start()
+        with _STARTING:
+            _start_server()
+            deadline = time.monotonic() + START_LIMIT_S
+            child.start()
         theirs.close()
         parts: dict[str, Any] = {}
         try:

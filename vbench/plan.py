@@ -11,7 +11,7 @@ from itertools import product
 from typing import Literal, TypeVar, get_args
 
 from vbench.errors import ResolutionError, UsageError
-from vbench.kernels.registry import Mode, default_form
+from vbench.kernels.registry import OPS, Mode, default_form, missing
 from vbench.models.registry import names, ours, spec
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
@@ -26,6 +26,7 @@ Layout = Literal["nchw", "nhwc"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Attention = Literal["fused", "unfused"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+AUTO = "auto"  # of the forms of an operator, the one that is its mode's default on the device
 Batch = int | Literal["knee", "max"]
 T = TypeVar("T", bound=str)
 LARGEST = 65_536  # px; a longer side is a slip of the keyboard
@@ -98,6 +99,8 @@ class Case:
         """Why this cell cannot exist, or None."""
         if self.mode not in spec(self.model).modes:
             return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
+        if self.form and (reason := _lacks(self)):
+            return reason
         if self.backend == "cudagraph" and not self.device.startswith("cuda"):
             return f"{self.device} has no CUDA graphs"
         if self.backend == "cudagraph" and self.phase == "train":
@@ -108,7 +111,24 @@ class Case:
         size = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
         usual = {"infer", "eager", "nchw", "fused", None}
         rest = [part for part in (self.phase, self.backend, self.layout, self.attention) if part not in usual]
-        return " ".join(filter(None, [self.model, size, self.mode, self.dtype, *rest]))
+        form = self.form if self.form and self.form != _usual_form(self) else None
+        return " ".join(filter(None, [self.model, size, self.mode, form, self.dtype, *rest]))
+
+
+def _lacks(case: Case) -> str | None:
+    """Why the operator of a case's model cannot be computed by its form, in its mode, on its device; or None."""
+    op, form = spec(case.model).operator, case.form
+    if op is None or form is None:
+        return f"{case.model} has no form '{form}': it has no operator of ours"
+    of_mode = [name for name, about in OPS[op].items() if about.mode == case.mode]
+    if form not in of_mode:
+        return f"{op} has no {case.mode} form '{form}'; it has {', '.join(of_mode)}"
+    return missing(op, form, case.device, case.dtype)
+
+
+def _usual_form(case: Case) -> str | None:
+    op = spec(case.model).operator
+    return default_form(op, case.mode, case.device) if op and case.mode in spec(case.model).modes else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +144,7 @@ class Sweep:
     backends: tuple[Backend, ...] = ("eager",)
     layouts: tuple[Layout, ...] = ("nchw",)
     attentions: tuple[Attention, ...] = ("fused",)
+    forms: tuple[str, ...] = (AUTO,)
     device: str = "cpu"
 
 
@@ -148,9 +169,12 @@ def plan(sweep: Sweep) -> list[Case]:
                 sweep.backends,
                 sweep.layouts,
                 [None] if row.operator else sweep.attentions,
+                sweep.forms if row.operator else [None],
             )
-            for mode, batch, dtype, phase, backend, layout, attention in axes:
-                form = default_form(row.operator, mode, sweep.device) if row.operator and mode in row.modes else None
+            for mode, batch, dtype, phase, backend, layout, attention, asked in axes:
+                form = asked if mode in row.modes else None
+                if form == AUTO and row.operator:
+                    form = default_form(row.operator, mode, sweep.device)
                 case = Case(
                     model, height, width, mode, form, batch, dtype, sweep.device, phase, backend, layout, attention
                 )
@@ -181,6 +205,7 @@ USUAL = {  # what each axis is where it is not given, as written on the command 
     "backend": "eager",
     "layout": "nchw",
     "attention": "fused",
+    "form": AUTO,
 }
 
 
@@ -196,6 +221,7 @@ def parse(axes: Mapping[str, str], device: str) -> Sweep:
         backends=parse_backends(axes["backend"]),
         layouts=parse_layouts(axes["layout"]),
         attentions=parse_attentions(axes["attention"]),
+        forms=parse_forms(axes["form"]),
         device=device,
     )
 
@@ -258,6 +284,11 @@ def parse_layouts(text: str) -> tuple[Layout, ...]:
 def parse_attentions(text: str) -> tuple[Attention, ...]:
     """ "fused,unfused" -> how the attention of timm's models is computed. Raises: UsageError."""
     return _choices(text, "--attention", ATTENTIONS)
+
+
+def parse_forms(text: str) -> tuple[str, ...]:
+    """ "auto", "reference,chunkwise" -> forms of operators. Raises: UsageError for one that no operator has."""
+    return _choices(text, "--form", (AUTO, *dict.fromkeys(form for table in OPS.values() for form in table)))
 
 
 def parse_rigor(text: str) -> Protocol:

@@ -50,18 +50,21 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"subject", "device", "seed", "weights"} -> "checks" of an operator or a model. Raises: UsageError."""
+    """{"subject", "device", "seed", "weights"} -> "checks" of an operator or a model. Raises: UsageError.
+
+    An operator may have an "extent", the fields of `verify.Extent`.
+    """
     from dataclasses import asdict
 
     import torch
 
     from vbench.kernels import OPS
-    from vbench.verify import model_checks, operator_checks
+    from vbench.verify import Extent, model_checks, operator_checks
 
     subject, device, seed = argument["subject"], argument["device"], argument["seed"]
     if subject in OPS:
         torch.set_num_threads(1)  # its tensors are too small to share
-        found = operator_checks(subject, device, seed)
+        found = operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
     else:
         found = model_checks(subject, device, seed, argument["weights"])
     yield "checks", [asdict(check) for check in found]

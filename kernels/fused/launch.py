@@ -29,13 +29,20 @@ _recorded: list[Launch] | None = None
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Within, launches are written down and not run: what they would compute is undefined."""
+    """Within, launches are written down and not run; every tensor that they are given is left full of zeros, so that
+    what is computed from it is some number, and an index if it is used as one."""
     global _recorded  # noqa: PLW0603 - launches happen deep inside operators, on one thread
     _recorded = []
     try:
         yield _recorded
     finally:
         _recorded = None
+
+
+def can_run(x: Tensor) -> bool:
+    """Whether a kernel can be launched on a tensor: on CUDA, where kernels are interpreted, or where launches are
+    only written down."""
+    return x.is_cuda or interpreted() or _recorded is not None
 
 
 def launch(
@@ -58,6 +65,9 @@ def launch(
     """
     if _recorded is not None:
         _recorded.append(Launch(kernel, grid, dict(args), dict(constants), warps, stages))
+        for value in args.values():
+            if isinstance(value, Tensor) and 0 not in value.stride():
+                value.data.zero_()  # unseen by autograd, which keeps some of them
         return
     where = next(value.device for value in args.values() if isinstance(value, Tensor))
     with torch.cuda.device(where) if where.type == "cuda" else nullcontext():

@@ -6,6 +6,7 @@ The four operators are four policies of it (`gla`, `wkv6`, `retention`, `mlstm`:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,10 +15,34 @@ from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.fused import cost
 from vbench.kernels.fused.chunks import attend
 from vbench.kernels.fused.gradient import gradients
+from vbench.kernels.fused.launch import can_run
 from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.tuning import chunk_of, pick
 from vbench.kernels.fused.walk import walk
+from vbench.kernels.registry import missing
+
+from vbench.errors import UnsupportedError
 
 GRADIENT_CHUNK, GRADIENT_WARPS = 32, 4  # more tokens a chunk do not fit the registers
+
+
+def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
+    """(chunk, warps) of `matrix_state` for a call with queries q (B, H, N, D).
+
+    Raises: UnsupportedError if `form` cannot run on q.
+    """
+    reason = missing(op, form, "cuda" if can_run(q) else q.device.type, str(q.dtype).removeprefix("torch."))
+    if reason:
+        raise UnsupportedError(reason)
+    device = device_name(q.device)
+    rows = q.shape[0] * q.shape[1]
+    return chunk_of(op, form, q.shape[2], rows, device), pick(op, q.shape[2], rows, device).warps
+
+
+@lru_cache(maxsize=64)
+def device_name(device: torch.device) -> str:
+    """A CUDA device's name, as in the table's rows; "any" for others."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "any"
 
 
 @torch.library.custom_op("vbench::matrix_state", mutates_args=())

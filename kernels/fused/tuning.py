@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
-import torch
-from torch import Tensor
-from vbench.kernels.registry import missing
-
-from vbench.errors import UnsupportedError
+ANY_TOKENS = 1 << 62  # of a row that holds for any number of tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ def table() -> tuple[Row, ...]:
     return tuple(
         Row(
             row["op"],
-            row.get("tokens_max", 1 << 62),
+            row.get("tokens_max", ANY_TOKENS),
             row.get("rows_min", 0),
             row.get("device", "any"),
             Choice(row["chunk"], row["warps"], row.get("sequential", False)),
@@ -56,9 +54,27 @@ def table() -> tuple[Row, ...]:
     )
 
 
-@lru_cache(maxsize=4096)
+_tried: Choice | None = None
+
+
+@contextmanager
+def trying(choice: Choice) -> Iterator[None]:
+    """Within, every call takes this choice: how a table of timings is made."""
+    global _tried  # noqa: PLW0603 - forms ask `pick` deep inside operators, on one thread
+    _tried = choice
+    try:
+        yield
+    finally:
+        _tried = None
+
+
 def pick(op: str, tokens: int, rows: int, device: str = "any") -> Choice:
     """The first choice of the table that fits; those of the device come before those of any."""
+    return _tried or _look_up(op, tokens, rows, device)
+
+
+@lru_cache(maxsize=4096)
+def _look_up(op: str, tokens: int, rows: int, device: str) -> Choice:
     for name in (device, "any"):
         for row in table():
             if row.op == op and row.device == name and tokens <= row.tokens_max and rows >= row.rows_min:
@@ -66,18 +82,7 @@ def pick(op: str, tokens: int, rows: int, device: str = "any") -> Choice:
     raise LookupError(f"tuning.toml has no row for {op}")
 
 
-def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
-    """(chunk, warps) for a call with queries q (B, H, N, D); chunk 0 is one launch, sequential in tokens.
-
-    Raises: UnsupportedError if `form` cannot run on q.
-    """
-    if reason := missing(op, form, q.device.type, str(q.dtype).removeprefix("torch.")):
-        raise UnsupportedError(reason)
-    choice = pick(op, q.shape[2], q.shape[0] * q.shape[1], device_name(q.device))
-    return (0 if choice.sequential or form == "fused_recurrent" else choice.chunk), choice.warps
-
-
-@lru_cache(maxsize=64)
-def device_name(device: torch.device) -> str:
-    """A CUDA device's name as in the table's rows; "any" for others."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "any"
+def chunk_of(op: str, form: str, tokens: int, rows: int, device: str = "any") -> int:
+    """Tokens a chunk of a fused form; 0 where one launch walks all tokens."""
+    choice = pick(op, tokens, rows, device)
+    return 0 if choice.sequential or form == "fused_recurrent" else choice.chunk

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from vbench.kernels.fused.operator import matrix_state
-from vbench.kernels.fused.tuning import choose
+from vbench.kernels.fused.operator import choose, matrix_state
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import check
 from vbench.kernels.shapes import Direction
