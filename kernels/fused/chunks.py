@@ -563,8 +563,22 @@ def attend(
     q, k, v = map(rows_of_tokens, (q, k, v))
     if policy.decay == "vector":
         gates = rows_of_tokens(gates)
-    size = {"chunk": chunk, "warps": warps}
-    found = states(k, v, gates, policy, direction, **size, scale=key_scale, inputs=inputs, initial=state)
-    scales = {"score_scale": query_scale * key_scale, "read_scale": query_scale, "eps": eps}
-    o = read(q, k, v, gates, policy, direction, found, warps=warps, inputs=inputs, bonus=bonus, **scales)
+    found = states(
+        k, v, gates, policy, direction, chunk=chunk, warps=warps, scale=key_scale, inputs=inputs, initial=state
+    )
+    o = read(
+        q,
+        k,
+        v,
+        gates,
+        policy,
+        direction,
+        found,
+        warps=warps,
+        score_scale=query_scale * key_scale,
+        read_scale=query_scale,
+        inputs=inputs,
+        bonus=bonus,
+        eps=eps,
+    )
     return o, found.final

@@ -573,8 +573,9 @@ def gradients(
     q, k, v, o_grad = map(rows_of_tokens, (q, k, v, o_grad))
     if policy.decay == "vector":
         gates = rows_of_tokens(gates)
-    size = {"chunk": chunk, "warps": warps}
-    there = states(k, v, gates, policy, direction, **size, scale=key_scale, inputs=inputs, initial=state)
+    there = states(
+        k, v, gates, policy, direction, chunk=chunk, warps=warps, scale=key_scale, inputs=inputs, initial=state
+    )
     if policy.decay == "vector":
         return _of_vectors(o_grad, final_grad, q, k, v, gates, policy, direction, there, query_scale, bonus, warps)
 
@@ -583,8 +584,21 @@ def gradients(
     numerator_grad = o_grad
     if policy.stable:
         saved = q.new_empty(3, B * H, N, dtype=torch.float32)
-        scales = {"score_scale": query_scale * key_scale, "read_scale": query_scale, "eps": eps}
-        h = read(q, k, v, gates, policy, direction, there, warps=warps, inputs=inputs, saved=saved, **scales)
+        h = read(
+            q,
+            k,
+            v,
+            gates,
+            policy,
+            direction,
+            there,
+            warps=warps,
+            score_scale=query_scale * key_scale,
+            read_scale=query_scale,
+            inputs=inputs,
+            eps=eps,
+            saved=saved,
+        )
         _, factor, moved = saved.view(3, B, H, N)
         worth = (o_grad.float() * h.float()).sum(-1)  # of a token's output as a whole
         numerator_grad = (o_grad.float() * factor.unsqueeze(-1)).to(q.dtype)
@@ -597,7 +611,8 @@ def gradients(
         gates,
         policy,
         OPPOSITE[direction],
-        **size,
+        chunk=chunk,
+        warps=warps,
         scale=query_scale,
         inputs=inputs,
         initial=final_grad,
@@ -635,7 +650,7 @@ def gradients(
     gates_grad = log_grad * (-gates.double()).sigmoid()
     entered = (back.final[0], back.final[1])
     if state:
-        peak_grad = peak_grad + sum((x * y).sum(-1) for x, y in zip(state, entered, strict=False)).view(B, H)
+        peak_grad = peak_grad + ((state[0] * entered[0]).sum(-1) + (state[1] * entered[1]).sum(-1)).view(B, H)
     return found | {
         "gates": gates_grad.to(gates.dtype),
         "inputs": (inputs_grad + by_inputs).to(inputs.dtype),
@@ -663,12 +678,33 @@ def _of_vectors(
     # The mirrored operator's directions are the other way round, and so are its states.
     entering = tuple(_swapped(x, both) for x in final_grad)
     mirrors = (there, q, q)
-    size = {"chunk": L, "warps": warps}
     back = states(
-        q, o_grad, gates, policy, opposite, **size, scale=scale, inputs=None, initial=entering, mirrors=mirrors
+        q,
+        o_grad,
+        gates,
+        policy,
+        opposite,
+        chunk=L,
+        warps=warps,
+        scale=scale,
+        inputs=None,
+        initial=entering,
+        mirrors=mirrors,
     )
-    scales = {"score_scale": scale, "read_scale": 1.0}
-    v_grad = read(k, q, o_grad, gates, policy, opposite, back, warps=warps, bonus=bonus, mirrored=True, **scales)
+    v_grad = read(
+        k,
+        q,
+        o_grad,
+        gates,
+        policy,
+        opposite,
+        back,
+        warps=warps,
+        score_scale=scale,
+        read_scale=1.0,
+        bonus=bonus,
+        mirrored=True,
+    )
     q_grad, k_grad = (torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (q, k))
     gates_grad = torch.empty_like(gates, dtype=torch.float32, memory_format=torch.contiguous_format)
     bonus_grad = q.new_empty(B, H, chunks, D, dtype=torch.float32) if bonus is not None else None
@@ -756,7 +792,7 @@ def _through_peaks(
     last = 0 if direction == "reverse" else N - 1
     worth = restless.double()
     if final_grad:
-        carried = sum((x * y).sum(-1) for x, y in zip(there.final[:2], final_grad[:2], strict=True))
+        carried = (there.final[0] * final_grad[0]).sum(-1) + (there.final[1] * final_grad[1]).sum(-1)
         at_end = (final_grad[2] - carried).view(B, H).double()
         worth = torch.cat(
             (worth[..., :last], worth[..., last : last + 1] + at_end.unsqueeze(-1), worth[..., last + 1 :]), -1

@@ -39,6 +39,7 @@ def gate_strides(
     gates: Tensor, inputs: Tensor | None, policy: Policy, both: bool, *, swapped: bool = False
 ) -> dict[str, int]:
     """Strides of the gates by direction (0 where they are shared), image, head and token; of input gates too."""
+    found: tuple[int, ...]
     if policy.decay == "head":
         found = (0, 0, gates.stride(0), 0)
     elif both and gates.ndim == 5:

@@ -165,7 +165,7 @@ def matrix_state_gradients(
         state=tuple(state),
     )
     named = [found[name] for name in ("q", "k", "v", "gates", "inputs", "bonus") if name in found]
-    return [*named, *found["state"]]  # type: ignore[list-item]
+    return [*named, *found["state"]]
 
 
 @matrix_state_gradients.register_fake
