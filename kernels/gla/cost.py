@@ -71,9 +71,9 @@ def elementwise_flops(
         return batch * heads * tokens * (directions * D * (3 * tokens + 5) + D + joined)
     total = 0
     for chunks, length in _tiles(tokens, chunk):
-        folded = 3 * length * (length.bit_length() - 1) // 2 + 2 * (length - 1)  # tokens · joins · halves, decays
-        way = D * (3 * length + folded) + 2 * D * E  # two exponentials, a damped query; the state that is carried
-        total += chunks * (directions * way + length * (D + 1 + E))
+        folded = length * (length.bit_length() - 1) + length - 1  # half the queries and keys a join; decays
+        way = D * (2 * length + folded) + 2 * D * E  # an exponential, a damped query; the state that is carried
+        total += chunks * (directions * way + length * (D + 1 + joined))
     return batch * heads * total
 
 

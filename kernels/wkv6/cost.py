@@ -50,7 +50,7 @@ def elementwise_flops(
         return batch * heads * tokens * D * (4 * tokens + 3 + 2 * directions)
     sizes = {"batch": batch, "heads": heads, "tokens": tokens, "key_dim": D, "value_dim": E}
     as_gla = gla.elementwise_flops("chunkwise", **sizes, directions=directions)
-    return as_gla + batch * heads * tokens * D * (3 - 3 * directions)
+    return as_gla + batch * heads * tokens * D * (2 - 2 * directions)
 
 
 @torch.library.custom_op("vbench::wkv6", mutates_args=())
