@@ -138,7 +138,7 @@ def test_shapes_that_do_not_agree_are_named() -> None:
     for form in forms(LINEAR):
         with pytest.raises(ShapeError, match=r"state \(1, 2, 3, 4\)"):
             operator(LINEAR, form)(*x.values(), state=torch.zeros(1, 2, 3, 4))
-    with pytest.raises(ShapeError, match="at least 1; got 0 and 16"):
+    with pytest.raises(ShapeError, match="at least 1; got 0"):
         operator(LINEAR, "chunkwise")(*x.values(), chunk=0)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import check
+from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 from vbench.errors import ShapeError
@@ -44,10 +45,11 @@ def gla(
 
     Args:
         chunk: tokens a chunk, a power of two.
-        group: chunks a group. Inputs are read in place, a group at a time; nothing is flipped.
+        group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
+            a time; nothing is flipped.
     """
     check(q, k, v, g, direction, state)
-    if chunk < 1 or chunk & (chunk - 1) or group is not None and group < 1:
+    if chunk < 1 or chunk & (chunk - 1) or (group is not None and group < 1):
         raise ShapeError(f"chunk is a power of two and group at least 1; got {chunk} and {group}")
     if q.is_meta:
         return cost.on_meta(q, k, v, direction, "chunkwise")
@@ -87,15 +89,11 @@ def attend(
     else:
         states = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
     spans = list(_spans(N, chunk, group or max(1, GROUP // (B * H))))
-    order = range(len(spans))[:: -1 if ways[0] else 1]
-    # Written in place; but joined at the end where a gradient may be taken, whose own writes would be as many.
-    whole = None if torch.is_grad_enabled() else v.new_empty(B, H, N, E, dtype=dtype)
-    parts = [v] * len(spans) if whole is None else [whole[:, :, span.start : span.stop] for span in spans]
+    out = Output(v, (B, H, N, E), 2, dtype)
 
     # Along the first direction: what tokens read from their own chunk, in all directions, and from that state.
-    later: list[tuple[Tensor, Tensor, Tensor]] = []
-    for at in order:
-        span = spans[at]
+    later: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for span in reversed(spans) if ways[0] else spans:
         queries, keys, values = _tile(q, span, dtype) * scale, _tile(k, span, dtype), _tile(v, span, dtype)
         own = (queries * keys).view(B, H, -1, D)
         own = own.sum(-1) * len(ways) if bonus is None else (own * bonus.to(dtype).unsqueeze(1)).sum(-1)
@@ -109,19 +107,15 @@ def attend(
             folded.append((reads, writes.mT @ values, kept))
         entering, states[0] = _carry(*folded[0][1:], states[0], ways[0])
         o = torch.baddbmm(scores @ values, folded[0][0], entering).view(B, H, -1, E)[:, :, : span.stop - span.start]
-        if whole is None:
-            parts[at] = o
-        else:
-            parts[at].copy_(o)
-        later += folded[1:]
+        part = out.put(span.start, o)
+        later += [(part, *each) for each in folded[1:]]
 
     # And back again: what they read from the other state.
-    for at in reversed(order) if later else ():
-        reads, added, kept = later.pop()
+    while later:
+        part, reads, added, kept = later.pop()
         entering, states[1] = _carry(added, kept, states[1], ways[1])
-        parts[at].add_((reads @ entering).view(B, H, -1, E)[:, :, : parts[at].shape[2]])
-    o = torch.cat(parts, dim=2) if whole is None else whole
-    return o.to(q.dtype), torch.stack(states) if direction == "both" else states[0]
+        part.add_((reads @ entering).view(B, H, -1, E)[:, :, : part.shape[2]])
+    return out.whole().to(q.dtype), torch.stack(states) if direction == "both" else states[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +148,7 @@ def _tile(x: Tensor, span: _Span, dtype: torch.dtype) -> Tensor:
     return tile.flatten(0, 2)
 
 
-def _fold(
-    queries: Tensor, keys: Tensor, decay: Tensor, scores: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fold(queries: Tensor, keys: Tensor, decay: Tensor, scores: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Joins the tokens of each chunk, pair by pair of blocks, and writes their damped scores.
 
     queries, keys, decay: Float[b L D]; scores: Float[b L L], of which the lower triangle is written, in
@@ -201,4 +193,3 @@ def _carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[T
         entering[at] = state
         state = torch.addcmul(gained[at], shares[at], state)
     return torch.stack(entering, dim=2).flatten(0, 2), state
-

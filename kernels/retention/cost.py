@@ -15,8 +15,13 @@ from vbench.kernels.shapes import accumulator
 from vbench.kernels.work import Work
 
 CHUNK = 64  # tokens; any number works
-GROUP = 16  # chunks handled together, so that a group's temporaries stay in cache
+GROUP = 48  # chunks of all heads handled together, so that a group's temporaries stay in cache
 ROWS = 128  # queries whose scores are held at a time by a quadratic form
+
+
+def group_of(rows: int) -> int:
+    """Chunks of a head that are handled together, where there are `rows` heads in all images."""
+    return max(1, GROUP // rows)
 
 
 def causal_pairs(tokens: int, rows: int) -> int:
@@ -39,9 +44,10 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     if form == "quadratic":  # scores and what they weigh, and the final state
         return batch * heads * (causal_pairs(tokens, ROWS) * pair + tokens * state)
     whole, tail = divmod(tokens, CHUNK)
-    groups, rest = divmod(whole, GROUP)
+    group = group_of(batch * heads)
+    groups, rest = divmod(whole, group)
     within = (whole * CHUNK**2 + tail**2) * pair
-    carried = groups * (GROUP + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail)
+    carried = groups * (group + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail)
     return batch * heads * (within + tokens * 2 * state + carried * state)
 
 
@@ -60,9 +66,10 @@ def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim
         table = 3 * min(ROWS, tokens) * tokens
         return heads * (batch * (causal_pairs(tokens, ROWS) + 2 * tokens * D) + table)
     whole, tail = divmod(tokens, CHUNK)
-    groups, rest = divmod(whole, GROUP)
+    group = group_of(batch * heads)
+    groups, rest = divmod(whole, group)
     tables = 4 * min(CHUNK, tokens) ** 2
-    tables += 3 * (groups * (GROUP + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail))
+    tables += 3 * (groups * (group + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail))
     return heads * (batch * (whole * CHUNK**2 + tail**2 + tokens * (2 * D + E)) + tables)
 
 
