@@ -106,7 +106,8 @@ def attend(
             reads, writes, kept = _fold(reads, keys.clone(), decay, scores, reverse)
             folded.append((reads, writes.mT @ values, kept))
         entering, states[0] = _carry(*folded[0][1:], states[0], ways[0])
-        o = torch.baddbmm(scores @ values, folded[0][0], entering).view(B, H, -1, E)[:, :, : span.stop - span.start]
+        o = (scores @ values).add_(folded[0][0] @ entering)
+        o = o.view(B, H, -1, E)[:, :, : span.stop - span.start]
         part = out.put(span.start, o)
         later += [(part, *each) for each in folded[1:]]
 

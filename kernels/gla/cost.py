@@ -34,7 +34,7 @@ def macs(
             these forms execute. The decay's elementwise products are not MACs.
     """
     state = key_dim * value_dim
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * directions * 2 * state
     if form == "quadratic":  # every pair, and the final state
         return batch * heads * directions * (tokens * tokens * (key_dim + value_dim) + tokens * state)
@@ -65,7 +65,7 @@ def elementwise_flops(
             key_dim. "chunkwise": folding a chunk damps half the keys and half the queries at each of log₂ chunk joins.
     """
     D, E, joined = key_dim, value_dim, (directions - 1) * value_dim
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (directions * (2 * D + D * E) + joined)
     if form == "quadratic":
         return batch * heads * tokens * (directions * D * (3 * tokens + 5) + D + joined)

@@ -24,7 +24,7 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
             state. Gates, weights, and sums of scores or keys are not MACs.
     """
     state = key_dim * (value_dim + 1)
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * 2 * state
     fed = key_dim * value_dim  # n is fed by a sum of keys
     if form == "quadratic":  # every pair, and the final state
@@ -49,7 +49,7 @@ def elementwise_flops(
     """
     D, E = key_dim, value_dim
     read = E + 11
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (D * (E + 1) + D + 9 + read)
     if form == "quadratic":
         return batch * heads * (tokens * (6 * tokens + 3 * D + 8 + read) + 2 * D * E)

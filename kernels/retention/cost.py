@@ -39,7 +39,7 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
             these forms execute. The decay's elementwise products are not MACs.
     """
     state, pair = key_dim * value_dim, key_dim + value_dim
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * 2 * state
     if form == "quadratic":  # scores and what they weigh, and the final state
         return batch * heads * (causal_pairs(tokens, ROWS) * pair + tokens * state)
@@ -60,7 +60,7 @@ def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim
             keys and queries to the chunk's edges. Tables of decays cost three an entry, once for all images.
     """
     D, E = key_dim, value_dim
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (D * E * (1 if form == "algorithm" else 2) + D)
     if form == "quadratic":
         table = 3 * min(ROWS, tokens) * tokens

@@ -44,7 +44,7 @@ def elementwise_flops(
             directions, no damped query where the folding starts, and a bonus on the diagonal.
     """
     D, E, joined = key_dim, value_dim, (directions - 1) * value_dim
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (directions * (D * E + 4 * D + 2 * E) + joined)
     if form == "quadratic":
         return batch * heads * tokens * D * (4 * tokens + 3 + 2 * directions)
