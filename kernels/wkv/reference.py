@@ -68,16 +68,17 @@ def by_walks(
     past, ahead = walk(k, v, w, ahead, reverse=False)
     future, back = walk(k, v, w, back, reverse=True)
     own = tokens(k.to(dtype) + u, v.to(dtype))
-    if reading == "paper":
-        y = join(past, future, own)
+    if reading == "paper":  # block by block, so that temporaries stay in cache
+        blocks = zip(*(x.split(BLOCK, dim=2) for x in (past, future, own)), strict=True)
+        y = torch.cat([read(join(*each), k.dtype) for each in blocks], dim=1)
     else:
         inside, growing = [], []
         for keys, values in zip(*(x.split(segment(k.shape[1]), dim=1) for x in (k, v)), strict=True):
             inside.append(walk(keys, values, w, empty(k, dtype), reverse=False)[0])
             grown, last = walk(keys[:, 1:], values[:, 1:], -w, empty(k, dtype), reverse=False)
             growing += [grown, last.unsqueeze(2)]
-        y = released(past, future, torch.cat(inside, dim=2), torch.cat(growing, dim=2), own, w)
-    return read(y, k.dtype), torch.stack((ahead, back))
+        y = read(released(past, future, torch.cat(inside, dim=2), torch.cat(growing, dim=2), own, w), k.dtype)
+    return y, torch.stack((ahead, back))
 
 
 def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
