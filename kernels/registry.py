@@ -60,6 +60,13 @@ OPS: dict[str, dict[str, Form]] = {
         "chunkwise": Form("vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, memory linear in N"),
         "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
+        "compiled": Form(
+            "vbench.kernels.gla.compiled:gla",
+            "recurrent",
+            "one token a step, in machine code by numba",
+            devices=("cpu",),
+            package="numba",
+        ),
     },
     "wkv": {
         "scan": Form(
@@ -70,6 +77,14 @@ OPS: dict[str, dict[str, Form]] = {
         ),
         "reference": Form(
             "vbench.kernels.wkv.reference:wkv", "recurrent", "one token a step, state in float32", elementwise=True
+        ),
+        "compiled": Form(
+            "vbench.kernels.wkv.compiled:wkv",
+            "recurrent",
+            "one token a step, in machine code by numba",
+            elementwise=True,
+            devices=("cpu",),
+            package="numba",
         ),
     },
     "wkv6": {
@@ -96,6 +111,13 @@ OPS: dict[str, dict[str, Form]] = {
         ),
         "quadratic": Form("vbench.kernels.wkv6.quadratic:wkv6", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.wkv6.reference:wkv6", "recurrent", "one token a step, state in float32"),
+        "compiled": Form(
+            "vbench.kernels.wkv6.compiled:wkv6",
+            "recurrent",
+            "one token a step, in machine code by numba",
+            devices=("cpu",),
+            package="numba",
+        ),
     },
     "mlstm": {
         "fused": Form(
@@ -121,6 +143,13 @@ OPS: dict[str, dict[str, Form]] = {
             "vbench.kernels.mlstm.quadratic:mlstm", "parallel", "all pairs of tokens, work quadratic in N"
         ),
         "reference": Form("vbench.kernels.mlstm.reference:mlstm", "recurrent", "one token a step, state in float32"),
+        "compiled": Form(
+            "vbench.kernels.mlstm.compiled:mlstm",
+            "recurrent",
+            "one token a step, in machine code by numba",
+            devices=("cpu",),
+            package="numba",
+        ),
     },
     "retention": {
         "fused": Form(
@@ -147,6 +176,13 @@ OPS: dict[str, dict[str, Form]] = {
         ),
         "reference": Form(
             "vbench.kernels.retention.reference:retention", "recurrent", "one token a step, state in float32"
+        ),
+        "compiled": Form(
+            "vbench.kernels.retention.compiled:retention",
+            "recurrent",
+            "one token a step, in machine code by numba",
+            devices=("cpu",),
+            package="numba",
         ),
     },
     "softmax_retention": {
@@ -179,6 +215,14 @@ OPS: dict[str, dict[str, Form]] = {
             "recurrent",
             "one token a step, state in float32",
             elementwise=True,
+        ),
+        "compiled": Form(
+            "vbench.kernels.mingru.compiled:mingru",
+            "recurrent",
+            "one token a step, in machine code by numba",
+            elementwise=True,
+            devices=("cpu",),
+            package="numba",
         ),
     },
 }

@@ -118,7 +118,7 @@ def test_executed_macs_are_those_of_the_matrix_products(tokens: int) -> None:
     sizes = {"batch": 1, "heads": 2, "tokens": tokens, "key_dim": 8, "value_dim": 16}
     for op, macs in {LINEAR: cost.macs, SOFTMAX: softmax_cost.macs}.items():
         x = inputs(tokens, E=16, dtype=torch.float32)
-        for form in [form for form in forms(op) if form != "reference"]:  # its outer products are elementwise
+        for form in forms(op, mode="parallel"):  # the outer products of the others are elementwise
             with FlopCounterMode(display=False) as counter:
                 operator(op, form)(*x.values())
             assert counter.get_total_flops() == 2 * macs(form, **sizes), (op, form)
@@ -138,7 +138,7 @@ def test_shapes_that_do_not_agree_are_named() -> None:
     for form in forms(LINEAR):
         with pytest.raises(ShapeError, match=r"state \(1, 2, 3, 4\)"):
             operator(LINEAR, form)(*x.values(), state=torch.zeros(1, 2, 3, 4))
-    with pytest.raises(ShapeError, match="at least 1; got 0 and 16"):
+    with pytest.raises(ShapeError, match="at least 1; got 0"):
         operator(LINEAR, "chunkwise")(*x.values(), chunk=0)
 
 

@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import check
+from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 from vbench.errors import ShapeError
 
 CHUNK = 64  # tokens; a power of two
-GROUP = 32  # chunks handled together, so that a group's temporaries stay in cache
+GROUP = 96  # chunks of all heads handled together, so that a group's temporaries stay in cache
 
 
 def gla(
@@ -36,7 +37,7 @@ def gla(
     scale: float | None = None,
     state: Tensor | None = None,
     chunk: int = CHUNK,
-    group: int = GROUP,
+    group: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gated linear attention, chunkwise form (Yang et al. 2024, arXiv:2312.06635, section 4).
 
@@ -44,10 +45,11 @@ def gla(
 
     Args:
         chunk: tokens a chunk, a power of two.
-        group: chunks a group. Inputs are read in place, a group at a time; nothing is flipped.
+        group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
+            a time; nothing is flipped.
     """
     check(q, k, v, g, direction, state)
-    if chunk < 1 or chunk & (chunk - 1) or group < 1:
+    if chunk < 1 or chunk & (chunk - 1) or (group is not None and group < 1):
         raise ShapeError(f"chunk is a power of two and group at least 1; got {chunk} and {group}")
     if q.is_meta:
         return cost.on_meta(q, k, v, direction, "chunkwise")
@@ -67,7 +69,7 @@ def attend(
     state: Tensor | None,
     bonus: Tensor | None = None,
     chunk: int = CHUNK,
-    group: int = GROUP,
+    group: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `gla` computes, and what operators do whose tokens read a state before they write to it.
 
@@ -79,37 +81,42 @@ def attend(
             k and v, and itself once, with k times this factor.
     """
     dtype = accumulator(q)
-    reversed_ = {"forward": [False], "reverse": [True], "both": [False, True]}[direction]
-    spans = list(_spans(int(q.shape[2]), chunk, group))  # int: under a trace, sizes are tensors
-
-    # Pass 1: what each chunk adds to the state and how much of the state it keeps, then the states.
-    added: list[list[Tensor]] = [[] for _ in reversed_]
-    kept: list[list[Tensor]] = [[] for _ in reversed_]
-    for span in spans:
-        keys, values = _tile(k, span, dtype), _tile(v, span, dtype)
-        for i, (decay, reverse) in enumerate(zip(_decays(gates, span, reversed_, dtype), reversed_, strict=True)):
-            damped, passed = _damp(keys, decay, reverse)
-            added[i] += (damped.mT @ values).unbind(2)
-            kept[i] += passed.mT.unbind(2)
+    B, H, N, D = (int(side) for side in q.shape)  # int: under a trace, sizes are tensors
+    E = int(v.shape[-1])
+    ways = {"forward": (False,), "reverse": (True,), "both": (False, True)}[direction]  # is it the reverse one?
     if state is None:
-        initial = [torch.zeros_like(added[0][0])] * len(reversed_)
+        states = [q.new_zeros(B, H, D, E, dtype=dtype)] * len(ways)
     else:
-        initial = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
-    carried = [_carry(*each) for each in zip(added, kept, initial, reversed_, strict=True)]
+        states = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
+    spans = list(_spans(N, chunk, group or max(1, GROUP // (B * H))))
+    out = Output(v, (B, H, N, E), 2, dtype)
 
-    # Pass 2: what each token reads, from its own chunk by scores and from the rest by the states.
-    out: list[Tensor] = []
-    done = 0
-    for span in spans:
-        queries = _tile(q, span, dtype) * scale
-        decays = _decays(gates, span, reversed_, dtype)
-        scores, reads = _scores(queries, _tile(k, span, dtype), decays, reversed_, bonus)
-        states = [torch.stack(entering[done : done + span.chunks], dim=2) for entering, _ in carried]
-        o = scores @ _tile(v, span, dtype) + torch.cat(reads, dim=-1) @ torch.cat(states, dim=-2)
-        out.append(o.flatten(2, 3)[:, :, : span.stop - span.start].to(q.dtype))
-        done += span.chunks
-    last = [s for _, s in carried]
-    return torch.cat(out, dim=2), torch.stack(last) if direction == "both" else last[0]
+    # Along the first direction: what tokens read from their own chunk, in all directions, and from that state.
+    later: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for span in reversed(spans) if ways[0] else spans:
+        queries, keys, values = _tile(q, span, dtype) * scale, _tile(k, span, dtype), _tile(v, span, dtype)
+        own = (queries * keys).view(B, H, -1, D)
+        own = own.sum(-1) * len(ways) if bonus is None else (own * bonus.to(dtype).unsqueeze(1)).sum(-1)
+        scores = own.new_zeros(B * H * span.chunks, span.length, span.length)
+        scores.diagonal(dim1=1, dim2=2).copy_(own.view(-1, span.length))
+        decays = [_tile(g, span, dtype).exp() for g in gates] * (len(ways) // len(gates))
+        folded = []
+        for decay, reverse in zip(decays, ways, strict=True):
+            reads = queries * decay if bonus is None else queries.clone()
+            reads, writes, kept = _fold(reads, keys.clone(), decay, scores, reverse)
+            folded.append((reads, writes.mT @ values, kept))
+        entering, states[0] = _carry(*folded[0][1:], states[0], ways[0])
+        o = (scores @ values).add_(folded[0][0] @ entering)
+        o = o.view(B, H, -1, E)[:, :, : span.stop - span.start]
+        part = out.put(span.start, o)
+        later += [(part, *each) for each in folded[1:]]
+
+    # And back again: what they read from the other state.
+    while later:
+        part, reads, added, kept = later.pop()
+        entering, states[1] = _carry(added, kept, states[1], ways[1])
+        part.add_((reads @ entering).view(B, H, -1, E)[:, :, : part.shape[2]])
+    return out.whole().to(q.dtype), torch.stack(states) if direction == "both" else states[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,84 +141,56 @@ def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
 
 
 def _tile(x: Tensor, span: _Span, dtype: torch.dtype) -> Tensor:
-    """Float[B H N X] -> Float[B H chunks length X]. Missing tokens are zeros: no key, no decay."""
+    """Float[B H N X] -> Float[B·H·chunks length X]. Missing tokens are zeros: no key, no decay."""
     x = x[:, :, span.start : span.stop]
     if missing := span.chunks * span.length - (span.stop - span.start):
         x = pad(x, (0, 0, 0, missing))
     tile: Tensor = x.unflatten(2, (span.chunks, span.length)).to(dtype, memory_format=torch.contiguous_format)
-    return tile
+    return tile.flatten(0, 2)
 
 
-def _decays(gates: list[Tensor], span: _Span, reversed_: list[bool], dtype: torch.dtype) -> list[Tensor]:
-    """Float[B H chunks length D] for each direction."""
-    decays = [_tile(g, span, dtype).exp() for g in gates]
-    return decays * (len(reversed_) // len(decays))
+def _fold(queries: Tensor, keys: Tensor, decay: Tensor, scores: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Joins the tokens of each chunk, pair by pair of blocks, and writes their damped scores.
 
+    queries, keys, decay: Float[b L D]; scores: Float[b L L], of which the lower triangle is written, in
+    reverse the upper one.
 
-def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The earlier and the later block of each pair: Float[... blocks m X] -> 2 × Float[... blocks/2 m X]."""
-    early, late = x.unflatten(-3, (-1, 2)).unbind(-3)
-    return early, late
-
-
-def _damp(keys: Tensor, decay: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Keys damped to the edge of the chunk where the state leaves, and the decay of the whole chunk.
-
-    keys, decay: Float[B H n L D] -> Float[B H n L D], Float[B H n 1 D]
+    Returns: queries damped from the edge where the state enters, keys damped to the edge where it leaves,
+        both Float[b L D], and the decay of the whole chunk, Float[b D].
     """
-    keys, decay = keys.unsqueeze(-2), decay.unsqueeze(-2)
-    while keys.shape[-3] > 1:
-        (k_early, k_late), (d_early, d_late) = _halves(keys), _halves(decay)
-        keys = torch.cat((k_early, k_late * d_early) if reverse else (k_early * d_late, k_late), dim=-2)
-        decay = d_early * d_late
-    return keys.squeeze(-3), decay.squeeze(-3)
+    length = scores.shape[-1]
+    to, of = (0, 1) if reverse else (1, 0)  # which block of a pair reads which
+    queries, keys, decay = queries.unsqueeze(2), keys.unsqueeze(2), decay.unsqueeze(2)
+    size = 1
+    while size < length:
+        queries, keys, decay = (x.unflatten(1, (-1, 2)) for x in (queries, keys, decay))  # b pairs 2 size D
+        met = queries[:, :, to] @ keys[:, :, of].mT
+        blocks = scores.unflatten(2, (-1, 2, size)).unflatten(1, (-1, 2, size))
+        blocks[:, :, to, :, :, of].diagonal(dim1=1, dim2=3).copy_(met.movedim(1, -1))
+        queries = _damp(queries, to, decay[:, :, of])
+        keys = _damp(keys, of, decay[:, :, to])
+        decay = decay[:, :, 0] * decay[:, :, 1]
+        size *= 2
+    return queries.squeeze(1), keys.squeeze(1), decay.flatten(1)
 
 
-def _scores(
-    queries: Tensor, keys: Tensor, decays: list[Tensor], reversed_: list[bool], bonus: Tensor | None
-) -> tuple[Tensor, list[Tensor]]:
-    """Damped scores inside each chunk, and the queries damped from the edge where each state enters.
+def _damp(x: Tensor, block: int, decay: Tensor) -> Tensor:
+    """One block of each pair damped, and the two joined: Float[b pairs 2 size D] -> Float[b pairs 2·size D]."""
+    if torch.is_grad_enabled():  # a product has kept it for its gradient
+        x = x.clone()
+    x[:, :, block].mul_(decay)
+    return x.flatten(2, 3)
 
-    queries, keys, decays: Float[B H n L D] -> Float[B H n L L], a Float[B H n L D] for each direction.
-    Forward scores fill the lower triangle, reverse ones the upper; the diagonal counts once for each, or is
-    the bonus.
+
+def _carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The state that enters each chunk and the last one, S' = kept · S + added, chunk by chunk.
+
+    added: Float[B·H·chunks D E], kept: Float[B·H·chunks D], state: Float[B H D E] -> as added, and as state
     """
-    if bonus is None:
-        scores = (queries * keys).sum(-1, keepdim=True) * len(decays)
-        reads = [queries * d for d in decays]
-    else:
-        scores = (queries * keys * bonus.to(keys.dtype)[:, None, None]).sum(-1, keepdim=True)
-        reads = [queries] * len(decays)
-    scores = scores.unsqueeze(-1)
-    each = [
-        (q.unsqueeze(-2), keys.unsqueeze(-2), d.unsqueeze(-2), reverse)
-        for q, d, reverse in zip(reads, decays, reversed_, strict=True)
-    ]
-    while scores.shape[-3] > 1:
-        joined = []
-        s_early, s_late = _halves(scores)
-        lower = upper = None
-        for q, k, d, reverse in each:
-            (q_early, q_late), (k_early, k_late), (d_early, d_late) = _halves(q), _halves(k), _halves(d)
-            if reverse:
-                upper = q_early @ k_late.mT
-                q_early, k_late = q_early * d_late, k_late * d_early
-            else:
-                lower = q_late @ k_early.mT
-                q_late, k_early = q_late * d_early, k_early * d_late
-            wider = torch.cat((q_early, q_late), dim=-2), torch.cat((k_early, k_late), dim=-2)
-            joined.append((*wider, d_early * d_late, reverse))
-        upper = torch.zeros_like(s_early) if upper is None else upper
-        lower = torch.zeros_like(s_early) if lower is None else lower
-        scores = torch.cat((torch.cat((s_early, upper), -1), torch.cat((lower, s_late), -1)), dim=-2)
-        each = joined
-    return scores.squeeze(-3), [q.squeeze(-3) for q, *_ in each]
-
-
-def _carry(added: list[Tensor], kept: list[Tensor], state: Tensor, reverse: bool) -> tuple[list[Tensor], Tensor]:
-    """The state that enters each chunk, and the last one: S' = kept · S + added, chunk by chunk."""
-    entering = [state] * len(added)
-    for i in reversed(range(len(added))) if reverse else range(len(added)):
-        entering[i] = state
-        state = torch.addcmul(added[i], kept[i], state)
-    return entering, state
+    size = (*state.shape[:2], -1)
+    gained, shares = added.unflatten(0, size).unbind(2), kept.unsqueeze(-1).unflatten(0, size).unbind(2)
+    entering = [state] * len(gained)
+    for at in range(len(gained))[:: -1 if reverse else 1]:
+        entering[at] = state
+        state = torch.addcmul(gained[at], shares[at], state)
+    return torch.stack(entering, dim=2).flatten(0, 2), state

@@ -42,7 +42,7 @@ def macs(
     if form in ("fused", "fused_recurrent"):
         length = chunk_of("gla", form, tokens, batch * heads)
         return fused.macs(POLICY, fused.Call(batch, heads, tokens, key_dim, value_dim, directions, length))
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * directions * 2 * state
     if form == "quadratic":  # every pair, and the final state
         return batch * heads * directions * (tokens * tokens * (key_dim + value_dim) + tokens * state)
@@ -76,15 +76,15 @@ def elementwise_flops(
     if form in ("fused", "fused_recurrent"):
         length = chunk_of("gla", form, tokens, batch * heads)
         return fused.elementwise_flops(POLICY, fused.Call(batch, heads, tokens, D, E, directions, length))
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (directions * (2 * D + D * E) + joined)
     if form == "quadratic":
         return batch * heads * tokens * (directions * D * (3 * tokens + 5) + D + joined)
     total = 0
     for chunks, length in _tiles(tokens, chunk):
-        folded = 3 * length * (length.bit_length() - 1) // 2 + 2 * (length - 1)  # tokens · joins · halves, decays
-        way = D * (3 * length + folded) + 2 * D * E  # two exponentials, a damped query; the state that is carried
-        total += chunks * (directions * way + length * (D + 1 + E))
+        folded = length * (length.bit_length() - 1) + length - 1  # half the queries and keys a join; decays
+        way = D * (2 * length + folded) + 2 * D * E  # an exponential, a damped query; the state that is carried
+        total += chunks * (directions * way + length * (D + 1 + joined))
     return batch * heads * total
 
 

@@ -25,7 +25,7 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROU
             Sigmoids, the product z · g(a) and products of gates among themselves are not MACs.
         group: as in `scan.mingru`.
     """
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * tokens * channels
     if form == "quadratic":
         return batch * tokens * tokens * channels
@@ -51,7 +51,7 @@ def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, grou
         group: as in `scan.mingru`.
     """
     gates = 8 * tokens
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * channels * gates
     if form == "quadratic":
         return batch * channels * (gates + 4 * tokens + 2 * tokens * tokens)

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from vbench.kernels.mingru import cost
 from vbench.kernels.mingru.gates import coefficients
 from vbench.kernels.mingru.shapes import CHUNK, GROUP, check, span_of
+from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 
@@ -42,47 +43,48 @@ def mingru(
     h = a.new_zeros(B, C, dtype=dtype) if state is None else state.to(dtype)
     reverse = direction == "reverse"
     span = span_of(B, C, group)
-    starts = range(0, N, span)
-    out: list[Tensor] = [h] * len(starts)
-    for i in _order(len(starts), reverse):
-        block = slice(starts[i], starts[i] + span)
+    out = Output(a, (B, N, C), 1, a.dtype)
+    for start in _order(range(0, N, span), reverse):
+        block = slice(start, start + span)
         states = _scan(*coefficients(a[:, block], b[:, block], dtype), h, reverse)
         h = states[:, 0 if reverse else -1]
-        out[i] = states.to(a.dtype)
-    return torch.cat(out, dim=1), h.clone()
+        out.put(start, states)
+    return out.whole(), h.clone()
 
 
 def _scan(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
-    """Every state after h: keep, feed Float[B N C], h Float[B C] -> Float[B N C]."""
+    """Every state after h: keep, feed Float[B N C], h Float[B C] -> Float[B N C]. `feed` may be written to."""
     N = int(keep.shape[1])
     if N <= 2 * CHUNK:
-        return torch.stack(_walk(keep.unbind(1), feed.unbind(1), h, reverse), dim=1)
+        return _walk(keep.unsqueeze(1), feed.unsqueeze(1), h.unsqueeze(1), reverse).squeeze(1)
     if missing := -N % CHUNK:  # tokens that keep all and add nothing
         keep, feed = pad(keep, (0, 0, 0, missing), value=1.0), pad(feed, (0, 0, 0, missing))
-    keeps, feeds = (x.unflatten(1, (-1, CHUNK)).unbind(2) for x in (keep, feed))  # CHUNK of Float[B n C]
-    ends = _scan(*_join(keeps, feeds, reverse), h, reverse)
+    keep, feed = keep.unflatten(1, (-1, CHUNK)), feed.unflatten(1, (-1, CHUNK))  # Float[B n CHUNK C]
+    ends = _scan(*_join(keep, feed, reverse), h, reverse)
     entering = (ends[:, 1:], h.unsqueeze(1)) if reverse else (h.unsqueeze(1), ends[:, :-1])
-    states = _walk(keeps, feeds, torch.cat(entering, dim=1), reverse)
-    return torch.stack(states, dim=2).flatten(1, 2)[:, :N]
+    return _walk(keep, feed, torch.cat(entering, dim=1), reverse).flatten(1, 2)[:, :N]
 
 
-def _walk(keeps: tuple[Tensor, ...], feeds: tuple[Tensor, ...], h: Tensor, reverse: bool) -> list[Tensor]:
-    """The state after each token."""
-    states = [h] * len(keeps)
-    for t in _order(len(keeps), reverse):
-        h = torch.addcmul(feeds[t], keeps[t], h)
-        states[t] = h
-    return states
+def _walk(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
+    """The state after each token: keep, feed Float[B n L C], h Float[B n C] -> Float[B n L C]."""
+    keeps, states = keep.unbind(2), list(feed.unbind(2))
+    for t in _order(range(len(keeps)), reverse):
+        if torch.is_grad_enabled():
+            h = states[t] = torch.addcmul(states[t], keeps[t], h)
+        else:  # in the place of what it feeds on, which nothing asks for again
+            h = states[t].addcmul_(keeps[t], h)
+    return torch.stack(states, dim=2) if torch.is_grad_enabled() else feed
 
 
-def _join(keeps: tuple[Tensor, ...], feeds: tuple[Tensor, ...], reverse: bool) -> tuple[Tensor, Tensor]:
-    """The one pair that acts as these tokens do together."""
-    first, *rest = _order(len(keeps), reverse)
-    keep, feed = keeps[first], feeds[first]
+def _join(keep: Tensor, feed: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The one pair that acts as the tokens of each chunk do together: 2 × Float[B n L C] -> 2 × Float[B n C]."""
+    keeps, feeds = keep.unbind(2), feed.unbind(2)
+    first, *rest = _order(range(len(keeps)), reverse)
+    joined, fed = keeps[first], feeds[first]
     for t in rest:
-        keep, feed = keep * keeps[t], torch.addcmul(feeds[t], keeps[t], feed)
-    return keep, feed
+        joined, fed = joined * keeps[t], torch.addcmul(feeds[t], keeps[t], fed)
+    return joined, fed
 
 
-def _order(count: int, reverse: bool) -> range:
-    return range(count - 1, -1, -1) if reverse else range(count)
+def _order(steps: range, reverse: bool) -> range:
+    return steps[::-1] if reverse else steps

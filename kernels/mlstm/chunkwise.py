@@ -17,12 +17,13 @@ from torch.nn.functional import logsigmoid
 from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS, normalise
 from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 from vbench.errors import ShapeError
 
 CHUNK = 64  # tokens
-GROUP = 16  # chunks handled together, so that the states of wide heads stay in cache
+GROUP = 48  # chunks of all heads handled together, so that the states of wide heads stay in cache
 
 
 def mlstm(
@@ -37,7 +38,7 @@ def mlstm(
     eps: float = EPS,
     state: Memory | None = None,
     chunk: int = CHUNK,
-    group: int = GROUP,
+    group: int | None = None,
 ) -> tuple[Tensor, Memory]:
     """The matrix LSTM, chunkwise form (Beck et al. 2025, arXiv:2503.14376).
 
@@ -45,10 +46,11 @@ def mlstm(
 
     Args:
         chunk: tokens a chunk.
-        group: chunks a group. Inputs are read in place, a group at a time.
+        group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
+            a time.
     """
     check(q, k, v, i, f, direction, state)
-    if chunk < 1 or group < 1:
+    if chunk < 1 or (group is not None and group < 1):
         raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
     if q.is_meta:
         return cost.on_meta(q, k, v, "chunkwise")
@@ -58,10 +60,10 @@ def mlstm(
     i, log_f = i.double(), logsigmoid(f.double())
     stabilisers = _stabilisers(i, log_f, m, reverse).to(dtype)
 
-    spans = list(_spans(int(q.shape[2]), chunk, group))  # int: under a trace, sizes are tensors
-    out: list[Tensor] = [q] * len(spans)
-    for at in reversed(range(len(spans))) if reverse else range(len(spans)):
-        span = spans[at]
+    B, H, N, E = (int(side) for side in v.shape)  # int: under a trace, sizes are tensors
+    spans = list(_spans(N, chunk, group or max(1, GROUP // (B * H))))
+    out = Output(q, (B, H, N, E), 2, q.dtype)
+    for span in reversed(spans) if reverse else spans:
         m_t = span.tile(stabilisers)
         pair, read, feed, keep, m = _weights(span.tile(i), span.tile(log_f), m_t, m, reverse)
         queries, values = span.tile(q, dtype), span.tile(v, dtype)
@@ -75,8 +77,8 @@ def mlstm(
         reads = queries * read.unsqueeze(-1)
         num = scores @ values + reads @ entering_C
         den = scores.sum(-1) + (reads @ entering_n.unsqueeze(-1)).squeeze(-1)
-        out[at] = normalise(num, den, m_t, eps).flatten(2, 3).to(q.dtype)
-    return torch.cat(out, dim=2), (C, n, m)
+        out.put(span.start, normalise(num, den, m_t, eps).flatten(2, 3))
+    return out.whole(), (C, n, m)
 
 
 def _stabilisers(i: Tensor, log_f: Tensor, m: Tensor, reverse: bool) -> Tensor:

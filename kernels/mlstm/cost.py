@@ -32,7 +32,7 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     if form in ("fused", "fused_recurrent"):
         length = chunk_of("mlstm", form, tokens, batch * heads)
         return fused.macs(POLICY, fused.Call(batch, heads, tokens, key_dim, value_dim, 1, length))
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * 2 * state
     fed = key_dim * value_dim  # n is fed by a sum of keys
     if form == "quadratic":  # every pair, and the final state
@@ -60,7 +60,7 @@ def elementwise_flops(
         length = chunk_of("mlstm", form, tokens, batch * heads)
         return fused.elementwise_flops(POLICY, fused.Call(batch, heads, tokens, D, E, 1, length))
     read = E + 11
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (D * (E + 1) + D + 9 + read)
     if form == "quadratic":
         return batch * heads * (tokens * (6 * tokens + 3 * D + 8 + read) + 2 * D * E)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from vbench.kernels.output import Output
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping
 from vbench.kernels.retention.shapes import check
@@ -28,7 +29,7 @@ def retention(
     scale: float | None = None,
     state: Tensor | None = None,
     chunk: int = cost.CHUNK,
-    group: int = cost.GROUP,
+    group: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Retention, chunkwise form (Sun et al. 2023, arXiv:2307.08621, equation 7, with real decays).
 
@@ -36,10 +37,11 @@ def retention(
 
     Args:
         chunk: tokens a chunk, at least 1.
-        group: chunks a group, at least 1. Inputs are read in place, a group at a time.
+        group: chunks a group, at least 1; `cost.group_of` all heads if None. Inputs are read in place, a group at
+            a time.
     """
     check(q, k, v, g, state)
-    if chunk < 1 or group < 1:
+    if chunk < 1 or (group is not None and group < 1):
         raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
     if q.is_meta:
         return cost.on_meta(q, k, v, "chunkwise")
@@ -55,8 +57,8 @@ def retention(
     since_start = (scale * damping(g, at[:, None] + 1, dtype)).unsqueeze(1)  # H 1 L 1
     until_end = damping(g, L - 1 - at[:, None], dtype).unsqueeze(1)  # H 1 L 1
 
-    out = []
-    for start, chunks, length in _spans(N, L, group):
+    out = Output(q, (B, H, N, E), 2, q.dtype)
+    for start, chunks, length in _spans(N, L, group or cost.group_of(B * H)):
         queries, keys, values = (_tile(x, start, chunks, length, dtype) for x in (q, k, v))
         added = (keys * until_end[:, :, L - length :]).mT @ values  # B H n D E
         step = torch.arange(chunks + 1, device=q.device)
@@ -65,9 +67,9 @@ def retention(
         states = states.unflatten(-1, (D, E))  # before each chunk, and after the last
         o = (queries @ keys.mT * within[:, :, :length, :length]) @ values
         o = o + (queries * since_start[:, :, :length]) @ states[:, :, :-1]
-        out.append(o.flatten(2, 3).to(q.dtype))
+        out.put(start, o.flatten(2, 3))
         s = states[:, :, -1].clone()
-    return torch.cat(out, dim=2), s
+    return out.whole(), s
 
 
 def _spans(tokens: int, chunk: int, group: int) -> Iterator[tuple[int, int, int]]:

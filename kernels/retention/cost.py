@@ -19,8 +19,13 @@ from vbench.kernels.work import Work
 
 POLICY = Policy("head")
 CHUNK = 64  # tokens; any number works
-GROUP = 16  # chunks handled together, so that a group's temporaries stay in cache
+GROUP = 48  # chunks of all heads handled together, so that a group's temporaries stay in cache
 ROWS = 128  # queries whose scores are held at a time by a quadratic form
+
+
+def group_of(rows: int) -> int:
+    """Chunks of a head that are handled together, where there are `rows` heads in all images."""
+    return max(1, GROUP // rows)
 
 
 def causal_pairs(tokens: int, rows: int) -> int:
@@ -41,14 +46,15 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     if form in ("fused", "fused_recurrent"):
         length = chunk_of("retention", form, tokens, batch * heads)
         return fused.macs(POLICY, fused.Call(batch, heads, tokens, key_dim, value_dim, 1, length))
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * 2 * state
     if form == "quadratic":  # scores and what they weigh, and the final state
         return batch * heads * (causal_pairs(tokens, ROWS) * pair + tokens * state)
     whole, tail = divmod(tokens, CHUNK)
-    groups, rest = divmod(whole, GROUP)
+    group = group_of(batch * heads)
+    groups, rest = divmod(whole, group)
     within = (whole * CHUNK**2 + tail**2) * pair
-    carried = groups * (GROUP + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail)
+    carried = groups * (group + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail)
     return batch * heads * (within + tokens * 2 * state + carried * state)
 
 
@@ -64,15 +70,16 @@ def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim
     if form in ("fused", "fused_recurrent"):
         length = chunk_of("retention", form, tokens, batch * heads)
         return fused.elementwise_flops(POLICY, fused.Call(batch, heads, tokens, D, E, 1, length))
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (D * E * (1 if form == "algorithm" else 2) + D)
     if form == "quadratic":
         table = 3 * min(ROWS, tokens) * tokens
         return heads * (batch * (causal_pairs(tokens, ROWS) + 2 * tokens * D) + table)
     whole, tail = divmod(tokens, CHUNK)
-    groups, rest = divmod(whole, GROUP)
+    group = group_of(batch * heads)
+    groups, rest = divmod(whole, group)
     tables = 4 * min(CHUNK, tokens) ** 2
-    tables += 3 * (groups * (GROUP + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail))
+    tables += 3 * (groups * (group + 1) ** 2 + (rest + 1) ** 2 * bool(rest) + 4 * bool(tail))
     return heads * (batch * (whole * CHUNK**2 + tail**2 + tokens * (2 * D + E)) + tables)
 
 

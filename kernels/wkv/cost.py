@@ -16,6 +16,8 @@ from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import segment
 from vbench.kernels.work import Work
 
+WALKS = ("reference", "compiled")  # forms that take one token a step
+
 
 def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8) -> int:
     """MACs of one call.
@@ -30,9 +32,9 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading 
     """
     added = 2 * batch * channels
     S = segment(tokens)
-    if form == "algorithm" or (form == "reference" and reading == "paper"):
+    if form == "algorithm" or (form in WALKS and reading == "paper"):
         return added * 2 * tokens
-    if form == "reference":  # besides, the sums inside a segment, and the growing ones without its first token
+    if form in WALKS:  # besides, the sums inside a segment, and the growing ones without its first token
         return added * (4 * tokens - -(-tokens // S))
     if form == "quadratic":
         return added * tokens * tokens * (1 if reading == "paper" else 2)
@@ -64,9 +66,9 @@ def elementwise_flops(
             the exponential of.
     """
     numbers = batch * tokens * channels
-    if form == "algorithm" or (form == "reference" and reading == "paper"):
+    if form == "algorithm" or (form in WALKS and reading == "paper"):
         return 37 * numbers
-    if form == "reference":  # two more walks, and five sums to join
+    if form in WALKS:  # two more walks, and five sums to join
         return 73 * numbers
     executed = macs(form, batch=batch, tokens=tokens, channels=channels, reading=reading, chunk=chunk)
     table = tokens * (tokens + 2) * channels if form == "quadratic" else 0  # what a pair costs, once for all images

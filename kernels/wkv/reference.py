@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from vbench.kernels.shapes import accumulator
@@ -47,22 +49,36 @@ def wkv(
     check(k, v, w, u, reading, state)
     if k.is_meta:
         return cost.on_meta(k, v, reading, "reference")
+    return by_walks(_walk, k, v, w, u, reading, state)
+
+
+def by_walks(
+    walk: Callable[..., tuple[Tensor, Tensor]],
+    k: Tensor,
+    v: Tensor,
+    w: Tensor,
+    u: Tensor,
+    reading: Reading,
+    state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Both readings, from the sums that `walk` finds (as `_walk`)."""
     dtype = accumulator(k)
     w, u = w.to(dtype), u.to(dtype)
     ahead, back = (initial(k, dtype) if state is None else state.to(dtype)).unbind(0)
-    past, ahead = _walk(k, v, w, ahead, reverse=False)
-    future, back = _walk(k, v, w, back, reverse=True)
+    past, ahead = walk(k, v, w, ahead, reverse=False)
+    future, back = walk(k, v, w, back, reverse=True)
     own = tokens(k.to(dtype) + u, v.to(dtype))
-    if reading == "paper":
-        y = join(past, future, own)
+    if reading == "paper":  # block by block, so that temporaries stay in cache
+        blocks = zip(*(x.split(BLOCK, dim=2) for x in (past, future, own)), strict=True)
+        y = torch.cat([read(join(*each), k.dtype) for each in blocks], dim=1)
     else:
         inside, growing = [], []
         for keys, values in zip(*(x.split(segment(k.shape[1]), dim=1) for x in (k, v)), strict=True):
-            inside.append(_walk(keys, values, w, empty(k, dtype), reverse=False)[0])
-            grown, last = _walk(keys[:, 1:], values[:, 1:], -w, empty(k, dtype), reverse=False)
+            inside.append(walk(keys, values, w, empty(k, dtype), reverse=False)[0])
+            grown, last = walk(keys[:, 1:], values[:, 1:], -w, empty(k, dtype), reverse=False)
             growing += [grown, last.unsqueeze(2)]
-        y = released(past, future, torch.cat(inside, dim=2), torch.cat(growing, dim=2), own, w)
-    return read(y, k.dtype), torch.stack((ahead, back))
+        y = read(released(past, future, torch.cat(inside, dim=2), torch.cat(growing, dim=2), own, w), k.dtype)
+    return y, torch.stack((ahead, back))
 
 
 def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:

@@ -56,13 +56,13 @@ def elementwise_flops(
         length = chunk_of("wkv6", form, tokens, batch * heads)
         call = fused.Call(batch, heads, tokens, D, E, directions, length, shared=True)
         return fused.elementwise_flops(POLICY, call)
-    if form in ("algorithm", "reference"):
+    if form in ("algorithm", "reference", "compiled"):
         return batch * heads * tokens * (directions * (D * E + 4 * D + 2 * E) + joined)
     if form == "quadratic":
         return batch * heads * tokens * D * (4 * tokens + 3 + 2 * directions)
     sizes = {"batch": batch, "heads": heads, "tokens": tokens, "key_dim": D, "value_dim": E}
     as_gla = gla.elementwise_flops("chunkwise", **sizes, directions=directions)
-    return as_gla + batch * heads * tokens * D * (3 - 3 * directions)
+    return as_gla + batch * heads * tokens * D * (2 - 2 * directions)
 
 
 @torch.library.custom_op("vbench::wkv6", mutates_args=())

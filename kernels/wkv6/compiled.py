@@ -1,0 +1,38 @@
+"""WKV6, one token a step, in machine code on the CPU, by gla's loop."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from vbench.kernels.gla.compiled import attend
+from vbench.kernels.machine_code import recomputed
+from vbench.kernels.shapes import Direction
+from vbench.kernels.wkv6 import chunkwise, cost
+from vbench.kernels.wkv6.shapes import check
+
+
+def wkv6(
+    r: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    u: Tensor,
+    *,
+    direction: Direction = "forward",
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """WKV6, recurrent form (Peng et al. 2024, arXiv:2404.05892, section 4.2), compiled.
+
+    Arguments, results and errors are those of `reference.wkv6`. Gradients are those of `chunkwise.wkv6`.
+    """
+    check(r, k, v, g, u, direction, state)
+    if r.is_meta:
+        return cost.on_meta(r, k, v, direction, "compiled")
+
+    def run(r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        return attend(r, k, v, [g], direction, state=state, like=r, bonus=u * (direction != "reverse"))
+
+    def again(r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        return chunkwise.wkv6(r, k, v, g, u, direction=direction, state=state)
+
+    o, s = recomputed(run, again, r, k, v, g, u, state)
+    return o, s
