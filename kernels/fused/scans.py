@@ -143,12 +143,12 @@ def entering(total, start, w, join: tl.constexpr, BACK: tl.constexpr):
     ROWS: tl.constexpr = total[0].shape[0]
     rows = tl.broadcast_to(tl.arange(0, ROWS)[:, None], total[0].shape)
     before = ROWS - 1 - rows if BACK else rows  # rows that are met before
-    x = choose(before == 0, start, row_of(total, tl.minimum(rows + 1, ROWS - 1) if BACK else tl.maximum(rows - 1, 0)))
+    at = tl.minimum(rows + 1, ROWS - 1) if BACK else tl.maximum(rows - 1, 0)
+    x = choose(before == 0, start, row_of(total, at))
     for step in tl.static_range(5):
-        SPAN: tl.constexpr = 1 << step
-        if SPAN < ROWS:
-            earlier = row_of(x, tl.minimum(rows + SPAN, ROWS - 1) if BACK else tl.maximum(rows - SPAN, 0))
-            x = choose(before >= SPAN, join(earlier, x, w), x)
+        if (1 << step) < ROWS:
+            at = tl.minimum(rows + (1 << step), ROWS - 1) if BACK else tl.maximum(rows - (1 << step), 0)
+            x = choose(before >= (1 << step), join(row_of(x, at), x, w), x)
     return x
 
 

@@ -131,8 +131,7 @@ def read_tile(keys, values, tokens, inside, past, future, w, u, y, logs, C):
     for i in tl.static_range(STEPS):
         pasts = pasts + (past,)
         past = sums(past, tokens[i], w)
-    for j in tl.static_range(STEPS):
-        i: tl.constexpr = STEPS - 1 - j
+    for i in tl.static_range(STEPS - 1, -1, -1):
         own = (0.0, keys[i] + u, 0.0, values[i], 1.0)
         x = sums(merge(pasts[i], future, w), own, w)
         den = x[4] + EPSILON
@@ -237,8 +236,7 @@ def gradient_kernel(
     for i in tl.static_range(STEPS):
         pasts = pasts + (past,)
         past = sums(past, tokens[i], rate)
-    for j in tl.static_range(STEPS):
-        i: tl.constexpr = STEPS - 1 - j
+    for i in tl.static_range(STEPS - 1, -1, -1):
         x = merge(pasts[i], future, rate)
         weight = tl.exp2((x[1] + ks[i] - rate * x[2]) * LOG2E)
         itself = tl.exp2((keys[i] + ks[i] + bonus) * LOG2E) * grads[i]
