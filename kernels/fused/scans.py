@@ -29,7 +29,7 @@ from vbench.kernels.registry import interpreted
 from vbench.errors import UnsupportedError
 
 WIDTH = 32  # channels of a tile
-CARRY = 8, 8  # rows of a tile of `carry`, and chunks in each
+CARRY = 8, 4  # rows of a tile of `carry`, and chunks in each
 NEVER = tl.constexpr(-1e38)  # the exponent of an empty sum, as in wkv.sums
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -129,6 +129,16 @@ def row_of(x, at):
 
 
 @triton.jit
+def last_row(x):
+    """The last row of each tile, in every row."""
+    out = ()
+    for i in tl.static_range(len(x)):
+        last = tl.arange(0, x[i].shape[0])[:, None] == x[i].shape[0] - 1
+        out = out + (tl.broadcast_to(tl.sum(tl.where(last, x[i], 0.0), 0)[None, :], x[i].shape),)
+    return out
+
+
+@triton.jit
 def choose(chosen, x, y):
     """x where chosen, y elsewhere."""
     out = ()
@@ -138,26 +148,22 @@ def choose(chosen, x, y):
 
 
 @triton.jit
-def entering(total, start, w, join: tl.constexpr, BACK: tl.constexpr):
-    """What enters each row: `start` and the elements of all rows before it, or behind it if BACK."""
+def before(total, nothing, w, join: tl.constexpr, BACK: tl.constexpr):
+    """The elements of all rows before each row, joined; of those behind it if BACK.
+
+    What enters the tile is best loaded after this: the compiler walks the rows in the layout of the last loads
+    or exchanges that it sees, and in that of an exchange each store would be one more.
+    """
     ROWS: tl.constexpr = total[0].shape[0]
     rows = tl.broadcast_to(tl.arange(0, ROWS)[:, None], total[0].shape)
-    before = ROWS - 1 - rows if BACK else rows  # rows that are met before
+    met = ROWS - 1 - rows if BACK else rows  # how many rows are met before
     at = tl.minimum(rows + 1, ROWS - 1) if BACK else tl.maximum(rows - 1, 0)
-    x = choose(before == 0, start, row_of(total, at))
+    x = choose(met == 0, nothing, row_of(total, at))
     for step in tl.static_range(5):
         if (1 << step) < ROWS:
             at = tl.minimum(rows + (1 << step), ROWS - 1) if BACK else tl.maximum(rows - (1 << step), 0)
-            x = choose(before >= (1 << step), join(row_of(x, at), x, w), x)
+            x = choose(met >= (1 << step), join(row_of(x, at), x, w), x)
     return x
-
-
-@triton.jit
-def through(total, start, w, join: tl.constexpr, BACK: tl.constexpr):
-    """What leaves each row: in the last that is met, `start` and the whole tile."""
-    if total[0].shape[0] == 1:
-        return join(start, total, w)
-    return join(entering(total, start, w, join, BACK), total, w)
 
 
 @triton.jit
@@ -193,22 +199,20 @@ def carry_kernel(
     rate = tl.load(w + c, mask=c < C, other=0.0).to(tl.float32) if w is not None else 0.0
     row = tl.arange(0, ROWS)[:, None] * STEPS
     zero = tl.zeros([ROWS, WIDTH], tl.float32)
-    last = tl.full([ROWS, WIDTH], ROWS - 1, tl.int32)
     start = nothing(zero)
     for first in range(0, chunks, ROWS * STEPS):
         elements = ()
         for i in tl.static_range(STEPS):
             at = first + row + i
             place = tl.where(back, chunks - 1 - at, at)
-            inside = (at < chunks) & (c < C)
-            elements = elements + (load_element(given + base + place * C, size, inside, nothing(zero)),)
-        x = entering(fold(elements, rate, join, False), start, rate, join, False)
+            elements = elements + (load_element(given + base + place * C, size, (at < chunks) & (c < C), nothing(zero)),)
+        x = join(start, before(fold(elements, rate, join, False), nothing(zero), rate, join, False), rate)
         for i in tl.static_range(STEPS):
             at = first + row + i
             place = tl.where(back, chunks - 1 - at, at)
             store_element(found + base + place * C, size, x, (at < chunks) & (c < C))
             x = join(x, elements[i], rate)
-        start = row_of(x, last)
+        start = last_row(x)
 
 
 def carry(summaries: Tensor, batch: int, join: object, nothing: object, w: Tensor | None = None) -> Tensor:
@@ -235,12 +239,12 @@ def carry(summaries: Tensor, batch: int, join: object, nothing: object, w: Tenso
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """How a call is cut: `chunks` programs along the tokens, each with `tiles` tiles of `rows` · `steps` tokens."""
+    """How a call is cut into `tiles` of `rows` · `steps` tokens: a program each or, if `sequential`, one for all."""
 
-    chunks: int
     tiles: int
     rows: int
     steps: int
+    sequential: bool = False
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -249,21 +253,18 @@ class Tiling:
 
 
 def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = False) -> Tiling:
-    """How the tuning table has a call on x (B, N, C) cut; one row and one program if `sequential`.
+    """How the tuning table has a call on x (B, N, C) cut; in rows one by one if `sequential`.
 
-    A gradient holds twice as many numbers a token, so its rows are half as long.
+    A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
     """
     B, N, _ = map(int, x.shape)
     choice = pick(op, N, B, torch.cuda.get_device_name(x.device) if x.is_cuda else "any")
-    rows = choice.warps
-    steps = choice.chunk // rows
+    rows, steps = choice.warps, choice.chunk // choice.warps
     if gradient:
-        return Tiling(cdiv(N, rows * steps // 2), 1, rows, steps // 2)
-    if sequential:
-        return Tiling(1, cdiv(N, steps), 1, steps)
-    if choice.sequential:
-        return Tiling(1, cdiv(N, rows * steps), rows, steps)
-    return Tiling(cdiv(N, rows * steps), 1, rows, steps)
+        return Tiling(cdiv(N, rows * steps // 2), rows, steps // 2)
+    if sequential or choice.sequential:
+        return Tiling(cdiv(N, steps), 1, steps, sequential=True)
+    return Tiling(cdiv(N, rows * steps), rows, steps)
 
 
 def strided(name: str, x: Tensor) -> dict[str, Any]:

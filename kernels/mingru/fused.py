@@ -20,17 +20,15 @@ from vbench.kernels.fused.scans import (
     Tiling,
     affine,
     affine_nothing,
+    before,
     carry,
-    entering,
     fold,
     lanes,
     places,
-    row_of,
     rows_of,
     store_element,
     strided,
     takes,
-    through,
     tiling,
 )
 from vbench.kernels.mingru import cost
@@ -113,7 +111,7 @@ def summary_kernel(
     xs = rows_of(x + line * x_b + t * x_n + c * x_c, way * x_n, inside, 0.0)
     bs = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, SHUT)
     total = fold(elements_of(xs, bs, GRADIENT), 0.0, affine, False)
-    total = through(total, affine_nothing(tl.zeros([ROWS, WIDTH], tl.float32)), 0.0, affine, False)
+    total = affine(before(total, affine_nothing(tl.zeros([ROWS, WIDTH], tl.float32)), 0.0, affine, False), total, 0.0)
     last = (tl.arange(0, ROWS)[:, None] == ROWS - 1) & (c < C)
     store_element(found + (line * chunks + chunk) * C + c, batch * chunks * C, total, last)
 
@@ -133,29 +131,49 @@ def start_of(state, carried, line, chunk, chunks, batch, C, c, ROWS: tl.constexp
 
 @triton.jit
 def apply_kernel(
-    a, a_b, a_n, a_c, b, b_b, b_n, b_c, state, carried, h, final, N, C, chunks, batch, tiles,
+    a, a_b, a_n, a_c, b, b_b, b_n, b_c, state, carried, h, final, N, C, chunks, batch,
     BACK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """h [batch, N, C] and the last of them, float32 [batch, C]; a program walks `tiles` tiles one after the other."""
+    """h [batch, N, C] and the last of them, float32 [batch, C]."""
     chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
-    last = tl.full([ROWS, WIDTH], ROWS - 1, tl.int32)
-    start = start_of(state, carried, line, chunk, chunks, batch, C, c, ROWS, WIDTH)
+    t, inside, way = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, BACK)
+    a_s = rows_of(a + line * a_b + t * a_n + c * a_c, way * a_n, inside, 0.0)
+    b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, SHUT)
+    tokens = elements_of(a_s, b_s, False)
+    x = before(fold(tokens, 0.0, affine, False), affine_nothing(tl.zeros(c.shape, tl.float32)), 0.0, affine, False)
+    x = affine(start_of(state, carried, line, chunk, chunks, batch, C, c, ROWS, WIDTH), x, 0.0)
+    x = store_walk(h + line * N * C + t * C + c, way * C, x, tokens, inside)
+    last = (tl.arange(0, ROWS)[:, None] == ROWS - 1) & (c < C)
+    if chunk == chunks - 1:
+        tl.store(final + line * C + c, x[1], mask=last)
+
+
+@triton.jit
+def recurrent_kernel(
+    a, a_b, a_n, a_c, b, b_b, b_n, b_c, state, h, final, N, C, tiles,
+    BACK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The same in one launch: a program walks all tokens of its channels, loading a row of them at a time. ROWS is 1."""
+    line = tl.program_id(1).to(tl.int64)
+    c = tl.program_id(0) * WIDTH + lanes(ROWS, WIDTH)
+    x = start_of(state, None, line, 0, 1, 1, C, c, ROWS, WIDTH)
     for tile in range(tiles):
-        t, inside, way = places((chunk * tiles + tile) * ROWS * STEPS, N, C, c, ROWS, STEPS, BACK)
+        t, inside, way = places(tile * STEPS, N, C, c, ROWS, STEPS, BACK)
         a_s = rows_of(a + line * a_b + t * a_n + c * a_c, way * a_n, inside, 0.0)
         b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, SHUT)
-        tokens = elements_of(a_s, b_s, False)
-        if ROWS > 1:
-            start = entering(fold(tokens, 0.0, affine, False), start, 0.0, affine, False)
-        at = h + line * N * C + t * C + c
-        for i in tl.static_range(STEPS):
-            start = affine(start, tokens[i], 0.0)
-            tl.store(at + i * way * C, start[1], mask=inside[i])
-        if ROWS > 1:
-            start = row_of(start, last)
-    if chunk == chunks - 1:
-        tl.store(final + line * C + c, start[1], mask=(tl.arange(0, ROWS)[:, None] == 0) & (c < C))
+        x = store_walk(h + line * N * C + t * C + c, way * C, x, elements_of(a_s, b_s, False), inside)
+    tl.store(final + line * C + c, x[1], mask=c < C)
+
+
+@triton.jit
+def store_walk(h, step, x, tokens, inside):
+    """Walk the rows of a tile from what enters them, and store every state. Returns: what leaves them."""
+    for i in tl.static_range(len(tokens)):
+        x = affine(x, tokens[i], 0.0)
+        tl.store(h, x[1], mask=inside[i])
+        h += step
+    return x
 
 
 @triton.jit
@@ -171,7 +189,6 @@ def gradient_kernel(
     """
     chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
-    start = start_of(state, carried, line, chunk, chunks, batch, C, c, ROWS, WIDTH)
     first = chunk * ROWS * STEPS
     t, inside, way = places(first, N, C, c, ROWS, STEPS, BACK)
     a_s = rows_of(a + line * a_b + t * a_n + c * a_c, way * a_n, inside, 0.0)
@@ -182,8 +199,9 @@ def gradient_kernel(
     hs = rows_of(h + at + way * C, way * C, inner, 0.0)
     begin = tl.load(initial + line * C + c, mask=c < C, other=0.0) if initial is not None else 0.0
     tokens = elements_of(dhs, b_s, True)
-    if ROWS > 1:
-        start = entering(fold(tokens, 0.0, affine, False), start, 0.0, affine, False)
+    nothing = affine_nothing(tl.zeros([ROWS, WIDTH], tl.float32))
+    since = before(fold(tokens, 0.0, affine, False), nothing, 0.0, affine, False)
+    start = affine(start_of(state, carried, line, chunk, chunks, batch, C, c, ROWS, WIDTH), since, 0.0)
     for i in tl.static_range(STEPS):
         keep, z, g = gates(a_s[i], b_s[i])
         dfeed = dhs[i] + start[1]
@@ -199,23 +217,26 @@ def gradient_kernel(
 def _summaries(x: Tensor, b: Tensor, gradient: bool, back: bool, how: Tiling) -> Tensor | None:
     """What enters each chunk but for the state, float32 (2, B, chunks, C); None if there is one."""
     B, N, C = b.shape
-    if how.chunks == 1:
+    if how.tiles == 1:
         return None
-    found = b.new_empty(2, B, how.chunks, C, dtype=torch.float32)
-    args = {**strided("x", x), **strided("b", b), "found": found, "N": N, "C": C, "chunks": how.chunks, "batch": B}
+    found = b.new_empty(2, B, how.tiles, C, dtype=torch.float32)
+    args = {**strided("x", x), **strided("b", b), "found": found, "N": N, "C": C, "chunks": how.tiles, "batch": B}
     constants = {"GRADIENT": gradient, "BACK": back, **how.constants}
-    launch(summary_kernel, (how.chunks, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
+    launch(summary_kernel, (how.tiles, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
     return carry(found, B, affine, affine_nothing)
 
 
 def _forward(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool, how: Tiling) -> tuple[Tensor, Tensor]:
     B, N, C = a.shape
     h, final = a.new_empty(B, N, C), a.new_empty(B, C, dtype=torch.float32)
-    carried = _summaries(a, b, False, reverse, how)
     args = {**strided("a", a), **strided("b", b), "state": None if state is None else state.contiguous()}
-    args |= {"carried": carried, "h": h, "final": final, "N": N, "C": C, "chunks": how.chunks, "batch": B}
-    constants = {"BACK": reverse, **how.constants}
-    launch(apply_kernel, (how.chunks, cdiv(C, WIDTH), B), args | {"tiles": how.tiles}, constants, warps=how.rows)
+    args |= {"h": h, "final": final, "N": N, "C": C}
+    constants, columns = {"BACK": reverse, **how.constants}, cdiv(C, WIDTH)
+    if how.sequential:
+        launch(recurrent_kernel, (columns, B), args | {"tiles": how.tiles}, constants, warps=how.rows)
+    else:
+        args |= {"carried": _summaries(a, b, False, reverse, how), "chunks": how.tiles, "batch": B}
+        launch(apply_kernel, (how.tiles, columns, B), args, constants, warps=how.rows)
     return h, final
 
 
@@ -240,9 +261,9 @@ def _backward(
     args = {**strided("a", a), **strided("b", b), **strided("dh", dh), "h": h}
     args |= {"initial": None if state is None else state.contiguous()}
     args |= {"state": None if dfinal is None else dfinal.contiguous(), "carried": carried}
-    args |= {"da": da, "db": db, "final": dstate, "N": N, "C": C, "chunks": how.chunks, "batch": B}
+    args |= {"da": da, "db": db, "final": dstate, "N": N, "C": C, "chunks": how.tiles, "batch": B}
     constants = {"BACK": not reverse, **how.constants}
-    launch(gradient_kernel, (how.chunks, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
+    launch(gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
     return da, db, dstate
 
 

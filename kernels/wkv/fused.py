@@ -66,18 +66,18 @@ def _call(
 
 def _launched(x: Tensor, how: Tiling) -> dict[str, Any]:
     B, N, C = x.shape
-    return {"N": N, "C": C, "chunks": how.chunks, "batch": B}
+    return {"N": N, "C": C, "chunks": how.tiles, "batch": B}
 
 
 def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: Tiling) -> Tensor | None:
     """What enters each chunk from both sides but for the state, float32 (5 or 7, 2 B, chunks, C); None if there is
     but one chunk."""
-    if how.chunks == 1:
+    if how.tiles == 1:
         return None
     B, N, C = keys.shape
-    found = keys.new_empty(5 if y is None else 7, 2 * B, how.chunks, C, dtype=torch.float32)
+    found = keys.new_empty(5 if y is None else 7, 2 * B, how.tiles, C, dtype=torch.float32)
     args = {**strided("k", keys), **strided("v", values), "y": y, "w": w, "found": found, "size": found.stride(0)}
-    grid = how.chunks, cdiv(C, WIDTH), B
+    grid = how.tiles, cdiv(C, WIDTH), B
     launch(passes.summary_kernel, grid, args | _launched(keys, how), how.constants, warps=how.rows)
     return carry(found, B, sums, sums_nothing if y is None else aged_nothing, w)
 
@@ -90,36 +90,42 @@ def _outputs(k: Tensor, train: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return k.new_empty(B, N, C), torch.empty(2, 3, B, C, **like), z, ages
 
 
+def _forward(
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool, how: Tiling
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, N, C = k.shape
+    w, u = w.contiguous(), u.contiguous()
+    y, final, z, ages = out = _outputs(k, train)
+    args = {**strided("k", k), **strided("v", v), "w": w, "u": u}
+    args |= {"state": None if state is None else state.contiguous(), "y": y, "final": final, "N": N, "C": C, "batch": B}
+    args |= {"logs": z if train else None, "ages": ages if train else None}
+    columns = cdiv(C, WIDTH)
+    if how.sequential:
+        futures = w.new_empty(5, B, how.tiles, C)
+        args |= {"futures": futures, "size": futures.stride(0), "tiles": how.tiles}
+        launch(passes.recurrent_kernel, (columns, B), args, how.constants, warps=how.rows)
+    else:
+        args |= _entering(_summaries(k, v, None, w, how)) | {"chunks": how.tiles}
+        launch(passes.apply_kernel, (how.tiles, columns, B), args, how.constants, warps=how.rows)
+    return out
+
+
+def _entering(carried: Tensor | None) -> dict[str, Any]:
+    return {"carried": carried, "size": 0 if carried is None else carried.stride(0)}
+
+
 @torch.library.custom_op("vbench::wkv_fused", mutates_args=())
 def _fused(
     k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    how, C = tiling("wkv", k), k.shape[2]
-    w, u = w.contiguous(), u.contiguous()
-    y, final, z, ages = out = _outputs(k, train)
-    carried = _summaries(k, v, None, w, how)
-    args = {**strided("k", k), **strided("v", v), "w": w, "u": u}
-    args |= {"state": None if state is None else state.contiguous()}
-    args |= {"carried": carried, "size": 0 if carried is None else carried.stride(0), "y": y}
-    args |= {"logs": z if train else None, "final": final, "ages": ages if train else None} | _launched(k, how)
-    launch(passes.apply_kernel, (how.chunks, cdiv(C, WIDTH), k.shape[0]), args, how.constants, warps=how.rows)
-    return out
+    return _forward(k, v, w, u, state, train, tiling("wkv", k))
 
 
 @torch.library.custom_op("vbench::wkv_fused_recurrent", mutates_args=())
 def _recurrent(
     k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    how, (B, N, C) = tiling("wkv", k, sequential=True), k.shape
-    w, u = w.contiguous(), u.contiguous()
-    y, final, z, ages = out = _outputs(k, train)
-    futures = k.new_empty(5, B, how.tiles, C, dtype=torch.float32)
-    args = {**strided("k", k), **strided("v", v), "w": w, "u": u}
-    args |= {"state": None if state is None else state.contiguous(), "futures": futures, "size": futures.stride(0)}
-    args |= {"y": y, "logs": z if train else None, "final": final, "ages": ages if train else None}
-    args |= {"N": N, "C": C, "tiles": how.tiles, "batch": B}
-    launch(passes.recurrent_kernel, (cdiv(C, WIDTH), B), args, how.constants, warps=how.rows)
-    return out
+    return _forward(k, v, w, u, state, train, tiling("wkv", k, sequential=True))
 
 
 def _fake(
@@ -136,13 +142,12 @@ def _backward(
     how, (B, N, C) = tiling("wkv", k, gradient=True), k.shape
     w, u = w.contiguous(), u.contiguous()
     dk, dv, leaving = torch.empty_like(y), torch.empty_like(y), w.new_empty(7, 2, B, C)
-    dw, du = w.new_empty(2, B, how.chunks, C)
-    carried = _summaries(z, dy, y, w, how)
+    dw, du = w.new_empty(2, B, how.tiles, C)
     args = {**strided("k", k), **strided("v", v), **strided("dy", dy), "y": y, "z": z, "w": w, "u": u}
     args |= {"state": None if entering is None else entering.contiguous()}
-    args |= {"carried": carried, "size": 0 if carried is None else carried.stride(0)}
+    args |= _entering(_summaries(z, dy, y, w, how))
     args |= {"dk": dk, "dv": dv, "dw": dw, "du": du, "final": leaving} | _launched(k, how)
-    launch(passes.gradient_kernel, (how.chunks, cdiv(C, WIDTH), B), args, how.constants, warps=how.rows)
+    launch(passes.gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, how.constants, warps=how.rows)
     return dk, dv, dw.sum((0, 1)), du.sum((0, 1)), leaving
 
 

@@ -17,17 +17,15 @@ from vbench.kernels.fused.scans import (
     LOG2E,
     NEVER,
     aged_nothing,
-    entering,
+    before,
     fold,
     lanes,
     load_element,
     places,
-    row_of,
     rows_of,
     store_element,
     sums,
     sums_nothing,
-    through,
 )
 
 EPSILON = tl.constexpr(1e-6)  # wkv.sums.EPSILON
@@ -114,9 +112,11 @@ def summary_kernel(
     nothing = sums_nothing(zero) if y is None else aged_nothing(zero)
     reads = None if y is None else rows_of(y + line * N * C + t * C + c, C, inside, 0.0)
     tokens = tokens_of(keys, values, reads, inside)
-    ahead = through(fold(tokens, rate, sums, False), nothing, rate, sums, False)
+    total = fold(tokens, rate, sums, False)
+    ahead = sums(before(total, nothing, rate, sums, False), total, rate)
     store_element(at, size, ahead, (row == ROWS - 1) & (c < C))
-    back = through(fold(tokens, rate, sums, True), nothing, rate, sums, True)
+    total = fold(tokens, rate, sums, True)
+    back = sums(before(total, nothing, rate, sums, True), total, rate)
     store_element(at + batch * chunks * C, size, back, (row == 0) & (c < C))
 
 
@@ -154,11 +154,14 @@ def apply_kernel(
     keys = rows_of(k + line * k_b + t * k_n + c * k_c, k_n, inside, NEVER)
     values = rows_of(v + line * v_b + t * v_n + c * v_c, v_n, inside, 0.0)
     rate, bonus = rate_of(w, C, c), rate_of(u, C, c)
-    past = start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, sums_nothing, False)
-    future = start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, sums_nothing, True)
     tokens = tokens_of(keys, values, None, inside)
-    past = entering(fold(tokens, rate, sums, False), past, rate, sums, False)
-    future = entering(fold(tokens, rate, sums, True), future, rate, sums, True)
+    nothing = sums_nothing(tl.zeros(c.shape, tl.float32))
+    past = before(fold(tokens, rate, sums, False), nothing, rate, sums, False)
+    future = before(fold(tokens, rate, sums, True), nothing, rate, sums, True)
+    rate = tl.load(w + c, mask=c < C, other=0.0, cache_modifier=".ca")  # see `before`: another load, the same numbers
+    past = sums(start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, sums_nothing, False), past, rate)
+    ahead = start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, sums_nothing, True)
+    future = sums(ahead, future, rate)
     at = line * N * C + t * C + c
     z = None if logs is None else logs + at
     past, future = read_tile(keys, values, tokens, inside, past, future, rate, bonus, y + at, z, C)
@@ -226,11 +229,14 @@ def gradient_kernel(
     ks = rows_of(k + line * k_b + t * k_n + c * k_c, k_n, inside, NEVER)
     vs = rows_of(v + line * v_b + t * v_n + c * v_c, v_n, inside, 0.0)
     rate, bonus = rate_of(w, C, c), rate_of(u, C, c)
-    past = start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, aged_nothing, False)
-    future = start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, aged_nothing, True)
     tokens = tokens_of(keys, grads, reads, inside)
-    past = entering(fold(tokens, rate, sums, False), past, rate, sums, False)
-    future = entering(fold(tokens, rate, sums, True), future, rate, sums, True)
+    nothing = aged_nothing(tl.zeros([ROWS, WIDTH], tl.float32))
+    past = before(fold(tokens, rate, sums, False), nothing, rate, sums, False)
+    future = before(fold(tokens, rate, sums, True), nothing, rate, sums, True)
+    rate = tl.load(w + c, mask=c < C, other=0.0, cache_modifier=".ca")  # see `before`: another load, the same numbers
+    past = sums(start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, aged_nothing, False), past, rate)
+    ahead = start_of(state, carried, size, line, chunk, chunks, batch, C, c, rate, aged_nothing, True)
+    future = sums(ahead, future, rate)
     by_w, by_u = tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS, WIDTH], tl.float32)
     pasts = ()
     for i in tl.static_range(STEPS):
@@ -239,12 +245,13 @@ def gradient_kernel(
     for i in tl.static_range(STEPS - 1, -1, -1):
         x = merge(pasts[i], future, rate)
         weight = tl.exp2((x[1] + ks[i] - rate * x[2]) * LOG2E)
-        itself = tl.exp2((keys[i] + ks[i] + bonus) * LOG2E) * grads[i]
-        by_v = weight * x[3] + itself
-        by_u += tl.where(inside[i], itself * (vs[i] - reads[i]), 0.0)
+        itself = tl.exp2((keys[i] + ks[i] + bonus) * LOG2E)
+        # EPSILON is in units of the greatest weight: where that is the token's own, it grows with its key.
+        by_key = itself * grads[i] * (vs[i] - tl.where(itself > 0.5, 1 + EPSILON, 1.0) * reads[i])
+        by_u += tl.where(inside[i], by_key, 0.0)
         by_w += tl.where(inside[i], weight * (vs[i] * x[5] - x[6]), 0.0)
-        tl.store(dv + at + i * C, by_v, mask=inside[i])
-        tl.store(dk + at + i * C, weight * (vs[i] * x[3] - x[4]) + itself * (vs[i] - reads[i]), mask=inside[i])
+        tl.store(dv + at + i * C, weight * x[3] + itself * grads[i], mask=inside[i])
+        tl.store(dk + at + i * C, weight * (vs[i] * x[3] - x[4]) + by_key, mask=inside[i])
         future = sums(future, tokens[i], rate)
     part = (line * chunks + chunk) * C + tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH) < C
