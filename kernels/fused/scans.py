@@ -15,7 +15,6 @@ one after the other by one program too: the recurrent forms, with one row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,13 +22,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vbench.kernels.fused.launch import cdiv, launch
-from vbench.kernels.fused.tuning import pick
+from vbench.kernels.fused.tiling import CARRY
 from vbench.kernels.registry import interpreted
 
 from vbench.errors import UnsupportedError
 
 WIDTH = 32  # channels of a tile
-CARRY = 8, 4  # rows of a tile of `carry`, and chunks in each
 NEVER = tl.constexpr(-1e38)  # the exponent of an empty sum, as in wkv.sums
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -205,7 +203,9 @@ def carry_kernel(
         for i in tl.static_range(STEPS):
             at = first + row + i
             place = tl.where(back, chunks - 1 - at, at)
-            elements = elements + (load_element(given + base + place * C, size, (at < chunks) & (c < C), nothing(zero)),)
+            elements = elements + (
+                load_element(given + base + place * C, size, (at < chunks) & (c < C), nothing(zero)),
+            )
         x = join(start, before(fold(elements, rate, join, False), nothing(zero), rate, join, False), rate)
         for i in tl.static_range(STEPS):
             at = first + row + i
@@ -235,36 +235,6 @@ def carry(summaries: Tensor, batch: int, join: object, nothing: object, w: Tenso
         warps=rows,
     )
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """How a call is cut into `tiles` of `rows` · `steps` tokens: a program each or, if `sequential`, one for all."""
-
-    tiles: int
-    rows: int
-    steps: int
-    sequential: bool = False
-
-    @property
-    def constants(self) -> dict[str, Any]:
-        """What every kernel here is compiled for."""
-        return {"ROWS": self.rows, "STEPS": self.steps, "WIDTH": WIDTH}
-
-
-def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = False) -> Tiling:
-    """How the tuning table has a call on x (B, N, C) cut; in rows one by one if `sequential`.
-
-    A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
-    """
-    B, N, _ = map(int, x.shape)
-    choice = pick(op, N, B, torch.cuda.get_device_name(x.device) if x.is_cuda else "any")
-    rows, steps = choice.warps, choice.chunk // choice.warps
-    if gradient:
-        return Tiling(cdiv(N, rows * steps // 2), rows, steps // 2)
-    if sequential or choice.sequential:
-        return Tiling(cdiv(N, steps), 1, steps, sequential=True)
-    return Tiling(cdiv(N, rows * steps), rows, steps)
 
 
 def strided(name: str, x: Tensor) -> dict[str, Any]:

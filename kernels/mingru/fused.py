@@ -17,7 +17,6 @@ from vbench.kernels.fused.launch import cdiv, launch
 from vbench.kernels.fused.scans import (
     LOG2E,
     WIDTH,
-    Tiling,
     affine,
     affine_nothing,
     before,
@@ -29,8 +28,8 @@ from vbench.kernels.fused.scans import (
     store_element,
     strided,
     takes,
-    tiling,
 )
+from vbench.kernels.fused.tiling import Tiling, tiling
 from vbench.kernels.mingru import cost
 from vbench.kernels.mingru.shapes import check
 from vbench.kernels.shapes import Direction
@@ -221,7 +220,7 @@ def _summaries(x: Tensor, b: Tensor, gradient: bool, back: bool, how: Tiling) ->
         return None
     found = b.new_empty(2, B, how.tiles, C, dtype=torch.float32)
     args = {**strided("x", x), **strided("b", b), "found": found, "N": N, "C": C, "chunks": how.tiles, "batch": B}
-    constants = {"GRADIENT": gradient, "BACK": back, **how.constants}
+    constants = {"GRADIENT": gradient, "BACK": back, **how.constants, "WIDTH": WIDTH}
     launch(summary_kernel, (how.tiles, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
     return carry(found, B, affine, affine_nothing)
 
@@ -231,7 +230,7 @@ def _forward(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool, how: Til
     h, final = a.new_empty(B, N, C), a.new_empty(B, C, dtype=torch.float32)
     args = {**strided("a", a), **strided("b", b), "state": None if state is None else state.contiguous()}
     args |= {"h": h, "final": final, "N": N, "C": C}
-    constants, columns = {"BACK": reverse, **how.constants}, cdiv(C, WIDTH)
+    constants, columns = {"BACK": reverse, **how.constants, "WIDTH": WIDTH}, cdiv(C, WIDTH)
     if how.sequential:
         launch(recurrent_kernel, (columns, B), args | {"tiles": how.tiles}, constants, warps=how.rows)
     else:
@@ -262,7 +261,7 @@ def _backward(
     args |= {"initial": None if state is None else state.contiguous()}
     args |= {"state": None if dfinal is None else dfinal.contiguous(), "carried": carried}
     args |= {"da": da, "db": db, "final": dstate, "N": N, "C": C, "chunks": how.tiles, "batch": B}
-    constants = {"BACK": not reverse, **how.constants}
+    constants = {"BACK": not reverse, **how.constants, "WIDTH": WIDTH}
     launch(gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
     return da, db, dstate
 

@@ -11,10 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.fused.tiling import cut, joins
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import segment
 from vbench.kernels.work import Work
+
+
+FALLBACK = {"fused": "scan", "fused_recurrent": "reference"}  # the forms that serve the reading "kernel"
 
 
 def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8) -> int:
@@ -26,10 +30,18 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading 
 
     Args:
         form: "algorithm" is the recurrence itself (a token is added to two sums in two directions), whatever
-            the reading; the others count what these forms execute.
+            the reading; the others count what these forms execute. "fused" and "fused_recurrent" join sums, in
+            tiles as the tuning table has them for any device.
     """
     added = 2 * batch * channels
     S = segment(tokens)
+    if form in FALLBACK and reading == "kernel":
+        form = FALLBACK[form]
+    if form == "fused":  # two directions, and past, future and token
+        how = cut("wkv", batch, tokens)
+        return added * 2 * (joins("wkv", batch, tokens) + how.tiles * how.rows * how.steps)
+    if form == "fused_recurrent":  # the future twice, the past, and the three together
+        return added * 5 * tokens
     if form == "algorithm" or (form == "reference" and reading == "paper"):
         return added * 2 * tokens
     if form == "reference":  # besides, the sums inside a segment, and the growing ones without its first token
@@ -64,6 +76,8 @@ def elementwise_flops(
             the exponential of.
     """
     numbers = batch * tokens * channels
+    if form in FALLBACK and reading == "kernel":
+        form = FALLBACK[form]
     if form == "algorithm" or (form == "reference" and reading == "paper"):
         return 37 * numbers
     if form == "reference":  # two more walks, and five sums to join

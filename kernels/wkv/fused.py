@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.fused.launch import cdiv, launch
-from vbench.kernels.fused.scans import WIDTH, Tiling, aged_nothing, carry, strided, sums, sums_nothing, takes, tiling
-from vbench.kernels.wkv import cost, passes, reference, scan
+from vbench.kernels.fused.scans import WIDTH, aged_nothing, carry, strided, sums, sums_nothing, takes
+from vbench.kernels.fused.tiling import Tiling, tiling
+from vbench.kernels.registry import operator
+from vbench.kernels.wkv import cost, passes
 from vbench.kernels.wkv.shapes import Reading, check
 
 
@@ -57,7 +59,7 @@ def _call(
         return cost.on_meta(k, v, reading, form)
     takes(f"wkv {form}", k, v)
     if reading == "kernel":
-        return (scan if form == "fused" else reference).wkv(k, v, w, u, reading=reading)
+        return operator("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)  # type: ignore[no-any-return]
     op = _fused if form == "fused" else _recurrent
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (k, v, w, u, state))
     y, final, *_ = op(k, v, w.float(), u.float(), None if state is None else state.float(), train)
@@ -78,7 +80,7 @@ def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: T
     found = keys.new_empty(5 if y is None else 7, 2 * B, how.tiles, C, dtype=torch.float32)
     args = {**strided("k", keys), **strided("v", values), "y": y, "w": w, "found": found, "size": found.stride(0)}
     grid = how.tiles, cdiv(C, WIDTH), B
-    launch(passes.summary_kernel, grid, args | _launched(keys, how), how.constants, warps=how.rows)
+    launch(passes.summary_kernel, grid, args | _launched(keys, how), {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
     return carry(found, B, sums, sums_nothing if y is None else aged_nothing, w)
 
 
@@ -103,10 +105,10 @@ def _forward(
     if how.sequential:
         futures = w.new_empty(5, B, how.tiles, C)
         args |= {"futures": futures, "size": futures.stride(0), "tiles": how.tiles}
-        launch(passes.recurrent_kernel, (columns, B), args, how.constants, warps=how.rows)
+        launch(passes.recurrent_kernel, (columns, B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
     else:
         args |= _entering(_summaries(k, v, None, w, how)) | {"chunks": how.tiles}
-        launch(passes.apply_kernel, (how.tiles, columns, B), args, how.constants, warps=how.rows)
+        launch(passes.apply_kernel, (how.tiles, columns, B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
     return out
 
 
@@ -147,7 +149,9 @@ def _backward(
     args |= {"state": None if entering is None else entering.contiguous()}
     args |= _entering(_summaries(z, dy, y, w, how))
     args |= {"dk": dk, "dv": dv, "dw": dw, "du": du, "final": leaving} | _launched(k, how)
-    launch(passes.gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, how.constants, warps=how.rows)
+    launch(
+        passes.gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows
+    )
     return dk, dv, dw.sum((0, 1)), du.sum((0, 1)), leaving
 
 
