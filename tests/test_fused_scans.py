@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from vbench.kernels.fused.tuning import Choice
-from vbench.kernels.registry import OPS, interpreted, operator, trials, truth
+from vbench.kernels.registry import interpreted, operator, trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
 
 from vbench.errors import UnsupportedError
+
+triton, tl = pytest.importorskip("triton"), pytest.importorskip("triton.language")
 
 SCANS = ("mingru", "wkv")
 FORMS = ("fused", "fused_recurrent")
@@ -39,12 +40,11 @@ def draw(trial: Trial, tokens: int) -> Inputs:
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 32 tokens, so that few make many."""
-    monkeypatch.setattr("vbench.kernels.fused.tiling.pick", lambda *_: Choice(chunk=32, warps=4))
+    monkeypatch.setattr("vbench.kernels.fused.tiling.pick", lambda *_: Choice(chunk=32, warps=16))
 
 
 @pytest.mark.skipif(interpreted(), reason="this is that process")
 def test_all_of_this_passes_where_triton_is_interpreted() -> None:
-    pytest.importorskip("triton")
     command = [sys.executable, "-P", "-m", "pytest", "-n", "0", "-q", str(Path(__file__))]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"}
@@ -55,7 +55,7 @@ def test_all_of_this_passes_where_triton_is_interpreted() -> None:
 @inside
 @pytest.mark.parametrize(("op", "trial"), CALLS, ids=name)
 def test_every_trial_is_the_reference(op: str, trial: Trial) -> None:
-    for form, tokens in (("fused", 65), ("fused", 133), ("fused_recurrent", 37)):
+    for form, tokens in (("fused", 70), ("fused_recurrent", 11)):
         inputs = cast(draw(trial, tokens), torch.float32)
         before = {key: value.clone() for key, value in inputs.items()}
         wanted, state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
@@ -68,12 +68,12 @@ def test_every_trial_is_the_reference(op: str, trial: Trial) -> None:
 
 @inside
 @pytest.mark.parametrize("op", SCANS)
-@pytest.mark.parametrize("tokens", [1, 5, 31, 32, 33, 63, 64, 256])
+@pytest.mark.parametrize("tokens", [1, 5, 63, 64, 65, 133, 256])
 def test_any_number_of_tokens(op: str, tokens: int) -> None:
     trial = trials(op)[-2]
     inputs = cast(draw(trial, tokens), torch.float32)
     wanted, state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
-    for form in FORMS if tokens < 60 else FORMS[:1]:
+    for form in FORMS if tokens < 9 else FORMS[:1]:
         o, found = trial.run(operator(op, form), inputs)
         assert relative(o, wanted) < 2e-6
         assert relative(found, state) < 2e-6
@@ -84,7 +84,7 @@ def test_any_number_of_tokens(op: str, tokens: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_types_are_rounded_once(op: str, dtype: torch.dtype) -> None:
     trial = trials(op)[0]
-    inputs = cast(draw(trial, 45), dtype)
+    inputs = cast(draw(trial, 33), dtype)
     wanted, state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
     best = relative(trial.run(operator(op, "scan"), inputs)[0], wanted)
     for form in FORMS:
@@ -98,9 +98,9 @@ def test_half_types_are_rounded_once(op: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("trial", [trials("mingru")[1], trials("mingru")[4], trials("wkv")[1]], ids=name)
 def test_a_sequence_can_be_split(trial: Trial) -> None:
     op = "wkv" if trial.direction == "both" else "mingru"
-    inputs = cast(draw(trial, 50), torch.float32)
-    wanted, final = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
-    for form, at in (("fused", 1), ("fused", 33), ("fused_recurrent", 20)):
+    for form, tokens, at in (("fused", 40, 35), ("fused_recurrent", 7, 3)):
+        inputs = cast(draw(trial, tokens), torch.float32)
+        wanted, final = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
         o, state = hand_off(trial, operator(op, form), inputs, at)
         assert relative(o, wanted) < 2e-6
         for found, known in zip(tensors(state), tensors(final), strict=True):
@@ -134,7 +134,7 @@ def _gradients(op: str, form: str, trial: Trial, inputs: Inputs, state: Tensor) 
 @pytest.mark.parametrize(("op", "trial"), CALLS, ids=name)
 def test_gradients_are_the_references(op: str, trial: Trial) -> None:
     assert trial.initial is not None
-    for tokens, form in ((1, "fused_recurrent"), (70, "fused")):
+    for tokens, form in ((1, "fused_recurrent"), (40, "fused")):
         inputs = cast(draw(trial, tokens), torch.float32)
         state = torch.randn(trial.initial(inputs).shape, generator=torch.Generator().manual_seed(1)).abs()
         wanted = _gradients(op, truth(op), trial, cast(inputs, torch.float64), state.double())
@@ -146,7 +146,7 @@ def test_gradients_are_the_references(op: str, trial: Trial) -> None:
 @inside
 def test_gradients_of_the_output_alone() -> None:
     for op in SCANS:
-        inputs = cast(draw(trials(op)[0], 40), torch.float32)
+        inputs = cast(draw(trials(op)[0], 20), torch.float32)
         found, wanted = (
             torch.autograd.grad(
                 operator(op, form)(*(x := [t.to(dtype).requires_grad_() for t in inputs.values()]))[0].square().sum(), x
@@ -182,10 +182,10 @@ def test_the_released_reading_is_served_by_the_forms_that_have_it() -> None:
 
 @inside
 def test_the_table_may_ask_for_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vbench.kernels.fused.tiling.pick", lambda *_: Choice(32, 4, sequential=True))
+    monkeypatch.setattr("vbench.kernels.fused.tiling.pick", lambda *_: Choice(32, 16, sequential=True))
     for op in SCANS:
         trial = trials(op)[0]
-        inputs = cast(draw(trial, 40), torch.float32)
+        inputs = cast(draw(trial, 6), torch.float32)
         o, _ = trial.run(operator(op, "fused"), inputs)
         assert torch.equal(o, trial.run(operator(op, "fused_recurrent"), inputs)[0])
 
@@ -203,8 +203,9 @@ def test_launches() -> None:
 
 
 @inside
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # in opcheck itself
 def test_operators_are_registered_whole() -> None:
-    x = [torch.randn(1, 6, 4, requires_grad=True) for _ in range(2)]
+    x = [torch.randn(1, 3, 4, requires_grad=True) for _ in range(2)]
     w = [torch.randn(4, requires_grad=True) for _ in range(2)]
     state = torch.randn(2, 3, 1, 4, requires_grad=True)
     for form in FORMS:
@@ -235,8 +236,6 @@ def test_models_with_them_are_exported_and_counted(op: str, form: str) -> None:
 @pytest.mark.parametrize("op", SCANS)
 @pytest.mark.parametrize("form", FORMS)
 def test_without_a_device_shapes_are_counted(op: str, form: str) -> None:
-    if op in SCANS and OPS[op][form].package:
-        pytest.importorskip("triton")
     cost = __import__(f"vbench.kernels.{op}.cost", fromlist=["cost"])
     inputs = [x.to("meta") for x in draw(trials(op)[0], 196).values()]
     with FlopCounterMode(display=False) as counter:
@@ -247,28 +246,30 @@ def test_without_a_device_shapes_are_counted(op: str, form: str) -> None:
     assert cost.macs(form, batch=B, tokens=N, channels=C) >= cost.macs("algorithm", batch=B, tokens=N, channels=C)
 
 
+JOINED: list[int] = []  # rows of the elements that were joined
+
+
+def counted(x: Any, y: Any, w: Any) -> Any:
+    """`scans.affine`, counted."""
+    JOINED.append(int(y[1].shape[0]))
+    return (x[0] * y[0], x[1] * y[0] + y[1])
+
+
 @inside
 def test_joins_are_what_the_kernels_join(monkeypatch: pytest.MonkeyPatch) -> None:
     from vbench.kernels.fused import scans
-    from vbench.kernels.mingru import cost, fused
+    from vbench.kernels.mingru import cost, fused, passes
 
-    rows = []
-
-    def counted(original: Any, x: Any, y: Any, w: Any) -> Any:
-        rows.append(int(y[1].shape[0]))
-        return original(x, y, w)
-
-    watched = type(scans.affine)(scans.affine.fn)
-    monkeypatch.setattr(watched, "fn", partial(counted, scans.affine.fn), raising=False)
-    for module in (scans, fused):
+    watched = triton.jit(counted)
+    JOINED.clear()
+    for module in (scans, fused, passes):
         monkeypatch.setattr(module, "affine", watched)
     x = torch.zeros(1, 70, 32)
     fused.mingru(x, x)
-    assert cost.macs("fused", batch=1, tokens=70, channels=1) == sum(rows)
+    assert cost.macs("fused", batch=1, tokens=70, channels=1) == sum(JOINED)
 
 
 def test_what_kernels_do_not_take_is_refused() -> None:
-    pytest.importorskip("triton")
     x = torch.zeros(1, 5, 4)
     for form in FORMS:
         with pytest.raises(UnsupportedError, match="not float64" if interpreted() else "not"):

@@ -15,17 +15,12 @@ one after the other by one program too: the recurrent forms, with one row.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from vbench.kernels.fused.launch import cdiv, launch
 from vbench.kernels.fused.tiling import CARRY
-from vbench.kernels.registry import interpreted
-
-from vbench.errors import UnsupportedError
 
 WIDTH = 32  # channels of a tile
 NEVER = tl.constexpr(-1e38)  # the exponent of an empty sum, as in wkv.sums
@@ -99,11 +94,15 @@ def places(first, N, C, c, ROWS: tl.constexpr, STEPS: tl.constexpr, BACK: tl.con
 
 
 @triton.jit
-def rows_of(x, step, inside, other):
-    """The tokens of a tile's rows in float32: x points to the first of each, the next is `step` numbers on."""
+def rows_of(x, step, inside, other: tl.constexpr):
+    """The tokens of a tile's rows in float32: x points to the first of each, the next is `step` numbers on.
+
+    Where there is none, `other`, which the inputs' type need not hold.
+    """
     out = ()
     for i in tl.static_range(len(inside)):
-        out = out + (tl.load(x, mask=inside[i], other=other).to(tl.float32),)
+        value = tl.load(x, mask=inside[i], other=0.0).to(tl.float32)
+        out = out + (value if other == 0 else tl.where(inside[i], value, other),)
         x += step
     return out
 
@@ -235,17 +234,3 @@ def carry(summaries: Tensor, batch: int, join: object, nothing: object, w: Tenso
         warps=rows,
     )
     return found
-
-
-def strided(name: str, x: Tensor) -> dict[str, Any]:
-    """A (B, N, C) view as kernel arguments: itself and its strides."""
-    return {name: x, f"{name}_b": x.stride(0), f"{name}_n": x.stride(1), f"{name}_c": x.stride(2)}
-
-
-def takes(form: str, *inputs: Tensor) -> None:
-    """Raise UnsupportedError unless the kernels take these types and run on their device."""
-    for x in inputs:
-        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise UnsupportedError(f"{form} takes float32, bfloat16 and float16, not {str(x.dtype)[6:]}")
-        if not (x.is_cuda or interpreted()):
-            raise UnsupportedError(f"{form} runs on cuda, not on {x.device.type}, unless TRITON_INTERPRET=1 is set")

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from vbench.kernels.fused.launch import cdiv
 from vbench.kernels.fused.tuning import pick
+from vbench.kernels.registry import interpreted
+
+from vbench.errors import UnsupportedError
 
 CARRY = 8, 4  # rows of a tile of the carry, and chunks in each
 
@@ -34,7 +37,7 @@ def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = Fal
     A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
     """
     B, N, _ = map(int, x.shape)
-    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "any"
+    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "cpu"
     return cut(op, B, N, device, sequential=sequential, gradient=gradient)
 
 
@@ -68,3 +71,17 @@ def joins(op: str, batch: int, tokens: int) -> int:
             2 * steps - 1 + rows.bit_length()
         )
     return total
+
+
+def strided(name: str, x: Tensor) -> dict[str, Any]:
+    """A (B, N, C) view as kernel arguments: itself and its strides."""
+    return {name: x, f"{name}_b": x.stride(0), f"{name}_n": x.stride(1), f"{name}_c": x.stride(2)}
+
+
+def takes(form: str, *inputs: Tensor) -> None:
+    """Raise UnsupportedError unless the kernels take these types and run on their device."""
+    for x in inputs:
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise UnsupportedError(f"{form} takes float32, bfloat16 and float16, not {str(x.dtype)[6:]}")
+        if not (x.is_cuda or interpreted()):
+            raise UnsupportedError(f"{form} runs on cuda, not on {x.device.type}, unless TRITON_INTERPRET=1 is set")

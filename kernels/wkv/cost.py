@@ -17,7 +17,6 @@ from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import segment
 from vbench.kernels.work import Work
 
-
 FALLBACK = {"fused": "scan", "fused_recurrent": "reference"}  # the forms that serve the reading "kernel"
 
 
@@ -34,25 +33,26 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading 
             tiles as the tuning table has them for any device.
     """
     added = 2 * batch * channels
-    S = segment(tokens)
-    if form in FALLBACK and reading == "kernel":
-        form = FALLBACK[form]
-    if form == "fused":  # two directions, and past, future and token
-        how = cut("wkv", batch, tokens)
-        return added * 2 * (joins("wkv", batch, tokens) + how.tiles * how.rows * how.steps)
-    if form == "fused_recurrent":  # the future twice, the past, and the three together
-        return added * 5 * tokens
-    if form == "algorithm" or (form == "reference" and reading == "paper"):
-        return added * 2 * tokens
-    if form == "reference":  # besides, the sums inside a segment, and the growing ones without its first token
-        return added * (4 * tokens - -(-tokens // S))
-    if form == "quadratic":
-        return added * tokens * tokens * (1 if reading == "paper" else 2)
+    S, segments = segment(tokens), -(-tokens // segment(tokens))
     if reading == "kernel":
-        segments = -(-tokens // S)
-        return added * (2 * _carried(tokens, chunk) + segments * (_carried(S, chunk) + _carried(S - 1, chunk)))
-    parts = [(tokens // chunk, chunk), (1, tokens % chunk)]
-    return added * sum(n * L * (L + 4) + 2 * _carried(n, chunk) for n, L in parts if n * L)
+        form = FALLBACK.get(form, form)
+    if form == "algorithm":
+        added_to = 2 * tokens
+    elif form == "reference":  # besides, the sums inside a segment, and the growing ones without its first token
+        added_to = 2 * tokens if reading == "paper" else 4 * tokens - segments
+    elif form == "quadratic":
+        added_to = tokens * tokens * (1 if reading == "paper" else 2)
+    elif form == "fused":  # two directions, and past, future and token
+        how = cut("wkv", batch, tokens)
+        added_to = 2 * (joins("wkv", batch, tokens) + how.tiles * how.rows * how.steps)
+    elif form == "fused_recurrent":  # the future twice, the past, and the three together
+        added_to = 5 * tokens
+    elif reading == "kernel":
+        added_to = 2 * _carried(tokens, chunk) + segments * (_carried(S, chunk) + _carried(S - 1, chunk))
+    else:
+        parts = [(tokens // chunk, chunk), (1, tokens % chunk)]
+        added_to = sum(n * L * (L + 4) + 2 * _carried(n, chunk) for n, L in parts if n * L)
+    return added * added_to
 
 
 def _carried(n: int, chunk: int) -> int:
@@ -76,8 +76,8 @@ def elementwise_flops(
             the exponential of.
     """
     numbers = batch * tokens * channels
-    if form in FALLBACK and reading == "kernel":
-        form = FALLBACK[form]
+    if reading == "kernel":
+        form = FALLBACK.get(form, form)
     if form == "algorithm" or (form == "reference" and reading == "paper"):
         return 37 * numbers
     if form == "reference":  # two more walks, and five sums to join

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
-from vbench.kernels.fused.launch import cdiv, launch
-from vbench.kernels.fused.scans import WIDTH, aged_nothing, carry, strided, sums, sums_nothing, takes
-from vbench.kernels.fused.tiling import Tiling, tiling
+from vbench.kernels.fused.launch import cdiv, launch, stored
+from vbench.kernels.fused.scans import WIDTH, aged_nothing, carry, sums, sums_nothing
+from vbench.kernels.fused.tiling import Tiling, strided, takes, tiling
 from vbench.kernels.registry import operator
 from vbench.kernels.wkv import cost, passes
 from vbench.kernels.wkv.shapes import Reading, check
@@ -76,7 +76,7 @@ def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: T
     but one chunk."""
     if how.tiles == 1:
         return None
-    B, N, C = keys.shape
+    B, _, C = keys.shape
     found = keys.new_empty(5 if y is None else 7, 2 * B, how.tiles, C, dtype=torch.float32)
     args = {**strided("k", keys), **strided("v", values), "y": y, "w": w, "found": found, "size": found.stride(0)}
     grid = how.tiles, cdiv(C, WIDTH), B
@@ -84,12 +84,12 @@ def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: T
     return carry(found, B, sums, sums_nothing if y is None else aged_nothing, w)
 
 
-def _outputs(k: Tensor, train: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y, the final state, and for the gradient z and the ages of the state's exponents, else nothing."""
+def _outputs(k: Tensor, train: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The final state, and for the gradient z and the ages of the state's exponents, else nothing."""
     B, N, C = k.shape
-    like = {"dtype": torch.float32, "device": k.device}
-    z, ages = (torch.empty(B if train else 0, N, C, **like), torch.empty(2, B if train else 0, C, **like))
-    return k.new_empty(B, N, C), torch.empty(2, 3, B, C, **like), z, ages
+    final = k.new_empty(2, 3, B, C, dtype=torch.float32)
+    z, ages = (k.new_empty(shape if train else 0, dtype=torch.float32) for shape in ((B, N, C), (2, B, C)))
+    return final, z, ages
 
 
 def _forward(
@@ -97,7 +97,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, N, C = k.shape
     w, u = w.contiguous(), u.contiguous()
-    y, final, z, ages = out = _outputs(k, train)
+    final, z, ages = _outputs(k, train)
+    y = k.new_empty(B, N, C, dtype=stored(k))
     args = {**strided("k", k), **strided("v", v), "w": w, "u": u}
     args |= {"state": None if state is None else state.contiguous(), "y": y, "final": final, "N": N, "C": C, "batch": B}
     args |= {"logs": z if train else None, "ages": ages if train else None}
@@ -109,7 +110,7 @@ def _forward(
     else:
         args |= _entering(_summaries(k, v, None, w, how)) | {"chunks": how.tiles}
         launch(passes.apply_kernel, (how.tiles, columns, B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
-    return out
+    return y.to(k.dtype), final, z, ages
 
 
 def _entering(carried: Tensor | None) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def _recurrent(
 def _fake(
     k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(k, train)
+    return k.new_empty(k.shape), *_outputs(k, train)
 
 
 @torch.library.custom_op("vbench::wkv_fused_backward", mutates_args=())
@@ -141,9 +142,10 @@ def _backward(
     dy: Tensor, entering: Tensor | None, k: Tensor, v: Tensor, w: Tensor, u: Tensor, y: Tensor, z: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """dk, dv, dw, du and what leaves the gradient's sums, float32 (7, 2, B, C); `entering` (2, 3, B, C) enters them."""
-    how, (B, N, C) = tiling("wkv", k, gradient=True), k.shape
+    how, (B, _, C) = tiling("wkv", k, gradient=True), k.shape
     w, u = w.contiguous(), u.contiguous()
-    dk, dv, leaving = torch.empty_like(y), torch.empty_like(y), w.new_empty(7, 2, B, C)
+    dk, dv = (torch.empty_like(y, dtype=stored(y)) for _ in range(2))
+    leaving = w.new_empty(7, 2, B, C)
     dw, du = w.new_empty(2, B, how.tiles, C)
     args = {**strided("k", k), **strided("v", v), **strided("dy", dy), "y": y, "z": z, "w": w, "u": u}
     args |= {"state": None if entering is None else entering.contiguous()}
@@ -152,7 +154,7 @@ def _backward(
     launch(
         passes.gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows
     )
-    return dk, dv, dw.sum((0, 1)), du.sum((0, 1)), leaving
+    return dk.to(k.dtype), dv.to(k.dtype), dw.sum((0, 1)), du.sum((0, 1)), leaving
 
 
 @_backward.register_fake
@@ -176,12 +178,11 @@ def _gradient(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, *_: Any) -> tu
     dy = torch.zeros_like(y) if dy is None else dy
     entering = None
     if dfinal is not None:  # a and b of the final state are sums of every token, e^(-p) times; each ends the other way
-        a, b, _ = dfinal.unbind(1)
-        entering = torch.stack((a, -b, -final[:, 2]), dim=1).flip(0)
+        entering = torch.stack((dfinal[:, 0], -dfinal[:, 1], -final[:, 2]), dim=1).flip(0)
     dk, dv, dw, du, leaving = _backward(dy, entering, k, v, w, u, y, z)
     dstate = None
     if state is not None:
-        _, key, age, a, b, old_a, old_b = leaving.flip(1)
+        _, key, age, a, b, old_a, old_b = leaving.flip(1).unbind()
         weight = (key - w * age + state[:, 2]).exp()
         da, db = weight * a, -weight * b
         dstate = torch.stack((da, db, state[:, 0] * da + state[:, 1] * db), dim=1)
