@@ -69,6 +69,24 @@ OPS: dict[str, dict[str, Form]] = {
         ),
     },
     "wkv": {
+        "fused": Form(
+            "vbench.kernels.wkv.fused:wkv",
+            "parallel",
+            "Triton: tiles of tokens in registers, at most three launches",
+            elementwise=True,
+            devices=("cuda",),
+            dtypes=("float32", "bfloat16", "float16"),
+            package="triton",
+        ),
+        "fused_recurrent": Form(
+            "vbench.kernels.wkv.fused:wkv_recurrent",
+            "recurrent",
+            "Triton: all tokens in order, one launch",
+            elementwise=True,
+            devices=("cuda",),
+            dtypes=("float32", "bfloat16", "float16"),
+            package="triton",
+        ),
         "scan": Form(
             "vbench.kernels.wkv.scan:wkv", "parallel", "chunks of chunks of 8, memory linear in N", elementwise=True
         ),
@@ -198,6 +216,24 @@ OPS: dict[str, dict[str, Form]] = {
         ),
     },
     "mingru": {
+        "fused": Form(
+            "vbench.kernels.mingru.fused:mingru",
+            "parallel",
+            "Triton: tiles of tokens in registers, at most three launches",
+            elementwise=True,
+            devices=("cuda",),
+            dtypes=("float32", "bfloat16", "float16"),
+            package="triton",
+        ),
+        "fused_recurrent": Form(
+            "vbench.kernels.mingru.fused:mingru_recurrent",
+            "recurrent",
+            "Triton: all tokens in order, one launch",
+            elementwise=True,
+            devices=("cuda",),
+            dtypes=("float32", "bfloat16", "float16"),
+            package="triton",
+        ),
         "scan": Form(
             "vbench.kernels.mingru.scan:mingru",
             "parallel",

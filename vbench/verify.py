@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from vbench.kernels.registry import OPS, default_form, forms, interpreted, operator, trials, truth
+from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
 from vbench.launch import Runner
 from vbench.models import create, load_published, spec
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}  # relative, of a form against the recurrence
 GRAD_BOUNDS = {"float64": 1e-9, "float32": 1e-4}  # likewise, of the gradient of any of its inputs
 HALF = 2.0  # in half types a form's error may be this many times the best form's
-CUT_OFF = 3.0  # likewise in bfloat16 by Triton's interpreter, which cuts off where others round: twice the error
 TOKENS = 133  # of a trial: two whole chunks and a ragged one
 CUTS = 2  # places where a trial is cut in two
 SIDES = (160, 144)  # px; more tokens than a chunk has, and no square
@@ -204,9 +203,7 @@ def _equality(
                 if form not in tried:  # it is there to say what can be reached
                     continue
                 if kind == "half":  # the state is not rounded to the inputs' type
-                    cut_off = dtype == torch.bfloat16 and OPS[op][form].package == "triton" and interpreted()
-                    bound = (CUT_OFF if cut_off else HALF) * min(errors.values())
-                    yield Check(op, kind, form, f"{trial.name}, {dtype}", error, bound)
+                    yield Check(op, kind, form, f"{trial.name}, {dtype}", error, HALF * min(errors.values()))
                     yield Check(op, kind, form, f"{trial.name}, {dtype}, state", states[form], BOUNDS["float32"])
                 else:
                     yield Check(op, kind, form, trial.name, error, BOUNDS[kind])

@@ -86,6 +86,15 @@ def precision(x: Tensor) -> str:
     return "tf32x3" if x.dtype == torch.float32 else "tf32"
 
 
+def stored(x: Tensor) -> torch.dtype:
+    """The type in which a kernel stores results that are to have x's: its own.
+
+    But the interpreter cuts a bfloat16's digits off where the device rounds, which doubles the error; there it
+    stores float32, and the caller rounds.
+    """
+    return torch.float32 if interpreted() and x.dtype == torch.bfloat16 else x.dtype
+
+
 def cdiv(a: int, b: int) -> int:
     """⌈a / b⌉."""
     return -(-a // b)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from vbench.kernels.fused.launch import power_of_two
+from vbench.kernels.fused.launch import power_of_two, stored
 from vbench.kernels.fused.policy import Policy
-from vbench.kernels.registry import interpreted
 
 
 def rows_of_tokens(x: Tensor) -> Tensor:
@@ -15,13 +13,9 @@ def rows_of_tokens(x: Tensor) -> Tensor:
 
 
 def empty_output(q: Tensor, value_dim: int) -> Tensor:
-    """Room for o (B, H, N, E), laid out as (B, N, H · E), which is how the next layer reads it.
-
-    The interpreter cuts what it stores in bfloat16 where a device rounds, so there it is stored in float32 first.
-    """
+    """Room for o (B, H, N, E), laid out as (B, N, H · E), which is how the next layer reads it."""
     B, H, N, _ = q.shape
-    cut = interpreted() and q.dtype == torch.bfloat16
-    return q.new_empty(B, N, H, value_dim, dtype=torch.float32 if cut else q.dtype).transpose(1, 2)
+    return q.new_empty(B, N, H, value_dim, dtype=stored(q)).transpose(1, 2)
 
 
 def tile(size: int, most: int) -> int:

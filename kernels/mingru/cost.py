@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.fused.tiling import cut, joins
 from vbench.kernels.mingru.shapes import CHUNK, GROUP, span_of
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.work import Work
@@ -21,14 +22,17 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROU
 
     Args:
         form: "algorithm" is the recurrence itself, elementwise: one MAC, keep · h + feed, a token and channel.
-            "quadratic" counts every pair of tokens. "scan" counts the MACs of its walks, on all levels.
+            "quadratic" counts every pair of tokens. "scan" counts the MACs of its walks, on all levels; "fused" those
+            of its folds and walks, in tiles as the tuning table has them for any device.
             Sigmoids, the product z · g(a) and products of gates among themselves are not MACs.
         group: as in `scan.mingru`.
     """
-    if form in ("algorithm", "reference", "compiled"):
+    if form in ("algorithm", "reference", "compiled", "fused_recurrent"):
         return batch * tokens * channels
     if form == "quadratic":
         return batch * tokens * tokens * channels
+    if form == "fused":
+        return batch * channels * joins("mingru", batch, tokens)
     span = span_of(batch, channels, group)
     return batch * channels * (tokens // span * _scan_steps(span) + _scan_steps(tokens % span))
 
@@ -47,12 +51,17 @@ def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, grou
     Args:
         form: all take 8 a token and channel for keep and feed, which is all of "algorithm" and "reference".
             "quadratic" has running sums of logarithms, and a difference and an exponential a pair. "scan" joins
-            the gates of a chunk, a product for all its tokens but one, on all levels.
+            the gates of a chunk, a product for all its tokens but one, on all levels. "fused" has a product for
+            each MAC, and in more than one tile finds keep and feed twice.
         group: as in `scan.mingru`.
     """
     gates = 8 * tokens
-    if form in ("algorithm", "reference", "compiled"):
+    if form in ("algorithm", "reference", "compiled", "fused_recurrent"):
         return batch * channels * gates
+    if form == "fused":
+        how = cut("mingru", batch, tokens)
+        padded = how.tiles * how.rows * how.steps
+        return batch * channels * (8 * padded * (1 if how.tiles == 1 else 2) + joins("mingru", batch, tokens))
     if form == "quadratic":
         return batch * channels * (gates + 4 * tokens + 2 * tokens * tokens)
     span = span_of(batch, channels, group)

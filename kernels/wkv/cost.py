@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from vbench.kernels.fused.tiling import cut, joins
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import segment
 from vbench.kernels.work import Work
 
 WALKS = ("reference", "compiled")  # forms that take one token a step
+FALLBACK = {"fused": "scan", "fused_recurrent": "reference"}  # the forms that serve the reading "kernel"
 
 
 def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8) -> int:
@@ -28,21 +30,30 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading 
 
     Args:
         form: "algorithm" is the recurrence itself (a token is added to two sums in two directions), whatever
-            the reading; the others count what these forms execute.
+            the reading; the others count what these forms execute. "fused" and "fused_recurrent" join sums, in
+            tiles as the tuning table has them for any device.
     """
     added = 2 * batch * channels
-    S = segment(tokens)
-    if form == "algorithm" or (form in WALKS and reading == "paper"):
-        return added * 2 * tokens
-    if form in WALKS:  # besides, the sums inside a segment, and the growing ones without its first token
-        return added * (4 * tokens - -(-tokens // S))
-    if form == "quadratic":
-        return added * tokens * tokens * (1 if reading == "paper" else 2)
+    S, segments = segment(tokens), -(-tokens // segment(tokens))
     if reading == "kernel":
-        segments = -(-tokens // S)
-        return added * (2 * _carried(tokens, chunk) + segments * (_carried(S, chunk) + _carried(S - 1, chunk)))
-    parts = [(tokens // chunk, chunk), (1, tokens % chunk)]
-    return added * sum(n * L * (L + 4) + 2 * _carried(n, chunk) for n, L in parts if n * L)
+        form = FALLBACK.get(form, form)
+    if form == "algorithm":
+        added_to = 2 * tokens
+    elif form in WALKS:  # besides, the sums inside a segment, and the growing ones without its first token
+        added_to = 2 * tokens if reading == "paper" else 4 * tokens - segments
+    elif form == "quadratic":
+        added_to = tokens * tokens * (1 if reading == "paper" else 2)
+    elif form == "fused":  # two directions, and past, future and token
+        how = cut("wkv", batch, tokens)
+        added_to = 2 * (joins("wkv", batch, tokens) + how.tiles * how.rows * how.steps)
+    elif form == "fused_recurrent":  # the future twice, the past, and the three together
+        added_to = 5 * tokens
+    elif reading == "kernel":
+        added_to = 2 * _carried(tokens, chunk) + segments * (_carried(S, chunk) + _carried(S - 1, chunk))
+    else:
+        parts = [(tokens // chunk, chunk), (1, tokens % chunk)]
+        added_to = sum(n * L * (L + 4) + 2 * _carried(n, chunk) for n, L in parts if n * L)
+    return added * added_to
 
 
 def _carried(n: int, chunk: int) -> int:
@@ -66,6 +77,8 @@ def elementwise_flops(
             the exponential of.
     """
     numbers = batch * tokens * channels
+    if reading == "kernel":
+        form = FALLBACK.get(form, form)
     if form == "algorithm" or (form in WALKS and reading == "paper"):
         return 37 * numbers
     if form in WALKS:  # two more walks, and five sums to join

@@ -1,0 +1,86 @@
+"""How a scan over tokens is cut into tiles, and how many elements it joins then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from vbench.kernels.fused.launch import can_run, cdiv
+from vbench.kernels.fused.tuning import pick
+
+from vbench.errors import UnsupportedError
+
+CARRY = 8, 4  # rows of a tile of the carry, and chunks in each
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a call is cut into `tiles` of `rows` · `steps` tokens: a program each or, if `sequential`, one for all."""
+
+    tiles: int
+    rows: int
+    steps: int
+    sequential: bool = False
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What every kernel of a scan is compiled for."""
+        return {"ROWS": self.rows, "STEPS": self.steps}
+
+
+def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = False) -> Tiling:
+    """How the tuning table has a call on x (B, N, C) cut; in rows one by one if `sequential`.
+
+    A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
+    """
+    B, N, _ = map(int, x.shape)
+    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "cpu"
+    return cut(op, B, N, device, sequential=sequential, gradient=gradient)
+
+
+def cut(
+    op: str, batch: int, tokens: int, device: str = "any", *, sequential: bool = False, gradient: bool = False
+) -> Tiling:
+    """The same for sizes and a device's name."""
+    choice = pick(op, tokens, batch, device)
+    rows, steps = choice.warps, choice.chunk // choice.warps
+    if gradient:
+        return Tiling(cdiv(tokens, rows * steps // 2), rows, steps // 2)
+    if sequential or choice.sequential:
+        return Tiling(cdiv(tokens, steps), 1, steps, sequential=True)
+    return Tiling(cdiv(tokens, rows * steps), rows, steps)
+
+
+def joins(op: str, batch: int, tokens: int) -> int:
+    """Elements that are joined to others, a channel and direction: in whole tiles, for their lanes do not stop.
+
+    A row is folded, the rows of a tile are scanned, what enters is joined, and the row is walked. In more than one
+    tile all but the walk is done twice, and the tiles' elements are scanned likewise.
+    """
+    how = cut(op, batch, tokens)
+    if how.sequential:
+        return how.tiles * how.steps
+    once = how.rows * (how.steps - 1 + how.rows.bit_length())  # of a fold, and of log2(rows) + 1 joins a row
+    total = how.tiles * (once + how.rows * how.steps)
+    if how.tiles > 1:
+        rows, steps = CARRY
+        total += how.tiles * (once + how.rows) + cdiv(how.tiles, rows * steps) * rows * (
+            2 * steps - 1 + rows.bit_length()
+        )
+    return total
+
+
+def strided(name: str, x: Tensor) -> dict[str, Any]:
+    """A (B, N, C) view as kernel arguments: itself and its strides."""
+    return {name: x, f"{name}_b": x.stride(0), f"{name}_n": x.stride(1), f"{name}_c": x.stride(2)}
+
+
+def takes(form: str, *inputs: Tensor) -> None:
+    """Raise UnsupportedError unless the kernels take these types and run on their device."""
+    for x in inputs:
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise UnsupportedError(f"{form} takes float32, bfloat16 and float16, not {str(x.dtype)[6:]}")
+        if not can_run(x):
+            raise UnsupportedError(f"{form} runs on cuda, not on {x.device.type}, unless TRITON_INTERPRET=1 is set")
