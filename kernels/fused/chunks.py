@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vbench.kernels.fused.carry import carry
-from vbench.kernels.fused.launch import cdiv, launch, power_of_two, precision, storable
+from vbench.kernels.fused.launch import cdiv, launch, power_of_two, precision
 from vbench.kernels.fused.layout import empty_output, first, gate_strides, rows_of_tokens, strides, tile
 from vbench.kernels.fused.policy import Policy
 from vbench.kernels.shapes import Direction
@@ -526,7 +526,7 @@ def read(
         | {"OWN": "none" if policy.exclusive else "key" if mirrored else "query"},
         warps=warps,
     )
-    return storable(o, q.dtype)
+    return o.to(q.dtype)
 
 
 def attend(

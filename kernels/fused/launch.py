@@ -103,8 +103,3 @@ def cdiv(a: int, b: int) -> int:
 def power_of_two(n: int, least: int = 1) -> int:
     """The smallest power of two that is at least n and `least`."""
     return max(least, 1 << (n - 1).bit_length())
-
-
-def storable(o: Tensor, dtype: torch.dtype) -> Tensor:
-    """An output in the type that was asked for; it differs only where the interpreter had to be helped."""
-    return o if o.dtype == dtype else o.to(dtype)

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from vbench.kernels.fused.launch import cdiv, launch, power_of_two, storable
+from vbench.kernels.fused.launch import cdiv, launch, power_of_two
 from vbench.kernels.fused.layout import empty_output, gate_strides, rows_of_tokens, strides
 from vbench.kernels.fused.policy import Policy
 from vbench.kernels.shapes import Direction
@@ -59,7 +59,7 @@ def _step(
         f = tl.load(gates + t * g_n).to(tl.float64)
         before = tl.minimum(f, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(f))) + m
         i = tl.load(inputs + t * i_n).to(tl.float64)
-        m = tl.maximum(before, i).to(tl.float32).to(tl.float64)
+        m = tl.maximum(before, i)
         kept = tl.exp((before - m).to(tl.float32))
         key *= tl.exp((i - m).to(tl.float32))
     if EXCLUSIVE:
@@ -259,11 +259,15 @@ def walk_kernel(
                 STABLE,
             )
             tl.store(o + t * o_n + e, x.to(o.dtype.element_ty), mask=e < E)
+    if STABLE:  # the state is relative to the peak that is handed on
+        handed = m.to(tl.float32)
+        s *= tl.exp((m - handed.to(tl.float64)).to(tl.float32))
+        n *= tl.exp((m - handed.to(tl.float64)).to(tl.float32))
     tl.store(final + row * D * E + at, s, mask=mask)
     if STABLE:
         if tl.program_id(0) == 0:
             tl.store(final_tail + row * D + d, n, mask=d < D)
-            tl.store(final_peak + row, m.to(tl.float32))
+            tl.store(final_peak + row, handed)
 
 
 def walk(
@@ -313,4 +317,4 @@ def walk(
         | {"DECAY": policy.decay, "EXCLUSIVE": policy.exclusive, "STABLE": policy.stable},
         warps=1 if BD * BE <= 1024 else 4,
     )
-    return storable(o, q.dtype), final
+    return o.to(q.dtype), final
