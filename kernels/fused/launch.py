@@ -38,6 +38,11 @@ def recording() -> Iterator[list[Launch]]:
         _recorded = None
 
 
+def launches(x: Tensor) -> bool:
+    """Whether kernels can be launched on x: on CUDA, where they are interpreted, or where they are only recorded."""
+    return x.is_cuda or interpreted() or _recorded is not None
+
+
 def launch(
     kernel: Any,
     grid: tuple[int, ...],

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vbench.kernels.fused.launch import cdiv
+from vbench.kernels.fused.launch import cdiv, launches
 from vbench.kernels.fused.tuning import pick
 from vbench.kernels.registry import interpreted
 
@@ -37,7 +37,7 @@ def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = Fal
     A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
     """
     B, N, _ = map(int, x.shape)
-    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "cpu"
+    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "cpu" if interpreted() else "any"
     return cut(op, B, N, device, sequential=sequential, gradient=gradient)
 
 
@@ -83,5 +83,5 @@ def takes(form: str, *inputs: Tensor) -> None:
     for x in inputs:
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise UnsupportedError(f"{form} takes float32, bfloat16 and float16, not {str(x.dtype)[6:]}")
-        if not (x.is_cuda or interpreted()):
+        if not launches(x):
             raise UnsupportedError(f"{form} runs on cuda, not on {x.device.type}, unless TRITON_INTERPRET=1 is set")
