@@ -36,7 +36,7 @@ def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = Fal
     A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
     """
     B, N, _ = map(int, x.shape)
-    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "cpu"
+    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "cpu" if interpreted() else "any"
     return cut(op, B, N, device, sequential=sequential, gradient=gradient)
 
 
