@@ -140,7 +140,6 @@ WIDTHS: dict[str, tuple[Width, ...]] = {
     "wkv6": (Width("vrwkv6_t", "H=3 D=E=64", _wkv6(3, 64), _RKVG, _BOTH),),
     "mlstm": (
         Width("vil_t, vil2_t", "H=4 D=E=96", _mlstm(4, 96), _LSTM, _FORWARD),
-        Width("vil_s, vil2_s", "H=4 D=E=192", _mlstm(4, 192), _LSTM, _FORWARD),
         Width("vil_b, vil2_b", "H=4 D=E=384", _mlstm(4, 384), _LSTM, _FORWARD),
     ),
     "retention": (Width("vir_*, at 192 channels", "H=3 D=E=64", _retention(3, 64), {"q": 0, "k": 0, "v": 0}),),

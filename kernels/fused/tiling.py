@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from vbench.kernels.fused.launch import can_run, cdiv
 from vbench.kernels.fused.tuning import pick
+from vbench.kernels.registry import interpreted
 
 from vbench.errors import UnsupportedError
 
