@@ -35,8 +35,8 @@ def carry_kernel(
     GROUP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.program_id(1).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.program_id(0).to(tl.int64)
     step = tl.where(row < ahead, 1, -1)
     first = tl.where(row < ahead, 0, chunks - 1)
     feed += row * chunks * SIZE
@@ -77,7 +77,7 @@ def carry_kernel(
                 before = kept[i] + m
                 m = tl.maximum(before, peak).to(tl.float32).to(tl.float64)
                 s = tl.exp((before - m).to(tl.float32)) * s + tl.exp((peak - m).to(tl.float32)) * fed[i]
-                tl.store(peaks + c, m.to(tl.float32), mask=start + i < chunks * (tl.program_id(0) == 0))
+                tl.store(peaks + c, m.to(tl.float32), mask=start + i < chunks * (tl.program_id(1) == 0))
             tl.store(feed + c * SIZE + at, s, mask=at < SIZE * inside)
     tl.store(final + row * head + at, s, mask=at < head)
     if TAIL > 0:
@@ -116,7 +116,7 @@ def carry(
     before: tuple[Tensor | None, ...] = initial or (None, None, None)
     launch(
         carry_kernel,
-        (cdiv(size, block), rows),
+        (rows, cdiv(size, block)),
         {
             "feed": feed,
             "keep": keep,

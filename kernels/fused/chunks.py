@@ -10,6 +10,8 @@ of matrices a level fills in the scores of both directions. Where it is a number
 exponentials of differences of sums in float64, as exact as the numbers themselves.
 
     L tokens a chunk, BD and BE the tiles of D and E; a row is a direction, an image and a head
+
+Rows are the first dimension of a grid, the only one that CUDA lets grow past 65535; heads lie side by side in memory.
 """
 
 from __future__ import annotations
@@ -164,12 +166,12 @@ def summarise_kernel(
     STABLE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    c = tl.program_id(0)
+    c = tl.program_id(2)
     tiles: tl.constexpr = (E + BE - 1) // BE
     d = tl.program_id(1) // tiles * BD + tl.arange(0, BD)
     e = tl.program_id(1) % tiles * BE + tl.arange(0, BE)
-    row = tl.program_id(2).to(tl.int64)
-    rows = tl.num_programs(2)
+    row = tl.program_id(0).to(tl.int64)
+    rows = tl.num_programs(0)
     b, h = row // H, row % H
     t = c * L + tl.arange(0, L)
     stop = tl.minimum(N, c * L + L)
@@ -301,10 +303,10 @@ def read_kernel(
     STABLE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    c = tl.program_id(0)
+    c = tl.program_id(2)
     e = tl.program_id(1) * BE + tl.arange(0, BE)
-    row = tl.program_id(2).to(tl.int64)
-    back = row + (tl.num_programs(2) if FORWARD else 0)  # the row of the reverse direction
+    row = tl.program_id(0).to(tl.int64)
+    back = row + (tl.num_programs(0) if FORWARD else 0)  # the row of the reverse direction
     b, h = row // H, row % H
     t = c * L + tl.arange(0, L)
     stop = tl.minimum(N, c * L + L)
@@ -396,7 +398,7 @@ def read_kernel(
         if saved is not None:
             if tl.program_id(1) == 0:
                 saved += row * N + t
-                count = tl.num_programs(2).to(tl.int64) * N
+                count = tl.num_programs(0).to(tl.int64) * N
                 moved = tl.where(tl.abs(den) * shrink > floor, tl.where(den < 0, -factor, factor), 0.0)
                 tl.store(saved, m, mask=t < stop)
                 tl.store(saved + count, factor, mask=t < stop)
@@ -454,7 +456,7 @@ def states(
     BD, BE = tile(D, 32), tile(E, 64)
     launch(
         summarise_kernel,
-        (chunks, cdiv(D, BD) * cdiv(E, BE), rows),
+        (rows, cdiv(D, BD) * cdiv(E, BE), chunks),
         {"k": k, "v": v, "gates": first(gates, mirrors is not None), "inputs": None if gradient else inputs}
         | {"feed": feed, "keep": keep}
         | {"peaks": theirs.peaks if gradient and theirs else None}
@@ -511,7 +513,7 @@ def read(
     before: tuple[Tensor | None, ...] = found.initial or (None, None, None)
     launch(
         read_kernel,
-        (cdiv(N, L), cdiv(E, BE), B * H),
+        (B * H, cdiv(E, BE), cdiv(N, L)),
         {"q": q, "k": k, "v": v, "gates": first(gates, mirrored), "inputs": inputs, "bonus": bonus}
         | {"states": found.after}
         | {"peaks": found.peaks, "initial": before[0], "initial_tail": before[1] if stable else None}

@@ -192,10 +192,10 @@ def pull_kernel(
     SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    c = tl.program_id(0)
+    c = tl.program_id(2)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
-    row = tl.program_id(2).to(tl.int64)
-    rows = tl.num_programs(2)
+    row = tl.program_id(0).to(tl.int64)
+    rows = tl.num_programs(0)
     second = row + (rows if FORWARD and REVERSE else 0)  # reverse among the states, forward among the mirrored ones
     b, h = row // H, row % H
     t = c * L + tl.arange(0, L)
@@ -423,8 +423,8 @@ def pull_gates_kernel(
     STABLE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    c = tl.program_id(0)
-    row = tl.program_id(1).to(tl.int64)
+    c = tl.program_id(1)
+    row = tl.program_id(0).to(tl.int64)
     b, h = row // H, row % H
     t = c * L + tl.arange(0, L)
     within = tl.arange(0, L)
@@ -712,7 +712,7 @@ def _of_vectors(
     BD, BE = tile(D, 32), tile(E, 64)
     launch(
         pull_kernel,
-        (chunks, cdiv(D, BD), B * H),
+        (B * H, cdiv(D, BD), chunks),
         {"q": q, "k": k, "v": v, "o_grad": o_grad, "gates": gates, "bonus": bonus, "left": there.after}
         | {"initial": there.initial[0] if there.initial else None, "back": back.after}
         | {"back_initial": entering[0] if entering else None, "q_grad": q_grad, "k_grad": k_grad}
@@ -761,7 +761,7 @@ def _launch_pull_gates(
     dq, dk, dv, decays_grad, inputs_grad = grads
     launch(
         pull_gates_kernel,
-        (cdiv(N, L), B * H),
+        (B * H, cdiv(N, L)),
         {"q": q, "k": k, "v": v, "o_grad": o_grad, "gates": gates, "inputs": inputs, "saved": saved, "tail": tail}
         | {"left": there.after, "initial": initial[0], "initial_tail": initial[1] if stable else None}
         | {"initial_peak": initial[2] if stable else None, "peaks": there.peaks, "back": back.after}

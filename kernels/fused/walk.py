@@ -128,9 +128,9 @@ def walk_kernel(
     STABLE: tl.constexpr,
 ):
     d = tl.arange(0, BD)
-    e = tl.program_id(0) * BE + tl.arange(0, BE)
-    row = tl.program_id(1).to(tl.int64)
-    rows = tl.num_programs(1)
+    e = tl.program_id(1) * BE + tl.arange(0, BE)
+    row = tl.program_id(0).to(tl.int64)
+    rows = tl.num_programs(0)
     b, h = row // H, row % H
     q += b * q_b + h * q_h
     k += b * k_b + h * k_h
@@ -265,7 +265,7 @@ def walk_kernel(
         n *= tl.exp((m - handed.to(tl.float64)).to(tl.float32))
     tl.store(final + row * D * E + at, s, mask=mask)
     if STABLE:
-        if tl.program_id(0) == 0:
+        if tl.program_id(1) == 0:
             tl.store(final_tail + row * D + d, n, mask=d < D)
             tl.store(final_peak + row, handed)
 
@@ -303,7 +303,7 @@ def walk(
     o = empty_output(q, E)
     launch(
         walk_kernel,
-        (cdiv(E, BE), rows),
+        (rows, cdiv(E, BE)),
         {"q": q, "k": k, "v": v, "gates": gates, "inputs": inputs, "bonus": bonus}
         | {"initial": before[0], "initial_tail": before[1] if policy.stable else None}
         | {"initial_peak": before[2] if policy.stable else None, "o": o}
