@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from vbench.kernels import OPS, operator
-from vbench.kernels.registry import trials, truth
+from vbench.kernels.registry import missing, trials, truth
 from vbench.kernels.trials import Inputs, cast, relative
+from vbench.models import create, load_published, spec
+from weights import Golden
 
 from vbench import timing
 from vbench.device import Cuda
@@ -44,15 +46,35 @@ def test_every_operator_and_family_is_one_function_on_the_device(launcher: Launc
     assert verify(subject, launcher, device="cuda:0").failed == []
 
 
-@pytest.mark.parametrize(("op", "form"), [(op, form) for op in OPS for form in OPS[op]])
+@pytest.mark.parametrize(
+    ("op", "form"), [(op, form) for op in OPS for form in OPS[op] if "cuda" in OPS[op][form].devices]
+)
 def test_every_form_on_the_device_is_the_cpus(op: str, form: str) -> None:
     for trial in trials(op):
         inputs = trial.draw(300, torch.Generator().manual_seed(0))
         wanted, _ = trial.run(operator(op, truth(op)), inputs)
         for dtype, bound in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+            if missing(op, form, "cuda", str(dtype).removeprefix("torch.")):
+                continue
             o, _ = trial.run(operator(op, form), {key: value.to("cuda", dtype) for key, value in inputs.items()})
             exact = wanted if dtype == torch.float64 else trial.run(operator(op, truth(op)), rounded(inputs))[0]
             assert relative(o.cpu(), exact) < bound, (trial.name, dtype)
+
+
+@pytest.mark.parametrize("form", ["fused", "fused_recurrent"])
+@pytest.mark.parametrize(
+    "name", ["vig_t", "vig_h_t", "vrwkv_t_few_tokens_paper", "vrwkv6_t", "vil2_tiny", "vision_gru_t"]
+)
+def test_published_logits_by_kernels(name: str, form: str) -> None:
+    golden = Golden(name)
+    model_name = name.removesuffix("_few_tokens_paper").replace("tiny", "t")
+    for x, logits in golden.cases():
+        mode = OPS[str(spec(model_name).operator)][form].mode
+        model = create(model_name, (x.shape[2], x.shape[3]), mode, form=form)
+        load_published(model, golden.state())
+        with torch.inference_mode():
+            found = model.cuda()(x.cuda()).cpu()
+        assert float((found - logits).abs().max()) < 2e-4
 
 
 def rounded(inputs: Inputs) -> Inputs:

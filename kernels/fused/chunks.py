@@ -397,12 +397,12 @@ def read_kernel(
         out *= factor[:, None]
         if saved is not None:
             if tl.program_id(1) == 0:
-                saved += row * N + t
+                to_save = saved + row * N + t
                 count = tl.num_programs(0).to(tl.int64) * N
                 moved = tl.where(tl.abs(den) * shrink > floor, tl.where(den < 0, -factor, factor), 0.0)
-                tl.store(saved, m, mask=t < stop)
-                tl.store(saved + count, factor, mask=t < stop)
-                tl.store(saved + 2 * count, moved, mask=t < stop)
+                tl.store(to_save, m, mask=t < stop)
+                tl.store(to_save + count, factor, mask=t < stop)
+                tl.store(to_save + 2 * count, moved, mask=t < stop)
     mask = (t < stop)[:, None] & (e < E)[None, :]
     tl.store(o + b * o_b + h * o_h + t[:, None] * o_n + e[None, :], out.to(o.dtype.element_ty), mask=mask)
 
