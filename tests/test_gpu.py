@@ -50,6 +50,8 @@ def test_every_form_on_the_device_is_the_cpus(op: str, form: str) -> None:
         inputs = trial.draw(300, torch.Generator().manual_seed(0))
         wanted, _ = trial.run(operator(op, truth(op)), inputs)
         for dtype, bound in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+            if str(dtype).removeprefix("torch.") not in OPS[op][form].dtypes:
+                continue
             o, _ = trial.run(operator(op, form), {key: value.to("cuda", dtype) for key, value in inputs.items()})
             exact = wanted if dtype == torch.float64 else trial.run(operator(op, truth(op)), rounded(inputs))[0]
             assert relative(o.cpu(), exact) < bound, (trial.name, dtype)
