@@ -23,7 +23,8 @@ from vbench.kernels.registry import missing
 
 from vbench.errors import UnsupportedError
 
-GRADIENT_CHUNK, GRADIENT_WARPS = 32, 4  # more tokens a chunk do not fit the registers
+GRADIENT_CHUNK = 32  # more tokens a chunk do not fit the registers
+GRADIENT_WARPS = {"vector": 4, "head": 8, "gate": 8}
 
 
 def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
@@ -201,7 +202,18 @@ def _backward(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
     q, k, v, gates, inputs, bonus, *state = ctx.saved_tensors
     o_grad, *final_grad = grads
     found = matrix_state_gradients(
-        o_grad, final_grad, q, k, v, gates, inputs, bonus, state, *ctx.settings, GRADIENT_CHUNK, GRADIENT_WARPS
+        o_grad,
+        final_grad,
+        q,
+        k,
+        v,
+        gates,
+        inputs,
+        bonus,
+        state,
+        *ctx.settings,
+        GRADIENT_CHUNK,
+        GRADIENT_WARPS[ctx.settings[0]],
     )
     places = iter(found)
     named = [next(places) if x is not None else None for x in (q, k, v, gates, inputs, bonus)]
