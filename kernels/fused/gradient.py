@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, pad
 from vbench.kernels.fused.chunks import States, _entering, _log_decays, _sibling, _tile, read, states
 from vbench.kernels.fused.launch import cdiv, launch, precision
 from vbench.kernels.fused.layout import gate_strides, rows_of_tokens, strides, tile
@@ -378,8 +378,9 @@ def pull_gates_kernel(
     q_grad,
     k_grad,
     v_grad,
-    decays_grad,  # [rows N], of the log decays
-    inputs_grad,  # [rows N]
+    worths,  # [5 rows chunks·L], of each token's pairs: as the query inside the chunk, as the key, as the query of one
+    # before it, as the key of one after it, and with itself
+    beyond,  # [rows chunks], of pairs of a token before the chunk and one after it
     query_scale,
     key_scale,
     N,
@@ -418,6 +419,7 @@ def pull_gates_kernel(
     L: tl.constexpr,
     BD: tl.constexpr,
     BE: tl.constexpr,
+    PART: tl.constexpr,  # "queries", "keys" or "values": what together would not fit the registers
     REVERSE: tl.constexpr,
     DECAY: tl.constexpr,
     STABLE: tl.constexpr,
@@ -467,82 +469,85 @@ def pull_gates_kernel(
     to_token = tl.exp(entering.to(tl.float32)) * query_scale
     from_token = tl.where(t < stop, tl.exp(leaving.to(tl.float32)), 0.0) * key_scale
 
-    pairs = _pairs(o_grad, v, t, o_n, v_n, stop, L, E, BE, PRECISION)
-    if STABLE:
-        pairs += weight[:, None]
     scores = tl.zeros((L, L), tl.float32)
     for start in range(0, D, BD):
         d = start + tl.arange(0, BD)
         queries = _tile(q, t, q_n, d, D, stop)
         scores += tl.dot(queries, tl.trans(_tile(k, t, k_n, d, D, stop)), input_precision=PRECISION)
     scores *= weights
+    if PART == "values":
+        for start in range(0, E, BE):
+            e = start + tl.arange(0, BE)
+            dv = tl.dot(tl.trans(scores), _tile(o_grad, t, o_n, e, E, stop), input_precision=PRECISION)
+            for inner in range(0, D, BD):
+                d = inner + tl.arange(0, BD)
+                keys = _tile(k, t, k_n, d, D, stop) * from_token[:, None]
+                s = _entering(back, back_initial, to_next, row, there_next, d, e, D, E, SIZE)
+                dv += tl.dot(keys, s, input_precision=PRECISION)
+            mask = (t < stop)[:, None] & (e < E)[None, :]
+            at = v_grad + b * dv_b + h * dv_h + t[:, None] * dv_n + e[None, :]
+            tl.store(at, dv.to(v_grad.dtype.element_ty), mask=mask)
+        return
+
+    pairs = _pairs(o_grad, v, t, o_n, v_n, stop, L, E, BE, PRECISION)
+    if STABLE:
+        pairs += weight[:, None]
     worth = scores * pairs
     same = within[:, None] == within[None, :]  # no decay stands between a token and itself
-    own_worth = tl.sum(tl.where(same, worth, 0.0), 1)
-    worth = tl.where(same, 0.0, worth)
-    rows_worth = tl.sum(worth, 1)
-    columns_worth = tl.sum(worth, 0)
-    entering_worth = tl.zeros((L,), tl.float32)
-    leaving_worth = tl.zeros((L,), tl.float32)
+    worth_to = worths + row * chunks * L + t
+    count = tl.num_programs(0).to(tl.int64) * chunks * L
     pairs *= weights
-
-    beyond = tl.zeros((1,), tl.float32)
-    for start in range(0, D, BD):
-        d = start + tl.arange(0, BD)
-        queries = _tile(q, t, q_n, d, D, stop)
-        keys = _tile(k, t, k_n, d, D, stop)
-        read = _through(o_grad, o_n, t, stop, left, initial, to, row, there, d, D, E, SIZE, L, BD, BE, PRECISION)
-        fed = _through(
-            v, v_n, t, stop, back, back_initial, to_next, row, there_next, d, D, E, SIZE, L, BD, BE, PRECISION
-        )
-        across = _border(
-            left, initial, to, row, there, back, back_initial, to_next, row, there_next, d, D, E, SIZE, BD, BE
-        )
+    if PART == "queries":
+        tl.store(worth_to, tl.sum(tl.where(same, 0.0, worth), 1))
+        found = tl.zeros((L,), tl.float32)
+        for start in range(0, D, BD):
+            d = start + tl.arange(0, BD)
+            read = _through(o_grad, o_n, t, stop, left, initial, to, row, there, d, D, E, SIZE, L, BD, BE, PRECISION)
+            if STABLE:
+                n = tl.load(left + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
+                if initial_tail is not None:
+                    n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
+                read += weight[:, None] * n[None, :]
+            read *= to_token[:, None]
+            found += tl.sum(_tile(q, t, q_n, d, D, stop) * read, 1)
+            dq = tl.dot(pairs, _tile(k, t, k_n, d, D, stop), input_precision=PRECISION) + read
+            mask = (t < stop)[:, None] & (d < D)[None, :]
+            at = q_grad + b * dq_b + h * dq_h + t[:, None] * dq_n + d[None, :]
+            tl.store(at, dq.to(q_grad.dtype.element_ty), mask=mask)
+        tl.store(worth_to + 2 * count, found)
+    else:
+        tl.store(worth_to + count, tl.sum(tl.where(same, 0.0, worth), 0))
+        tl.store(worth_to + 4 * count, tl.sum(tl.where(same, worth, 0.0), 0))
+        found = tl.zeros((L,), tl.float32)
+        across = tl.zeros((BD,), tl.float32)
+        for start in range(0, D, BD):
+            d = start + tl.arange(0, BD)
+            fed = _through(
+                v, v_n, t, stop, back, back_initial, to_next, row, there_next, d, D, E, SIZE, L, BD, BE, PRECISION
+            )
+            across += _border(
+                left, initial, to, row, there, back, back_initial, to_next, row, there_next, d, D, E, SIZE, BD, BE
+            )
+            if STABLE:
+                n = tl.load(left + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
+                dn = tl.load(back + to_next * SIZE + D * E + d, mask=d < D * there_next, other=0.0)
+                if initial_tail is not None:
+                    n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
+                if back_tail is not None:
+                    dn += tl.load(back_tail + row * D + d, mask=d < D * (1 - there_next), other=0.0)
+                fed += dn[None, :]
+                across += n * dn
+            fed *= from_token[:, None]
+            found += tl.sum(_tile(k, t, k_n, d, D, stop) * fed, 1)
+            dk = tl.dot(tl.trans(pairs), _tile(q, t, q_n, d, D, stop), input_precision=PRECISION) + fed
+            mask = (t < stop)[:, None] & (d < D)[None, :]
+            at = k_grad + b * dk_b + h * dk_h + t[:, None] * dk_n + d[None, :]
+            tl.store(at, dk.to(k_grad.dtype.element_ty), mask=mask)
+        tl.store(worth_to + 3 * count, found)
+        kept = tl.sum(lf, 0)
         if STABLE:
-            n = tl.load(left + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
-            dn = tl.load(back + to_next * SIZE + D * E + d, mask=d < D * there_next, other=0.0)
-            if initial_tail is not None:
-                n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
-            if back_tail is not None:
-                dn += tl.load(back_tail + row * D + d, mask=d < D * (1 - there_next), other=0.0)
-            read += weight[:, None] * n[None, :]
-            fed += dn[None, :]
-            across += n * dn
-        read *= to_token[:, None]
-        fed *= from_token[:, None]
-        entering_worth += tl.sum(queries * read, 1)
-        leaving_worth += tl.sum(keys * fed, 1)
-        beyond += tl.sum(across, 0)
-        dq = tl.dot(pairs, keys, input_precision=PRECISION) + read
-        dk = tl.dot(tl.trans(pairs), queries, input_precision=PRECISION) + fed
-        mask = (t < stop)[:, None] & (d < D)[None, :]
-        tl.store(
-            q_grad + b * dq_b + h * dq_h + t[:, None] * dq_n + d[None, :], dq.to(q_grad.dtype.element_ty), mask=mask
-        )
-        tl.store(
-            k_grad + b * dk_b + h * dk_h + t[:, None] * dk_n + d[None, :], dk.to(k_grad.dtype.element_ty), mask=mask
-        )
-    for start in range(0, E, BE):
-        e = start + tl.arange(0, BE)
-        dv = tl.dot(tl.trans(scores), _tile(o_grad, t, o_n, e, E, stop), input_precision=PRECISION)
-        for inner in range(0, D, BD):
-            d = inner + tl.arange(0, BD)
-            keys = _tile(k, t, k_n, d, D, stop) * from_token[:, None]
-            s = _entering(back, back_initial, to_next, row, there_next, d, e, D, E, SIZE)
-            dv += tl.dot(keys, s, input_precision=PRECISION)
-        mask = (t < stop)[:, None] & (e < E)[None, :]
-        tl.store(
-            v_grad + b * dv_b + h * dv_h + t[:, None] * dv_n + e[None, :], dv.to(v_grad.dtype.element_ty), mask=mask
-        )
-    kept = tl.sum(lf, 0)
-    if STABLE:
-        kept += entered.to(tl.float64) - tl.load(peaks + here).to(tl.float64)
-    met = within[None, :] > within[:, None] if REVERSE else within[None, :] < within[:, None]  # before a token
-    grad = tl.exp(kept.to(tl.float32)) * beyond + tl.sum(tl.where(met, leaving_worth[None, :], 0.0), 1)
-    grad += tl.cumsum(rows_worth - columns_worth + entering_worth, 0, reverse=not REVERSE)
-    tl.store(decays_grad + row * N + t, grad, mask=t < stop)
-    if STABLE:
-        tl.store(inputs_grad + row * N + t, columns_worth + own_worth + leaving_worth, mask=t < stop)
+            kept += entered.to(tl.float64) - tl.load(peaks + here).to(tl.float64)
+        tl.store(beyond + here, tl.exp(kept.to(tl.float32)) * tl.sum(across, 0))
 
 
 def gradients(
@@ -592,7 +597,7 @@ def gradients(
             policy,
             direction,
             there,
-            warps=warps,
+            warps=2 * warps,  # it holds more than the kernels below
             score_scale=query_scale * key_scale,
             read_scale=query_scale,
             inputs=inputs,
@@ -619,9 +624,7 @@ def gradients(
         mirrors=mirrors,
     )
     q_grad, k_grad, v_grad = (torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (q, k, v))
-    decays_grad = q.new_empty(B, H, N, dtype=torch.float32)
-    inputs_grad = torch.empty_like(decays_grad) if inputs is not None else None
-    _launch_pull_gates(
+    decays_grad, inputs_grad = _launch_pull_gates(
         q,
         k,
         v,
@@ -632,7 +635,7 @@ def gradients(
         tail,
         there,
         back,
-        (q_grad, k_grad, v_grad, decays_grad, inputs_grad),
+        (q_grad, k_grad, v_grad),
         policy,
         direction,
         query_scale,
@@ -643,7 +646,6 @@ def gradients(
     if policy.decay == "head":
         return found | {"gates": decays_grad.sum((0, 2)).to(gates.dtype), "state": back.final}
     assert inputs is not None
-    assert inputs_grad is not None
     assert restless is not None
     by_peaks, by_inputs, peak_grad = _through_peaks(gates, inputs, direction, restless, there, final_grad, state)
     log_grad = decays_grad.double() + by_peaks
@@ -747,33 +749,51 @@ def _launch_pull_gates(
     tail: Tensor | None,
     there: States,
     back: States,
-    grads: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None],
+    grads: tuple[Tensor, Tensor, Tensor],
     policy: Policy,
     direction: Direction,
     query_scale: float,
     key_scale: float,
     warps: int,
-) -> None:
+) -> tuple[Tensor, Tensor]:
+    """Fills in the gradients of q, k and v; those of log decays and of input gates, Float[B H N]."""
     (B, H, N, D), E, L = q.shape, v.shape[-1], there.chunk
     initial: tuple[Tensor | None, ...] = there.initial or (None, None, None)
     entering: tuple[Tensor | None, ...] = back.initial or (None, None, None)
     stable = policy.stable
-    dq, dk, dv, decays_grad, inputs_grad = grads
-    launch(
-        pull_gates_kernel,
-        (B * H, cdiv(N, L)),
+    dq, dk, dv = grads
+    chunks = cdiv(N, L)
+    worths = q.new_empty(5, B, H, chunks, L, dtype=torch.float32)
+    beyond = q.new_empty(B, H, chunks, dtype=torch.float32)
+    arguments = (
         {"q": q, "k": k, "v": v, "o_grad": o_grad, "gates": gates, "inputs": inputs, "saved": saved, "tail": tail}
         | {"left": there.after, "initial": initial[0], "initial_tail": initial[1] if stable else None}
         | {"initial_peak": initial[2] if stable else None, "peaks": there.peaks, "back": back.after}
         | {"back_initial": entering[0], "back_tail": entering[1] if stable else None}
-        | {"q_grad": dq, "k_grad": dk, "v_grad": dv, "decays_grad": decays_grad, "inputs_grad": inputs_grad}
+        | {"q_grad": dq, "k_grad": dk, "v_grad": dv, "worths": worths, "beyond": beyond}
         | {"query_scale": float(query_scale), "key_scale": float(key_scale), "N": N, "H": H, "chunks": cdiv(N, L)}
         | strides(q=q, k=k, v=v, o=o_grad, dq=dq, dk=dk, dv=dv)
-        | gate_strides(gates, inputs, policy, False),
-        {"D": D, "E": E, "L": L, "BD": tile(D, 32), "BE": tile(E, 32)}
-        | {"REVERSE": direction == "reverse", "DECAY": policy.decay, "STABLE": stable, "PRECISION": precision(q)},
-        warps=warps,
+        | gate_strides(gates, inputs, policy, False)
     )
+    constants = {"D": D, "E": E, "L": L, "BD": tile(D, 32), "BE": tile(E, 32)} | {
+        "REVERSE": direction == "reverse",
+        "DECAY": policy.decay,
+        "STABLE": stable,
+        "PRECISION": precision(q),
+    }
+    for part in ("queries", "keys", "values"):
+        launch(pull_gates_kernel, (B * H, chunks), arguments, {**constants, "PART": part}, warps=warps)
+
+    # A decay stands between a token before it and one from it on: sums that run away from it, either way.
+    if direction == "reverse":
+        worths = worths.flip(-1)
+    rows, columns, entering, leaving, own = worths
+    grad = (rows - columns + entering).flip(-1).cumsum(-1).flip(-1) + pad(leaving[..., :-1], (1, 0)).cumsum(-1)
+    found = torch.stack((grad + beyond.unsqueeze(-1), columns + leaving + own))
+    if direction == "reverse":
+        found = found.flip(-1)
+    decays_grad, inputs_grad = found.flatten(-2)[..., :N]
+    return decays_grad, inputs_grad
 
 
 def _through_peaks(

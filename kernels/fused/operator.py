@@ -24,7 +24,7 @@ from vbench.kernels.registry import missing
 from vbench.errors import UnsupportedError
 
 GRADIENT_CHUNK = 32  # more tokens a chunk do not fit the registers
-GRADIENT_WARPS = {"vector": 4, "head": 8, "gate": 8}
+GRADIENT_WARPS = {"vector": 4, "head": 4, "gate": 4}
 
 
 def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
