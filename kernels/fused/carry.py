@@ -135,8 +135,8 @@ def carry(
             "TAIL": tail,
             "KEPT": 1 if logs else keep.shape[-1],
             "SHARE": 0 if logs else size // keep.shape[-1],
-            "GROUP": min(GROUP, power_of_two(chunks)),
+            "GROUP": min(GROUP if peaks is None else GROUP // 2, power_of_two(chunks)),
             "BLOCK": block,
         },
-        warps=max(1, block // 64),
+        warps=max(1, block // (64 if peaks is None else 32)),  # peaks take registers too
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 from vbench.kernels.fused.chunks import States, _entering, _log_decays, _sibling, _tile, read, states
 from vbench.kernels.fused.launch import cdiv, launch, precision
-from vbench.kernels.fused.layout import gate_strides, rows_of_tokens, strides, tile
+from vbench.kernels.fused.layout import empty_like, gate_strides, rows_of_tokens, strides, tile
 from vbench.kernels.fused.policy import Policy
 from vbench.kernels.shapes import Direction
 
@@ -500,6 +500,7 @@ def pull_gates_kernel(
     if PART == "queries":
         tl.store(worth_to, tl.sum(tl.where(same, 0.0, worth), 1))
         found = tl.zeros((L,), tl.float32)
+        across = tl.zeros((BD,), tl.float32)
         for start in range(0, D, BD):
             d = start + tl.arange(0, BD)
             read = _through(o_grad, o_n, t, stop, left, initial, to, row, there, d, D, E, SIZE, L, BD, BE, PRECISION)
@@ -508,6 +509,13 @@ def pull_gates_kernel(
                 if initial_tail is not None:
                     n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
                 read += weight[:, None] * n[None, :]
+                dn = tl.load(back + to_next * SIZE + D * E + d, mask=d < D * there_next, other=0.0)
+                if back_tail is not None:
+                    dn += tl.load(back_tail + row * D + d, mask=d < D * (1 - there_next), other=0.0)
+                across += n * dn
+            across += _border(
+                left, initial, to, row, there, back, back_initial, to_next, row, there_next, d, D, E, SIZE, BD, BE
+            )
             read *= to_token[:, None]
             found += tl.sum(_tile(q, t, q_n, d, D, stop) * read, 1)
             dq = tl.dot(pairs, _tile(k, t, k_n, d, D, stop), input_precision=PRECISION) + read
@@ -515,28 +523,24 @@ def pull_gates_kernel(
             at = q_grad + b * dq_b + h * dq_h + t[:, None] * dq_n + d[None, :]
             tl.store(at, dq.to(q_grad.dtype.element_ty), mask=mask)
         tl.store(worth_to + 2 * count, found)
+        kept = tl.sum(lf, 0)
+        if STABLE:
+            kept += entered.to(tl.float64) - tl.load(peaks + here).to(tl.float64)
+        tl.store(beyond + here, tl.exp(kept.to(tl.float32)) * tl.sum(across, 0))
     else:
         tl.store(worth_to + count, tl.sum(tl.where(same, 0.0, worth), 0))
         tl.store(worth_to + 4 * count, tl.sum(tl.where(same, worth, 0.0), 0))
         found = tl.zeros((L,), tl.float32)
-        across = tl.zeros((BD,), tl.float32)
         for start in range(0, D, BD):
             d = start + tl.arange(0, BD)
             fed = _through(
                 v, v_n, t, stop, back, back_initial, to_next, row, there_next, d, D, E, SIZE, L, BD, BE, PRECISION
             )
-            across += _border(
-                left, initial, to, row, there, back, back_initial, to_next, row, there_next, d, D, E, SIZE, BD, BE
-            )
             if STABLE:
-                n = tl.load(left + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
                 dn = tl.load(back + to_next * SIZE + D * E + d, mask=d < D * there_next, other=0.0)
-                if initial_tail is not None:
-                    n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
                 if back_tail is not None:
                     dn += tl.load(back_tail + row * D + d, mask=d < D * (1 - there_next), other=0.0)
                 fed += dn[None, :]
-                across += n * dn
             fed *= from_token[:, None]
             found += tl.sum(_tile(k, t, k_n, d, D, stop) * fed, 1)
             dk = tl.dot(tl.trans(pairs), _tile(q, t, q_n, d, D, stop), input_precision=PRECISION) + fed
@@ -544,10 +548,6 @@ def pull_gates_kernel(
             at = k_grad + b * dk_b + h * dk_h + t[:, None] * dk_n + d[None, :]
             tl.store(at, dk.to(k_grad.dtype.element_ty), mask=mask)
         tl.store(worth_to + 3 * count, found)
-        kept = tl.sum(lf, 0)
-        if STABLE:
-            kept += entered.to(tl.float64) - tl.load(peaks + here).to(tl.float64)
-        tl.store(beyond + here, tl.exp(kept.to(tl.float32)) * tl.sum(across, 0))
 
 
 def gradients(
@@ -623,7 +623,7 @@ def gradients(
         initial=final_grad,
         mirrors=mirrors,
     )
-    q_grad, k_grad, v_grad = (torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (q, k, v))
+    q_grad, k_grad, v_grad = map(empty_like, (q, k, v))
     decays_grad, inputs_grad = _launch_pull_gates(
         q,
         k,
@@ -701,17 +701,17 @@ def _of_vectors(
         policy,
         opposite,
         back,
-        warps=warps,
+        warps=2 * warps,
         score_scale=scale,
         read_scale=1.0,
         bonus=bonus,
         mirrored=True,
     )
-    q_grad, k_grad = (torch.empty_like(x.transpose(1, 2)).transpose(1, 2) for x in (q, k))
+    q_grad, k_grad = map(empty_like, (q, k))
     gates_grad = torch.empty_like(gates, dtype=torch.float32, memory_format=torch.contiguous_format)
     bonus_grad = q.new_empty(B, H, chunks, D, dtype=torch.float32) if bonus is not None else None
     dg = gates_grad.stride() if gates_grad.ndim > q.ndim else (0, *gates_grad.stride())
-    BD, BE = tile(D, 32), tile(E, 64)
+    BD, BE = tile(D, 32), tile(E, 16)
     launch(
         pull_kernel,
         (B * H, cdiv(D, BD), chunks),
@@ -775,12 +775,14 @@ def _launch_pull_gates(
         | strides(q=q, k=k, v=v, o=o_grad, dq=dq, dk=dk, dv=dv)
         | gate_strides(gates, inputs, policy, False)
     )
-    constants = {"D": D, "E": E, "L": L, "BD": tile(D, 32), "BE": tile(E, 32)} | {
+    constants = {"D": D, "E": E, "L": L, "BD": tile(D, 16), "BE": tile(E, 32 if stable else 16)} | {
         "REVERSE": direction == "reverse",
         "DECAY": policy.decay,
         "STABLE": stable,
         "PRECISION": precision(q),
     }
+    if D > 128 and q.dtype == torch.float32:
+        warps *= 2
     for part in ("queries", "keys", "values"):
         launch(pull_gates_kernel, (B * H, chunks), arguments, {**constants, "PART": part}, warps=warps)
 

@@ -18,6 +18,12 @@ def empty_output(q: Tensor, value_dim: int) -> Tensor:
     return q.new_empty(B, N, H, value_dim, dtype=stored(q)).transpose(1, 2)
 
 
+def empty_like(x: Tensor) -> Tensor:
+    """Room for a gradient of x (B, H, N, ·), laid out likewise, and in its type."""
+    B, H, N, size = x.shape
+    return x.new_empty(B, N, H, size).transpose(1, 2)
+
+
 def tile(size: int, most: int) -> int:
     """The tile of a head dimension: a power of two from 16 to `most`, and 32 where 64 would be left half empty."""
     found = min(power_of_two(size, 16), most)

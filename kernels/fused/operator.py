@@ -23,8 +23,8 @@ from vbench.kernels.registry import missing
 
 from vbench.errors import UnsupportedError
 
-GRADIENT_CHUNK = 32  # more tokens a chunk do not fit the registers
-GRADIENT_WARPS = {"vector": 4, "head": 4, "gate": 4}
+GRADIENT_CHUNK = {"vector": 16, "head": 32, "gate": 32}  # more tokens a chunk do not fit the registers
+GRADIENT_WARPS = 4
 
 
 def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
@@ -212,8 +212,8 @@ def _backward(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
         bonus,
         state,
         *ctx.settings,
-        GRADIENT_CHUNK,
-        GRADIENT_WARPS[ctx.settings[0]],
+        GRADIENT_CHUNK[ctx.settings[0]],
+        GRADIENT_WARPS,
     )
     places = iter(found)
     named = [next(places) if x is not None else None for x in (q, k, v, gates, inputs, bonus)]

@@ -315,6 +315,6 @@ def walk(
         {"D": D, "E": E, "BD": BD, "BE": BE}
         | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward"}
         | {"DECAY": policy.decay, "EXCLUSIVE": policy.exclusive, "STABLE": policy.stable},
-        warps=1 if BD * BE <= 1024 else 4,
+        warps=min(4, max(1, BD * BE // 256)),
     )
     return o.to(q.dtype), final
