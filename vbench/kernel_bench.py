@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
-from vbench import host
+from vbench import host, memory
 from vbench.errors import OutputError, UsageError
 from vbench.kernels.registry import OPS, missing, operator
 from vbench.launch import Runner
@@ -178,6 +178,7 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     plan, op = Plan(**argument["plan"]), argument["op"]
     where = torch.device(plan.device)
     torch.set_num_threads(plan.threads)
+    memory.keep_freed()  # as when a model is timed
     torch.backends.cuda.matmul.allow_tf32 = False
     if where.type == "cuda":
         torch.cuda.set_device(where)
