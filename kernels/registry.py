@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -269,11 +270,17 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+@cache
+def _installed(package: str) -> bool:
+    """Asked once: forms ask at every call, and looking for a package takes as long as a kernel."""
+    return find_spec(package) is not None
+
+
 def missing(op: str, form: str, device: str = "cpu", dtype: str | None = None) -> str | None:
     """Why `form` cannot run on a device ("cpu", "cuda:0") with inputs of `dtype` (of any, if None), or None."""
     about = OPS[op][form]
     kind = device.partition(":")[0]
-    if about.package and find_spec(about.package) is None:
+    if about.package and not _installed(about.package):
         return f"{op} {form} needs the package {about.package}, which is not installed"
     if kind not in about.devices and not (about.package == "triton" and interpreted()):
         return f"{op} {form} runs on {' or '.join(about.devices)}, not on {kind}"

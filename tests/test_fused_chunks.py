@@ -177,7 +177,7 @@ def test_gradients_of_inputs_and_state(op: str, name: str) -> None:
 
 @inside
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # which the check itself asks for
-@pytest.mark.parametrize("op", ["wkv6", "mlstm"])
+@pytest.mark.parametrize("op", ["mlstm"])
 def test_torch_can_ask_the_operator_for_shapes_and_gradients(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from vbench.kernels.fused import operator as family
 
@@ -195,17 +195,40 @@ def test_torch_can_ask_the_operator_for_shapes_and_gradients(op: str, monkeypatc
     torch.library.opcheck(torch.ops.vbench.matrix_state.default, leaves)
 
 
+class Layer(torch.nn.Module):
+    """An operator as a part of something."""
+
+    def __init__(self, op: str, trial: Trial) -> None:
+        super().__init__()
+        self.op, self.options = operator(op, "fused"), dict(trial.options)
+
+    def forward(self, *x: Tensor) -> Tensor:
+        o: Tensor = self.op(*x, **self.options)[0]
+        return 2 * o.transpose(1, 2).flatten(2)
+
+
 @inside
 def test_it_is_exported_whole() -> None:
-    class Layer(torch.nn.Module):
-        def forward(self, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
-            o: Tensor = operator("gla", "fused")(q, k, v, g, direction="both")[0]
-            return o.transpose(1, 2).flatten(2)
-
-    inputs = draw(trial_of("gla", "both, typical gates"), 20)
-    exported = torch.export.export(Layer(), tuple(inputs.values()))
+    trial = trial_of("gla", "both, typical gates")
+    inputs = tuple(draw(trial, 20).values())
+    exported = torch.export.export(Layer("gla", trial), inputs)
     assert "matrix_state" in str(exported.graph)
-    assert torch.equal(exported.module()(*inputs.values()), Layer()(*inputs.values()))
+    assert torch.equal(exported.module()(*inputs), Layer("gla", trial)(*inputs))
+
+
+@inside
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own
+@pytest.mark.parametrize("op", ["gla", "mlstm"])
+def test_it_is_compiled_whole_and_trained(op: str) -> None:
+    torch.compiler.reset()
+    trial = trials(op)[0]
+    inputs = [x.requires_grad_() for x in draw(trial, 18).values()]
+    layer = Layer(op, trial)
+    found = torch.compile(layer, fullgraph=True, backend="aot_eager")(*inputs)
+    wanted = layer(*inputs)
+    assert torch.equal(found, wanted)
+    pairs = zip(*(torch.autograd.grad(y.square().sum(), inputs) for y in (found, wanted)), strict=True)
+    assert all(relative(*pair) < 1e-6 for pair in pairs)
 
 
 @inside

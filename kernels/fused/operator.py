@@ -61,8 +61,8 @@ def matrix_state(
     query_scale: float,
     key_scale: float,
     eps: float,
-    chunk: int,
-    warps: int,
+    op: str,
+    form: str,
 ) -> list[Tensor]:
     """An operator with a matrix state, by Triton kernels.
 
@@ -73,11 +73,14 @@ def matrix_state(
         gates, inputs, bonus: as `chunks.attend` takes them; `inputs` make it stable.
         state: what is carried in: none, or all of what is carried out.
         decay, exclusive: the fields of a `Policy`. direction: "forward", "reverse" or "both".
-        chunk: tokens a chunk; 0 for one launch, sequential in tokens. warps: of a program.
+        op, form: by which the tuning table is asked for chunk and warps, here and not by the caller, so that who traces
+            a call need not follow.
 
     Returns: o (B, H, N, E); and what is carried out, in float32: (directions · B · H, D · E), and with `inputs`
         (B · H, D) and (B · H,).
+    Raises: UnsupportedError if the form cannot run on q.
     """
+    chunk, warps = choose(op, form, q)
     policy = Policy(decay, exclusive, inputs is not None)  # type: ignore[arg-type]
     scales = {"query_scale": query_scale, "key_scale": key_scale, "eps": eps}
     rest = {**scales, "inputs": inputs, "bonus": bonus, "state": tuple(state)}
@@ -115,12 +118,13 @@ def _flops(
     query_scale: float,
     key_scale: float,
     eps: float,
-    chunk: int,
-    warps: int,
+    op: str,
+    form: str,
     **_: Any,
 ) -> int:
     policy = Policy(decay, exclusive, inputs is not None)  # type: ignore[arg-type]
     sizes = dict(zip(("batch", "heads", "tokens", "key_dim"), q, strict=True))
+    chunk = chunk_of(op, form, q[2], q[0] * q[1])
     call = cost.Call(**sizes, value_dim=v[3], directions=2 if direction == "both" else 1, chunk=chunk)
     return 2 * cost.macs(policy, call)
 
@@ -142,8 +146,6 @@ def matrix_state_gradients(
     query_scale: float,
     key_scale: float,
     eps: float,
-    chunk: int,
-    warps: int,
 ) -> list[Tensor]:
     """Gradients of what `matrix_state` takes: q, k, v, gates, inputs and bonus if there are any, and the state."""
     policy = Policy(decay, exclusive, inputs is not None)  # type: ignore[arg-type]
@@ -156,8 +158,8 @@ def matrix_state_gradients(
         gates,
         policy,
         direction,  # type: ignore[arg-type]
-        chunk=chunk,
-        warps=warps,
+        chunk=GRADIENT_CHUNK[decay],
+        warps=GRADIENT_WARPS,
         query_scale=query_scale,
         key_scale=key_scale,
         inputs=inputs,
@@ -212,8 +214,6 @@ def _backward(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
         bonus,
         state,
         *ctx.settings,
-        GRADIENT_CHUNK[ctx.settings[0]],
-        GRADIENT_WARPS,
     )
     places = iter(found)
     named = [next(places) if x is not None else None for x in (q, k, v, gates, inputs, bonus)]

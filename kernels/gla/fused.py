@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from vbench.kernels.fused.operator import choose, matrix_state
+from vbench.kernels.fused.operator import matrix_state
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import check
 from vbench.kernels.shapes import Direction
@@ -58,9 +58,8 @@ def _call(
     check(q, k, v, g, direction, state)
     if q.is_meta:
         return cost.on_meta(q, k, v, direction, form)
-    choice = choose("gla", form, q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     before = [] if state is None else [state.float().flatten(-2).contiguous().view(-1, q.shape[3] * v.shape[3])]
-    o, s = matrix_state(q, k, v, g, None, None, before, "vector", False, direction, scale, 1.0, 0.0, *choice)
+    o, s = matrix_state(q, k, v, g, None, None, before, "vector", False, direction, scale, 1.0, 0.0, "gla", form)
     pair = (2,) if direction == "both" else ()
     return o, s.view(*pair, *q.shape[:2], q.shape[3], v.shape[3])

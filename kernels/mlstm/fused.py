@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from vbench.kernels.fused.operator import choose, matrix_state
+from vbench.kernels.fused.operator import matrix_state
 from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS
 from vbench.kernels.mlstm.shapes import Memory, check
@@ -65,12 +65,11 @@ def _call(
     check(q, k, v, i, f, direction, state)
     if q.is_meta:
         return cost.on_meta(q, k, v, form)
-    choice = choose("mlstm", form, q)
     (B, H, _, D), E = q.shape, v.shape[-1]
     scale = D**-0.5 if scale is None else scale
     before = []
     if state is not None:
         sizes = ((B * H, D * E), (B * H, D), (B * H,))
         before = [x.float().contiguous().view(size) for x, size in zip(state, sizes, strict=True)]
-    h, C, n, m = matrix_state(q, k, v, f, i, None, before, "gate", False, direction, 1.0, scale, eps, *choice)
+    h, C, n, m = matrix_state(q, k, v, f, i, None, before, "gate", False, direction, 1.0, scale, eps, "mlstm", form)
     return h, (C.view(B, H, D, E), n.view(B, H, D), m.view(B, H))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from vbench.kernels.fused.operator import choose, matrix_state
+from vbench.kernels.fused.operator import matrix_state
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.shapes import check
 
@@ -48,8 +48,7 @@ def _call(
     check(q, k, v, g, state)
     if q.is_meta:
         return cost.on_meta(q, k, v, form)
-    choice = choose("retention", form, q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     before = [] if state is None else [state.float().flatten(-2).contiguous().view(-1, q.shape[3] * v.shape[3])]
-    o, s = matrix_state(q, k, v, g, None, None, before, "head", False, "forward", scale, 1.0, 0.0, *choice)
+    o, s = matrix_state(q, k, v, g, None, None, before, "head", False, "forward", scale, 1.0, 0.0, "retention", form)
     return o, s.view(*q.shape[:2], q.shape[3], v.shape[3])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
-from vbench.kernels.fused.operator import choose, matrix_state
+from vbench.kernels.fused.operator import matrix_state
 from vbench.kernels.shapes import Direction
 from vbench.kernels.wkv6 import cost
 from vbench.kernels.wkv6.shapes import check
@@ -51,9 +51,8 @@ def _call(
     check(r, k, v, g, u, direction, state)
     if r.is_meta:
         return cost.on_meta(r, k, v, direction, form)
-    choice = choose("wkv6", form, r)
     bonus = (u * (direction != "reverse")).contiguous()
     before = [] if state is None else [state.float().flatten(-2).contiguous().view(-1, r.shape[3] * v.shape[3])]
-    o, s = matrix_state(r, k, v, g, None, bonus, before, "vector", True, direction, 1.0, 1.0, 0.0, *choice)
+    o, s = matrix_state(r, k, v, g, None, bonus, before, "vector", True, direction, 1.0, 1.0, 0.0, "wkv6", form)
     pair = (2,) if direction == "both" else ()
     return o, s.view(*pair, *r.shape[:2], r.shape[3], v.shape[3])
