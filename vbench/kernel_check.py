@@ -16,9 +16,8 @@ from vbench.kernels.registry import OPS, Mode, default_form, interpreted, missin
 from vbench.launch import Runner, side_by_side
 from vbench.verify import TOKENS, Check, Extent, Verdict
 
-INTERPRETED = Extent(
-    tokens=70, cuts=1, brief=True
-)  # the interpreter takes 20 ms a program; one whole chunk and a ragged one
+# The interpreter takes 20 ms a program; these are one whole chunk and a ragged one, more in gradients.
+INTERPRETED = Extent(tokens=40, cuts=1, brief=True)
 LIMIT_S = 600.0  # for one child
 
 
@@ -117,7 +116,7 @@ def check(
     """Hold forms against the recurrence in float64, in children; a verdict an operator.
 
     Args:
-        tokens: of a trial; if None, 133, and 70 where kernels are interpreted.
+        tokens: of a trial; if None, 133, and 40 where kernels are interpreted.
     Raises: UsageError if none of the forms can run.
     """
     jobs = []

@@ -177,7 +177,9 @@ def launches(op: str) -> Iterator[tuple[str, Launch]]:
     from vbench.kernels.registry import operator
     from vbench.kernels.trials import tensors
 
-    choices: list[tuning.Choice | None] = [*dict.fromkeys(row.choice for row in tuning.table() if row.op == op)]
+    choices: list[tuning.Choice | None] = [
+        *dict.fromkeys(row.choice for row in tuning.table() if row.op == op and row.device != "cpu")
+    ]
     for form in triton_forms(op):
         for width in WIDTHS[op]:
             for dtype in DTYPES:
