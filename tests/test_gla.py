@@ -144,8 +144,8 @@ def test_shapes_that_do_not_agree_are_named() -> None:
             run(form, x, "forward", state=torch.zeros(1, 2, 3, 4))
     with pytest.raises(ShapeError, match="power of two"):
         run("chunkwise", x, "both", chunk=48)
-    with pytest.raises(UnsupportedError, match="no form 'fused'"):
-        operator("gla", "fused")
+    with pytest.raises(UnsupportedError, match="no form 'fast'"):
+        operator("gla", "fast")
 
 
 def test_default_forms() -> None:

@@ -38,13 +38,15 @@ def macs(policy: Policy, call: Call) -> int:
     values they weigh E · L²; the states D · E · L, written and read in each direction.
     """
     if not call.chunk:
-        return call.batch * call.heads * call.tokens * call.directions * 2 * call.key_dim * call.value_dim
+        values = call.value_dim + policy.stable  # the normaliser is one value more
+        return call.batch * call.heads * call.tokens * call.directions * 2 * call.key_dim * values
     D, E = _whole(call.key_dim, 32), _whole(call.value_dim, 64)
     L = call.length
     levels = L.bit_length() - 1 if policy.decay == "vector" else 1
     scores = levels * L * L * D * (E // tile(call.value_dim, 64))
     states = call.directions * 2 * L * D * E
-    return call.batch * call.heads * call.chunks * (scores + L * L * E + states)
+    normaliser = L * D * (E // tile(call.value_dim, 64)) if policy.stable else 0
+    return call.batch * call.heads * call.chunks * (scores + L * L * E + states + normaliser)
 
 
 def elementwise_flops(policy: Policy, call: Call) -> int:
