@@ -13,35 +13,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from vbench.reports.looks import ENDINGS
+from vbench.reports.series import Series, series_of
 from vbench.reports.tables import caption
 from vbench.results.published import accuracies
 
-# Okabe and Ito's colours and one of Tol's: told apart by colour-blind eyes. A family keeps its own everywhere.
-COLOURS = {
-    "vig": "#D55E00",
-    "vrwkv": "#56B4E9",
-    "vil": "#E69F00",
-    "vir": "#882255",
-    "vision_gru": "#000000",
-    "deit": "#0072B2",
-    "swin": "#009E73",
-    "timm": "#CC79A7",
-}
-MARKERS = {
-    "vig": "o",
-    "vrwkv": "v",
-    "vil": "P",
-    "vir": "X",
-    "vision_gru": "d",
-    "deit": "s",
-    "swin": "^",
-    "timm": "D",
-}
-SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
-MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # of a model's first and of its other settings
-SETTINGS = ("dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
-BRANDS = {"modes_differ": "(MODES DIFFER)", "caveat": "(not the paper's)"}  # what a flagged curve is called
-ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -87,7 +63,7 @@ def resolution(table: pd.DataFrame, files: Sequence[Path]) -> None:
         table: a frame of `vbench.results.frame`.
         files: where to write; the suffix chooses the format.
     """
-    series = _series(table)
+    series = series_of(table)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 6.0), layout="constrained")
         axes = figure.subplots(2, 2).flat
@@ -109,52 +85,7 @@ def resolution(table: pd.DataFrame, files: Sequence[Path]) -> None:
 _METADATA: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
 
 
-@dataclass(frozen=True, slots=True)
-class _Series:
-    label: str
-    colour: Any
-    marker: str
-    line: str
-    model: str
-    mode: str
-    cells: pd.DataFrame  # sorted by side
-
-
-def _series(table: pd.DataFrame) -> list[_Series]:
-    table = table[table["status"] != "unsupported"].copy()
-    table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
-    fixed = table["batch_policy"] == "fixed"
-    table["asked"] = ("batch " + table["batch"].astype("string")).where(fixed, table["batch_policy"])
-    modes = table.groupby("model")["mode"].nunique().to_dict()
-    told = [setting for setting in SETTINGS if table[setting].nunique() > 1]  # what a label must say
-    if (table.groupby(["model", "mode"])["form"].nunique() > 1).any():
-        told.append("form")
-    members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
-    found: list[_Series] = []
-    for key, cells in table.groupby(["family", "model", "mode", *told], dropna=False):
-        family, model, mode = map(str, key[:3])
-        shade = SHADES[members[family].index(model) % len(SHADES)]
-        colour = mpl.colors.to_rgb(COLOURS.get(family, "#000000"))
-        flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
-        brand = [text for flag, text in BRANDS.items() if flag in flags]
-        settings = [value for value in key[3:] if isinstance(value, str)]  # what is missing is no string
-        parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
-        like = sum(one.model == model and one.mode == mode for one in found)
-        found.append(
-            _Series(
-                label=" ".join(part for part in parts if part),
-                colour=tuple(1 - shade * (1 - c) for c in colour),
-                marker=MARKERS.get(family, "x"),
-                line=MODE_LINES[mode][like % 2],
-                model=model,
-                mode=mode,
-                cells=cells.sort_values("side"),
-            )
-        )
-    return found
-
-
-def _draw(axis: Axes, panel: Panel, series: list[_Series]) -> None:
+def _draw(axis: Axes, panel: Panel, series: list[Series]) -> None:
     for one in series:
         cells = one.cells[one.cells[panel.column].notna()]
         x = cells["side"].to_numpy(dtype=float)
@@ -177,7 +108,7 @@ def _draw(axis: Axes, panel: Panel, series: list[_Series]) -> None:
     axis.set_title(panel.title, loc="left")
 
 
-def _end(axis: Axes, one: _Series, x: Any, y: Any) -> None:
+def _end(axis: Axes, one: Series, x: Any, y: Any) -> None:
     """Mark where a curve ends, and why, if a cell beyond its last point failed."""
     last = x[-1] if len(x) else 0.0
     beyond = one.cells[(one.cells["side"] > last) & one.cells["status"].isin(list(ENDINGS))]
@@ -198,7 +129,7 @@ def _end(axis: Axes, one: _Series, x: Any, y: Any) -> None:
     )
 
 
-def _draw_accuracy(axis: Axes, series: list[_Series]) -> None:
+def _draw_accuracy(axis: Axes, series: list[Series]) -> None:
     drawn = set()
     largest = max((one.cells["side"].max() for one in series), default=0)
     smallest = min((one.cells["side"].min() for one in series), default=0)

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 import vbench
-from vbench import cli_kernels
+from vbench import cli_kernels, cli_reports
 from vbench import plan as planning
 from vbench.errors import UsageError, VbenchError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_kernels.app, name="kernels")
+app.add_typer(cli_reports.app)
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -134,7 +135,7 @@ def sweep(
         except KeyboardInterrupt:
             interrupted = True
             err.print("interrupted; what was measured is kept, and the same command goes on from there")
-    failed = _report(folder, as_json)
+    failed = cli_reports.write(folder, as_json)
     if interrupted:
         raise typer.Exit(130)
     raise typer.Exit(1 if failed else 0)
@@ -308,15 +309,6 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")], as_json: AsJson = False
-) -> None:
-    """Make table and figures again from records; nothing is measured."""
-    _check_records(folder)
-    _report(folder, as_json)
-
-
-@app.command()
 def fit(
     folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")],
     cost: Annotated[
@@ -326,11 +318,8 @@ def fit(
 ) -> None:
     """Say how costs grow with the image, who is cheaper from where, and in what settings rows differ."""
     from vbench.results import lint, scaling
-    from vbench.results.frame import frame
-    from vbench.results.store import read
 
-    _check_records(folder)
-    table = frame(read(folder))
+    table = cli_reports.frame_of([folder])
     costs = (cost,) if cost else scaling.FITTED
     exponents, pairs = scaling.exponents(table, costs), [scaling.crossovers(table, each) for each in costs]
     unfair = lint.unfair(table)
@@ -458,28 +447,6 @@ def _check_folder(folder: Path) -> None:
     from vbench.results import store
 
     store.check(folder)
-
-
-def _check_records(folder: Path) -> None:
-    if not (folder / "records.jsonl").is_file():
-        raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
-
-
-def _report(folder: Path, as_json: bool) -> int:
-    """Write the files, print the table; the number of cells that ended in an error."""
-    from vbench.reports import tables
-    from vbench.reports.write import write_all
-    from vbench.results.frame import frame
-    from vbench.results.store import read
-
-    table = frame(read(folder))
-    files = write_all(table, folder) if len(table) else []
-    if as_json:
-        typer.echo(table.to_json(orient="records", indent=1))
-    else:
-        tables.show(table, out)
-    err.print(f"written: {', '.join(str(file) for file in files)}")
-    return int((table["status"] == "error").sum())
 
 
 def main() -> None:

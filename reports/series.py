@@ -1,0 +1,62 @@
+"""A frame of records as curves over the size of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from vbench.reports.looks import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
+
+SETTINGS = ("dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One curve: the rows of a frame that differ in the size of the image alone, and how they are drawn."""
+
+    label: str
+    colour: str  # "#RRGGBB"
+    marker: str
+    line: str
+    model: str
+    mode: str
+    cells: pd.DataFrame  # sorted by `side`, the root of height · width in px
+
+
+def series_of(table: pd.DataFrame) -> list[Series]:
+    """The curves of a frame, in the order of families, models and modes. What cannot be measured is left out."""
+    table = table[table["status"] != "unsupported"].copy()
+    table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
+    fixed = table["batch_policy"] == "fixed"
+    table["asked"] = ("batch " + table["batch"].astype("string")).where(fixed, table["batch_policy"])
+    modes = table.groupby("model")["mode"].nunique().to_dict()
+    told = [setting for setting in SETTINGS if table[setting].nunique() > 1]  # what a label must say
+    if (table.groupby(["model", "mode"])["form"].nunique() > 1).any():
+        told.append("form")
+    members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
+    found: list[Series] = []
+    for key, cells in table.groupby(["family", "model", "mode", *told], dropna=False):
+        family, model, mode = map(str, key[:3])
+        shade = SHADES[members[family].index(model) % len(SHADES)]
+        flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
+        brand = [text for flag, text in BRANDS.items() if flag in flags]
+        settings = [value for value in key[3:] if isinstance(value, str)]  # what is missing is no string
+        parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
+        like = sum(one.model == model and one.mode == mode for one in found)
+        found.append(
+            Series(
+                label=" ".join(part for part in parts if part),
+                colour=tint(COLOURS.get(family, "#000000"), shade),
+                marker=MARKERS.get(family, "x"),
+                line=MODE_LINES[mode][like % 2],
+                model=model,
+                mode=mode,
+                cells=cells.sort_values("side"),
+            )
+        )
+    return found
+
+
+def tint(colour: str, shade: float) -> str:
+    """A colour "#RRGGBB" mixed with white: `shade` of it is left."""
+    return "#" + "".join(f"{round(255 - shade * (255 - int(colour[at : at + 2], 16))):02X}" for at in (1, 3, 5))

@@ -1,0 +1,59 @@
+"""The commands that make something of records alone. They measure nothing, and never import torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from vbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer()
+out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")], as_json: AsJson = False
+) -> None:
+    """Make table and figures again from records; nothing is measured."""
+    frame_of([folder])
+    write(folder, as_json)
+
+
+def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
+    """The frame of all records in these folders. Raises: UsageError for a folder without any."""
+    from vbench.results.frame import frame
+    from vbench.results.store import read
+
+    for folder in folders:
+        if not (folder / "records.jsonl").is_file():
+            raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
+    return frame([record for folder in folders for record in read(folder)])
+
+
+def write(folder: Path, as_json: bool) -> int:
+    """Write a sweep's files beside its records, print the table; the number of cells that ended in an error."""
+    from vbench.reports import tables
+    from vbench.reports.write import write_all
+    from vbench.results.frame import frame
+    from vbench.results.store import read
+
+    table = frame(read(folder))
+    files = write_all(table, folder) if len(table) else []
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=1))
+    else:
+        tables.show(table, out)
+    err.print(f"written: {', '.join(str(file) for file in files)}")
+    return int((table["status"] == "error").sum())
