@@ -39,54 +39,34 @@ class Form:
     package: str | None = None
 
 
+def _triton(target: str, how: str, *, elementwise: bool = False) -> dict[str, Form]:
+    """The two forms made of Triton's kernels; the recurrent one's function has `_recurrent` after its name."""
+    rest: dict[str, Any] = {"devices": ("cuda",), "dtypes": FLOATS[1:], "package": "triton", "elementwise": elementwise}
+    return {
+        "fused": Form(target, "parallel", f"{how}, Triton", **rest),
+        "fused_recurrent": Form(f"{target}_recurrent", "recurrent", "one launch, one token a step, Triton", **rest),
+    }
+
+
+def _machine_code(target: str, *, elementwise: bool = False) -> dict[str, Form]:
+    """The recurrence compiled by numba."""
+    how = "one token a step, in machine code by numba"
+    form = Form(target, "recurrent", how, devices=("cpu",), package="numba", elementwise=elementwise)
+    return {"compiled": form}
+
+
 # The first form of a mode that can run on a device is that mode's default there.
 OPS: dict[str, dict[str, Form]] = {
     "gla": {
-        "fused": Form(
-            "vbench.kernels.gla.fused:gla",
-            "parallel",
-            "three launches, both directions at once, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
-        "fused_recurrent": Form(
-            "vbench.kernels.gla.fused:gla_recurrent",
-            "recurrent",
-            "one launch, one token a step, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
+        **_triton("vbench.kernels.gla.fused:gla", "three launches, both directions at once"),
         "chunkwise": Form("vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, memory linear in N"),
         "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
-        "compiled": Form(
-            "vbench.kernels.gla.compiled:gla",
-            "recurrent",
-            "one token a step, in machine code by numba",
-            devices=("cpu",),
-            package="numba",
-        ),
+        **_machine_code("vbench.kernels.gla.compiled:gla"),
     },
     "wkv": {
-        "fused": Form(
-            "vbench.kernels.wkv.fused:wkv",
-            "parallel",
-            "Triton: tiles of tokens in registers, at most three launches",
-            elementwise=True,
-            devices=("cuda",),
-            dtypes=("float32", "bfloat16", "float16"),
-            package="triton",
-        ),
-        "fused_recurrent": Form(
-            "vbench.kernels.wkv.fused:wkv_recurrent",
-            "recurrent",
-            "Triton: all tokens in order, one launch",
-            elementwise=True,
-            devices=("cuda",),
-            dtypes=("float32", "bfloat16", "float16"),
-            package="triton",
+        **_triton(
+            "vbench.kernels.wkv.fused:wkv", "tiles of tokens in registers, at most three launches", elementwise=True
         ),
         "scan": Form(
             "vbench.kernels.wkv.scan:wkv", "parallel", "chunks of chunks of 8, memory linear in N", elementwise=True
@@ -97,64 +77,17 @@ OPS: dict[str, dict[str, Form]] = {
         "reference": Form(
             "vbench.kernels.wkv.reference:wkv", "recurrent", "one token a step, state in float32", elementwise=True
         ),
-        "compiled": Form(
-            "vbench.kernels.wkv.compiled:wkv",
-            "recurrent",
-            "one token a step, in machine code by numba",
-            elementwise=True,
-            devices=("cpu",),
-            package="numba",
-        ),
+        **_machine_code("vbench.kernels.wkv.compiled:wkv", elementwise=True),
     },
     "wkv6": {
-        "fused": Form(
-            "vbench.kernels.wkv6.fused:wkv6",
-            "parallel",
-            "three launches, both directions at once, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
-        "fused_recurrent": Form(
-            "vbench.kernels.wkv6.fused:wkv6_recurrent",
-            "recurrent",
-            "one launch, one token a step, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
-        "chunkwise": Form(
-            "vbench.kernels.wkv6.chunkwise:wkv6",
-            "parallel",
-            "chunks of 64 tokens, memory linear in N",
-        ),
+        **_triton("vbench.kernels.wkv6.fused:wkv6", "three launches, both directions at once"),
+        "chunkwise": Form("vbench.kernels.wkv6.chunkwise:wkv6", "parallel", "chunks of 64 tokens, memory linear in N"),
         "quadratic": Form("vbench.kernels.wkv6.quadratic:wkv6", "parallel", "all pairs of tokens, work quadratic in N"),
         "reference": Form("vbench.kernels.wkv6.reference:wkv6", "recurrent", "one token a step, state in float32"),
-        "compiled": Form(
-            "vbench.kernels.wkv6.compiled:wkv6",
-            "recurrent",
-            "one token a step, in machine code by numba",
-            devices=("cpu",),
-            package="numba",
-        ),
+        **_machine_code("vbench.kernels.wkv6.compiled:wkv6"),
     },
     "mlstm": {
-        "fused": Form(
-            "vbench.kernels.mlstm.fused:mlstm",
-            "parallel",
-            "three launches, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
-        "fused_recurrent": Form(
-            "vbench.kernels.mlstm.fused:mlstm_recurrent",
-            "recurrent",
-            "one launch, one token a step, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
+        **_triton("vbench.kernels.mlstm.fused:mlstm", "three launches"),
         "chunkwise": Form(
             "vbench.kernels.mlstm.chunkwise:mlstm", "parallel", "chunks of 64 tokens, memory linear in N"
         ),
@@ -162,31 +95,10 @@ OPS: dict[str, dict[str, Form]] = {
             "vbench.kernels.mlstm.quadratic:mlstm", "parallel", "all pairs of tokens, work quadratic in N"
         ),
         "reference": Form("vbench.kernels.mlstm.reference:mlstm", "recurrent", "one token a step, state in float32"),
-        "compiled": Form(
-            "vbench.kernels.mlstm.compiled:mlstm",
-            "recurrent",
-            "one token a step, in machine code by numba",
-            devices=("cpu",),
-            package="numba",
-        ),
+        **_machine_code("vbench.kernels.mlstm.compiled:mlstm"),
     },
     "retention": {
-        "fused": Form(
-            "vbench.kernels.retention.fused:retention",
-            "parallel",
-            "three launches, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
-        "fused_recurrent": Form(
-            "vbench.kernels.retention.fused:retention_recurrent",
-            "recurrent",
-            "one launch, one token a step, Triton",
-            devices=("cuda",),
-            dtypes=FLOATS[1:],
-            package="triton",
-        ),
+        **_triton("vbench.kernels.retention.fused:retention", "three launches"),
         "chunkwise": Form(
             "vbench.kernels.retention.chunkwise:retention", "parallel", "chunks of 64 tokens, memory linear in N"
         ),
@@ -196,13 +108,7 @@ OPS: dict[str, dict[str, Form]] = {
         "reference": Form(
             "vbench.kernels.retention.reference:retention", "recurrent", "one token a step, state in float32"
         ),
-        "compiled": Form(
-            "vbench.kernels.retention.compiled:retention",
-            "recurrent",
-            "one token a step, in machine code by numba",
-            devices=("cpu",),
-            package="numba",
-        ),
+        **_machine_code("vbench.kernels.retention.compiled:retention"),
     },
     "softmax_retention": {
         "suffix": Form(
@@ -217,23 +123,10 @@ OPS: dict[str, dict[str, Form]] = {
         ),
     },
     "mingru": {
-        "fused": Form(
+        **_triton(
             "vbench.kernels.mingru.fused:mingru",
-            "parallel",
-            "Triton: tiles of tokens in registers, at most three launches",
+            "tiles of tokens in registers, at most three launches",
             elementwise=True,
-            devices=("cuda",),
-            dtypes=("float32", "bfloat16", "float16"),
-            package="triton",
-        ),
-        "fused_recurrent": Form(
-            "vbench.kernels.mingru.fused:mingru_recurrent",
-            "recurrent",
-            "Triton: all tokens in order, one launch",
-            elementwise=True,
-            devices=("cuda",),
-            dtypes=("float32", "bfloat16", "float16"),
-            package="triton",
         ),
         "scan": Form(
             "vbench.kernels.mingru.scan:mingru",
@@ -253,14 +146,7 @@ OPS: dict[str, dict[str, Form]] = {
             "one token a step, state in float32",
             elementwise=True,
         ),
-        "compiled": Form(
-            "vbench.kernels.mingru.compiled:mingru",
-            "recurrent",
-            "one token a step, in machine code by numba",
-            elementwise=True,
-            devices=("cpu",),
-            package="numba",
-        ),
+        **_machine_code("vbench.kernels.mingru.compiled:mingru", elementwise=True),
     },
 }
 

@@ -25,7 +25,9 @@ triton, tl = pytest.importorskip("triton"), pytest.importorskip("triton.language
 
 SCANS = ("mingru", "wkv")
 FORMS = ("fused", "fused_recurrent")
-CALLS = [(op, trial) for op in SCANS for trial in trials(op) if trial.options.get("reading") != "kernel"]
+# Those that differ most; all are for `vbench kernels check`.
+HARD = {"mingru": ("forward, long memory", "reverse, wide gates"), "wkv": ("both, growing", "both, large keys")}
+CALLS = [(op, trial) for op in SCANS for trial in trials(op) if trial.name in HARD[op]]
 inside = pytest.mark.skipif(not interpreted(), reason="needs TRITON_INTERPRET=1")
 
 
@@ -54,7 +56,7 @@ def test_all_of_this_passes_where_triton_is_interpreted() -> None:
 
 @inside
 @pytest.mark.parametrize(("op", "trial"), CALLS, ids=name)
-def test_every_trial_is_the_reference(op: str, trial: Trial) -> None:
+def test_they_are_the_reference(op: str, trial: Trial) -> None:
     for form, tokens in (("fused", 70), ("fused_recurrent", 11)):
         inputs = cast(draw(trial, tokens), torch.float32)
         before = {key: value.clone() for key, value in inputs.items()}
@@ -68,7 +70,7 @@ def test_every_trial_is_the_reference(op: str, trial: Trial) -> None:
 
 @inside
 @pytest.mark.parametrize("op", SCANS)
-@pytest.mark.parametrize("tokens", [1, 5, 63, 64, 65, 133, 256])
+@pytest.mark.parametrize("tokens", [1, 5, 64, 65, 133])
 def test_any_number_of_tokens(op: str, tokens: int) -> None:
     trial = trials(op)[-2]
     inputs = cast(draw(trial, tokens), torch.float32)
@@ -204,7 +206,8 @@ def test_launches() -> None:
 
 @inside
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # in opcheck itself
-def test_operators_are_registered_whole() -> None:
+def test_operators_are_registered_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vbench.kernels.fused.tiling.pick", lambda *_: Choice(chunk=8, warps=4))
     x = [torch.randn(1, 3, 4, requires_grad=True) for _ in range(2)]
     w = [torch.randn(4, requires_grad=True) for _ in range(2)]
     state = torch.rand(2, 3, 1, 4, requires_grad=True)

@@ -48,7 +48,7 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant("decay sign", "gla", "chunkwise", "_tile(g, span, dtype).exp()", "_tile(-g, span, dtype).exp()"),
+    Mutant("decay sign", "gla", "chunkwise", "_tile(g, span, dtype, log2(e))", "_tile(-g, span, dtype, log2(e))"),
     Mutant("state dropped", "gla", "reference", "if state is None else state.to(dtype)", "if True else state"),
     Mutant("future seen", "gla", "quadratic", "at[rows, None] <= at if reverse else ", ""),
     Mutant("half sums", "gla", "chunkwise", "dtype = accumulator(q)", "dtype = q.dtype"),

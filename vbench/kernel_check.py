@@ -18,6 +18,7 @@ from vbench.verify import TOKENS, Check, Extent, Verdict
 
 # The interpreter takes 20 ms a program; these are one whole chunk and a ragged one, more in gradients.
 INTERPRETED = Extent(tokens=40, cuts=1, brief=True)
+STEPS = 20  # tokens of an interpreted form that walks them one by one: no border lies among them
 LIMIT_S = 600.0  # for one child
 
 
@@ -116,7 +117,7 @@ def check(
     """Hold forms against the recurrence in float64, in children; a verdict an operator.
 
     Args:
-        tokens: of a trial; if None, 133, and 40 where kernels are interpreted.
+        tokens: of a trial; if None, 133, and where kernels are interpreted 40, or 20 in recurrent forms.
     Raises: UsageError if none of the forms can run.
     """
     jobs = []
@@ -125,7 +126,9 @@ def check(
         slow = [form for form in able if OPS[op][form].package == "triton" and interpreted()]
         if quick := [form for form in able if form not in slow]:
             jobs.append((op, Extent(tuple(quick), tokens or TOKENS)))
-        jobs += [(op, replace(INTERPRETED, forms=(form,), tokens=tokens or INTERPRETED.tokens)) for form in slow]
+        for form in slow:
+            usual = STEPS if OPS[op][form].mode == "recurrent" else INTERPRETED.tokens
+            jobs.append((op, replace(INTERPRETED, forms=(form,), tokens=tokens or usual)))
     if not jobs:
         why = next(reason for op in ops for form in OPS[op] if form in forms and (reason := missing(op, form, device)))
         raise UsageError(f"nothing to check: {why}")

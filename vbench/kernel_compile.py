@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from vbench.kernels.fused.launch import Launch
 
-ARCHS = (80, 90, 100)  # A100, H100, B200
-DTYPES = ("float32", "bfloat16")  # float16 differs from bfloat16 by one conversion at loads and stores
+DTYPES = ("float32", "bfloat16", "float16")
 TOKENS = 4096  # of a call: more than one program walks, and a multiple of 16, as most grids are
 SHARED_MAX = 99 * 1024  # bytes a block may have on the smallest of the consumer GPUs, sm_89 and sm_120
 REGISTERS_MAX = 255  # a thread can address

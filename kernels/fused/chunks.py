@@ -37,10 +37,22 @@ def _tile(x, rows, step, columns, WIDTH: tl.constexpr, stop):
 
 
 @triton.jit
-def _sibling(inside, m, L: tl.constexpr, BD: tl.constexpr):
-    """At each token, the decay of the whole other block of its pair: `inside` is that of a block up to each token."""
-    last = ((tl.arange(0, L) // m) ^ 1) * m + m - 1
-    return tl.gather(inside, tl.broadcast_to(last[:, None], (L, BD)), 0)
+def _widen(before, after, decay, m, L: tl.constexpr, BD: tl.constexpr):
+    """The decays of the tokens before and after each, Float[L BD]: from those within its block of m tokens to those
+    within its pair of blocks."""
+    t = tl.arange(0, L)
+    late = ((t // m) % 2 == 1)[:, None]
+    last = ((t // m) ^ 1) * m + m - 1  # of the other block, where the decay up to a token is that of the whole block
+    other = tl.gather(before * decay, tl.broadcast_to(last[:, None], (L, BD)), 0)
+    return tl.where(late, before * other, before), tl.where(late, after, after * other)
+
+
+@triton.jit
+def _met(pairs, m, L: tl.constexpr):
+    """Of Float[L L], what belongs to two tokens in different blocks of one pair of blocks of m; zeros elsewhere."""
+    t = tl.arange(0, L)
+    together = (t // (2 * m))[:, None] == (t // (2 * m))[None, :]
+    return tl.where(together & ((t // m)[:, None] != (t // m)[None, :]), pairs, 0.0)
 
 
 @triton.jit
@@ -49,13 +61,10 @@ def _join(q, k, to_late, to_early, from_early, from_late, m, L: tl.constexpr, PR
 
     `to_late` is the decay from the border to a query in the late block, `from_late` from a key in it to the border.
     """
-    t = tl.arange(0, L)
-    late = ((t // m) % 2 == 1)[:, None]
+    late = ((tl.arange(0, L) // m) % 2 == 1)[:, None]
     queries = q * tl.where(late, to_late, to_early)
     keys = k * tl.where(late, from_late, from_early)
-    scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-    pair = (t // (2 * m))[:, None] == (t // (2 * m))[None, :]
-    return tl.where(pair & ((t // m)[:, None] != (t // m)[None, :]), scores, 0.0)
+    return _met(tl.dot(queries, tl.trans(keys), input_precision=PRECISION), m, L)
 
 
 @triton.jit
@@ -96,15 +105,10 @@ def _fold(
             L,
             PRECISION,
         )
-        late = ((tl.arange(0, L) // m) % 2 == 1)[:, None]
         if FORWARD or SHARED:
-            sibling = _sibling(before * a, m, L, BD)
-            before = tl.where(late, before * sibling, before)
-            after = tl.where(late, after, after * sibling)
+            before, after = _widen(before, after, a, m, L, BD)
         if REVERSE and not SHARED:
-            sibling = _sibling(r_before * r, m, L, BD)
-            r_before = tl.where(late, r_before * sibling, r_before)
-            r_after = tl.where(late, r_after, r_after * sibling)
+            r_before, r_after = _widen(r_before, r_after, r, m, L, BD)
         m *= 2
     if SHARED:
         r_after = after
@@ -508,7 +512,9 @@ def read(
     B, H, N, D = q.shape
     E, L, both = v.shape[-1], found.chunk, direction == "both"
     o = empty_output(q, E)
-    BD, BE = tile(D, 32), tile(E, 64)
+    # Scores of a chunk take most registers; three products for one, after a conversion, leave room for less of D.
+    narrow = policy.decay != "vector" and q.dtype == torch.float16
+    BD, BE = tile(D, 16 if narrow else 32), tile(E, 64)
     stable = policy.stable and not mirrored
     before: tuple[Tensor | None, ...] = found.initial or (None, None, None)
     launch(

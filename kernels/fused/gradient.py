@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
-from vbench.kernels.fused.chunks import States, _entering, _log_decays, _sibling, _tile, read, states
+from vbench.kernels.fused.chunks import States, _entering, _log_decays, _met, _tile, _widen, read, states
 from vbench.kernels.fused.launch import cdiv, launch, precision
 from vbench.kernels.fused.layout import empty_like, gate_strides, rows_of_tokens, strides, tile
 from vbench.kernels.fused.policy import Policy
@@ -224,8 +224,7 @@ def pull_kernel(
         to_early = (after if SHARED else r_after) * (1.0 if bonus is not None else r)
         to_query = tl.where(late, to_late if FORWARD else none, to_early if REVERSE else none)
         to_key = tl.where(late, (before if SHARED else r_before) if REVERSE else none, after if FORWARD else none)
-        pair = (within // (2 * m))[:, None] == (within // (2 * m))[None, :]
-        joined = tl.where(pair & ((within // m)[:, None] != (within // m)[None, :]), pairs, 0.0)
+        joined = _met(pairs, m, L)
         dq = to_query * tl.dot(joined, keys * to_key, input_precision=PRECISION)
         dk = to_key * tl.dot(tl.trans(joined), queries * to_query, input_precision=PRECISION)
         dq_ahead += tl.where(late, dq, 0.0)
@@ -233,13 +232,9 @@ def pull_kernel(
         dk_ahead += tl.where(late, 0.0, dk)
         dk_back += tl.where(late, dk, 0.0)
         if FORWARD or SHARED:
-            sibling = _sibling(before * a, m, L, BD)
-            before = tl.where(late, before * sibling, before)
-            after = tl.where(late, after, after * sibling)
+            before, after = _widen(before, after, a, m, L, BD)
         if REVERSE and not SHARED:
-            sibling = _sibling(r_before * r, m, L, BD)
-            r_before = tl.where(late, r_before * sibling, r_before)
-            r_after = tl.where(late, r_after, r_after * sibling)
+            r_before, r_after = _widen(r_before, r_after, r, m, L, BD)
         m *= 2
     if SHARED:
         r_before, r_after = before, after
@@ -775,16 +770,18 @@ def _launch_pull_gates(
         | strides(q=q, k=k, v=v, o=o_grad, dq=dq, dk=dk, dv=dv)
         | gate_strides(gates, inputs, policy, False)
     )
-    constants = {"D": D, "E": E, "L": L, "BD": tile(D, 16), "BE": tile(E, 32 if stable else 16)} | {
+    constants = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable else 16)} | {
         "REVERSE": direction == "reverse",
         "DECAY": policy.decay,
         "STABLE": stable,
         "PRECISION": precision(q),
     }
-    if D > 128 and q.dtype == torch.float32:
+    if D > 128 and precision(q) == "tf32x3":  # three products hold three times the registers
         warps *= 2
     for part in ("queries", "keys", "values"):
-        launch(pull_gates_kernel, (B * H, chunks), arguments, {**constants, "PART": part}, warps=warps)
+        BD = 32 if part == "values" and q.dtype == torch.float16 else 16  # as the compiler spills nothing
+        parted = {"PART": part, "BD": tile(D, BD)}
+        launch(pull_gates_kernel, (B * H, chunks), arguments, constants | parted, warps=warps)
 
     # A decay stands between a token before it and one from it on: sums that run away from it, either way.
     if direction == "reverse":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -75,15 +76,24 @@ def launch(
         kernel[grid](**args, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
 
 
+@lru_cache(maxsize=64)
+def device_name(device: torch.device) -> str:
+    """A device in the tuning table: its name by CUDA; "cpu" where kernels are interpreted, else "any"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "cpu" if interpreted() else "any"
+
+
 def precision(x: Tensor) -> str:
     """How products are rounded on tensor cores for inputs of this type.
 
-    Half types enter with all their digits, times decays that TF32 rounds to 11 bits, which is more than the
-    output keeps; float32 takes three TF32 products for one, which keep 22. The interpreter multiplies in float32.
+    Inputs enter times decays, in float32. TF32 cuts these to 11 bits: more than the 8 that bfloat16 keeps of the
+    output, and no more than float16 does. So float16 and float32 take three TF32 products for one, which keep 22.
+    The interpreter multiplies in float32.
     """
     if interpreted():
         return "ieee"
-    return "tf32x3" if x.dtype == torch.float32 else "tf32"
+    return "tf32" if x.dtype == torch.bfloat16 else "tf32x3"
 
 
 def stored(x: Tensor) -> torch.dtype:

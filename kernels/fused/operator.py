@@ -6,7 +6,6 @@ The four operators are four policies of it (`gla`, `wkv6`, `retention`, `mlstm`:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 from vbench.kernels.fused import cost
 from vbench.kernels.fused.chunks import attend
 from vbench.kernels.fused.gradient import gradients
-from vbench.kernels.fused.launch import can_run
+from vbench.kernels.fused.launch import can_run, device_name
 from vbench.kernels.fused.policy import Policy
 from vbench.kernels.fused.tuning import chunk_of, pick
 from vbench.kernels.fused.walk import walk
@@ -38,12 +37,6 @@ def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
     device = device_name(q.device)
     rows = q.shape[0] * q.shape[1]
     return chunk_of(op, form, q.shape[2], rows, device), pick(op, q.shape[2], rows, device).warps
-
-
-@lru_cache(maxsize=64)
-def device_name(device: torch.device) -> str:
-    """A CUDA device's name, as in the table's rows; "any" for others."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "any"
 
 
 @torch.library.custom_op("vbench::matrix_state", mutates_args=())

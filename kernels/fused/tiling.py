@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vbench.kernels.fused.launch import can_run, cdiv
+from vbench.kernels.fused.launch import can_run, cdiv, device_name
 from vbench.kernels.fused.tuning import pick
-from vbench.kernels.registry import interpreted
 
 from vbench.errors import UnsupportedError
 
@@ -37,8 +36,7 @@ def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = Fal
     A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
     """
     B, N, _ = map(int, x.shape)
-    device = torch.cuda.get_device_name(x.device) if x.is_cuda else "cpu" if interpreted() else "any"
-    return cut(op, B, N, device, sequential=sequential, gradient=gradient)
+    return cut(op, B, N, device_name(x.device), sequential=sequential, gradient=gradient)
 
 
 def cut(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import e, log2
 
 import torch
 from torch import Tensor
@@ -92,30 +93,31 @@ def attend(
     out = Output(v, (B, H, N, E), 2, dtype)
 
     # Along the first direction: what tokens read from their own chunk, in all directions, and from that state.
-    later: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    later: list[tuple[_Span, Tensor, Tensor, Tensor, Tensor]] = []
     for span in reversed(spans) if ways[0] else spans:
-        queries, keys, values = _tile(q, span, dtype) * scale, _tile(k, span, dtype), _tile(v, span, dtype)
+        queries, keys, values = _tile(q, span, dtype, scale), _tile(k, span, dtype), _tile(v, span, dtype)
         own = (queries * keys).view(B, H, -1, D)
         own = own.sum(-1) * len(ways) if bonus is None else (own * bonus.to(dtype).unsqueeze(1)).sum(-1)
-        scores = own.new_zeros(B * H * span.chunks, span.length, span.length)
+        made = own.new_empty if len(ways) == 2 else own.new_zeros  # two directions write both triangles
+        scores = made(B * H * span.chunks, span.length, span.length)
         scores.diagonal(dim1=1, dim2=2).copy_(own.view(-1, span.length))
-        decays = [_tile(g, span, dtype).exp() for g in gates] * (len(ways) // len(gates))
+        decays = [_tile(g, span, dtype, log2(e)).exp2() for g in gates] * (len(ways) // len(gates))
         folded = []
         for decay, reverse in zip(decays, ways, strict=True):
             reads = queries * decay if bonus is None else queries.clone()
             reads, writes, kept = _fold(reads, keys.clone(), decay, scores, reverse)
             folded.append((reads, writes.mT @ values, kept))
         entering, states[0] = _carry(*folded[0][1:], states[0], ways[0])
-        o = (scores @ values).add_(folded[0][0] @ entering)
-        o = o.view(B, H, -1, E)[:, :, : span.stop - span.start]
-        part = out.put(span.start, o)
-        later += [(part, *each) for each in folded[1:]]
+        o = torch.baddbmm(scores @ values, folded[0][0], entering)
+        if len(ways) == 1:
+            out.put(span.start, span.untile(o, B, H))
+        later += [(span, o, *each) for each in folded[1:]]
 
     # And back again: what they read from the other state.
     while later:
-        part, reads, added, kept = later.pop()
+        span, o, reads, added, kept = later.pop()
         entering, states[1] = _carry(added, kept, states[1], ways[1])
-        part.add_((reads @ entering).view(B, H, -1, E)[:, :, : part.shape[2]])
+        out.put(span.start, span.untile(torch.baddbmm(o, reads, entering), B, H))
     return out.whole().to(q.dtype), torch.stack(states) if direction == "both" else states[0]
 
 
@@ -131,6 +133,10 @@ class _Span:
     def chunks(self) -> int:
         return -(-(self.stop - self.start) // self.length)
 
+    def untile(self, x: Tensor, batch: int, heads: int) -> Tensor:
+        """What `_tile` made, Float[B·H·chunks length X] -> Float[B H tokens X]."""
+        return x.view(batch, heads, -1, x.shape[-1])[:, :, : self.stop - self.start]
+
 
 def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
     whole = tokens - tokens % chunk
@@ -140,13 +146,15 @@ def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
         yield _Span(whole, tokens, 1 << (tokens - whole - 1).bit_length())
 
 
-def _tile(x: Tensor, span: _Span, dtype: torch.dtype) -> Tensor:
-    """Float[B H N X] -> Float[B·H·chunks length X]. Missing tokens are zeros: no key, no decay."""
-    x = x[:, :, span.start : span.stop]
+def _tile(x: Tensor, span: _Span, dtype: torch.dtype, factor: float = 1.0) -> Tensor:
+    """Float[B H N X] times a factor -> Float[B·H·chunks length X]. Missing tokens are zeros: no key, no decay."""
+    x = x[:, :, span.start : span.stop].to(dtype)
     if missing := span.chunks * span.length - (span.stop - span.start):
         x = pad(x, (0, 0, 0, missing))
-    tile: Tensor = x.unflatten(2, (span.chunks, span.length)).to(dtype, memory_format=torch.contiguous_format)
-    return tile.flatten(0, 2)
+    x = x.unflatten(2, (span.chunks, span.length))
+    # One pass writes the tiles; but autograd has no rule for a product that is written somewhere.
+    made = (x * factor).contiguous() if torch.is_grad_enabled() else torch.mul(x, factor, out=x.new_empty(x.shape))
+    return made.flatten(0, 2)
 
 
 def _fold(queries: Tensor, keys: Tensor, decay: Tensor, scores: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:

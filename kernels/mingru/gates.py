@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -11,12 +10,12 @@ def coefficients(a: Tensor, b: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tens
     """What of the state each token keeps, and what it adds: h_t = keep_t · h_{t-1} + feed_t.
 
         keep = 1 - z = sigmoid(-b)      feed = z · g(a),  z = sigmoid(b)
-        g(a) = a + 1/2 where a >= 0, sigmoid(a) where a < 0
+        g(a) = a + 1/2 where a >= 0, sigmoid(a) where a < 0, which is the larger of the two everywhere
 
     Both are positive. 1 - z is not subtracted: where z nears 1 that would leave nothing of it.
 
     a, b: (B, N, C) of any type -> 2 × (B, N, C) in `dtype`.
     """
     a, b = a.to(dtype), b.to(dtype)
-    candidate = F.relu(a) + a.clamp(max=0).sigmoid()
+    candidate = torch.maximum(a + 0.5, a.sigmoid())
     return (-b).sigmoid(), b.sigmoid() * candidate

@@ -10,7 +10,7 @@ from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction
 from vbench.kernels.trials import Inputs, Trial
 
-B, H, D, E = 2, 3, 16, 24
+B, H, D, E = 2, 2, 16, 24
 
 # Mean and deviation of the input gates and of the forget gates.
 GATES = {
