@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo calibrate measuring
+.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo claims calibrate measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -54,6 +54,9 @@ readme: ## its table, findings and figure, from the committed records
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
+
+claims: ## docs/claims.md: which of the papers' claims hold, by the committed records; put further runs before the page
+	python -P -m vbench.reports.claims results/cpu-amd-epyc docs/claims.md
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
 	for seed in $$(seq -w 1 20); do \
