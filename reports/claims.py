@@ -114,7 +114,7 @@ def show(found: Sequence[Judgement], console: Console) -> None:
     console.print(table, soft_wrap=True)
     console.print()
     for one in found:
-        console.print(f'{one.claim.id}, "{one.claim.printed}": {one.reason}{_proof(one)}', markup=False, soft_wrap=True)
+        console.print(f"{one.claim.id} ({one.claim.printed}): {one.reason}{_proof(one)}", markup=False, soft_wrap=True)
     console.print(summary(found))
 
 
@@ -139,23 +139,27 @@ def to_markdown(found: Sequence[Judgement]) -> str:
     lines += ["| " + " | ".join(map(_escaped, _row(one))) + " |" for one in found]
     lines += ["", summary(found)]
     for paper in dict.fromkeys(one.claim.paper for one in found):
-        lines += ["", f"## {_escaped(paper)}", ""]
-        lines += [_item(one) for one in found if one.claim.paper == paper]
+        own = [one for one in found if one.claim.paper == paper]
+        sources = "; ".join(dict.fromkeys(one.claim.source for one in own))
+        lines += ["", f"## {_escaped(paper)}", "", f"From {_escaped(sources)}.", "", *map(_item, own)]
     return "\n".join(lines) + "\n"
 
 
 def _item(one: Judgement) -> str:
     claim = one.claim
-    quoted = f'"{claim.printed}"' if claim.seen != "figure" else claim.printed
-    said = f"{quoted}, {claim.says} ({claim.seen}: {claim.source}; {claim.locator})"
     conditions = [
         f"{name}: {', '.join(listed)}"
-        for name, listed in (("Stated", claim.stated), ("missing", claim.missing), ("inferred", claim.inferred))
+        for name, listed in (("stated", claim.stated), ("missing", claim.missing), ("inferred", claim.inferred))
         if listed
     ]
-    parts = [said, "; ".join(conditions), claim.notes.rstrip("."), f"{one.verdict}: {one.reason}{_proof(one)}"]
-    first, *rest = [_escaped(part) for part in parts if part]
-    return f"- **{claim.id}** {first}. " + ". ".join(part[0].upper() + part[1:] for part in rest) + "."
+    told = [
+        f"{claim.printed} ({claim.says}; {claim.seen}: {claim.locator})",
+        "; ".join(conditions),
+        claim.notes.rstrip("."),
+        f"{one.verdict}: {one.reason}{_proof(one)}",
+    ]
+    first, *rest = [_escaped(text) for text in told if text]
+    return f"- **{claim.id}**: {first}. " + ". ".join(text[0].upper() + text[1:] for text in rest) + "."
 
 
 def _row(one: Judgement) -> tuple[str, ...]:

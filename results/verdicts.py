@@ -272,22 +272,24 @@ def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
 
 
 def _ruled(claim: Claim, fair: Ours | None, stated: Ours | None) -> tuple[Verdict, str]:
-    wanted = "growth" if claim.ratio is None else f"{claim.ratio:.3g}×"
+    does, lacks = ("grows", "does not grow")
+    if claim.ratio is not None:
+        does, lacks = (f"{verb} {claim.ratio:.3g}×" for verb in ("reaches", "does not reach"))
     if fair is None:
         return UNKNOWN, "fused attention was not measured"
     holds = _shows(claim, fair)
-    if holds:
-        return HOLDS, f"reaches {wanted} against fused attention"
-    if holds is None:
-        return UNKNOWN, f"the interval is too wide to tell whether it reaches {wanted}"
+    if holds is not False:
+        open_ = f"the interval is too wide to tell whether it {does} against fused attention"
+        return (HOLDS, f"{does} against fused attention") if holds else (UNKNOWN, open_)
     if stated is None:
-        return UNKNOWN, f"does not reach {wanted} against fused attention; unfused was not measured"
+        return UNKNOWN, f"{lacks} against fused attention; unfused was not measured"
     if stated is fair:
-        return FAILS, f"does not reach {wanted}"
+        return FAILS, lacks
     unfused = _shows(claim, stated)
     if unfused is None:
-        return UNKNOWN, f"does not reach {wanted} against fused attention; against unfused the interval is too wide"
-    return (UNFUSED, f"reaches {wanted} only there") if unfused else (FAILS, f"reaches {wanted} against neither")
+        return UNKNOWN, f"{lacks} against fused attention; against unfused the interval is too wide to tell"
+    only = f"{does} against unfused attention, not against fused"
+    return (UNFUSED, only) if unfused else (FAILS, f"{lacks} against fused attention, nor against unfused")
 
 
 def _shows(claim: Claim, ours: Ours) -> bool | None:
