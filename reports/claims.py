@@ -57,7 +57,7 @@ paper's own counting; memory and speed against attention that is not fused. *Fai
 speed against fused attention. Both with our default forms, in parallel mode.
 
 A value reaches what is claimed if it is at least that, less {TOLERANCE:.0%}: what two printed digits leave open ("90 %
-saved" is anything from 9.5 to 10.5 times less). A measured one does if any of its 95 % interval does; an interval that
+saved" is anything from 9.5 to 10.5 times less). A measured one does if any of its interval does; an interval that
 lies on both sides and is wider than ±{WIDEST:.0%} tells nothing. What exceeds the claim holds.
 
 | verdict | when |
