@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo calibrate measuring
+.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo claims calibrate measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -41,9 +41,10 @@ gpu:   ## whatever awaits a GPU, in one call of less than nine minutes; records 
 	python -P -m vbench sweep --models vig_t,vrwkv_t,vil2_t,vir_s,vision_gru_t,deit_t --res 224,512 --modes parallel \
 		--phase train --dtype bfloat16 --batch 32 --device cuda --rigor quick --timeout 30 -o $(GPU)-training
 
-gpu-long: ## what takes longer: what the doctor finds, and the README's sweep under the default rigor
+gpu-long: ## what takes longer: what the doctor finds, the README's sweep, and what the papers' claims need
 	python -P -m vbench doctor --device cuda
 	python -P -m vbench sweep --suite resolution --device cuda --dtype float32,bfloat16 --backend eager,cudagraph -o $(GPU)-resolution
+	python -P -m vbench sweep --suite claims --device cuda -o $(GPU)-claims
 
 sweep: ## the README's sweep again, on this machine
 	python -P -m vbench sweep --suite resolution -o results/cpu-amd-epyc
@@ -54,6 +55,9 @@ readme: ## its table, findings and figure, from the committed records
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
+
+claims: ## docs/claims.md: which of the papers' claims hold, by the committed records; put further runs before the page
+	python -P -m vbench.reports.claims results/cpu-amd-epyc docs/claims.md
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
 	for seed in $$(seq -w 1 20); do \

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from vbench.errors import UsageError
 from vbench.plan import USUAL
 
+WORDS, NEEDED = ("question", "time"), ("models", "res")
+AXES = ("models", "res", *USUAL)
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One suite: what it answers, how long it takes and on what, and the axes of a sweep as on the command line."""
+    """One suite: what it answers, how long it takes and on what, and the axes of a sweep as on the command line.
+
+    A suite may have several sets of axes, its [[part]] tables; what stands above them is common to all.
+    """
 
     question: str
     time: str
     axes: dict[str, str]
+    parts: tuple[dict[str, str], ...] = ({},)
+
+    @property
+    def sets(self) -> list[dict[str, str]]:
+        """The axes of each part, the common ones included; one set where there are no parts."""
+        return [{**self.axes, **part} for part in self.parts]
 
 
 def shipped() -> list[str]:
@@ -41,11 +55,22 @@ def load(name: str) -> Suite:
         raise UsageError(f"--suite: {name} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--suite: {name} is not TOML: {error}") from None
-    known, needed = ["question", "time", "models", "res", *USUAL], ("question", "time", "models", "res")
-    wrong = [key for key in values if key not in known] + [key for key in needed if key not in values]
-    wrong += [key for key in values if key in known and not isinstance(values[key], str)]
+    parts = values.pop("part", [{}])
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
+        raise UsageError(f"--suite: {name}: part is no table; write [[part]] above each set of axes")
+    alone = parts == [{}]
+    _check(name, values, [*WORDS, *AXES], [*WORDS, *NEEDED] if alone else WORDS)
+    for number, part in enumerate([] if alone else parts, start=1):
+        _check(f"{name}: part {number}", part, AXES, [key for key in NEEDED if key not in values])
+    return Suite(values.pop("question"), values.pop("time"), values, tuple(parts))
+
+
+def _check(where: str, table: dict[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
+    """Raises: UsageError for a key that is not known, is missing, or is no text."""
+    wrong = [key for key in table if key not in known] + [key for key in needed if key not in table]
+    wrong += [key for key in table if key in known and not isinstance(table[key], str)]
     if wrong:
+        what = "a suite" if WORDS[0] in known else "a part"
         raise UsageError(
-            f"--suite: {name}: wrong, missing or non-text keys: {', '.join(wrong)}; a suite has {', '.join(known)}"
+            f"--suite: {where}: wrong, missing or non-text keys: {', '.join(wrong)}; {what} has {', '.join(known)}"
         )
-    return Suite(values.pop("question"), values.pop("time"), values)

@@ -49,7 +49,7 @@ def test_every_shipped_suite_is_valid(name: str) -> None:
     from vbench import plan
 
     suite = load(name)
-    assert plan.plan(plan.parse({**plan.USUAL, **suite.axes}, "cpu"))
+    assert all(plan.plan(plan.parse({**plan.USUAL, **axes}, "cpu")) for axes in suite.sets)
 
 
 def _commands(target: str) -> list[list[str]]:
@@ -79,8 +79,9 @@ def test_every_command_of_a_make_target_parses(target: str, monkeypatch: pytest.
         given = command.make_context(name, rest).params
         if name == "sweep":
             asked = {key: given[key] for key in (*plan.USUAL, "models", "res") if given.get(key) is not None}
-            axes = load(given["suite"]).axes if given["suite"] else {}
-            cases = plan.plan(plan.parse({**plan.USUAL, **axes, **asked}, host.resolve(given["device"])))
+            sets = load(given["suite"]).sets if given["suite"] else [{}]
+            where = host.resolve(given["device"])
+            cases = plan.union([plan.parse({**plan.USUAL, **axes, **asked}, where) for axes in sets])
             assert any(not case.unsupported for case in cases), words
             plan.parse_rigor(given["rigor"])
         elif name == "bench":

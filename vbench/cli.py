@@ -381,10 +381,11 @@ def _plan(asked: _Asked, suite: str | None, device: str) -> list[planning.Case]:
     from vbench.suites.load import load
 
     given = {key: value for key, value in asdict(asked).items() if value is not None}
-    axes = {**planning.USUAL, **(load(suite).axes if suite else {}), **given}
-    if "models" not in axes or "res" not in axes:
+    sets = [{**planning.USUAL, **axes, **given} for axes in (load(suite).sets if suite else [{}])]
+    if not all("models" in axes and "res" in axes for axes in sets):
         raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
-    return planning.plan(planning.parse(axes, host.resolve(device)))
+    where = host.resolve(device)
+    return planning.union([planning.parse(axes, where) for axes in sets])
 
 
 def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:

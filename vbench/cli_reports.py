@@ -57,3 +57,25 @@ def write(folder: Path, as_json: bool) -> int:
         tables.show(table, out)
     err.print(f"written: {', '.join(str(file) for file in files)}")
     return int((table["status"] == "error").sum())
+
+
+@app.command(name="claims")
+def claims_(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of sweeps; none judges what can be counted.")
+    ] = None,
+    shape: Annotated[str, typer.Option("--format", help="text, md, csv.")] = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Say which of the papers' claims of efficiency hold, against what, and which records prove it."""
+    from vbench.reports import claims
+
+    if shape not in (shapes := ("text", "md", "csv")):
+        raise UsageError(f"--format: '{shape}' is not one of {', '.join(shapes)}")
+    found = claims.judged(runs or [])
+    if as_json:
+        typer.echo(claims.to_json(found))
+    elif shape == "text":
+        claims.show(found, out)
+    else:
+        typer.echo(claims.to_markdown(found) if shape == "md" else claims.to_csv(found), nl=False)

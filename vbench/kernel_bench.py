@@ -21,6 +21,7 @@ from vbench.errors import OutputError, UsageError
 from vbench.kernels.registry import OPS, missing, operator
 from vbench.launch import Runner
 from vbench.plan import DTYPES
+from vbench.results.operators import FILE
 from vbench.results.statistics import median_interval
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from vbench.kernel_calls import Floor, Width
     from vbench.kernels.trials import Inputs
 
-FILE = "kernels.jsonl"
 TOKENS = {"cpu": (196, 1024, 4096, 16384), "cuda": (196, 1024, 4096, 16384, 65536)}
 BATCHES = {"cpu": (1,), "cuda": (1, 8, 64)}
 DTYPE = {"cpu": "float32", "cuda": "bfloat16"}

@@ -182,6 +182,12 @@ def plan(sweep: Sweep) -> list[Case]:
     return list(cases)
 
 
+def union(sweeps: Sequence[Sweep]) -> list[Case]:
+    """Every cell of several sweeps once, from small images to large. Raises: as `plan`."""
+    cases = dict.fromkeys(case for sweep in sweeps for case in plan(sweep))
+    return sorted(cases, key=lambda case: (case.height * case.width, case.height, case.width))
+
+
 def schedule(cases: Sequence[Case], launches: int, seed: int) -> list[tuple[Case, int]]:
     """(case, launch) in the order of measuring: every case once a round, each round shuffled by `seed`.
 

@@ -1,0 +1,203 @@
+"""Which of the papers' claims hold: a table for the terminal, Markdown, CSV, and the generated page docs/claims.md."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from vbench.results.claims import Claim, claims
+from vbench.results.frame import frame
+from vbench.results.operators import FILE as OPERATORS
+from vbench.results.operators import read as read_operators
+from vbench.results.store import FILE as RECORDS
+from vbench.results.store import read
+from vbench.results.verdicts import (
+    FAILS,
+    HOLDS,
+    TOLERANCE,
+    UNFUSED,
+    UNKNOWN,
+    VERDICTS,
+    WIDEST,
+    Judgement,
+    judge,
+)
+
+from vbench.errors import UsageError
+
+HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
+STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}
+QUANTITIES = {
+    "macs": "MACs",
+    "params": "parameters",
+    "memory": "memory",
+    "speed": "speed",
+    "operator_speed": "speed",
+    "accuracy": "accuracy",
+}
+
+PAGE = f"""# Which claims hold?
+
+Made by `make claims` from the committed records; no figure is typed in. `vbench claims RUN…` says the same of your own:
+`vbench sweep --suite claims --device cuda -o RUN` measures exactly what it needs. The claims, each with its source, are
+data: `results/published/claims.toml`.
+
+Every value is an advantage, the baseline's cost over the subject's ("90 % saved" is 10×), so that more is better; of
+what is to be linear, it is an exponent in tokens. Each claim is computed twice. *As the paper has it*: MACs by the
+paper's own counting; memory and speed against attention that is not fused. *Fair*: everything counted; memory and
+speed against fused attention. Both with our default forms, in parallel mode.
+
+A value reaches what is claimed if it is at least that, less {TOLERANCE:.0%}: what two printed digits leave open ("90 %
+saved" is anything from 9.5 to 10.5 times less). A measured one does if any of its interval does; an interval that
+lies on both sides and is wider than ±{WIDEST:.0%} tells nothing. What exceeds the claim holds.
+
+| verdict | when |
+| --- | --- |
+| {HOLDS} | the fair value reaches it |
+| {UNFUSED} | memory or speed reaches it against unfused attention, and does not against fused |
+| {FAILS} | neither does; of MACs, the fair count does not, whatever the paper's own count says |
+| {UNKNOWN} | no such model, no record, no GPU, no printed number, or an interval that is too wide |
+
+Memory and speed are claimed of GPUs, which papers mostly do not name: a CPU's ratio is shown and judges nothing, a
+GPU's judges, under that GPU's name. Where several dtypes were measured, half precision comes first, as the fastest
+fused attention exists only there, and the others are told. Memory is a peak at batch 1; where a batch is stated or
+inferred, it is computed from that: weights once, all else as often as there are images. Speed is images/s at the
+batch that was asked for, `knee` in the suite. ViR's claim, without a number, is read as: the advantage grows from 224
+to 2048 px. Linear growth is judged on any device.
+"""
+
+
+def judged(folders: Sequence[Path]) -> list[Judgement]:
+    """A verdict on every claim, from the records of these folders; there may be none.
+
+    Raises: UsageError for a folder without any; SchemaError for records that this version cannot read.
+    """
+    for folder in folders:
+        if not any((folder / name).is_file() for name in (RECORDS, OPERATORS)):
+            raise UsageError(f"{folder} has no {RECORDS}; give the --out folder of a sweep, or none")
+    table = frame([record for folder in folders for record in read(folder)])
+    operators = [row for folder in folders for row in read_operators(folder)]
+    return [judge(claim, table, operators) for claim in claims()]
+
+
+def to_json(found: Sequence[Judgement]) -> str:
+    """A list of objects: the claim's own fields, what we make of it, and the ids of the records that prove it."""
+    rows = [{**asdict(one.claim), "ratio": one.claim.ratio, **_ours(one)} for one in found]
+    return json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+def _ours(one: Judgement) -> dict[str, Any]:
+    sides = {
+        name: None if value is None else asdict(value) for name, value in (("as_paper", one.stated), ("fair", one.fair))
+    }
+    return {"verdict": one.verdict, "reason": one.reason, **sides, "case_ids": list(one.case_ids)}
+
+
+def show(found: Sequence[Judgement], console: Console) -> None:
+    """Print the table, then why, with the records that prove it, a line for each claim. No text is cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in HEADER:
+        table.add_column(name, no_wrap=True)
+    for one in found:
+        *cells, verdict = _row(one)
+        table.add_row(*map(Text, cells), Text(verdict, style=STYLES[one.verdict]))
+    table.width = Console(width=1000).measure(table).maximum
+    console.print(table, soft_wrap=True)
+    console.print()
+    for one in found:
+        console.print(f"{one.claim.id} ({one.claim.printed}): {one.reason}{_proof(one)}", markup=False, soft_wrap=True)
+    console.print(summary(found))
+
+
+def summary(found: Sequence[Judgement]) -> str:
+    """How many claims have each verdict."""
+    counts = {verdict: sum(one.verdict == verdict for one in found) for verdict in VERDICTS}
+    return f"{len(found)} claims. " + "; ".join(f"{verdict}: {count}" for verdict, count in counts.items()) + "."
+
+
+def to_csv(found: Sequence[Judgement]) -> str:
+    """One row a claim, under `HEADER`, with the reason and the records' ids."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*HEADER, "why", "records"])
+    writer.writerows([*_row(one), one.reason, " ".join(one.case_ids)] for one in found)
+    return text.getvalue()
+
+
+def to_markdown(found: Sequence[Judgement]) -> str:
+    """The table; then for each claim who makes it, under what conditions, why the verdict, and the proof."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    lines += ["| " + " | ".join(map(_escaped, _row(one))) + " |" for one in found]
+    lines += ["", summary(found)]
+    for paper in dict.fromkeys(one.claim.paper for one in found):
+        own = [one for one in found if one.claim.paper == paper]
+        sources = "; ".join(dict.fromkeys(one.claim.source for one in own))
+        lines += ["", f"## {_escaped(paper)}", "", f"From {_escaped(sources)}.", "", *map(_item, own)]
+    return "\n".join(lines) + "\n"
+
+
+def _item(one: Judgement) -> str:
+    claim = one.claim
+    conditions = [
+        f"{name}: {', '.join(listed)}"
+        for name, listed in (("stated", claim.stated), ("missing", claim.missing), ("inferred", claim.inferred))
+        if listed
+    ]
+    told = [
+        f"{claim.printed} ({claim.says}; {claim.seen}: {claim.locator})",
+        "; ".join(conditions),
+        claim.notes.rstrip("."),
+        f"{one.verdict}: {one.reason}{_proof(one)}",
+    ]
+    first, *rest = [_escaped(text) for text in told if text]
+    return f"- **{claim.id}**: {first}. " + ". ".join(text[0].upper() + text[1:] for text in rest) + "."
+
+
+def _row(one: Judgement) -> tuple[str, ...]:
+    sides = ["–" if value is None else str(value) for value in (one.stated, one.fair)]
+    return (one.claim.id, _of(one.claim), _claimed(one.claim), *sides, one.verdict)
+
+
+def _of(claim: Claim) -> str:
+    against = f" against {claim.baseline}" if claim.baseline else ""
+    growth = "growth of " if claim.unit == "linear" else ""
+    sizes = f"{claim.res_from} to {claim.res}" if claim.res_from else str(claim.res)
+    where = "" if claim.unit == "linear" else f" at {sizes} px"
+    return f"{growth}{QUANTITIES[claim.quantity]} of {claim.subject}{against}{where}"
+
+
+def _claimed(claim: Claim) -> str:
+    if claim.ratio is not None:
+        return f"{claim.ratio:.3g}×"
+    if claim.unit == "points":
+        return f"+{(claim.value or 0) - (claim.baseline_value or 0):.3g} points"
+    return "no number" if claim.unit == "none" else claim.unit
+
+
+def _proof(one: Judgement) -> str:
+    return f" [records: {', '.join(one.case_ids)}]" if one.case_ids else ""
+
+
+def _escaped(text: str) -> str:
+    """For Markdown: what came from a record or a table may not make markup."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*|[]" else c for c in text)
+
+
+def page(folders: Sequence[Path]) -> str:
+    """The whole of docs/claims.md."""
+    return f"{PAGE}\n{to_markdown(judged(folders))}"
+
+
+if __name__ == "__main__":
+    *runs, target = map(Path, sys.argv[1:])
+    target.write_text(page(runs), encoding="utf-8")

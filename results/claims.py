@@ -1,0 +1,148 @@
+"""What papers claim of their models' cost, as data: the table `published/claims.toml`, loaded and checked."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+from vbench.results.countings import COUNTINGS
+
+from vbench.errors import UsageError
+
+Quantity = Literal["macs", "params", "memory", "speed", "operator_speed", "accuracy"]
+Unit = Literal["x", "% saved", "% of", "G", "points", "linear", "grows", "none"]
+Seen = Literal["abstract", "figure", "secondary"]
+Direction = Literal["less", "more", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claim. What is empty or None the source does not say.
+
+    `value` is the printed number in `unit`: "x", a ratio; "% saved" and "% of" the baseline's cost; "G", of the
+    subject, with the baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Without a number:
+    "linear" in tokens; "grows", the subject's advantage from `res_from` to `res`; "none". `stated` and `missing` are
+    the paper's conditions, `inferred` what its figures betray, `batch` the one, of these, that memory is taken at.
+    """
+
+    id: str
+    paper: str
+    source: str
+    locator: str
+    says: str  # who
+    seen: Seen  # in what the claim was found; "secondary": quoted by others
+    quantity: Quantity
+    subject: str
+    res: int  # px
+    printed: str  # in the source's words and digits
+    unit: Unit
+    direction: Direction  # what the subject has of the quantity, against the baseline
+    stated: tuple[str, ...]
+    missing: tuple[str, ...]
+    inferred: tuple[str, ...] = ()
+    baseline: str | None = None
+    res_from: int | None = None  # px
+    value: float | None = None
+    baseline_value: float | None = None
+    batch: int | None = None
+    counting: str = "full"  # of MACs, a key of `countings.COUNTINGS`
+    notes: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """The printed advantage: the baseline's cost over the subject's, or the subject's speed over the baseline's."""
+        if self.value is None or self.unit == "points":
+            return None
+        if self.unit == "G":
+            return self.baseline_value / self.value if self.baseline_value else None
+        if self.unit == "x":
+            return self.value
+        return 100 / (self.value if self.unit == "% of" else 100 - self.value)
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """All claims, in the order of the table."""
+    return parse((files("vbench.results") / "published" / "claims.toml").read_text(encoding="utf-8"), "claims.toml")
+
+
+def parse(text: str, name: str) -> tuple[Claim, ...]:
+    """The claims of a TOML file; `name` is what errors call it.
+
+    Raises: UsageError for what is not TOML; for an unknown or missing key, a value of the wrong type or that is not
+        among those allowed; for a number without the unit that needs it, or the reverse; for an id that occurs twice.
+    """
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name} is not TOML: {error}") from None
+    rows = found.get("claim")
+    if set(found) != {"claim"} or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{name} holds [[claim]] tables alone; it has {', '.join(found) or 'none'}")
+    table = tuple(_claim(row, f"{name}: claim {row.get('id', number)}") for number, row in enumerate(rows, start=1))
+    ids = [claim.id for claim in table]
+    if twice := sorted({one for one in ids if ids.count(one) > 1}):
+        raise UsageError(f"{name}: ids occur twice: {', '.join(twice)}")
+    return table
+
+
+_TEXT = ("id", "paper", "source", "locator", "says", "subject", "printed", "baseline", "notes")
+_WHOLE = ("res", "res_from", "batch")
+_NUMBER = ("value", "baseline_value")
+_LIST = ("stated", "missing", "inferred")
+_ONE_OF: dict[str, tuple[str, ...]] = {
+    "quantity": get_args(Quantity),
+    "unit": get_args(Unit),
+    "seen": get_args(Seen),
+    "direction": get_args(Direction),
+    "counting": tuple(COUNTINGS),
+}
+_NUMBERED = ("x", "% saved", "% of", "G", "points")
+_ALONE = ("linear", "none")  # units that need no baseline
+
+
+def _claim(row: dict[str, Any], where: str) -> Claim:
+    known = [field.name for field in fields(Claim)]
+    needed = [field.name for field in fields(Claim) if field.default is MISSING]
+    if wrong := [key for key in row if key not in known] + [key for key in needed if key not in row]:
+        raise UsageError(f"{where}: unknown or missing keys: {', '.join(wrong)}; a claim has {', '.join(known)}")
+    for key, value in row.items():
+        if not _fits(key, value):
+            allowed = ", ".join(_ONE_OF[key]) if key in _ONE_OF else _KINDS[key]
+            raise UsageError(f"{where}: {key} is {value!r}; it must be {allowed}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    claim = Claim(**values)
+    needs = {
+        "value": claim.unit in _NUMBERED,
+        "baseline_value": claim.unit == "G" or (claim.unit == "points" and claim.baseline_value is not None),
+        "res_from": claim.unit == "grows",
+        "baseline": claim.unit not in _ALONE or claim.baseline is not None,
+    }
+    for key, must in needs.items():
+        if (getattr(claim, key) is not None) != must:
+            raise UsageError(f"{where}: a claim in '{claim.unit}' {'needs' if must else 'has no'} {key}")
+    if claim.unit == "% saved" and claim.value is not None and claim.value >= 100:
+        raise UsageError(f"{where}: value is {claim.value:g}; of 100 % less than 100 can be saved")
+    return claim
+
+
+_KINDS = {
+    **dict.fromkeys(_TEXT, "text"),
+    **dict.fromkeys(_WHOLE, "a positive whole number"),
+    **dict.fromkeys(_NUMBER, "a positive number"),
+    **dict.fromkeys(_LIST, "a list of texts"),
+}
+
+
+def _fits(key: str, value: object) -> bool:
+    if key in _ONE_OF:
+        return value in _ONE_OF[key]
+    if key in _LIST:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if key in _TEXT:
+        return isinstance(value, str) and bool(value)
+    kinds = (int,) if key in _WHOLE else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and value > 0

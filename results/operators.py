@@ -1,0 +1,36 @@
+"""The rows that `vbench kernels bench` leaves in a folder: calls of operators by themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vbench.errors import OutputError, SchemaError
+
+FILE = "kernels.jsonl"
+_KEYS = ("op", "form", "peer", "tokens", "batch", "dtype", "device", "backend", "l2", "status", "ms")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All rows of a folder, the oldest first; empty if it has none. A row's keys are those of `kernel_bench`.
+
+    Raises: OutputError if the file cannot be read; SchemaError for a line that is no such row.
+    """
+    path = folder / FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"{path} cannot be read: {error}") from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or any(key not in row for key in _KEYS):
+            raise SchemaError(f"{path}: line {number} is no row of 'vbench kernels bench'; mend or remove it")
+        found.append(row)
+    return found

@@ -1,0 +1,430 @@
+"""Does a claim hold? Our value under the paper's conditions, that against today's baseline, and a verdict.
+
+Every value is an advantage: the baseline's cost over the subject's, so that more is better; of what grows, an exponent.
+
+(a) As stated: MACs by the paper's own counting; memory and speed against attention that is not fused.
+(b) Fair: MACs with everything counted; memory and speed against fused attention. Both with the forms that are this
+    project's defaults on the device, parallel mode, inference.
+
+A value reaches what is printed if it is at least that, less `TOLERANCE`; a measured one, if any of its interval is. An
+interval wider than `WIDEST` that lies on both sides tells nothing. Then
+
+    holds                                  (b) reaches it
+    holds only against unfused attention   (a) of memory or speed does, (b) does not
+    does not hold                          (b) does not, nor does (a) where that is another measurement
+    not measurable here                    anything else: no such model, no record, no GPU, no number
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import pandas as pd
+from vbench.kernels.registry import default_form
+from vbench.models.closed_forms import closed_form
+from vbench.models.registry import MODELS, spec
+from vbench.results.claims import Claim
+from vbench.results.countings import COUNTINGS, published_macs
+from vbench.results.lint import VERSIONS
+from vbench.results.operators import FILE as OPERATORS_FILE
+from vbench.results.scaling import SETTING, exponents
+from vbench.results.scaling import TOLERANCE as EXPONENT_TOLERANCE
+from vbench.results.scaling import WIDEST as EXPONENT_WIDEST
+
+TOLERANCE = 0.05  # what two printed digits leave open: "90 % saved" is anything from 9.5 to 10.5 times less
+WIDEST = 0.25  # half-width of an interval, as a share of its value
+SIDES = (224, 512, 1024, 2048)  # px, at which growth is counted
+
+Verdict = Literal["holds", "holds only against unfused attention", "does not hold", "not measurable here"]
+HOLDS, UNFUSED, FAILS, UNKNOWN = VERDICTS = get_args(Verdict)
+MEASURE = "'vbench sweep --suite claims --device cuda' measures it"
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """A value of ours; `lo` and `hi` are its interval, None where none is known or, of a count, none needed."""
+
+    value: float
+    lo: float | None
+    hi: float | None
+    basis: str  # of what, under what settings, in words
+    case_ids: tuple[str, ...] = ()  # of the records that it is from; none if it was counted by closed form
+    unit: str = "×"
+
+    def __str__(self) -> str:
+        bounds = "" if self.lo is None or self.hi is None else f" ({_short(self.lo)}–{_short(self.hi)})"
+        return f"{_short(self.value)}{self.unit}{bounds}"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A claim, what we make of it, and why."""
+
+    claim: Claim
+    verdict: Verdict
+    reason: str
+    stated: Ours | None = None  # (a)
+    fair: Ours | None = None  # (b)
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Of all records that the verdict rests on."""
+        return tuple(dict.fromkeys(one for ours in (self.stated, self.fair) if ours for one in ours.case_ids))
+
+
+def judge(claim: Claim, table: pd.DataFrame, operators: Sequence[Mapping[str, Any]] = ()) -> Judgement:
+    """The verdict on a claim from a frame (`frame.frame`), which may be empty.
+
+    Args:
+        operators: rows of `vbench kernels bench` (`operators.read`), for claims of an operator by itself.
+    """
+    if claim.quantity == "operator_speed":
+        return _operator(claim, operators)
+    absent = [name for name in (claim.subject, claim.baseline) if name and name not in MODELS]
+    if absent:
+        return Judgement(claim, UNKNOWN, f"no such model: {', '.join(absent)} is not in the zoo")
+    if claim.quantity == "accuracy":
+        return Judgement(claim, UNKNOWN, "accuracy is what papers print; it is not measured yet")
+    if claim.unit == "linear":
+        return _growth_of_macs(claim) if claim.quantity == "macs" else _growth_of_memory(claim, table)
+    if claim.quantity in ("macs", "params"):
+        return _counted(claim, table)
+    return _measured(claim, table)
+
+
+def reaches(ours: Ours, least: float) -> bool | None:
+    """Whether a value, or any of its interval, is at least this; None if the interval is too wide to tell."""
+    low, high = (ours.value if end is None else end for end in (ours.lo, ours.hi))
+    if low < least <= high and (high - low) / 2 > WIDEST * ours.value:
+        return None
+    return high >= least
+
+
+def _counted(claim: Claim, table: pd.DataFrame) -> Judgement:
+    """MACs and parameters: exact, and of no device."""
+    printed, baseline = claim.ratio, claim.baseline
+    if printed is None or baseline is None:
+        return Judgement(claim, UNKNOWN, "the paper prints no number")
+    stated = None
+    if claim.quantity == "params":
+        sizes = [spec(name).params for name in (claim.subject, baseline)]
+        if None in sizes:
+            return Judgement(claim, UNKNOWN, "the parameters of one of them are not known")
+        fair = Ours(float(sizes[1] or 0) / float(sizes[0] or 1), None, None, "parameters at 224 px")
+    else:
+        fair = _macs(claim.subject, baseline, claim.res, table)
+        if claim.counting != "full":
+            mine, theirs = (published_macs(claim.counting, name, claim.res) for name in (claim.subject, baseline))
+            stated = Ours(theirs / mine, None, None, f"MACs counted {COUNTINGS[claim.counting].words}")
+    verdict = HOLDS if reaches(fair, printed * (1 - TOLERANCE)) else FAILS
+    found = [f"{ours} is the ratio of {ours.basis}" for ours in (fair, stated) if ours is not None]
+    return Judgement(claim, verdict, "; ".join([*found, f"{printed:.3g}× is claimed"]), stated, fair)
+
+
+def _macs(subject: str, baseline: str, res: int, table: pd.DataFrame) -> Ours:
+    """The ratio of MACs from records of both, or else by closed form."""
+    rows = _rows(table, (subject, baseline), res)
+    known = [rows[(rows["model"] == name) & rows["macs"].notna()].head(1) for name in (subject, baseline)]
+    if all(len(one) for one in known):
+        mine, theirs = (float(one["macs"].iloc[0]) for one in known)
+        ids = tuple(str(one["case_id"].iloc[0]) for one in known)
+        return Ours(theirs / mine, None, None, "MACs with everything counted, as recorded", ids)
+    mine, theirs = (float(closed_form(name, res, res) or math.nan) for name in (subject, baseline))
+    return Ours(theirs / mine, None, None, "MACs with everything counted, by closed form")
+
+
+def _growth_of_macs(claim: Claim) -> Judgement:
+    """The exponent of MACs in tokens; linear if no span of a factor of 4 has a greater one than 1 and its tolerance."""
+    fair, stated = (_exponent(claim.subject, counting) for counting in ("full", claim.counting))
+    verdict = HOLDS if fair.hi is not None and fair.hi <= 1 + EXPONENT_TOLERANCE else FAILS
+    span = f"from {SIDES[0]} to {SIDES[-1]} px"
+    reason = f"exponent {fair} in tokens {span} (range: over spans of a factor of 4) {COUNTINGS['full'].words}"
+    if claim.counting != "full":
+        reason += f"; {stated} counted {COUNTINGS[claim.counting].words}"
+    return Judgement(claim, verdict, reason, stated if claim.counting != "full" else None, fair)
+
+
+def _exponent(model: str, counting: str) -> Ours:
+    rows = []
+    for side in SIDES:
+        grid = spec(model).grid(side, side) or (side, side)
+        cell = {"model": model, "mode": "parallel", "height": side, "width": side, "tokens": grid[0] * grid[1]}
+        rows.append({**cell, "macs": published_macs(counting, model, side)})
+    found = exponents(pd.DataFrame(rows), ("macs",)).iloc[0]
+    lo, hi = float(found["exponent_lo"]), float(found["exponent_hi"])
+    return Ours(float(found["exponent"]), lo, hi, f"exponent of MACs counted {COUNTINGS[counting].words}", unit="")
+
+
+def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
+    """The exponent of activation memory in tokens, on any device: linear or slower holds."""
+    rows = _rows(table, (claim.subject,), None)
+    rows = rows[rows["status"] == "ok"]
+    for _, group in sorted(
+        rows.groupby(["device_name", "device", "dtype", "backend", "layout", "form"], sort=False, dropna=False),
+        key=lambda one: _preference(one[1].iloc[0].to_dict()),
+    ):
+        group = group.drop_duplicates("height")  # noqa: PLW2901
+        found = exponents(group.drop(columns=list(SETTING), errors="ignore"), ("activation_bytes",))
+        found = found[~found["verdict"].isin(["too few points", "interval too wide"])]
+        for row in found.to_dict("records"):
+            low, high, local = (float(row[key]) for key in ("exponent_lo", "exponent_hi", "local_exponent"))
+            ids = tuple(group["case_id"].astype(str))
+            fair = Ours(float(row["exponent"]), low, high, "exponent of activation memory", ids, unit="")
+            linear = low <= 1 + EXPONENT_TOLERANCE and local <= 1 + EXPONENT_WIDEST
+            where = f"{_device(group.iloc[0])}, {group['dtype'].iloc[0]}"
+            return Judgement(claim, HOLDS if linear else FAILS, f"{where}: {row['reading']}", None, fair)
+    sizes = "memory at three sizes or more, a factor of 4 apart in tokens"
+    return Judgement(claim, UNKNOWN, f"needs records of {claim.subject} with {sizes}; {MEASURE}")
+
+
+def _operator(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Judgement:
+    """The speed of an operator by itself beside fused attention, of the last rows that were timed in turn."""
+    op, tokens = OPERATORS[claim.subject], (claim.res // 16) ** 2
+    rows = [row for row in rows if row["op"] == op and row["tokens"] == tokens and row["status"] == "ok"]
+    found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        setting = tuple(row.get(key) for key in ("started_at", "device", "dtype", "batch", "backend", "l2"))
+        found.setdefault(setting, {})[str(row["form"])] = row
+    pairs = []
+    for calls in reversed(found.values()):  # the newest first
+        attention = calls.get("sdpa")
+        own = attention and calls.get(default_form(op, "parallel", str(attention["device"])))
+        if own and attention and own["ms"] and attention["ms"]:
+            pairs.append((own, attention))
+    if not pairs:
+        how = f"'vbench kernels bench --op {op} --n {tokens} --device cuda' times it beside attention"
+        return Judgement(claim, UNKNOWN, f"needs a GPU, and the operator by itself; {how}")
+    own, attention = min(pairs, key=lambda pair: (*_preference(pair[0]), pair[0]["l2"] == "cold", pair[0]["batch"]))
+    fair = _operator_ratio(own, attention)
+    if not str(own["device"]).startswith("cuda"):
+        return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {fair.basis}", None, fair)
+    verdict, rule = _ruled(claim, fair, fair)  # the paper's baseline is the fair one
+    return Judgement(claim, verdict, f"{rule}: {fair}, {fair.basis}", None, fair)
+
+
+OPERATORS = {"bi_wkv_op": "wkv"}  # what the table calls them
+
+
+def _operator_ratio(own: Mapping[str, Any], attention: Mapping[str, Any]) -> Ours:
+    basis = (
+        f"form {said(own['form'])} against torch's fused attention of as many tokens at DeiT-T's width, on "
+        f"{said(own.get('device_name'))}, {said(own['dtype'])}, batch {own['batch']}, {said(own['backend'])}, caches "
+        f"{said(own['l2'])} ({OPERATORS_FILE}, {said(own.get('started_at'))})"
+    )
+    return _over(attention, own, "ms", basis, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Under one setting, the row of the subject and those of the baseline."""
+
+    subject: dict[str, Any]
+    baseline: dict[str, dict[str, Any]]  # by attention, "fused" or "unfused"
+
+    @property
+    def where(self) -> str:
+        """Device and setting, in words."""
+        cell = self.subject
+        rest = [str(cell[key]) for key, usual in (("backend", "eager"), ("layout", "nchw")) if cell[key] != usual]
+        rest += [f"batch {cell['batch']}"] if cell["batch_policy"] == "fixed" else []
+        rest += ["tf32"] if cell["tf32"] else []
+        return ", ".join([_device(cell), str(cell["dtype"]), *rest])
+
+
+def _measured(claim: Claim, table: pd.DataFrame) -> Judgement:
+    """Memory and speed, against fused attention and against unfused, under the preferred setting; others are told."""
+    pairs = _pairs(claim, table, claim.res)
+    before = _pairs(claim, table, claim.res_from) if claim.res_from else []
+    if not pairs:
+        return Judgement(claim, UNKNOWN, f"needs a GPU, and records of both at {claim.res} px; {MEASURE}")
+    judged = [_under(claim, pair, before) for pair in pairs]
+    first = judged[0]
+    if len(judged) == 1 or not str(pairs[0].subject["device"]).startswith("cuda"):
+        return first
+    others = "; ".join(
+        f"{pair.where}: {one.verdict}" + (f" ({one.fair} fair)" if one.fair else "")
+        for pair, one in zip(pairs[1:], judged[1:], strict=True)
+        if str(pair.subject["device"]).startswith("cuda")
+    )
+    return replace(first, reason=f"{first.reason}. Elsewhere: {others}") if others else first
+
+
+def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
+    """The verdict under one setting."""
+    sides = {attention: _ratio(claim, pair, attention) for attention in ("fused", "unfused")}
+    if claim.unit == "grows":
+        smaller = next((one for one in before if one.where == pair.where), None)
+        for attention, now in sides.items():
+            sides[attention] = _grown(claim, "" if smaller is None else _ratio(claim, smaller, attention), now)
+    ours = {attention: one for attention, one in sides.items() if isinstance(one, Ours)}
+    why = [one for one in sides.values() if isinstance(one, str)]
+    fair, stated = ours.get("fused"), ours.get("unfused")
+    found = "; ".join([*(f"{one} against {attention} attention, {one.basis}" for attention, one in ours.items()), *why])
+    if not str(pair.subject["device"]).startswith("cuda"):
+        return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU ({pair.where}): {found}", stated, fair)
+    if claim.unit == "none":
+        return Judgement(claim, UNKNOWN, f"the paper prints no number; {pair.where}: {found}", stated, fair)
+    verdict, rule = _ruled(claim, fair, stated)
+    return Judgement(claim, verdict, f"{rule}; {pair.where}: {found}", stated, fair)
+
+
+def _ruled(claim: Claim, fair: Ours | None, stated: Ours | None) -> tuple[Verdict, str]:
+    does, lacks = ("grows", "does not grow")
+    if claim.ratio is not None:
+        does, lacks = (f"{verb} {claim.ratio:.3g}×" for verb in ("reaches", "does not reach"))
+    if fair is None:
+        return UNKNOWN, "fused attention was not measured"
+    holds = _shows(claim, fair)
+    if holds is not False:
+        open_ = f"the interval is too wide to tell whether it {does} against fused attention"
+        return (HOLDS, f"{does} against fused attention") if holds else (UNKNOWN, open_)
+    if stated is None:
+        return UNKNOWN, f"{lacks} against fused attention; unfused was not measured"
+    if stated is fair:
+        return FAILS, lacks
+    unfused = _shows(claim, stated)
+    if unfused is None:
+        return UNKNOWN, f"{lacks} against fused attention; against unfused the interval is too wide to tell"
+    only = f"{does} against unfused attention, not against fused"
+    return (UNFUSED, only) if unfused else (FAILS, f"{lacks} against fused attention, nor against unfused")
+
+
+def _shows(claim: Claim, ours: Ours) -> bool | None:
+    """Whether a value reaches the claim; growth is only shown by an interval that is above 1 as a whole."""
+    if claim.ratio is not None:
+        return reaches(ours, claim.ratio * (1 - TOLERANCE))
+    low, high = (ours.value if end is None else end for end in (ours.lo, ours.hi))
+    return True if low > 1 else False if high <= 1 else None
+
+
+def _pairs(claim: Claim, table: pd.DataFrame, res: int) -> list[_Pair]:
+    """The rows of both models under each setting, the preferred one first."""
+    rows = _rows(table, (claim.subject, claim.baseline or ""), res)
+    fixed = rows["batch_policy"] == "fixed"
+    rows = rows.assign(batch_asked=rows["batch"].astype("string").where(fixed, rows["batch_policy"]))
+    found = []
+    for _, group in rows.groupby([*SETTING, "device", "tf32"], sort=False, dropna=False):
+        cells = [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in group.to_dict("records")]
+        mine = _usual(claim.subject, [cell for cell in cells if cell["model"] == claim.subject])
+        theirs = {str(cell["attention"]): cell for cell in cells if cell["model"] == claim.baseline}
+        if mine is not None and theirs:
+            found.append(_Pair(mine, theirs))
+    return sorted(found, key=lambda pair: (_preference(pair.subject), -len(pair.baseline)))
+
+
+def _preference(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """What sorts a GPU first, then half precision, where fused attention is at its best, then no compiler or graph."""
+    dtypes = ("bfloat16", "float16", "float32")
+    return (
+        not str(cell["device"]).startswith("cuda"),
+        dtypes.index(cell["dtype"]) if cell["dtype"] in dtypes else len(dtypes),
+        cell["backend"] != "eager",
+    )
+
+
+def _usual(model: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of the form that is the default on the device, or the first that ended ok."""
+    op = spec(model).operator
+    order = sorted(cells, key=lambda cell: cell["status"] != "ok")
+    own = [cell for cell in order if op and cell["form"] == default_form(op, "parallel", str(cell["device"]))]
+    return next(iter([*own, *order]), None)
+
+
+def _ratio(claim: Claim, pair: _Pair, attention: str) -> Ours | str:
+    """Our ratio, or in words why there is none."""
+    theirs = pair.baseline.get(attention)
+    if theirs is None:
+        return f"{claim.baseline} was not measured with {attention} attention"
+    if lacking := _lacking(pair.subject, "") or _lacking(theirs, f" with {attention} attention"):
+        return lacking
+    ids = (str(pair.subject["case_id"]), str(theirs["case_id"]))
+    about = _about(pair.subject, theirs)
+    if claim.quantity == "memory":
+        mine, other = (_bytes(cell, claim.batch or 1) for cell in (pair.subject, theirs))
+        if mine is None or other is None:
+            return f"no peak memory was measured of both, {claim.subject} and {claim.baseline}"
+        at = f"batch {claim.batch}, computed from batch 1 (weights once)" if claim.batch else "batch 1"
+        return Ours(other / mine, None, None, f"peak memory at {at}, no interval{about}", ids)
+    if pair.subject["throughput_img_s"] is None or theirs["throughput_img_s"] is None:
+        return f"no throughput was measured of both, {claim.subject} and {claim.baseline}"
+    batches = dict.fromkeys((str(pair.subject["batch"]), str(theirs["batch"])))
+    basis = f"images/s at batch {' and '.join(batches)}{about}"
+    return _over(pair.subject, theirs, "throughput_img_s", basis, ids)
+
+
+def _lacking(cell: Mapping[str, Any], how: str) -> str | None:
+    """Why a row proves nothing, or None."""
+    if cell["status"] != "ok":
+        return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {said(cell['reason'])}"
+    if "modes_differ" in (cell["flags"] or "").split():
+        return f"the modes of {cell['model']} are not one function ('vbench verify'), so its row proves nothing"
+    return None
+
+
+def _over(above: Mapping[str, Any], below: Mapping[str, Any], column: str, basis: str, ids: tuple[str, ...]) -> Ours:
+    """A ratio of two measured figures; their intervals are propagated on the log scale."""
+    ratio = above[column] / below[column]
+    ends = [cell.get(f"{column}_{end}") for cell in (above, below) for end in ("lo", "hi")]
+    if any(end is None or end <= 0 for end in ends):
+        return Ours(ratio, None, None, f"{basis}, interval not known", ids)
+    down = math.hypot(math.log(above[column] / ends[0]), math.log(ends[3] / below[column]))
+    up = math.hypot(math.log(ends[1] / above[column]), math.log(below[column] / ends[2]))
+    return Ours(ratio, ratio * math.exp(-down), ratio * math.exp(up), basis, ids)
+
+
+def _grown(claim: Claim, first: Ours | str, now: Ours | str) -> Ours | str:
+    """How many times as large an advantage is as at the smaller size."""
+    if isinstance(first, str) or isinstance(now, str):
+        return next((one for one in (first, now) if isinstance(one, str) and one), f"no records at {claim.res_from} px")
+    basis = f"an advantage of {first} at {claim.res_from} px and {now} at {claim.res} px, {now.basis}"
+    ids = (*first.case_ids, *now.case_ids)
+    ratio, unit = now.value / first.value, "× as large"
+    if first.lo is None or first.hi is None or now.lo is None or now.hi is None:
+        return Ours(ratio, None, None, basis, ids, unit)
+    down = math.hypot(math.log(now.value / now.lo), math.log(first.hi / first.value))
+    up = math.hypot(math.log(now.hi / now.value), math.log(first.value / first.lo))
+    return Ours(ratio, ratio * math.exp(-down), ratio * math.exp(up), basis, ids, unit)
+
+
+def _bytes(cell: dict[str, Any], batch: int) -> float | None:
+    """Peak memory of a batch: the weights once, all else as often as there are images."""
+    if cell["peak_memory_bytes"] is None or cell["memory_batch"] != 1:
+        return None
+    if batch == 1:
+        return float(cell["peak_memory_bytes"])
+    if cell["weights_bytes"] is None:
+        return None
+    return float(cell["weights_bytes"] + batch * (cell["peak_memory_bytes"] - cell["weights_bytes"]))
+
+
+def _about(mine: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """What makes a ratio doubtful: flags of its rows, and versions in which they differ."""
+    flags = dict.fromkeys(
+        f"{cell['model']} {flag}" for cell in (mine, theirs) for flag in (cell["flags"] or "").split()
+    )
+    apart = [f"rows differ in {version}" for version in VERSIONS if mine[version] != theirs[version]]
+    return "".join(f", {one}" for one in [*(["flags: " + ", ".join(flags)] if flags else []), *apart])
+
+
+def _rows(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.DataFrame:
+    """Inference in parallel mode of these models on square images, of this side where one is given."""
+    rows = table[table["model"].isin(list(models)) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
+    rows = rows[rows["height"] == rows["width"]]
+    return rows if res is None else rows[rows["height"] == res]
+
+
+def _device(cell: Any) -> str:
+    return said(cell["device_name"])
+
+
+def said(text: object) -> str:
+    """What a record says, on one line and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def _short(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
