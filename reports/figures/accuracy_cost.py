@@ -65,6 +65,7 @@ def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
     if every:
         best = front(np.concatenate(every))
         axis.step(best[:, 0], best[:, 1], where="post", color=MUTED, linewidth=3, alpha=0.3, zorder=1)
+    axis.margins(x=0.08, y=0.08)
     curves.log_axis(axis, "x")
     axis.set_xlabel(measure.axis(known))
     return names

@@ -87,7 +87,9 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
         axis.plot([x], [number], marker=arrow, color=colour, markerfacecolor="none", linestyle="none")
         said = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
         side: Any = {"xytext": (6 if arrow == "<" else -6, 0), "ha": "left" if arrow == "<" else "right"}
-        axis.annotate(said, (x, number), textcoords="offset points", va="center", fontsize="small", color=colour, **side)
+        axis.annotate(
+            said, (x, number), textcoords="offset points", va="center", fontsize="small", color=colour, **side
+        )
         return
     px = float(row["px"])
     axis.plot([px], [number], marker=marker, color=colour, linestyle="none")

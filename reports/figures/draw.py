@@ -79,12 +79,11 @@ def parse(
     cost: str | None,
 ) -> Request:
     """The request that options mean; without names, all figures. Raises: UsageError."""
-    (look,) = parse_list(style, "--style", tuple(STYLES)) if "," not in style else (None,)
-    if look is None:
+    if style not in STYLES:
         raise UsageError(f"--style '{style}' is not known; take one of {', '.join(STYLES)}")
     costs = parse_list(cost, "--cost", tuple(MEASURES)) if cost else None
     options = Options(parse_sides(at), baseline, subject, costs)
-    return Request(names or tuple(FIGURES), look, parse_list(formats, "--format", FORMATS), options, bool(names))
+    return Request(names or tuple(FIGURES), style, parse_list(formats, "--format", FORMATS), options, bool(names))
 
 
 def of_dtype(table: pd.DataFrame, dtypes: str | None) -> pd.DataFrame:

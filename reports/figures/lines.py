@@ -15,13 +15,17 @@ def throughput(table: pd.DataFrame, _: Options) -> Drawn:
     rows = table[table["throughput_img_s"].notna()]
     batches = ", ".join(str(batch) for batch in sorted(rows["batch"].dropna().unique()))
     policies = ", ".join(sorted(rows["batch_policy"].dropna().unique()))
-    return Drawn(drawn.figure, (f"Calls back to back, at batch {batches} (policy: {policies}); see the table for each row's.",))
+    return Drawn(
+        drawn.figure, (f"Calls back to back, at batch {batches} (policy: {policies}); see the table for each row's.",)
+    )
 
 
 def energy(table: pd.DataFrame, _: Options) -> Drawn:
     """Joules an image against its size, idle power subtracted."""
     drawn = _panel(table, "energy_j_per_image")
-    return Drawn(drawn.figure, ("By the hardware's counter of the whole device, idle power subtracted; median of launches.",))
+    return Drawn(
+        drawn.figure, ("By the hardware's counter of the whole device, idle power subtracted; median of launches.",)
+    )
 
 
 def _panel(table: pd.DataFrame, key: str) -> Drawn:

@@ -22,6 +22,7 @@ from vbench.reports.figures.style import MUTED, RATIO, ground, ink
 
 WIDEST = 0.45  # the share of a panel's width that names may take; beyond it there is a legend
 STEPS = 60  # heights of a line, above and below, at which a place for a name is sought
+NEAR = 7  # of these places, tried before those on the other side of the end
 LEADER = 1.3  # line heights from its curve beyond which a name is led to it by a line
 ON_A_WALL = 2  # curves, that a wall names; of more it says how many
 ROOM = 4.0  # points between a curve's end and its name
@@ -75,8 +76,15 @@ def place_ratios(figure: Figure, axes: Sequence[Axes]) -> None:
         lines = [_along(axis, line) for line in axis.get_lines() if len(line.get_xdata())]
         points = np.concatenate(lines) if lines else np.empty((0, 2))
         panel, taken = axis.get_window_extent(), [extent(figure, t) for t in axis.texts if t.get_gid() == "name"]
-        for text in (t for t in axis.texts if t.get_gid() in ("ratio", "reproduction")):
-            places = [(3, 0, "left"), (-3, 0, "right"), (0, -11, "center"), (0, 11, "center"), (4, -8, "left"), (-4, 8, "right")]
+        for text in (t for t in axis.texts if t.get_gid() == "ratio"):
+            places = [
+                (3, 0, "left"),
+                (-3, 0, "right"),
+                (0, -11, "center"),
+                (0, 11, "center"),
+                (4, -8, "left"),
+                (-4, 8, "right"),
+            ]
             costs = []
             for x, y, side in places:
                 _move(text, x, y, side)
@@ -118,11 +126,16 @@ def wall(axis: Axes, x: float, ended: Mapping[str, Sequence[tuple[str, str]]]) -
         ).set_in_layout(False)
 
 
-def settle(figure: Figure) -> None:
-    """Let the layout find the panels' places, so that extents in pixels hold."""
+def settle(figure: Figure, *, again: bool = False) -> None:
+    """Find the panels' places and keep them, so that extents in pixels hold; once, unless `again`."""
+    if again:
+        figure.set_layout_engine("constrained")
     if not hasattr(figure.canvas, "get_renderer"):
         FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
 
 
 def extent(figure: Figure, text: Text) -> Bbox:
@@ -142,7 +155,6 @@ def name_curves(figure: Figure, names: Sequence[Name]) -> None:
             old.remove()
         figure.set_figheight(height)
         _legend(figure, {name.text: name.handle for name in names if name.axis not in beside})
-        settle(figure)
         crowded = [axis for axis in beside if not _name(figure, axis, [name for name in names if name.axis is axis])]
         if not crowded:
             return
@@ -154,15 +166,17 @@ def name_curves(figure: Figure, names: Sequence[Name]) -> None:
 
 
 def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
-    """A legend above the panels, for which the figure grows."""
+    """A legend above the panels, for which the figure grows; then the panels' places."""
     if handles:
         wide = figure.get_figwidth() > 1.5 * mpl.rcParams["figure.figsize"][0]
         columns = min(4 if wide else 2, len(handles))
         legend = figure.legend(
             list(handles.values()), list(handles), loc="outside upper center", ncols=columns, handlelength=3
         )
-        settle(figure)
-        figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
+        rows = -(-len(handles) // columns)
+        line_in = 1.5 * legend.get_texts()[0].get_fontsize() / 72
+        figure.set_figheight(figure.get_figheight() + rows * line_in)
+    settle(figure, again=bool(handles))
 
 
 def _name(figure: Figure, axis: Axes, names: Sequence[Name]) -> bool:
@@ -212,25 +226,30 @@ def _make_room(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
 
 
 def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
-    """Move names up or down, the least that keeps them apart and in the panel; False if they do not all fit."""
+    """Move names up or down, or before their curve's end, the least that keeps them apart; False if not all fit."""
     panel = axis.get_window_extent()
     point = figure.dpi / 72
     taken = [extent(figure, other) for other in axis.texts if other not in texts and other.get_text()]
     for text in sorted(texts, key=lambda one: -extent(figure, one).y0):
         box = extent(figure, text)
         height = box.height * 0.8  # a line's own, without its spacing
-        for step in range(2 * STEPS):
-            shift = (step + 1) // 2 * (1 if step % 2 else -1) * 0.5 * height
-            moved = Bbox.from_bounds(box.x0, box.y0 + shift + 0.1 * box.height, box.width, height)
-            inside = panel.y0 - 2 <= moved.y0 and moved.y1 <= panel.y1 + 4
+        shifts = [(step + 1) // 2 * (1 if step % 2 else -1) * 0.5 * height for step in range(2 * STEPS)]
+        back = box.width + 2 * ROOM * point  # to the other side of the end
+        for left, shift in (
+            [(0.0, near) for near in shifts[:NEAR]]
+            + [(back, near) for near in shifts[:NEAR]]
+            + [(0.0, far) for far in shifts[NEAR:]]
+        ):
+            moved = Bbox.from_bounds(box.x0 - left, box.y0 + shift + 0.1 * box.height, box.width, height)
+            inside = panel.x0 <= moved.x0 and panel.y0 - 2 <= moved.y0 and moved.y1 <= panel.y1 + 4
             if inside and not any(moved.overlaps(other) for other in taken):
                 break
         else:
             return False
         taken.append(moved)
-        text.set_position((ROOM, shift / point))
+        text.set_position((ROOM - left / point, shift / point))
     for text in texts:
-        if abs(text.xyann[1]) > LEADER * 0.8 * extent(figure, text).height / point:
+        if text.xyann[0] == ROOM and abs(text.xyann[1]) > LEADER * 0.8 * extent(figure, text).height / point:
             _lead(text, text.xyann[1])
     return True
 
@@ -275,12 +294,12 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
     points = np.concatenate([_along(axis, line) for line in axis.get_lines() if len(line.get_xdata(orig=False))])
     source = Bbox(axis.transData.transform([(box[0], box[2]), (box[1], box[3])]))
     texts = [extent(figure, text) for text in axis.texts if text.get_text()]
-    for x, y in ((0.1, 0.6), (0.6, 0.12), (0.1, 0.12), (0.6, 0.6), (0.34, 0.6), (0.4, 0.12)):
+    for x, y in ((0.1, 0.62), (0.6, 0.12), (0.1, 0.12), (0.6, 0.6), (0.34, 0.6), (0.4, 0.12)):
         place = Bbox.from_bounds(
             panel.x0 + (x - 0.09) * panel.width,
-            panel.y0 + (y - 0.1) * panel.height,
+            panel.y0 + (y - 0.09) * panel.height,
             0.42 * panel.width,
-            0.48 * panel.height,
+            0.46 * panel.height,
         )
         inside = (points > place.min).all(axis=1) & (points < place.max).all(axis=1)
         if not inside.any() and not any(place.overlaps(other) for other in (source, *texts)):

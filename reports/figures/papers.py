@@ -63,7 +63,9 @@ Points = dict[float, float]  # size in px -> value
 def printed(paper: str, model: str, metric: str) -> Points:
     """What a paper prints, or what was read off its figure, by size in px."""
     rows = [row for row in efficiency() if row.model == model and row.metric == metric and row.source.startswith(paper)]
-    return {float(row.res): row.value for row in rows if row.res is not None and row.how in ("figure-digitised", "table")}
+    return {
+        float(row.res): row.value for row in rows if row.res is not None and row.how in ("figure-digitised", "table")
+    }
 
 
 def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, Points]:
@@ -101,7 +103,11 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
     panels = figure.subplots(2, 2).flatten()
     names: list[Name] = []
     notes = ["Ratios at arrows: DeiT-T over ViG-T, from the values as printed (read off the paper's figure)."]
-    scales = (("GMACs per image", "log", None), ("GPU memory (GB)", "linear", (0, 25)), ("Latency per image (ms)", "log", None))
+    scales = (
+        ("GMACs per image", "log", None),
+        ("GPU memory (GB)", "linear", (0, 25)),
+        ("Latency per image (ms)", "log", None),
+    )
     for axis, quantity, (label, scale, limits) in zip(panels, (WORK, MEMORY, LATENCY), scales, strict=False):
         names += _curves(axis, table, VIG, VIG_LOOKS, quantity, notes)
         axis.set_ylabel(label)
@@ -196,7 +202,9 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     _size_axis((speed, memory), VIG_SIZES)
     _ooms(memory, VIG, VRWKV_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
-    claims = [row for row in efficiency() if row.model == "vrwkv_t" and row.source.startswith(VRWKV) and row.res == 2048]
+    claims = [
+        row for row in efficiency() if row.model == "vrwkv_t" and row.source.startswith(VRWKV) and row.res == 2048
+    ]
     said = "; ".join(f"{row.metric.replace('_', ' ')} {row.value:g} ({row.how})" for row in claims)
     return Drawn(
         figure,
@@ -225,7 +233,9 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
     rows = [row for row in efficiency() if row.metric == "pretrain_compute_exaflops" and row.source.startswith(VIL)]
     for family, look in VIL_LOOKS.items():
         own = [row for row in rows if row.model.rpartition("_")[0] == family]
-        points = sorted((row.value, float(found[1])) for row in own if (found := re.search(r"top-1 ([\d.]+)", row.locator)))
+        points = sorted(
+            (row.value, float(found[1])) for row in own if (found := re.search(r"top-1 ([\d.]+)", row.locator))
+        )
         name = _hollow(axis, [x for x, _ in points], [y for _, y in points], look)
         name.handle.set_linestyle("--")
         names.append(name)
@@ -257,7 +267,9 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
     bars, work = figure.subplots(1, 2, width_ratios=(1, 2.6))
     notes: list[str] = []
     names = _curves(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
-    params = {row.model: row.value for row in efficiency() if row.metric == "params_m" and row.source.startswith(VISION_GRU)}
+    params = {
+        row.model: row.value for row in efficiency() if row.metric == "params_m" and row.source.startswith(VISION_GRU)
+    }
     for number, (model, look) in enumerate(reversed(GRU_LOOKS.items())):
         top1 = accuracies()[model, 224].top1
         colour = ink(look.colour)
@@ -270,7 +282,7 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
     bars.set_ylabel("ImageNet-1K top-1 (%), published")
     bars.set_title("(a) Classification")
     bars.grid(visible=False, axis="x")
-    work.set_ylim(0, 500)
+    work.set_ylim(-30, 500)  # room for the labels beneath
     work.set_ylabel("GMACs per image (printed as FLOPs)")
     work.set_title("(b) Work")
     _size_axis((work,), GRU_SIZES)
@@ -303,7 +315,9 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
                 above=(model == "vim_t") == (axis is speed), digits=2,
             )  # fmt: skip
             ours = measured(table, model, quantity)
-            logs = {k: {s: float(np.log10(v)) if axis is speed else v for s, v in own.items()} for k, own in ours.items()}
+            logs = {
+                k: {s: float(np.log10(v)) if axis is speed else v for s, v in own.items()} for k, own in ours.items()
+            }
             for own in logs.values():
                 shown = {places[side]: value for side, value in own.items() if side in places}
                 axis.plot(list(shown), list(shown.values()), "-", color=ink(look.colour), marker=look.marker)
@@ -317,7 +331,7 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     speed.set_ylabel("log10 of throughput (images/s)")
     speed.set_ylim(1, 2.75)
     memory.set_ylabel("GPU memory (GB)")
-    memory.set_ylim(0, 80)
+    memory.set_ylim(-8, 80)  # room for the labels beneath
     speed.set_title("(b) Speed")
     memory.set_title("(c) Memory")
     _ooms(memory, VIM, VIM_LOOKS, places)
@@ -374,28 +388,14 @@ def _filled(
     *,
     reproduced: bool,
 ) -> list[Name]:
-    """Our curves, and at the largest common size the reproduction ratio of the best-matching one."""
+    """Our curves; their names carry the reproduction ratio at the largest size that both have."""
     names = []
     colour = ink(look.colour)
     for points in ours.values():
         (line,) = axis.plot(list(points), list(points.values()), "-", color=colour, marker=look.marker, zorder=4)
-        last = max(points)
-        names.append(Name(axis, last, points[last], f"{look.name}, ours", colour, line))
-        common = [side for side in points if side in theirs]
-        if reproduced and common:
-            side = max(common)
-            axis.annotate(
-                f"ours {points[side] / theirs[side]:.2f}×",
-                (side, points[side]),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize="small",
-                color=colour,
-                path_effects=marks.halo(),
-                gid="reproduction",
-                zorder=5,
-            )
+        last, common = max(points), [side for side in points if side in theirs]
+        ratio = f"ours {points[max(common)] / theirs[max(common)]:.2f}×" if reproduced and common else "ours"
+        names.append(Name(axis, last, points[last], f"{look.name}, {ratio}", colour, line))
     if reproduced:
         notes += _reproductions(look.name, what, ours, theirs)
     return names

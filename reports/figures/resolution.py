@@ -47,7 +47,9 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
     for panel, letter in zip(panels, "abcd", strict=True):
         panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
     if pair:
-        notes.append(f"Ratios: {pair.baseline.label} over {pair.subject.label}, computed from the values at the arrows.")
+        notes.append(
+            f"Ratios: {pair.baseline.label} over {pair.subject.label}, computed from the values at the arrows."
+        )
         for number, key in enumerate(PANELS):
             notes += _ratios(panels[number], pair, MEASURES[key], options.at)
         notes += _points(panels[3], pair)
@@ -95,7 +97,9 @@ def _points(axis: Axes, pair: Pair) -> list[str]:
     side = common[-1]
     above, below = (known[one.model, side].top1 for one in pair)
     marks.ratio(axis, side, (above, below), f"{below - above:.1f}")
-    return [f"Published accuracy at {side} px: {pair.subject.model} {below - above:+.1f} points over {pair.baseline.model}."]
+    return [
+        f"Published accuracy at {side} px: {pair.subject.model} {below - above:+.1f} points over {pair.baseline.model}."
+    ]
 
 
 def _published(model: str, low: float, high: float) -> list[tuple[int, float]]:
@@ -131,7 +135,9 @@ def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, me
     inset.set_xscale("log", base=2)
     inset.set_xlim(box[0], box[1])
     inset.set_ylim(box[2], box[3])
-    inset.set_xticks([round(box[0] * 1.04), round(box[1] / 1.04)], [str(round(box[0] * 1.04)), str(round(box[1] / 1.04))])
+    inset.set_xticks(
+        [round(box[0] * 1.04), round(box[1] / 1.04)], [str(round(box[0] * 1.04)), str(round(box[1] / 1.04))]
+    )
     inset.xaxis.set_minor_locator(NullLocator())
     inset.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     inset.tick_params(length=2, pad=1.5)
