@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from numpy.typing import NDArray
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import MUTED, Drawn, NotDrawnError, Options, ground, ink, sheet
+from vbench.reports.figures.style import MUTED, PUBLISHED, Drawn, NotDrawnError, Options, ground, ink, sheet
 from vbench.reports.series import series_of
 
 DEFAULT = ("macs", "latency_ms", "peak_memory_bytes")
@@ -37,8 +38,7 @@ def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
     return Drawn(
         figure,
         (
-            "Accuracy (hollow) is what papers print, of models trained at 224 px and tested at each size; none was measured "
-            "here. Numbers at points: image side in px.",
+            PUBLISHED + " Numbers at points: image side in px.",
             "Grey: the Pareto front, which no point drawn beats in accuracy at the same cost or less.",
         ),
     )
@@ -72,7 +72,7 @@ def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
 
 
 def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of (n, 2) costs and accuracies those that no other has both at most the cost and at least the accuracy of, by cost."""
+    """Of (n, 2) costs and accuracies those that none beats in accuracy at the same cost or less, by cost."""
     kept: list[NDArray[np.float64]] = []
     for point in points[np.lexsort((-points[:, 1], points[:, 0]))]:
         if not kept or point[1] > kept[-1][1]:
@@ -81,15 +81,20 @@ def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _keep_apart(figure: Figure, axes: list[Axes]) -> None:
-    """Leave out the sizes of points that would stand upon other text, or upon another curve's end."""
+    """Leave out the sizes of points that would stand upon other text or other points."""
     marks.settle(figure)
     for axis in axes:
-        sizes = [text for text in axis.texts if text.get_gid() == "size"]
+        sizes = [text for text in axis.texts if isinstance(text, Annotation) and text.get_gid() == "size"]
         taken = [marks.extent(figure, text) for text in axis.texts if text.get_gid() == "name"]
         panel = axis.get_window_extent()
+        points = axis.transData.transform(np.array([text.xy for text in sizes]).reshape(-1, 2))
         for text in sizes:
             box = marks.extent(figure, text)
-            if box.y1 > panel.y1 + 8 or any(box.overlaps(other) for other in taken):
+            if (
+                marks.within(points, box, 2).any()
+                or box.y1 > panel.y1 + 8
+                or any(box.overlaps(other) for other in taken)
+            ):
                 text.remove()
             else:
                 taken.append(box)

@@ -49,15 +49,15 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
     return Drawn(
         figure,
         (
-            "In each row, which of the two costs less and from which size on, in its family's colour. Bar: 95 % interval; "
-            "where cells have none the size carries an asterisk. Arrow: at every size that both have.",
+            "In each row, which of the two costs less, and from which size on, in its colour. Bar: 95 % interval; "
+            "a size without one has an asterisk. Arrow: at every size that both have.",
             *notes,
         ),
     )
 
 
 def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Rows of `crossovers` by the name of the pair, the recurrent one first; such against attention, if there are any."""
+    """Rows of `crossovers` by the pair, the recurrent one first; against attention, if there are such."""
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
     mixed = [row for row in rows if len({bool(spec(_model(row[end])).operator) for end in "ab"}) == 2]
     apart = [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
@@ -75,7 +75,7 @@ def _short(name: str) -> str:
 
 
 def _model(name: str) -> str:
-    return name.split(" ")[0]
+    return name.partition(" ")[0]
 
 
 def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) -> None:

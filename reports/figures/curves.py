@@ -50,7 +50,7 @@ def of_models(series: Sequence[Series]) -> list[Series]:
 
 
 def draw(axis: Axes, series: Sequence[Series], measure: Measure) -> list[Name]:
-    """Curves of a measure with the bands of their intervals and the walls at which they end; their names, to be written.
+    """Curves of a measure with the bands of their intervals, and walls where they end; their names, to be written.
 
     A series without a value is left out. The axes are logarithmic.
     """

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib as mpl
 import pandas as pd
@@ -129,11 +130,11 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     rows = table if entry.phase is None else table[table["phase"] == entry.phase]
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
-        reasons = rows["energy_reason"].dropna().unique() if "energy_j_per_image" in entry.needs else ()
+        reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
         why = f" ({_plain(reasons[0])})" if len(reasons) else ""
         raise NotDrawnError(f"no row{where} has {', '.join(entry.needs) or 'anything'}{why}")
     module, function = entry.draw.split(":")
-    found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(table, options)
+    found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(rows, options)
     return found
 
 
@@ -160,7 +161,7 @@ def looking(style: str) -> Iterator[None]:
     """Whatever is drawn and saved within has this style, whatever matplotlibrc the user has."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLES[style])
+        cast(dict[str, Any], mpl.rcParams).update(STYLES[style])
         yield
 
 

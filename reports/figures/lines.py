@@ -30,7 +30,7 @@ def energy(table: pd.DataFrame, _: Options) -> Drawn:
 
 def _panel(table: pd.DataFrame, key: str) -> Drawn:
     if table[key].isna().all():
-        reasons = table["energy_reason"].dropna().unique() if key == "energy_j_per_image" else ()
+        reasons = list(table["energy_reason"].dropna().unique()) if key == "energy_j_per_image" else []
         raise NotDrawnError(f"no row has {key}" + (f": {reasons[0]}" if len(reasons) else ""))
     figure = sheet(1, 2.6)
     axis = figure.subplots()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -18,14 +18,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 from vbench.reports.figures.style import MUTED, RATIO, ground, ink
 
 WIDEST = 0.45  # the share of a panel's width that names may take; beyond it there is a legend
 STEPS = 60  # heights of a line, above and below, at which a place for a name is sought
-NEAR = 7  # of these places, tried before those on the other side of the end
+NEAR = 13  # of these places, tried before those on the other side of the end
 LEADER = 1.3  # line heights from its curve beyond which a name is led to it by a line
+BESIDE: tuple[
+    tuple[float, float, Literal["left", "right", "center"]], ...
+] = (  # of an arrow's middle, in shares of the font's size: where its text may stand
+    (0.4, 0.0, "left"),
+    (-0.4, 0.0, "right"),
+    (0.0, -1.5, "center"),
+    (0.0, 1.5, "center"),
+    (0.5, -1.1, "left"),
+    (-0.5, 1.1, "right"),
+)
 ON_A_WALL = 2  # curves, that a wall names; of more it says how many
-ROOM = 4.0  # points between a curve's end and its name
+ROOM = 0.55  # of the font's size, between a curve's end and its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,11 @@ class Name:
     text: str
     colour: str
     handle: Line2D
+
+
+def em(share: float) -> float:
+    """A share of the font's size, in points."""
+    return share * float(mpl.rcParams["font.size"])
 
 
 def halo() -> list[Any]:
@@ -58,7 +74,7 @@ def ratio(axis: Axes, x: float, ends: tuple[float, float], text: str) -> None:
     axis.annotate(
         text,
         (x, middle),
-        xytext=(3, 0),
+        xytext=(em(0.4), 0),
         textcoords="offset points",
         va="center",
         fontsize="small",
@@ -73,30 +89,22 @@ def place_ratios(figure: Figure, axes: Sequence[Axes]) -> None:
     """Move each ratio's text to that side of its arrow where it covers least. Call it once the limits stand."""
     settle(figure)
     for axis in axes:
-        lines = [_along(axis, line) for line in axis.get_lines() if len(line.get_xdata())]
-        points = np.concatenate(lines) if lines else np.empty((0, 2))
+        points = _drawn(axis)
         panel, taken = axis.get_window_extent(), [extent(figure, t) for t in axis.texts if t.get_gid() == "name"]
         for text in (t for t in axis.texts if t.get_gid() == "ratio"):
-            places = [
-                (3, 0, "left"),
-                (-3, 0, "right"),
-                (0, -11, "center"),
-                (0, 11, "center"),
-                (4, -8, "left"),
-                (-4, 8, "right"),
-            ]
+            places = [(em(x), em(y), side) for x, y, side in BESIDE]
             costs = []
             for x, y, side in places:
                 _move(text, x, y, side)
                 box = extent(figure, text)
-                covered = ((points > box.min - 1) & (points < box.max + 1)).all(axis=1).sum()
+                covered = int(within(points, box, 1).sum())
                 out = not (panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 and box.y1 <= panel.y1)
                 costs.append(covered + 1000 * (out + sum(box.overlaps(other) for other in taken)))
             _move(text, *places[int(np.argmin(costs))])
             taken.append(extent(figure, text))
 
 
-def _move(text: Text, x: float, y: float, side: str) -> None:
+def _move(text: Text, x: float, y: float, side: Literal["left", "right", "center"]) -> None:
     text.set_position((x, y))
     text.set_horizontalalignment(side)
 
@@ -112,7 +120,7 @@ def wall(axis: Axes, x: float, ended: Mapping[str, Sequence[tuple[str, str]]]) -
             text,
             (x, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(3 + 8 * number, -2),
+            xytext=(em(0.4 + 1.1 * number), -2),
             textcoords="offset points",
             rotation=90,
             ha="left",
@@ -140,7 +148,7 @@ def settle(figure: Figure, *, again: bool = False) -> None:
 
 def extent(figure: Figure, text: Text) -> Bbox:
     """Where a text stands, in pixels, without its arrow; after `settle`."""
-    renderer = cast(FigureCanvasAgg, figure.canvas).get_renderer()
+    renderer = cast(FigureCanvasAgg, figure.canvas).get_renderer()  # type: ignore[no-untyped-call]
     if isinstance(text, Annotation):
         text.update_positions(renderer)
     return Text.get_window_extent(text, renderer)
@@ -174,7 +182,7 @@ def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
             list(handles.values()), list(handles), loc="outside upper center", ncols=columns, handlelength=3
         )
         rows = -(-len(handles) // columns)
-        line_in = 1.5 * legend.get_texts()[0].get_fontsize() / 72
+        line_in = 1.5 * float(legend.get_texts()[0].get_fontsize()) / 72
         figure.set_figheight(figure.get_figheight() + rows * line_in)
     settle(figure, again=bool(handles))
 
@@ -193,7 +201,7 @@ def _text(name: Name) -> Annotation:
     text = name.axis.annotate(
         name.text,
         (name.x, name.y),
-        xytext=(ROOM, 0),
+        xytext=(em(ROOM), 0),
         textcoords="offset points",
         va="center",
         color=name.colour,
@@ -215,7 +223,7 @@ def _make_room(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
     needed = right
     for text in texts:
         box = extent(figure, text)
-        share = (box.width + 1.5 * ROOM * figure.dpi / 72) / panel.width
+        share = (box.width + 1.5 * em(ROOM) * figure.dpi / 72) / panel.width
         if share > WIDEST:
             return False
         x = float(scale.transform(np.array([text.xy[0]], dtype=float))[0])
@@ -234,7 +242,7 @@ def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
         box = extent(figure, text)
         height = box.height * 0.8  # a line's own, without its spacing
         shifts = [(step + 1) // 2 * (1 if step % 2 else -1) * 0.5 * height for step in range(2 * STEPS)]
-        back = box.width + 2 * ROOM * point  # to the other side of the end
+        back = box.width + 2 * em(ROOM) * point  # to the other side of the end
         for left, shift in (
             [(0.0, near) for near in shifts[:NEAR]]
             + [(back, near) for near in shifts[:NEAR]]
@@ -247,9 +255,9 @@ def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
         else:
             return False
         taken.append(moved)
-        text.set_position((ROOM - left / point, shift / point))
+        text.set_position((em(ROOM) - left / point, shift / point))
     for text in texts:
-        if text.xyann[0] == ROOM and abs(text.xyann[1]) > LEADER * 0.8 * extent(figure, text).height / point:
+        if text.xyann[0] == em(ROOM) and abs(text.xyann[1]) > LEADER * 0.8 * extent(figure, text).height / point:
             _lead(text, text.xyann[1])
     return True
 
@@ -258,7 +266,7 @@ def _lead(text: Annotation, shift_pt: float) -> None:
     text.axes.annotate(  # type: ignore[union-attr]
         "",
         text.xy,
-        xytext=(ROOM, shift_pt),
+        xytext=(em(ROOM), shift_pt),
         textcoords="offset points",
         arrowprops={"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1},
         annotation_clip=False,
@@ -273,7 +281,8 @@ def thin_ticks(figure: Figure, axes: Sequence[Axes], sides: dict[float, str]) ->
     settle(figure)
     for axis in axes:
         apart = 2.0 * figure.dpi / 72
-        size = axis.xaxis.get_ticklabels()[0].get_fontsize() if axis.xaxis.get_ticklabels() else 6.0
+        labels = axis.xaxis.get_ticklabels()
+        size = float(labels[0].get_fontsize()) if labels else 0.0
         kept: dict[float, tuple[float, float]] = {}
         for side in dict.fromkeys(order):
             x = axis.transData.transform((side, axis.get_ylim()[1]))[0]
@@ -291,27 +300,39 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
     """
     settle(figure)
     panel = axis.get_window_extent()
-    points = np.concatenate([_along(axis, line) for line in axis.get_lines() if len(line.get_xdata(orig=False))])
+    points = _drawn(axis)
     source = Bbox(axis.transData.transform([(box[0], box[2]), (box[1], box[3])]))
     texts = [extent(figure, text) for text in axis.texts if text.get_text()]
-    for x, y in ((0.1, 0.62), (0.6, 0.12), (0.1, 0.12), (0.6, 0.6), (0.34, 0.6), (0.4, 0.12)):
+    for x, y in ((0.1, 0.62), (0.66, 0.62), (0.6, 0.12), (0.1, 0.12), (0.6, 0.6), (0.34, 0.6), (0.4, 0.12)):
         place = Bbox.from_bounds(
             panel.x0 + (x - 0.09) * panel.width,
             panel.y0 + (y - 0.09) * panel.height,
             0.42 * panel.width,
             0.46 * panel.height,
         )
-        inside = (points > place.min).all(axis=1) & (points < place.max).all(axis=1)
-        if not inside.any() and not any(place.overlaps(other) for other in (source, *texts)):
+        if not within(points, place, 0).any() and not any(place.overlaps(other) for other in (source, *texts)):
             inset = axis.inset_axes((x, y, 0.32, 0.36))
             inset.set_in_layout(False)
             return inset
     return None
 
 
-def _along(axis: Axes, line: Line2D) -> Any:
-    """Points along a curve in pixels, (n, 2)."""
-    points = line.get_transform().transform(np.column_stack([line.get_xdata(), line.get_ydata()]).astype(float))
+def within(points: NDArray[np.float64], box: Bbox, margin: float) -> NDArray[np.bool_]:
+    """Which of (n, 2) points lie in a box, or less than `margin` pixels from it."""
+    x, y = points[:, 0], points[:, 1]
+    across = (box.x0 - margin < x) & (x < box.x1 + margin)
+    found: NDArray[np.bool_] = across & (box.y0 - margin < y) & (y < box.y1 + margin)
+    return found
+
+
+def _drawn(axis: Axes) -> NDArray[np.float64]:
+    """Points along all curves of a panel in pixels, (n, 2)."""
+    along = [_along(line) for line in axis.get_lines()]
+    return np.concatenate(along) if along else np.empty((0, 2))
+
+
+def _along(line: Line2D) -> NDArray[np.float64]:
+    points = line.get_transform().transform(np.array(line.get_xydata(), dtype=float))
     if len(points) < 2:
         return points
     steps = np.linspace(0, len(points) - 1, 40 * len(points))

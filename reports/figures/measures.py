@@ -24,7 +24,7 @@ class Measure:
         if self.column == "latency_ms" and set(table["phase"].dropna()) == {"train"}:
             label = label.replace("Latency", "Time of a training step")
         rows = table[table[self.column].notna()]
-        batches = rows[self.batch].dropna().unique() if self.batch else ()
+        batches = list(rows[self.batch].dropna().unique()) if self.batch else []
         return f"{label}, batch {batches[0]}" if len(batches) == 1 else label
 
 

@@ -35,6 +35,6 @@ def modes(table: pd.DataFrame, _: Options) -> Drawn:
         figure,
         (
             "State: what one image carries from token to token in recurrent mode, in closed form.",
-            "Solid: parallel mode, all tokens at once. Dashed: recurrent mode, token by token; both give the same logits.",
+            "Solid: parallel mode, all tokens at once. Dashed: recurrent mode, token by token.",
         ),
     )

@@ -1,8 +1,8 @@
-"""Panels of the papers, drawn from what they print (hollow) and, where it is the same quantity, what records hold (filled).
+"""Panels of the papers: what they print, hollow, and where it is the same quantity what records hold, filled.
 
-Axes, scales, colours and what is drawn follow each paper's own figure; where a paper's figure is not stored, the choices
-are ours and the caption says so. What papers call FLOPs is MACs, and labelled so. Work does not depend on the device and
-is taken of any row; time, memory and throughput only of rows of a GPU, for that is what was printed.
+Axes, scales, colours and what is drawn follow each paper's own figure; where that is not stored, the choices are ours
+and the caption says so. What papers call FLOPs is MACs, and labelled so. Work does not depend on the device and is
+taken of any row; time, memory and throughput only of rows of a GPU, for that is what was printed.
 """
 
 from __future__ import annotations
@@ -72,10 +72,7 @@ def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, P
     """Ours in the printed unit, by the conditions of the rows: parallel mode, inference, on a GPU unless counted."""
     rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
     rows = rows[(rows["height"] == rows["width"]) & rows[quantity.column].notna()]
-    if quantity.counted:
-        rows = rows.drop_duplicates("height")
-    else:
-        rows = rows[rows["device"].str.startswith("cuda")]
+    rows = rows.drop_duplicates("height") if quantity.counted else rows[rows["device"].str.startswith("cuda")]
     keys = ["device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy"]
     found: dict[str, Points] = {}
     for values, own in [((), rows)] if quantity.counted else list(rows.groupby(keys, dropna=False)):
@@ -209,8 +206,8 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     return Drawn(
         figure,
         (
-            "Hollow: as the authors of ViG print both models (read off their figure); Vision-RWKV's own curves are not stored, "
-            f"so axes and colours are ours. What it claims at 2048 px, second hand: {said}.",
+            "Hollow: as the authors of ViG print both models (read off their figure); Vision-RWKV's own curves are not "
+            f"stored, so axes and colours are ours. What it claims at 2048 px, second hand: {said}.",
             "Panel (a), box AP on COCO, is not measured here.",
             *notes,
         ),
@@ -247,7 +244,7 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
     return Drawn(
         figure,
         (
-            "All as printed (read off the paper's figure); points of a curve are sizes, of DeiT-III and ViL also recipes. "
+            "All as printed (read off the paper's figure); points of a curve are sizes, of DeiT-III recipes too. "
             "vbench trains no model to the end, so nothing here is measured.",
             "The paper's other panels, ADE20K and VTAB-1K, are not measured here.",
         ),
@@ -288,9 +285,9 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
     _size_axis((work,), GRU_SIZES)
     curves.finish(figure, names, {float(side): str(side) for side in GRU_SIZES})
     notes += [
-        "The paper's counts of DeiT-S lie below the closed form by about the projections to Q, K, V and out (inferred).",
-        "738 px is no multiple of 16; whole patches cover 736. The accuracy axis is cut, as in the paper. Its bars of mIoU "
-        "are not measured here.",
+        "The paper's counts of DeiT-S lack about the projections to Q, K, V and out (inferred).",
+        "738 px is no multiple of 16; whole patches cover 736. The accuracy axis is cut, as in the paper. "
+        "Its bars of mIoU are not measured here.",
     ]
     return Drawn(figure, tuple(notes))
 
@@ -339,9 +336,9 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     marks.place_ratios(figure, [speed, memory])
     saved = [row.value for row in efficiency() if row.metric == "memory_saved_pct" and row.source.startswith(VIM)]
     notes += [
-        "The paper states batch inference and no GPU or dtype. Panel (a), four tasks, is not measured here; Vim itself is not "
-        "in this zoo.",
-        f"Its {saved[0] if saved else '?'} % less memory at 1248 px has no arrow: DeiT-Ti's end of it is out of memory.",
+        "The paper states batch inference and no GPU or dtype. Panel (a), four tasks, is not measured here; Vim itself is "
+        "not in this zoo.",
+        f"Its {saved[0]:g} % less memory at 1248 px has no arrow: DeiT-Ti's end of it is out of memory.",
         "738 px is no multiple of 16; whole patches cover 736.",
     ]
     return Drawn(figure, tuple(notes))

@@ -13,7 +13,7 @@ from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
-from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
+from vbench.reports.figures.style import PUBLISHED, Drawn, Options, ground, ink, sheet
 from vbench.reports.looks import ENDINGS
 from vbench.reports.series import Series, series_of
 from vbench.results.published import accuracies
@@ -57,11 +57,7 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
     if pair:
         _closer(figure, panels[1], series, pair, MEASURES[PANELS[1]])
         _closer(figure, panels[2], series, pair, MEASURES[PANELS[2]])
-    notes.append(
-        "Accuracy (hollow) is what papers print, of models trained at 224 px and tested at each size; none was measured "
-        "here."
-    )
-    return Drawn(figure, tuple(notes))
+    return Drawn(figure, (*notes, PUBLISHED))
 
 
 def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list[str]:

@@ -41,8 +41,8 @@ def roofline(table: pd.DataFrame, _: Options) -> Drawn:
     return Drawn(
         figure,
         (
-            f"Along each curve from {sides[0]} to {sides[-1]} px. FLOPs: 2 × MACs executed + pointwise work; bytes: what must "
-            "move if pointwise work is fused.",
+            f"Along each curve from {sides[0]} to {sides[-1]} px. FLOPs: 2 × MACs executed + pointwise; bytes: what "
+            "must move if pointwise work is fused.",
             "No roof: these records carry no peaks of the device; 'vbench doctor' measures and prints them.",
         ),
     )

@@ -14,6 +14,9 @@ COLUMN_IN = 3.3  # a column of a paper, 8.4 cm; a page has two
 GAP_IN = 0.1
 MUTED = "#707070"
 RATIO = "#CC3311"  # arrows; Tol's red
+PUBLISHED = (  # what a caption says of hollow accuracies
+    "Accuracy (hollow) is what papers print, of models trained at 224 px, tested at each size; none was measured here."
+)
 DIM = 0.22  # luminance below which a colour is lost on a dark ground
 
 PAPER: dict[str, Any] = {
@@ -111,10 +114,10 @@ def ink(colour: str) -> str:
     """The colour, lightened where it would be lost on a dark ground."""
     if _luminance(ground()) > 0.5:
         return colour
-    rgb = to_rgb(colour)
-    while _luminance(to_hex(rgb)) < DIM:
-        rgb = tuple(channel + 0.1 * (1 - channel) for channel in rgb)
-    return str(to_hex(rgb))
+    while _luminance(colour) < DIM:
+        red, green, blue = (channel + 0.1 * (1 - channel) for channel in to_rgb(colour))
+        colour = to_hex((red, green, blue))
+    return colour
 
 
 def _luminance(colour: str) -> float:

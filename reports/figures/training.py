@@ -55,7 +55,8 @@ def _parts(axis: Axes, series: list[Series], sides: dict[float, str]) -> str | N
         return None
     shown = [one for one in series if side in known[one.label].index]
     for number, one in enumerate(shown):
-        values = known[one.label].loc[[side], columns].iloc[0].to_numpy(dtype=float)
+        row = known[one.label].loc[[side]].iloc[0].to_dict()
+        values = np.array([float(row[column]) for column in columns])
         starts = np.concatenate([[0.0], values.cumsum()[:-1]])
         for part, start, value, shade, hatch in zip(PARTS, starts, values, SHADES, HATCHES, strict=True):
             colour = ink(one.colour)
