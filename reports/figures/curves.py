@@ -24,8 +24,10 @@ NARROW = 3.0  # a log axis spans at least this factor
 
 def points(series: Series, measure: Measure) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sides in px and values in the measure's unit, where there are any."""
-    cells = series.cells[series.cells[measure.column].notna()]
-    return cells["side"].to_numpy(dtype=float), cells[measure.column].to_numpy(dtype=float) / measure.unit
+    x = series.cells["side"].to_numpy(dtype=float)
+    y = series.cells[measure.column].to_numpy(dtype=float, na_value=np.nan) / measure.unit
+    known = ~np.isnan(y)
+    return x[known], y[known]
 
 
 def value_at(series: Series, measure: Measure, side: float) -> float | None:

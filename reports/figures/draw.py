@@ -22,6 +22,7 @@ from vbench.reports.figures.table import FIGURES
 from vbench.errors import OutputError, UsageError
 
 WIDTH = 100  # of a caption, characters
+SHOWN = ("device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy")  # on figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Pat
 def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     """One figure of the table `FIGURES`, under the style that is set. Raises: NotDrawnError, UsageError."""
     entry = FIGURES[name]
-    rows = table if entry.phase is None else table[table["phase"] == entry.phase]
+    rows = _rows(name, table)
+    rows = rows.assign(**{key: rows[key].map(_plain, na_action="ignore") for key in SHOWN})
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
         reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
@@ -141,17 +143,36 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
 def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     """What must stand beneath a figure: what it asks and shows, and under what conditions its rows were measured."""
     entry = FIGURES[name]
-    rows = table if entry.phase is None or entry.alone else table[table["phase"] == entry.phase]
+    rows = _rows(name, table)
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
     return "\n".join(textwrap.fill(_plain(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
+def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a figure shows: those of its phase, or without one those of inference, or what there is."""
+    phase = FIGURES[name].phase or "infer"
+    rows = table[table["phase"] == phase]
+    return rows if len(rows) or FIGURES[name].phase else table
+
+
 def conditions(rows: pd.DataFrame) -> str:
     """Protocol and settings, in words."""
-    shown = ("rigor", "phase", "backend", "layout", "attention", "weights_dtype", "tf32", "batch_policy", "triton")
-    found = {key: sorted({str(value) for value in rows[key].dropna()}) for key in shown}
+    shown = (
+        "rigor",
+        "phase",
+        "backend",
+        "layout",
+        "attention",
+        "weights_dtype",
+        "tf32",
+        "batch_policy",
+        "batch",
+        "latency_batch",
+    )
+    shown += ("memory_batch", "triton")
+    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in shown}
     said = [f"{key} {', '.join(values)}" for key, values in found.items() if values]
     return f"Protocol: {'; '.join(said)}."
 

@@ -65,7 +65,9 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
 
 def ratio_at(pair: Pair, measure: Measure, side: float) -> Ratio | None:
     """The ratio at that size; None if either end is missing there."""
-    ends = [one.cells[(one.cells["side"] == side) & one.cells[measure.column].notna()] for one in pair]
+    columns = ["side", "latency_level", *(key for key in pair.baseline.cells if str(key).startswith(measure.column))]
+    ends = [one.cells[columns] for one in pair]
+    ends = [end[(end["side"] == side) & end[measure.column].notna()] for end in ends]
     if any(end.empty for end in ends):
         return None
     above, below = (float(end[measure.column].iloc[0]) for end in ends)

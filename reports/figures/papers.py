@@ -336,7 +336,7 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     marks.place_ratios(figure, [speed, memory])
     saved = [row.value for row in efficiency() if row.metric == "memory_saved_pct" and row.source.startswith(VIM)]
     notes += [
-        "The paper states batch inference and no GPU or dtype. Panel (a), four tasks, is not measured here; Vim itself is "
+        "The paper states batch inference and no GPU or dtype. Panel (a), four tasks, is not measured here; Vim is "
         "not in this zoo.",
         f"Its {saved[0]:g} % less memory at 1248 px has no arrow: DeiT-Ti's end of it is out of memory.",
         "738 px is no multiple of 16; whole patches cover 736.",

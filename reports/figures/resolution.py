@@ -26,10 +26,8 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
 
     A curve ends at a wall where a cell ran out of memory or time. Arrows stand between the baseline and the subject
     (`pairs.pair_of`) at the sizes `options.at` at which both have a value, their text computed from these values.
-    Where the two cross and there is room, an inset shows it closer. Where there are inference rows, they alone.
+    Where the two cross and there is room, an inset shows it closer.
     """
-    infer = table[table["phase"] == "infer"]
-    table = infer if len(infer) else table
     series = series_of(table)
     pair = pair_of(series, options)
     sides = curves.sides_of(table)

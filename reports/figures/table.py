@@ -15,7 +15,7 @@ class Entry:
     question: str
     needs: tuple[str, ...] = ()  # columns of which one row of the phase must have all
     command: str = SWEEP  # that measures what it needs
-    phase: str | None = "infer"  # whose rows it shows; None: all
+    phase: str | None = "infer"  # whose rows it shows; None: those of inference, or else what there is
     alone: bool = False  # whether it can be drawn of published figures alone
 
 
