@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo claims calibrate measuring
+.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo claims calibrate measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -18,6 +18,9 @@ test:
 
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
+
+golden-figures: ## the small pictures that tests compare figures with, drawn anew; look at them
+	VBENCH_REFRESH=1 pytest -n 0 tests/test_figures.py -k golden
 
 wheel: ## the wheel alone, unpacked and run outside the checkout
 	rm -rf build/wheel && pip wheel --quiet --no-deps --wheel-dir build/wheel .

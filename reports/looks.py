@@ -12,6 +12,7 @@ COLOURS = {
     "deit": "#0072B2",
     "swin": "#009E73",
     "timm": "#CC79A7",
+    "vim": "#999933",
 }
 MARKERS = {
     "vig": "o",
@@ -22,6 +23,7 @@ MARKERS = {
     "deit": "s",
     "swin": "^",
     "timm": "D",
+    "vim": "*",
 }
 SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
 MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # of a model's first and of its other settings

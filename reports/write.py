@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from vbench.reports import charts, tables
+from vbench.reports import tables
+from vbench.reports.figures import draw
 
 from vbench.errors import OutputError
 
-FILES = ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf")
+FILES = ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf", "resolution.txt")
 
 
 def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -24,10 +25,9 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
         _whole(folder / "summary.csv", lambda path: table.to_csv(path, index=False))
         _whole(folder / "summary.parquet", lambda path: table.to_parquet(path, index=False))
         _whole(folder / "table.md", lambda path: path.write_text(tables.to_markdown(table), encoding="utf-8"))
-        for name in ("resolution.png", "resolution.pdf"):
-            _whole(folder / name, lambda path: charts.resolution(table, [path]))
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+    draw.write(draw.Request(("resolution",)), table, folder)
     return [folder / name for name in FILES]
 
 

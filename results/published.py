@@ -1,4 +1,4 @@
-"""Accuracies that papers print. Never measured by us; `published/SOURCES.md` says how to read them."""
+"""Accuracies and costs that papers print. Never measured by us; `published/SOURCES.md` says how to read them."""
 
 from __future__ import annotations
 
@@ -114,3 +114,29 @@ def costs() -> dict[tuple[str, str], Cost]:
             own = any(row["model"].startswith(family) and paper in row["source"] for family, paper in _OWN.items())
             add(row, row["metric"], row["res"], row["value"], own)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """One row of `published/efficiency.csv`. What the source does not say is empty, or None."""
+
+    model: str
+    res: int | None  # px
+    batch: str
+    dtype: str
+    metric: str  # flops_g, in giga multiply-accumulates; latency_ms; peak_memory_gb ...
+    value: float
+    source: str
+    locator: str
+    how: str
+
+
+@cache
+def efficiency() -> tuple[Printed, ...]:
+    """All efficiency figures that papers and repositories print, in the order of the file."""
+    text = (files("vbench.results") / "published" / "efficiency.csv").read_text(encoding="utf-8")
+    keys = ("model", "batch", "dtype", "metric", "source", "locator", "how")
+    return tuple(
+        Printed(res=int(row["res"]) if row["res"] else None, value=float(row["value"]), **{k: row[k] for k in keys})
+        for row in csv.DictReader(text.splitlines())
+    )

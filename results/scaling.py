@@ -257,12 +257,12 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
         np.log(rows["tokens" if known else "pixels"].to_numpy(np.float64)),
         "tokens" if known else "pixels",
         np.log(rows[cost].to_numpy(np.float64)),
-        np.zeros(len(rows)) if counted else _error(rows, cost),
+        np.zeros(len(rows)) if counted else log_error(rows, cost),
         counted,
     )
 
 
-def _error(rows: pd.DataFrame, cost: str) -> Floats:
+def log_error(rows: pd.DataFrame, cost: str) -> Floats:
     """Standard deviation of the log of each cell's cost, from its interval; NaN where it has none."""
     if f"{cost}_lo" not in rows:
         return np.full(len(rows), np.nan)

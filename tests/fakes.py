@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from vbench.kernels import default_form
@@ -66,6 +66,12 @@ def make_record(model: str = "vig_t", side: int = 224, mode: Any = "parallel", *
         "spent": {"measured_s": 1.5, "warmup_s": 0.5},
     }
     return Record(**{**values, **changes})
+
+
+def of_case(record: Record, **changes: Any) -> Record:
+    """The same measurement of another case: another phase, dtype, batch ..."""
+    case = Case(**{**record.case, **changes})
+    return replace(record, case=asdict(case), case_id=case.id)
 
 
 def latency(samples_ms: Iterable[float]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fakes import failed, make_record
-from matplotlib.figure import Figure
 from rich.console import Console
-from vbench.reports import charts, readme, tables
+from vbench.reports import readme, tables
+from vbench.reports.series import series_of
 from vbench.reports.write import FILES, write_all
 from vbench.results.frame import frame
 from vbench.results.store import Record, read
@@ -69,40 +69,6 @@ def test_numbers(value: float | None, text: str) -> None:
     assert tables.figure(value) == text
 
 
-def drawn(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Figure:
-    kept: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: kept.append(self))
-    charts.resolution(table, [Path("figure.png")])
-    return kept[0]
-
-
-def test_the_figure_has_four_labelled_panels(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = drawn(frame(records), monkeypatch)
-    labels = [axis.get_ylabel() for axis in figure.axes]
-    assert [label.split()[0] for label in labels] == ["GMACs", "Peak", "Latency", "ImageNet-1K"]
-    assert all(axis.get_xlabel() == "Image side (px)" for axis in figure.axes)
-    latency = {line.get_label(): list(line.get_ydata()) for line in figure.axes[2].get_lines()}
-    assert latency["vig_t parallel"] == pytest.approx([98.0, 512.0, 2048.0])
-    assert len(latency["deit_t"]) == 2
-
-
-def test_a_curve_says_why_it_ends(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = drawn(frame(records), monkeypatch)
-    said = [[text.get_text() for text in axis.texts] for axis in figure.axes]
-    assert "out of memory" not in said[0]
-    assert said[1] == said[2] == ["out of memory"]
-    slow = frame([make_record("deit_t", 224), failed("timeout", "slow", model="deit_t", side=512)])
-    assert "time-out" in [text.get_text() for text in drawn(slow, monkeypatch).axes[2].texts]
-
-
-def test_accuracy_is_hollow_and_titled_as_published(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
-    axis = drawn(frame(records), monkeypatch).axes[3]
-    assert "published, not measured" in axis.get_title(loc="left")
-    assert {line.get_markerfacecolor() for line in axis.get_lines()} == {"white"}
-    shown = {line.get_label(): max(line.get_xdata()) for line in axis.get_lines()}
-    assert shown == {"vig_t": 1024, "deit_t": 1024}
-
-
 def test_which_counter_disagrees_is_said() -> None:
     work = make_record().work
     assert work is not None
@@ -121,7 +87,7 @@ def test_which_counter_disagrees_is_said() -> None:
     assert tables.disagreements(frame([make_record()])) == []
 
 
-def test_what_is_not_the_published_function_is_branded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_the_published_function_is_branded() -> None:
     failed_gate = {"ok": False, "checks": 3, "failed": ["gla reference"]}
     branded = [make_record("vig_t", side, verified=failed_gate) for side in (224, 512)]
     branded += [make_record("vir_s_softmax", side) for side in (224, 512)]
@@ -131,8 +97,7 @@ def test_what_is_not_the_published_function_is_branded(monkeypatch: pytest.Monke
     assert flags == {"vig_t": "modes_differ", "vir_s_softmax": "caveat", "vir_s": ""}
     assert any("ARE NOT ONE FUNCTION" in note for note in tables.notes(table))
     assert any(note.startswith("caveat: not what the family's paper describes") for note in tables.notes(table))
-    figure = drawn(table, monkeypatch)
-    labels = figure.axes[2].get_legend_handles_labels()[1]
+    labels = [one.label for one in series_of(table)]
     assert sorted(labels) == ["vig_t (MODES DIFFER)", "vir_s", "vir_s_softmax (not the paper's)"]
 
 

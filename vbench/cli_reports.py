@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from vbench.errors import UsageError
+from vbench.reports.figures.table import FIGURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,35 @@ def report(
     """Make table and figures again from records; nothing is measured."""
     frame_of([folder])
     write(folder, as_json)
+
+
+@app.command()
+def figures(
+    words: Annotated[
+        list[str], typer.Argument(metavar="[NAME|all] RUN...", help=f"{', '.join(FIGURES)}; and folders.")
+    ],
+    style: Annotated[str, typer.Option(help="paper, slides, dark.")] = "paper",
+    formats: Annotated[str, typer.Option("--format", help="Of png, pdf, svg.")] = "png,pdf",
+    dtype: Annotated[str | None, typer.Option(help="Rows of these dtypes alone.")] = None,
+    at: Annotated[str, typer.Option(help="Sizes in px at which ratios are drawn.")] = "512,1024,2048",
+    baseline: Annotated[str | None, typer.Option(help="Ratios are over this model; else an attention model.")] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Ratios are of this one, vig_t or 'vig_t recurrent'; else the fastest.")
+    ] = None,
+    cost: Annotated[str | None, typer.Option(help="Columns, for accuracy-cost and crossover: macs,latency_ms.")] = None,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for figures and their captions.")] = Path(
+        "figures"
+    ),
+) -> None:
+    """Draw figures from records, each with its caption; nothing is measured."""
+    from vbench.reports.figures import draw
+
+    names, runs = draw.parse_words(words)
+    asked = draw.parse(names, style=style, formats=formats, at=at, baseline=baseline, subject=subject, cost=cost)
+    files, missing = draw.write(asked, draw.of_dtype(frame_of(runs), dtype), folder)
+    for line in missing:
+        err.print(line, markup=False)
+    out.print(f"written: {', '.join(str(file) for file in files)}", markup=False)
 
 
 def frame_of(folders: Sequence[Path]) -> pd.DataFrame:

@@ -1,0 +1,100 @@
+"""Accuracy against what it costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from numpy.typing import NDArray
+from vbench.reports.figures import curves, marks
+from vbench.reports.figures.marks import Name
+from vbench.reports.figures.measures import MEASURES
+from vbench.reports.figures.style import MUTED, PUBLISHED, Drawn, NotDrawnError, Options, ground, ink, sheet
+from vbench.reports.series import series_of
+
+DEFAULT = ("macs", "latency_ms", "peak_memory_bytes")
+
+
+def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
+    """A panel a cost: published top-1 against it, a curve a series from small images to large, and the Pareto front.
+
+    Points are hollow, as accuracy is what papers print. On the front lies what nothing beats at no greater cost.
+    """
+    known = table[(table["phase"] == "infer") & table["top1_published"].notna()]
+    costs = [cost for cost in options.costs or DEFAULT if known[cost].notna().any()]
+    if not costs:
+        raise NotDrawnError(f"no row has both a published accuracy and {' or '.join(options.costs or DEFAULT)}")
+    figure = sheet(1 if len(costs) == 1 else 2, 2.7)
+    panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
+    names: list[Name] = []
+    for axis, cost, letter in zip(panels, costs, "abcdefgh", strict=False):
+        names += _panel(axis, known, cost)
+        axis.set_title(f"({letter}) {MEASURES[cost].title}" if len(costs) > 1 else MEASURES[cost].title)
+    panels[0].set_ylabel("ImageNet-1K top-1 (%), published")
+    marks.name_curves(figure, names)
+    _keep_apart(figure, list(panels))
+    return Drawn(
+        figure,
+        (
+            PUBLISHED + " Numbers at points: image side in px.",
+            "Grey: the Pareto front, which no point drawn beats in accuracy at the same cost or less.",
+        ),
+    )
+
+
+def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
+    measure, names, every = MEASURES[cost], [], []
+    series = series_of(known)
+    for one in curves.of_models(series) if cost in ("macs", "params") else series:
+        cells = one.cells[one.cells[cost].notna()]
+        if cells.empty:
+            continue
+        x = cells[cost].to_numpy(dtype=float) / measure.unit
+        y = cells["top1_published"].to_numpy(dtype=float)
+        every.append(np.column_stack([x, y]))
+        colour = ink(one.colour)
+        (line,) = axis.plot(x, y, one.line, color=colour, marker=one.marker, markerfacecolor=ground(), linewidth=0.9)
+        names.append(Name(axis, float(x[-1]), float(y[-1]), one.label, colour, line))
+        for at, accuracy, side in zip(x, y, cells["height"], strict=True):
+            axis.annotate(
+                str(side), (at, accuracy), xytext=(0, 5), textcoords="offset points", ha="center", va="center",
+                fontsize="small", color=MUTED, gid="size",
+            )  # fmt: skip
+    if every:
+        best = front(np.concatenate(every))
+        axis.step(best[:, 0], best[:, 1], where="post", color=MUTED, linewidth=3, alpha=0.3, zorder=1)
+    axis.margins(x=0.08, y=0.08)
+    curves.log_axis(axis, "x")
+    axis.set_xlabel(measure.axis(known))
+    return names
+
+
+def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of (n, 2) costs and accuracies those that none beats in accuracy at the same cost or less, by cost."""
+    kept: list[NDArray[np.float64]] = []
+    for point in points[np.lexsort((-points[:, 1], points[:, 0]))]:
+        if not kept or point[1] > kept[-1][1]:
+            kept.append(point)
+    return np.array(kept)
+
+
+def _keep_apart(figure: Figure, axes: list[Axes]) -> None:
+    """Leave out the sizes of points that would stand upon other text or other points."""
+    marks.settle(figure)
+    for axis in axes:
+        sizes = [text for text in axis.texts if isinstance(text, Annotation) and text.get_gid() == "size"]
+        taken = [marks.extent(figure, text) for text in axis.texts if text.get_gid() == "name"]
+        panel = axis.get_window_extent()
+        points = axis.transData.transform(np.array([text.xy for text in sizes]).reshape(-1, 2))
+        for text in sizes:
+            box = marks.extent(figure, text)
+            if (
+                marks.within(points, box, 2).any()
+                or box.y1 > panel.y1 + 8
+                or any(box.overlaps(other) for other in taken)
+            ):
+                text.remove()
+            else:
+                taken.append(box)

@@ -1,0 +1,113 @@
+"""From which size on a recurrent backbone is cheaper than attention, a row a pair, a panel a cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from vbench.models.registry import spec
+from vbench.reports.figures import curves, marks
+from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet
+from vbench.reports.looks import COLOURS, MARKERS
+from vbench.results.scaling import COSTS, SETTING, crossovers
+
+COMPARED = ("macs_executed", "latency_ms", "peak_memory_bytes")
+MOST = 20  # pairs; a page holds no more
+
+
+def crossover(table: pd.DataFrame, options: Options) -> Drawn:
+    """One panel a cost of `scaling.COSTS`: a point with its 95 % interval where the pair's costs cross.
+
+    Pairs are a recurrent backbone and an attention model where both kinds are there, else all. A pair that does not
+    cross within the sizes measured is an arrow at that end.
+    """
+    table = table[(table["status"] == "ok") & (table["phase"] == "infer")]
+    costs = options.costs or COMPARED
+    found = {cost: _pairs(crossovers(table, cost)) for cost in costs if cost in COSTS}
+    labels = list(dict.fromkeys(label for rows in found.values() for label in rows))
+    if not labels:
+        raise NotDrawnError("no two models or modes share two sizes under equal settings")
+    shown, left_out = labels[:MOST], labels[MOST:]
+    figure = sheet(2, 0.8 + 0.3 * len(shown))
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    sides = curves.sides_of(table)
+    notes = []
+    for axis, (cost, rows) in zip(panels, found.items(), strict=True):
+        for number, label in enumerate(shown):
+            if label in rows:
+                _row(axis, number, rows[label], sides)
+                notes.append(f"{rows[label]['reading']}.")
+        axis.set_title(COSTS[cost][0].upper() + COSTS[cost][1:])
+        axis.set_ylim(len(shown) - 0.4, -0.6)
+        axis.set_yticks(range(len(shown)), shown)
+        axis.grid(visible=False, axis="y")
+    curves.size_axis(list(panels), sides)
+    marks.thin_ticks(figure, list(panels), sides)
+    if left_out:
+        notes.append(f"{len(left_out)} more pairs are not drawn; 'vbench fit' prints them.")
+    return Drawn(
+        figure,
+        (
+            "In each row, which of the two costs less, and from which size on, in its colour. Bar: 95 % interval; "
+            "a size without one has an asterisk. Arrow: at every size that both have.",
+            *notes,
+        ),
+    )
+
+
+def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Rows of `crossovers` by the pair, the recurrent one first; against attention, if there are such."""
+    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
+    mixed = [row for row in rows if len({bool(spec(_model(row[end])).operator) for end in "ab"}) == 2]
+    apart = [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
+    named = {}
+    for row in mixed or rows:
+        pair = sorted((row["a"], row["b"]), key=lambda name: (not spec(_model(name)).operator, name))
+        setting = [str(row[key]) for key in apart if not pd.isna(row[key])]
+        named[" ".join(["\n".join(map(_short, pair)), *setting])] = row
+    return named
+
+
+def _short(name: str) -> str:
+    """An attention model has one mode, which need not be said."""
+    return name if spec(_model(name)).operator else name.removesuffix(" parallel")
+
+
+def _model(name: str) -> str:
+    return name.partition(" ")[0]
+
+
+def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) -> None:
+    family = spec(_model(row["a"])).family
+    colour, marker = ink(COLOURS.get(family, "#000000")), MARKERS.get(family, "x")
+    first, last = min(sides), max(sides)
+    if row["verdict"] != "crosses":
+        x, arrow = (first, "<") if row["verdict"] == "cheaper at every size" else (last, ">")
+        axis.plot([x], [number], marker=arrow, color=colour, markerfacecolor="none", linestyle="none")
+        said = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
+        side: Any = {"xytext": (6 if arrow == "<" else -6, 0), "ha": "left" if arrow == "<" else "right"}
+        axis.annotate(
+            said, (x, number), textcoords="offset points", va="center", fontsize="small", color=colour, **side
+        )
+        return
+    px = float(row["px"])
+    axis.plot([px], [number], marker=marker, color=colour, linestyle="none")
+    known = "(interval not known)" not in row["reading"]
+    if known:
+        low = first if pd.isna(row["px_lo"]) else float(row["px_lo"])
+        high = last if pd.isna(row["px_hi"]) else float(row["px_hi"])
+        axis.plot([low, high], [number, number], color=colour, linewidth=1.1)
+    right = px > (first * last) ** 0.5
+    text = f"{_model(row['a'])} from {px:.0f} px" + ("" if known else "*")
+    axis.annotate(
+        text,
+        (px, number),
+        xytext=(-5 if right else 5, 5),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="center",
+        fontsize="small",
+        color=colour,
+        path_effects=marks.halo(),
+    )

@@ -1,0 +1,157 @@
+"""Curves over the size of the image: one panel a measure, with bands, walls and axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
+from vbench.reports.figures import marks
+from vbench.reports.figures.marks import Name
+from vbench.reports.figures.measures import Measure
+from vbench.reports.figures.style import MUTED, ink
+from vbench.reports.looks import ENDINGS
+from vbench.reports.series import Series
+
+NARROW = 3.0  # a log axis spans at least this factor
+
+
+def points(series: Series, measure: Measure) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sides in px and values in the measure's unit, where there are any."""
+    x = series.cells["side"].to_numpy(dtype=float)
+    y = series.cells[measure.column].to_numpy(dtype=float, na_value=np.nan) / measure.unit
+    known = ~np.isnan(y)
+    return x[known], y[known]
+
+
+def value_at(series: Series, measure: Measure, side: float) -> float | None:
+    """What a series has at that size; None if nothing."""
+    x, y = points(series, measure)
+    at = np.flatnonzero(x == side)
+    return float(y[at[0]]) if len(at) else None
+
+
+def of_models(series: Sequence[Series]) -> list[Series]:
+    """One curve a model, of all its rows: for what does not depend on mode, device or dtype."""
+    found: dict[str, list[Series]] = {}
+    for one in series:
+        found.setdefault(one.model, []).append(one)
+    merged = []
+    for model, own in found.items():
+        cells = pd.concat([one.cells for one in own]).sort_values("side", kind="stable")
+        cells = cells[cells["macs"].notna()].drop_duplicates("side")
+        brand = next((f" ({one.label.rsplit('(', 1)[1]}" for one in own if one.label.endswith(")")), "")
+        merged.append(replace(own[0], label=model + brand, line="-", cells=cells))
+    return merged
+
+
+def draw(axis: Axes, series: Sequence[Series], measure: Measure) -> list[Name]:
+    """Curves of a measure with the bands of their intervals, and walls where they end; their names, to be written.
+
+    A series without a value is left out. The axes are logarithmic.
+    """
+    names: list[Name] = []
+    walls: dict[float, dict[str, list[Name]]] = {}
+    for one in series:
+        x, y = points(one, measure)
+        if not len(x):
+            continue
+        colour = ink(one.colour)
+        (line,) = axis.plot(x, y, one.line, color=colour, marker=one.marker, label=one.label, zorder=3)
+        _band(axis, one, measure, colour)
+        name = Name(axis, float(x[-1]), float(y[-1]), one.label, colour, line)
+        ended = _wall(one, x[-1]) if measure.walls else None
+        if ended is None:
+            names.append(name)
+            continue
+        side, why = ended
+        axis.plot([x[-1], side], [y[-1], y[-1]], ":", color=colour, linewidth=1)
+        axis.plot([side], [y[-1]], marker="x", color=colour, markersize=6, markeredgewidth=1.8, zorder=4)
+        walls.setdefault(side, {}).setdefault(why, []).append(name)
+    for side, at in walls.items():
+        marks.wall(axis, side, {why: [(name.text, name.colour) for name in own] for why, own in at.items()})
+        names += [name for own in at.values() if len(own) > marks.ON_A_WALL for name in own]
+    axis.set_title(measure.title)
+    log_axis(axis)
+    if not axis.get_lines():
+        nothing(axis, "in no row")
+    return names
+
+
+def nothing(axis: Axes, why: str) -> None:
+    """Say in an empty panel that it is empty, and why."""
+    axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center", color=MUTED, fontsize="small")
+
+
+def _band(axis: Axes, one: Series, measure: Measure, colour: str) -> None:
+    low, high = (f"{measure.column}_{end}" for end in ("lo", "hi"))
+    if low not in one.cells:
+        return
+    cells = one.cells[one.cells[measure.column].notna()]
+    lows, highs = (cells[column].to_numpy(dtype=float, na_value=np.nan) / measure.unit for column in (low, high))
+    axis.fill_between(cells["side"].to_numpy(dtype=float), lows, highs, color=colour, alpha=0.2, linewidth=0, zorder=2)
+
+
+def _wall(one: Series, last: float) -> tuple[float, str] | None:
+    """The first size beyond a series' last value that was tried and failed, and how; None if none was."""
+    beyond = one.cells[(one.cells["side"] > last) & one.cells["status"].isin(list(ENDINGS))]
+    if beyond.empty:
+        return None
+    return float(beyond["side"].iloc[0]), ENDINGS[beyond["status"].iloc[0]]
+
+
+def log_axis(axis: Axes, which: str = "y") -> None:
+    """A logarithmic axis whose ticks are numbers, as many as its span wants."""
+    along: Any = axis.yaxis if which == "y" else axis.xaxis
+    (axis.set_yscale if which == "y" else axis.set_xscale)("log")
+    limits, set_limits = (axis.get_ylim, axis.set_ylim) if which == "y" else (axis.get_xlim, axis.set_xlim)
+    low, high = limits()
+    if high < NARROW * low:
+        middle = (low * high) ** 0.5
+        low, high = middle / NARROW**0.5, middle * NARROW**0.5
+        set_limits(low, high)
+    decades = np.log10(high / low)
+    subs = (
+        (1.0,)
+        if decades > (3 if which == "y" else 1.6)
+        else (1.0, 2.0, 5.0)
+        if decades > 0.8
+        else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    )
+    along.set_major_locator(LogLocator(base=10, subs=subs))
+    along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    along.set_minor_locator(LogLocator(base=10, subs=(2, 5)) if subs == (1.0,) else NullLocator())
+    along.set_minor_formatter(NullFormatter())
+
+
+def sides_of(table: pd.DataFrame) -> dict[float, str]:
+    """The sizes of a table by side, the root of height · width in px, as "512" or "512x1024"."""
+    sizes = sorted(set(zip(table["height"].astype(int), table["width"].astype(int), strict=True)))
+    return {(h * w) ** 0.5: str(h) if h == w else f"{h}x{w}" for h, w in sizes}
+
+
+def size_axis(axes: Sequence[Axes], sides: dict[float, str]) -> None:
+    """Make the x axes those of the size of the image. Ticks get their names from `finish`."""
+    for axis in axes:
+        axis.set_xlabel("Image side (px)")
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_locator(FixedLocator(list(sides)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        if sides:
+            axis.set_xlim(min(sides) / 1.12, max(sides) * 1.12)
+
+
+def finish(figure: Figure, names: Sequence[Name], sides: dict[float, str]) -> None:
+    """Name the curves and the sizes, once all else is drawn."""
+    axes = [axis for axis in figure.axes if axis.get_xlabel() == "Image side (px)"]
+    marks.name_curves(figure, names)
+    marks.thin_ticks(figure, axes, sides)
+    marks.place_ratios(figure, figure.axes)

@@ -1,0 +1,211 @@
+"""Files of figures: which are asked for, which the records allow, and a caption beside each."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib as mpl
+import pandas as pd
+from vbench.reports import tables
+from vbench.reports.figures.measures import MEASURES
+from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
+from vbench.reports.figures.table import FIGURES
+
+from vbench.errors import OutputError, UsageError
+
+WIDTH = 100  # of a caption, characters
+SHOWN = ("device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy")  # on figures
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to draw. `strict`: a figure that cannot be drawn is an error, as it was asked for by its name."""
+
+    names: tuple[str, ...]
+    style: str = "paper"
+    formats: tuple[str, ...] = ("png", "pdf")
+    options: Options = Options()  # noqa: RUF009  # frozen
+    strict: bool = False
+
+
+def parse_words(words: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
+    """The names of figures, "all" meaning none in particular, that stand before folders. Raises: UsageError."""
+    names: list[str] = []
+    rest = list(words)
+    while rest and (rest[0] in ("all", *FIGURES) or "," in rest[0]) and not (names and Path(rest[0]).is_dir()):
+        names += rest.pop(0).split(",")
+    for name in names:
+        if name not in FIGURES and name != "all":
+            raise UsageError(f"unknown figure '{name}'{_near(name)}; there are {', '.join(FIGURES)}, or all")
+    if rest and not Path(rest[0]).exists():
+        raise UsageError(f"'{rest[0]}' is neither a figure{_near(rest[0])} nor a folder; figures: {', '.join(FIGURES)}")
+    chosen = () if "all" in names else tuple(dict.fromkeys(names))
+    if not rest and not (chosen and all(FIGURES[name].alone for name in chosen)):
+        raise UsageError("give the --out folder of a sweep; without one only paper: figures can be drawn, by name")
+    return chosen, [Path(word) for word in rest]
+
+
+def parse_list(text: str, option: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    """A comma-separated choice. Raises: UsageError."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for part in found:
+        if part not in allowed:
+            raise UsageError(f"{option} '{part}' is not known; take of {', '.join(allowed)}")
+    return found
+
+
+def parse_sides(text: str) -> tuple[int, ...]:
+    """Sizes in px, as in "512,1024". Raises: UsageError."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--at '{text}' is no list of sizes in px; give some as in 512,1024,2048")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def parse(
+    names: tuple[str, ...],
+    *,
+    style: str,
+    formats: str,
+    at: str,
+    baseline: str | None,
+    subject: str | None,
+    cost: str | None,
+) -> Request:
+    """The request that options mean; without names, all figures. Raises: UsageError."""
+    if style not in STYLES:
+        raise UsageError(f"--style '{style}' is not known; take one of {', '.join(STYLES)}")
+    costs = parse_list(cost, "--cost", tuple(MEASURES)) if cost else None
+    options = Options(parse_sides(at), baseline, subject, costs)
+    return Request(names or tuple(FIGURES), style, parse_list(formats, "--format", FORMATS), options, bool(names))
+
+
+def of_dtype(table: pd.DataFrame, dtypes: str | None) -> pd.DataFrame:
+    """The rows of these dtypes, comma-separated; all without. Raises: UsageError if there are none of one."""
+    if dtypes is None:
+        return table
+    return table[table["dtype"].isin(list(parse_list(dtypes, "--dtype", sorted(table["dtype"].unique()))))]
+
+
+def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str]]:
+    """Draw what the rows allow; the files written, and a line for each figure that was not drawn.
+
+    Of "paper:vig" the files are paper-vig.png ... and paper-vig.txt, its caption. Nothing is written before all is
+    drawn, and each file appears whole or not at all.
+
+    Raises: UsageError for a figure that was asked for by name and cannot be drawn, or a series that is not there;
+        OutputError if the folder cannot be written.
+    """
+    files: list[Path] = []
+    missing: list[str] = []
+    with looking(request.style):
+        drawn: dict[str, Drawn] = {}
+        for name in request.names:
+            try:
+                drawn[name] = draw(name, table, request.options)
+            except NotDrawnError as why:
+                line = f"{name} is not drawn: {why}; measure it by: {FIGURES[name].command}"
+                if request.strict:
+                    raise UsageError(line) from None
+                missing.append(line)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, one in drawn.items():
+                files += _write(one, caption(name, table, one), folder / name.replace(":", "-"), request.formats)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+    return files, missing
+
+
+def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
+    """One figure of the table `FIGURES`, under the style that is set. Raises: NotDrawnError, UsageError."""
+    entry = FIGURES[name]
+    rows = _rows(name, table)
+    rows = rows.assign(**{key: rows[key].map(_plain, na_action="ignore") for key in SHOWN})
+    if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
+        where = f" of phase {entry.phase}" if entry.phase == "train" else ""
+        reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
+        why = f" ({_plain(reasons[0])})" if len(reasons) else ""
+        raise NotDrawnError(f"no row{where} has {', '.join(entry.needs) or 'anything'}{why}")
+    module, function = entry.draw.split(":")
+    found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(rows, options)
+    return found
+
+
+def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
+    """What must stand beneath a figure: what it asks and shows, and under what conditions its rows were measured."""
+    entry = FIGURES[name]
+    rows = _rows(name, table)
+    lines = [f"{name}: {entry.question}", *drawn.notes]
+    if len(rows):
+        lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
+    return "\n".join(textwrap.fill(_plain(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+
+
+def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a figure shows: those of its phase, or without one those of inference, or what there is."""
+    phase = FIGURES[name].phase or "infer"
+    rows = table[table["phase"] == phase]
+    return rows if len(rows) or FIGURES[name].phase else table
+
+
+def conditions(rows: pd.DataFrame) -> str:
+    """Protocol and settings, in words."""
+    shown = (
+        "rigor",
+        "phase",
+        "backend",
+        "layout",
+        "attention",
+        "weights_dtype",
+        "tf32",
+        "batch_policy",
+        "batch",
+        "latency_batch",
+    )
+    shown += ("memory_batch", "triton")
+    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in shown}
+    said = [f"{key} {', '.join(values)}" for key, values in found.items() if values]
+    return f"Protocol: {'; '.join(said)}."
+
+
+@contextmanager
+def looking(style: str) -> Iterator[None]:
+    """Whatever is drawn and saved within has this style, whatever matplotlibrc the user has."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        cast(dict[str, Any], mpl.rcParams).update(STYLES[style])
+        yield
+
+
+def _write(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> list[Path]:
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "txt")]
+    for path in paths:
+        part = path.with_name(f".part-{path.name}")
+        try:
+            if path.suffix == ".txt":
+                part.write_text(text, encoding="utf-8")
+            else:
+                save(drawn.figure, part)
+            os.replace(part, path)  # noqa: PTH105
+        finally:
+            part.unlink(missing_ok=True)
+    return paths
+
+
+def _plain(text: object) -> str:
+    """A line of what may hold any characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def _near(name: str) -> str:
+    near = get_close_matches(name, FIGURES, n=1)
+    return f": did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,118 @@
+"""Which two curves a ratio is taken of, and the ratio with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+from vbench.models.registry import spec
+from vbench.reports.figures import curves
+from vbench.reports.figures.measures import MEASURES, Measure
+from vbench.reports.figures.style import Options
+from vbench.reports.series import Series
+from vbench.results.scaling import CONFIDENCE, log_error
+
+from vbench.errors import UsageError
+
+SETTINGS = ("device_name", "phase", "dtype", "backend", "layout", "threads", "asked")  # that both must share
+BASELINE = "deit_t"  # the papers' own, where it is there
+LIKE = 2.0  # models within this factor in parameters are compared first
+
+
+class Pair(NamedTuple):
+    """A ratio is the baseline's figure over the subject's."""
+
+    baseline: Series
+    subject: Series
+
+
+class Ratio(NamedTuple):
+    """A ratio and its 95 % interval, both None if not known, equal to it if both ends were counted."""
+
+    value: float
+    lo: float | None
+    hi: float | None
+
+    def __str__(self) -> str:
+        if self.lo is None or self.hi is None:
+            return f"{self.value:.2f}× (interval not known)"
+        return f"{self.value:.2f}×" if self.lo == self.hi else f"{self.value:.2f}× ({self.lo:.2f}–{self.hi:.2f})"
+
+
+def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
+    """The baseline and the subject: as named, or an attention model and the fastest recurrent one like it.
+
+    Both under equal settings, on one device; the fastest is that of least latency at the largest size that both have.
+    None if there is no such pair.
+
+    Raises: UsageError for a name that no series has.
+    """
+    baselines = _named(series, options.baseline) if options.baseline else _baselines(series)
+    for baseline in baselines:
+        if options.subject:
+            subjects = _named(series, options.subject)
+        else:
+            subjects = [one for one in series if spec(one.model).operator]
+            like = [one for one in subjects if 1 / LIKE <= _params(one) / _params(baseline) <= LIKE]
+            subjects = like or subjects
+        rivals = [one for one in subjects if one is not baseline and _setting(one) == _setting(baseline)]
+        if rivals:
+            return Pair(baseline, min(rivals, key=lambda one: _pace(one, baseline)))
+    return None
+
+
+def ratio_at(pair: Pair, measure: Measure, side: float) -> Ratio | None:
+    """The ratio at that size; None if either end is missing there."""
+    columns = ["side", "latency_level", *(key for key in pair.baseline.cells if str(key).startswith(measure.column))]
+    ends = [one.cells[columns] for one in pair]
+    ends = [end[(end["side"] == side) & end[measure.column].notna()] for end in ends]
+    if any(end.empty for end in ends):
+        return None
+    above, below = (float(end[measure.column].iloc[0]) for end in ends)
+    if above <= 0 or below <= 0:
+        return None
+    value = above / below
+    if not measure.walls:  # counted
+        return Ratio(value, value, value)
+    error = float(np.hypot(*(log_error(end, measure.column)[0] for end in ends)))
+    if np.isnan(error):
+        return Ratio(value, None, None)
+    spread = float(np.exp(ndtri((1 + CONFIDENCE) / 2) * error))
+    return Ratio(value, value / spread, value * spread)
+
+
+def _named(series: Sequence[Series], name: str) -> list[Series]:
+    model, _, mode = name.partition(" ")
+    found = [one for one in series if one.model == model and (not mode or one.mode == mode)]
+    if not found:
+        there = ", ".join(dict.fromkeys(f"{one.model} {one.mode}" for one in series))
+        raise UsageError(f"the records have no '{name}'; they have {there or 'no curve'}")
+    return found
+
+
+def _baselines(series: Sequence[Series]) -> list[Series]:
+    attention = [one for one in series if not spec(one.model).operator]
+    return sorted(attention, key=lambda one: (one.model != BASELINE, _fused(one), _params(one)))
+
+
+def _fused(one: Series) -> bool:
+    return bool((one.cells["attention"] == "unfused").any())
+
+
+def _params(one: Series) -> float:
+    known = one.cells["params"].dropna()
+    return float(known.iloc[0]) if len(known) else float("nan")
+
+
+def _setting(one: Series) -> tuple[str, ...]:
+    return tuple(str(one.cells[key].iloc[0]) for key in SETTINGS)
+
+
+def _pace(one: Series, other: Series) -> tuple[float, float]:
+    """Sorts the faster first: by latency at the largest size common with the other."""
+    latency = MEASURES["latency_ms"]
+    common = set(curves.points(one, latency)[0]) & set(curves.points(other, latency)[0])
+    side = max(common, default=0.0)
+    return -side, curves.value_at(one, latency, side) or float("inf")

@@ -1,0 +1,152 @@
+"""Work, memory, latency and accuracy against resolution: ViG's figure with our labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+from vbench.reports.figures import curves, marks
+from vbench.reports.figures.marks import Name
+from vbench.reports.figures.measures import MEASURES, Measure
+from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
+from vbench.reports.figures.style import PUBLISHED, Drawn, Options, ground, ink, sheet
+from vbench.reports.looks import ENDINGS
+from vbench.reports.series import Series, series_of
+from vbench.results.published import accuracies
+
+PANELS = ("macs", "peak_memory_bytes", "latency_ms")
+
+
+def resolution(table: pd.DataFrame, options: Options) -> Drawn:
+    """Four panels against the size of the image; the fourth is accuracy as papers print it, hollow, never measured.
+
+    A curve ends at a wall where a cell ran out of memory or time. Arrows stand between the baseline and the subject
+    (`pairs.pair_of`) at the sizes `options.at` at which both have a value, their text computed from these values.
+    Where the two cross and there is room, an inset shows it closer.
+    """
+    series = series_of(table)
+    pair = pair_of(series, options)
+    sides = curves.sides_of(table)
+    figure = sheet(2, 5.4)
+    panels = figure.subplots(2, 2).flatten()
+    names: list[Name] = []
+    notes: list[str] = []
+    for number, key in enumerate(PANELS):
+        measure = MEASURES[key]
+        shown = curves.of_models(series) if key == "macs" else series
+        names += curves.draw(panels[number], shown, measure)
+        panels[number].set_ylabel(measure.axis(table))
+    names += _accuracy(panels[3], series, sides)
+    curves.size_axis(list(panels), sides)
+    for panel, letter in zip(panels, "abcd", strict=True):
+        panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
+    if pair:
+        notes.append(
+            f"Ratios: {pair.baseline.label} over {pair.subject.label}, computed from the values at the arrows."
+        )
+        for number, key in enumerate(PANELS):
+            notes += _ratios(panels[number], pair, MEASURES[key], options.at)
+        notes += _points(panels[3], pair)
+    curves.finish(figure, names, sides)
+    if pair:
+        _closer(figure, panels[1], series, pair, MEASURES[PANELS[1]])
+        _closer(figure, panels[2], series, pair, MEASURES[PANELS[2]])
+    return Drawn(figure, (*notes, PUBLISHED))
+
+
+def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list[str]:
+    """Draw an arrow at each size at which both ends were measured; the caption's words for each size."""
+    notes = []
+    for side in at:
+        found = ratio_at(pair, measure, side)
+        if found is None:
+            notes += _no_ratio(pair, measure, side)
+            continue
+        ends = (curves.value_at(pair.baseline, measure, side), curves.value_at(pair.subject, measure, side))
+        marks.ratio(axis, side, (ends[0] or 0.0, ends[1] or 0.0), f"{found.value:.1f}×")
+        notes.append(f"{measure.title} at {side} px: {found}.")
+    return notes
+
+
+def _no_ratio(pair: Pair, measure: Measure, side: float) -> list[str]:
+    """Why there is no ratio at a size that was tried."""
+    for one in pair:
+        cells = one.cells[one.cells["side"] == side]
+        if len(cells) and measure.walls and cells["status"].iloc[0] in ENDINGS:
+            return [f"{measure.title} at {side} px: no ratio, {one.label}: {ENDINGS[cells['status'].iloc[0]]}."]
+    return []
+
+
+def _points(axis: Axes, pair: Pair) -> list[str]:
+    """The difference in accuracy at the largest size at which both are published."""
+    known = accuracies()
+    shown = [dict(_published(one.model, one.cells["side"].min(), one.cells["side"].max())) for one in pair]
+    common = sorted(set(shown[0]) & set(shown[1]))
+    if not common or pair.baseline.model == pair.subject.model:
+        return []
+    side = common[-1]
+    above, below = (known[one.model, side].top1 for one in pair)
+    marks.ratio(axis, side, (above, below), f"{below - above:.1f}")
+    return [
+        f"Published accuracy at {side} px: {pair.subject.model} {below - above:+.1f} points over {pair.baseline.model}."
+    ]
+
+
+def _published(model: str, low: float, high: float) -> list[tuple[int, float]]:
+    return sorted((s, found.top1) for (name, s), found in accuracies().items() if name == model and low <= s <= high)
+
+
+def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str]) -> list[Name]:
+    names = []
+    for one in {one.model: one for one in reversed(series)}.values():
+        shown = _published(one.model, min(sides), max(sides))
+        if not shown:
+            continue
+        x, y = zip(*shown, strict=True)
+        colour = ink(one.colour)
+        (line,) = axis.plot(x, y, ":", color=colour, marker=one.marker, markerfacecolor=ground(), label=one.model)
+        names.append(Name(axis, x[-1], y[-1], one.model, colour, line))
+    axis.set_ylabel("ImageNet-1K top-1 (%)")
+    axis.set_title("Accuracy as published, not measured")
+    if not names:
+        curves.nothing(axis, "none published for these models")
+    return names[::-1]
+
+
+def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, measure: Measure) -> None:
+    """An inset where baseline and subject cross, if they do and there is room."""
+    box = _crossing(pair, measure)
+    inset = marks.zoom(figure, axis, box) if box else None
+    if box is None or inset is None:
+        return
+    for one in series:
+        x, y = curves.points(one, measure)
+        inset.plot(x, y, one.line, color=ink(one.colour), marker=one.marker, markersize=2.5, linewidth=0.9)
+    inset.set_xscale("log", base=2)
+    inset.set_xlim(box[0], box[1])
+    inset.set_ylim(box[2], box[3])
+    inset.set_xticks(
+        [round(box[0] * 1.04), round(box[1] / 1.04)], [str(round(box[0] * 1.04)), str(round(box[1] / 1.04))]
+    )
+    inset.xaxis.set_minor_locator(NullLocator())
+    inset.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    inset.tick_params(length=2, pad=1.5)
+    for spine in inset.spines.values():
+        spine.set_visible(True)
+    axis.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.6)
+
+
+def _crossing(pair: Pair, measure: Measure) -> tuple[float, float, float, float] | None:
+    """The span of sizes and values about the last two sizes between which the pair changes places; None if none."""
+    mine, theirs = (dict(zip(*curves.points(one, measure), strict=True)) for one in pair)
+    common = sorted(set(mine) & set(theirs))
+    for low, high in reversed(list(pairwise(common))):
+        if (mine[low] - theirs[low]) * (mine[high] - theirs[high]) < 0:
+            values = [at[side] for at in (mine, theirs) for side in (low, high)]
+            spread = (max(values) / min(values)) ** 0.2
+            return low / 1.04, high * 1.04, min(values) / spread, max(values) * spread
+    return None

@@ -1,0 +1,97 @@
+"""The literal table of figures. Listing it imports no plotting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SWEEP = "vbench sweep --models vig_t,deit_t --res 224:2048"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One figure. `draw` is "module:function" of this package, (frame, Options) -> Drawn, imported when it is drawn."""
+
+    draw: str
+    question: str
+    needs: tuple[str, ...] = ()  # columns of which one row of the phase must have all
+    command: str = SWEEP  # that measures what it needs
+    phase: str | None = "infer"  # whose rows it shows; None: those of inference, or else what there is
+    alone: bool = False  # whether it can be drawn of published figures alone
+
+
+FIGURES: dict[str, Entry] = {
+    "resolution": Entry(
+        "resolution:resolution",
+        "How do work, memory, latency and accuracy change with resolution?",
+        phase=None,
+    ),
+    "accuracy-cost": Entry(
+        "accuracy_cost:accuracy_cost",
+        "What accuracy does a cost buy, and at which resolution?",
+        needs=("top1_published",),
+    ),
+    "throughput": Entry(
+        "lines:throughput",
+        "How many images a second, at which resolution?",
+        needs=("throughput_img_s",),
+    ),
+    "modes": Entry(
+        "modes:modes",
+        "What does the recurrent mode cost, and what does it save?",
+        needs=("latency_ms",),
+        command="vbench sweep --models vig_t --modes parallel,recurrent --res 224:2048",
+    ),
+    "roofline": Entry(
+        "roofline:roofline",
+        "Is the work bound by arithmetic or by memory traffic?",
+        needs=("intensity", "flops_total", "latency_ms"),
+    ),
+    "crossover": Entry(
+        "crossover:crossover",
+        "From which resolution on is a recurrent backbone cheaper than attention?",
+        needs=("macs",),
+    ),
+    "training": Entry(
+        "training:training",
+        "What do a training step and its parts cost?",
+        needs=("latency_ms",),
+        phase="train",
+        command=f"{SWEEP} --modes parallel --phase train --batch 8",
+    ),
+    "energy": Entry(
+        "lines:energy",
+        "How much energy does an image take?",
+        needs=("energy_j_per_image",),
+        command=f"{SWEEP} on a device whose energy can be read ('vbench doctor' says)",
+    ),
+    "paper:vig": Entry(
+        "papers:vig",
+        "ViG's efficiency and accuracy against resolution: what was printed, and what we measure",
+        command="vbench sweep --models vig_t,vrwkv_t,deit_t --res 224,512,640,768,1024,1280,1640,2048 --device cuda",
+        alone=True,
+    ),
+    "paper:vrwkv": Entry(
+        "papers:vrwkv",
+        "Vision-RWKV's speed and memory against resolution: what was printed, and what we measure",
+        command="vbench sweep --models vrwkv_t,deit_t --res 224:2048 --device cuda",
+        alone=True,
+    ),
+    "paper:vil": Entry(
+        "papers:vil",
+        "Vision-LSTM's accuracy against the compute of pre-training, as printed",
+        command="nothing: vbench trains no model to the end",
+        alone=True,
+    ),
+    "paper:vision_gru": Entry(
+        "papers:vision_gru",
+        "VisionGRU's work against resolution: what was printed, and what we count",
+        command="vbench sweep --models vision_gru_t,deit_s --res 512,640,1024,1248",
+        alone=True,
+    ),
+    "paper:vim": Entry(
+        "papers:vim",
+        "Vim's speed and memory against resolution: what was printed, and what we measure of its baseline",
+        command="vbench sweep --models deit_t --res 512,640,1024,1248 --device cuda",
+        alone=True,
+    ),
+}

@@ -1,0 +1,72 @@
+"""A training step: its time, the parts of it, and what memory it needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from vbench.reports.figures import curves
+from vbench.reports.figures.measures import MEASURES
+from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ground, ink, sheet
+from vbench.reports.series import Series, series_of, tint
+
+PARTS = ("forward", "backward", "update")
+SHADES = (1.0, 0.6, 0.25)
+HATCHES = ("", "////", "....")
+
+
+def training(table: pd.DataFrame, _: Options) -> Drawn:
+    """Three panels: step time against resolution, its parts at the largest size that all share, and peak memory."""
+    table = table[table["phase"] == "train"]
+    if table["latency_ms"].isna().all():
+        raise NotDrawnError("no row of phase train has a step time")
+    series = series_of(table)
+    sides = curves.sides_of(table)
+    figure = sheet(2, 2.9)
+    step, parts, memory = figure.subplots(1, 3)
+    names = []
+    for axis, key in ((step, "latency_ms"), (memory, "peak_memory_bytes")):
+        names += curves.draw(axis, series, MEASURES[key])
+        axis.set_ylabel(MEASURES[key].axis(table))
+    step.set_title("(a) Step time")
+    memory.set_title("(c) Memory")
+    at = _parts(parts, series, sides)
+    curves.size_axis([step, memory], sides)
+    curves.finish(figure, names, sides)
+    return Drawn(
+        figure,
+        (
+            "A step is forward, backward and update (AdamW) of one batch, on random labels.",
+            f"Parts at {at}: each part's median; they need not add up to the median of whole steps." if at else
+            "Parts of the step: in no row.",
+        ),
+    )  # fmt: skip
+
+
+def _parts(axis: Axes, series: list[Series], sides: dict[float, str]) -> str | None:
+    """Bars of the three parts, one a series; where: the largest size at which most series have them."""
+    columns = [f"{part}_ms" for part in PARTS]
+    known = {one.label: one.cells[one.cells[columns].notna().all(axis=1)].set_index("side") for one in series}
+    counts = {side: sum(side in cells.index for cells in known.values()) for side in sides}
+    side = max(counts, key=lambda each: (counts[each], each))
+    axis.set_title("(b) Parts")
+    if not counts[side]:
+        curves.nothing(axis, "in no row")
+        return None
+    shown = [one for one in series if side in known[one.label].index]
+    for number, one in enumerate(shown):
+        row = known[one.label].loc[[side]].iloc[0].to_dict()
+        values = np.array([float(row[column]) for column in columns])
+        starts = np.concatenate([[0.0], values.cumsum()[:-1]])
+        for part, start, value, shade, hatch in zip(PARTS, starts, values, SHADES, HATCHES, strict=True):
+            colour = ink(one.colour)
+            axis.barh(
+                number, value, left=start, height=0.7, color=tint(colour, shade), edgecolor=ground(), hatch=hatch,
+                label=part if number == 0 else None,
+            )  # fmt: skip
+    axis.set_yticks(range(len(shown)), [one.label for one in shown])
+    axis.set_ylim(len(shown) - 0.4, -1.4)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel(f"Time in a step (ms), {sides[side]} px")
+    axis.legend(loc="upper right", ncols=3, handlelength=1, columnspacing=0.8, handletextpad=0.3, borderpad=0)
+    return f"{sides[side]} px"
