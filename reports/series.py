@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from vbench.reports.looks import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
 
-SETTINGS = ("dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
+SETTINGS = ("device_name", "dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
 
 
 @dataclass(frozen=True, slots=True)
