@@ -22,7 +22,7 @@ from plotly.offline import get_plotlyjs
 from vbench.models.registry import spec
 from vbench.reports import plots, tables
 from vbench.reports.tables import figure
-from vbench.results.answers import answers
+from vbench.results.answers import Answer
 from vbench.results.frame import frame
 from vbench.results.lint import unfair
 from vbench.results.store import Record, read
@@ -31,6 +31,7 @@ import vbench
 from vbench.errors import UsageError
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
+FEW = 3  # models; of more, how costs grow is folded away
 SHAPES = {  # of markers in the legend, about (20, 7)
     "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "square": "M16 3h8v8h-8z",
@@ -77,9 +78,17 @@ def runs_of(folders: Sequence[Path]) -> list[Run]:
     return found
 
 
-def page(runs: Sequence[Run]) -> str:
-    """The page as HTML. The same records give the same text."""
-    table = frame([record for run in runs for record in run.records])
+def table_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """The frame of all their records."""
+    return frame([record for run in runs for record in run.records])
+
+
+def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:
+    """The page as HTML. The same records give the same text.
+
+    Args:
+        table: of `table_of(runs)`. found: its answers.
+    """
     drawn = plots.plots(table)
     models = list(table["model"].unique())
     script, plotly = _asset("page.js"), get_plotlyjs()
@@ -91,7 +100,7 @@ def page(runs: Sequence[Run]) -> str:
         lead=_lead(runs, table),
         conditions=tables.caption(table),
         css=Markup(_asset("page.css")),
-        groups=_groups(table),
+        groups=_groups(found),
         absent=tables.absent(table),
         keys=[_key(key) for key in plots.keys(table)],
         plots=drawn,
@@ -138,15 +147,14 @@ def _lead(runs: Sequence[Run], table: pd.DataFrame) -> str:
     return f"{len(table)} cells ({counts}) of {models} model{'s'[: models > 1]}, {span}, from {_listed(runs)}."
 
 
-def _groups(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
     """The answers by model, those of recurrent models first."""
-    found = answers(table)
     models = sorted(dict.fromkeys(answer.model for answer in found), key=lambda model: spec(model).operator is None)
     return [
         {
             "model": model,
             "kinds": [
-                {"title": title, "texts": texts}
+                {"title": title, "texts": texts, "folded": kind == "growth" and len(models) > FEW}
                 for kind, title in KINDS.items()
                 if (texts := [answer.text for answer in found if (answer.model, answer.kind) == (model, kind)])
             ],
@@ -206,7 +214,7 @@ def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
         ),
         _number("peak memory (MiB)", "peak_memory_bytes", 2**20),
         *energy,
-        _text("flags", "flags", "long"),
+        _text("flags", "flags"),
         _text("reason", "reason", "long"),
         _text("case", "case_id"),
     ]
@@ -217,7 +225,7 @@ def _rows(runs: Sequence[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for raw in table.to_dict("records"):
         row = {str(key): None if pd.isna(value) else value for key, value in raw.items()}
-        row["run"] = origin[str(row["device_name"]), row["case_id"]]
+        row["run"] = origin[str(row["device_name"]), str(row["case_id"])]
         found.append({"status": row["status"], "cells": [column.cell(row) for column in columns]})
     return found
 
@@ -264,7 +272,7 @@ def _ledger(records: Sequence[Record]) -> list[tuple[str, ...]]:
             case = record.case
             named = " ".join(part for part in (case["model"], case["mode"], case["form"]) if part)
             groups.setdefault(named, []).append(record)
-    found = []
+    found: list[tuple[str, ...]] = []
     for named, group in sorted(groups.items()):
         works = [record.work for record in group if record.work]
         second = [record.second_count or {} for record in group]

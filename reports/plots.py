@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from math import exp, hypot, isnan
+from math import exp, floor, hypot, isnan, log10
 from typing import Any
 
 import pandas as pd
@@ -29,7 +29,7 @@ SYMBOLS = {  # plotly's names of matplotlib's markers
     "x": "x-thin",
 }
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
-TICKS = 12  # sizes; where there are more, not every one is a tick
+FEW, TICKS = 3, 12  # ticks of an axis, at least and at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +42,57 @@ class Panel:
     unit: float
     label: str  # of the axis, unit included
     note: str
+    batch: str | None = None  # the column that says at what batch
     measured: bool = True  # a curve ends where a cell ended; what is counted does not
 
 
 PANELS = (
-    Panel("macs", "Work", "macs", 1e9, "GMACs of one image", "What the algorithm needs; 1 MAC = 2 FLOPs.", False),
-    Panel("memory", "Peak memory", "peak_memory_bytes", 2**20, "peak memory (MiB)", "Weights and input included."),
-    Panel("latency", "Latency", "latency_ms", 1, "time a call (ms)", "Median of single calls."),
+    Panel(
+        "macs", "Work", "macs", 1e9, "GMACs of one image", "What the algorithm needs; 1 MAC = 2 FLOPs.", measured=False
+    ),
+    Panel(
+        "memory",
+        "Peak memory",
+        "peak_memory_bytes",
+        2**20,
+        "peak memory (MiB)",
+        "Weights and input included.",
+        "memory_batch",
+    ),
+    Panel("latency", "Latency", "latency_ms", 1, "time a call (ms)", "Median of single calls.", "latency_batch"),
     Panel(
         "throughput", "Throughput", "throughput_img_s", 1, "images/s", "Calls back to back, at each row's own batch."
     ),
-    Panel("energy", "Energy", "energy_j_per_image", 1, "energy (J an image)", "By the hardware's counter, less idle."),
-    Panel("state", "Recurrent state", "state_bytes", 2**10, "state (KiB)", "In closed form, float32.", False),
+    Panel(
+        "energy",
+        "Energy",
+        "energy_j_per_image",
+        1,
+        "energy (J an image)",
+        "By the hardware's counter, less idle.",
+        "batch",
+    ),
+    Panel("state", "Recurrent state", "state_bytes", 2**10, "state (KiB)", "In closed form.", measured=False),
 )
 MODES = (
-    Panel("modes-latency", "Recurrent mode over parallel mode: time", "latency_ms", 1, "ratio of times", ""),
-    Panel("modes-memory", "Recurrent mode over parallel mode: memory", "peak_memory_bytes", 1, "ratio of peaks", ""),
+    Panel(
+        "modes-latency",
+        "Recurrent mode over parallel mode: time",
+        "latency_ms",
+        1,
+        "ratio of times",
+        "",
+        "latency_batch",
+    ),
+    Panel(
+        "modes-memory",
+        "Recurrent mode over parallel mode: memory",
+        "peak_memory_bytes",
+        1,
+        "ratio of peaks",
+        "",
+        "memory_batch",
+    ),
 )
 ACCURACY = Panel(
     "accuracy",
@@ -121,11 +156,15 @@ def undrawn(table: pd.DataFrame) -> list[str]:
 def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[float, str]]) -> Plot | None:
     if not traces:
         return None
-    axis = {"showline": True, "linecolor": "#888", "gridcolor": "#ddd", "zeroline": False, "automargin": True}
-    x = {**axis, "title": {"text": "image side (px)"}, "type": "log"}
+    axis = {"showline": True, "linecolor": "#888", "gridcolor": "#ddd", "zeroline": False, "automargin": "width"}
+    x = {**axis, "title": {"text": "image side (px)", "standoff": 6}, "type": "log"}
     if 0 < len(ticks) <= TICKS:
         x |= {"tickmode": "array", "tickvals": [side for side, _ in ticks], "ticktext": [name for _, name in ticks]}
-    y = {**axis, "title": {"text": panel.label}, "type": "linear" if panel is ACCURACY else "log"}
+    y = {**axis, "title": {"text": panel.label}, "type": "linear" if panel is ACCURACY else "log", **_log_ticks(traces)}
+    y |= {"exponentformat": "none", "separatethousands": True}
+    layout: dict[str, Any] = {"xaxis": x, "yaxis": y}
+    if panel in MODES:
+        layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"width": 1}}]
     drawn = [trace for trace in traces if trace.get("showlegend")]
     count = sum(value is not None for trace in drawn for value in trace["y"])
     names = ", ".join(trace["name"] for trace in drawn)
@@ -134,8 +173,22 @@ def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[floa
         panel.title,
         panel.note,
         f"{panel.title}: {panel.label} against image side; {count} points of {names}. The rows are in the table below.",
-        {"data": traces, "layout": {"xaxis": x, "yaxis": {**y, "exponentformat": "none", "separatethousands": True}}},
+        {"data": traces, "layout": layout},
     )
+
+
+def _log_ticks(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """1, 2, 5, 10 ... of a logarithmic axis, or decades where these are many; its own choice where they are few."""
+    values = [value for trace in traces for value in trace["y"] if value]
+    if not values:
+        return {}
+    low, high = (floor(log10(end)) for end in (min(values), max(values)))
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+        ticks = [tick for tick in ticks if min(values) / 1.3 <= tick <= max(values) * 1.3]
+        if FEW <= len(ticks) <= TICKS:
+            return {"tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
+    return {}
 
 
 def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
@@ -213,9 +266,9 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
             "y": [y[last], y[last]],
             "line": {"color": one.colour, "dash": "dot", "width": 2},
             "marker": {"color": one.colour, "symbol": ["circle", "x"], "size": [1, 10]},
-            "text": ["", named],
+            "text": ["", "OOM" if end["status"] == "oom" else named],
             "textposition": "top left",
-            "textfont": {"color": one.colour},
+            "textfont": {"color": "#222"},
             "hovertext": ["", "<br>".join([*said, *_origin(end)])],
             "customdata": [None, end["case_id"]],
             "hovertemplate": "%{hovertext}<extra></extra>",
@@ -293,6 +346,8 @@ def _hover(
     if panel.column == "latency_ms" and between:
         level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
         lines.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")
+    if panel.batch and row[panel.batch] is not None:
+        lines.append(f"batch {row[panel.batch]}")
     return "<br>".join([*lines, *_origin(row)])
 
 

@@ -79,20 +79,20 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
     for _, rows in table.groupby([key for key in SETTING if key in table], sort=False, dropna=False):
         under = [str(rows[key].iloc[0]) for key in told if not pd.isna(rows[key].iloc[0])]
         subjects = [
-            (who, own.set_index(["height", "width"]).sort_index())
+            (str(who[0]), who[1:], own.set_index(["height", "width"]).sort_index())
             for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
         ]
-        baselines = [(who, own) for who, own in subjects if spec(who[0]).operator is None]
-        for (model, mode, form, _), mine in subjects:
-            beside = [(who, own) for who, own in baselines if len(mine.index.intersection(own.index))]
+        baselines = [(name, way, own) for name, way, own in subjects if spec(name).operator is None]
+        for model, (mode, form, _), mine in subjects:
+            beside = [each for each in baselines if len(mine.index.intersection(each[2].index))]
             if spec(model).operator is None or not beside:
                 continue
-            nearest = min(beside, key=lambda other: _apart(mine, other[1]))[0][0]
+            nearest = min((_apart(mine, own), place, name) for place, (name, _, own) in enumerate(beside))[-1]
             own_form = [f"form {form}"] if forms.get((model, mode)) else []
-            for (baseline, _, _, attention), theirs in beside:
+            said = "".join(f", {part}" for part in [*own_form, *under])
+            for baseline, (_, _, attention), theirs in beside:
                 if baseline == nearest:
                     named = f"{baseline} unfused" if attention == "unfused" else baseline
-                    said = "".join(f", {part}" for part in [*own_form, *under])
                     found.append(Pair(model, f"{model} {mode}", named, said, mine, theirs))
     return found
 

@@ -79,8 +79,9 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
         raise UsageError(f"-o {file}: give the name of a page, as in -o report.html")
     runs = html.runs_of(folders)
-    write_text(file, html.page(runs))
-    found = answers(frame_of(folders))
+    table = html.table_of(runs)
+    found = answers(table)
+    write_text(file, html.page(runs, table, found))
     if as_json:
         typer.echo(json.dumps([asdict(answer) for answer in found], indent=1))
     for answer in () if as_json else found:

@@ -7,7 +7,7 @@
   const figures = JSON.parse(byId("figures").textContent);
   const finger = matchMedia("(pointer: coarse)").matches; // there a drag scrolls the page
   const look = {
-    margin: { l: 62, r: 14, t: 12, b: 58 },
+    margin: { l: 62, r: 16, t: 12, b: 52 },
     showlegend: false,
     hovermode: "closest",
     dragmode: finger ? false : "zoom",
@@ -47,33 +47,46 @@
       const log = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(log));
       const axis = button.dataset.axis;
-      Plotly.relayout(drawn[button.dataset.plot], { [`${axis}.type`]: log ? "log" : "linear", [`${axis}.autorange`]: true });
+      const place = drawn[button.dataset.plot];
+      Plotly.relayout(place, { [`${axis}.type`]: log ? "log" : "linear", [`${axis}.autorange`]: true });
     });
   }
+  // Ticks of y are for a logarithmic axis that is seen whole; else plotly chooses.
+  const setTicks = (place) => {
+    const { type, autorange, tickvals, tickmode } = place.layout.yaxis;
+    const mode = tickvals && type === "log" && autorange ? "array" : "auto";
+    if (mode !== tickmode) Plotly.relayout(place, { "yaxis.tickmode": mode });
+  };
+  Object.values(drawn).forEach((place) => {
+    setTicks(place);
+    place.on("plotly_relayout", () => setTicks(place));
+  });
   for (const button of all("[data-reset]")) {
     button.addEventListener("click", () => Plotly.relayout(drawn[button.dataset.reset], { "xaxis.autorange": true, "yaxis.autorange": true }));
   }
   for (const button of all("[data-save]")) {
     const key = button.dataset.save;
-    button.addEventListener("click", () => Plotly.downloadImage(drawn[key], { format: "svg", width: 800, height: 500, filename: `vbench-${key}` }));
+    const whole = () => ({ data: drawn[key].data, layout: { ...drawn[key].layout, showlegend: true, paper_bgcolor: "#fff" } });
+    button.addEventListener("click", () => Plotly.downloadImage(whole(), { format: "svg", width: 800, height: 500, filename: `vbench-${key}` }));
   }
 
   // A figure is as wide as the screen; on paper it is as wide as the paper.
+  addEventListener("beforeprint", () => all("details").forEach((one) => { one.open = true; }));
   addEventListener("beforeprint", () => Object.values(drawn).forEach((place) => Plotly.relayout(place, { width: 660, height: 300 })));
   addEventListener("afterprint", () => Object.values(drawn).forEach((place) => Plotly.relayout(place, { width: null, height: null, autosize: true })));
 
   // The table: filter and sort.
   const body = byId("rows").tBodies[0];
-  const rows = [...body.rows].map((row, order) => ({ row, order, text: row.textContent.toLowerCase() }));
+  const words = (row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+  const rows = [...body.rows].map((row, order) => ({ row, order, text: words(row) }));
   const filter = byId("filter");
   const status = byId("status");
-  for (const one of rows) one.text = [...one.row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
 
   const sift = () => {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const asked = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const { row, text } of rows) {
-      const keep = words.every((word) => text.includes(word)) && (!status.value || row.dataset.status === status.value);
+      const keep = asked.every((word) => text.includes(word)) && (!status.value || row.dataset.status === status.value);
       row.hidden = !keep;
       shown += keep;
     }
