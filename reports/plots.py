@@ -255,24 +255,29 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
     end = beyond[0]
     named = ENDINGS[end["status"]]
     said = [f"<b>{escape(one.label)}</b>, {_px(end['height'], end['width'])} px: {named}", *_lines(end["reason"])]
+    common = {"type": "scatter", "name": escape(one.label), "legendgroup": one.label, "showlegend": False}
     return [
         {
-            "type": "scatter",
-            "mode": "lines+markers+text",
-            "name": escape(one.label),
-            "legendgroup": one.label,
-            "showlegend": False,
+            **common,
+            "mode": "lines",
             "x": [rows[last]["side"], end["side"]],
             "y": [y[last], y[last]],
             "line": {"color": one.colour, "dash": "dot", "width": 2},
-            "marker": {"color": one.colour, "symbol": ["circle", "x"], "size": [1, 10]},
-            "text": ["", "OOM" if end["status"] == "oom" else named],
+            "hoverinfo": "skip",
+        },
+        {
+            **common,
+            "mode": "markers+text",
+            "x": [end["side"]],
+            "y": [y[last]],
+            "marker": {"color": one.colour, "symbol": "x", "size": 10},
+            "text": ["OOM" if end["status"] == "oom" else named],
             "textposition": "top left",
             "textfont": {"color": "#222"},
-            "hovertext": ["", "<br>".join([*said, *_origin(end)])],
-            "customdata": [None, end["case_id"]],
+            "hovertext": ["<br>".join([*said, *_origin(end)])],
+            "customdata": [end["case_id"]],
             "hovertemplate": "%{hovertext}<extra></extra>",
-        }
+        },
     ]
 
 
