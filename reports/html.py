@@ -314,7 +314,7 @@ def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
         (
             "cells",
             f"{len(own)}"
-            + (f", of which {len(own) - shown} were measured again in a later run" if shown < len(own) else ""),
+            + (f", of which {len(own) - shown} measured again in a later run" if shown < len(own) else ""),
         ),
         ("launches", str(len(records))),
         ("measured", f"{starts[0]} to {starts[-1]}"),

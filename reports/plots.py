@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from math import exp, floor, hypot, isnan, log10
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -369,8 +370,6 @@ def _origin(row: dict[str, Any]) -> list[str]:
 
 def _lines(text: str | None, width: int = 60) -> list[str]:
     """Text of a record, escaped, in lines that fit a phone."""
-    from textwrap import wrap
-
     return [escape(line) for line in wrap(text or "", width)]
 
 

@@ -150,6 +150,8 @@ class TestHostileRecords:
         records += [make_record("deit_t", 224, host=host, verified={"ok": False, "checks": 1, "failed": [HOSTILE]})]
         records += [failed("error", HOSTILE, model="deit_t", side=512, host=host)]
         work = {**(records[0].work or {}), "unknown": {HOSTILE: {"calls": 1, "bytes": 8}}}
+        named = make_record(f"timm/{HOSTILE}", 512, host=host, verified={"ok": True, "checks": 1, "failed": []})
+        records += [named, make_record(f"timm/{HOSTILE}", 224, host=host)]
         records.append(make_record("vig_t", 1024, host=host, work=work, protocol={**records[0].protocol, "x": HOSTILE}))
         text = made(html.Run(HOSTILE, records))
         page, tame = Page(text), parsed()
@@ -158,7 +160,7 @@ class TestHostileRecords:
         assert page.with_tag("img") == []
         assert "onerror" not in {name for _, attributes in page.elements for name in attributes}
         assert text.count("<!--") == usual().count("<!--")
-        for tag in ("td", "li", "p"):  # and is shown
+        for tag in ("title", "h1", "th", "td", "li", "p", "button"):  # and is shown
             assert any(HOSTILE in shown for shown in page.texts[tag]), tag
         data = next(shown for shown in page.texts["script"] if shown.startswith("{"))
         assert not re.search("[<>&\u2028\u2029]", data)
@@ -254,7 +256,7 @@ class TestTable:
     def test_the_newest_run_of_a_cell_counts_and_the_page_says_so(self) -> None:
         old, new = [make_record("vig_t", 224)], [make_record("vig_t", 224), make_record("vig_t", 512)]
         page = Page(made(html.Run("old", old), html.Run("new", new)))
-        assert "1, of which 1 were measured again in a later run" in page.texts["td"]
+        assert "1, of which 1 measured again in a later run" in page.texts["td"]
         assert page.texts["td"].count("new") == 2
         assert "old" not in page.texts["td"]
 
