@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from math import exp, floor, hypot, isnan, log10
 from textwrap import wrap
 from typing import Any
@@ -75,23 +76,18 @@ PANELS = (
     ),
     Panel("state", "Recurrent state", "state_bytes", 2**10, "state (KiB)", "In closed form.", measured=False),
 )
+LESS = "Below 1 the recurrent mode needs less."
 MODES = (
     Panel(
-        "modes-latency",
-        "Recurrent mode over parallel mode: time",
-        "latency_ms",
-        1,
-        "ratio of times",
-        "",
-        "latency_batch",
+        "modes-latency", "Recurrent over parallel mode: time", "latency_ms", 1, "ratio of times", LESS, "latency_batch"
     ),
     Panel(
         "modes-memory",
-        "Recurrent mode over parallel mode: memory",
+        "Recurrent over parallel mode: memory",
         "peak_memory_bytes",
         1,
         "ratio of peaks",
-        "",
+        LESS,
         "memory_batch",
     ),
 )
@@ -139,7 +135,7 @@ def plots(table: pd.DataFrame) -> list[Plot]:
     made = [_plot(panel, [trace for one in series for trace in _curve(one, panel)], ticks) for panel in PANELS]
     for panel in MODES:
         traces = [trace for one in series if one.mode == "recurrent" for trace in _over_parallel(one, series, panel)]
-        made.append(_plot(replace(panel, note="Below 1 the recurrent mode needs less."), traces, ticks))
+        made.append(_plot(panel, traces, ticks))
     made.append(_plot(ACCURACY, _accuracy(series), ticks))
     return [plot for plot in made if plot]
 
@@ -228,8 +224,14 @@ def _line(one: Series, rows: list[dict[str, Any]], y: list[float | None], text: 
 
 def _band(one: Series, x: list[Any], low: list[Any], high: list[Any]) -> list[dict[str, Any]]:
     """The interval as a shape; it has no part where a cell has none."""
-    known = [at for at in zip(x, low, high, strict=True) if None not in at]
-    if len(known) < 2:
+    known = [None not in at for at in zip(x, low, high, strict=True)]
+    across: list[float | None] = []
+    up: list[float | None] = []
+    for first, last in _stretches(known):
+        part = slice(first, last)
+        across += [*x[part], *x[part][::-1], None]
+        up += [*high[part], *low[part][::-1], None]
+    if not across:
         return []
     return [
         {
@@ -238,14 +240,20 @@ def _band(one: Series, x: list[Any], low: list[Any], high: list[Any]) -> list[di
             "name": escape(one.label),
             "legendgroup": one.label,
             "showlegend": False,
-            "x": [side for side, _, _ in known] + [side for side, _, _ in reversed(known)],
-            "y": [top for _, _, top in known] + [bottom for _, bottom, _ in reversed(known)],
+            "x": across[:-1],
+            "y": up[:-1],
             "line": {"width": 0, "color": one.colour},
             "fill": "toself",
             "fillcolor": f"{one.colour}33",
             "hoverinfo": "skip",
         }
     ]
+
+
+def _stretches(known: Sequence[bool]) -> list[tuple[int, int]]:
+    """Where two or more neighbours are known: the first of each stretch, and the one after its last."""
+    ends = [at for at, (before, here) in enumerate(pairwise([False, *known, False])) if before != here]
+    return [(first, last) for first, last in zip(ends[::2], ends[1::2], strict=True) if last - first > 1]
 
 
 def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> list[dict[str, Any]]:
@@ -349,7 +357,7 @@ def _hover(
         f"<b>{escape(name)}</b>, {_px(row['height'], row['width'])} px",
         f"{panel.label}: {figure(value)}{between}",
     ]
-    if panel.column == "latency_ms" and between:
+    if panel.key == "latency" and between:
         level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
         lines.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")
     if panel.batch and row[panel.batch] is not None:

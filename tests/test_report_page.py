@@ -215,6 +215,16 @@ class TestFigures:
             trace for plot in drawn if plot.key == "modes-latency" for trace in plot.spec["data"] if trace["showlegend"]
         ]
         assert line["y"] == pytest.approx([1.0, 2.0, 1.0])
+        assert [
+            shape["y0"] for plot in drawn if plot.key == "modes-latency" for shape in plot.spec["layout"]["shapes"]
+        ] == [1]
+
+    def test_a_band_has_no_part_where_a_cell_has_no_interval(self) -> None:
+        table = frame([make_record("vig_t", side) for side in (224, 384, 512, 768, 1024)])
+        table.loc[table["height"] == 512, ["latency_ms_lo", "latency_ms_hi"]] = None
+        (latency,) = [plot for plot in plots.plots(table) if plot.key == "latency"]
+        (band,) = [trace for trace in latency.spec["data"] if trace.get("fill")]
+        assert band["x"] == [224.0, 384.0, 384.0, 224.0, None, 768.0, 1024.0, 1024.0, 768.0]
 
     def test_accuracy_is_hollow_and_named_as_published(self) -> None:
         page = figures()["accuracy"]
