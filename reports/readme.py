@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from vbench.reports import tables
+from vbench.results.answers import answers
 from vbench.results.frame import frame
-from vbench.results.scaling import COSTS, crossover, exponents
 from vbench.results.store import Record, read
 
 WIDTH = 132
@@ -24,32 +24,9 @@ def printed(table: pd.DataFrame) -> str:
     return "```\n" + "\n".join(lines) + "\n```"
 
 
-def findings(table: pd.DataFrame, model: str = "vig_t", baseline: str = "deit_t") -> str:
-    """The answers in words: ratios, crossover and exponents, each computed from the rows named in it."""
-    ok = table[(table["status"] == "ok") & (table["height"] == table["width"])]
-    modes = {mode: _rows(ok, model, mode) for mode in ("parallel", "recurrent")}
-    other = _rows(ok, baseline, "parallel")
-    lines = []
-    for side in (1024, 2048):
-        if side in modes["parallel"].index and side in other.index:
-            mine, theirs = modes["parallel"].loc[side], other.loc[side]
-            share = {column: mine[column] / theirs[column] for column in ("macs", "latency_ms", "peak_memory_bytes")}
-            lines.append(
-                f"At {side} px {model} needs {share['macs']:.2f}× the MACs, {share['latency_ms']:.2f}× the time and "
-                f"{share['peak_memory_bytes']:.2f}× the peak memory of {baseline} (parallel mode, batch 1)."
-            )
-    both = ok[ok["model"].isin([model, baseline])]
-    for mode, mine in modes.items():
-        if len(mine.index.intersection(other.index)) > 1:
-            lines.append(f"{crossover(both, f'{model} {mode}', baseline).reading}.")
-    for row in exponents(both, ("macs_executed", "latency_ms")).to_dict("records"):
-        mode = f", {row['mode']}" if row["model"] == model else ""
-        lines.append(f"{COSTS[row['cost']]} of {row['model']}{mode}: {row['reading']}.")
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _rows(ok: pd.DataFrame, model: str, mode: str) -> pd.DataFrame:
-    return ok[(ok["model"] == model) & (ok["mode"] == mode)].set_index("height").sort_index()
+def findings(table: pd.DataFrame) -> str:
+    """The answers in words, each computed from the rows named in it."""
+    return "\n".join(f"- {answer.text}" for answer in answers(table))
 
 
 def spent(records: list[Record]) -> str:

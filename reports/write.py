@@ -31,6 +31,15 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
     return [folder / name for name in FILES]
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all; its folder is made. Raises: OutputError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _whole(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
     part = path.with_name(f".part-{path.name}")
     try:

@@ -137,6 +137,15 @@ def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> 
     return found
 
 
+def crossing(mine: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str], cost: str) -> Crossover | None:
+    """`crossover` of two models whose rows are given, one a size; None with fewer than two common sizes.
+
+    Raises: UsageError for an unknown cost.
+    """
+    _check_cost(cost)
+    return _cross(names, _curve(_prepared(mine), cost), _curve(_prepared(theirs), cost), cost)
+
+
 def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
     """`crossover` of every two models or modes with two or more common sizes under equal settings.
 
@@ -189,21 +198,17 @@ def to_rich(found: pd.DataFrame) -> Table:
     return out
 
 
-def sentences(table: pd.DataFrame) -> list[str]:
-    """How each cost grows, and who is cheaper from where, in words; each computed from the rows."""
-    found = exponents(table)
-    shown = _apart(found)
-    lines = []
-    for row in found.to_dict("records"):
-        also = "".join(f", {row[key]}" for key in shown if not pd.isna(row[key]))
-        lines.append(f"{row['model']} {row['mode']}{also}, {COSTS[row['cost']]}: {row['reading']}.")
-    for cost in FITTED:
-        pairs = crossovers(table, cost)
-        apart = [key for key in SETTING if key in pairs and pairs[key].nunique(dropna=False) > 1]
-        for row in pairs.to_dict("records"):
-            under = "".join(f", {row[key]}" for key in apart if not pd.isna(row[key]))
-            lines.append(f"{row['reading']}{under}.")
-    return lines
+def log_error(rows: pd.DataFrame, cost: str) -> Floats:
+    """Standard deviation of the log of each cell's cost, from its interval; NaN where it has none."""
+    if f"{cost}_lo" not in rows:
+        return np.full(len(rows), np.nan)
+    low, high = (rows[f"{cost}_{end}"].to_numpy(np.float64, na_value=np.nan) for end in ("lo", "hi"))
+    level = np.full(len(rows), CONFIDENCE)
+    if "latency_level" in rows:
+        level = rows["latency_level"].to_numpy(np.float64, na_value=np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.log(high / low) / 2 / ndtri((1 + level) / 2)
+    return np.where((level > 0) & (level < 1), error, np.nan)
 
 
 def _apart(found: pd.DataFrame) -> list[str]:
@@ -260,19 +265,6 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
         np.zeros(len(rows)) if counted else log_error(rows, cost),
         counted,
     )
-
-
-def log_error(rows: pd.DataFrame, cost: str) -> Floats:
-    """Standard deviation of the log of each cell's cost, from its interval; NaN where it has none."""
-    if f"{cost}_lo" not in rows:
-        return np.full(len(rows), np.nan)
-    low, high = (rows[f"{cost}_{end}"].to_numpy(np.float64, na_value=np.nan) for end in ("lo", "hi"))
-    level = np.full(len(rows), CONFIDENCE)
-    if "latency_level" in rows:
-        level = rows["latency_level"].to_numpy(np.float64, na_value=np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.log(high / low) / 2 / ndtri((1 + level) / 2)
-    return np.where((level > 0) & (level < 1), error, np.nan)
 
 
 def _fit(curve: Curve) -> dict[str, Any]:

@@ -14,15 +14,12 @@ from scipy.stats import t as student
 from typer.testing import CliRunner
 from vbench.results.frame import frame
 from vbench.results.scaling import (
-    COSTS,
     FITTED,
     TOLERANCE,
     WIDEST,
     crossover,
     crossovers,
     exponents,
-    sentences,
-    to_rich,
 )
 from vbench.results.store import Store
 
@@ -276,18 +273,6 @@ class TestCrossover:
         ]
         assert row["px"].item() == one.px
         assert crossovers(frame([])).empty
-
-
-def test_sentences_say_what_the_tables_hold() -> None:
-    table = frame([make_record(model, side) for model in ("vig_t", "deit_t") for side in GRID])
-    said = sentences(table)
-    found = exponents(table)
-    assert len(said) == len(found) + sum(len(crossovers(table, cost)) for cost in FITTED)
-    for row in found.to_dict("records"):
-        assert f"{row['model']} {row['mode']}, {COSTS[row['cost']]}: {row['reading']}." in said
-    assert "vig_t parallel needs less time a call than deit_t parallel: from 400 px up" in " ".join(said)
-    assert to_rich(found).row_count == len(found)
-    assert sentences(frame([])) == []
 
 
 class TestFit:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,11 +27,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")], as_json: AsJson = False
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders with records.jsonl.")],
+    page: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Make one page of all runs instead, a .html file.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make table and figures again from records; nothing is measured."""
-    frame_of([folder])
-    write(folder, as_json)
+    """Make table and figures again from records, or one page to look at; nothing is measured."""
+    if page is not None:
+        write_page(folders, page, as_json)
+        return
+    if len(folders) > 1:
+        raise UsageError(f"{len(folders)} runs make one page: give -o FILE.html, or report one RUN at a time")
+    frame_of(folders)
+    write(folders[0], as_json)
 
 
 @app.command()
@@ -87,6 +98,25 @@ def write(folder: Path, as_json: bool) -> int:
         tables.show(table, out)
     err.print(f"written: {', '.join(str(file) for file in files)}")
     return int((table["status"] == "error").sum())
+
+
+def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
+    """Write the page of these runs, and print what it answers."""
+    from vbench.reports import html
+    from vbench.reports.write import write_text
+    from vbench.results.answers import answers
+
+    if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
+        raise UsageError(f"-o {file}: give the name of a page, as in -o report.html")
+    runs = html.runs_of(folders)
+    table = html.table_of(runs)
+    found = answers(table)
+    write_text(file, html.page(runs, table, found))
+    if as_json:
+        typer.echo(json.dumps([asdict(answer) for answer in found], indent=1))
+    for answer in () if as_json else found:
+        out.print(answer.text, markup=False)
+    err.print(f"written: {file}")
 
 
 @app.command(name="claims")

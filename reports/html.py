@@ -1,0 +1,371 @@
+"""One page of a few runs that needs nothing else: answers, figures, rows, and what stands behind them.
+
+The page fetches nothing and runs no script but plotly.js and `page/page.js`: its policy names their digests. Whatever
+comes from a record is text, escaped by the template, by `_json` inside a script, and by `plots` inside a hover.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+from vbench.models.registry import spec
+from vbench.reports import plots, tables
+from vbench.reports.tables import figure
+from vbench.results.answers import Answer
+from vbench.results.frame import frame
+from vbench.results.lint import unfair
+from vbench.results.store import Record, read
+
+import vbench
+from vbench.errors import UsageError
+
+KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
+FEW = 3  # models; of more, how costs grow is folded away
+SHAPES = {  # of markers in the legend, about (20, 7)
+    "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "square": "M16 3h8v8h-8z",
+    "triangle-up": "M20 2l5 9h-10z",
+    "triangle-down": "M20 12l5-9h-10z",
+    "diamond": "M20 2l5 5l-5 5l-5-5z",
+    "diamond-tall": "M20 1l3.5 6l-3.5 6l-3.5-6z",
+    "cross": "M18.5 2h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
+    "x": "M16 5l2-2l2 2l2-2l2 2l-2 2l2 2l-2 2l-2-2l-2 2l-2-2l2-2z",
+    "x-thin": "M16 4l1-1l3 3l3-3l1 1l-3 3l3 3l-1 1l-3-3l-3 3l-1-1l3-3z",
+}
+STROKES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "7 3 2 3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A folder of records, under the name that the page gives it."""
+
+    name: str
+    records: list[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of the table of rows: what it shows, and in a column of numbers what it is sorted by."""
+
+    text: str
+    kind: Literal["text", "long", "number"]
+    value: float | None = None
+
+
+def runs_of(folders: Sequence[Path]) -> list[Run]:
+    """The records of each folder. Folders of one name are told by their paths.
+
+    Raises: UsageError for a folder without records; SchemaError as `store.read`.
+    """
+    names = [folder.resolve().name for folder in folders]
+    found = []
+    for folder, name in zip(folders, names, strict=True):
+        records = read(folder) if (folder / "records.jsonl").is_file() else []
+        if not records:
+            raise UsageError(f"{folder} has no records; give the --out folder of a sweep")
+        found.append(Run(name if names.count(name) == 1 else str(folder), records))
+    return found
+
+
+def table_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """The frame of all their records."""
+    return frame([record for run in runs for record in run.records])
+
+
+def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:
+    """The page as HTML. The same records give the same text.
+
+    Args:
+        table: of `table_of(runs)`. found: its answers.
+    """
+    drawn = plots.plots(table)
+    models = list(table["model"].unique())
+    script, plotly = _asset("page.js"), get_plotlyjs()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_asset("page.html")).render(
+        policy=_policy(plotly, script),
+        version=vbench.__version__,
+        title=f"vbench: {', '.join(models[:4])}{f' and {len(models) - 4} more' if len(models) > 4 else ''}",
+        lead=_lead(runs, table),
+        conditions=tables.caption(table),
+        css=Markup(_asset("page.css")),
+        groups=_groups(found),
+        absent=tables.absent(table),
+        keys=[_key(key) for key in plots.keys(table)],
+        plots=drawn,
+        undrawn=plots.undrawn(table),
+        statuses=sorted(table["status"].unique()),
+        columns=_columns(runs, table),
+        rows=_rows(runs, table),
+        notes=tables.notes(table),
+        unfair=unfair(table),
+        verified=_verified(_kept(runs)),
+        ledger=_ledger(_kept(runs)),
+        disagreements=tables.disagreements(table),
+        runs=[{"name": run.name, "facts": _facts(run, runs)} for run in runs],
+        data=Markup(_json({plot.key: plot.spec for plot in drawn})),
+        plotly=Markup(plotly),
+        script=Markup(script),
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("vbench.reports") / "page" / name).read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    """No network, and no script but these."""
+    digests = " ".join(f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    return (
+        f"default-src 'none'; script-src {digests}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script: ASCII, and nothing that could end the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
+
+
+def _lead(runs: Sequence[Run], table: pd.DataFrame) -> str:
+    counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().sort_index().items())
+    sizes = sorted({height * width: _size(height, width) for height, width in _sides(table)}.items())
+    span = f"{sizes[0][1]} to {sizes[-1][1]} px" if len(sizes) > 1 else f"{sizes[0][1]} px"
+    models = table["model"].nunique()
+    return f"{len(table)} cells ({counts}) of {models} model{'s'[: models > 1]}, {span}, from {_listed(runs)}."
+
+
+def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
+    """The answers by model, those of recurrent models first."""
+    models = sorted(dict.fromkeys(answer.model for answer in found), key=lambda model: spec(model).operator is None)
+    return [
+        {
+            "model": model,
+            "kinds": [
+                {"title": title, "texts": texts, "folded": kind == "growth" and len(models) > FEW}
+                for kind, title in KINDS.items()
+                if (texts := [answer.text for answer in found if (answer.model, answer.kind) == (model, kind)])
+            ],
+        }
+        for model in models
+    ]
+
+
+def _key(key: plots.Key) -> dict[str, str]:
+    return {"label": key.label, "colour": key.colour, "shape": SHAPES[key.symbol], "dashes": STROKES[key.dash]}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table of rows: its name, and its cell of a row."""
+
+    name: str
+    kind: Literal["text", "long", "number"]
+    cell: Callable[[dict[str, Any]], Cell]
+
+
+def _text(name: str, key: str, kind: Literal["text", "long"] = "text") -> Column:
+    return Column(name, kind, lambda row: Cell("" if row[key] is None else str(row[key]), kind))
+
+
+def _number(name: str, key: str, unit: float = 1.0) -> Column:
+    return Column(name, "number", lambda row: Cell(figure(row[key], unit), "number", row[key]))
+
+
+def _interval(row: dict[str, Any]) -> Cell:
+    low, high = row["latency_ms_lo"], row["latency_ms_hi"]
+    return Cell("" if low is None else f"{figure(low)}–{figure(high)}", "number", low)
+
+
+def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
+    """Settings are columns where rows differ in them, energy where it was measured."""
+    names = {"device_name": "device", "dtype": "dtype", "phase": "phase", "backend": "back end", "layout": "layout"}
+    told = [_text(name, key) for key, name in names.items() if table[key].nunique() > 1]
+    told += [_text("attention", "attention")] if table["attention"].nunique() > 1 else []
+    told += [_text("run", "run")] if len(runs) > 1 else []
+    energy = [_number("J an image", "energy_j_per_image")] if table["energy_j_per_image"].notna().any() else []
+    return [
+        _text("model", "model"),
+        _text("mode", "mode"),
+        _text("form", "form"),
+        *told,
+        Column(
+            "size (px)", "number", lambda r: Cell(_size(r["height"], r["width"]), "number", r["height"] * r["width"])
+        ),
+        _text("status", "status"),
+        _number("GMACs", "macs", 1e9),
+        _number("latency (ms)", "latency_ms"),
+        Column("interval", "number", _interval),
+        _number("images/s", "throughput_img_s"),
+        Column(
+            "at batch", "number", lambda r: Cell("" if r["batch"] is None else str(r["batch"]), "number", r["batch"])
+        ),
+        _number("peak memory (MiB)", "peak_memory_bytes", 2**20),
+        *energy,
+        _text("flags", "flags"),
+        _text("reason", "reason", "long"),
+        _text("case", "case_id"),
+    ]
+
+
+def _rows(runs: Sequence[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
+    columns, origin = _columns(runs, table), _origin(runs)
+    found = []
+    for raw in table.to_dict("records"):
+        row = {str(key): None if pd.isna(value) else value for key, value in raw.items()}
+        row["run"] = origin[str(row["device_name"]), str(row["case_id"])]
+        found.append({"status": row["status"], "cells": [column.cell(row) for column in columns]})
+    return found
+
+
+def _where(record: Record) -> tuple[str, str]:
+    """A cell as `frame` tells it from others."""
+    return str(record.host.get("device_name")), record.case_id
+
+
+def _origin(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
+    """The run that each cell's newest record is of."""
+    return {_where(record): run.name for run in runs for record in run.records}
+
+
+def _kept(runs: Sequence[Run]) -> list[Record]:
+    """The newest record of each cell."""
+    newest = {_where(record): record for run in runs for record in run.records}
+    return [newest[key] for key in sorted(newest, key=lambda key: (newest[key].case["model"], key))]
+
+
+def _verified(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    """A row for each model and verdict: what was found before its cells were measured."""
+    found: dict[tuple[str, ...], None] = {}
+    for record in records:
+        model, said = record.case["model"], record.verified
+        if said is None:
+            continue
+        verdict = "one function" if said.get("ok") else "THE MODES DIFFER"
+        found[
+            model, verdict, str(said.get("checks", "not known")), "; ".join(map(str, said.get("failed") or ["none"]))
+        ] = None
+    there = {row[0] for row in found}
+    for model in sorted({record.case["model"] for record in records} - there):
+        one = spec(model).operator is None
+        found[model, "has one mode" if one else "not tried", "0", "none"] = None
+    return sorted(found)
+
+
+def _ledger(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    """A row for each model, mode and form: how its counts of MACs agree, and what the ledger does not know."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if record.work:
+            case = record.case
+            named = " ".join(part for part in (case["model"], case["mode"], case["form"]) if part)
+            groups.setdefault(named, []).append(record)
+    found: list[tuple[str, ...]] = []
+    for named, group in sorted(groups.items()):
+        works = [record.work for record in group if record.work]
+        second = [record.second_count or {} for record in group]
+        unknown = sorted({str(op) for work in works for op in work.get("unknown") or {}})
+        coverage = [work["coverage"] for work in works if work.get("coverage") is not None]
+        found.append(
+            (
+                named,
+                str(len(group)),
+                _votes([work.get("closed_form_agrees") for work in works], ["no formula for this model"]),
+                _votes([count.get("agree") for count in second], [count.get("reason") for count in second]),
+                ", ".join(unknown) or "nothing",
+                f"{min(coverage):.2%}" if coverage else "not recorded",
+            )
+        )
+    return found
+
+
+def _votes(votes: Sequence[bool | None], reasons: Iterable[str | None]) -> str:
+    """ "agrees at 3 of 3; 15 not asked (why)"."""
+    asked = [vote for vote in votes if vote is not None]
+    parts = [f"agrees at {sum(asked)} of {len(asked)}"] if asked else []
+    if len(asked) < len(votes):
+        why = "; ".join(dict.fromkeys(str(reason) for reason in reasons if reason))
+        parts.append(f"{len(votes) - len(asked)} not asked" + (f" ({why})" if why else ""))
+    return "; ".join(parts)
+
+
+def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What a run was measured on, and how busy that was."""
+    records, origin = run.records, _origin(runs)
+    hosts = [record.host for record in records]
+    own = {_where(record) for record in records}
+    shown = sum(origin[where] == run.name for where in own)
+    states = [record.state for record in records if record.state]
+    loads = [record.load["load_1min"] for record in records if record.load and "load_1min" in record.load]
+    starts = sorted(record.started_at for record in records)
+    facts = [
+        (
+            "cells",
+            f"{len(own)}"
+            + (f", of which {len(own) - shown} measured again in a later run" if shown < len(own) else ""),
+        ),
+        ("launches", str(len(records))),
+        ("measured", f"{starts[0]} to {starts[-1]}"),
+        ("time that launches took", f"{sum(record.wall_s for record in records) / 60:.1f} minutes"),
+        ("device", _distinct(host.get("device_name") for host in hosts)),
+        ("processor", _distinct(f"{host['cpu']}, {host.get('cpu_count')} cores" for host in hosts if host.get("cpu"))),
+        ("memory", _distinct(f"{host['ram_bytes'] / 2**30:.1f} GiB" for host in hosts if host.get("ram_bytes"))),
+        ("GPU", _distinct(_pairs(host["gpu"]) for host in hosts if host.get("gpu")) or "none"),
+        ("system", _distinct(host.get("os") for host in hosts)),
+        ("versions", _distinct(_pairs(host.get("versions") or {}) for host in hosts)),
+        (
+            "commit",
+            _distinct(
+                f"{host['commit']}{' with changes' if host.get('dirty') else ''}"
+                for host in hosts
+                if host.get("commit")
+            ),
+        ),
+        ("conditions", _distinct(record.conditions for record in records)),
+        ("protocol", _distinct(_pairs(record.protocol) for record in records)),
+        (
+            "load of the host",
+            f"{min(loads):.2f} to {max(loads):.2f} runnable processes before a launch" if loads else "",
+        ),
+        ("processors kept busy by others", _most(states, "others_busy_share")),
+        ("processor time stolen", _most(states, "stolen_share")),
+    ]
+    return [(name, value or "not recorded") for name, value in facts]
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return "; ".join(dict.fromkeys(str(value) for value in values if value is not None))
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
+
+
+def _most(states: Sequence[dict[str, Any]], key: str) -> str:
+    known = [state[key] for state in states if state.get(key) is not None]
+    return f"{max(known):.1%} at most" if known else ""
+
+
+def _sides(table: pd.DataFrame) -> list[tuple[int, int]]:
+    return list(zip(table["height"], table["width"], strict=True))
+
+
+def _size(height: int, width: int) -> str:
+    return f"{height}" if height == width else f"{height}x{width}"
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    known = [run.name for run in runs]
+    return " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known)

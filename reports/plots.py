@@ -1,0 +1,399 @@
+"""The curves of a frame as figures for a browser: plotly.js' own dicts, made of JSON's types alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from math import exp, floor, hypot, isnan, log10
+from textwrap import wrap
+from typing import Any
+
+import pandas as pd
+from scipy.special import ndtri
+from vbench.reports.looks import ENDINGS
+from vbench.reports.series import SETTINGS, Series, series_of
+from vbench.reports.tables import figure
+from vbench.results.published import accuracies
+from vbench.results.scaling import log_error
+from vbench.results.statistics import CONFIDENCE
+
+SYMBOLS = {  # plotly's names of matplotlib's markers
+    "o": "circle",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+    "d": "diamond-tall",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "x": "x-thin",
+}
+DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+FEW, TICKS = 3, 12  # ticks of an axis, at least and at most
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One figure: a column over the size of the image, what it is divided by, and what is said of it."""
+
+    key: str
+    title: str
+    column: str
+    unit: float
+    label: str  # of the axis, unit included
+    note: str
+    batch: str | None = None  # the column that says at what batch
+    measured: bool = True  # a curve ends where a cell ended; what is counted does not
+
+
+PANELS = (
+    Panel(
+        "macs", "Work", "macs", 1e9, "GMACs of one image", "What the algorithm needs; 1 MAC = 2 FLOPs.", measured=False
+    ),
+    Panel(
+        "memory",
+        "Peak memory",
+        "peak_memory_bytes",
+        2**20,
+        "peak memory (MiB)",
+        "Weights and input included.",
+        "memory_batch",
+    ),
+    Panel("latency", "Latency", "latency_ms", 1, "time a call (ms)", "Median of single calls.", "latency_batch"),
+    Panel(
+        "throughput", "Throughput", "throughput_img_s", 1, "images/s", "Calls back to back, at each row's own batch."
+    ),
+    Panel(
+        "energy",
+        "Energy",
+        "energy_j_per_image",
+        1,
+        "energy (J an image)",
+        "By the hardware's counter, less idle.",
+        "batch",
+    ),
+    Panel("state", "Recurrent state", "state_bytes", 2**10, "state (KiB)", "In closed form.", measured=False),
+)
+LESS = "Below 1 the recurrent mode needs less."
+MODES = (
+    Panel(
+        "modes-latency", "Recurrent over parallel mode: time", "latency_ms", 1, "ratio of times", LESS, "latency_batch"
+    ),
+    Panel(
+        "modes-memory",
+        "Recurrent over parallel mode: memory",
+        "peak_memory_bytes",
+        1,
+        "ratio of peaks",
+        LESS,
+        "memory_batch",
+    ),
+)
+ACCURACY = Panel(
+    "accuracy",
+    "Accuracy as published, not measured",
+    "top1",
+    1,
+    "ImageNet-1K top-1 (%)",
+    "What papers print for weights trained at 224 px, tested at other sizes.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One figure for the page. `spec` is plotly's, with `data` and `layout`; each trace's `legendgroup` is the label
+    of its series."""
+
+    key: str
+    title: str
+    note: str
+    summary: str  # in words, for who cannot see it
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One entry of the legend that all figures share."""
+
+    label: str
+    colour: str  # "#RRGGBB"
+    symbol: str  # plotly's name
+    dash: str
+
+
+def keys(table: pd.DataFrame) -> list[Key]:
+    """The legend: one entry a series."""
+    return [Key(one.label, one.colour, SYMBOLS[one.marker], DASHES[one.line]) for one in series_of(table)]
+
+
+def plots(table: pd.DataFrame) -> list[Plot]:
+    """The figures of a frame; what no cell has a value of is left out."""
+    series = series_of(table)
+    ticks = sorted({side: _px(h, w) for one in series for side, h, w in _sizes(one.cells)}.items())
+    made = [_plot(panel, [trace for one in series for trace in _curve(one, panel)], ticks) for panel in PANELS]
+    for panel in MODES:
+        traces = [trace for one in series if one.mode == "recurrent" for trace in _over_parallel(one, series, panel)]
+        made.append(_plot(panel, traces, ticks))
+    made.append(_plot(ACCURACY, _accuracy(series), ticks))
+    return [plot for plot in made if plot]
+
+
+def undrawn(table: pd.DataFrame) -> list[str]:
+    """A line for each figure that no cell has a value for, and why."""
+    reasons = ", ".join(table["energy_reason"].dropna().unique())
+    return [
+        f"{panel.title}: no row has a value" + (f" ({reasons})" if panel.key == "energy" and reasons else "")
+        for panel in PANELS
+        if table[panel.column].notna().sum() == 0
+    ]
+
+
+def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[float, str]]) -> Plot | None:
+    if not traces:
+        return None
+    axis = {"showline": True, "linecolor": "#888", "gridcolor": "#ddd", "zeroline": False, "automargin": "width"}
+    x = {**axis, "title": {"text": "image side (px)", "standoff": 6}, "type": "log"}
+    if 0 < len(ticks) <= TICKS:
+        x |= {"tickmode": "array", "tickvals": [side for side, _ in ticks], "ticktext": [name for _, name in ticks]}
+    y = {**axis, "title": {"text": panel.label}, "type": "linear" if panel is ACCURACY else "log", **_log_ticks(traces)}
+    y |= {"exponentformat": "none", "separatethousands": True}
+    layout: dict[str, Any] = {"xaxis": x, "yaxis": y}
+    if panel in MODES:
+        layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"width": 1}}]
+    drawn = [trace for trace in traces if trace.get("showlegend")]
+    count = sum(value is not None for trace in drawn for value in trace["y"])
+    names = ", ".join(trace["name"] for trace in drawn)
+    return Plot(
+        panel.key,
+        panel.title,
+        panel.note,
+        f"{panel.title}: {panel.label} against image side; {count} points of {names}. The rows are in the table below.",
+        {"data": traces, "layout": layout},
+    )
+
+
+def _log_ticks(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """1, 2, 5, 10 ... of a logarithmic axis, or decades where these are many; its own choice where they are few."""
+    values = [value for trace in traces for value in trace["y"] if value]
+    if not values:
+        return {}
+    low, high = (floor(log10(end)) for end in (min(values), max(values)))
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
+        ticks = [tick for tick in ticks if min(values) / 1.3 <= tick <= max(values) * 1.3]
+        if FEW <= len(ticks) <= TICKS:
+            return {"tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
+    return {}
+
+
+def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
+    """Band, line and, where a cell beyond the last point failed, the mark of its end."""
+    cells = one.cells
+    values = cells[panel.column].astype("Float64") / panel.unit
+    if values.notna().sum() == 0:
+        return []
+    y = _numbers(values)
+    low, high = (
+        _numbers(cells[f"{panel.column}_{end}"] / panel.unit) if f"{panel.column}_{end}" in cells else [None] * len(y)
+        for end in ("lo", "hi")
+    )
+    rows = _rows(cells)
+    text = [_hover(one.label, panel, row, *at) for row, *at in zip(rows, y, low, high, strict=True)]
+    traces = [*_band(one, _numbers(cells["side"]), low, high), _line(one, rows, y, text)]
+    return traces + (_ending(one, rows, y) if panel.measured else [])
+
+
+def _line(one: Series, rows: list[dict[str, Any]], y: list[float | None], text: list[str]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": escape(one.label),
+        "legendgroup": one.label,
+        "showlegend": True,
+        "x": [row["side"] for row in rows],
+        "y": y,
+        "line": {"color": one.colour, "dash": DASHES[one.line], "width": 2},
+        "marker": {"color": one.colour, "symbol": SYMBOLS[one.marker], "size": 8},
+        "text": text,
+        "customdata": [row["case_id"] for row in rows],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def _band(one: Series, x: list[Any], low: list[Any], high: list[Any]) -> list[dict[str, Any]]:
+    """The interval as a shape; it has no part where a cell has none."""
+    known = [None not in at for at in zip(x, low, high, strict=True)]
+    across: list[float | None] = []
+    up: list[float | None] = []
+    for first, last in _stretches(known):
+        part = slice(first, last)
+        across += [*x[part], *x[part][::-1], None]
+        up += [*high[part], *low[part][::-1], None]
+    if not across:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": escape(one.label),
+            "legendgroup": one.label,
+            "showlegend": False,
+            "x": across[:-1],
+            "y": up[:-1],
+            "line": {"width": 0, "color": one.colour},
+            "fill": "toself",
+            "fillcolor": f"{one.colour}33",
+            "hoverinfo": "skip",
+        }
+    ]
+
+
+def _stretches(known: Sequence[bool]) -> list[tuple[int, int]]:
+    """Where two or more neighbours are known: the first of each stretch, and the one after its last."""
+    ends = [at for at, (before, here) in enumerate(pairwise([False, *known, False])) if before != here]
+    return [(first, last) for first, last in zip(ends[::2], ends[1::2], strict=True) if last - first > 1]
+
+
+def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> list[dict[str, Any]]:
+    last = max((at for at, value in enumerate(y) if value is not None), default=None)
+    beyond = [row for row in rows[(last or 0) + 1 :] if row["status"] in ENDINGS]
+    if last is None or not beyond:
+        return []
+    end = beyond[0]
+    named = ENDINGS[end["status"]]
+    said = [f"<b>{escape(one.label)}</b>, {_px(end['height'], end['width'])} px: {named}", *_lines(end["reason"])]
+    common = {"type": "scatter", "name": escape(one.label), "legendgroup": one.label, "showlegend": False}
+    return [
+        {
+            **common,
+            "mode": "lines",
+            "x": [rows[last]["side"], end["side"]],
+            "y": [y[last], y[last]],
+            "line": {"color": one.colour, "dash": "dot", "width": 2},
+            "hoverinfo": "skip",
+        },
+        {
+            **common,
+            "mode": "markers+text",
+            "x": [end["side"]],
+            "y": [y[last]],
+            "marker": {"color": one.colour, "symbol": "x", "size": 10},
+            "text": ["OOM" if end["status"] == "oom" else named],
+            "textposition": "top left",
+            "textfont": {"color": "#222"},
+            "hovertext": ["<br>".join([*said, *_origin(end)])],
+            "customdata": [end["case_id"]],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+        },
+    ]
+
+
+def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[dict[str, Any]]:
+    """The recurrent mode's cost over that of the same model's parallel mode under the same settings, size by size."""
+    beside = [other for other in series if other.model == one.model and other.mode == "parallel" and _alike(one, other)]
+    if not beside:
+        return []
+    other = beside[0]
+    theirs = other.cells.set_index(["height", "width"])
+    mine = one.cells.set_index(["height", "width"])
+    common = [size for size in mine.index if size in theirs.index]
+    mine, theirs = mine.loc[common], theirs.loc[common]
+    values = _numbers(mine[panel.column] / theirs[panel.column])
+    error = [hypot(*both) for both in zip(log_error(mine, panel.column), log_error(theirs, panel.column), strict=True)]
+    half = [None if isnan(each) else exp(each * float(ndtri((1 + CONFIDENCE) / 2))) for each in error]
+    low = [value / width if value and width else None for value, width in zip(values, half, strict=True)]
+    high = [value * width if value and width else None for value, width in zip(values, half, strict=True)]
+    if not any(values):
+        return []
+    rows = _rows(mine.reset_index())
+    name = f"{one.label} over {other.label}"
+    text = [_hover(name, panel, row, *at) for row, *at in zip(rows, values, low, high, strict=True)]
+    return [*_band(one, [row["side"] for row in rows], low, high), _line(one, rows, values, text)]
+
+
+def _alike(one: Series, other: Series) -> bool:
+    """Whether two series were measured under the same settings. Missing is a setting too."""
+    return all(
+        str(one.cells[setting].iloc[0]) == str(other.cells[setting].iloc[0])
+        for setting in SETTINGS
+        if setting != "attention"
+    )
+
+
+def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """What papers print, hollow: once a model, in the group of its first series."""
+    traces: list[dict[str, Any]] = []
+    drawn: set[str] = set()
+    smallest = min((one.cells["side"].min() for one in series), default=0)
+    largest = max((one.cells["side"].max() for one in series), default=0)
+    for one in series:
+        known = sorted((side, found) for (model, side), found in accuracies().items() if model == one.model)
+        points = [(side, found) for side, found in known if smallest <= side <= largest]
+        if one.model in drawn or not points:
+            continue
+        drawn.add(one.model)
+        text = [
+            f"<b>{escape(one.model)}</b>, {side} px<br>top-1 {found.top1:g} %, published, not measured<br>"
+            + "<br>".join(_lines(f"{found.source}; {found.locator}"))
+            for side, found in points
+        ]
+        rows = [{"side": float(side), "case_id": None} for side, _ in points]
+        trace = _line(one, rows, [found.top1 for _, found in points], text)
+        trace["marker"] |= {"symbol": f"{SYMBOLS[one.marker]}-open", "line": {"width": 2}}
+        trace["line"] = {**trace["line"], "dash": "dot", "width": 1.5}
+        traces.append(trace)
+    return traces
+
+
+def _hover(
+    name: str, panel: Panel, row: dict[str, Any], value: float | None, low: float | None, high: float | None
+) -> str:
+    if value is None:
+        return ""
+    between = "" if low is None or high is None else f" ({figure(low)}–{figure(high)})"
+    lines = [
+        f"<b>{escape(name)}</b>, {_px(row['height'], row['width'])} px",
+        f"{panel.label}: {figure(value)}{between}",
+    ]
+    if panel.key == "latency" and between:
+        level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
+        lines.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")
+    if panel.batch and row[panel.batch] is not None:
+        lines.append(f"batch {row[panel.batch]}")
+    return "<br>".join([*lines, *_origin(row)])
+
+
+def _origin(row: dict[str, Any]) -> list[str]:
+    """What a hover says of the record itself."""
+    facts = [row["mode"], row["form"] and f"form {row['form']}", row["dtype"], row["phase"], row["backend"]]
+    return [
+        *_lines(", ".join(str(fact) for fact in facts if fact)),
+        *_lines(f"flags: {row['flags'] or 'none'}"),
+        *_lines(str(row["device_name"])),
+        f"case {escape(row['case_id'])}",
+    ]
+
+
+def _lines(text: str | None, width: int = 60) -> list[str]:
+    """Text of a record, escaped, in lines that fit a phone."""
+    return [escape(line) for line in wrap(text or "", width)]
+
+
+def _rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): None if pd.isna(value) else value for key, value in row.items()} for row in cells.to_dict("records")
+    ]
+
+
+def _numbers(values: pd.Series[Any]) -> list[float | None]:
+    return [None if pd.isna(value) else float(value) for value in values]
+
+
+def _sizes(cells: pd.DataFrame) -> list[tuple[float, int, int]]:
+    return list(zip(cells["side"], cells["height"], cells["width"], strict=True))
+
+
+def _px(height: int, width: int) -> str:
+    return f"{height}" if height == width else f"{height}x{width}"

@@ -1,0 +1,202 @@
+"""What the rows answer, in words: ratios to attention, who is cheaper from where, how costs grow. All computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import exp, hypot, isnan, log
+from typing import Any, Literal
+
+import pandas as pd
+from scipy.special import ndtri
+from vbench.models.registry import spec
+from vbench.results.scaling import CONFIDENCE, COSTS, SETTING, SUBJECT, crossing, exponents, log_error
+
+SHOWN = (1024, 1024)  # px; the size that the papers' claims speak of, shown beside the largest
+LIKE = 1.25  # two models differ less than by this factor in parameters, or it is said
+COMPARED = {"macs": "the MACs", "latency_ms": "the time", "peak_memory_bytes": "the peak memory"}
+CROSSED = ("latency_ms", "peak_memory_bytes")
+GROWN = ("macs_executed", "latency_ms")
+BATCHES = {"latency_ms": "latency_batch", "peak_memory_bytes": "memory_batch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One sentence, and the model that it is about."""
+
+    model: str
+    kind: Literal["ratio", "crossover", "growth"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """One cost over another, with its 95 % interval; `lo` and `hi` are None where a cell's interval is not known."""
+
+    value: float
+    lo: float | None
+    hi: float | None
+
+    def __str__(self) -> str:
+        if self.lo is None or self.hi is None:
+            return f"{self.value:.2f}×"
+        same = ": no measurable difference" if self.lo < 1 < self.hi else ""
+        return f"{self.value:.2f}× ({self.lo:.2f}–{self.hi:.2f}{same})"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A recurrent model in one mode and form, and the attention model it is set against, under the same settings."""
+
+    model: str
+    subject: str  # the model and its mode
+    baseline: str
+    under: str  # ", " and what must be said of form and settings, or nothing
+    mine: pd.DataFrame  # a row a size; the index is (height, width)
+    theirs: pd.DataFrame
+
+
+def answers(table: pd.DataFrame) -> list[Answer]:
+    """All that a frame answers: ratios, then crossovers, then growth. Cells that cannot exist are no answer."""
+    table = _asked(table)
+    found = pairs(table)
+    return [
+        *(answer for pair in found for answer in _ratios(pair)),
+        *(answer for pair in found for answer in _crossovers(pair)),
+        *_growth(table),
+    ]
+
+
+def pairs(table: pd.DataFrame) -> list[Pair]:
+    """Each recurrent model in each mode and form beside the attention model nearest to it in parameters.
+
+    Both have at least one size in common under the same settings. An attention model is one without an operator.
+    """
+    table = _asked(table)
+    told = [key for key in SETTING if key in table and table[key].nunique() > 1]
+    forms = (table.groupby(["model", "mode"])["form"].nunique() > 1).to_dict()
+    found = []
+    for _, rows in table.groupby([key for key in SETTING if key in table], sort=False, dropna=False):
+        under = [str(rows[key].iloc[0]) for key in told if not pd.isna(rows[key].iloc[0])]
+        subjects = [
+            (str(who[0]), who[1:], own.set_index(["height", "width"]).sort_index())
+            for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
+        ]
+        baselines = [(name, way, own) for name, way, own in subjects if spec(name).operator is None]
+        for model, (mode, form, _), mine in subjects:
+            beside = [each for each in baselines if len(mine.index.intersection(each[2].index))]
+            if spec(model).operator is None or not beside:
+                continue
+            nearest = min((_apart(mine, own), place, name) for place, (name, _, own) in enumerate(beside))[-1]
+            own_form = [f"form {form}"] if forms.get((model, mode)) else []
+            said = "".join(f", {part}" for part in [*own_form, *under])
+            for baseline, (_, _, attention), theirs in beside:
+                if baseline == nearest:
+                    named = f"{baseline} unfused" if attention == "unfused" else baseline
+                    found.append(Pair(model, f"{model} {mode}", named, said, mine, theirs))
+    return found
+
+
+def ratio(mine: pd.DataFrame, theirs: pd.DataFrame, cost: str) -> Ratio | None:
+    """A cost of one row over that of another, each a frame of one row; None where either lacks it or batches differ.
+
+    The interval takes both cells as independent and normal in log cost. What was counted has none.
+    """
+    here, there = mine[cost].iloc[0], theirs[cost].iloc[0]
+    batch = BATCHES.get(cost)
+    if pd.isna(here) or pd.isna(there) or not there or (batch and mine[batch].iloc[0] != theirs[batch].iloc[0]):
+        return None
+    value = float(here / there)
+    error = hypot(*(float(log_error(row, cost)[0]) for row in (mine, theirs)))
+    if isnan(error):
+        return Ratio(value, None, None)
+    half = error * float(ndtri((1 + CONFIDENCE) / 2))
+    return Ratio(value, exp(log(value) - half), exp(log(value) + half))
+
+
+def _asked(table: pd.DataFrame) -> pd.DataFrame:
+    """Without cells that cannot exist; with `batch_asked`, the batch or the policy that was asked for."""
+    table = table[table["status"] != "unsupported"].copy()
+    fixed = table["batch_policy"] == "fixed"
+    table["batch_asked"] = table["batch"].astype("string").where(fixed, table["batch_policy"])
+    return table
+
+
+def _params(rows: pd.DataFrame) -> float:
+    known = rows["params"].dropna()
+    return float(known.iloc[0]) if len(known) else float("nan")
+
+
+def _apart(mine: pd.DataFrame, theirs: pd.DataFrame) -> float:
+    """How far two models are apart in parameters, as a log; infinite if either is not known."""
+    apart = abs(log(_params(mine) / _params(theirs)))
+    return float("inf") if isnan(apart) else apart
+
+
+def _ratios(pair: Pair) -> Iterator[Answer]:
+    for size in _sizes(pair):
+        mine, theirs = pair.mine.loc[[size]], pair.theirs.loc[[size]]
+        known = {cost: ratio(mine, theirs, cost) for cost in COMPARED}
+        said = [f"{found} {COMPARED[cost]}" for cost, found in known.items() if found]
+        lacking = [COMPARED[cost] for cost, found in known.items() if not found]
+        batches = {int(value) for column in BATCHES.values() for value in mine[column].dropna()}
+        at = [f"batch {batch}" for batch in batches] if len(batches) == 1 else []
+        at += [_parameters(pair)] if not _apart(pair.mine, pair.theirs) < log(LIKE) else []
+        under = f" ({'; '.join(at)}){pair.under}" if at else pair.under
+        needs = f"needs {_listed(said)} of" if said else "is not compared with"
+        text = f"At {_px(size)} px {pair.subject} {needs} {pair.baseline}{under}"
+        if lacking:
+            text += f"; {_listed(lacking)} cannot be compared: {_why(pair, mine, theirs)}"
+        yield Answer(pair.model, "ratio", f"{text}.")
+
+
+def _sizes(pair: Pair) -> list[tuple[int, int]]:
+    """The papers' size, the largest that both were asked for, and the largest that both were measured at."""
+    common = sorted(pair.mine.index.intersection(pair.theirs.index), key=lambda size: size[0] * size[1])
+    both = [s for s in common if all(own["status"].loc[s] == "ok" for own in (pair.mine, pair.theirs))]
+    shown = {*([SHOWN] if SHOWN in common else []), *common[-1:], *both[-1:]}
+    return [size for size in common if size in shown]
+
+
+def _why(pair: Pair, mine: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    ended = []
+    for name, row in ((pair.subject, mine), (pair.baseline, theirs)):
+        status, reason = row["status"].iloc[0], row["reason"].iloc[0]
+        if status != "ok":
+            ended.append(f"{name} ended in {status}" + ("" if pd.isna(reason) else f" ({reason})"))
+    return " and ".join(ended) or "not measured on both sides, or not at the same batch"
+
+
+def _parameters(pair: Pair) -> str:
+    mine, theirs = (_params(own) for own in (pair.mine, pair.theirs))
+    if isnan(mine) or isnan(theirs):
+        return "parameters not known"
+    return f"{mine / 1e6:.1f} M parameters against {theirs / 1e6:.1f} M"
+
+
+def _crossovers(pair: Pair) -> Iterator[Answer]:
+    for cost in CROSSED:
+        found = crossing(pair.mine.reset_index(), pair.theirs.reset_index(), (pair.subject, pair.baseline), cost)
+        if found:
+            yield Answer(pair.model, "crossover", f"{found.reading}{pair.under}.")
+
+
+def _growth(table: pd.DataFrame) -> Iterator[Answer]:
+    found = exponents(table, GROWN)
+    modes = table.groupby("model")["mode"].nunique().to_dict()
+    told = [key for key in SETTING if key in found and found[key].nunique() > 1]
+    ways = found.groupby(["model", "mode"])
+    told += [key for key in SUBJECT[2:] if (ways[key].nunique() > 1).any()]
+    for row in found.to_dict("records"):
+        parts = [row["mode"]] if modes[row["model"]] > 1 else []
+        parts += [str(row[key]) for key in told if not pd.isna(row[key])]
+        named = "".join(f", {part}" for part in parts)
+        yield Answer(row["model"], "growth", f"{COSTS[row['cost']]} of {row['model']}{named}: {row['reading']}.")
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _px(size: Any) -> str:
+    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"

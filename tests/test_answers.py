@@ -1,0 +1,83 @@
+"""What a frame answers in words: right ratios, the right partner, and a reason where there is no answer."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import failed, make_record
+from vbench.results.answers import Answer, Ratio, answers, pairs, ratio
+from vbench.results.frame import frame
+from vbench.results.scaling import COSTS, crossover, exponents
+from vbench.results.store import Record
+
+SIDES = (224, 512, 1024)
+
+
+def swept(*models: str, mode: str = "parallel") -> list[Record]:
+    return [make_record(model, side, mode) for model in models for side in SIDES]
+
+
+def texts(found: list[Answer], kind: str) -> list[str]:
+    return [answer.text for answer in found if answer.kind == kind]
+
+
+def test_every_answer_is_computed_from_the_rows() -> None:
+    table = frame(swept("vig_t", "deit_t") + swept("vig_t", mode="recurrent"))
+    found = answers(table)
+    # 4096 tokens: vig_t 2048 ms, deit_t 4096 ** 1.5 / 50 = 5243 ms
+    said = texts(found, "ratio")
+    assert len(said) == 2
+    assert said[0].startswith("At 1024 px vig_t parallel needs 1.00× the MACs, 0.39× (")
+    assert said[0].endswith(" the time and 1.00× the peak memory of deit_t (batch 1).")
+    assert f"{crossover(table, 'vig_t parallel', 'deit_t').reading}." in texts(found, "crossover")
+    for row in exponents(table, ("macs_executed", "latency_ms")).to_dict("records"):
+        mode = f", {row['mode']}" if row["model"] == "vig_t" else ""
+        assert f"{COSTS[row['cost']]} of {row['model']}{mode}: {row['reading']}." in texts(found, "growth")
+    assert answers(frame([])) == []
+
+
+def test_a_ratio_carries_the_intervals_of_both_cells() -> None:
+    table = frame([make_record("vig_t", 1024), make_record("deit_t", 1024)])
+    mine, theirs = table[table["model"] == "vig_t"], table[table["model"] == "deit_t"]
+    found = ratio(mine, theirs, "latency_ms")
+    assert found is not None
+    assert found.lo is not None
+    assert found.hi is not None
+    wider = [row["latency_ms_hi"].iloc[0] / row["latency_ms_lo"].iloc[0] for row in (mine, theirs)]
+    assert found.hi / found.lo > max(wider)
+    assert found.lo * found.hi == pytest.approx(found.value**2)
+    assert str(ratio(mine, theirs, "peak_memory_bytes")) == "1.00×"
+    assert ratio(mine.assign(latency_batch=8), theirs, "latency_ms") is None
+    assert ratio(mine.assign(macs=None), theirs, "macs") is None
+
+
+def test_an_interval_that_holds_one_is_no_difference() -> None:
+    assert str(Ratio(1.05, 0.9, 1.2)) == "1.05× (0.90–1.20: no measurable difference)"
+    assert str(Ratio(1.05, 1.01, 1.2)) == "1.05× (1.01–1.20)"
+
+
+def test_a_model_stands_beside_the_attention_model_nearest_in_parameters() -> None:
+    small, large = ({**(make_record().work or {}), "params": params} for params in (6_000_000, 29_000_000))
+    records = [make_record(model, 512, work=small) for model in ("vig_t", "deit_t")]
+    records += [make_record(model, 512, work=large) for model in ("vision_gru_t", "swin_t")]
+    beside = {pair.model: pair.baseline for pair in pairs(frame(records))}
+    assert beside == {"vig_t": "deit_t", "vision_gru_t": "swin_t"}
+    (said,) = texts(answers(frame([records[2], records[1]])), "ratio")
+    assert "29.0 M parameters against 6.0 M" in said
+
+
+def test_what_ended_is_named_with_its_reason() -> None:
+    records = [*swept("vig_t"), *swept("deit_t")[:2], failed("oom", "30 GiB asked for", model="deit_t", side=1024)]
+    said = texts(answers(frame(records)), "ratio")
+    assert [text.split(" px")[0] for text in said] == ["At 512", "At 1024"]
+    assert "needs 1.00× the MACs of deit_t" in said[1]
+    assert said[1].endswith("the time and the peak memory cannot be compared: deit_t ended in oom (30 GiB asked for).")
+
+
+def test_settings_stay_apart_and_are_named() -> None:
+    records = swept("vig_t", "deit_t")
+    for record in swept("vig_t"):
+        records.append(make_record(case={**record.case, "dtype": "bfloat16"}, case_id=f"b{record.case_id}"))
+    found = answers(frame(records))
+    assert len(texts(found, "ratio")) == 1  # DeiT was not measured in bfloat16
+    assert texts(found, "ratio")[0].endswith("(batch 1), float32.")
+    assert any(text.startswith("time a call of vig_t, bfloat16:") for text in texts(found, "growth"))
