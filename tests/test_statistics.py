@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import lfilter
-from scipy.stats import binom, median_abs_deviation
+from scipy.stats import binom
 from vbench.results.statistics import (
     effective_samples,
     faults,
     interval,
-    mad,
     median_interval,
     outlier_count,
 )
@@ -77,11 +76,6 @@ class TestEffectiveSamples:
 
     def test_an_alternating_series_counts_in_full(self) -> None:
         assert effective_samples([1.0, 2.0] * 20) == 40
-
-
-@given(positive)
-def test_mad_agrees_with_scipy(samples: list[float]) -> None:
-    assert mad(samples) == pytest.approx(median_abs_deviation(samples))
 
 
 class TestInterval:
