@@ -21,17 +21,18 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _whole(folder / "summary.csv", lambda path: table.to_csv(path, index=False))
-        _whole(folder / "summary.parquet", lambda path: table.to_parquet(path, index=False))
-        _whole(folder / "table.md", lambda path: path.write_text(tables.to_markdown(table), encoding="utf-8"))
+        whole(folder / "summary.csv", lambda path: table.to_csv(path, index=False))
+        whole(folder / "summary.parquet", lambda path: table.to_parquet(path, index=False))
+        whole(folder / "table.md", lambda path: path.write_text(tables.to_markdown(table), encoding="utf-8"))
         for name in ("resolution.png", "resolution.pdf"):
-            _whole(folder / name, lambda path: charts.resolution(table, [path]))
+            whole(folder / name, lambda path: charts.resolution(table, [path]))
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
     return [folder / name for name in FILES]
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
+def whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make a file under another name, then move it to `path`. Raises: OSError."""
     part = path.with_name(f".part-{path.name}")
     try:
         write(part)
