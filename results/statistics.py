@@ -114,11 +114,11 @@ def interval(
 
 
 def ratio(one: Interval, other: Interval) -> Interval:
-    """How many times the other the one is, and the 95 % interval of that; both must be positive.
+    """One over other, and the 95 % interval of that; both must be positive.
 
     Symmetric on the log scale: each interval gives a standard deviation by the normal quantile of its level, and they
-    add in quadrature. Where the level of either is not known, the widest that both ends allow, whose level is not
-    known either.
+    add in quadrature. Of few launches it is wider than need be, for their intervals are by Student's t. Where the
+    level of either is not known, the widest that both ends allow, whose level is not known either.
     """
     middle = one.median / other.median
     if one.level is None or other.level is None or "range" in (one.basis, other.basis):
