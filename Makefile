@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo calibrate measuring
+.PHONY: dev fmt lint types test golden kernels gpu gpu-long wheel sweep readme zoo suites calibrate measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -54,6 +54,9 @@ readme: ## its table, findings and figure, from the committed records
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
+
+suites: ## docs/suites.md: what each suite answers, its time and its cells
+	python -P -m vbench.suites.listing docs/suites.md
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
 	for seed in $$(seq -w 1 20); do \
