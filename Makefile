@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo claims calibrate measuring
+.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -61,6 +61,9 @@ zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published
 
 claims: ## docs/claims.md: which of the papers' claims hold, by the committed records; put further runs before the page
 	python -P -m vbench.reports.claims results/cpu-amd-epyc docs/claims.md
+
+suites: ## docs/suites.md: what each suite answers, its time and its cells
+	python -P -m vbench.suites.listing docs/suites.md
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
 	for seed in $$(seq -w 1 20); do \

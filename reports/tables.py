@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from vbench.reports import grid
+from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
 from vbench.results.lint import unfair
 
 HEADER = (
@@ -23,6 +25,7 @@ HEADER = (
     "peak memory (MiB)",
     "flags",
 )
+NUMBERS = tuple(name for name in HEADER if name not in ("model", "mode", "status", "flags"))
 NOTES = {
     "modes_differ": "modes_differ: THE MODES OF THIS MODEL ARE NOT ONE FUNCTION; see 'vbench verify'",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
@@ -43,7 +46,7 @@ NOTES = {
 
 def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """One row of text a cell, under `HEADER`, without cells that cannot exist (see `absent`)."""
-    several = _several_forms(table)
+    several = several_forms(table)
     return [_row(cell, several) for cell in _cells(table) if cell["status"] != "unsupported"]
 
 
@@ -51,7 +54,7 @@ def absent(table: pd.DataFrame) -> list[str]:
     """One line for each reason why cells were not, or not wholly, measured: which, and why."""
     lines = []
     missing = table[table["status"] != "ok"]
-    several = _several_forms(table)
+    several = several_forms(table)
     for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False):
         cells = [f"{label(cell, several)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
         shown = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
@@ -61,18 +64,24 @@ def absent(table: pd.DataFrame) -> list[str]:
 
 def caption(table: pd.DataFrame) -> str:
     """Under what conditions the table was measured, in words."""
-
-    def each(column: str) -> str:
-        found = [str(value) for value in table[column].dropna().unique()]
-        return ", ".join(_short(value) if column == "commit" else value for value in found) or "unknown"
-
     return (
-        f"{each('device_name')}; {each('dtype')}; {each('threads')} CPU thread(s); "
-        f"torch {each('torch')}, timm {each('timm')}, vbench {each('vbench')} at commit {each('commit')}. "
+        f"{_each(table, 'device_name')}; {_each(table, 'dtype')}; {_each(table, 'threads')} CPU thread(s); "
+        f"{versions(table)}. "
         f"Latency: median of single calls{_at(table, 'latency_batch')}, of {_launches(table)}. Memory: peak above the "
         f"baseline{_at(table, 'memory_batch')}, weights and input included. GMACs: multiply-accumulates of one image's "
         "forward pass / 10⁹."
     )
+
+
+def versions(table: pd.DataFrame) -> str:
+    """What made the rows: "torch 2.11.0, timm 1.0.20, vbench 0.1.0 at commit 0123456789ab"."""
+    made = ", ".join(f"{name} {_each(table, name)}" for name in ("torch", "timm", "vbench"))
+    return f"{made} at commit {_each(table, 'commit')}"
+
+
+def _each(table: pd.DataFrame, column: str) -> str:
+    found = [str(value) for value in table[column].dropna().unique()]
+    return ", ".join(_short(value) if column == "commit" else value for value in found) or "unknown"
 
 
 def _at(table: pd.DataFrame, column: str) -> str:
@@ -128,8 +137,8 @@ def show(table: pd.DataFrame, console: Console) -> None:
 def to_rich(table: pd.DataFrame) -> Table:
     """The rows for a terminal; print it by `show`."""
     out = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(HEADER):
-        right = number in (2, 4, 5, 6, 7, 8, 9)
+    for name in HEADER:
+        right = name in NUMBERS
         out.add_column(name.replace(" (", "\n("), justify="right" if right else "left", no_wrap=True)
     for row in rows(table):
         out.add_row(*row)
@@ -137,11 +146,33 @@ def to_rich(table: pd.DataFrame) -> Table:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
-    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows(table)]
-    lines += ["", caption(table)]
-    lines += [f"\n- {line}" for line in remarks(table)]
-    return "\n".join(lines) + "\n"
+    return grid.to_markdown([full(table)])
+
+
+def full(table: pd.DataFrame) -> Grid:
+    """The rows and all that must be said with them, for paper."""
+    columns = tuple(Column(name, number=name in NUMBERS) for name in HEADER)
+    several = several_forms(table)
+    found = []
+    for cell in _cells(table):
+        if cell["status"] != "unsupported":
+            texts = dict(zip(HEADER, _row(cell, several), strict=True))
+            found.append(tuple(_printed(name, text, cell) for name, text in texts.items()))
+    return Grid("", columns, (Block(tuple(found)),), caption(table), tuple(remarks(table)))
+
+
+_BEHIND = {  # what a figure is made of
+    "GMACs": ("macs", 1e9),
+    "latency (ms)": ("latency_ms", 1.0),
+    "images/s": ("throughput_img_s", 1.0),
+    "peak memory (MiB)": ("peak_memory_bytes", 2.0**20),
+}
+
+
+def _printed(name: str, text: str, cell: dict[str, Any]) -> Cell:
+    column, unit = _BEHIND.get(name, (None, 1.0))
+    value = cell[column] / unit if column and text else None
+    return Cell(text or (ABSENT if name in NUMBERS else ""), value=value)
 
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -173,7 +204,7 @@ def _row(cell: dict[str, Any], several: set[tuple[str, str]]) -> tuple[str, ...]
     )
 
 
-def _several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
+def several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
     """(model, mode) of which the table has measured several forms, so that a row must say its own."""
     measured = table[table["status"] != "unsupported"]
     return {

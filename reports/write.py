@@ -22,9 +22,9 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _whole(folder / "summary.csv", lambda path: table.to_csv(path, index=False))
-        _whole(folder / "summary.parquet", lambda path: table.to_parquet(path, index=False))
-        _whole(folder / "table.md", lambda path: path.write_text(tables.to_markdown(table), encoding="utf-8"))
+        whole(folder / "summary.csv", lambda path: table.to_csv(path, index=False))
+        whole(folder / "summary.parquet", lambda path: table.to_parquet(path, index=False))
+        whole(folder / "table.md", lambda path: path.write_text(tables.to_markdown(table), encoding="utf-8"))
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
     draw.write(draw.Request(("resolution",)), table, folder)
@@ -35,12 +35,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all; its folder is made. Raises: OutputError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _whole(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))
+        whole(path, lambda part: part.write_text(text, encoding="utf-8", newline="\n"))
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
+def whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make a file under another name, then move it to `path`. Raises: OSError."""
     part = path.with_name(f".part-{path.name}")
     try:
         write(part)

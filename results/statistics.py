@@ -113,6 +113,22 @@ def interval(
     return Interval(middle, middle * float(np.exp(-half)), middle * float(np.exp(half)), level, "launches")
 
 
+def ratio(one: Interval, other: Interval) -> Interval:
+    """One over other, and the 95 % interval of that; both must be positive.
+
+    Symmetric on the log scale: each interval gives a standard deviation by the normal quantile of its level, and they
+    add in quadrature. Of few launches it is wider than need be, for their intervals are by Student's t. Where the
+    level of either is not known, the widest that both ends allow, whose level is not known either.
+    """
+    middle = one.median / other.median
+    if one.level is None or other.level is None or "range" in (one.basis, other.basis):
+        return Interval(middle, one.lo / other.hi, one.hi / other.lo, None, "range")
+    errors = [np.log(of.hi / of.lo) / 2 / ndtri((1 + of.level) / 2) for of in (one, other)]  # type: ignore[operator]
+    half = float(np.hypot(*errors) * ndtri((1 + CONFIDENCE) / 2))
+    basis: Basis = "launches" if one.basis == other.basis == "launches" else "within one launch"
+    return Interval(middle, middle * float(np.exp(-half)), middle * float(np.exp(half)), CONFIDENCE, basis)
+
+
 def effective_samples(samples: Sequence[float] | Samples) -> float:
     """How many independent samples would fix the median as well; between 1 and their number.
 
@@ -135,12 +151,6 @@ def effective_samples(samples: Sequence[float] | Samples) -> float:
     ends = np.flatnonzero(pairs <= 0)
     total = 2 * float(pairs[: ends[0] if len(ends) else None].sum()) - 1
     return float(np.clip(n / max(total, 1.0), 1.0, n))
-
-
-def mad(samples: Sequence[float] | Samples) -> float:
-    """Median absolute deviation from the median, in the samples' unit. Raises: ValueError without samples."""
-    series = _series(samples)
-    return float(np.median(np.abs(series - np.median(series))))
 
 
 def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from vbench import memory
-from vbench.estimate import predicted_peak
+from vbench.estimate import estimate, foresee, predicted_peak
 from vbench.launch import Launcher
-from vbench.plan import Sweep, plan
+from vbench.plan import RIGORS, Sweep, plan
 
 MIB = 2**20
 
@@ -93,6 +93,23 @@ def test_a_prediction_sees_inside_of_operators_and_leaves_no_trace() -> None:
     scores = 3 * 1024 * 1024 * 4
     assert predicted_peak(replace(case, form="quadratic")) > predicted_peak(case) + scores
     assert torch.empty(1, device="meta").is_meta
+
+
+def test_a_training_step_is_foreseen_at_its_batch_and_throughput_at_one_that_was_given() -> None:
+    def seen(**changes: Any) -> dict[str, Any]:
+        case = replace(plan(Sweep(("deit_t",), ((160, 160),), ("parallel",)))[0], **changes)
+        return dict(foresee({"case": asdict(case)}))
+
+    forward, step, steps = seen(), seen(phase="train", batch=1), seen(phase="train", batch=8)
+    assert (step["macs"], steps["macs"]) == (3 * forward["macs"], 24 * forward["macs"])
+    assert steps["peak_bytes"] > step["peak_bytes"]
+    at_eight = seen(batch=8)
+    assert at_eight["macs"] == forward["macs"]
+    rates = {"gemm_flops_per_s": 1e9, "operator_s": 1e-5}
+    searched, given = (estimate(parts, rates, RIGORS["quick"]).seconds for parts in (forward, at_eight))
+    assert [part["queued"] for part in (forward, at_eight, steps)] == [None, 21, 0]
+    assert given > searched
+    assert estimate(steps, rates, RIGORS["quick"]).seconds > estimate(step, rates, RIGORS["quick"]).seconds
 
 
 def test_shared_storages_count_once() -> None:

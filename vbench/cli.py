@@ -309,6 +309,23 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def suites(
+    name: Annotated[str | None, typer.Argument(help="A suite, or a .toml file. [default: all that come along]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the suites: what each answers, how long it takes, how many cells it has; or one of them with its axes."""
+    from vbench.suites import listing
+
+    found = listing.rows() if name is None else [listing.row(name)]
+    if as_json:
+        typer.echo(json.dumps(found if name is None else found[0], indent=1))
+        return
+    out.print(listing.to_rich(found))
+    for key, value in found[0]["axes"].items() if name else []:
+        out.print(f"{key} = {value}", markup=False)
+
+
+@app.command()
 def fit(
     folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")],
     cost: Annotated[

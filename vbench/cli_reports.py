@@ -72,6 +72,40 @@ def figures(
     out.print(f"written: {', '.join(str(file) for file in files)}", markup=False)
 
 
+@app.command("tables")
+def publish(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN...")],
+    what: Annotated[
+        str,
+        typer.Option(help="all, or some of resolution, full, modes, batch, training, work, scaling, crossovers."),
+    ] = "all",
+    formats: Annotated[
+        str | None, typer.Option("--format", help="md, tex, csv. [default: md; all three with --out]")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Sizes, as --res of a sweep. [default: up to four for resolution]")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for a file each; else one format is printed.")
+    ] = None,
+) -> None:
+    """Make tables for a paper: Markdown, LaTeX (booktabs) or CSV, with intervals, best figures and footnotes."""
+    from vbench.reports import paper_tables
+
+    chosen = paper_tables.parse_formats(formats or ("md,tex,csv" if folder else "md"))
+    if folder is None and len(chosen) > 1:
+        raise UsageError(
+            f"--format: only one format can be printed; name one of {', '.join(chosen)}, or give -o FOLDER"
+        )
+    made, lacking = paper_tables.make(frame_of(folders), what, at)
+    if folder is None:
+        typer.echo(paper_tables.render(made, chosen[0]), nl=False)
+    else:
+        err.print(f"written: {', '.join(map(str, paper_tables.write(made, chosen, folder)))}", markup=False)
+    for line in lacking:
+        err.print(line, markup=False)
+
+
 def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. Raises: UsageError for a folder without any."""
     from vbench.results.frame import frame

@@ -27,6 +27,7 @@ OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
 LAUNCH_OVERHEAD_S = 0.5  # a process, and the building of a model
 COUNT_S = 1.0
 MEMORY_CALLS = 3  # of a call that is not slow
+CALLS_AT_BATCH = 3  # warm, to size a block, and a block
 TRAINING = 3  # a step against its forward pass
 SEEN_INSIDE = 16_384  # tokens of an operator's call; with more its blocks are many, and small beside the image
 _ALIKE = {"reverse": "forward"}
@@ -41,20 +42,31 @@ class Estimate:
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case"} -> "macs", "steps" in sequence, and "peak_bytes" of one pass, without a device."""
+    """A job. {"case"} -> "macs" and "steps" in sequence of a timed call, "queued", how often its work is done again for
+    throughput at a batch that was given, or None; and "peak_bytes" of one call. Without a device.
+
+    A training step is timed at the batch asked for, all else at batch 1.
+    """
     from vbench import flops
 
     case = Case(**argument["case"])
     work = flops.count(case)
+    given, images = case.batch if isinstance(case.batch, int) else None, _images(case)
     passes = TRAINING if case.phase == "train" else 1
-    yield "macs", passes * work["macs_executed"]
+    yield "macs", passes * images * work["macs_executed"]
     layers_and_directions = 24 if spec(case.model).operator else 0
     yield "steps", passes * (work["tokens"] or 0) * layers_and_directions if case.mode == "recurrent" else 0
+    yield "queued", given and CALLS_AT_BATCH * (given - images)
     yield "peak_bytes", predicted_peak(case)
 
 
+def _images(case: Case) -> int:
+    """Of a timed call: a training step is at the batch asked for, all else at 1."""
+    return case.batch if case.phase == "train" and isinstance(case.batch, int) else 1
+
+
 def predicted_peak(case: Case) -> int:
-    """Predicted peak, in bytes, of one pass at batch 1, or of one training step where the case's phase is "train".
+    """Predicted peak, in bytes, of one pass at batch 1, or of one training step at the case's batch.
 
     It is that of the tensors alive at once in a pass on the meta device, weights and input included. In parallel
     mode an operator of ours is run as it is at its first call on tensors of some shapes, up to `SEEN_INSIDE` tokens;
@@ -131,7 +143,7 @@ def predicted_peak(case: Case) -> int:
             if row.operator and case.form and case.mode == "parallel":
                 form = operator(row.operator, case.form)
                 replace_function(model, form, inside(form))
-            logits = model(torch.empty(1, 3, case.height, case.width, dtype=dtype))
+            logits = model(torch.empty(_images(case), 3, case.height, case.width, dtype=dtype))
             del logits
     finally:
         torch.nn.functional.scaled_dot_product_attention = fused
@@ -146,8 +158,9 @@ def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -
     memory = call * (1 if slow else MEMORY_CALLS)
     warmup = 0.0 if slow else min(max(2 * protocol.window * call, protocol.warmup_s), protocol.warmup_max_s)
     sampling = max(min(protocol.samples_min * call, max(protocol.sample_max_s, 2 * call)), protocol.sample_s)
-    batches = min(protocol.throughput_s, 6 * call + protocol.sample_s) if 4 * call < protocol.throughput_s else 0.0
-    again = LAUNCH_OVERHEAD_S + memory + warmup + sampling
+    again = LAUNCH_OVERHEAD_S + memory + warmup + sampling + call * (parts["queued"] or 0)
+    searches = parts["queued"] is None and 4 * call < protocol.throughput_s
+    batches = min(protocol.throughput_s, 6 * call + protocol.sample_s) if searches else 0.0
     first = COUNT_S + again + batches
     others = protocol.launches - 1 if first * protocol.launches <= protocol.cell_s else 0
     return Estimate(first + others * again, parts["peak_bytes"])

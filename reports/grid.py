@@ -1,0 +1,260 @@
+"""A table as plain values, and the same as Markdown, LaTeX and CSV. Whatever text it is given is escaped."""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import groupby
+
+ABSENT = "–"  # a figure that there is none of; the table says why
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`head` with its unit. Neighbours of one `group` stand under that group's head."""
+
+    head: str
+    group: str = ""
+    number: bool = True  # flush right
+    interval: bool = False  # in CSV, its cells' `lo` and `hi` have columns of their own
+
+    @property
+    def name(self) -> str:
+        """Group and head in one line."""
+        return f"{self.group}: {self.head}" if self.group else self.head
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is printed, and for CSV the figures behind it, in the column's unit."""
+
+    text: str
+    extent: str = ""  # the interval as printed, never bold
+    value: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    bold: bool = False
+    notes: tuple[str, ...] = ()  # whole sentences; each becomes a footnote of the table, once
+
+
+Row = tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows that may be compared with each other, under a name; a table of one block may have none."""
+
+    rows: tuple[Row, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table. `settings` hold for all its rows; in CSV each is a column."""
+
+    title: str
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    caption: str
+    remarks: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Each footnote with its letter, in the order of reading: {note: "a"}."""
+        found = dict.fromkeys(
+            note for block in self.blocks for row in block.rows for cell in row for note in cell.notes
+        )
+        return {note: _letter(number) for number, note in enumerate(found)}
+
+
+def to_markdown(grids: Sequence[Grid]) -> str:
+    """The tables one below the other, each with heading, caption, footnotes and remarks."""
+    return "\n".join(_markdown(grid) for grid in grids)
+
+
+def to_latex(grids: Sequence[Grid], label: str) -> str:
+    r"""`table*` environments for a document with \usepackage{booktabs}; labelled "tab:LABEL", "tab:LABEL-2" ..."""
+    head = "% made by vbench; needs \\usepackage{booktabs}, and \\usepackage[T1]{fontenc} under pdflatex\n"
+    labels = [f"tab:{label}" + (f"-{number}" if number > 1 else "") for number in range(1, len(grids) + 1)]
+    return head + "\n".join(_latex(grid, name) for grid, name in zip(grids, labels, strict=True))
+
+
+def to_csv(grids: Sequence[Grid]) -> str:
+    """One table of all grids, which must have the same columns and settings; figures in full, with their intervals.
+
+    Columns: the settings, `group` (the block), the grid's, and `notes`, the row's footnotes. A cell that would be taken
+    for a formula gets an apostrophe in front.
+    """
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns, settings = grids[0].columns, list(grids[0].settings)
+    heads = [name for c in columns for name in ([c.name, f"{c.name} lo", f"{c.name} hi"] if c.interval else [c.name])]
+    writer.writerow([*settings, "group", *heads, "notes"])
+    for grid in grids:
+        assert grid.columns == columns, "grids of one table have the same columns"
+        assert list(grid.settings) == settings, "grids of one table have the same settings"
+        for block in grid.blocks:
+            for row in block.rows:
+                cells = [part for c, cell in zip(columns, row, strict=True) for part in _plain_cells(c, cell)]
+                notes = dict.fromkeys(note for cell in row for note in cell.notes)
+                writer.writerow(
+                    [*map(_inert, grid.settings.values()), _inert(block.name), *cells, _inert("; ".join(notes))]
+                )
+    return text.getvalue()
+
+
+def _markdown(grid: Grid) -> str:
+    lines = [f"### {_md(grid.title)}\n"] if grid.title else []
+    lines += [_md_row([_md(column.name) for column in grid.columns])]
+    lines += ["|" + "".join(" ---: |" if column.number else " --- |" for column in grid.columns)]
+    for block in grid.blocks:
+        if block.name:
+            lines.append(_md_row([f"*{_md(block.name)}*", *[""] * (len(grid.columns) - 1)]))
+        lines += [_md_row([_md_cell(cell, grid.marks) for cell in row]) for row in block.rows]
+    lines += ["", _md(grid.caption)]
+    lines += [f"\n- <sup>{mark}</sup> {_md(note)}" for note, mark in grid.marks.items()]
+    lines += [f"\n- {_md(line)}" for line in grid.remarks]
+    return "\n".join(lines) + "\n"
+
+
+def _md_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _md_cell(cell: Cell, marks: dict[str, str]) -> str:
+    text = f"**{_md(cell.text)}**" if cell.bold else _md(cell.text)
+    mark = ",".join(marks[note] for note in cell.notes)
+    return " ".join(filter(None, [text, _md(cell.extent)])) + (f" <sup>{mark}</sup>" if mark else "")
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is. Underscores within a word mean nothing to it."""
+    text = _tame(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+
+
+def _latex(grid: Grid, label: str) -> str:
+    count = len(grid.columns)
+    lines = [r"\begin{table*}[t]", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"]
+    lines += [rf"\caption{{{_tex(grid.title)}}}", rf"\label{{{label}}}"]
+    lines += [rf"\begin{{tabular}}{{@{{}}{''.join('r' if c.number else 'l' for c in grid.columns)}@{{}}}}", r"\toprule"]
+    lines += _tex_groups(grid.columns)
+    lines += [_tex_row([_tex(column.head) for column in grid.columns])]
+    for block in grid.blocks:
+        lines.append(r"\midrule")
+        if block.name:
+            lines.append(rf"\multicolumn{{{count}}}{{@{{}}l@{{}}}}{{\emph{{{_tex(block.name)}}}}} \\")
+        lines += [_tex_row([_tex_cell(cell, grid.marks) for cell in row]) for row in block.rows]
+    lines += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"\begin{minipage}{\textwidth}\raggedright"]
+    lines += [_tex(grid.caption) + r"\par"]
+    lines += [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for note, mark in grid.marks.items()]
+    lines += [rf"{_tex(line)}\par" for line in grid.remarks]
+    return "\n".join([*lines, r"\end{minipage}", r"\end{table*}"]) + "\n"
+
+
+def _tex_groups(columns: Sequence[Column]) -> list[str]:
+    """The line of group heads with the rules below it; nothing where no column has a group."""
+    if not any(column.group for column in columns):
+        return []
+    heads, rules, at = [], [], 1
+    for name, members in groupby(columns, key=lambda column: column.group):
+        width = len(list(members))
+        if name:
+            heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(name)}}}")
+            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+        else:
+            heads += [""] * width
+        at += width
+    return [_tex_row(heads), " ".join(rules)]
+
+
+def _tex_row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _tex_cell(cell: Cell, marks: dict[str, str]) -> str:
+    text = rf"\textbf{{{_tex(cell.text)}}}" if cell.bold else _tex(cell.text)
+    mark = ",".join(marks[note] for note in cell.notes)
+    return " ".join(filter(None, [text, _tex(cell.extent)])) + (rf"\textsuperscript{{{mark}}}" if mark else "")
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "[": "{[}",  # after the end of a row it would be taken for an option, and so would *
+    "]": "{]}",
+    "*": "{*}",
+    "\0": "{}",  # between two hyphens, so that they make no dash
+    "–": "--",
+    "—": "---",
+    "−": "$-$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "→": r"$\to$",
+    "…": r"\dots{}",
+    "⁹": r"\textsuperscript{9}",
+    "’": "'",
+}
+
+
+def _tex(text: str) -> str:
+    """Text that LaTeX prints as it is. Letters beyond Latin-1 have no glyph in its fonts and show as code points."""
+    return "".join(_TEX.get(c) or _glyph(c) for c in re.sub("-(?=-)", "-\0", _tame(text)))
+
+
+def _glyph(c: str) -> str:
+    return c if c.isascii() or "À" <= c <= "ÿ" else f"{{[}}U+{ord(c):04X}{{]}}"
+
+
+def _plain_cells(column: Column, cell: Cell) -> list[str]:
+    if not column.interval:
+        return [_number(cell.value) or _inert(cell.text)]
+    if cell.value is None:
+        return [_inert(cell.text)] * 3
+    return [_number(end) or "not known" for end in (cell.value, cell.lo, cell.hi)]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _inert(text: str) -> str:
+    text = _tame(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def _tame(text: str) -> str:
+    """One line, without characters that control a terminal or the direction of writing."""
+    return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in " ".join(text.split()))
+
+
+def _letter(number: int) -> str:
+    """0 -> "a", 25 -> "z", 26 -> "aa"."""
+    letters = ""
+    while number >= 0:
+        letters = chr(ord("a") + number % 26) + letters
+        number = number // 26 - 1
+    return letters

@@ -1,0 +1,370 @@
+"""What tables for a paper are made of: the parts of a frame, figures with their doubts, and the best of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+from vbench.models.registry import spec
+from vbench.reports import tables
+from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
+from vbench.reports.tables import NOTES, figure, several_forms
+from vbench.results.lint import unfair
+
+from vbench.errors import UsageError
+from vbench.plan import parse_sizes
+
+SETTING = ("device_name", "device", "dtype", "phase", "backend", "layout", "threads", "batch_asked")  # of one grid
+SUBJECT = ("model", "mode", "form", "attention")  # of one row
+USUAL = {"device": ("cpu", "cuda:0"), "phase": ("infer",), "backend": ("eager",), "layout": ("nchw",)}  # not in a title
+MARKS = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
+FEW = 4  # sizes that stand side by side on a page
+LIKE = 1.5  # parameters of models that are compared differ by this factor at most
+PAGES = 0.01  # memory has no interval in a frame; what differs by less than this ties
+
+BRANDS = ("modes_differ", "caveat")  # of a model, which is then best of nothing
+TIMING = ("few_samples", "unconverged", "throttled", "contended", "host_bound", "drift", "bimodal", "outliers")
+WORK = ("counters_disagree", "uncounted", "padded", "cropped")
+DOUBTFUL = ("counters_disagree", "uncounted")  # of a count, which is then best of nothing
+ENDED = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
+SAID = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
+BEST = (
+    "Bold: the best of its group. Where intervals overlap that of the best, all of these tie and are bold; "
+    f"where all tie, none is. Memory has no interval, and ties within {100 * PAGES:g} %."
+)
+
+Cells = dict[str, Any]  # a row of the frame, with None for what is missing
+WHO = (Column("model", number=False), Column("mode", number=False), Column("params (M)"))
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A column of the frame as it is printed, and the flags that make it doubtful."""
+
+    column: str
+    head: str
+    unit: float = 1.0
+    flags: tuple[str, ...] = ()
+    interval: bool = False
+    best: int = 0  # -1: the least is best, 1: the greatest, 0: none is
+    tie: float = 0.0  # what has no interval ties within this share
+    without: str = ""  # of a count, which needs no device: what is said where there is none
+
+    def heading(self, group: str = "") -> Column:
+        return Column(self.head, group, interval=self.interval)
+
+
+GMACS = Quantity("macs", "GMACs", 1e9, WORK, best=-1, without="not counted")
+LATENCY = Quantity("latency_ms", "latency (ms)", 1, TIMING, interval=True, best=-1)
+MEMORY = Quantity("peak_memory_bytes", "peak memory (MiB)", 2**20, best=-1, tie=PAGES)
+THROUGHPUT = Quantity("throughput_img_s", "images/s", 1, TIMING, interval=True, best=1)
+STATE = Quantity("state_bytes", "state (KiB)", 2**10, without="not known")
+COUNTED = (
+    GMACS,
+    Quantity("macs_executed", "GMACs executed", 1e9, WORK, without="not counted"),
+    Quantity("flops_total", "GFLOPs executed", 1e9, WORK, without="not known"),
+    Quantity("macs_closed_form", "GMACs by hand", 1e9, without="no formula"),
+    Quantity("macs_fvcore", "GMACs by fvcore", 1e9, without="not asked"),
+    Quantity("flops_coverage", "ledger knows (%)", 0.01, without="not counted"),
+    Quantity("bytes_min", "least traffic (MiB)", 2**20, without="not counted"),
+    Quantity("intensity", "FLOP/byte", without="not known"),
+    STATE,
+)
+TRAINED = (
+    Quantity("latency_ms", "step (ms)", 1, TIMING, interval=True, best=-1),
+    Quantity("forward_ms", "forward (ms)"),
+    Quantity("backward_ms", "backward (ms)"),
+    Quantity("update_ms", "update (ms)"),
+    Quantity("throughput_img_s", "images/s", 1, TIMING, interval=True, best=1),
+    MEMORY,
+    Quantity("activation_bytes", "activations (MiB)", 2**20),
+    Quantity("gradients_bytes", "gradients (MiB)", 2**20),
+    Quantity("optimizer_bytes", "optimizer (MiB)", 2**20),
+)
+
+
+def prepared(table: pd.DataFrame, at: str | None) -> pd.DataFrame:
+    """The frame at these sizes, with four columns more.
+
+    `batch_asked`; `size`, (height, width); `class`, of models of like size; `shown`, whether there is room for the size
+    where sizes stand side by side.
+    """
+    table = table.copy()
+    table["size"] = list(zip(table["height"].astype(int), table["width"].astype(int), strict=True))
+    if at is not None:
+        table = table[_within(table, _sizes_named(table, at))].copy()
+    infer = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
+    table["shown"] = _within(table, sizes_of(table) if at else _few(sizes_of(infer)))
+    fixed = table["batch_policy"] == "fixed"
+    table["batch_asked"] = table["batch"].astype("string").where(fixed, table["batch_policy"])
+    table["class"] = table["model"].map(_classes(table))
+    return table
+
+
+def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
+    try:
+        asked = parse_sizes(at)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--res", "--at")) from None
+    there = sizes_of(table)
+    if missing := [size for size in asked if size not in there]:
+        raise UsageError(f"--at: the records have no {px(missing[0])} px; they have {', '.join(map(px, there))}")
+    return list(asked)
+
+
+def _classes(table: pd.DataFrame) -> dict[str, str]:
+    """model -> the name of its class: models whose parameters at 224 px differ by no more than `LIKE`."""
+    known: dict[str, float] = {}
+    for model, counts in table.groupby("model")["params"]:
+        params = spec(str(model)).params or counts.min()
+        if not pd.isna(params):
+            known[str(model)] = params / 1e6
+    found = dict.fromkeys(table["model"].unique(), "parameters not known")
+    members: list[str] = []
+    for model in sorted(known, key=lambda name: (known[name], name)):
+        if members and known[model] > LIKE * known[members[0]]:
+            members = []
+        members.append(model)
+        least, most = f"{known[members[0]]:.3g}", f"{known[model]:.3g}"
+        found |= dict.fromkeys(members, f"{least} M parameters" if least == most else f"{least}–{most} M parameters")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of a frame that may stand in one grid, for they share a setting."""
+
+    setting: dict[str, str]
+    rows: pd.DataFrame
+    several: set[tuple[str, str]]  # (model, mode) of which there are several forms, so that rows name theirs
+    lint: list[str]  # in what else rows differ
+
+    @property
+    def comparable(self) -> bool:
+        """Whether rows are alike in what must be equal, so that one may be called the best."""
+        return not any(line.startswith("rows differ in") for line in self.lint)
+
+
+def parts(table: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[Part]:
+    """The parts of a frame; none without a cell that can exist."""
+    for values, rows in table.groupby(list(by), dropna=False, sort=False):
+        if (rows["status"] != "unsupported").any():
+            setting = dict(zip(by, map(_said, values), strict=True))
+            yield Part(setting, rows, several_forms(rows), _lint(rows, counted="device_name" not in setting))
+
+
+def _lint(rows: pd.DataFrame, *, counted: bool) -> list[str]:
+    """`lint.unfair` of what a grid does not say itself; of counts, which are of no device, versions alone matter."""
+    if counted:
+        return unfair(rows[["status", "model", "height", "width", "padded_share", "torch", "timm", "vbench", "commit"]])
+    return unfair(rows.drop(columns=["attention", "batch_policy", "throughput_img_s"]))
+
+
+def _said(value: Any) -> str:
+    return "not known" if pd.isna(value) else str(value)
+
+
+def records(table: pd.DataFrame) -> list[Cells]:
+    """Rows as dicts with None for what is missing."""
+    return [
+        {str(key): value if isinstance(value, tuple) or not pd.isna(value) else None for key, value in cells.items()}
+        for cells in table.to_dict("records")
+    ]
+
+
+def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
+    """Cells that are alike in these keys, small ones first, under the name of what they have in common.
+
+    What nothing could be made of at any size, as the recurrent mode of attention, is left out.
+    """
+
+    def order(cells: Cells) -> tuple[Any, ...]:
+        area = cells["size"][0] * cells["size"][1]
+        return tuple(
+            {"size": (area, cells["size"]), "class": least[cells["class"]], "model": cells["model"]}[key]
+            for key in keys
+        )
+
+    cells = records(rows[supported(rows)])
+    least: dict[str, float] = {}
+    for one in cells:
+        least[one["class"]] = min(least.get(one["class"], float("inf")), _params(one) or float("inf"))
+    for _, group in groupby(sorted(cells, key=order), key=lambda one: tuple(one[key] for key in keys)):
+        members = list(group)
+        yield ", ".join(px(members[0][key]) + " px" if key == "size" else members[0][key] for key in keys), members
+
+
+def supported(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are of a model, mode, form and attention that can run at one size at least."""
+    subject = [list(rows[part].fillna("")) for part in SUBJECT]
+    ways = list(zip(*subject, strict=True))
+    alive = {way for way, status in zip(ways, rows["status"], strict=True) if status != "unsupported"}
+    return pd.Series([way in alive for way in ways], index=rows.index, dtype=bool)
+
+
+def subjects(group: list[Cells], key: str) -> list[tuple[Cells, dict[Hashable, Cells]]]:
+    """Each model, mode, form and attention, by the first of its cells, with these by `key`."""
+    found: dict[tuple[Any, ...], dict[Hashable, Cells]] = {}
+    for cells in group:
+        found.setdefault(tuple(cells[part] for part in SUBJECT), {})[cells[key]] = cells
+    return [(next(iter(of.values())), of) for of in found.values()]
+
+
+def sizes_of(table: pd.DataFrame) -> list[tuple[int, int]]:
+    """Each size once, small ones first."""
+    return sorted(table["size"].unique(), key=lambda size: (size[0] * size[1], size))
+
+
+def _few(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """`FEW` at most: `MARKS` where at least two of them are there, else some from the smallest to the largest."""
+    if len(sizes) <= FEW:
+        return sizes
+    marks = [size for size in sizes if size[0] == size[1] and size[0] in MARKS]
+    return marks if len(marks) > 1 else [sizes[round(i * (len(sizes) - 1) / (FEW - 1))] for i in range(FEW)]
+
+
+def _within(table: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.Series[bool]:
+    return pd.Series([size in sizes for size in table["size"]], index=table.index, dtype=bool)
+
+
+def px(size: tuple[int, int]) -> str:
+    """(512, 512) -> "512", (512, 1024) -> "512x1024"."""
+    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def _params(cells: Cells) -> float | None:
+    """Parameters at 224 px, or where that is not known at the size of this cell."""
+    return spec(cells["model"]).params or cells["params"]
+
+
+def grid_of(
+    title: str,
+    part: Part,
+    columns: tuple[Column, ...],
+    blocks: Sequence[Block],
+    also: Sequence[str] = (),
+) -> Grid:
+    """A grid with all that must be said with it."""
+    cells = [cell for block in blocks for row in block.rows for cell in row]
+    setting, rows = part.setting, part.rows
+    remarks = [*also, *tables.disagreements(rows), *part.lint]
+    if not part.comparable:
+        remarks.append("nothing is bold, for rows differ in what must be equal")
+    if any(cell.text == ABSENT for cell in cells):
+        remarks.append(f"{ABSENT}: these records do not give it")
+    remarks += tables.absent(rows[~supported(rows)])
+    caption = tables.caption(rows) if "device_name" in setting else f"{setting['dtype']}; {tables.versions(rows)}."
+    if any(column.interval for column in columns):
+        caption += " In parentheses: the 95 % interval."
+    if any(cell.bold for cell in cells):
+        caption += f" {BEST}"
+    unusual = [value for key, value in setting.items() if value not in USUAL.get(key, (value,))]
+    threads = f"{setting['threads']} threads" if setting.get("threads", "1") != "1" else ""
+    asked = setting.get("batch_asked", "knee")
+    option = "batch" if setting.get("phase") == "train" else "--batch"  # which moves throughput alone
+    batch = "" if asked == "knee" else f"{option} {asked}"
+    under = [setting.get("device_name", ""), setting["dtype"], *unusual, threads, batch]
+    title = f"{title}: {', '.join(part for part in under if part)}"
+    return Grid(title, columns, tuple(blocks), caption, tuple(remarks), setting)
+
+
+def listed(title: str, part: Part, quantities: Sequence[Quantity], also: Sequence[str]) -> Grid:
+    """A row a model, mode and size, in blocks of one size and like models."""
+    columns = (*WHO, *(quantity.heading() for quantity in quantities))
+    blocks = []
+    for name, group in groups(part.rows, "size", "class"):
+        lines = [(cells, [cells] * len(quantities)) for cells, _ in subjects(group, "size")]
+        blocks.append(Block(lines_of(part, lines, quantities), name))
+    return grid_of(title, part, columns, blocks, also)
+
+
+def lines_of(
+    part: Part, lines: Sequence[tuple[Cells, Sequence[Cells | None]]], quantities: Sequence[Quantity]
+) -> tuple[Row, ...]:
+    """Rows of a block: who, and a figure for each quantity from the cell beside it; the best in bold."""
+    of = [[cell_of(cells, quantity) for cells, quantity in zip(line, quantities, strict=True)] for _, line in lines]
+    for at, quantity in enumerate(quantities):
+        rivals = {
+            row: of[row][at]
+            for row, (_, line) in enumerate(lines)
+            if part.comparable and quantity.best and (cells := line[at]) and _contends(cells, quantity)
+        }
+        for row in _best(rivals, quantity):
+            of[row][at] = replace(of[row][at], bold=True)
+    return tuple(
+        (*_who(who, [cells for cells in line if cells], part.several), *row)
+        for (who, line), row in zip(lines, of, strict=True)
+    )
+
+
+def _contends(cells: Cells, quantity: Quantity) -> bool:
+    """Whether a figure may be called the best: it is there, of the model itself, and, if counted, not in doubt."""
+    flags = cells["flags"].split()
+    doubted = set(BRANDS) | (set(DOUBTFUL) if quantity.without else set())
+    return cells[quantity.column] is not None and not doubted & set(flags)
+
+
+def _best(rivals: dict[int, Cell], quantity: Quantity) -> list[int]:
+    """Those that no other is better than, beyond its interval; none if that is all, or if there is no other."""
+    values = {row: cell.value * quantity.best for row, cell in rivals.items() if cell.value is not None}
+    if len(values) < 2:
+        return []
+    best = rivals[max(values, key=lambda row: values[row])]
+
+    def ties(cell: Cell) -> bool:
+        if None not in (cell.lo, cell.hi, best.lo, best.hi):
+            return cell.lo <= best.hi and best.lo <= cell.hi  # type: ignore[operator]
+        return abs((cell.value or 0.0) - (best.value or 0.0)) <= quantity.tie * abs(best.value or 0.0)
+
+    found = [row for row, cell in rivals.items() if ties(cell)]
+    return found if len(found) < len(values) else []
+
+
+def _who(cells: Cells, all_of: list[Cells], several: set[tuple[str, str]]) -> Row:
+    """Model, mode and parameters."""
+    params = _params(cells)
+    return (
+        name_of(cells, brands(each["flags"] for each in all_of), several),
+        Cell(cells["mode"]),
+        Cell("not known") if params is None else Cell(figure(params, 1e6), value=params / 1e6),
+    )
+
+
+def name_of(cells: Cells, notes: tuple[str, ...], several: set[tuple[str, str]]) -> Cell:
+    """Model, with its form or attention where these are not the only or usual ones."""
+    form = cells["form"] if (cells["model"], cells["mode"]) in several else None
+    attention = cells["attention"] if cells["attention"] != "fused" else None
+    return Cell(" ".join(filter(None, [cells["model"], form, attention])), notes=notes)
+
+
+def brands(flags: Iterable[str]) -> tuple[str, ...]:
+    """The meaning of each brand that a model carries, from the flags of its cells."""
+    found = {flag for text in flags for flag in text.split()}
+    return tuple(NOTES[flag] for flag in BRANDS if flag in found)
+
+
+def cell_of(cells: Cells | None, quantity: Quantity) -> Cell:
+    """A figure with its interval and its doubts, or why there is none."""
+    if cells is None:
+        return Cell(ABSENT)
+    value, status, reason = (cells[key] for key in (quantity.column, "status", "reason"))
+    if value is None and quantity.without:
+        return Cell("none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without)
+    if value is None:
+        said = SAID.get(status, status)
+        return Cell("not known") if status == "ok" else Cell(ENDED[status], notes=(f"{said}: {reason}",))
+    notes = [NOTES[flag].rstrip(":") for flag in quantity.flags if flag in cells["flags"].split()]
+    if status == "ok" and reason and not quantity.without:
+        notes.append(f"not every launch ended: {reason}")
+    text, unit = figure(value, quantity.unit), quantity.unit
+    if not quantity.interval:
+        return Cell(text, value=value / unit, notes=tuple(notes))
+    lo, hi = (cells[f"{quantity.column}_{end}"] for end in ("lo", "hi"))
+    if lo is None:
+        return Cell(text, "(not known)", value / unit, notes=tuple(notes))
+    return Cell(
+        text, f"({figure(lo, unit)}–{figure(hi, unit)})", value / unit, lo / unit, hi / unit, notes=tuple(notes)
+    )

@@ -1,0 +1,363 @@
+"""Tables for a paper, from a frame of records: each kind with its question, and one grid for each setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+from vbench.models.registry import spec
+from vbench.reports import tables
+from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row, to_csv, to_latex, to_markdown
+from vbench.reports.paper_cells import (
+    COUNTED,
+    GMACS,
+    LATENCY,
+    MEMORY,
+    SETTING,
+    STATE,
+    SUBJECT,
+    THROUGHPUT,
+    TRAINED,
+    WHO,
+    Cells,
+    Part,
+    brands,
+    cell_of,
+    grid_of,
+    groups,
+    lines_of,
+    listed,
+    name_of,
+    parts,
+    prepared,
+    px,
+    records,
+    sizes_of,
+    subjects,
+)
+from vbench.reports.write import whole
+from vbench.results import scaling
+from vbench.results.statistics import Interval, ratio
+
+from vbench.errors import OutputError, UsageError
+
+FORMATS = ("md", "tex", "csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of table: what it answers, who makes it, and what it needs, in words, where it cannot be made."""
+
+    question: str
+    make: Callable[[pd.DataFrame], list[Grid]]
+    needs: str
+
+
+def resolution(table: pd.DataFrame) -> list[Grid]:
+    """A row a model and mode; of each size GMACs, latency and peak memory."""
+    table = table[table["phase"] == "infer"]
+    shown = sizes_of(table[table["shown"]])
+    quantities = (GMACS, LATENCY, MEMORY)
+    columns = (*WHO, *(quantity.heading(f"{px(size)} px") for size in shown for quantity in quantities))
+    left = ", ".join(map(px, sizes_of(table[~table["shown"]])))
+    also = [f"not shown: {left} px; --at names sizes"] if left else []
+    grids = []
+    for part in parts(table[table["shown"]]):
+        blocks = []
+        for name, group in groups(part.rows, "class"):
+            lines = [
+                (cells, [of.get(size) for size in shown for _ in quantities]) for cells, of in subjects(group, "size")
+            ]
+            blocks.append(Block(lines_of(part, lines, quantities * len(shown)), name))
+        grids.append(grid_of("Cost of an image", part, columns, blocks, also))
+    return grids
+
+
+def full(table: pd.DataFrame) -> list[Grid]:
+    """A row a cell: the table of a sweep."""
+    return [replace(tables.full(table), title="All cells")]
+
+
+def modes(table: pd.DataFrame) -> list[Grid]:
+    """A row a model and size: parallel beside recurrent mode, the ratios, and the state that the latter carries."""
+    each = ("parallel", "recurrent")
+    columns = (
+        Column("model", number=False),
+        Column("size (px)"),
+        Column("forms: parallel, recurrent", number=False),
+        Column("one function", number=False),
+        *(Column(f"{mode} (ms)", "latency", interval=True) for mode in each),
+        Column("ratio", "latency", interval=True),
+        *(Column(f"{mode} (MiB)", "peak memory") for mode in each),
+        Column("ratio", "peak memory"),
+        STATE.heading(),
+    )
+    also = [
+        "ratio: recurrent over parallel. Its interval is from those of both; where one of them is a range, it is the "
+        "widest that both allow",
+        "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found that both "
+        "modes are, before they were timed",
+    ]
+    grids = []
+    table = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
+    both = table.groupby("model")["mode"].transform("nunique") == len(each)
+    for part in parts(table[both]):
+        lines: list[Row] = []
+        for _, group in groups(part.rows, "model", "size"):
+            for one, other in product(*([cells for cells in group if cells["mode"] == mode] for mode in each)):
+                lines.append(
+                    (
+                        Cell(one["model"], notes=brands([one["flags"], other["flags"]])),
+                        Cell(px(one["size"])),
+                        Cell(f"{one['form']}, {other['form']}"),
+                        Cell(_verified(one, other)),
+                        *(cell_of(cells, LATENCY) for cells in (one, other)),
+                        _ratio(one, other),
+                        *(cell_of(cells, MEMORY) for cells in (one, other)),
+                        _share(one, other),
+                        cell_of(other, STATE),
+                    )
+                )
+        if lines:
+            grids.append(grid_of("Both modes", part, columns, [Block(tuple(lines))], also))
+    return grids
+
+
+def batch(table: pd.DataFrame) -> list[Grid]:
+    """A row a model, mode and size; images a second at each batch that was asked for."""
+    table = table[table["phase"] == "infer"]
+    asked = sorted(table["batch_asked"].unique(), key=lambda text: (not text.isdecimal(), text.zfill(9)))
+    if len(asked) < 2:
+        return []
+    named = ["batch of its own (knee)" if one == "knee" else f"batch {one}" for one in asked]
+    columns = (*WHO, *(THROUGHPUT.heading(name) for name in named))
+    also = ["the knee is the batch beyond which images/s gain less than 3 %; summary.csv has each row's"]
+    grids = []
+    for part in parts(table, [key for key in SETTING if key != "batch_asked"]):
+        blocks = []
+        for name, group in groups(part.rows, "size", "class"):
+            lines = [(cells, [of.get(one) for one in asked]) for cells, of in subjects(group, "batch_asked")]
+            blocks.append(Block(lines_of(part, lines, [THROUGHPUT] * len(asked)), name))
+        grids.append(grid_of("Images a second at each batch", part, columns, blocks, also))
+    return grids
+
+
+def training(table: pd.DataFrame) -> list[Grid]:
+    """A row a model, mode and size: a training step, its three parts, and what its memory holds."""
+    also = [
+        "step: forward, backward and AdamW's update, at the batch asked for; the three are timed apart as well",
+        "images/s are of steps; GMACs are not shown, for a record's are those of a forward pass",
+    ]
+    return [listed("A training step", part, TRAINED, also) for part in parts(table[table["phase"] == "train"])]
+
+
+def work(table: pd.DataFrame) -> list[Grid]:
+    """A row a model, mode, form and size: MACs by three counts, FLOPs, traffic and state; counted, so of no device."""
+    also = [
+        "GMACs: multiply-accumulates of one image's forward pass that the algorithm needs / 10⁹; executed: what this "
+        "form of it does; by hand: a closed form of the first; fvcore: a second counter, asked up to 2 GMACs",
+        "GFLOPs executed = 2 · GMACs executed + pointwise work, one FLOP each. Papers often print GMACs under the name "
+        "of GFLOPs",
+        "least traffic: operands and results of all that has MACs, once, if pointwise work is fused; FLOP/byte: GFLOPs "
+        "over it. State: what the recurrent mode carries",
+    ]
+    counted = table[table["macs"].notna()].drop_duplicates([*SUBJECT, "height", "width", "dtype"])
+    return [listed("Work of an image", part, COUNTED, also) for part in parts(counted, ["dtype"])]
+
+
+def exponents(table: pd.DataFrame) -> list[Grid]:
+    """How each cost grows with the number of tokens: `scaling.exponents`."""
+    columns = (
+        Column("model", number=False),
+        Column("mode", number=False),
+        Column("cost", number=False),
+        Column("sizes"),
+        Column("tokens"),
+        Column("exponent", interval=True),
+        Column("at the top", interval=True),
+        Column("verdict", number=False),
+    )
+    also = [
+        "exponent p: the cost grows as tokens to the power of p, fitted over all sizes; at the top: between the two "
+        "largest. Of MACs, which are exact, the interval is the range over spans of a factor of 4",
+        f"an exponent within {scaling.TOLERANCE:g} of 1 is taken as linear, of 2 as quadratic. Memory has no interval "
+        "of its own: that of its exponent is from the scatter about the line",
+    ]
+    grids = []
+    for part in parts(table):
+        lines = tuple(_exponent(cells, part) for cells in records(scaling.exponents(part.rows)))
+        if lines:
+            grids.append(grid_of("How costs grow", part, columns, [Block(lines)], also))
+    return grids
+
+
+def crossovers(table: pd.DataFrame) -> list[Grid]:
+    """From which size on a recurrent backbone and an attention baseline of like size cost less than each other."""
+    columns = (
+        Column("cost", number=False),
+        Column("cheaper", number=False),
+        Column("than", number=False),
+        Column("from (px)", interval=True),
+        Column("in words", number=False),
+    )
+    also = ["pairs: a recurrent backbone and an attention baseline of like size; between sizes costs are power laws"]
+    grids = []
+    for part in parts(table):
+        like = dict(zip(part.rows["model"], part.rows["class"], strict=True))
+        lines = []
+        for cost in scaling.FITTED:
+            for pair in records(scaling.crossovers(part.rows, cost)):
+                one, other = (pair[key].partition(" ")[0] for key in ("a", "b"))
+                if like[one] == like[other] and bool(spec(one).operator) != bool(spec(other).operator):
+                    lines.append(_crossing(pair, part.rows))
+        if lines:
+            grids.append(grid_of("Who is cheaper from where", part, columns, [Block(tuple(lines))], also))
+    return grids
+
+
+KINDS: dict[str, Kind] = {
+    "resolution": Kind(
+        "What does an image cost at each size?", resolution, "inference; vbench sweep --suite resolution measures it"
+    ),
+    "full": Kind("What came of every cell?", full, "a record; vbench sweep makes them"),
+    "modes": Kind(
+        "What does carrying a state cost, and what does it save?",
+        modes,
+        "a model in both modes; vbench sweep --suite modes measures them",
+    ),
+    "batch": Kind(
+        "How does throughput grow with the batch?",
+        batch,
+        "inference at several batches; vbench sweep --suite batch measures it",
+    ),
+    "training": Kind(
+        "What does a training step cost?", training, "training; vbench sweep --suite training measures it"
+    ),
+    "work": Kind("How much is computed, by whose count?", work, "counted work; any vbench sweep counts it"),
+    "scaling": Kind(
+        "How do costs grow with the image?", exponents, "a model at two sizes; vbench sweep --suite resolution has them"
+    ),
+    "crossovers": Kind(
+        "Who is cheaper from which size on?",
+        crossovers,
+        "a recurrent backbone and attention of like size at two common sizes; vbench sweep --suite resolution has them",
+    ),
+}
+
+
+def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple[dict[str, list[Grid]], list[str]]:
+    """The tables of a frame by kind, and a line for each kind that these records do not allow.
+
+    Args:
+        what: names of `KINDS`, comma-separated, or "all".
+        at: sizes as in --res; None for all, of which `resolution` then shows a few.
+
+    Raises: UsageError for an unknown kind, a size that is not there, a kind that was named and cannot be made, or if
+        none can.
+    """
+    names = list(KINDS) if what == "all" else list(dict.fromkeys(item.strip() for item in what.split(",")))
+    if wrong := [name for name in names if name not in KINDS]:
+        raise UsageError(f"--what: '{wrong[0]}' is no table; take all, or some of {', '.join(KINDS)}")
+    table = prepared(table, at)
+    found = {name: KINDS[name].make(table) if len(table) else [] for name in names}
+    lacking = [f"no table '{name}': the records lack {KINDS[name].needs}" for name, grids in found.items() if not grids]
+    if lacking and (what != "all" or not any(found.values())):
+        raise UsageError(lacking[0])
+    return {name: grids for name, grids in found.items() if grids}, lacking
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """ "md,tex" -> formats. Raises: UsageError."""
+    found = tuple(dict.fromkeys(item.strip() for item in text.split(",")))
+    if wrong := [item for item in found if item not in FORMATS]:
+        raise UsageError(f"--format: '{wrong[0]}' is not one of {', '.join(FORMATS)}")
+    return found
+
+
+def render(made: dict[str, list[Grid]], form: str) -> str:
+    """All tables in one format, for a pipe. Raises: UsageError for several tables in CSV."""
+    if form == "csv":
+        if len(made) > 1:
+            raise UsageError(f"--format csv prints one table; name it by --what ({', '.join(made)}), or give -o FOLDER")
+        return to_csv(next(iter(made.values())))
+    if form == "tex":
+        return "\n".join(to_latex(grids, f"vbench-{name}") for name, grids in made.items())
+    return "\n".join(to_markdown(grids) for grids in made.values())
+
+
+def write(made: dict[str, list[Grid]], formats: Iterable[str], folder: Path) -> list[Path]:
+    """Files KIND.FORMAT; each appears whole or not at all. Raises: OutputError if the folder cannot be written."""
+    texts = {folder / f"{name}.{form}": render({name: made[name]}, form) for name in made for form in formats}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in texts.items():
+            whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+    return list(texts)
+
+
+def _verified(one: Cells, other: Cells) -> str:
+    found = {one["verified"], other["verified"]}
+    return "NO" if False in found else "yes" if True in found else "not tried"
+
+
+def _ratio(one: Cells, other: Cells) -> Cell:
+    """Latency of the second over that of the first."""
+    if one["latency_ms"] is None or other["latency_ms"] is None:
+        return Cell(ABSENT)
+    keys = ("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_level", "latency_basis")
+    found = ratio(*(Interval(*(cells[key] for key in keys)) for cells in (other, one)))
+    extent = f"({found.lo:.2f}–{found.hi:.2f})"
+    return Cell(f"{found.median:.2f}", extent, found.median, found.lo, found.hi)
+
+
+def _share(one: Cells, other: Cells) -> Cell:
+    """Peak memory of the second over that of the first."""
+    if one["peak_memory_bytes"] is None or other["peak_memory_bytes"] is None:
+        return Cell(ABSENT)
+    share = other["peak_memory_bytes"] / one["peak_memory_bytes"]
+    return Cell(f"{share:.2f}", value=share)
+
+
+def _exponent(cells: Cells, part: Part) -> Row:
+    rows = part.rows
+    flags = rows.loc[(rows["model"] == cells["model"]) & (rows["mode"] == cells["mode"]), "flags"]
+    return (
+        name_of(cells, brands(flags), part.several),
+        Cell(cells["mode"]),
+        Cell(scaling.COSTS[cells["cost"]]),
+        Cell(str(cells["points"]), value=cells["points"]),
+        Cell(f"{cells['tokens_lo']}–{cells['tokens_hi']}"),
+        *(_slope(*(cells[f"{name}{end}"] for end in ends)) for name, ends in _SLOPES),
+        Cell(cells["verdict"]),
+    )
+
+
+_SLOPES = (("", ("exponent", "exponent_lo", "exponent_hi")), ("local_", ("exponent", "lo", "hi")))
+
+
+def _slope(value: float | None, lo: float | None, hi: float | None) -> Cell:
+    if value is None:
+        return Cell("not known")
+    if lo is None or hi is None:
+        return Cell(f"{value:.2f}", "(not known)", value)
+    return Cell(f"{value:.2f}", f"({lo:.2f} to {hi:.2f})" if lo < hi else "", value, lo, hi)
+
+
+def _crossing(pair: Cells, rows: pd.DataFrame) -> Row:
+    names = [pair["a"], pair["b"]]
+    noted = [brands(rows.loc[rows["model"] == name.partition(" ")[0], "flags"]) for name in names]
+    at = Cell(pair["verdict"])
+    if pair["px"] is not None:
+        at = Cell(f"{pair['px']:.0f}", value=pair["px"], lo=pair["px_lo"], hi=pair["px_hi"])
+    return (
+        Cell(scaling.COSTS[pair["cost"]]),
+        *(Cell(name, notes=notes) for name, notes in zip(names, noted, strict=True)),
+        at,
+        Cell(pair["reading"].partition(f" than {pair['b']}: ")[2]),
+    )

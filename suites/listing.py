@@ -1,0 +1,94 @@
+"""The table of `vbench suites`, and the generated page docs/suites.md."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+from vbench.suites.load import Suite, load, shipped
+
+from vbench import plan
+from vbench.errors import UsageError
+
+HEADER = """# Suites
+
+Made by `make suites`. A suite is a TOML file that states a question, the time that it takes, and its cells. Run one by
+`vbench sweep --suite NAME`; `vbench plan --suite NAME` shows its cells and estimates time and memory on this machine;
+an option beside `--suite` replaces the suite's own, as in `--suite modes --res 224`.
+
+A file of your own works the same way, `vbench sweep --suite mine.toml`, and `vbench suites mine.toml` checks it:
+
+```toml
+question = "Is ViG-T faster than Swin-T in bfloat16?"
+time = "not known"
+models = "vig_t,swin_t"
+res = "224:1024"
+dtype = "bfloat16"
+```
+
+`question`, `time`, `models` and `res` must be there. The other axes, %s, are usual where they are not given. Values are
+text, as the options of `vbench sweep` take it.
+
+Times say whether they were measured; estimates are those of `vbench plan`. `--rigor` is the default one unless they say
+another. Cells that cannot run on a CPU, as the recurrent mode of attention, are counted apart.
+
+| suite | answers | time | cells |
+| --- | --- | --- | ---: |
+"""
+
+
+def row(name: str) -> dict[str, Any]:
+    """One suite, shipped or a .toml file, as a JSON-able dict; `unsupported` counts its cells that a CPU cannot run.
+
+    Raises: UsageError, as `load` and `plan.parse`, also for a suite whose cells are wrong.
+    """
+    suite = load(name)
+    try:
+        cells = _cells(suite)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    return {
+        "suite": name,
+        "question": suite.question,
+        "time": suite.time,
+        "cells": len(cells),
+        "unsupported": sum(cell.unsupported is not None for cell in cells),
+        "axes": suite.axes,
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    """All shipped suites."""
+    return [row(name) for name in shipped()]
+
+
+def to_rich(found: list[dict[str, Any]]) -> Table:
+    """The rows for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("suite", "cells", "question", "time"):
+        table.add_column(name, justify="right" if name == "cells" else "left", no_wrap=name in ("suite", "cells"))
+    for each in found:
+        table.add_row(*(Text(str(each[key])) for key in ("suite", "cells", "question", "time")))
+    return table
+
+
+def page() -> str:
+    """The whole of docs/suites.md."""
+    lines = []
+    for each in rows():
+        apart = f" ({each['unsupported']} not on a CPU)" if each["unsupported"] else ""
+        axes = "<br>".join(f"`{key} = {value}`" for key, value in each["axes"].items())
+        answers = f"{each['question']}<br>{axes}"
+        lines.append(f"| `{each['suite']}` | {answers} | {each['time']} | {each['cells']}{apart} |\n")
+    return HEADER % ", ".join(plan.USUAL) + "".join(lines)
+
+
+def _cells(suite: Suite) -> list[plan.Case]:
+    return plan.plan(plan.parse({**plan.USUAL, **suite.axes}, "cpu"))
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
