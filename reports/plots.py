@@ -175,17 +175,29 @@ def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[floa
 
 
 def _log_ticks(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """1, 2, 5, 10 ... of a logarithmic axis, or decades where these are many; its own choice where they are few."""
-    values = [value for trace in traces for value in trace["y"] if value]
+    """1, 2, 5, 10 ... of a logarithmic axis, or decades where these are many, or the values where they are as few.
+
+    Nothing, so that plotly chooses, where none of these would do.
+    """
+    values = sorted({value for trace in traces for value in trace["y"] if value})
     if not values:
         return {}
-    low, high = (floor(log10(end)) for end in (min(values), max(values)))
-    for steps in ((1, 2, 5), (1,)):
-        ticks = [step * 10.0**power for power in range(low, high + 1) for step in steps]
-        ticks = [tick for tick in ticks if min(values) / 1.3 <= tick <= max(values) * 1.3]
+    powers = range(floor(log10(values[0])), floor(log10(values[-1])) + 1)
+    decades, steps = ([step * 10.0**power for power in powers for step in each] for each in ((1,), (1, 2, 5)))
+    for choice in (steps, decades):
+        ticks = [tick for tick in choice if values[0] <= tick <= values[-1]]
         if FEW <= len(ticks) <= TICKS:
-            return {"tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
-    return {}
+            break
+    else:
+        ticks = values if len(values) < FEW else []
+    return (
+        {
+            "tickvals": ticks,
+            "ticktext": [f"{tick:.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks],
+        }
+        if ticks
+        else {}
+    )
 
 
 def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:

@@ -226,6 +226,10 @@ class TestFigures:
         (band,) = [trace for trace in latency.spec["data"] if trace.get("fill")]
         assert band["x"] == [224.0, 384.0, 384.0, 224.0, None, 768.0, 1024.0, 1024.0, 768.0]
 
+    def test_a_logarithmic_axis_names_its_ticks_in_full(self) -> None:
+        assert figures()["latency"]["layout"]["yaxis"]["ticktext"] == ["100", "200", "500", "1,000", "2,000"]
+        assert figures()["macs"]["layout"]["xaxis"]["ticktext"] == ["224", "512", "1024"]
+
     def test_accuracy_is_hollow_and_named_as_published(self) -> None:
         page = figures()["accuracy"]
         assert all(trace["marker"]["symbol"].endswith("-open") for trace in page["data"])
