@@ -111,10 +111,9 @@ def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
     except UsageError as error:
         raise UsageError(str(error).replace("--res", "--at")) from None
     there = sizes_of(table)
+    known = ", ".join(map(px, there)) or "none"
     if missing := [size for size in asked if size not in there]:
-        raise UsageError(
-            f"--at: the records have no {px(missing[0])} px; they have {', '.join(map(px, there)) or 'none'}"
-        )
+        raise UsageError(f"--at: the records have no {px(missing[0])} px; they have {known}")
     return list(asked)
 
 
