@@ -32,7 +32,8 @@ DOUBTFUL = ("counters_disagree", "uncounted")  # of a count, which is then best 
 ENDED = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
 SAID = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
 BEST = (
-    "Bold: the best of its group. Where intervals overlap that of the best, all of these tie and are bold; "
+    f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE:g} at most. Where intervals "
+    "overlap that of the best, all of these tie and are bold; "
     f"where all tie, none is. Memory has no interval, and ties within {100 * PAGES:g} %."
 )
 
@@ -110,8 +111,9 @@ def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
     except UsageError as error:
         raise UsageError(str(error).replace("--res", "--at")) from None
     there = sizes_of(table)
+    known = ", ".join(map(px, there)) or "none"
     if missing := [size for size in asked if size not in there]:
-        raise UsageError(f"--at: the records have no {px(missing[0])} px; they have {', '.join(map(px, there))}")
+        raise UsageError(f"--at: the records have no {px(missing[0])} px; they have {known}")
     return list(asked)
 
 
@@ -269,6 +271,17 @@ def grid_of(
     under = [setting.get("device_name", ""), setting["dtype"], *unusual, threads, batch]
     title = f"{title}: {', '.join(part for part in under if part)}"
     return Grid(title, columns, tuple(blocks), caption, tuple(remarks), setting)
+
+
+def behind(part: Part) -> list[str]:
+    """Of a grid whose figures are made of many cells: how many of these are flagged, and which are missing and why."""
+    flags = part.rows["flags"].str.split()
+    lines = [
+        f"{raised} of {len(flags)} cells are flagged {text.rstrip(':')}"
+        for flag, text in NOTES.items()
+        if flag not in BRANDS and (raised := sum(flag in each for each in flags))
+    ]
+    return lines + tables.absent(part.rows[supported(part.rows) & (part.rows["status"] != "ok")])
 
 
 def listed(title: str, part: Part, quantities: Sequence[Quantity], also: Sequence[str]) -> Grid:

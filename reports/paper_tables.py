@@ -25,6 +25,7 @@ from vbench.reports.paper_cells import (
     WHO,
     Cells,
     Part,
+    behind,
     brands,
     cell_of,
     grid_of,
@@ -50,9 +51,8 @@ FORMATS = ("md", "tex", "csv")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of table: what it answers, who makes it, and what it needs, in words, where it cannot be made."""
+    """One kind of table: who makes it, and what it needs, in words, where it cannot be made."""
 
-    question: str
     make: Callable[[pd.DataFrame], list[Grid]]
     needs: str
 
@@ -105,6 +105,8 @@ def modes(table: pd.DataFrame) -> list[Grid]:
     grids = []
     table = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
     both = table.groupby("model")["mode"].transform("nunique") == len(each)
+    if not both.all():
+        also.append(f"not shown, for they have one mode here: {', '.join(table.loc[~both, 'model'].unique())}")
     for part in parts(table[both]):
         lines: list[Row] = []
         for _, group in groups(part.rows, "model", "size"):
@@ -191,7 +193,7 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
     for part in parts(table):
         lines = tuple(_exponent(cells, part) for cells in records(scaling.exponents(part.rows)))
         if lines:
-            grids.append(grid_of("How costs grow", part, columns, [Block(lines)], also))
+            grids.append(grid_of("How costs grow", part, columns, [Block(lines)], [*also, *behind(part)]))
     return grids
 
 
@@ -215,36 +217,21 @@ def crossovers(table: pd.DataFrame) -> list[Grid]:
                 if like[one] == like[other] and bool(spec(one).operator) != bool(spec(other).operator):
                     lines.append(_crossing(pair, part.rows))
         if lines:
-            grids.append(grid_of("Who is cheaper from where", part, columns, [Block(tuple(lines))], also))
+            said = [*also, *behind(part)]
+            grids.append(grid_of("Who is cheaper from where", part, columns, [Block(tuple(lines))], said))
     return grids
 
 
 KINDS: dict[str, Kind] = {
-    "resolution": Kind(
-        "What does an image cost at each size?", resolution, "inference; vbench sweep --suite resolution measures it"
-    ),
-    "full": Kind("What came of every cell?", full, "a record; vbench sweep makes them"),
-    "modes": Kind(
-        "What does carrying a state cost, and what does it save?",
-        modes,
-        "a model in both modes; vbench sweep --suite modes measures them",
-    ),
-    "batch": Kind(
-        "How does throughput grow with the batch?",
-        batch,
-        "inference at several batches; vbench sweep --suite batch measures it",
-    ),
-    "training": Kind(
-        "What does a training step cost?", training, "training; vbench sweep --suite training measures it"
-    ),
-    "work": Kind("How much is computed, by whose count?", work, "counted work; any vbench sweep counts it"),
-    "scaling": Kind(
-        "How do costs grow with the image?", exponents, "a model at two sizes; vbench sweep --suite resolution has them"
-    ),
+    "resolution": Kind(resolution, "inference; vbench sweep --suite resolution measures it"),
+    "full": Kind(full, "a record; vbench sweep makes them"),
+    "modes": Kind(modes, "a model in both modes; vbench sweep --suite modes measures them"),
+    "batch": Kind(batch, "inference at several batches; vbench sweep --suite batch measures it"),
+    "training": Kind(training, "training; vbench sweep --suite training measures it"),
+    "work": Kind(work, "counted work; any vbench sweep counts it"),
+    "scaling": Kind(exponents, "a model at two sizes; vbench sweep --suite resolution measures them"),
     "crossovers": Kind(
-        "Who is cheaper from which size on?",
-        crossovers,
-        "a recurrent backbone and attention of like size at two common sizes; vbench sweep --suite resolution has them",
+        crossovers, "recurrence and attention of like size at two sizes; vbench sweep --suite resolution measures them"
     ),
 }
 

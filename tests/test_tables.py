@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from fakes import HOST, failed, latency, make_record
+from typer.main import get_command
 from typer.testing import CliRunner
 from vbench.reports import paper_cells, paper_tables
 from vbench.reports.grid import ABSENT, Cell, Grid, Row
@@ -235,6 +236,7 @@ class TestKinds:
         good = {"ok": True, "checks": 3, "failed": []}
         other = replace(make_record("vig_t", 512, "recurrent", verified=good), latency=latency(steady(1024)))
         found = grid([make_record("vig_t", 512, verified=good), other, make_record("deit_t", 512)], "modes")
+        assert "not shown, for they have one mode here: deit_t" in found.remarks
         (row,) = rows(found)
         at = {c.name: cell for c, cell in zip(found.columns, row, strict=True)}
         assert at["one function"].text == "yes"
@@ -291,6 +293,13 @@ class TestKinds:
         assert time[0][3].value == pytest.approx(expected.px)
         assert f"{expected.reading}".endswith(time[0][4].text)
         assert {"vig_t recurrent", "vig_t parallel"} == {row[1].text for row in time}
+
+    def test_what_stands_behind_a_fit_is_said(self, records: list[Record]) -> None:
+        cold = {"calls": 10, "wall_s": 0.5, "converged": False, "reason": None}
+        for kind in ("scaling", "crossovers"):
+            remarks = grid([replace(records[0], warmup=cold), *records[1:]], kind).remarks
+            assert f"1 of 9 cells are flagged {NOTES['unconverged']}" in remarks
+            assert "oom: out of memory (deit_t parallel 1024)" in remarks
 
     def test_only_like_pairs_of_recurrence_and_attention_are_crossed(self) -> None:
         sides = (224, 512, 1024)
@@ -464,6 +473,10 @@ class TestRequests:
 
 
 class TestCommand:
+    def test_its_help_names_every_kind(self) -> None:
+        (option,) = [each for each in get_command(cli.app).commands["tables"].params if each.name == "what"]  # type: ignore[attr-defined]
+        assert option.help == f"all, or some of {', '.join(paper_tables.KINDS)}."
+
     @pytest.fixture
     def run(self, records: list[Record], tmp_path: Path) -> Path:
         with Store(tmp_path / "run") as store:
@@ -486,7 +499,7 @@ class TestCommand:
         ("options", "says"),
         [
             (["--format", "md,tex"], "only one format can be printed; name one of md, tex, or give -o FOLDER"),
-            (["--format", "csv"], "csv prints one table; name it by --what (resolution, full"),
+            (["--format", "csv", "--what", "full,work"], "csv prints one table; name it by --what (full, work)"),
         ],
     )
     def test_refuses_what_cannot_be_printed(self, run: Path, options: list[str], says: str) -> None:

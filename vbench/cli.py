@@ -310,7 +310,9 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command()
 def suites(
-    name: Annotated[str | None, typer.Argument(help="A suite, or a .toml file. [default: all that come along]")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A suite, or a .toml file; all that come along if none is named.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the suites: what each answers, how long it takes, how many cells it has; or one of them with its axes."""

@@ -74,16 +74,16 @@ def figures(
 
 @app.command("tables")
 def publish(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN...")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN")],
     what: Annotated[
         str,
         typer.Option(help="all, or some of resolution, full, modes, batch, training, work, scaling, crossovers."),
     ] = "all",
     formats: Annotated[
-        str | None, typer.Option("--format", help="md, tex, csv. [default: md; all three with --out]")
+        str | None, typer.Option("--format", help="md, tex, csv. By default md, and all three with --out.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(help="Sizes, as --res of a sweep. [default: up to four for resolution]")
+        str | None, typer.Option(help="Sizes, as --res of a sweep. By default all; resolution shows four at most.")
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for a file each; else one format is printed.")
