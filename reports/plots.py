@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from math import exp, floor, hypot, isnan, log10
+from math import floor, log10
 from textwrap import wrap
 from typing import Any
 
 import pandas as pd
-from scipy.special import ndtri
 from vbench.reports.looks import ENDINGS
 from vbench.reports.series import SETTINGS, Series, series_of
 from vbench.reports.tables import figure
 from vbench.results.published import accuracies
-from vbench.results.scaling import log_error
-from vbench.results.statistics import CONFIDENCE
+from vbench.results.ratios import ratio
 
 SYMBOLS = {  # plotly's names of matplotlib's markers
     "o": "circle",
@@ -312,11 +310,9 @@ def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[
     mine = one.cells.set_index(["height", "width"])
     common = [size for size in mine.index if size in theirs.index]
     mine, theirs = mine.loc[common], theirs.loc[common]
-    values = _numbers(mine[panel.column] / theirs[panel.column])
-    error = [hypot(*both) for both in zip(log_error(mine, panel.column), log_error(theirs, panel.column), strict=True)]
-    half = [None if isnan(each) else exp(each * float(ndtri((1 + CONFIDENCE) / 2))) for each in error]
-    low = [value / width if value and width else None for value, width in zip(values, half, strict=True)]
-    high = [value * width if value and width else None for value, width in zip(values, half, strict=True)]
+    sizes = zip(mine.to_dict("records"), theirs.to_dict("records"), strict=True)
+    found = [ratio(*pair, panel.column) for pair in sizes]
+    values, low, high = ([getattr(one, part, None) for one in found] for part in ("value", "lo", "hi"))
     if not any(values):
         return []
     rows = _rows(mine.reset_index())

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import exp, hypot, isnan, log
+from math import isnan, log
 from typing import Any, Literal
 
 import pandas as pd
-from scipy.special import ndtri
 from vbench.models.registry import spec
-from vbench.results.scaling import CONFIDENCE, COSTS, SETTING, SUBJECT, crossing, exponents, log_error
+from vbench.results.ratios import BATCHES, ratio
+from vbench.results.scaling import COSTS, SETTING, SUBJECT, crossing, exponents
 
 SHOWN = (1024, 1024)  # px; the size that the papers' claims speak of, shown beside the largest
 LIKE = 1.25  # two models differ less than by this factor in parameters, or it is said
 COMPARED = {"macs": "the MACs", "latency_ms": "the time", "peak_memory_bytes": "the peak memory"}
 CROSSED = ("latency_ms", "peak_memory_bytes")
 GROWN = ("macs_executed", "latency_ms")
-BATCHES = {"latency_ms": "latency_batch", "peak_memory_bytes": "memory_batch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +26,6 @@ class Answer:
     model: str
     kind: Literal["ratio", "crossover", "growth"]
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """One cost over another, with its 95 % interval; `lo` and `hi` are None where a cell's interval is not known."""
-
-    value: float
-    lo: float | None
-    hi: float | None
-
-    def __str__(self) -> str:
-        if self.lo is None or self.hi is None:
-            return f"{self.value:.2f}×"
-        same = ": no measurable difference" if self.lo < 1 < self.hi else ""
-        return f"{self.value:.2f}× ({self.lo:.2f}–{self.hi:.2f}{same})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +81,6 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
     return found
 
 
-def ratio(mine: pd.DataFrame, theirs: pd.DataFrame, cost: str) -> Ratio | None:
-    """A cost of one row over that of another, each a frame of one row; None where either lacks it or batches differ.
-
-    The interval takes both cells as independent and normal in log cost. What was counted has none.
-    """
-    here, there = mine[cost].iloc[0], theirs[cost].iloc[0]
-    batch = BATCHES.get(cost)
-    if pd.isna(here) or pd.isna(there) or not there or (batch and mine[batch].iloc[0] != theirs[batch].iloc[0]):
-        return None
-    value = float(here / there)
-    error = hypot(*(float(log_error(row, cost)[0]) for row in (mine, theirs)))
-    if isnan(error):
-        return Ratio(value, None, None)
-    half = error * float(ndtri((1 + CONFIDENCE) / 2))
-    return Ratio(value, exp(log(value) - half), exp(log(value) + half))
-
-
 def _asked(table: pd.DataFrame) -> pd.DataFrame:
     """Without cells that cannot exist; with `batch_asked`, the batch or the policy that was asked for."""
     table = table[table["status"] != "unsupported"].copy()
@@ -136,7 +103,7 @@ def _apart(mine: pd.DataFrame, theirs: pd.DataFrame) -> float:
 def _ratios(pair: Pair) -> Iterator[Answer]:
     for size in _sizes(pair):
         mine, theirs = pair.mine.loc[[size]], pair.theirs.loc[[size]]
-        known = {cost: ratio(mine, theirs, cost) for cost in COMPARED}
+        known = {cost: ratio(mine.iloc[0], theirs.iloc[0], cost) for cost in COMPARED}
         said = [f"{found} {COMPARED[cost]}" for cost, found in known.items() if found]
         lacking = [COMPARED[cost] for cost, found in known.items() if not found]
         batches = {int(value) for column in BATCHES.values() for value in mine[column].dropna()}

@@ -30,6 +30,7 @@ from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
 from vbench.results.lint import VERSIONS
 from vbench.results.operators import FILE as OPERATORS_FILE
+from vbench.results.ratios import ratio
 from vbench.results.scaling import SETTING, exponents
 from vbench.results.scaling import TOLERANCE as EXPONENT_TOLERANCE
 from vbench.results.scaling import WIDEST as EXPONENT_WIDEST
@@ -365,14 +366,11 @@ def _lacking(cell: Mapping[str, Any], how: str) -> str | None:
 
 
 def _over(above: Mapping[str, Any], below: Mapping[str, Any], column: str, basis: str, ids: tuple[str, ...]) -> Ours:
-    """A ratio of two measured figures; their intervals are propagated on the log scale."""
-    ratio = above[column] / below[column]
-    ends = [cell.get(f"{column}_{end}") for cell in (above, below) for end in ("lo", "hi")]
-    if any(end is None or end <= 0 for end in ends):
-        return Ours(ratio, None, None, f"{basis}, interval not known", ids)
-    down = math.hypot(math.log(above[column] / ends[0]), math.log(ends[3] / below[column]))
-    up = math.hypot(math.log(ends[1] / above[column]), math.log(below[column] / ends[2]))
-    return Ours(ratio, ratio * math.exp(-down), ratio * math.exp(up), basis, ids)
+    """A ratio of two measured figures."""
+    found = ratio(above, below, column)
+    assert found is not None  # the caller has looked
+    unknown = "" if found.lo is not None else ", interval not known"
+    return Ours(found.value, found.lo, found.hi, basis + unknown, ids)
 
 
 def _grown(claim: Claim, first: Ours | str, now: Ours | str) -> Ours | str:
@@ -381,12 +379,12 @@ def _grown(claim: Claim, first: Ours | str, now: Ours | str) -> Ours | str:
         return next((one for one in (first, now) if isinstance(one, str) and one), f"no records at {claim.res_from} px")
     basis = f"an advantage of {first} at {claim.res_from} px and {now} at {claim.res} px, {now.basis}"
     ids = (*first.case_ids, *now.case_ids)
-    ratio, unit = now.value / first.value, "× as large"
+    times, unit = now.value / first.value, "× as large"
     if first.lo is None or first.hi is None or now.lo is None or now.hi is None:
-        return Ours(ratio, None, None, basis, ids, unit)
+        return Ours(times, None, None, basis, ids, unit)
     down = math.hypot(math.log(now.value / now.lo), math.log(first.hi / first.value))
     up = math.hypot(math.log(now.hi / now.value), math.log(first.value / first.lo))
-    return Ours(ratio, ratio * math.exp(-down), ratio * math.exp(up), basis, ids, unit)
+    return Ours(times, times * math.exp(-down), times * math.exp(up), basis, ids, unit)
 
 
 def _bytes(cell: dict[str, Any], batch: int) -> float | None:

@@ -29,6 +29,8 @@ res = "224:1024"
 dtype = "bfloat16"
 ```
 
+Several sets of axes are `[[part]]` tables, each with its own; what stands above them is common to all.
+
 `question`, `time`, `models` and `res` must be there. The other axes, %s, are usual where they are not given. Values are
 text, as the options of `vbench sweep` take it.
 
@@ -56,7 +58,7 @@ def row(name: str) -> dict[str, Any]:
         "time": suite.time,
         "cells": len(cells),
         "unsupported": sum(cell.unsupported is not None for cell in cells),
-        "axes": suite.axes,
+        "sets": suite.sets,
     }
 
 
@@ -80,14 +82,14 @@ def page() -> str:
     lines = []
     for each in rows():
         apart = f" ({each['unsupported']} not on a CPU)" if each["unsupported"] else ""
-        axes = "<br>".join(f"`{key} = {value}`" for key, value in each["axes"].items())
-        answers = f"{each['question']}<br>{axes}"
+        axes = ["; ".join(f"`{key} = {value}`" for key, value in axes.items()) for axes in each["sets"]]
+        answers = "<br>".join([each["question"], *axes])
         lines.append(f"| `{each['suite']}` | {answers} | {each['time']} | {each['cells']}{apart} |\n")
     return HEADER % ", ".join(plan.USUAL) + "".join(lines)
 
 
 def _cells(suite: Suite) -> list[plan.Case]:
-    return plan.plan(plan.parse({**plan.USUAL, **suite.axes}, "cpu"))
+    return plan.union([plan.parse({**plan.USUAL, **axes}, "cpu") for axes in suite.sets])
 
 
 if __name__ == "__main__":

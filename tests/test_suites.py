@@ -20,7 +20,7 @@ MINE = 'question = "?"\ntime = "seconds"\nmodels = "vig_t,deit_t"\nres = "64"\n'
 
 
 def cells(name: str) -> list[plan.Case]:
-    return plan.plan(plan.parse({**plan.USUAL, **load(name).axes}, "cpu"))
+    return plan.union([plan.parse({**plan.USUAL, **axes}, "cpu") for axes in load(name).sets])
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -60,7 +60,7 @@ def test_a_file_of_ones_own_is_listed_alike(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(MINE)
     found = listing.row(str(tmp_path / "mine.toml"))
     assert (found["cells"], found["unsupported"]) == (4, 1)
-    assert found["axes"] == {"models": "vig_t,deit_t", "res": "64"}
+    assert found["sets"] == [{"models": "vig_t,deit_t", "res": "64"}]
 
 
 @pytest.mark.parametrize(

@@ -323,8 +323,8 @@ def suites(
         typer.echo(json.dumps(found if name is None else found[0], indent=1))
         return
     out.print(listing.to_rich(found))
-    for key, value in found[0]["axes"].items() if name else []:
-        out.print(f"{key} = {value}", markup=False)
+    for axes in found[0]["sets"] if name else []:
+        out.print("; ".join(f"{key} = {value}" for key, value in axes.items()), markup=False)
 
 
 @app.command()

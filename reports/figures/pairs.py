@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from scipy.special import ndtri
 from vbench.models.registry import spec
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.style import Options
 from vbench.reports.series import Series
-from vbench.results.scaling import CONFIDENCE, log_error
+from vbench.results.ratios import Ratio, ratio
 
 from vbench.errors import UsageError
 
@@ -26,19 +24,6 @@ class Pair(NamedTuple):
 
     baseline: Series
     subject: Series
-
-
-class Ratio(NamedTuple):
-    """A ratio and its 95 % interval, both None if not known, equal to it if both ends were counted."""
-
-    value: float
-    lo: float | None
-    hi: float | None
-
-    def __str__(self) -> str:
-        if self.lo is None or self.hi is None:
-            return f"{self.value:.2f}× (interval not known)"
-        return f"{self.value:.2f}×" if self.lo == self.hi else f"{self.value:.2f}× ({self.lo:.2f}–{self.hi:.2f})"
 
 
 def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
@@ -65,22 +50,11 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
 
 def ratio_at(pair: Pair, measure: Measure, side: float) -> Ratio | None:
     """The ratio at that size; None if either end is missing there."""
-    columns = ["side", "latency_level", *(key for key in pair.baseline.cells if str(key).startswith(measure.column))]
-    ends = [one.cells[columns] for one in pair]
+    ends = [one.cells for one in pair]
     ends = [end[(end["side"] == side) & end[measure.column].notna()] for end in ends]
     if any(end.empty for end in ends):
         return None
-    above, below = (float(end[measure.column].iloc[0]) for end in ends)
-    if above <= 0 or below <= 0:
-        return None
-    value = above / below
-    if not measure.walls:  # counted
-        return Ratio(value, value, value)
-    error = float(np.hypot(*(log_error(end, measure.column)[0] for end in ends)))
-    if np.isnan(error):
-        return Ratio(value, None, None)
-    spread = float(np.exp(ndtri((1 + CONFIDENCE) / 2) * error))
-    return Ratio(value, value / spread, value * spread)
+    return ratio(*(end.iloc[0] for end in ends), measure.column)
 
 
 def _named(series: Sequence[Series], name: str) -> list[Series]:
