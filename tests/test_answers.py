@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 from fakes import failed, make_record
-from vbench.results.answers import Answer, Ratio, answers, pairs, ratio
+from vbench.results.answers import Answer, answers, pairs
 from vbench.results.frame import frame
 from vbench.results.scaling import COSTS, crossover, exponents
 from vbench.results.store import Record
@@ -33,26 +32,6 @@ def test_every_answer_is_computed_from_the_rows() -> None:
         mode = f", {row['mode']}" if row["model"] == "vig_t" else ""
         assert f"{COSTS[row['cost']]} of {row['model']}{mode}: {row['reading']}." in texts(found, "growth")
     assert answers(frame([])) == []
-
-
-def test_a_ratio_carries_the_intervals_of_both_cells() -> None:
-    table = frame([make_record("vig_t", 1024), make_record("deit_t", 1024)])
-    mine, theirs = table[table["model"] == "vig_t"], table[table["model"] == "deit_t"]
-    found = ratio(mine, theirs, "latency_ms")
-    assert found is not None
-    assert found.lo is not None
-    assert found.hi is not None
-    wider = [row["latency_ms_hi"].iloc[0] / row["latency_ms_lo"].iloc[0] for row in (mine, theirs)]
-    assert found.hi / found.lo > max(wider)
-    assert found.lo * found.hi == pytest.approx(found.value**2)
-    assert str(ratio(mine, theirs, "peak_memory_bytes")) == "1.00×"
-    assert ratio(mine.assign(latency_batch=8), theirs, "latency_ms") is None
-    assert ratio(mine.assign(macs=None), theirs, "macs") is None
-
-
-def test_an_interval_that_holds_one_is_no_difference() -> None:
-    assert str(Ratio(1.05, 0.9, 1.2)) == "1.05× (0.90–1.20: no measurable difference)"
-    assert str(Ratio(1.05, 1.01, 1.2)) == "1.05× (1.01–1.20)"
 
 
 def test_a_model_stands_beside_the_attention_model_nearest_in_parameters() -> None:

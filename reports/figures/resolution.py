@@ -68,7 +68,8 @@ def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list
             continue
         ends = (curves.value_at(pair.baseline, measure, side), curves.value_at(pair.subject, measure, side))
         marks.ratio(axis, side, (ends[0] or 0.0, ends[1] or 0.0), f"{found.value:.1f}×")
-        notes.append(f"{measure.title} at {side} px: {found}.")
+        unknown = " (interval not known)" if measure.walls and found.lo is None else ""
+        notes.append(f"{measure.title} at {side} px: {found}{unknown}.")
     return notes
 
 
