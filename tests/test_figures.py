@@ -132,7 +132,6 @@ class TestEachFigure:
     def test_text_is_legible_and_nothing_leaves_the_sheet(self, name: str, look: str) -> None:
         with draw.looking(look):
             figure = drawn(name, look).figure
-            marks.settle(figure)
             sheet = figure.bbox
             for text in every_text(figure):
                 assert text.get_fontsize() >= 6, text.get_text()
@@ -242,7 +241,6 @@ def test_a_lost_curve_is_seen_by_the_golden_images(name: str, tmp_path: Path) ->
 
 
 def assert_apart(figure: Figure) -> None:
-    marks.settle(figure)
     for axis in figure.axes:
         placed = [text for text in axis.texts if text.get_gid() in ("name", "ratio", "wall", "size")]
         boxes = [(text.get_text(), marks.extent(figure, text)) for text in placed]
