@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 from vbench.results import statistics
 from vbench.results.statistics import CONFIDENCE, Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    Row: TypeAlias = Mapping[str, Any] | Mapping[Hashable, Any] | pd.Series[Any]  # of a frame
 
 BATCHES = {"latency_ms": "latency_batch", "peak_memory_bytes": "memory_batch"}  # what must be equal
 
@@ -31,7 +35,7 @@ class Ratio:
         return f"{self.value:.2f}× ({self.lo:.2f}–{self.hi:.2f}{same})"
 
 
-def ratio(above: Mapping[str, Any], below: Mapping[str, Any], cost: str) -> Ratio | None:
+def ratio(above: Row, below: Row, cost: str) -> Ratio | None:
     """The ratio of a column of two rows of a frame, taken as independent and normal in log cost (`statistics.ratio`).
 
     None where a row lacks the cost, or where it is that of another batch.
@@ -47,7 +51,7 @@ def ratio(above: Mapping[str, Any], below: Mapping[str, Any], cost: str) -> Rati
     return Ratio(found.median, found.lo, found.hi)
 
 
-def _interval(row: Mapping[str, Any], cost: str) -> Interval | None:
+def _interval(row: Row, cost: str) -> Interval | None:
     """A cell's figure with its interval; None if it has none, or a mere range."""
     ends = [_known(row.get(f"{cost}_{end}")) for end in ("lo", "hi")]
     level = _known(row.get("latency_level", CONFIDENCE))

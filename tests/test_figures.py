@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from fakes import HOST, failed, latency, make_record, of_case
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from vbench.reports.figures import draw, marks, papers
 from vbench.reports.figures.accuracy_cost import front
@@ -129,7 +132,6 @@ class TestEachFigure:
     def test_text_is_legible_and_nothing_leaves_the_sheet(self, name: str, look: str) -> None:
         with draw.looking(look):
             figure = drawn(name, look).figure
-            marks.settle(figure)
             sheet = figure.bbox
             for text in every_text(figure):
                 assert text.get_fontsize() >= 6, text.get_text()
@@ -148,12 +150,16 @@ class TestEachFigure:
 
     @pytest.mark.parametrize("name", FIGURES)
     def test_a_golden_image_guards_it(self, name: str, tmp_path: Path) -> None:
-        path = GOLDEN / f"{name.replace(':', '-')}.png"
+        """What is drawn must be equal; how it looks, where the same matplotlib drew the image: others set text anew."""
+        figure, stem = drawn(name).figure, GOLDEN / name.replace(":", "-")
         if os.environ.get("VBENCH_REFRESH"):
-            small(drawn(name).figure, path)
-        small(drawn(name).figure, tmp_path / "now.png")
-        assert path.stat().st_size < 60_000
-        assert changed(path, tmp_path / "now.png") < ALIKE
+            small(figure, stem.with_suffix(".png"))
+            stem.with_suffix(".json").write_text(json.dumps(contents(figure), indent=1) + "\n")
+        assert contents(figure) == json.loads(stem.with_suffix(".json").read_text())
+        assert stem.with_suffix(".png").stat().st_size < 60_000
+        if same_matplotlib(stem.with_suffix(".png")):
+            small(figure, tmp_path / "now.png")
+            assert changed(stem.with_suffix(".png"), tmp_path / "now.png") < ALIKE
 
     @pytest.mark.parametrize("name", [name for name, entry in FIGURES.items() if not entry.alone])
     def test_what_records_lack_is_said_with_what_measures_it(self, name: str, tmp_path: Path) -> None:
@@ -163,7 +169,7 @@ class TestEachFigure:
             draw.write(draw.Request((name,), strict=True), bare, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize(("name", "format_"), [("resolution", "png"), ("training", "pdf"), ("paper:vig", "svg")])
+    @pytest.mark.parametrize(("name", "format_"), [("resolution", "svg"), ("throughput", "pdf"), ("paper:vim", "png")])
     def test_equal_records_give_equal_bytes(self, name: str, format_: str, tmp_path: Path) -> None:
         rows = gpu_table() if name.startswith("paper:") else table()
         files, _ = draw.write(draw.Request((name,), formats=(format_,)), rows, tmp_path)
@@ -174,7 +180,7 @@ class TestEachFigure:
         assert files[1].read_text() == draw.caption(name, rows, drawn(name))
 
 
-ALIKE = 0.004  # of the blocks of an image may differ: a version of matplotlib moves text by a pixel
+ALIKE = 0.004  # of the blocks of an image may differ: a curve is more
 BLOCK = 5  # px
 
 
@@ -182,6 +188,31 @@ def small(figure: Figure, path: Path) -> None:
     with draw.looking("paper"):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=50)
+
+
+def same_matplotlib(path: Path) -> bool:
+    """Whether an image was drawn by this minor version, which it names itself."""
+    (drawn_by,) = re.findall(rb"Matplotlib version(\d+\.\d+)\.", path.read_bytes())
+    return matplotlib.__version__.startswith(f"{drawn_by.decode()}.")
+
+
+def contents(figure: Figure) -> list[Any]:
+    """What a figure's panels hold, wherever text was put: the data of curves, how they look, and what is written."""
+    return [
+        {
+            "labels": [axis.get_title(loc="left"), axis.get_xlabel(), axis.get_ylabel()],
+            "scales": [axis.get_xscale(), axis.get_yscale()],
+            "curves": sorted(
+                [str(line.get_color()), str(line.get_marker()), str(line.get_linestyle())]
+                + [f"{x:.4g} {y:.4g}" for x, y in line.get_xydata()]
+                for line in axis.get_lines()
+            ),
+            "bands": len(axis.collections),
+            "bars": [f"{bar.get_width():.4g}" for bar in axis.patches if isinstance(bar, Rectangle)],
+            "texts": sorted(text.get_text() for text in axis.texts if text.get_gid() in (None, "ratio", "wall")),
+        }
+        for axis in figure.axes
+    ]
 
 
 def changed(one: Path, other: Path) -> float:
@@ -198,6 +229,8 @@ def changed(one: Path, other: Path) -> float:
 
 @pytest.mark.parametrize("name", ["resolution", "throughput"])
 def test_a_lost_curve_is_seen_by_the_golden_images(name: str, tmp_path: Path) -> None:
+    if not same_matplotlib(GOLDEN / f"{name}.png"):
+        pytest.skip("another matplotlib drew the images")
     figure = drawn(name).figure
     for line in (line for axis in figure.axes for line in axis.get_lines() if "vrwkv" in str(line.get_label())):
         line.set_visible(False)
@@ -208,7 +241,6 @@ def test_a_lost_curve_is_seen_by_the_golden_images(name: str, tmp_path: Path) ->
 
 
 def assert_apart(figure: Figure) -> None:
-    marks.settle(figure)
     for axis in figure.axes:
         placed = [text for text in axis.texts if text.get_gid() in ("name", "ratio", "wall", "size")]
         boxes = [(text.get_text(), marks.extent(figure, text)) for text in placed]
@@ -308,7 +340,8 @@ class TestResolution:
     def test_the_committed_picture_is_that_of_its_records(self, tmp_path: Path) -> None:
         draw.write(draw.Request(("resolution",), formats=("png",)), frame(read(RECORDS)), tmp_path)
         assert (tmp_path / "resolution.txt").read_text() == (RECORDS / "resolution.txt").read_text()
-        assert changed(tmp_path / "resolution.png", RECORDS / "resolution.png") < ALIKE
+        if same_matplotlib(RECORDS / "resolution.png"):
+            assert changed(tmp_path / "resolution.png", RECORDS / "resolution.png") < ALIKE
 
 
 class TestOthers:

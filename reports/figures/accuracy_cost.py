@@ -82,7 +82,6 @@ def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _keep_apart(figure: Figure, axes: list[Axes]) -> None:
     """Leave out the sizes of points that would stand upon other text or other points."""
-    marks.settle(figure)
     for axis in axes:
         sizes = [text for text in axis.texts if isinstance(text, Annotation) and text.get_gid() == "size"]
         taken = [marks.extent(figure, text) for text in axis.texts if text.get_gid() == "name"]

@@ -43,6 +43,7 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
         axis.set_yticks(range(len(shown)), shown)
         axis.grid(visible=False, axis="y")
     curves.size_axis(list(panels), sides)
+    marks.settle(figure)
     marks.thin_ticks(figure, list(panels), sides)
     if left_out:
         notes.append(f"{len(left_out)} more pairs are not drawn; 'vbench fit' prints them.")

@@ -21,6 +21,10 @@ from vbench.reports.figures.table import FIGURES
 
 from vbench.errors import OutputError, UsageError
 
+SETTINGS = (  # that a caption states
+    *("rigor", "phase", "backend", "layout", "attention", "weights_dtype", "tf32", "batch_policy", "batch"),
+    *("latency_batch", "memory_batch", "triton"),
+)
 WIDTH = 100  # of a caption, characters
 SHOWN = ("device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy")  # on figures
 
@@ -159,20 +163,7 @@ def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 def conditions(rows: pd.DataFrame) -> str:
     """Protocol and settings, in words."""
-    shown = (
-        "rigor",
-        "phase",
-        "backend",
-        "layout",
-        "attention",
-        "weights_dtype",
-        "tf32",
-        "batch_policy",
-        "batch",
-        "latency_batch",
-    )
-    shown += ("memory_batch", "triton")
-    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in shown}
+    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in SETTINGS}
     said = [f"{key} {', '.join(values)}" for key, values in found.items() if values]
     return f"Protocol: {'; '.join(said)}."
 

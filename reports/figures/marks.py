@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
@@ -86,8 +87,7 @@ def ratio(axis: Axes, x: float, ends: tuple[float, float], text: str) -> None:
 
 
 def place_ratios(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Move each ratio's text to that side of its arrow where it covers least. Call it once the limits stand."""
-    settle(figure)
+    """Move each ratio's text to that side of its arrow where it covers least. Call it after `settle`."""
     for axis in axes:
         points = _drawn(axis)
         panel, taken = axis.get_window_extent(), [extent(figure, t) for t in axis.texts if t.get_gid() == "name"]
@@ -134,16 +134,14 @@ def wall(axis: Axes, x: float, ended: Mapping[str, Sequence[tuple[str, str]]]) -
         ).set_in_layout(False)
 
 
-def settle(figure: Figure, *, again: bool = False) -> None:
-    """Find the panels' places and keep them, so that extents in pixels hold; once, unless `again`."""
-    if again:
-        figure.set_layout_engine("constrained")
+def settle(figure: Figure) -> None:
+    """Find the panels' places, and let them stay there, so that extents in pixels hold when the figure is saved.
+
+    A figure that knows no layout engine is drawn once for each file, not twice.
+    """
     if not hasattr(figure.canvas, "get_renderer"):
         FigureCanvasAgg(figure)
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-    figure.set_layout_engine("none")
+    ConstrainedLayoutEngine().execute(figure)
 
 
 def extent(figure: Figure, text: Text) -> Bbox:
@@ -184,7 +182,7 @@ def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
         rows = -(-len(handles) // columns)
         line_in = 1.5 * float(legend.get_texts()[0].get_fontsize()) / 72
         figure.set_figheight(figure.get_figheight() + rows * line_in)
-    settle(figure, again=bool(handles))
+    settle(figure)
 
 
 def _name(figure: Figure, axis: Axes, names: Sequence[Name]) -> bool:
@@ -278,7 +276,6 @@ def thin_ticks(figure: Figure, axes: Sequence[Axes], sides: dict[float, str]) ->
     """Ticks at the sizes that were measured, with the names of as many as have room; round ones come first."""
     first = [min(sides), max(sides)] if sides else []
     order = [*first, *(side for side in (1024.0, 512.0, 2048.0, 256.0) if side in sides), *sorted(sides)]
-    settle(figure)
     for axis in axes:
         apart = 2.0 * figure.dpi / 72
         labels = axis.xaxis.get_ticklabels()
@@ -298,7 +295,6 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
 
     Call it when all else is drawn.
     """
-    settle(figure)
     panel = axis.get_window_extent()
     points = _drawn(axis)
     source = Bbox(axis.transData.transform([(box[0], box[2]), (box[1], box[3])]))

@@ -54,7 +54,8 @@ def ratio_at(pair: Pair, measure: Measure, side: float) -> Ratio | None:
     ends = [end[(end["side"] == side) & end[measure.column].notna()] for end in ends]
     if any(end.empty for end in ends):
         return None
-    return ratio(*(end.iloc[0] for end in ends), measure.column)
+    above, below = (end.iloc[0] for end in ends)
+    return ratio(above, below, measure.column)
 
 
 def _named(series: Sequence[Series], name: str) -> list[Series]:

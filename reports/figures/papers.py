@@ -111,7 +111,7 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
         if scale == "log":
             curves.log_axis(axis)
         if limits:
-            axis.set_ylim(limits)
+            _limits(axis, *limits)
         for side in VIG_MARKS[quantity.metric]:
             ends = [printed(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
             if ends[0] and ends[1] and (quantity is not MEMORY or side != 512):
@@ -279,7 +279,7 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
     bars.set_ylabel("ImageNet-1K top-1 (%), published")
     bars.set_title("(a) Classification")
     bars.grid(visible=False, axis="x")
-    work.set_ylim(-30, 500)  # room for the labels beneath
+    _limits(work, -30, 500)  # room for the labels beneath
     work.set_ylabel("GMACs per image (printed as FLOPs)")
     work.set_title("(b) Work")
     _size_axis((work,), GRU_SIZES)
@@ -317,7 +317,11 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
             }
             for own in logs.values():
                 shown = {places[side]: value for side, value in own.items() if side in places}
-                axis.plot(list(shown), list(shown.values()), "-", color=ink(look.colour), marker=look.marker)
+                if shown:
+                    (line,) = axis.plot(
+                        list(shown), list(shown.values()), "-", color=ink(look.colour), marker=look.marker
+                    )
+                    names.append(Name(axis, *list(shown.items())[-1], f"{look.name}, ours", ink(look.colour), line))
             if quantity is SPEED:
                 notes += _reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
         axis.set_xticks(range(len(VIM_SIZES)), list(map(str, VIM_SIZES)))
@@ -326,9 +330,9 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     last = max(set(slow) & set(fast))
     marks.ratio(speed, places[last], (slow[last], fast[last]), f"{10 ** (fast[last] - slow[last]):.1f}×")
     speed.set_ylabel("log10 of throughput (images/s)")
-    speed.set_ylim(1, 2.75)
+    _limits(speed, 1, 2.75)
     memory.set_ylabel("GPU memory (GB)")
-    memory.set_ylim(-8, 80)  # room for the labels beneath
+    _limits(memory, -8, 80)  # room for the labels beneath
     speed.set_title("(b) Speed")
     memory.set_title("(c) Memory")
     _ooms(memory, VIM, VIM_LOOKS, places)
@@ -391,7 +395,7 @@ def _filled(
     for points in ours.values():
         (line,) = axis.plot(list(points), list(points.values()), "-", color=colour, marker=look.marker, zorder=4)
         last, common = max(points), [side for side in points if side in theirs]
-        ratio = f"ours {points[max(common)] / theirs[max(common)]:.2f}×" if reproduced and common else "ours"
+        ratio = f"ours {_ratio(points, theirs, max(common))}×" if reproduced and common else "ours"
         names.append(Name(axis, last, points[last], f"{look.name}, {ratio}", colour, line))
     if reproduced:
         notes += _reproductions(look.name, what, ours, theirs)
@@ -402,10 +406,20 @@ def _reproductions(name: str, what: str, ours: Mapping[str, Points], theirs: Poi
     """The reproduction ratios, ours over the printed, in words."""
     lines = []
     for under, points in ours.items():
-        found = [f"{points[side] / theirs[side]:.2f} at {side:.0f}" for side in sorted(points) if side in theirs]
+        found = [f"{_ratio(points, theirs, side)} at {side:.0f}" for side in sorted(points) if side in theirs]
         if found:
             lines.append(f"Reproduction ratio (ours / printed), {what} of {name}, {under}: {', '.join(found)} px.")
     return lines
+
+
+def _ratio(ours: Points, theirs: Points, side: float) -> str:
+    value = ours[side] / theirs[side]
+    return f"{value:.2f}" if 0.1 <= value < 100 else f"{value:.2g}"
+
+
+def _limits(axis: Axes, low: float, high: float) -> None:
+    """The paper's limits, wider where ours lie outside: no value is cut off unsaid."""
+    axis.set_ylim(min(low, 1.05 * axis.dataLim.y0), max(high, 1.05 * axis.dataLim.y1))
 
 
 def _label_points(axis: Axes, points: Points, colour: str, *, above: bool, digits: int = 1) -> None:

@@ -40,7 +40,6 @@ PAPER: dict[str, Any] = {
     "lines.markersize": 3.8,
     "hatch.linewidth": 0.5,
     "figure.figsize": (COLUMN_IN, 2.5),
-    "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.05,
     "figure.constrained_layout.w_pad": 0.05,
     "savefig.dpi": 200,
