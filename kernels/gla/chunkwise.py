@@ -108,7 +108,7 @@ def attend(
             reads, writes, kept = _fold(reads, keys.clone(), decay, scores, reverse)
             folded.append((reads, writes.mT @ values, kept))
         entering, states[0] = _carry(*folded[0][1:], states[0], ways[0])
-        o = torch.baddbmm(scores @ values, folded[0][0], entering)
+        o = (scores @ values).add_(folded[0][0] @ entering)
         if len(ways) == 1:
             out.put(span.start, span.untile(o, B, H))
         later += [(span, o, *each) for each in folded[1:]]
@@ -117,7 +117,7 @@ def attend(
     while later:
         span, o, reads, added, kept = later.pop()
         entering, states[1] = _carry(added, kept, states[1], ways[1])
-        out.put(span.start, span.untile(torch.baddbmm(o, reads, entering), B, H))
+        out.put(span.start, span.untile(o.add_(reads @ entering), B, H))
     return out.whole().to(q.dtype), torch.stack(states) if direction == "both" else states[0]
 
 

@@ -16,6 +16,8 @@ from vbench.kernels.mingru.shapes import CHUNK, GROUP, span_of
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.work import Work
 
+GATES = 7  # pointwise FLOPs of `gates.coefficients`, a token and channel
+
 
 def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROUP) -> int:
     """MACs of one call, in one direction.
@@ -49,19 +51,19 @@ def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, grou
     """Pointwise FLOPs of one call, in one direction, in none of `macs`.
 
     Args:
-        form: all take 8 a token and channel for keep and feed, which is all of "algorithm" and "reference".
+        form: all take 7 a token and channel for keep and feed, which is all of "algorithm" and "reference".
             "quadratic" has running sums of logarithms, and a difference and an exponential a pair. "scan" joins
             the gates of a chunk, a product for all its tokens but one, on all levels. "fused" has a product for
             each MAC, and in more than one tile finds keep and feed twice.
         group: as in `scan.mingru`.
     """
-    gates = 8 * tokens
+    gates = GATES * tokens
     if form in ("algorithm", "reference", "compiled", "fused_recurrent"):
         return batch * channels * gates
     if form == "fused":
         how = cut("mingru", batch, tokens)
         padded = how.tiles * how.rows * how.steps
-        return batch * channels * (8 * padded * (1 if how.tiles == 1 else 2) + joins("mingru", batch, tokens))
+        return batch * channels * (GATES * padded * (1 if how.tiles == 1 else 2) + joins("mingru", batch, tokens))
     if form == "quadratic":
         return batch * channels * (gates + 4 * tokens + 2 * tokens * tokens)
     span = span_of(batch, channels, group)

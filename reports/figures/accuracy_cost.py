@@ -15,6 +15,7 @@ from vbench.reports.figures.style import MUTED, PUBLISHED, Drawn, NotDrawnError,
 from vbench.reports.series import series_of
 
 DEFAULT = ("macs", "latency_ms", "peak_memory_bytes")
+PLACES = ((0, 6), (10, 5), (12, 0), (-10, 5), (-12, -1), (-10, -6), (0, -7))  # of a size beside its point, in pt
 
 
 def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
@@ -59,7 +60,7 @@ def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
         names.append(Name(axis, float(x[-1]), float(y[-1]), one.label, colour, line))
         for at, accuracy, side in zip(x, y, cells["height"], strict=True):
             axis.annotate(
-                str(side), (at, accuracy), xytext=(0, 5), textcoords="offset points", ha="center", va="center",
+                str(side), (at, accuracy), xytext=PLACES[0], textcoords="offset points", ha="center", va="center",
                 fontsize="small", color=MUTED, gid="size",
             )  # fmt: skip
     if every:
@@ -81,19 +82,21 @@ def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _keep_apart(figure: Figure, axes: list[Axes]) -> None:
-    """Leave out the sizes of points that would stand upon other text or other points."""
+    """Put the sizes of points where they stand on no other text, point or curve; leave out those that cannot."""
     for axis in axes:
         sizes = [text for text in axis.texts if isinstance(text, Annotation) and text.get_gid() == "size"]
         taken = [marks.extent(figure, text) for text in axis.texts if text.get_gid() == "name"]
         panel = axis.get_window_extent()
         points = axis.transData.transform(np.array([text.xy for text in sizes]).reshape(-1, 2))
+        lines = marks.along(axis)
         for text in sizes:
-            box = marks.extent(figure, text)
-            if (
-                marks.within(points, box, 2).any()
-                or box.y1 > panel.y1 + 8
-                or any(box.overlaps(other) for other in taken)
-            ):
-                text.remove()
+            for place in PLACES:
+                text.set_position(place)
+                box = marks.extent(figure, text)
+                on_curve = marks.within(points, box, 2).any() or marks.within(lines, box, 0).any()
+                on_text = any(box.overlaps(other) for other in taken)
+                if not on_curve and not on_text and panel.x0 <= box.x0 and box.y1 <= panel.y1 + 8:
+                    taken.append(box)
+                    break
             else:
-                taken.append(box)
+                text.remove()

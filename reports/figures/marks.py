@@ -89,7 +89,7 @@ def ratio(axis: Axes, x: float, ends: tuple[float, float], text: str) -> None:
 def place_ratios(figure: Figure, axes: Sequence[Axes]) -> None:
     """Move each ratio's text to that side of its arrow where it covers least. Call it after `settle`."""
     for axis in axes:
-        points = _drawn(axis)
+        points = along(axis)
         panel, taken = axis.get_window_extent(), [extent(figure, t) for t in axis.texts if t.get_gid() == "name"]
         for text in (t for t in axis.texts if t.get_gid() == "ratio"):
             places = [(em(x), em(y), side) for x, y, side in BESIDE]
@@ -232,22 +232,25 @@ def _make_room(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
 
 
 def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
-    """Move names up or down, or before their curve's end, the least that keeps them apart; False if not all fit."""
+    """Move names up or down, or before their curve's end, the least that keeps them apart and off the curves, or, where
+    that cannot be, apart; False if not all fit."""
     panel = axis.get_window_extent()
     point = figure.dpi / 72
     taken = [extent(figure, other) for other in axis.texts if other not in texts and other.get_text()]
+    curves = along(axis)
     for text in sorted(texts, key=lambda one: -extent(figure, one).y0):
         box = extent(figure, text)
         height = box.height * 0.8  # a line's own, without its spacing
         shifts = [(step + 1) // 2 * (1 if step % 2 else -1) * 0.5 * height for step in range(2 * STEPS)]
         back = box.width + 2 * em(ROOM) * point  # to the other side of the end
-        for left, shift in (
-            [(0.0, near) for near in shifts[:NEAR]]
-            + [(back, near) for near in shifts[:NEAR]]
-            + [(0.0, far) for far in shifts[NEAR:]]
-        ):
+        places = [(0.0, near) for near in shifts[:NEAR]]
+        places += [(back, near) for near in shifts[:NEAR]]
+        places += [(0.0, far) for far in shifts[NEAR:]]
+        for left, shift, clear in [(*place, True) for place in places[: 2 * NEAR]] + [(*at, False) for at in places]:
             moved = Bbox.from_bounds(box.x0 - left, box.y0 + shift + 0.1 * box.height, box.width, height)
             inside = panel.x0 <= moved.x0 and panel.y0 - 2 <= moved.y0 and moved.y1 <= panel.y1 + 4
+            if clear and within(curves, moved, 1).any():
+                continue
             if inside and not any(moved.overlaps(other) for other in taken):
                 break
         else:
@@ -296,7 +299,7 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
     Call it when all else is drawn.
     """
     panel = axis.get_window_extent()
-    points = _drawn(axis)
+    points = along(axis)
     source = Bbox(axis.transData.transform([(box[0], box[2]), (box[1], box[3])]))
     texts = [extent(figure, text) for text in axis.texts if text.get_text()]
     for x, y in ((0.1, 0.62), (0.66, 0.62), (0.6, 0.12), (0.1, 0.12), (0.6, 0.6), (0.34, 0.6), (0.4, 0.12)):
@@ -321,10 +324,10 @@ def within(points: NDArray[np.float64], box: Bbox, margin: float) -> NDArray[np.
     return found
 
 
-def _drawn(axis: Axes) -> NDArray[np.float64]:
+def along(axis: Axes) -> NDArray[np.float64]:
     """Points along all curves of a panel in pixels, (n, 2)."""
-    along = [_along(line) for line in axis.get_lines()]
-    return np.concatenate(along) if along else np.empty((0, 2))
+    found = [_along(line) for line in axis.get_lines()]
+    return np.concatenate(found) if found else np.empty((0, 2))
 
 
 def _along(line: Line2D) -> NDArray[np.float64]:
