@@ -12,6 +12,7 @@ from vbench.models.registry import spec
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
 from vbench.reports.tables import NOTES, figure, several_forms
+from vbench.results.frame import batch_asked
 from vbench.results.lint import unfair
 
 from vbench.errors import UsageError
@@ -99,8 +100,7 @@ def prepared(table: pd.DataFrame, at: str | None) -> pd.DataFrame:
         table = table[_within(table, _sizes_named(table, at))].copy()
     infer = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
     table["shown"] = _within(table, sizes_of(table) if at else _few(sizes_of(infer)))
-    fixed = table["batch_policy"] == "fixed"
-    table["batch_asked"] = table["batch"].astype("string").where(fixed, table["batch_policy"])
+    table["batch_asked"] = batch_asked(table)
     table["class"] = table["model"].map(_classes(table))
     return table
 

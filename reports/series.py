@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 from vbench.reports.looks import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
+from vbench.results.frame import batch_asked
 
 SETTINGS = ("device_name", "dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
 
@@ -27,8 +28,7 @@ def series_of(table: pd.DataFrame) -> list[Series]:
     """The curves of a frame, in the order of families, models and modes. What cannot be measured is left out."""
     table = table[table["status"] != "unsupported"].copy()
     table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
-    fixed = table["batch_policy"] == "fixed"
-    table["asked"] = ("batch " + table["batch"].astype("string")).where(fixed, table["batch_policy"])
+    table["asked"] = batch_asked(table, "batch ")
     modes = table.groupby("model")["mode"].nunique().to_dict()
     told = [setting for setting in SETTINGS if table[setting].nunique() > 1]  # what a label must say
     if (table.groupby(["model", "mode"])["form"].nunique() > 1).any():

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from vbench.models.registry import spec
+from vbench.results.frame import batch_asked
 from vbench.results.ratios import BATCHES, ratio
 from vbench.results.scaling import COSTS, SETTING, SUBJECT, crossing, exponents
 
@@ -84,8 +85,7 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
 def _asked(table: pd.DataFrame) -> pd.DataFrame:
     """Without cells that cannot exist; with `batch_asked`, the batch or the policy that was asked for."""
     table = table[table["status"] != "unsupported"].copy()
-    fixed = table["batch_policy"] == "fixed"
-    table["batch_asked"] = table["batch"].astype("string").where(fixed, table["batch_policy"])
+    table["batch_asked"] = batch_asked(table)
     return table
 
 

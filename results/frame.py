@@ -127,6 +127,12 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
     return table.sort_values([*order, "height", "width", "case_id"], kind="stable", ignore_index=True)
 
 
+def batch_asked(table: pd.DataFrame, prefix: str = "") -> pd.Series[Any]:
+    """The batch that each row of a frame was asked for, after a prefix, or the policy that chose it: "8", "knee"."""
+    fixed = table["batch_policy"] == "fixed"
+    return (prefix + table["batch"].astype("string")).where(fixed, table["batch_policy"])
+
+
 def _row(launches: list[Record]) -> dict[str, Any]:
     """The row of a cell from its launches, the first one first."""
     first = launches[0]

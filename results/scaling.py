@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 from scipy.special import ndtri, stdtrit
+from vbench.results.frame import batch_asked
 
 from vbench.errors import UsageError
 
@@ -235,8 +236,7 @@ def _prepared(table: pd.DataFrame) -> pd.DataFrame:
         rest = table["peak_memory_bytes"] - table["weights_bytes"] - table["input_bytes"]
         table["activation_bytes"] = table["activation_bytes"].fillna(rest) if "activation_bytes" in table else rest
     if {"batch", "batch_policy"} <= set(table):
-        fixed = table["batch_policy"] == "fixed"
-        table["batch_asked"] = table["batch"].astype("string").where(fixed, table["batch_policy"])
+        table["batch_asked"] = batch_asked(table)
     return table
 
 

@@ -28,6 +28,7 @@ from vbench.models.closed_forms import closed_form
 from vbench.models.registry import MODELS, spec
 from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
+from vbench.results.frame import batch_asked
 from vbench.results.lint import VERSIONS
 from vbench.results.operators import FILE as OPERATORS_FILE
 from vbench.results.ratios import ratio
@@ -304,8 +305,7 @@ def _shows(claim: Claim, ours: Ours) -> bool | None:
 def _pairs(claim: Claim, table: pd.DataFrame, res: int) -> list[_Pair]:
     """The rows of both models under each setting, the preferred one first."""
     rows = _rows(table, (claim.subject, claim.baseline or ""), res)
-    fixed = rows["batch_policy"] == "fixed"
-    rows = rows.assign(batch_asked=rows["batch"].astype("string").where(fixed, rows["batch_policy"]))
+    rows = rows.assign(batch_asked=batch_asked(rows))
     found = []
     for _, group in rows.groupby([*SETTING, "device", "tf32"], sort=False, dropna=False):
         cells = [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in group.to_dict("records")]

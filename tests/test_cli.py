@@ -97,6 +97,8 @@ def test_a_cell_that_needs_too_much_memory_or_time_is_a_row(tmp_path: Path) -> N
         "parallel",
         "--seconds",
         "0.05",
+        "--rigor",
+        "quick",
         "-o",
         str(tmp_path),
     ]

@@ -111,6 +111,7 @@ def test_bench_times_forms_and_peers_in_one_run_and_a_wrong_one_has_no_time(tmp_
         assert row["floor_ratio"] == pytest.approx(row["ms"] / row["floor_ms"])
         assert (row["error"] is None) == (row["form"] == "sdpa")
         assert {"versions", "commit", "load", "device_name"} <= row.keys()
+    options[3], options[5] = "scan", "16"
     done = vbench("kernels", "bench", *options, "--peer", "mingru=mine:wrong", "-o", "out", "--json", cwd=tmp_path)
     wrong = [row for row in json.loads(done.stdout) if row["form"] == "mine:wrong"]
     assert {row["status"] for row in wrong} == {"failed"}

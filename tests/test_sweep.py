@@ -285,7 +285,7 @@ def lines(folder: Path) -> int:
 @pytest.mark.parametrize("victim", ["sweep", "child"])
 def test_kill_9_at_any_moment_then_the_same_command(tmp_path: Path, victim: str) -> None:
     generator = random.Random(victim)
-    for goal in (0, 2, 5):
+    for goal in (0, 3):
         process = sweep_process(tmp_path)
         while process.poll() is None and lines(tmp_path) < goal:
             time.sleep(0.01)
