@@ -62,7 +62,7 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
     forms = (table.groupby(["model", "mode"])["form"].nunique() > 1).to_dict()
     found = []
     for _, rows in table.groupby([key for key in SETTING if key in table], sort=False, dropna=False):
-        under = [str(rows[key].iloc[0]) for key in told if not pd.isna(rows[key].iloc[0])]
+        under = [_setting(key, rows[key].iloc[0]) for key in told if not pd.isna(rows[key].iloc[0])]
         subjects = [
             (str(who[0]), who[1:], own.set_index(["height", "width"]).sort_index())
             for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
@@ -156,9 +156,15 @@ def _growth(table: pd.DataFrame) -> Iterator[Answer]:
     told += [key for key in SUBJECT[2:] if (ways[key].nunique() > 1).any()]
     for row in found.to_dict("records"):
         parts = [row["mode"]] if modes[row["model"]] > 1 else []
-        parts += [str(row[key]) for key in told if not pd.isna(row[key])]
+        parts += [_setting(key, row[key]) for key in told if not pd.isna(row[key])]
         named = "".join(f", {part}" for part in parts)
         yield Answer(row["model"], "growth", f"{COSTS[row['cost']]} of {row['model']}{named}: {row['reading']}.")
+
+
+def _setting(key: str, value: Any) -> str:
+    """One of `scaling.SETTING`, as a sentence says it."""
+    named = {"threads": f"{value} threads", "batch_asked": f"asked for batch {value}"}
+    return named.get(key, str(value))
 
 
 def _listed(parts: list[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fakes import failed, make_record
 from vbench.results.answers import Answer, answers, pairs
 from vbench.results.frame import frame
@@ -60,3 +62,18 @@ def test_settings_stay_apart_and_are_named() -> None:
     assert len(texts(found, "ratio")) == 1  # DeiT was not measured in bfloat16
     assert texts(found, "ratio")[0].endswith("(batch 1), float32.")
     assert any(text.startswith("time a call of vig_t, bfloat16:") for text in texts(found, "growth"))
+
+
+def test_settings_that_differ_are_named() -> None:
+    usual = [make_record(model, 512) for model in ("vig_t", "deit_t")]
+    fixed = [
+        replace(
+            one,
+            case_id=f"{one.case_id}-8",
+            case={**one.case, "batch": 8},
+            throughput={**(one.throughput or {}), "batch": 8},
+        )
+        for one in usual
+    ]
+    said = texts(answers(frame([*usual, *fixed])), "ratio")
+    assert {text.rpartition("), ")[2] for text in said} == {"asked for batch 8.", "asked for batch knee."}
