@@ -53,6 +53,8 @@ def test_a_wrong_gradient_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "operator", lambda op, form: wrong if form == "scan" else operator(op, form))
     failed = [check for check in verify.operator_checks("mingru", extent=verify.Extent(tokens=20)) if not check.ok]
     assert {(check.kind, check.form) for check in failed} == {("grad", "scan")}
+    values = verify.operator_checks("mingru", extent=verify.Extent(tokens=20, gradients=False))
+    assert {check.kind for check in values} == {"float64", "float32", "half", "split", "causal"}
     assert all(check.where.endswith("of a") for check in failed)
 
 

@@ -40,12 +40,14 @@ class FakeLauncher:
         self.broken = broken
         self.measured: list[Case] = []
         self.verified: list[str] = []
+        self.gradients: set[bool] = set()
         self.batches: list[int | None] = []
         self.counted = 0
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         if job == "vbench.worker:verify":
             self.verified.append(argument["subject"])
+            self.gradients.add(argument["extent"]["gradients"])
             error = 1.0 if argument["subject"] in self.broken else 0.0
             check = Check(argument["subject"], "float64", "reference", "a trial", error, 1e-10)
             return Ending("ok", None, {"checks": [asdict(check)]})
@@ -173,6 +175,14 @@ def test_each_operator_and_model_is_verified_once_and_stamped_on_every_row(tmp_p
     again = FakeLauncher()
     go(tmp_path, again)
     assert again.verified == []
+
+
+def test_gradients_are_verified_where_something_is_trained(tmp_path: Path) -> None:
+    for cases, wanted in ((CASES, {False}), ([*CASES, replace(CASES[0], phase="train")], {True})):
+        launcher = FakeLauncher()
+        settings = sweeping.Settings(tmp_path / str(len(cases)), "cpu", memory=tmp_path / "memory")
+        sweeping.run(cases, settings, ONCE, launcher, Silent())
+        assert launcher.gradients == wanted
 
 
 def test_a_model_that_fails_is_measured_and_branded(tmp_path: Path) -> None:

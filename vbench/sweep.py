@@ -224,6 +224,11 @@ class _Measuring:
     stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
     reference_mhz: float | None = None
 
+    @property
+    def trains(self) -> bool:
+        """Whether any cell is a training step, so that gradients matter."""
+        return any(case.phase == "train" for case in self.cases)
+
     def __post_init__(self) -> None:
         self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
 
@@ -278,7 +283,9 @@ class _Measuring:
                 if subject not in self.verdicts:
                     self.observer.doing(f"verifying {subject}")
                     with self.spent.on("verify_s"):
-                        self.verdicts[subject] = verify.verify(subject, self.memo, device=case.device)
+                        self.verdicts[subject] = verify.verify(
+                            subject, self.memo, device=case.device, gradients=self.trains
+                        )
             self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
         return self.stamps[case.model]
 

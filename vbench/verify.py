@@ -78,15 +78,22 @@ class Verdict:
 
 
 def verify(
-    subject: str, launcher: Runner, *, device: str = "cpu", seed: int = 0, weights: str | None = None
+    subject: str,
+    launcher: Runner,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    weights: str | None = None,
+    gradients: bool = True,
 ) -> Verdict:
-    """All checks of an operator ("gla") or a model ("vig_t"), in a child.
+    """All checks of an operator ("gla") or a model ("vig_t"), in a child; without `gradients`, of values alone.
 
     Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
     """
     if subject not in OPS and spec(subject).operator is None:
         return Verdict(subject, (), reason="one form of attention: nothing to compare")
-    argument = {"subject": subject, "device": device, "seed": seed, "weights": weights}
+    argument: dict[str, Any] = {"subject": subject, "device": device, "seed": seed, "weights": weights}
+    argument["extent"] = asdict(Extent(gradients=gradients))
     ending = launcher.run("vbench.worker:verify", argument, LIMIT_S)
     found = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
     return Verdict(subject, found, ending.status == "ok", ending.reason)
@@ -135,12 +142,13 @@ class Extent:
     """How much of an operator is tried: which `forms` (all that can run, if none is named), `tokens` of a trial, and
     at how many places it is cut in two. If `brief`, half types, cuts and causality are tried in the first regime of
     each direction alone, and in all of them values in float32 and gradients of parallel forms (those of Triton's
-    recurrent forms are the same kernels)."""
+    recurrent forms are the same kernels). `gradients` are left out where nothing is trained."""
 
     forms: tuple[str, ...] = ()
     tokens: int = TOKENS
     cuts: int = CUTS
     brief: bool = False
+    gradients: bool = True
 
 
 WHOLE = Extent()
@@ -161,8 +169,9 @@ def operator_checks(op: str, device: str = "cpu", seed: int = 0, extent: Extent 
         inputs = {name: value.to(device) for name, value in trial.draw(extent.tokens, generator).items()}
         cuts = torch.randint(1, extent.tokens, (extent.cuts,), generator=generator).tolist()
         yield from _equality(op, tried, trial, inputs, device, halves=whole)
-        differentiated = [form for form in tried if whole or OPS[op][form].mode == "parallel"]
-        yield from _gradients(op, differentiated, trial, inputs, seed)
+        if extent.gradients:
+            differentiated = [form for form in tried if whole or OPS[op][form].mode == "parallel"]
+            yield from _gradients(op, differentiated, trial, inputs, seed)
         for form in tried if whole else ():
             exact = finest(op, form)
             finely = cast(inputs, getattr(torch, exact))

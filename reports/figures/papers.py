@@ -28,7 +28,6 @@ VRWKV = "arXiv:2403.02308"
 VIL = "arXiv:2406.04303"
 VISION_GRU = "arXiv:2412.18178"
 VIM = "arXiv:2401.09417"
-EXACT = 1e-6  # of a size: the same resolution
 
 
 @dataclass(frozen=True, slots=True)
