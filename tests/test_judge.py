@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
-from vbench.results.compare import block, floor, judge
+from vbench.results.judge import block, floor, judge
 
 BLOCKS = 6
 SESSIONS = 1000
