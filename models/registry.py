@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib import import_module
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vbench.kernels.registry import OPS, Mode, default_form
+from vbench.models.external import is_external
 
 from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+
+_EXTERNAL = "vbench.models.external:build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,18 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         forms = OPS[self.operator].values() if self.operator else ()
-        object.__setattr__(self, "modes", tuple(dict.fromkeys(f.mode for f in forms)) or ("parallel",))
+        alone: tuple[Mode, ...] = get_args(Mode) if self.build == _EXTERNAL else ("parallel",)
+        object.__setattr__(self, "modes", tuple(dict.fromkeys(f.mode for f in forms)) or alone)
+
+    @property
+    def baseline(self) -> bool:
+        """Whether this is one of the attention models that ours are held against."""
+        return self.operator is None and not self.external
+
+    @property
+    def external(self) -> bool:
+        """Whether this is a model of a user's own, of which no more is known than how to call it."""
+        return self.build == _EXTERNAL
 
     def grid(self, height: int, width: int) -> tuple[int, int] | None:
         """Tokens down and across that an image of height × width px becomes; None if not known.
@@ -560,17 +575,21 @@ def names(pattern: str = "*") -> list[str]:
 
 
 def spec(name: str) -> ModelSpec:
-    """The row of `name`. "timm/NAME" is any model of timm, whose existence `create` checks.
+    """The row of `name`. "timm/NAME" is any model of timm and "module:callable" one of a user's own; whether they
+    are there is seen by `create`. Of the latter's modes it is not known which it has.
 
     Raises: UnknownModelError, which names the nearest models.
     """
     if name.startswith("timm/") and len(name) > len("timm/"):
         return ModelSpec("timm", _TIMM, {"name": name.removeprefix("timm/")}, "timm")
+    if is_external(name):
+        return ModelSpec("external", _EXTERNAL, {"name": name}, "a user's own")
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"none of the {len(MODELS)} is like it."
         raise UnknownModelError(
-            f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME'; see 'vbench models'"
+            f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME', and one of your own module:callable; "
+            "see 'vbench models'"
         )
     return MODELS[name]
 
@@ -591,7 +610,7 @@ def create(
     """Build a model at a resolution: an nn.Module in eval(), (B, 3, height, width) -> (B, 1000).
 
     Args:
-        name: a name of the table, or "timm/NAME".
+        name: a name of the table, "timm/NAME", or "module:callable" (see `external`).
         image_size: (height, width) in px, or one number for both.
         mode: "parallel" takes all tokens at once (the training form), "recurrent" carries a state of
             fixed size token by token. Both compute the same logits.
@@ -612,10 +631,12 @@ def create(
         args["form"] = form or default_form(row.operator, mode, _default_device())
     elif form:
         raise UnsupportedError(f"{name} has no form '{form}': it has no operator of ours")
+    elif row.external:
+        args["mode"] = mode
     module, _, builder = row.build.partition(":")
     build = getattr(import_module(module), builder)
     allowed = [option for option in signature(build).parameters if option not in {"image_size", *args}]
-    if strange := [option for option in options if option not in allowed]:
+    if not row.external and (strange := [option for option in options if option not in allowed]):
         raise UsageError(f"{name} has no option {', '.join(strange)}; it has {', '.join(allowed)}")
     model: nn.Module = build(image_size=(height, width), **args, **options)
     return model.eval()

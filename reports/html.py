@@ -149,7 +149,7 @@ def _lead(runs: Sequence[Run], table: pd.DataFrame) -> str:
 
 def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
     """The answers by model, those of recurrent models first."""
-    models = sorted(dict.fromkeys(answer.model for answer in found), key=lambda model: spec(model).operator is None)
+    models = sorted(dict.fromkeys(answer.model for answer in found), key=lambda model: spec(model).baseline)
     return [
         {
             "model": model,
@@ -259,7 +259,7 @@ def _verified(records: Sequence[Record]) -> list[tuple[str, ...]]:
         ] = None
     there = {row[0] for row in found}
     for model in sorted({record.case["model"] for record in records} - there):
-        one = spec(model).operator is None
+        one = spec(model).baseline
         found[model, "has one mode" if one else "not tried", "0", "none"] = None
     return sorted(found)
 

@@ -13,6 +13,7 @@ COLOURS = {
     "swin": "#009E73",
     "timm": "#CC79A7",
     "vim": "#999933",
+    "external": "#332288",  # models of a user's own
 }
 MARKERS = {
     "vig": "o",
@@ -24,6 +25,7 @@ MARKERS = {
     "swin": "^",
     "timm": "D",
     "vim": "*",
+    "external": "h",
 }
 SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
 MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # of a model's first and of its other settings

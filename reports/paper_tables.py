@@ -214,7 +214,7 @@ def crossovers(table: pd.DataFrame) -> list[Grid]:
         for cost in scaling.FITTED:
             for pair in records(scaling.crossovers(part.rows, cost)):
                 one, other = (pair[key].partition(" ")[0] for key in ("a", "b"))
-                if like[one] == like[other] and bool(spec(one).operator) != bool(spec(other).operator):
+                if like[one] == like[other] and spec(one).baseline != spec(other).baseline:
                     lines.append(_crossing(pair, part.rows))
         if lines:
             said = [*also, *behind(part)]

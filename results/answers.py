@@ -67,10 +67,10 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
             (str(who[0]), who[1:], own.set_index(["height", "width"]).sort_index())
             for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
         ]
-        baselines = [(name, way, own) for name, way, own in subjects if spec(name).operator is None]
+        baselines = [(name, way, own) for name, way, own in subjects if spec(name).baseline]
         for model, (mode, form, _), mine in subjects:
             beside = [each for each in baselines if len(mine.index.intersection(each[2].index))]
-            if spec(model).operator is None or not beside:
+            if spec(model).baseline or not beside:
                 continue
             nearest = min((_apart(mine, own), place, name) for place, (name, _, own) in enumerate(beside))[-1]
             own_form = [f"form {form}"] if forms.get((model, mode)) else []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vbench.errors import UnsupportedError
-from vbench.models import create
+from vbench.models import MODELS, create
 from vbench.plan import Case
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def build(case: Case) -> nn.Module:
     import torch
 
     # timm's Swin drops paths in training unless told otherwise; a cost is that of all paths.
-    options = {"drop_path_rate": 0.0} if case.phase == "train" and not case.model.startswith("timm/") else {}
+    ours = case.model in MODELS
+    options = {"drop_path_rate": 0.0} if case.phase == "train" and ours else {}
     model = create(case.model, (case.height, case.width), case.mode, form=case.form, **options)
     if case.attention == "unfused" and not unfuse(model):
         raise UnsupportedError(f"{case.model} has no attention that timm can compute unfused")

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,18 +17,21 @@ import psutil
 
 import vbench
 from vbench.errors import DeviceError
+from vbench.models import external
 
 PACKAGES = ("torch", "timm", "triton", "fvcore", "numpy", "scipy")
 
 
-def fingerprint(device: str, gpu: dict[str, Any] | None) -> dict[str, Any]:
+def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str] = ()) -> dict[str, Any]:
     """All that a figure's reader needs to know about its origin; JSON-able.
 
     Args:
         device: "cpu" or "cuda:N".
         gpu: what a child that has CUDA said of the device (`worker.probe`); None on the CPU.
+        models: what is measured; of a user's own ones, the code is a part of it.
     """
     code = _code()
+    own = {name: _own_code(name) for name in models if external.is_external(name)}
     return {
         "device": device,
         "device_name": gpu["name"] if gpu else cpu_name(),
@@ -38,6 +42,7 @@ def fingerprint(device: str, gpu: dict[str, Any] | None) -> dict[str, Any]:
         "os": f"{platform.system()} {platform.release()}",
         "versions": {"vbench": vbench.__version__, "python": platform.python_version(), **_versions()},
         **code,
+        **({"models": own} if own else {}),
     }
 
 
@@ -46,6 +51,7 @@ def conditions(host: dict[str, Any], protocol: dict[str, Any]) -> str:
     facts = {
         "protocol": protocol,
         **{k: host[k] for k in ("device_name", "gpu", "cpu", "cpu_count", "versions", "source")},
+        **{name: code["source"] for name, code in host.get("models", {}).items()},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -135,10 +141,21 @@ def _code() -> dict[str, Any]:
     return {"commit": commit, "dirty": dirty, "source": digest.hexdigest()[:16]}
 
 
-def _git(folder: Path, *args: str) -> str | None:
-    """git's answer, if `folder` is tracked by the repository it lies in; None otherwise."""
+def _own_code(name: str) -> dict[str, Any]:
+    """A user's model: `source`, a digest of its package; `commit` and `dirty` of the checkout that it lies in."""
+    where = external.folder_of(name)
+    if where is None:
+        return {"source": None, "commit": None, "dirty": None}
+    folder, tracked = (where, ".") if where.is_dir() else (where.parent, where.name)
+    commit = _git(folder, "rev-parse", "HEAD", tracked=tracked)
+    dirty = None if commit is None else bool(_git(folder, "status", "--porcelain", "--", tracked, tracked=tracked))
+    return {"source": external.source(name), "commit": commit, "dirty": dirty}
+
+
+def _git(folder: Path, *args: str, tracked: str = "__init__.py") -> str | None:
+    """git's answer, if `tracked` in `folder` is in the repository that it lies in; None otherwise."""
     try:
-        for command in (["ls-files", "--error-unmatch", "__init__.py"], list(args)):
+        for command in (["ls-files", "--error-unmatch", tracked], list(args)):
             done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None

@@ -18,7 +18,7 @@ from vbench import host, limits, plan, state, verify
 from vbench.errors import DeviceError
 from vbench.launch import Ending, Runner
 from vbench.memo import Memo
-from vbench.models import spec
+from vbench.models import MODELS, spec
 from vbench.plan import Case
 from vbench.results.store import Record, Store, current
 
@@ -101,11 +101,11 @@ class Spent:
 
 
 def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any] | None:
-    """What CUDA says of the device, None on the CPU; checks the names of timm's models too.
+    """What CUDA says of the device, None on the CPU; checks that models of timm and of a user's own are there.
 
     Raises: DeviceError, UnknownModelError.
     """
-    models = sorted({case.model for case in cases if case.model.startswith("timm/")})
+    models = sorted({case.model for case in cases if case.model not in MODELS})
     if device == "cpu" and not models:
         return None
     ending = launcher.run("vbench.worker:probe", {"device": device, "models": models}, COUNT_LIMIT_S)
@@ -159,7 +159,7 @@ def run(
 
     Raises: OutputError, SchemaError before anything is measured.
     """
-    about = host.fingerprint(settings.device, gpu)
+    about = host.fingerprint(settings.device, gpu, sorted({case.model for case in cases}))
     conditions = host.conditions(about, asdict(protocol))
     started = datetime.now(UTC)
     with Store(settings.folder, fresh=settings.fresh) as store, _telemetry(settings.device, launcher) as telemetry:
@@ -221,7 +221,7 @@ class _Measuring:
     verdicts: dict[str, verify.Verdict] = field(default_factory=dict)
     memo: Memo = field(init=False)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     reference_mhz: float | None = None
 
     @property
@@ -275,7 +275,7 @@ class _Measuring:
 
     def stamp(self, case: Case) -> dict[str, Any] | None:
         """Whether a model's modes are one function; None if it has a single form. Operators are tried once."""
-        if not spec(case.model).operator:
+        if spec(case.model).baseline:
             return None
         if case.model not in self.stamps:
             wanted = verify.subjects([case.model])
@@ -284,7 +284,11 @@ class _Measuring:
                     self.observer.doing(f"verifying {subject}")
                     with self.spent.on("verify_s"):
                         self.verdicts[subject] = verify.verify(
-                            subject, self.memo, device=case.device, gradients=self.trains
+                            subject,
+                            self.memo,
+                            device=case.device,
+                            gradients=self.trains,
+                            image_size=(case.height, case.width),
                         )
             self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
         return self.stamps[case.model]

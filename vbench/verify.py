@@ -85,15 +85,19 @@ def verify(
     seed: int = 0,
     weights: str | None = None,
     gradients: bool = True,
+    image_size: tuple[int, int] = (224, 224),
 ) -> Verdict:
     """All checks of an operator ("gla") or a model ("vig_t"), in a child; without `gradients`, of values alone.
 
+    Args:
+        image_size: (height, width) in px, at which a model of a user's own is tried; ours have a size for it.
+
     Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
     """
-    if subject not in OPS and spec(subject).operator is None:
+    if subject not in OPS and spec(subject).baseline:
         return Verdict(subject, (), reason="one form of attention: nothing to compare")
     argument: dict[str, Any] = {"subject": subject, "device": device, "seed": seed, "weights": weights}
-    argument["extent"] = asdict(Extent(gradients=gradients))
+    argument |= {"extent": asdict(Extent(gradients=gradients)), "image_size": image_size}
     ending = launcher.run("vbench.worker:verify", argument, LIMIT_S)
     found = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
     return Verdict(subject, found, ending.status == "ok", ending.reason)
@@ -105,8 +109,10 @@ def subjects(models: Iterable[str]) -> list[str]:
     return [*dict.fromkeys(op for op in (spec(model).operator for model in models) if op), *models]
 
 
-def stamp(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """What a record keeps: `ok`, the number of `checks`, and which `failed`."""
+def stamp(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
+    """What a record keeps: `ok`, the number of `checks`, and which `failed`; None if there was nothing to compare."""
+    if all(verdict.ok and not verdict.checks for verdict in verdicts):
+        return None
     return {
         "ok": all(verdict.ok for verdict in verdicts),
         "checks": sum(len(verdict.checks) for verdict in verdicts),
@@ -350,6 +356,39 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
         yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], HALF * min(errors.values())))
 
 
+def own_checks(name: str, device: str, seed: int, image_size: tuple[int, int]) -> Iterator[Check]:
+    """The logits of a user's model in both its modes, with the same random weights; nothing if it has one mode.
+
+    In float64; in float32 if the model cannot be computed in that.
+    """
+    import torch
+
+    from vbench.kernels.trials import relative
+    from vbench.models.external import has_modes
+
+    if not has_modes(name):
+        return
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(1, 3, *image_size, generator=generator, dtype=torch.float64).to(device)
+    models = {mode: create(name, image_size, mode) for mode in spec(name).modes}
+    state = _random(models["parallel"], generator)
+    for model in models.values():
+        model.load_state_dict(state)
+        model.to(device)
+    for dtype in (torch.float64, torch.float32):
+        try:
+            with torch.inference_mode():
+                found = {mode: model.to(dtype)(image.to(dtype)) for mode, model in models.items()}
+        except Exception:
+            if dtype == torch.float32:
+                raise
+            continue
+        kind, where = str(dtype).removeprefix("torch."), f"{image_size[0]}x{image_size[1]} px"
+        error = relative(found["recurrent"], found["parallel"])
+        yield Check(name, kind, "recurrent", where, error, BOUNDS[kind])
+        return
+
+
 def _looks_ahead(name: str, form: str, model: Any, image: Tensor, where: str, bound: float) -> Check:
     """The features of a causal network's earlier tokens must not change with the image's last rows."""
     from vbench.kernels.trials import relative
@@ -370,7 +409,9 @@ def _random(model: torch.nn.Module, generator: torch.Generator) -> dict[str, Ten
     state = {}
     for key, value in model.state_dict().items():
         fresh = torch.empty_like(value)
-        if value.ndim < 2:
+        if not value.is_floating_point():
+            fresh.copy_(value)
+        elif value.ndim < 2:
             fresh.uniform_(0.1, 1.0, generator=generator)
         else:
             fresh.normal_(std=(value.numel() / value.shape[0]) ** -0.5, generator=generator)

@@ -21,10 +21,13 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
     from vbench import host
+    from vbench.models import external
     from vbench.models.baselines import check_name
 
     for name in argument["models"]:
-        if name.startswith("timm/"):
+        if external.is_external(name):
+            external.load(name)
+        else:
             check_name(name.removeprefix("timm/"))
     device = argument["device"]
     if device == "cpu":
@@ -50,7 +53,7 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"subject", "device", "seed", "weights"} -> "checks" of an operator or a model. Raises: UsageError.
+    """{"subject", "device", "seed", "weights", "image_size"} -> "checks" of an operator or a model. Raises: UsageError.
 
     An operator may have an "extent", the fields of `verify.Extent`.
     """
@@ -59,12 +62,15 @@ def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
     from vbench.kernels import OPS
-    from vbench.verify import Extent, model_checks, operator_checks
+    from vbench.models import spec
+    from vbench.verify import Extent, model_checks, operator_checks, own_checks
 
     subject, device, seed = argument["subject"], argument["device"], argument["seed"]
     if subject in OPS:
         torch.set_num_threads(1)  # its tensors are too small to share
         found = operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
+    elif spec(subject).external:
+        found = own_checks(subject, device, seed, tuple(argument["image_size"]))
     else:
         found = model_checks(subject, device, seed, argument["weights"])
     yield "checks", [asdict(check) for check in found]

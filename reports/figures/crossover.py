@@ -60,11 +60,11 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
 def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Rows of `crossovers` by the pair, the recurrent one first; against attention, if there are such."""
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
-    mixed = [row for row in rows if len({bool(spec(_model(row[end])).operator) for end in "ab"}) == 2]
+    mixed = [row for row in rows if len({spec(_model(row[end])).baseline for end in "ab"}) == 2]
     apart = [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
     named = {}
     for row in mixed or rows:
-        pair = sorted((row["a"], row["b"]), key=lambda name: (not spec(_model(name)).operator, name))
+        pair = sorted((row["a"], row["b"]), key=lambda name: (spec(_model(name)).baseline, name))
         setting = [str(row[key]) for key in apart if not pd.isna(row[key])]
         named[" ".join(["\n".join(map(_short, pair)), *setting])] = row
     return named
@@ -72,7 +72,7 @@ def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _short(name: str) -> str:
     """An attention model has one mode, which need not be said."""
-    return name if spec(_model(name)).operator else name.removesuffix(" parallel")
+    return name.removesuffix(" parallel") if spec(_model(name)).baseline else name
 
 
 def _model(name: str) -> str:

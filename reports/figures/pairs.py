@@ -39,7 +39,7 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
         if options.subject:
             subjects = _named(series, options.subject)
         else:
-            subjects = [one for one in series if spec(one.model).operator]
+            subjects = [one for one in series if not spec(one.model).baseline]
             like = [one for one in subjects if 1 / LIKE <= _params(one) / _params(baseline) <= LIKE]
             subjects = like or subjects
         rivals = [one for one in subjects if one is not baseline and _setting(one) == _setting(baseline)]
@@ -68,7 +68,7 @@ def _named(series: Sequence[Series], name: str) -> list[Series]:
 
 
 def _baselines(series: Sequence[Series]) -> list[Series]:
-    attention = [one for one in series if not spec(one.model).operator]
+    attention = [one for one in series if spec(one.model).baseline]
     return sorted(attention, key=lambda one: (one.model != BASELINE, _fused(one), _params(one)))
 
 
