@@ -283,8 +283,12 @@ class Session:
         return ending
 
     def _judged(self, blocks: Mapping[Case, Blocks]) -> dict[Case, judge.Comparison | None]:
+        """A verdict on each cell; None where as many blocks were lost to failed launches as were kept."""
         cells = [
-            judge.Cell(found.head, found.twin, self.rules.threshold_of(str(case))) for case, found in blocks.items()
+            judge.Cell(
+                found.head if found.lost < len(found.head) else [], found.twin, self.rules.threshold_of(str(case))
+            )
+            for case, found in blocks.items()
         ]
         return dict(zip(blocks, judge.judge(cells), strict=True))
 
@@ -294,7 +298,7 @@ class Session:
         findings = []
         for case, found in first.items():
             if found is None:
-                note = f"{len(blocks[case].head)} whole blocks, and a verdict takes {judge.FEWEST}"
+                note = f"{len(blocks[case].head)} whole blocks, {blocks[case].lost} lost"
                 said = "; ".join(filter(None, [note, blocks[case].reason]))
                 findings.append(Finding(str(case), "latency_ms", "UNMEASURED", note=said))
                 continue
