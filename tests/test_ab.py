@@ -196,7 +196,7 @@ def test_blocks_with_a_failed_launch_are_lost_and_said() -> None:
     note = next(f.note for f in found.findings if f.what == "latency_ms")
     assert "2 blocks lost to failed launches, head: timeout" in note
     count.clear()
-    dies = World(ends=lambda name, _: "error" if name == "head" and len(dies.asked) > 30 else "ok")
+    dies = World(ends=lambda name, _: "error" if name == "head" and len(dies.asked) > 18 else "ok")
     found = run(dies, cases=CASES[:1])
     assert verdicts(found) == {str(CASES[0]): "UNMEASURED"}
     assert found.exit_code() == 3
