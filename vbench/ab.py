@@ -74,14 +74,38 @@ def design(rigor: str, threads: int, seed: int) -> Design:
     return replace(found, protocol=replace(found.protocol, threads=threads, seed=seed))
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Four launches in turn: who stood where, and the median of each, ms."""
+
+    order: tuple[Name, ...]
+    ms: tuple[float, ...]
+
+    @property
+    def log_ratio(self) -> float:
+        """Of the other side over base."""
+        base = [ms for name, ms in zip(self.order, self.ms, strict=True) if name == "base"]
+        other = [ms for name, ms in zip(self.order, self.ms, strict=True) if name != "base"]
+        return judge.block((base[0], base[1]), (other[0], other[1]))
+
+
 @dataclass(slots=True)
 class Blocks:
-    """A cell's blocks so far: head against base, twin against base; and how many were lost to a failed launch."""
+    """A cell's blocks so far, and how many were lost to a failed launch, with the last such failure."""
 
-    head: list[float] = field(default_factory=list)
-    twin: list[float] = field(default_factory=list)
+    whole: list[Block] = field(default_factory=list)
     lost: int = 0
     reason: str | None = None
+
+    @property
+    def head(self) -> list[float]:
+        """Logs of head over base."""
+        return [block.log_ratio for block in self.whole if "head" in block.order]
+
+    @property
+    def twin(self) -> list[float]:
+        """Logs of base's twin over base."""
+        return [block.log_ratio for block in self.whole if "twin" in block.order]
 
 
 @dataclass(slots=True)
@@ -155,6 +179,8 @@ class Session:
             "passes": self.passes,
             "launches": sum(map(len, self.records.values())),
             "noise": {str(case): _noise(found) for case, found in blocks.items()},
+            "measured": _raw(blocks),
+            "measured_again": _raw(again),
             "started_at": started.isoformat(timespec="seconds"),
             "wall_s": round((datetime.now(UTC) - started).total_seconds(), 1),
         }
@@ -240,17 +266,15 @@ class Session:
     def _block(self, case: Case, kind: Name, base_outside: bool, into: Blocks) -> None:
         """Four launches: ABBA if base stands outside, else BAAB."""
         order: tuple[Name, ...] = ("base", kind, kind, "base") if base_outside else (kind, "base", "base", kind)
-        times: dict[Name, list[float]] = {"base": [], kind: []}
+        times = []
         for name in order:
             ending = self._launch(name, case)
             if ending.status != "ok":
                 into.lost += 1
                 into.reason = f"{name}: {_said(ending)}"
                 return
-            times[name].append(median(ending.parts["latency"]["samples_ms"]))
-        (base_1, base_2), (other_1, other_2) = times["base"], times[kind]
-        found = into.head if kind == "head" else into.twin
-        found.append(judge.block((base_1, base_2), (other_1, other_2)))
+            times.append(median(ending.parts["latency"]["samples_ms"]))
+        into.whole.append(Block(order, tuple(times)))
 
     def _launch(self, name: Name, case: Case, *, keep: bool = True) -> Ending:
         """One launch of one side, kept as a record if it counts or failed."""
@@ -440,6 +464,11 @@ def models_of(cases: Sequence[Case]) -> list[str]:
 
 def _said(ending: Ending) -> str:
     return f"{ending.status}, {ending.reason}" if ending.reason else ending.status
+
+
+def _raw(blocks: Mapping[Case, Blocks]) -> dict[str, list[dict[str, Any]]]:
+    """Every block of every cell, JSON-able."""
+    return {str(case): [asdict(block) for block in found.whole] for case, found in blocks.items()}
 
 
 def _noise(found: Blocks) -> dict[str, float | int]:
