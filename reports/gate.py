@@ -160,7 +160,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
         head,
         f"{finding.ratio:.3f}×" if finding.ratio is not None else "–",
         f"{finding.lo:.3f}–{finding.hi:.3f}" if has_interval else "–",
-        "–" if finding.delta is None else f"±{_percent(finding.delta, sign='')}",
+        "–" if finding.delta is None else f"±{_percent(finding.delta)}",
         finding.verdict,
         tame(finding.note or ""),
     )
@@ -255,8 +255,8 @@ def _code(text: str) -> str:
 
 def _md(text: str) -> str:
     """A sentence as Markdown shows it, with nothing in it that acts."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    text = text.replace("|", "¦").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*\[\]~$#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
     return text.replace("@", "@\u200b").replace("://", ":\u200b//")  # neither mentions nor links
 
 

@@ -30,7 +30,10 @@ app.add_typer(cli_reports.app)
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Models = Annotated[str | None, typer.Option(help="Names, patterns, timm/NAME, or module:callable of your own: vig_t,deit_*,my_pkg.models:net.")]
+Models = Annotated[
+    str | None,
+    typer.Option(help="Names, patterns, timm/NAME, or module:callable of your own: vig_t,deit_*,my_pkg.models:net."),
+]
 Res = Annotated[
     str | None,
     typer.Option(help="Pixels: 224:2048 (standard grid), 224:2048:128 (step), 224,512x1024 (height x width)."),
