@@ -134,7 +134,7 @@ def _md_cell(cell: Cell, marks: dict[str, str]) -> str:
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is. Underscores within a word mean nothing to it."""
-    text = _tame(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = tame(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
 
 
@@ -220,7 +220,7 @@ _TEX = {
 
 def _tex(text: str) -> str:
     """Text that LaTeX prints as it is. Letters beyond Latin-1 have no glyph in its fonts and show as code points."""
-    return "".join(_TEX.get(c) or _glyph(c) for c in re.sub("-(?=-)", "-\0", _tame(text)))
+    return "".join(_TEX.get(c) or _glyph(c) for c in re.sub("-(?=-)", "-\0", tame(text)))
 
 
 def _glyph(c: str) -> str:
@@ -242,13 +242,14 @@ def _number(value: float | None) -> str:
 
 
 def _inert(text: str) -> str:
-    text = _tame(text)
+    text = tame(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def _tame(text: str) -> str:
-    """One line, without characters that control a terminal or the direction of writing."""
-    return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co") else c for c in " ".join(text.split()))
+def tame(text: str) -> str:
+    """One line, without characters that control a terminal or the direction of writing, or that XML forbids."""
+    bad = ("Cc", "Cf", "Cs", "Co")
+    return "".join("�" if unicodedata.category(c) in bad or c in "\ufffe\uffff" else c for c in " ".join(text.split()))
 
 
 def _letter(number: int) -> str:

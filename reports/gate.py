@@ -1,0 +1,352 @@
+"""What a gate found: a table for the terminal, and JSON, Markdown, JUnit XML and metrics for CI. Measures nothing.
+
+Cells, notes and facts come from records, revisions and models' names: they are shown as text, whatever is in them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from statistics import median
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from vbench.reports import metrics
+from vbench.reports.grid import tame
+from vbench.reports.write import write_text
+from vbench.results.outcome import (
+    FAILS,
+    NOTHING,
+    OPEN,
+    PASS,
+    REGRESSION,
+    UNDECIDED,
+    UNEQUAL,
+    VERDICTS,
+    Finding,
+    Outcome,
+    Verdict,
+)
+
+SCHEMA = 1  # of the JSON
+FEW = 8  # findings that are SAME are shown up to this many, else counted
+HEADER = ("cell", "what", "base", "head", "head / base", "95 % interval", "matters from", "verdict", "note")
+RIGHT = HEADER[2:7]
+FILES = ("gate.json", "gate.md", "junit.xml", "github-action-benchmark.json", "bencher.json")
+WORDS = {
+    PASS: "pass",
+    REGRESSION: "regression",
+    NOTHING: "no verdict",
+    UNDECIDED: "undecided",
+    UNEQUAL: "modes not equal",
+}
+_FIRST: tuple[Verdict, ...] = ("UNEQUAL", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER")
+_LAST: tuple[Verdict, ...] = ("NEW", "MENDED", "FAST", "LESS", "SAME")
+ORDER = {verdict: place for place, verdict in enumerate((*_FIRST, *(one for one in VERDICTS if one in OPEN), *_LAST))}
+
+
+def ordered(findings: Sequence[Finding]) -> list[Finding]:
+    """What fails first, what is SAME last; of one verdict, as they stood."""
+    return sorted(findings, key=lambda finding: ORDER[finding.verdict])
+
+
+def sentences(outcome: Outcome, *, strict: bool = False) -> list[str]:
+    """The verdict, what was compared, and how small a change can be told, each in a sentence."""
+    lines = [
+        _verdict(outcome, strict=strict),
+        f"{tame(outcome.command)}: base {tame(outcome.base)}, head {tame(outcome.head)}.",
+    ]
+    return [*lines, *filter(None, [_told(outcome.findings)])]
+
+
+def _verdict(outcome: Outcome, *, strict: bool) -> str:
+    if outcome.interrupted:
+        return "No verdict: interrupted. What was found by then is shown, and decides nothing."
+    if outcome.invalid:
+        return f"No verdict: the session is invalid: {tame(outcome.invalid)}. What it found decides nothing."
+    count = len(outcome.findings)
+    every = f"{count} finding{'' if count == 1 else 's'}"
+    failing, still_open = _counted(outcome.of(*FAILS)), _counted(outcome.of(*OPEN))
+    return {
+        UNEQUAL: f"The modes are not one function: of {every}, {failing} fail.",
+        REGRESSION: f"Regression: of {every}, {failing} fail.",
+        NOTHING: f"No verdict: nothing was judged; {_counted(outcome.findings) or 'there is no finding'}.",
+        UNDECIDED: f"Undecided, which --strict does not let pass: of {every}, {still_open}.",
+        PASS: f"Pass: of {every} none fails" + (f"; {still_open}, not let pass by --strict." if still_open else "."),
+    }[outcome.exit_code(strict=strict)]
+
+
+def _counted(findings: Sequence[Finding]) -> str:
+    """ "2 SLOW, 1 OVER"."""
+    counts = Counter(finding.verdict for finding in findings)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ORDER if counts[verdict])
+
+
+def _told(findings: Sequence[Finding]) -> str | None:
+    """From what slowdown up the intervals of this session would say SLOW; None if none was timed.
+
+    SLOW needs an interval wholly beyond 1 + delta, so a change must exceed delta by the half-width of the interval.
+    """
+    least = {
+        tame(one.cell): (1 + one.delta) * one.ratio / one.lo - 1
+        for one in findings
+        if one.unit == "ms" and one.ratio and one.lo and one.delta is not None
+    }
+    if not least:
+        return None
+    worst = max(least, key=lambda cell: least[cell])
+    if len(least) == 1:
+        return f"A slowdown of more than {_percent(least[worst])} would have been told."
+    return (
+        f"A slowdown of more than {_percent(median(least.values()))} would have been told in half of the "
+        f"{len(least)} cells that were timed, of more than {_percent(least[worst])} in all; the noisiest is {worst}."
+    )
+
+
+def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
+    """Print the table, then what it means. A narrow terminal wraps lines; no figure is cut."""
+    shown, hidden = _folded(outcome)
+    if shown:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in HEADER:
+            table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True)
+        for finding in shown:
+            table.add_row(
+                *(Text(text, style=_style(finding) if text == finding.verdict else "") for text in _row(finding))
+            )
+        table.width = Console(width=1000).measure(table).maximum
+        console.print(table, soft_wrap=True)
+    if hidden:
+        console.print(f"{hidden} more are SAME.", style="dim")
+    first, *rest = sentences(outcome, strict=strict)
+    console.print(first, style="bold", markup=False)
+    for line in [*rest, *_remarks(outcome)]:
+        console.print(line, markup=False)
+
+
+def _folded(outcome: Outcome) -> tuple[list[Finding], int]:
+    """The findings to show, and how many that are SAME are not."""
+    same = len(outcome.of("SAME"))
+    if same <= FEW:
+        return ordered(outcome.findings), 0
+    return [finding for finding in ordered(outcome.findings) if finding.verdict != "SAME"], same
+
+
+def _style(finding: Finding) -> str:
+    if finding.verdict in FAILS:
+        return "red"
+    if finding.verdict in OPEN:
+        return "yellow"
+    return "dim" if finding.verdict == "SAME" else "green"
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    """A finding in words, under `HEADER`."""
+    unit = f" {tame(finding.unit)}" if finding.unit else ""
+    base, head = (_figure(value) + unit if value is not None else "–" for value in (finding.base, finding.head))
+    has_interval = finding.lo is not None and finding.hi is not None
+    return (
+        tame(finding.cell),
+        tame(finding.what),
+        base,
+        head,
+        f"{finding.ratio:.3f}×" if finding.ratio is not None else "–",
+        f"{finding.lo:.3f}–{finding.hi:.3f}" if has_interval else "–",
+        "–" if finding.delta is None else f"±{_percent(finding.delta)}",
+        finding.verdict,
+        tame(finding.note or ""),
+    )
+
+
+def _figure(value: float) -> str:
+    """A count as it is, every digit; else four significant digits."""
+    if isfinite(value) and value == int(value) and abs(value) < 1e18:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
+
+
+def _remarks(outcome: Outcome) -> list[str]:
+    """What must be said with it: the facts' warnings and note."""
+    note = outcome.facts.get("note")
+    return [tame(str(line)) for line in [*outcome.facts.get("warnings", []), *([note] if note else [])]]
+
+
+def to_json(outcome: Outcome, *, strict: bool = False) -> str:
+    """One object: schema, verdict, exit code, what was compared, all findings and facts. No number is NaN: null."""
+    whole = {
+        "schema": SCHEMA,
+        "command": outcome.command,
+        "base": outcome.base,
+        "head": outcome.head,
+        "verdict": WORDS[outcome.exit_code(strict=strict)],
+        "exit_code": outcome.exit_code(strict=strict),
+        "strict": strict,
+        "summary": sentences(outcome, strict=strict),
+        "counts": {name: count for name in VERDICTS if (count := len(outcome.of(name)))},
+        "invalid": outcome.invalid,
+        "interrupted": outcome.interrupted,
+        "findings": [asdict(finding) for finding in ordered(outcome.findings)],
+        "facts": outcome.facts,
+    }
+    return json.dumps(_json(whole), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _json(value: Any) -> Any:
+    """The same in what JSON has: text that can be printed, and null for a number that is none."""
+    if isinstance(value, Mapping):
+        return {tame(str(key)): _json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(one) for one in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    return tame(value) if isinstance(value, str) else value
+
+
+def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
+    """For a job's summary or a comment: the verdict and what is not SAME; folded away, what is, and how it was done."""
+    code = outcome.exit_code(strict=strict)
+    first, *rest = sentences(outcome, strict=strict)
+    lines = [f"## vbench {outcome.command}: {WORDS[code]}", "", f"**{_md(first)}**", ""]
+    lines += [line for text in [*rest, *_remarks(outcome)] for line in (_md(text), "")]
+    every = ordered(outcome.findings)
+    lines += _md_table([finding for finding in every if finding.verdict != "SAME"])
+    if same := [finding for finding in every if finding.verdict == "SAME"]:
+        lines += ["<details>", f"<summary>{len(same)} SAME</summary>", "", *_md_table(same), "</details>", ""]
+    if facts := _facts({key: value for key, value in outcome.facts.items() if key not in ("note", "warnings")}):
+        rows = [f"| {_code(name)} | {_code(text)} |" for name, text in facts]
+        lines += ["<details>", "<summary>How it was done</summary>", "", "| fact | value |", "| --- | --- |", *rows]
+        lines += ["", "</details>", ""]
+    return "\n".join(lines)
+
+
+def _md_table(findings: Sequence[Finding]) -> list[str]:
+    if not findings:
+        return []
+    lines = ["| " + " | ".join(HEADER) + " |"]
+    lines += ["|" + "".join(" ---: |" if name in RIGHT else " --- |" for name in HEADER)]
+    for finding in findings:
+        cell, what, *figures, verdict, note = _row(finding)
+        word = f"**{verdict}**" if finding.verdict in FAILS else verdict
+        lines.append("| " + " | ".join([_code(cell), _code(what), *map(_md, figures), word, _code(note)]) + " |")
+    return [*lines, ""]
+
+
+def _code(text: str) -> str:
+    """Text in a table's cell that no one can make a link, a mention or HTML of: a code span."""
+    if not text.strip():
+        return ""
+    text = text.replace("|", "¦")  # which would end the cell, escaped or not, in one renderer or another
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if "`" in (text[0], text[-1]) else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _md(text: str) -> str:
+    """A sentence as Markdown shows it, with nothing in it that acts."""
+    text = text.replace("|", "¦").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*\[\]~$#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    return text.replace("@", "@\u200b").replace("://", ":\u200b//")  # neither mentions nor links
+
+
+def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Facts as names and texts; lists of more than a few entries are in gate.json alone."""
+    found: list[tuple[str, str]] = []
+    for key, value in facts.items():
+        name = tame(f"{before}{key}")
+        if isinstance(value, Mapping):
+            if len(value) > 4 * FEW:
+                found.append((name, f"{len(value)} entries, in gate.json"))
+            else:
+                found += _facts(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            flat = all(not isinstance(one, Mapping | list | tuple) for one in value)
+            short = flat and len(value) <= FEW
+            found.append((name, tame(", ".join(map(str, value))) if short else f"{len(value)} entries, in gate.json"))
+        elif value is not None and value != "":
+            found.append((name, tame(str(value))))
+    return found
+
+
+def to_junit(outcome: Outcome) -> str:
+    """JUnit XML as Jenkins and GitLab read it: a testcase for each finding, named by its cell and quantity.
+
+    What FAILS is a failure; what is NEW, gone, ambiguous or not measured is skipped, with its reason. A session without
+    a verdict has an error, and its findings, which decide nothing, are skipped. Both readers take the reason from an
+    element's text, Jenkins from `message` too; GitLab ignores the second testcase of a name.
+    """
+    suite = ET.Element("testsuite", name=f"vbench {outcome.command}")
+    properties = ET.SubElement(suite, "properties")
+    about = [("base", tame(outcome.base)), ("head", tame(outcome.head)), *_facts(outcome.facts)]
+    for name, value in about:
+        ET.SubElement(properties, "property", name=name, value=value)
+    void = outcome.exit_code() == NOTHING
+    if void:
+        case = ET.SubElement(suite, "testcase", classname="session", name="verdict")
+        _reason(case, "error", "no verdict", _verdict(outcome, strict=False))
+    seen: Counter[tuple[str, str]] = Counter()
+    for finding in outcome.findings:
+        cell, name = tame(finding.cell), tame(finding.what)
+        seen[cell, name] += 1
+        if (again := seen[cell, name]) > 1:
+            name = f"{name} ({again})"
+        case = ET.SubElement(suite, "testcase", classname=cell, name=name)
+        if finding.verdict in FAILS and not void:
+            _reason(case, "failure", finding.verdict, _in_words(finding))
+        elif finding.verdict in FAILS | OPEN | {"NEW"}:
+            _reason(case, "skipped", finding.verdict, _in_words(finding))
+    counts = {
+        name: str(len(list(suite.iter(tag))))
+        for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"))
+    }
+    suite.attrib.update(counts, skipped=str(len(list(suite.iter("skipped")))))
+    whole = ET.Element("testsuites", name="vbench", **counts)
+    whole.append(suite)
+    ET.indent(whole)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(whole, encoding="unicode") + "\n"
+
+
+def _reason(case: ET.Element, tag: str, kind: str, text: str) -> None:
+    ET.SubElement(case, tag, type=kind, message=text).text = text
+
+
+def _in_words(finding: Finding) -> str:
+    """ "SLOW: base 10 ms, head 11 ms, 1.100×, 95 % interval 1.080–1.120, matters from ±3 %; why"."""
+    _, _, base, head, ratio, interval, delta, verdict, note = _row(finding)
+    parts = [f"base {base}", f"head {head}"] + ([ratio] if ratio != "–" else [])
+    parts += [f"{name} {text}" for name, text in (("95 % interval", interval), ("matters from", delta)) if text != "–"]
+    return f"{verdict}: {', '.join(parts)}" + (f"; {note}" if note else "")
+
+
+def write_outputs(outcome: Outcome, folder: Path, *, strict: bool = False) -> list[Path]:
+    """Write `FILES` into a folder, which is made; each appears whole or not at all. Returns those that were written.
+
+    Where head has no value there are no metrics, and an earlier session's are taken away.
+
+    Raises: OutputError if the folder cannot be written.
+    """
+    values = metrics.metrics(outcome)
+    texts = {
+        "gate.json": to_json(outcome, strict=strict),
+        "gate.md": to_markdown(outcome, strict=strict),
+        "junit.xml": to_junit(outcome),
+        "github-action-benchmark.json": metrics.to_github_action_benchmark(values),
+        "bencher.json": metrics.to_bencher(values),
+    }
+    for name, text in texts.items():
+        if text is not None:
+            write_text(folder / name, text)
+        elif (folder / name).exists():
+            (folder / name).unlink()
+    return [folder / name for name, text in texts.items() if text is not None]

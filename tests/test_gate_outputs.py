@@ -1,0 +1,216 @@
+"""What a gate says to people and to CI, held against what the readers of each file accept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import StringIO
+from math import log1p
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from lxml import etree
+from rich.console import Console
+from vbench.reports import gate, metrics
+from vbench.results.outcome import FAILS, OPEN, VERDICTS, Finding, Outcome
+
+from vbench.errors import OutputError
+
+SCHEMAS = Path(__file__).parent / "ci_schemas"
+EVIL = "x|y ]]> <b>&\x1b[31m\x00\ud800\uffff\u202e `@all` https://evil.example #1 \n## no"
+
+
+def timed(cell: str, verdict: Any, base: float = 10.0, ratio: float = 1.0, half: float = 0.01) -> Finding:
+    return Finding(
+        cell, "latency_ms", verdict, base, base * ratio, "ms", ratio, ratio / (1 + half), ratio * (1 + half), 0.03
+    )
+
+
+SLOW = timed("net 64", "SLOW", ratio=1.1)
+SAME = timed("net 128", "SAME")
+COUNT = Finding("net 64", "params", "CHANGED", 5_717_416, 5_717_417, "parameters", delta=0.0)
+OUTCOME = Outcome("gate --ab", "c0ffee", "working tree", (SAME, COUNT, SLOW), facts={"device": "a test CPU"})
+
+
+def of(*findings: Finding, **changes: Any) -> Outcome:
+    return replace(OUTCOME, findings=findings, **changes)
+
+
+def cases(outcome: Outcome) -> dict[tuple[str, str], str | None]:
+    """Of each testcase of the XML, which must be valid: how it ended."""
+    xml = etree.fromstring(gate.to_junit(outcome).encode())
+    etree.XMLSchema(etree.parse(SCHEMAS / "junit.xsd")).assertValid(xml)
+    suite = xml.find("testsuite")
+    for count, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.get(count)) == len(list(suite.iter(tag)))
+    return {(case.get("classname"), case.get("name")): next((end.tag for end in case), None) for case in suite[1:]}
+
+
+def shown(outcome: Outcome, **options: Any) -> str:
+    text = StringIO()
+    gate.show(outcome, Console(file=text, width=80, soft_wrap=True), **options)
+    return text.getvalue()
+
+
+ALL = of(*(Finding("net", f"quantity {v}", v, 1.0, 2.0, "bytes") for v in VERDICTS))
+HOSTILE = of(
+    Finding(EVIL, EVIL, "SLOW", 1.0, float("inf"), EVIL, float("nan"), 0.1, float("inf"), 0.03, EVIL),
+    Finding("net " * 300, "what " * 30, "SAME", 1, 2, EVIL, note="``x`"),
+    base=EVIL,
+    invalid=None,
+    facts={EVIL: EVIL, "note": EVIL, "warnings": [EVIL], "deep": {"of": [1, float("nan")], "cells": [{"a": 1}]}},
+)
+TWICE = of(SLOW, Finding("net 64", "latency_ms", "OVER", None, 11.0, "ms", note="budget < 10"))
+
+
+@pytest.mark.parametrize("outcome", [OUTCOME, ALL, HOSTILE, TWICE, of(), of(SLOW, interrupted=True)])
+def test_every_file_is_what_its_readers_accept(outcome: Outcome, tmp_path: Path) -> None:
+    files = gate.write_outputs(outcome, tmp_path)
+    assert [file.name for file in files] == list(gate.FILES[: len(files)])
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    for name in ("github-action-benchmark.json", "bencher.json"):
+        if (tmp_path / name) in files:
+            schema = json.loads((SCHEMAS / name).read_text())
+            jsonschema.validate(json.loads((tmp_path / name).read_text()), schema)
+    assert len(cases(outcome)) == len(outcome.findings) + (outcome.exit_code() == 3)
+    whole = json.loads((tmp_path / "gate.json").read_text(), parse_constant=pytest.fail)
+    assert whole["exit_code"] == outcome.exit_code()
+    assert len(whole["findings"]) == len(outcome.findings)
+    for text in [shown(outcome), *(file.read_text() for file in files)]:
+        assert not set(text) & {"\x1b", "\x00", "\ud800", "\u202e"}
+
+
+def test_the_schemas_refuse_what_the_readers_would(tmp_path: Path) -> None:
+    refused = {
+        "github-action-benchmark.json": ([], [{"name": "a", "value": 1}], [{"name": "a", "unit": "", "value": "1"}]),
+        "bencher.json": ({}, {"a": {"m" * 65: {"value": 1}}}, {"a": {"m": {"lower_value": 1}}}),
+    }
+    for name, documents in refused.items():
+        for document in documents:
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(document, json.loads((SCHEMAS / name).read_text()))
+
+
+def test_what_fails_comes_first_and_what_is_the_same_is_folded() -> None:
+    assert [one.verdict for one in gate.ordered(ALL.findings)][:6] == [
+        *("UNEQUAL", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER"),
+    ]
+    assert set(gate.ORDER) == set(VERDICTS)
+    many = of(SLOW, *(timed(f"net {side}", "SAME") for side in range(100, 100 + gate.FEW + 1)))
+    assert f"{gate.FEW + 1} more are SAME" in shown(many)
+    assert "net 101" not in shown(many)
+    few = of(SAME, SLOW)
+    assert shown(few).index("net 64") < shown(few).index("net 128") < shown(few).index("Regression: of 2")
+    markdown = gate.to_markdown(many)
+    assert markdown.index("SLOW") < markdown.index("<details>") < markdown.index("`net 101`")
+    counts = shown(of(COUNT))
+    assert "5,717,416 parameters" in counts
+    assert "5,717,417 parameters" in counts
+
+
+@pytest.mark.parametrize(
+    ("outcome", "strict", "code", "says"),
+    [
+        (of(SAME), False, 0, "Pass: of 1 finding none fails."),
+        (of(SAME, timed("a", "AMBIGUOUS")), False, 0, "1 AMBIGUOUS, not let pass by --strict"),
+        (of(SAME, timed("a", "AMBIGUOUS")), True, 4, "Undecided"),
+        (of(SAME, SLOW, COUNT), True, 1, "Regression: of 3 findings, 1 SLOW, 1 CHANGED fail"),
+        (of(replace(SAME, verdict="UNEQUAL")), False, 5, "not one function"),
+        (of(), False, 3, "nothing was judged; there is no finding"),
+        (of(SLOW, invalid="A/A blocks differ"), False, 3, "the session is invalid: A/A blocks differ"),
+        (of(SLOW, interrupted=True), False, 3, "interrupted"),
+    ],
+)
+def test_the_verdict_is_one_sentence_and_the_exit_code_agrees(
+    outcome: Outcome, strict: bool, code: int, says: str
+) -> None:
+    whole = json.loads(gate.to_json(outcome, strict=strict))
+    assert (whole["schema"], whole["exit_code"], whole["verdict"]) == (gate.SCHEMA, code, gate.WORDS[code])
+    assert says in whole["summary"][0]
+    assert says in " ".join(shown(outcome, strict=strict).split())
+    assert gate.to_markdown(outcome, strict=strict).startswith(f"## vbench gate --ab: {gate.WORDS[code]}\n")
+
+
+def test_junit_fails_what_fails_and_skips_what_is_open_unless_the_session_decides_nothing() -> None:
+    ends = cases(ALL)
+    for verdict in VERDICTS:
+        kind = "failure" if verdict in FAILS else "skipped" if verdict in OPEN | {"NEW"} else None
+        assert ends["net", f"quantity {verdict}"] == kind, verdict
+    for void in (replace(ALL, invalid="A/A blocks differ"), replace(ALL, interrupted=True), of()):
+        ends = cases(void)
+        assert ends.pop(("session", "verdict")) == "error"
+        assert "failure" not in ends.values()
+    assert list(cases(TWICE)) == [("net 64", "latency_ms"), ("net 64", "latency_ms (2)")]
+    text = gate.to_junit(of(SLOW))
+    assert text.count("SLOW: base 10 ms, head 11 ms, 1.100×, 95 % interval 1.089–1.111, matters from ±3 %") == 2
+
+
+def test_metrics_are_heads_values_once_with_the_interval_set_around_them() -> None:
+    rate = Finding("net 64", "throughput", "SAME", 90.0, 91.0, "images/s")
+    found = metrics.metrics(of(SLOW, *TWICE.findings[1:], COUNT, rate, replace(SAME, head=None)))
+    rows = json.loads(metrics.to_github_action_benchmark(found) or "")
+    assert [(row["name"], row["unit"], row["value"]) for row in rows] == [
+        ("net 64: latency_ms", "ms", 11.0),
+        ("net 64: params", "parameters", 5_717_417),
+    ]
+    assert rows[0]["range"] == "± 0.1100"
+    assert "range" not in rows[1]
+    measured = json.loads(metrics.to_bencher(found) or "")["net 64"]
+    assert measured["latency_ms"] == {
+        "value": 11.0,
+        "lower_value": pytest.approx(11 / 1.01),
+        "upper_value": pytest.approx(11 * 1.01),
+    }
+    assert set(measured) == {"latency_ms", "params", "throughput"}
+
+
+def test_a_session_that_measured_nothing_leaves_no_metrics_not_even_old_ones(tmp_path: Path) -> None:
+    assert len(gate.write_outputs(OUTCOME, tmp_path)) == 5
+    gate.write_outputs(replace(OUTCOME, invalid="A/A blocks differ"), tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"gate.json", "gate.md", "junit.xml"}
+    assert "invalid" in (tmp_path / "gate.md").read_text()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        gate.write_outputs(OUTCOME, tmp_path / "file")
+
+
+def test_the_smallest_slowdown_that_is_told_is_what_the_rule_says() -> None:
+    from vbench.results.judge import judge
+
+    noise = (0.004, -0.003, 0.002, -0.004, 0.003, -0.002)
+    same = judge(noise, [])
+    assert same is not None
+    found = Finding("net", "latency_ms", "SAME", 10, 10, "ms", same.ratio, same.lo, same.hi, same.delta)
+    says = gate.sentences(of(found))[2]
+    least = float(says.removesuffix(" % would have been told.").rpartition(" ")[2]) / 100
+    for share, verdict in ((least + 0.001, "SLOW"), (least - 0.001, "AMBIGUOUS")):
+        there = judge([one + log1p(share) for one in noise], [])
+        assert there is not None
+        assert there.verdict == verdict
+    two = gate.sentences(of(SAME, timed("noisy", "AMBIGUOUS", half=0.2)))[2]
+    assert "the noisiest is noisy" in two
+    assert not any("told" in line for line in gate.sentences(of(COUNT)))
+
+
+def test_markdown_shows_hostile_text_and_lets_none_of_it_act() -> None:
+    text = gate.to_markdown(HOSTILE)
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["## vbench gate --ab: regression"]
+    for line in lines:
+        if line.startswith("|"):
+            assert line.count("|") in (len(gate.HEADER) + 1, 3), line  # no cell was split
+        else:
+            assert not any(active in line for active in ("@all", "https://", "<b>")), line
+    assert all(f"<{tag}>" in text for tag in ("details", "/details"))
+
+
+def test_facts_stand_in_json_whole_and_in_markdown_short() -> None:
+    facts = {"blocks": {"net 64": [[1.0, 2.0]] * 9}, "versions": {"torch": "2.11.0"}, "none": None, "seed": 0}
+    outcome = of(SLOW, facts=facts)
+    assert json.loads(gate.to_json(outcome))["facts"] == facts
+    markdown = gate.to_markdown(outcome)
+    assert "| `versions.torch` | `2.11.0` |" in markdown
+    assert "| `blocks.net 64` | `9 entries, in gate.json` |" in markdown
+    assert "| `seed` | `0` |" in markdown
