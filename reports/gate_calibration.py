@@ -1,10 +1,10 @@
 """How often the timing gate cries wolf, and what it catches, from real sessions and from many more simulated ones.
 
-python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl -> DIR/power.csv, .png, .pdf, the page
+python -P -m vbench.reports.gate_calibration DIR docs/gate.md   makes DIR/power.* from DIR/sessions.jsonl, fills the page
 
-Real sessions are those of `vbench.gate_calibration`. Simulated ones follow the rules of `vbench.ab` on one cell: a pass of
-blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn from the
-recorded ones: as they are, of equal code; or scaled to a level of noise, for the power.
+Real sessions are those of `vbench.gate_calibration`. Simulated ones follow the rules of `vbench.ab` on one cell: a pass
+of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn from
+the recorded ones: as they are, of equal code; or scaled to a level of noise, for the power.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def simulate(first: Draw, fresh: Draw) -> str:
 
 
 def equal_code(sessions: Sequence[dict[str, Any]], count: int, seed: int = 0) -> Counter[str]:
-    """Verdicts of simulated sessions of equal code: each drawn from the blocks of a real one, the reproduction from those
-    of another."""
+    """Verdicts of simulated sessions of equal code: each is drawn from the blocks of a real one, its reproduction from
+    those of another."""
     random = np.random.default_rng(seed)
     pools = [
         {kind: logs(session, kind) for kind in ("head", "twin")} for session in sessions if not session["slowdown"]
@@ -157,14 +157,13 @@ def real(sessions: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
-    """power.png and power.pdf: the share of sessions that call a slowdown SLOW, by its size, a line a level of noise."""
+    """power.png and power.pdf: the share of sessions that call a slowdown SLOW, by its size, a line for each noise."""
     import matplotlib as mpl
     from vbench.reports.figures import style
 
     with mpl.rc_context(style.STYLES["paper"]):
-        from matplotlib.figure import Figure
-
-        sheet = Figure(figsize=(style.COLUMN_IN * 1.5, 2.7), layout="constrained")
+        sheet = style.sheet(1.5, 2.7)
+        sheet.set_layout_engine("constrained")
         axis = sheet.subplots()
         for level, colour, marker in zip(LEVELS, ("#0072B2", "#009E73", "#E69F00", "#D55E00"), "os^D", strict=True):
             own = curves[(curves["noise"] == level) & (curves["slot"] == 0)]
@@ -193,20 +192,18 @@ def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
 
 def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Counter[str]) -> str:
     """What stands in the page between its markers."""
-    table = real(sessions)
     about, (cell,) = sessions[0], {cell for session in sessions for cell in session["verdicts"]}
     lines = [
-        f"Real sessions at default rigor, one cell ({cell}), {about['device_name']}, torch {about['versions']['torch']}. "
+        f"Real sessions at default rigor, one cell ({cell}), {about['device_name']}, torch {about['versions']['torch']}.",
         "Head was a copy of base, with a busy-wait of that share of its latency in its operator:",
         "",
         "| injected | measured | sessions | SLOW | FAST | SAME | ambiguous | invalid | noise of a block |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| {row['slowdown']:.0%} | {row['measured']:+.1%} | {row['sessions']} | {row['SLOW']} | {row['FAST']} | {row['SAME']} "
-        f"| {row['AMBIGUOUS']} | {row['INVALID']} | {row['noise']:.1%} ({row['noise_lo']:.1%} to {row['noise_hi']:.1%}) |"
-        for row in table.to_dict("records")
-    ]
+    for row in real(sessions).to_dict("records"):
+        counts = " | ".join(str(row[name]) for name in ("sessions", "SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID"))
+        noise = f"{row['noise']:.1%} ({row['noise_lo']:.1%} to {row['noise_hi']:.1%})"
+        lines.append(f"| {row['slowdown']:.0%} | {row['measured']:+.1%} | {counts} | {noise} |")
     total = sum(equal.values())
     wrong = equal["SLOW"] + equal["FAST"]
     low, high = interval(wrong, total)
@@ -215,14 +212,14 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
     still, slowed = places[places["slowdown"] == 0], places[places["slowdown"] > 0]
     lines += [
         "",
-        f"Of {total} simulated sessions of equal code, drawn from the recorded blocks, {wrong} called a cell SLOW or FAST "
-        f"({wrong / total:.2%}; 95 % interval {low:.2%} to {high:.2%}), {equal['INVALID'] / total:.1%} were invalid and "
-        f"{equal['AMBIGUOUS'] / total:.1%} ambiguous.",
+        f"Of {total} simulated sessions of equal code, drawn from the recorded blocks, {wrong} called the cell SLOW or",
+        f"FAST ({wrong / total:.2%}; 95 % interval {low:.2%} to {high:.2%}), {equal['INVALID'] / total:.1%} were invalid",
+        f"and {equal['AMBIGUOUS'] / total:.1%} ambiguous.",
         "",
-        f"With the recorded noise scaled to 1 % a block, {at.loc[0.05, 'SLOW']:.1%} of {SESSIONS} sessions caught a slowdown "
-        f"of 5 %, and {at.loc[0.0, 'SLOW'] + at.loc[0.0, 'FAST']:.1%} called equal code SLOW or FAST. Where the inner places "
-        f"of a block cost {SLOTS[1]:.0%} more or less than the outer ones, "
-        f"{(still['SLOW'] + still['FAST']).max():.1%} at most called equal code SLOW or FAST, and "
+        f"With the recorded noise scaled to 1 % a block, {at.loc[0.05, 'SLOW']:.1%} of {SESSIONS} sessions caught a",
+        f"slowdown of 5 %, and {at.loc[0.0, 'SLOW'] + at.loc[0.0, 'FAST']:.1%} called equal code SLOW or FAST. Where the",
+        f"inner places of a block cost {SLOTS[1]:.0%} more or less than the outer ones,",
+        f"{(still['SLOW'] + still['FAST']).max():.1%} at most called equal code SLOW or FAST, and",
         f"{slowed['SLOW'].min():.1%} at least caught 5 %.",
     ]
     return "\n".join(lines)

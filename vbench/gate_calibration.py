@@ -1,8 +1,8 @@
 """How often the timing gate cries wolf, and what it catches: real sessions of equal and of slowed code.
 
 `python -m vbench.gate_calibration --sessions 20 --slowdown 0.05 -o FILE` runs sessions at default rigor, on this
-machine. Both sides are copies of this code; in head's a busy-wait stands in the operator of the cell. A line of JSON a session,
-appended; `vbench.reports.gate_calibration` makes the figures, and simulates many more sessions from their noise.
+machine. Both sides are copies of this code; in head's a busy-wait stands in the operator of the cell. A line of JSON a
+session is appended; `vbench.reports.gate_calibration` makes figures of them, and simulates more from their noise.
 """
 
 from __future__ import annotations
