@@ -1,6 +1,6 @@
 """How often the timing gate cries wolf, and what it catches, from real sessions and from many more simulated ones.
 
-python -P -m vbench.reports.gate_calibration DIR docs/gate.md   makes DIR/power.* from DIR/sessions.jsonl, fills the page
+python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl -> DIR/power.*, and the page
 
 Real sessions are those of `vbench.gate_calibration`. Simulated ones follow the rules of `vbench.ab` on one cell: a pass
 of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn from
@@ -194,7 +194,7 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
     """What stands in the page between its markers."""
     about, (cell,) = sessions[0], {cell for session in sessions for cell in session["verdicts"]}
     lines = [
-        f"Real sessions at default rigor, one cell ({cell}), {about['device_name']}, torch {about['versions']['torch']}.",
+        f"Real sessions at default rigor of {cell}; {about['device_name']}, torch {about['versions']['torch']}.",
         "Head was a copy of base, with a busy-wait of that share of its latency in its operator:",
         "",
         "| injected | measured | sessions | SLOW | FAST | SAME | ambiguous | invalid | noise of a block |",
@@ -213,12 +213,12 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
     lines += [
         "",
         f"Of {total} simulated sessions of equal code, drawn from the recorded blocks, {wrong} called the cell SLOW or",
-        f"FAST ({wrong / total:.2%}; 95 % interval {low:.2%} to {high:.2%}), {equal['INVALID'] / total:.1%} were invalid",
-        f"and {equal['AMBIGUOUS'] / total:.1%} ambiguous.",
+        f"FAST ({wrong / total:.2%}; 95 % interval {low:.2%} to {high:.2%}), {equal['INVALID'] / total:.1%} were",
+        f"invalid, and {equal['AMBIGUOUS'] / total:.1%} ambiguous.",
         "",
         f"With the recorded noise scaled to 1 % a block, {at.loc[0.05, 'SLOW']:.1%} of {SESSIONS} sessions caught a",
-        f"slowdown of 5 %, and {at.loc[0.0, 'SLOW'] + at.loc[0.0, 'FAST']:.1%} called equal code SLOW or FAST. Where the",
-        f"inner places of a block cost {SLOTS[1]:.0%} more or less than the outer ones,",
+        f"slowdown of 5 %, and {at.loc[0.0, 'SLOW'] + at.loc[0.0, 'FAST']:.1%} called equal code SLOW or FAST. Where",
+        f"the inner places of a block cost {SLOTS[1]:.0%} more or less than the outer ones,",
         f"{(still['SLOW'] + still['FAST']).max():.1%} at most called equal code SLOW or FAST, and",
         f"{slowed['SLOW'].min():.1%} at least caught 5 %.",
     ]

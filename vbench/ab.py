@@ -170,8 +170,8 @@ class Session:
         findings += self._budgets(list(blocks))
         invalid = self._invalid(findings, blocks, again)
         facts = {
-            "device": next(iter(self.hosts.values()), {}).get("device_name"),
-            "hosts": self.hosts,
+            **_about(self.hosts),
+            "threads": self.design.protocol.threads,
             "protocol": asdict(self.design.protocol),
             "blocks": self.design.blocks,
             "threshold": self.rules.threshold,
@@ -464,6 +464,24 @@ def models_of(cases: Sequence[Case]) -> list[str]:
 
 def _said(ending: Ending) -> str:
     return f"{ending.status}, {ending.reason}" if ending.reason else ending.status
+
+
+def _about(hosts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The device, the versions, and of each side its code; versions that differ are said of both."""
+    if "head" not in hosts:
+        return {}
+    base, head = hosts["base"], hosts["head"]
+    versions = {
+        name: value if base["versions"].get(name) == value else f"{base['versions'].get(name)} in base, {value} in head"
+        for name, value in head["versions"].items()
+    }
+    code = {
+        f"{name}_code": {model: own["commit"] or own["source"] for model, own in host["models"].items()}
+        if "models" in host
+        else host["commit"] or host["source"]
+        for name, host in (("base", base), ("head", head))
+    }
+    return {"device": head["device_name"], "cpu": head["cpu"], "os": head["os"], "versions": versions, **code}
 
 
 def _raw(blocks: Mapping[Case, Blocks]) -> dict[str, list[dict[str, Any]]]:

@@ -108,13 +108,12 @@ def gate(
 
 def _finish(found: Outcome, folder: Path, *, strict: bool, as_json: bool) -> None:
     """Print an outcome, write its files, and exit with what it means."""
-    import json
-    from dataclasses import asdict
+    from vbench.reports import gate as reporting
 
-    from vbench.reports.write import write_text
-
-    write_text(folder / "gate.json", json.dumps(asdict(found), indent=1))
-    for each in found.findings:
-        out.print(each)
-    out.print(found.invalid)
+    files = reporting.write_outputs(found, folder, strict=strict)
+    if as_json:
+        typer.echo(reporting.to_json(found, strict=strict), nl=False)
+    else:
+        reporting.show(found, out, strict=strict)
+    err.print(f"written: {', '.join(map(str, files))}", markup=False)
     raise typer.Exit(found.exit_code(strict=strict))
