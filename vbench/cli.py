@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 import vbench
-from vbench import cli_kernels, cli_reports
+from vbench import cli_gate, cli_kernels, cli_reports
 from vbench import plan as planning
 from vbench.errors import UsageError, VbenchError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_kernels.app, name="kernels")
 app.add_typer(cli_reports.app)
+app.add_typer(cli_gate.app)
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
