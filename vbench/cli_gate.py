@@ -46,6 +46,30 @@ def compare(
     raise typer.Exit(found.exit_code(strict=strict))
 
 
+@app.command()
+def history(
+    runs: Annotated[Path, typer.Argument(metavar="DIR", help="Holds runs: --out folders of sweeps, at any depth.")],
+    what: Annotated[
+        str,
+        typer.Option(help="latency_ms, peak_memory_bytes, energy_j_per_image, params, macs, macs_executed."),
+    ] = "latency_ms",
+    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a chart and a page as well.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each cell cost from run to run, and where its level changed. Nothing is measured, nothing is judged."""
+    from vbench.reports import history as reporting
+    from vbench.results import history as reading
+
+    found = reading.history(reading.load(runs), what)
+    files = reporting.write(found, what, folder) if folder else []
+    if as_json:
+        typer.echo(json.dumps(reporting.to_json(found, what), indent=1))
+    else:
+        reporting.show(found, what, out)
+    if files:
+        err.print(f"written: {', '.join(map(str, files))}", markup=False)
+
+
 def _tell(found: Outcome, as_json: bool, folder: Path | None) -> None:
     """Print an outcome, and write it if a folder is given. To be replaced by reports/gate.py."""
     from rich.markup import escape
