@@ -32,10 +32,11 @@ PANELS = 12  # that a sheet has at most
 TICKS = 9  # commits named on an axis at most
 HASH = 7  # characters of a commit that are shown
 SPAN = 0.10  # of the middle: an axis spans this share at least, so that noise is not blown up
-HEAD = ("cell", "machine", "runs", "first", "last", "last / first", "changes of level")
+HEAD = ("cell", "machine", "runs", "first", "last", "last / first", "scatter", "changes of level")
+NUMBERS = HEAD[2:7]
 HOW = (
-    "Levels: Bayesian Blocks on the log of the cost; a series without any change shows one with a chance of "
-    f"{ALARM:.0%}. They are for looking at, no gate decides by them."
+    "Scatter: standard deviation of a run about its level. Levels: Bayesian Blocks on the log of the cost; a series "
+    f"without any change shows one with a chance of {ALARM:.0%}. They are for looking at, no gate decides by them."
 )
 
 
@@ -50,7 +51,8 @@ def rows(found: Sequence[Series], what: str) -> list[tuple[str, ...]]:
             _figure(one, 0, unit),
             _figure(one, -1, unit),
             str(one.last_over_first) if one.last_over_first else ABSENT,
-            "; ".join(map(told, one.steps)) or ("not looked for" if one.note else "none"),
+            ABSENT if one.noise is None else f"{one.noise:.1%}",
+            "; ".join(map(told, one.steps)) or one.note or "none",
         )
         for one in found
     ]
@@ -77,10 +79,6 @@ def remarks(found: Sequence[Series]) -> list[str]:
     """What must be said with the rows: how levels are told, where they are not, what lies off, what is missing."""
     lines = [HOW]
     for one in found:
-        if one.note:
-            lines.append(f"{one.cell}: {one.note}")
-        if one.noise is not None:
-            lines.append(f"{one.cell}: scatters by {one.noise:.1%} about its level")
         off = [short(one.points[at].run.commit) for at in one.alone]
         if off:
             lines.append(f"{one.cell}: off by itself and of no level: {', '.join(off)}")
@@ -96,7 +94,7 @@ def show(found: Sequence[Series], what: str, console: Console) -> None:
     """Print the table and what must be said with it."""
     table = Table(box=None, pad_edge=False, header_style="bold", title=MEASURES[what].label, title_justify="left")
     for name in HEAD:
-        table.add_column(name, no_wrap=True, justify="right" if name in HEAD[2:6] else "left")
+        table.add_column(name, no_wrap=True, justify="right" if name in NUMBERS else "left")
     for row in rows(found, what):
         table.add_row(*(escape(draw.plain(text)) for text in row))
     table.width = Console(width=1000).measure(table).maximum
@@ -141,7 +139,7 @@ def _point(point: Point) -> dict[str, Any]:
 
 def to_markdown(found: Sequence[Series], what: str) -> str:
     """The table as a page; what came from records is escaped."""
-    columns = tuple(Column(name, number=name in HEAD[2:6]) for name in HEAD)
+    columns = tuple(Column(name, number=name in NUMBERS) for name in HEAD)
     body = tuple(tuple(Cell(draw.plain(text)) for text in row) for row in rows(found, what))
     caption = f"{MEASURES[what].label}; runs in order of time."
     return grid.to_markdown([Grid("History", columns, (Block(body),), caption, tuple(remarks(found)))])
@@ -170,7 +168,7 @@ def caption(found: Sequence[Series], drawn: Drawn, what: str) -> str:
 
 
 def chart(found: Sequence[Series], what: str) -> Drawn:
-    """One panel a series, at most `PANELS`: those that changed most first if there are more. Under the style set."""
+    """One panel a series, at most `PANELS`: of more, those that changed most. Under the style set."""
     shown = _chosen([one for one in found if one.measured])
     columns = min(2, max(1, len(shown)))
     lines = max(1, ceil(len(shown) / columns))
@@ -198,10 +196,10 @@ def chart(found: Sequence[Series], what: str) -> Drawn:
 
 
 def _chosen(found: Sequence[Series]) -> list[Series]:
-    """As many as there are panels, those whose level changed most; in the order given."""
+    """As many as there are panels: whose level changed most, then those of most runs; in the order given."""
 
-    def most(one: Series) -> float:
-        return max((abs(step.ratio - 1) for step in one.steps), default=0.0)
+    def most(one: Series) -> tuple[float, int]:
+        return max((abs(step.ratio - 1) for step in one.steps), default=0.0), len(one.measured)
 
     kept = {id(one) for one in sorted(found, key=most, reverse=True)[:PANELS]}
     return [one for one in found if id(one) in kept]
@@ -246,7 +244,7 @@ def _panel(axis: Axes, one: Series, what: str, *, several: bool) -> None:
     title = one.cell + (f"\n{one.machine}" if several else "")
     axis.set_title("\n".join(textwrap.fill(draw.plain(line), 52) for line in title.splitlines()))
     axis.set_ylabel(measure.label)
-    _commits(axis, one.points)
+    _commits(axis, one)
 
 
 def _scale(axis: Axes, one: Series, unit: float) -> None:
@@ -259,16 +257,18 @@ def _scale(axis: Axes, one: Series, unit: float) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _commits(axis: Axes, points: Sequence[Point]) -> None:
-    """Name runs by their commits, the first of each, as many as there is room for."""
-    fresh = [n for n, point in enumerate(points) if n == 0 or point.run.commit != points[n - 1].run.commit]
-    if len(fresh) == 1:
-        fresh = list(range(len(points)))
-    every = ceil(len(fresh) / TICKS)
-    places = fresh[::every]
-    axis.xaxis.set_major_locator(FixedLocator(places))
-    axis.set_xticklabels([short(points[n].run.commit) for n in places], rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_xlim(-0.7, len(points) - 0.3)
+def _commits(axis: Axes, one: Series) -> None:
+    """Name runs by their commits: where a level begins, and the first of each commit as far as there is room."""
+    commits = [point.run.commit for point in one.points]
+    fresh = [n for n, commit in enumerate(commits) if n == 0 or commit != commits[n - 1]]
+    places = [0, *(step.at for step in one.steps)]
+    for n in fresh if len(fresh) > 1 else range(len(commits)):
+        if all(abs(n - other) * TICKS >= len(commits) for other in places):
+            places.append(n)
+    axis.xaxis.set_major_locator(FixedLocator(sorted(places)))
+    names = [short(commits[n]) for n in sorted(places)]
+    axis.set_xticklabels(names, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_xlim(-0.7, len(commits) - 0.3)
     axis.set_xlabel("Run, by commit")
 
 

@@ -267,7 +267,7 @@ def _series(
     over = ratio(rows[-1], rows[0], what) if len(rows) > 1 else None
     note = None
     if len(places) < FEWEST:
-        note = f"{len(places)} of the {FEWEST} values without which no change of level is looked for"
+        note = f"not looked for: {len(places)} of at least {FEWEST} values"
     bare = Series(machine_name, label, model, points, (), alone, told.noise, over, note)
     steps = tuple(Step(places[start], None, None, 1.0, ()) for start in told.starts)
     levels = replace(bare, steps=steps).levels()
