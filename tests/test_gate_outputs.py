@@ -177,16 +177,16 @@ def test_a_session_that_measured_nothing_leaves_no_metrics_not_even_old_ones(tmp
 
 
 def test_the_smallest_slowdown_that_is_told_is_what_the_rule_says() -> None:
-    from vbench.results.judge import judge
+    from vbench.results.judge import Cell, judge
 
     noise = (0.004, -0.003, 0.002, -0.004, 0.003, -0.002)
-    same = judge(noise, [])
+    (same,) = judge([Cell(noise, [])])
     assert same is not None
     found = Finding("net", "latency_ms", "SAME", 10, 10, "ms", same.ratio, same.lo, same.hi, same.delta)
     says = gate.sentences(of(found))[2]
     least = float(says.removesuffix(" % would have been told.").rpartition(" ")[2]) / 100
     for share, verdict in ((least + 0.001, "SLOW"), (least - 0.001, "AMBIGUOUS")):
-        there = judge([one + log1p(share) for one in noise], [])
+        (there,) = judge([Cell([one + log1p(share) for one in noise], [])])
         assert there is not None
         assert there.verdict == verdict
     two = gate.sentences(of(SAME, timed("noisy", "AMBIGUOUS", half=0.2)))[2]
