@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate measuring
+.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -70,6 +70,15 @@ calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothin
 		python -P -m vbench sweep --suite aa --seed $$seed --fresh -o build/aa/$$seed && \
 		mkdir -p results/calibration/cpu-amd-epyc/aa-$$seed && \
 		cp build/aa/$$seed/records.jsonl build/aa/$$seed/run.json results/calibration/cpu-amd-epyc/aa-$$seed/; done
+
+GATE = results/calibration/cpu-amd-epyc/gate
+gate-sessions: ## forty real sessions of equal code and forty of slowed code; an hour and a half, nothing else may run
+	for turn in $$(seq 1 4); do \
+		python -P -m vbench.gate_calibration --sessions 10 --seed $${turn}0 -o $(GATE)/sessions.jsonl && \
+		python -P -m vbench.gate_calibration --sessions 10 --seed $${turn}00 --slowdown 0.05 -o $(GATE)/sessions.jsonl; done
+
+gate-calibration: ## what these sessions come to, many more simulated ones, the power curve, and docs/gate.md
+	python -P -m vbench.reports.gate_calibration $(GATE) docs/gate.md
 
 measuring: ## the tables of docs/measuring.md, from the committed records
 	python -P -m vbench.reports.calibration results/calibration/cpu-amd-epyc docs/measuring.md

@@ -80,7 +80,7 @@ def equal_code(sessions: Sequence[dict[str, Any]], count: int, seed: int = 0) ->
 
     def drawer() -> Draw:
         pool = pools[random.integers(len(pools))]
-        return lambda kind, number: random.choice(pool[kind], number).tolist()  # type: ignore[no-any-return]
+        return lambda kind, number: random.choice(pool[kind], number).tolist()
 
     return Counter(simulate(drawer(), drawer()) for _ in range(count))
 
@@ -158,10 +158,10 @@ def real(sessions: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
     """power.png and power.pdf: the share of sessions that call a slowdown SLOW, by its size, a line for each noise."""
-    import matplotlib as mpl
     from vbench.reports.figures import style
+    from vbench.reports.figures.draw import looking
 
-    with mpl.rc_context(style.STYLES["paper"]):
+    with looking("paper"):
         sheet = style.sheet(1.5, 2.7)
         sheet.set_layout_engine("constrained")
         axis = sheet.subplots()
@@ -207,7 +207,8 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
     total = sum(equal.values())
     wrong = equal["SLOW"] + equal["FAST"]
     low, high = interval(wrong, total)
-    at = curves[(curves["noise"] == 0.01) & (curves["slot"] == 0)].set_index("slowdown")
+    level = curves[(curves["noise"] == 0.01) & (curves["slot"] == 0)]
+    at = {row["slowdown"]: row for row in level.to_dict("records")}
     places = curves[curves["slot"] != 0]
     still, slowed = places[places["slowdown"] == 0], places[places["slowdown"] > 0]
     lines += [
@@ -216,8 +217,8 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
         f"FAST ({wrong / total:.2%}; 95 % interval {low:.2%} to {high:.2%}), {equal['INVALID'] / total:.1%} were",
         f"invalid, and {equal['AMBIGUOUS'] / total:.1%} ambiguous.",
         "",
-        f"With the recorded noise scaled to 1 % a block, {at.loc[0.05, 'SLOW']:.1%} of {SESSIONS} sessions caught a",
-        f"slowdown of 5 %, and {at.loc[0.0, 'SLOW'] + at.loc[0.0, 'FAST']:.1%} called equal code SLOW or FAST. Where",
+        f"With the recorded noise scaled to 1 % a block, {at[0.05]['SLOW']:.1%} of {SESSIONS} sessions caught a",
+        f"slowdown of 5 %, and {at[0.0]['SLOW'] + at[0.0]['FAST']:.1%} called equal code SLOW or FAST. Where",
         f"the inner places of a block cost {SLOTS[1]:.0%} more or less than the outer ones,",
         f"{(still['SLOW'] + still['FAST']).max():.1%} at most called equal code SLOW or FAST, and",
         f"{slowed['SLOW'].min():.1%} at least caught 5 %.",

@@ -16,9 +16,9 @@ from scipy.special import stdtr, stdtrit
 from vbench.results import store
 from vbench.results.frame import frame
 from vbench.results.holm import holm
-from vbench.results.judge import CONFIDENCE, THRESHOLD
+from vbench.results.judge import CONFIDENCE
 from vbench.results.machines import differences, machine
-from vbench.results.outcome import Finding, Outcome, Verdict
+from vbench.results.outcome import THRESHOLD, Finding, Outcome, Verdict
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.store import Record
 

@@ -117,9 +117,9 @@ def _beyond(blocks: Sequence[float], bound: float, side: int) -> float:
     error, away = _error(blocks), side * float(np.mean(blocks)) - bound
     if error == 0:
         return 0.0 if away > 0 else 1.0
-    return 1 - float(stdtr(len(blocks) - 1, away / error))
+    return float(1 - stdtr(len(blocks) - 1, away / error))
 
 
 def _error(blocks: Sequence[float]) -> float:
     """The standard error of the blocks' mean."""
-    return float(np.std(blocks, ddof=1)) / len(blocks) ** 0.5
+    return float(np.std(blocks, ddof=1) / len(blocks) ** 0.5)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, stdev
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from vbench import host, verify
 from vbench.errors import UsageError
@@ -31,8 +31,8 @@ from vbench.revisions import Install
 from vbench.side import Side
 from vbench.suites.rules import Rules, over_budget
 
-SIDES = ("base", "twin", "head")
 Name = Literal["base", "twin", "head"]
+SIDES: tuple[Name, ...] = get_args(Name)
 SCREEN_TRIES = 2  # before a cell is called broken
 ASK_LIMIT_S = 300.0
 PAGES = 2**20  # bytes; on a CPU smaller differences of peaks are the allocator's
@@ -403,7 +403,7 @@ class Session:
         for case in cases:
             own = [record for record in self.records["head"] if record.case_id == case.id]
             if own and (budgets := self.rules.budgets_of(str(case))):
-                found += over_budget(str(case), frame(own).iloc[0], budgets)
+                found += over_budget(str(case), frame(own).iloc[0].to_dict(), budgets)
         return found
 
     def _invalid(

@@ -31,7 +31,8 @@ from vbench.cli_axes import (
     cells,
 )
 from vbench.errors import UsageError
-from vbench.suites.rules import THRESHOLD, load_rules
+from vbench.results.outcome import NOTHING, THRESHOLD
+from vbench.suites.rules import load_rules
 
 if TYPE_CHECKING:
     from vbench.results.outcome import Outcome
@@ -92,19 +93,25 @@ def gate(
     rules = load_rules(suite, threshold)
     cases = cells(asked, suite, device, usual={**ONCE, **rules.axes})
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with revisions.sides(
-        revision, ab.models_of(cases), base_python=base_python, head_python=head_python, install=install
-    ) as (base, head):
-        session = ab.Session(
-            cases,
-            ab.design(rigor, threads, seed),
-            rules,
-            open_sides=partial(ab.opened, base, head, ab.models_of(cases)),
-            tell=partial(err.print, markup=False),
-            folder=folder,
-            timeout_s=timeout,
-        )
-        found = session.run(base.label, head.label)
+    named = ab.models_of(cases)
+    try:
+        with revisions.sides(revision, named, base_python=base_python, head_python=head_python, install=install) as (
+            base,
+            head,
+        ):
+            session = ab.Session(
+                cases,
+                ab.design(rigor, threads, seed),
+                rules,
+                open_sides=partial(ab.opened, base, head, named),
+                tell=partial(err.print, markup=False),
+                folder=folder,
+                timeout_s=timeout,
+            )
+            found = session.run(base.label, head.label)
+    except KeyboardInterrupt:
+        err.print("interrupted before anything was measured")
+        raise typer.Exit(NOTHING) from None
     _finish(found, folder, strict=strict, as_json=as_json)
 
 

@@ -75,7 +75,7 @@ def pilot(case: Case, install: Install) -> float:
             if ending.status != "ok":
                 raise UsageError(f"{case} cannot be measured: {ending.reason}")
             times.append(median(ending.parts["latency"]["samples_ms"]))
-    return median(times) / 1e3
+    return float(median(times)) / 1e3
 
 
 def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 from vbench.errors import UsageError
 from vbench.launch import Ending
 
+PATIENCE_S = 3.0  # for a side to end by itself
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
@@ -55,12 +56,14 @@ class Side:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._log):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]  # both are pipes
+        with suppress(subprocess.TimeoutExpired):  # what has heard the end of its input tidies up
+            self._process.wait(PATIENCE_S)
+        with suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """As `Launcher.run`. Raises: UsageError if the job raised one, or if this side's process has died."""
