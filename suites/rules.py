@@ -161,7 +161,7 @@ def _budgets(values: Any, where: str) -> tuple[Budget, ...]:
     return tuple(budget(value, where) for value in values)
 
 
-def over_budget(cell: str, row: Mapping[str, Any], budgets: Sequence[Budget]) -> list[Finding]:
+def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) -> list[Finding]:
     """A finding for each budget of a cell, from its row of the frame: OVER if the whole interval is beyond the limit,
     AMBIGUOUS if the limit lies in it, UNMEASURED if there is no such figure."""
     import pandas as pd
