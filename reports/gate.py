@@ -311,7 +311,7 @@ def to_junit(outcome: Outcome) -> str:
         for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"))
     }
     suite.attrib.update(counts, skipped=str(len(list(suite.iter("skipped")))))
-    whole = ET.Element("testsuites", name="vbench", **counts)
+    whole = ET.Element("testsuites", {"name": "vbench", **counts})
     whole.append(suite)
     ET.indent(whole)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(whole, encoding="unicode") + "\n"

@@ -53,7 +53,7 @@ def _metric(finding: Finding) -> Metric | None:
         lo, hi = (finding.head * end / finding.ratio for end in (finding.lo, finding.hi))
         if not (isfinite(lo) and isfinite(hi)):
             lo = hi = None
-    extra = [finding.verdict]
+    extra: list[str] = [finding.verdict]
     if finding.base is not None and isfinite(finding.base):
         extra.append(f"base {finding.base:g}")
     if finding.ratio is not None and isfinite(finding.ratio):
