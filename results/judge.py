@@ -1,7 +1,9 @@
-"""Is one revision slower than another? A verdict from blocks in which both were measured in turn. Pure.
+"""Is one revision slower than another? Verdicts from blocks in which both were measured in turn. Pure.
 
-A block is ABBA: base, head, head, base, one launch each, so that whatever drifts through a block at a constant pace
-falls on both alike. Blocks in which base stands in all four slots give the noise floor.
+A block is ABBA or BAAB: four launches, base outside and head inside or the other way about, so that whatever drifts
+through a block at a constant pace falls on both alike; and as many blocks are of one kind as of the other, so that
+what a place in a block costs falls on both alike too. Blocks in which a twin of base stands for head, in the same
+places, give the noise floor.
 """
 
 from __future__ import annotations
@@ -12,19 +14,31 @@ from math import exp, log
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
+from vbench.results.holm import holm
 
 CONFIDENCE = 0.95
 THRESHOLD = 0.03  # of the base; a smaller change is none
 FEWEST = 3  # blocks, without which there is no verdict
+ENOUGH = 8  # blocks, from which a bootstrap's interval holds what it says
+DRAWS = 9999
 
 Verdict = Literal["FAST", "SAME", "SLOW", "AMBIGUOUS"]
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """What was measured of a cell: logs of head over base a block, and of twin over base in the same places."""
+
+    blocks: Sequence[float]
+    noise: Sequence[float]
+    threshold: float = THRESHOLD
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """What the blocks of a cell say. `ratio` is head over base, `lo` and `hi` its 95 % interval; `delta` is the change
-    from which it matters here, the greater of the threshold and twice the noise floor."""
+    that can be told here, the greater of the threshold and twice the noise floor."""
 
     verdict: Verdict
     ratio: float
@@ -35,10 +49,7 @@ class Comparison:
 
 
 def block(base: tuple[float, float], head: tuple[float, float]) -> float:
-    """The log of head over base in one ABBA block, from the medians of its four launches.
-
-    Args:
-        base: the first and the last launch. head: the second and the third.
+    """The log of head over base in one block, from the medians of its four launches.
 
     Raises: ValueError for a time that is not positive.
     """
@@ -51,31 +62,64 @@ def floor(blocks: Sequence[float]) -> float:
     """The change that as many blocks without one may show: the size of their mean and 1.96 times its error."""
     if len(blocks) < 2:
         return 0.0
-    return float(abs(np.mean(blocks)) + ndtri((1 + CONFIDENCE) / 2) * np.std(blocks, ddof=1) / len(blocks) ** 0.5)
+    return float(abs(np.mean(blocks)) + ndtri((1 + CONFIDENCE) / 2) * _error(blocks))
 
 
-def judge(blocks: Sequence[float], noise: Sequence[float], *, threshold: float = THRESHOLD) -> Comparison | None:
-    """The verdict on a cell; None if fewer than `FEWEST` blocks were measured: that is no verdict, and no pass.
+def judge(cells: Sequence[Cell]) -> list[Comparison | None]:
+    """The verdicts on the cells of a session; None for one with fewer than `FEWEST` blocks: no verdict, and no pass.
 
-    SLOW or FAST if the whole interval of the ratio (Student's t over blocks, on the log scale) lies beyond
-    1 ± delta; SAME if it lies within; else AMBIGUOUS, and more blocks may tell.
-
-    Args:
-        blocks: what `block` gave for base and head. noise: what it gave for base and base, in the same slots.
+    SLOW or FAST if the interval of the ratio lies beyond 1 ± delta, and Student's t says so too at 2.5 % a side after
+    Holm's correction over all cells. SAME if the interval lies within 1 ± the threshold, for noise that hides a change
+    is no proof that there is none. Else AMBIGUOUS, and more blocks may tell.
     """
-    if len(blocks) < FEWEST:
-        return None
-    delta = max(threshold, 2 * floor(noise))
-    middle = float(np.mean(blocks))
-    error = float(np.std(blocks, ddof=1)) / len(blocks) ** 0.5
-    half = error * float(stdtrit(len(blocks) - 1, (1 + CONFIDENCE) / 2))
-    low, high = middle - half, middle + half
-    if low > log(1 + delta):
-        verdict: Verdict = "SLOW"
-    elif high < log(1 - delta):
-        verdict = "FAST"
-    elif low > log(1 - delta) and high < log(1 + delta):
-        verdict = "SAME"
-    else:
-        verdict = "AMBIGUOUS"
-    return Comparison(verdict, exp(middle), exp(low), exp(high), delta, len(blocks))
+    found: list[Comparison | None] = []
+    deltas = [max(cell.threshold, 2 * floor(cell.noise)) for cell in cells]
+    judged = [len(cell.blocks) >= FEWEST for cell in cells]
+    told = [(cell, delta) for cell, delta, enough in zip(cells, deltas, judged, strict=True) if enough]
+    slow = iter(holm([_beyond(cell.blocks, log(1 + delta), 1) for cell, delta in told]))
+    fast = iter(holm([_beyond(cell.blocks, -log(1 - delta), -1) for cell, delta in told]))
+    for cell, delta, enough in zip(cells, deltas, judged, strict=True):
+        if not enough:
+            found.append(None)
+            continue
+        middle = float(np.mean(cell.blocks))
+        low, high = interval(cell.blocks)
+        chance_slow, chance_fast = next(slow), next(fast)
+        tail = (1 - CONFIDENCE) / 2
+        verdict: Verdict = "AMBIGUOUS"
+        if low > log(1 + delta) and chance_slow <= tail:
+            verdict = "SLOW"
+        elif high < log(1 - delta) and chance_fast <= tail:
+            verdict = "FAST"
+        elif low > log(1 - cell.threshold) and high < log(1 + cell.threshold):
+            verdict = "SAME"
+        found.append(Comparison(verdict, exp(middle), exp(low), exp(high), delta, len(cell.blocks)))
+    return found
+
+
+def interval(blocks: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the blocks' mean: bias-corrected and accelerated bootstrap (Efron 1987), or Student's t for
+    fewer than `ENOUGH` blocks or such as are all alike."""
+    error = _error(blocks)
+    if len(blocks) < ENOUGH or error == 0:
+        half = error * float(stdtrit(len(blocks) - 1, (1 + CONFIDENCE) / 2))
+        return float(np.mean(blocks)) - half, float(np.mean(blocks)) + half
+    from scipy.stats import bootstrap  # takes longer to import than a launch to start
+
+    found = bootstrap(
+        (np.asarray(blocks),), np.mean, n_resamples=DRAWS, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _beyond(blocks: Sequence[float], bound: float, side: int) -> float:
+    """The chance, by Student's t, of blocks like these if their true mean were no more than `bound` to that side."""
+    error, away = _error(blocks), side * float(np.mean(blocks)) - bound
+    if error == 0:
+        return 0.0 if away > 0 else 1.0
+    return 1 - float(stdtr(len(blocks) - 1, away / error))
+
+
+def _error(blocks: Sequence[float]) -> float:
+    """The standard error of the blocks' mean."""
+    return float(np.std(blocks, ddof=1)) / len(blocks) ** 0.5

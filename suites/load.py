@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ AXES = ("models", "res", *USUAL)
 class Suite:
     """One suite: what it answers, how long it takes and on what, and the axes of a sweep as on the command line.
 
-    A suite may have several sets of axes, its [[part]] tables; what stands above them is common to all.
+    A suite may have several sets of axes, its [[part]] tables; what stands above them is common to all. A [gate]
+    table says what `vbench gate` holds its cells to.
     """
 
     question: str
     time: str
     axes: dict[str, str]
     parts: tuple[dict[str, str], ...] = ({},)
+    gate: dict[str, Any] = field(default_factory=dict)  # what `vbench gate` holds its cells to; see `rules`
 
     @property
     def sets(self) -> list[dict[str, str]]:
@@ -58,11 +60,11 @@ def load(name: str) -> Suite:
     parts = values.pop("part", [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         raise UsageError(f"--suite: {name}: part is no table; write [[part]] above each set of axes")
-    alone = parts == [{}]
+    alone, gate = parts == [{}], values.pop("gate", {})
     _check(name, values, [*WORDS, *AXES], [*WORDS, *NEEDED] if alone else WORDS)
     for number, part in enumerate([] if alone else parts, start=1):
         _check(f"{name}: part {number}", part, AXES, [key for key in NEEDED if key not in values])
-    return Suite(values.pop("question"), values.pop("time"), values, tuple(parts))
+    return Suite(values.pop("question"), values.pop("time"), values, tuple(parts), gate)
 
 
 def _check(where: str, table: dict[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:

@@ -52,6 +52,27 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     )
 
 
+def fingerprint(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"device", "gpu", "models"} -> "host", as `host.fingerprint`: what this side of a comparison is."""
+    from vbench import host
+
+    yield "host", host.fingerprint(argument["device"], argument["gpu"], argument["models"])
+
+
+def whereabouts(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"models"} -> "files": of each model the file that its code is imported from."""
+    import inspect
+
+    from vbench.models import external, registry
+
+    files = {}
+    for name in argument["models"]:
+        own = external.load(name) if external.is_external(name) else registry.create
+        module = inspect.getmodule(own)
+        files[name] = str(Path(module.__file__).resolve()) if module and module.__file__ else None
+    yield "files", files
+
+
 def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"subject", "device", "seed", "weights", "image_size"} -> "checks" of an operator or a model. Raises: UsageError.
 
@@ -153,7 +174,9 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         gpu = state.window(Path(seen["file"]), begin, time.monotonic()) if seen else None
         yield "state", {**watch.found, "gpu": gpu}
         with spending() as on_energy:
-            counter = energy.counter_for(case.device, uuid=seen["uuid"] if seen else None)
+            counter: energy.Counter | str = "energy was not asked for"
+            if protocol.energy_s > 0:
+                counter = energy.counter_for(case.device, uuid=seen["uuid"] if seen else None)
             if isinstance(counter, str):
                 joules = energy.measure(lambda _: 0, counter)
             else:

@@ -1,0 +1,242 @@
+"""How often the timing gate cries wolf, and what it catches, from real sessions and from many more simulated ones.
+
+python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl -> DIR/power.*, and the page
+
+Real sessions are those of `vbench.gate_calibration`. Simulated ones follow the rules of `vbench.ab` on one cell: a pass
+of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn from
+the recorded ones: as they are, of equal code; or scaled to a level of noise, for the power.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from math import log
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from vbench.reports.write import whole, write_text
+from vbench.results.judge import Cell, block, judge
+from vbench.results.statistics import CONFIDENCE
+
+BLOCKS = 6  # of each kind a pass, as at default rigor
+LEVELS = (0.005, 0.01, 0.02, 0.04)  # the standard deviation of a block's log ratio
+SLOWDOWNS = (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
+SLOTS = (-0.05, 0.05)  # what the inner places of a block cost more than the outer ones
+SESSIONS = 400  # simulated at each point
+EQUAL = 4000  # simulated of equal code
+FILES = ("power.csv", "power.png", "power.pdf")
+
+Draw = Callable[[str, int], list[float]]  # ("head" or "twin", how many) -> logs of the ratio of as many blocks
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The real sessions. Raises: FileNotFoundError."""
+    return [json.loads(line) for line in (folder / "sessions.jsonl").read_text().splitlines()]
+
+
+def logs(session: dict[str, Any], kind: str) -> list[float]:
+    """The logs of head, or of twin, over base in every block of a session's first cell."""
+    found = []
+    for one in next(iter(session["measured"].values())):
+        if kind in one["order"]:
+            sides: dict[bool, list[float]] = {True: [], False: []}
+            for name, ms in zip(one["order"], one["ms"], strict=True):
+                sides[name == "base"].append(ms)
+            found.append(block((sides[True][0], sides[True][1]), (sides[False][0], sides[False][1])))
+    return found
+
+
+def simulate(first: Draw, fresh: Draw) -> str:
+    """The verdict of one session on one cell, or INVALID; `fresh` draws the blocks of the reproduction."""
+    verdicts = []
+    for draw in (first, fresh):
+        head, twin = draw("head", BLOCKS), draw("twin", BLOCKS)
+        found = judge([Cell(head, twin)])[0]
+        if found and found.verdict == "AMBIGUOUS":
+            head, twin = head + draw("head", BLOCKS), twin + draw("twin", BLOCKS)
+            found = judge([Cell(head, twin)])[0]
+        equal = judge([Cell(twin, [])])[0]
+        if found is None or equal is None or equal.verdict in ("SLOW", "FAST"):
+            return "INVALID"
+        verdicts.append(found.verdict)
+        if found.verdict not in ("SLOW", "FAST"):
+            break
+    return verdicts[0] if len(set(verdicts)) == 1 else "AMBIGUOUS"
+
+
+def equal_code(sessions: Sequence[dict[str, Any]], count: int, seed: int = 0) -> Counter[str]:
+    """Verdicts of simulated sessions of equal code: each is drawn from the blocks of a real one, its reproduction from
+    those of another."""
+    random = np.random.default_rng(seed)
+    pools = [
+        {kind: logs(session, kind) for kind in ("head", "twin")} for session in sessions if not session["slowdown"]
+    ]
+
+    def drawer() -> Draw:
+        pool = pools[random.integers(len(pools))]
+        return lambda kind, number: random.choice(pool[kind], number).tolist()  # type: ignore[no-any-return]
+
+    return Counter(simulate(drawer(), drawer()) for _ in range(count))
+
+
+def residuals(sessions: Sequence[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The recorded blocks' deviations from their session's mean, by kind, over their standard deviation."""
+    found = []
+    for session in sessions:
+        for kind in ("head", "twin"):
+            series = np.asarray(logs(session, kind))
+            spread = series.std(ddof=1) if len(series) > 2 else 0.0
+            if spread:
+                found += ((series - series.mean()) / spread * (len(series) / (len(series) - 1)) ** 0.5).tolist()
+    return np.asarray(found)
+
+
+def power(sessions: Sequence[dict[str, Any]], *, count: int = SESSIONS, seed: int = 0) -> pd.DataFrame:
+    """Shares of simulated sessions by `noise`, `slowdown` and `slot`: SLOW, FAST, SAME, AMBIGUOUS, INVALID."""
+    shapes = residuals(sessions)
+    points = [(level, slowdown, 0.0) for level in LEVELS for slowdown in SLOWDOWNS]
+    points += [(0.01, slowdown, slot) for slot in SLOTS for slowdown in (0.0, 0.05)]
+    rows = []
+    for level, slowdown, slot in points:
+        random = np.random.default_rng([seed, *(int(1e4 * abs(x)) for x in (level, slowdown, slot))])
+
+        def draw(
+            kind: str,
+            number: int,
+            random: np.random.Generator = random,
+            level: float = level,
+            slowdown: float = slowdown,
+            slot: float = slot,
+        ) -> list[float]:
+            noise = level * random.choice(shapes, number)
+            places = slot * np.resize([1, -1], number)  # ABBA, BAAB, ABBA ...
+            return (noise + places + (log(1 + slowdown) if kind == "head" else 0.0)).tolist()  # type: ignore[no-any-return]
+
+        verdicts = Counter(simulate(draw, draw) for _ in range(count))
+        shares = {name: verdicts[name] / count for name in ("SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID")}
+        rows.append({"noise": level, "slowdown": slowdown, "slot": slot, "sessions": count, **shares})
+    return pd.DataFrame(rows)
+
+
+def interval(hits: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, of).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def real(sessions: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The real sessions by `slowdown`: their number, verdicts, what was injected as measured, and their noise."""
+    rows = []
+    for slowdown in sorted({session["slowdown"] for session in sessions}):
+        own = [session for session in sessions if session["slowdown"] == slowdown]
+        verdicts = Counter(
+            "INVALID" if session["invalid"] else verdict for session in own for verdict in session["verdicts"].values()
+        )
+        spreads = [float(np.std(logs(session, "twin"), ddof=1)) for session in own]
+        rows.append(
+            {
+                "slowdown": slowdown,
+                "sessions": len(own),
+                **{name: verdicts[name] for name in ("SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID")},
+                "measured": float(np.exp(np.mean([np.mean(logs(session, "head")) for session in own])) - 1),
+                "noise": median(spreads),
+                "noise_lo": min(spreads),
+                "noise_hi": max(spreads),
+                "minutes": sum(session["wall_s"] for session in own) / 60,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
+    """power.png and power.pdf: the share of sessions that call a slowdown SLOW, by its size, a line for each noise."""
+    import matplotlib as mpl
+    from vbench.reports.figures import style
+
+    with mpl.rc_context(style.STYLES["paper"]):
+        sheet = style.sheet(1.5, 2.7)
+        sheet.set_layout_engine("constrained")
+        axis = sheet.subplots()
+        for level, colour, marker in zip(LEVELS, ("#0072B2", "#009E73", "#E69F00", "#D55E00"), "os^D", strict=True):
+            own = curves[(curves["noise"] == level) & (curves["slot"] == 0)]
+            axis.plot(100 * own["slowdown"], 100 * own["SLOW"], color=colour, marker=marker, label=f"{level:.1%}")
+        for row in measured.to_dict("records"):
+            low, high = interval(row["SLOW"], row["sessions"])
+            share = row["SLOW"] / row["sessions"]
+            bars = [[100 * (share - low)], [100 * (high - share)]]
+            axis.errorbar(
+                [100 * row["slowdown"]],
+                [100 * share],
+                bars,
+                color="#000000",
+                marker="x",
+                capsize=2,
+                linestyle="none",
+                label="real sessions, 95 %" if row["slowdown"] == 0 else None,
+            )
+        axis.set_xlabel("injected slowdown (%)")
+        axis.set_ylabel("sessions that call it SLOW (%)")
+        axis.set_ylim(-4, 104)
+        axis.legend(title="noise of a block", loc="center right")
+        for suffix in ("png", "pdf"):
+            whole(folder / f"power.{suffix}", lambda path: style.save(sheet, path))
+
+
+def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Counter[str]) -> str:
+    """What stands in the page between its markers."""
+    about, (cell,) = sessions[0], {cell for session in sessions for cell in session["verdicts"]}
+    lines = [
+        f"Real sessions at default rigor of {cell}; {about['device_name']}, torch {about['versions']['torch']}.",
+        "Head was a copy of base, with a busy-wait of that share of its latency in its operator:",
+        "",
+        "| injected | measured | sessions | SLOW | FAST | SAME | ambiguous | invalid | noise of a block |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in real(sessions).to_dict("records"):
+        counts = " | ".join(str(row[name]) for name in ("sessions", "SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID"))
+        noise = f"{row['noise']:.1%} ({row['noise_lo']:.1%} to {row['noise_hi']:.1%})"
+        lines.append(f"| {row['slowdown']:.0%} | {row['measured']:+.1%} | {counts} | {noise} |")
+    total = sum(equal.values())
+    wrong = equal["SLOW"] + equal["FAST"]
+    low, high = interval(wrong, total)
+    at = curves[(curves["noise"] == 0.01) & (curves["slot"] == 0)].set_index("slowdown")
+    places = curves[curves["slot"] != 0]
+    still, slowed = places[places["slowdown"] == 0], places[places["slowdown"] > 0]
+    lines += [
+        "",
+        f"Of {total} simulated sessions of equal code, drawn from the recorded blocks, {wrong} called the cell SLOW or",
+        f"FAST ({wrong / total:.2%}; 95 % interval {low:.2%} to {high:.2%}), {equal['INVALID'] / total:.1%} were",
+        f"invalid, and {equal['AMBIGUOUS'] / total:.1%} ambiguous.",
+        "",
+        f"With the recorded noise scaled to 1 % a block, {at.loc[0.05, 'SLOW']:.1%} of {SESSIONS} sessions caught a",
+        f"slowdown of 5 %, and {at.loc[0.0, 'SLOW'] + at.loc[0.0, 'FAST']:.1%} called equal code SLOW or FAST. Where",
+        f"the inner places of a block cost {SLOTS[1]:.0%} more or less than the outer ones,",
+        f"{(still['SLOW'] + still['FAST']).max():.1%} at most called equal code SLOW or FAST, and",
+        f"{slowed['SLOW'].min():.1%} at least caught 5 %.",
+    ]
+    return "\n".join(lines)
+
+
+def main(folder: Path, page: Path) -> None:
+    """Make the files beside the sessions, and fill the page."""
+    from vbench.reports.readme import between
+
+    sessions = read(folder)
+    curves = power(sessions)
+    text = "\n".join(f"{row}" for row in curves.to_csv(index=False).splitlines()) + "\n"
+    write_text(folder / "power.csv", text)
+    draw(curves, real(sessions), folder)
+    said = markdown(sessions, curves, equal_code(sessions, EQUAL))
+    write_text(page, between(page.read_text(encoding="utf-8"), "calibration", said))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,185 @@
+"""What a gate holds a cell to: thresholds and absolute budgets, from [tool.vbench.gate] or a suite's [gate]. Pure."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from vbench.results.judge import THRESHOLD
+from vbench.results.outcome import Finding
+from vbench.suites.load import AXES, load
+
+from vbench.errors import UsageError
+
+QUANTITIES = (  # a column of the frame -> what it is held to
+    "latency_ms",
+    "latency_ms_p90",
+    "latency_ms_p99",
+    "throughput_img_s",
+    "first_call_s",
+    "peak_memory_mib",
+    "peak_memory_bytes",
+    "activation_bytes",
+)
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """An absolute limit on a figure of head, such as latency_ms<20."""
+
+    what: str
+    below: bool  # else the figure must be above the limit
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.what}{'<' if self.below else '>'}{self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds for the cells whose name matches a glob; what it does not say is as above it."""
+
+    match: str
+    threshold: float | None
+    budgets: tuple[Budget, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Of a gate: the axes of its cells as on the command line, the smallest change that matters, and budgets."""
+
+    axes: Mapping[str, str]
+    threshold: float = THRESHOLD
+    budgets: tuple[Budget, ...] = ()
+    cells: tuple[Rule, ...] = ()
+
+    def threshold_of(self, cell: str) -> float:
+        """The last rule's that matches the cell and has one."""
+        own = [rule.threshold for rule in self.cells if rule.threshold is not None and fnmatchcase(cell, rule.match)]
+        return own[-1] if own else self.threshold
+
+    def budgets_of(self, cell: str) -> tuple[Budget, ...]:
+        """One for each quantity: the last that is said."""
+        found = {budget.what: budget for budget in self.budgets}
+        for rule in self.cells:
+            if fnmatchcase(cell, rule.match):
+                found |= {budget.what: budget for budget in rule.budgets}
+        return tuple(found.values())
+
+
+def read(folder: Path) -> Rules:
+    """The rules of [tool.vbench.gate] in a folder's pyproject.toml; the usual ones where there is none.
+
+    Raises: UsageError for a file that is not TOML, or a key that is none.
+    """
+    file = folder / "pyproject.toml"
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Rules({})
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    return parse(table.get("tool", {}).get("vbench", {}).get("gate", {}), "[tool.vbench.gate]")
+
+
+def load_rules(suite: str | None, threshold: float | None) -> Rules:
+    """The rules of a suite's [gate] table, if it has one, or else of pyproject.toml here.
+
+    Args:
+        threshold: takes the place of both's, but not of a single cell's.
+
+    Raises: UsageError.
+    """
+    own = load(suite).gate if suite else {}
+    rules = parse(own, f"--suite {suite}: [gate]") if own else read(Path())
+    if suite:
+        rules = replace(rules, axes={})
+    return rules if threshold is None else replace(rules, threshold=threshold_of(threshold, "--threshold"))
+
+
+def parse(table: Any, where: str) -> Rules:
+    """Raises: UsageError, which says where."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} is no table")
+    known = (*AXES, "threshold", "budgets", "cells")
+    if strange := [key for key in table if key not in known]:
+        raise UsageError(f"{where}: there is no {', '.join(strange)}; there are {', '.join(known)}")
+    axes = {key: table[key] for key in AXES if key in table}
+    if wrong := [key for key, value in axes.items() if not isinstance(value, str)]:
+        raise UsageError(f"{where}: {', '.join(wrong)} must be text, as on the command line")
+    rules = []
+    cells = table.get("cells", [])
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise UsageError(f"{where}: cells are tables; write [[{where.strip('[]')}.cells]] above each")
+    for cell in cells:
+        own = ("match", "threshold", "budgets")
+        if "match" not in cell or any(key not in own for key in cell) or not isinstance(cell["match"], str):
+            raise UsageError(f"{where}: a cell has match, a glob over its name, and {' or '.join(own[1:])}")
+        threshold = cell.get("threshold")
+        rules.append(
+            Rule(
+                cell["match"],
+                None if threshold is None else threshold_of(threshold, where),
+                _budgets(cell.get("budgets", []), where),
+            )
+        )
+    return Rules(
+        axes,
+        threshold_of(table.get("threshold", THRESHOLD), where),
+        _budgets(table.get("budgets", []), where),
+        tuple(rules),
+    )
+
+
+def threshold_of(value: Any, where: str) -> float:
+    """A share of the base between 0.001 and 1. Raises: UsageError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value < 1:
+        raise UsageError(f"{where}: threshold {value!r} is no share between 0.001 and 1; 0.03 is 3 %")
+    return float(value)
+
+
+def budget(text: str, where: str) -> Budget:
+    """ "latency_ms<20" -> a budget. Raises: UsageError."""
+    found = re.fullmatch(r"\s*(\w+)\s*([<>])=?\s*([0-9.eE+]+)\s*", text)
+    try:
+        limit = float(found[3]) if found else 0.0
+    except ValueError:
+        limit = 0.0
+    if not found or found[1] not in QUANTITIES or limit <= 0:
+        raise UsageError(f"{where}: '{text}' is no budget; write latency_ms<20, of {', '.join(QUANTITIES)}")
+    return Budget(found[1], found[2] == "<", limit)
+
+
+def _budgets(values: Any, where: str) -> tuple[Budget, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UsageError(f'{where}: budgets are a list of texts, as ["latency_ms<20"]')
+    return tuple(budget(value, where) for value in values)
+
+
+def over_budget(cell: str, row: Mapping[str, Any], budgets: Sequence[Budget]) -> list[Finding]:
+    """A finding for each budget of a cell, from its row of the frame: OVER if the whole interval is beyond the limit,
+    AMBIGUOUS if the limit lies in it, UNMEASURED if there is no such figure."""
+    import pandas as pd
+
+    findings = []
+    for one in budgets:
+        column, scale = ("peak_memory_bytes", MIB) if one.what == "peak_memory_mib" else (one.what, 1)
+        values = [row.get(key) for key in (column, f"{column}_lo", f"{column}_hi")]
+        known = [None if value is None or pd.isna(value) else float(value) / scale for value in values]
+        middle = known[0]
+        unit = "MiB" if scale == MIB else one.what.rpartition("_")[2]
+        if middle is None:
+            findings.append(Finding(cell, str(one), "UNMEASURED", note="head has no such figure"))
+            continue
+        low, high = (middle if end is None else end for end in known[1:])
+        inside, outside = (high < one.limit, low >= one.limit) if one.below else (low > one.limit, high <= one.limit)
+        verdict = "SAME" if inside else "OVER" if outside else "AMBIGUOUS"
+        said = f"{middle:.4g} ({low:.4g} to {high:.4g}) {unit}"
+        findings.append(Finding(cell, str(one), verdict, head=middle, unit=unit, note=said))  # type: ignore[arg-type]
+    return findings

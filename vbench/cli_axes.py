@@ -1,0 +1,81 @@
+"""The axes of a sweep on the command line, which several commands take: options, and the cells that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from vbench import plan as planning
+from vbench.errors import UsageError
+
+Models = Annotated[
+    str | None,
+    typer.Option(help="Names, patterns, timm/NAME, or module:callable of your own: vig_t,deit_*,my_pkg.models:net."),
+]
+Res = Annotated[
+    str | None,
+    typer.Option(help="Pixels: 224:2048 (standard grid), 224:2048:128 (step), 224,512x1024 (height x width)."),
+]
+Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both. [default: both]")]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers. [default: knee]"
+    ),
+]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")]
+SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Phase = Annotated[
+    str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both. [default: infer]")
+]
+Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph. [default: eager]")]
+Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc. [default: nchw]")]
+Attention = Annotated[str | None, typer.Option(help="Of timm's models: fused, unfused. [default: fused]")]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list. "
+        "[default: auto, the mode's on the device]"
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The axes of a sweep as they stand on the command line; None for what was not given."""
+
+    models: str | None
+    res: str | None
+    modes: str | None
+    batch: str | None
+    dtype: str | None
+    phase: str | None
+    backend: str | None
+    layout: str | None
+    attention: str | None
+    form: str | None
+
+
+def cells(
+    asked: Asked, suite: str | None, device: str, *, usual: Mapping[str, str] = planning.USUAL
+) -> list[planning.Case]:
+    """The cells that these options mean, all checked; an option beside --suite replaces the suite's.
+
+    Args:
+        usual: what each axis is where neither says.
+
+    Raises: UsageError if there are no models or sizes, or if one of these cannot be.
+    """
+    from vbench import host
+    from vbench.suites.load import load
+
+    given = {key: value for key, value in asdict(asked).items() if value is not None}
+    sets = [{**usual, **axes, **given} for axes in (load(suite).sets if suite else [{}])]
+    if not all("models" in axes and "res" in axes for axes in sets):
+        raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
+    where = host.resolve(device)
+    return planning.union([planning.parse(axes, where) for axes in sets])

@@ -1,0 +1,119 @@
+"""The commands that set one revision, or one run, against another, and say by their exit code if it became worse."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from vbench import plan as planning
+from vbench import revisions
+from vbench.cli_axes import (
+    Asked,
+    Attention,
+    Backend,
+    Batch,
+    Device,
+    Dtype,
+    Form,
+    Layout,
+    Models,
+    Modes,
+    Phase,
+    Res,
+    SuiteName,
+    cells,
+)
+from vbench.errors import UsageError
+from vbench.suites.rules import load_rules
+
+if TYPE_CHECKING:
+    from vbench.results.outcome import Outcome
+
+app = typer.Typer()
+out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ONCE = {**planning.USUAL, "batch": "1"}  # a gate times single calls
+
+Threshold = Annotated[
+    float | None, typer.Option(help="The smallest change that matters, as a share of base; 0.03 if nothing says.")
+]
+Rigor = Annotated[str, typer.Option(help="Blocks a pass: quick 4, default 6, paper 12 and longer launches.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 if anything is ambiguous, gone or not measured.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Python = Annotated[str | None, typer.Option(help="The python of an environment in which this side is installed.")]
+
+
+@app.command()
+def gate(
+    revision: Annotated[
+        str | None, typer.Option("--ab", metavar="REV", help="Measure the working tree against this git revision.")
+    ] = None,
+    models: Models = None,
+    res: Res = None,
+    modes: Modes = None,
+    batch: Batch = None,
+    dtype: Dtype = None,
+    phase: Phase = None,
+    backend: Backend = None,
+    layout: Layout = None,
+    attention: Attention = None,
+    form: Form = None,
+    suite: SuiteName = None,
+    device: Device = "auto",
+    rigor: Rigor = "default",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the order of measuring, the noise and the weights.")] = 0,
+    threshold: Threshold = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a launch is a time-out.")] = 300.0,
+    base_python: Python = None,
+    head_python: Python = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Have pip install each side into an environment of its own.")
+    ] = False,
+    strict: Strict = False,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and reports.")] = Path("vbench-gate"),
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a change made a model slower, larger or wrong. 0: no; 1: yes; 3: it could not be told."""
+    from vbench import ab
+
+    if revision is None:
+        raise UsageError("give --ab REV, as in --ab main")
+    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    rules = load_rules(suite, threshold)
+    cases = cells(asked, suite, device, usual={**ONCE, **rules.axes})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with revisions.sides(
+        revision, ab.models_of(cases), base_python=base_python, head_python=head_python, install=install
+    ) as (base, head):
+        session = ab.Session(
+            cases,
+            ab.design(rigor, threads, seed),
+            rules,
+            open_sides=partial(ab.opened, base, head, ab.models_of(cases)),
+            tell=partial(err.print, markup=False),
+            folder=folder,
+            timeout_s=timeout,
+        )
+        found = session.run(base.label, head.label)
+    _finish(found, folder, strict=strict, as_json=as_json)
+
+
+def _finish(found: Outcome, folder: Path, *, strict: bool, as_json: bool) -> None:
+    """Print an outcome, write its files, and exit with what it means."""
+    from vbench.reports import gate as reporting
+
+    files = reporting.write_outputs(found, folder, strict=strict)
+    if as_json:
+        typer.echo(reporting.to_json(found, strict=strict), nl=False)
+    else:
+        reporting.show(found, out, strict=strict)
+    err.print(f"written: {', '.join(map(str, files))}", markup=False)
+    raise typer.Exit(found.exit_code(strict=strict))
