@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from functools import partial
@@ -30,7 +31,7 @@ from vbench.cli_axes import (
     cells,
 )
 from vbench.errors import UsageError
-from vbench.suites.rules import load_rules
+from vbench.suites.rules import THRESHOLD, load_rules
 
 if TYPE_CHECKING:
     from vbench.results.outcome import Outcome
@@ -41,7 +42,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ONCE = {**planning.USUAL, "batch": "1"}  # a gate times single calls
 
-Threshold = Annotated[
+Threshold = Annotated[float, typer.Option(help="The smallest change that matters, as a share of base.")]
+OwnThreshold = Annotated[
     float | None, typer.Option(help="The smallest change that matters, as a share of base; 0.03 if nothing says.")
 ]
 Rigor = Annotated[str, typer.Option(help="Blocks a pass: quick 4, default 6, paper 12 and longer launches.")]
@@ -70,7 +72,7 @@ def gate(
     rigor: Rigor = "default",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the order of measuring, the noise and the weights.")] = 0,
-    threshold: Threshold = None,
+    threshold: OwnThreshold = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a launch is a time-out.")] = 300.0,
     base_python: Python = None,
     head_python: Python = None,
@@ -106,14 +108,60 @@ def gate(
     _finish(found, folder, strict=strict, as_json=as_json)
 
 
-def _finish(found: Outcome, folder: Path, *, strict: bool, as_json: bool) -> None:
-    """Print an outcome, write its files, and exit with what it means."""
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="A", help="The --out folder of a sweep: what it was.")],
+    head: Annotated[Path, typer.Argument(metavar="B", help="Another's: what it is.")],
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Compare runs of different machines all the same.")
+    ] = False,
+    threshold: Threshold = THRESHOLD,
+    strict: Strict = False,
+    as_json: AsJson = False,
+    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for reports.")] = None,
+) -> None:
+    """Compare two stored runs cell by cell: ratios with intervals, new, gone and broken cells. Nothing is measured."""
+    from vbench.results import compare as comparing
+
+    found = comparing.compare(
+        comparing.load(base), comparing.load(head), threshold=threshold, allow_mismatch=allow_mismatch
+    )
+    _finish(found, folder, strict=strict, as_json=as_json)
+
+
+@app.command()
+def history(
+    runs: Annotated[Path, typer.Argument(metavar="DIR", help="Holds runs: --out folders of sweeps, at any depth.")],
+    what: Annotated[
+        str,
+        typer.Option(help="latency_ms, peak_memory_bytes, energy_j_per_image, params, macs, macs_executed."),
+    ] = "latency_ms",
+    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a chart and a page as well.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each cell cost from run to run, and where its level changed. Nothing is measured, nothing is judged."""
+    from vbench.reports import history as reporting
+    from vbench.results import history as reading
+
+    found = reading.history(reading.load(runs), what)
+    files = reporting.write(found, what, folder) if folder else []
+    if as_json:
+        typer.echo(json.dumps(reporting.to_json(found, what), indent=1))
+    else:
+        reporting.show(found, what, out)
+    if files:
+        err.print(f"written: {', '.join(map(str, files))}", markup=False)
+
+
+def _finish(found: Outcome, folder: Path | None, *, strict: bool, as_json: bool) -> None:
+    """Print an outcome, write its files if there is a folder for them, and exit with what it means."""
     from vbench.reports import gate as reporting
 
-    files = reporting.write_outputs(found, folder, strict=strict)
+    files = reporting.write_outputs(found, folder, strict=strict) if folder else []
     if as_json:
         typer.echo(reporting.to_json(found, strict=strict), nl=False)
     else:
         reporting.show(found, out, strict=strict)
-    err.print(f"written: {', '.join(map(str, files))}", markup=False)
+    if files:
+        err.print(f"written: {', '.join(map(str, files))}", markup=False)
     raise typer.Exit(found.exit_code(strict=strict))

@@ -123,7 +123,7 @@ def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Pat
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, one in drawn.items():
-                files += _write(one, caption(name, table, one), folder / name.replace(":", "-"), request.formats)
+                files += write_files(one, caption(name, table, one), folder / name.replace(":", "-"), request.formats)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
     return files, missing
@@ -133,11 +133,11 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     """One figure of the table `FIGURES`, under the style that is set. Raises: NotDrawnError, UsageError."""
     entry = FIGURES[name]
     rows = _rows(name, table)
-    rows = rows.assign(**{key: rows[key].map(_plain, na_action="ignore") for key in SHOWN})
+    rows = rows.assign(**{key: rows[key].map(plain, na_action="ignore") for key in SHOWN})
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
         reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
-        why = f" ({_plain(reasons[0])})" if len(reasons) else ""
+        why = f" ({plain(reasons[0])})" if len(reasons) else ""
         raise NotDrawnError(f"no row{where} has {', '.join(entry.needs) or 'anything'}{why}")
     module, function = entry.draw.split(":")
     found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(rows, options)
@@ -151,7 +151,7 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
-    return "\n".join(textwrap.fill(_plain(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+    return "\n".join(textwrap.fill(plain(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +177,7 @@ def looking(style: str) -> Iterator[None]:
         yield
 
 
-def _write(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> list[Path]:
+def write_files(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "txt")]
     for path in paths:
         part = path.with_name(f".part-{path.name}")
@@ -192,7 +192,7 @@ def _write(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> list[
     return paths
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """A line of what may hold any characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 

@@ -1,0 +1,404 @@
+"""Two stored runs, cell by cell: what became slower, larger, other, or is not measured any more."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+from scipy.special import stdtr, stdtrit
+from vbench.results import store
+from vbench.results.frame import frame
+from vbench.results.holm import holm
+from vbench.results.judge import CONFIDENCE, THRESHOLD
+from vbench.results.machines import differences, machine
+from vbench.results.outcome import Finding, Outcome, Verdict
+from vbench.results.ratios import BATCHES, Ratio, ratio
+from vbench.results.store import Record
+
+from vbench.errors import UsageError
+from vbench.plan import Case
+
+NOTE = "the runs were not interleaved: what drifted between them is in no interval; 'vbench gate --ab' measures in turn"
+CLOCKS = 0.02  # the share by which the GPU's clock may differ between runs
+COUNTS = {"params": "parameters", "macs": "MACs", "macs_executed": "MACs"}  # columns that must be equal, with units
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of one run: its row of the frame, None for what is missing, and the launches behind it."""
+
+    case: Case
+    row: Mapping[str, Any]
+    launches: tuple[Record, ...]
+
+    @property
+    def failed(self) -> Record | None:
+        """The first launch that did not end ok."""
+        return next((record for record in self.launches if record.status != "ok"), None)
+
+    @property
+    def peaks(self) -> list[int]:
+        """Peak memory of each launch that measured it, bytes."""
+        return [record.memory["peak_bytes"] for record in self.launches if record.memory]
+
+    @property
+    def clock_mhz(self) -> float | None:
+        """The GPU's clock while it was measured, the median of launches; None if no launch knows it."""
+        seen = [(record.state or {}).get("gpu") or {} for record in self.launches if record.latency]
+        known = [gpu["sm_mhz_median"] for gpu in seen if gpu.get("sm_mhz_median")]
+        return median(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One side of a comparison. `complete` is what its run.json says of the last sweep; None if it says nothing."""
+
+    name: str
+    cells: Mapping[str, Cell]  # by case_id
+    complete: bool | None = None
+
+
+def load(folder: Path) -> Run:
+    """The run in a sweep's --out folder. Raises: UsageError for a folder without records; SchemaError, OutputError."""
+    if not (folder / store.FILE).is_file():
+        raise UsageError(f"{folder} has no {store.FILE}; give the --out folder of a sweep")
+    try:
+        complete = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runs"][-1]["complete"]
+    except (OSError, ValueError, LookupError, TypeError):
+        complete = None
+    return run_of(store.read(folder), str(folder), complete if isinstance(complete, bool) else None)
+
+
+def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -> Run:
+    """The cells of these records; of several records of a launch the newest counts (`store.current`)."""
+    current = {
+        case_id: tuple(sorted(launches.values(), key=lambda record: record.launch))
+        for case_id, launches in store.current(records).items()
+    }
+    table = frame([record for launches in current.values() for record in launches])
+    rows = {
+        str(row["case_id"]): {str(key): None if pd.isna(value) else value for key, value in row.items()}
+        for row in table.to_dict("records")
+    }
+    cells = {case_id: Cell(Case(**launches[0].case), rows[case_id], launches) for case_id, launches in current.items()}
+    return Run(name, cells, complete)
+
+
+def compare(base: Run, head: Run, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
+    """Head against base, cell by cell; `threshold` is the share of a cost from which a change matters.
+
+    - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, and still does after
+      Holm's correction over the cells; SAME if it lies within; else AMBIGUOUS. An interval over launches is needed on
+      both sides: what one launch says of itself does not tell what another would have given.
+    - Peak memory: MORE if it grew beyond the threshold and every launch of head lies above every launch of base;
+      LESS likewise. Parameters and MACs: CHANGED if they differ at all.
+    - A cell that was measured and is not any more is BROKEN, the reverse MENDED; UNMEASURED if neither is. What cannot
+      exist on either side is left out. Throughput is not judged.
+
+    Raises: UsageError for another machine, or several on one side, unless `allow_mismatch`; for a threshold that is
+        not between 0 and 1.
+    """
+    if not 0 < threshold < 1:
+        raise UsageError(f"--threshold: {threshold:g} is not between 0 and 1; 0.03 is 3 %")
+    other = _other_machines(base, head)
+    if other and not allow_mismatch:
+        raise UsageError(
+            f"{other[0]}; times of two machines do not compare: take --allow-mismatch to do it all the same"
+        )
+    labels = _labels([*base.cells.values(), *head.cells.values()])
+    findings: list[Finding] = []
+    times: list[_Time] = []
+    for case_id in dict.fromkeys([*base.cells, *head.cells]):
+        one, two = base.cells.get(case_id), head.cells.get(case_id)
+        cell = labels[case_id]
+        if one is None or two is None:
+            findings += _on_one_side(cell, one, two)
+        elif one.failed or two.failed:
+            findings += _failed(cell, one, two)
+        else:
+            times.append(_time(cell, one, two))
+            findings += [_memory(cell, one, two, threshold), *_counts(cell, one, two), *_modes(cell, one, two)]
+    order = {cell: place for place, cell in enumerate(labels.values())}
+    found = sorted([*_judged(times, threshold), *findings], key=lambda finding: order[finding.cell])
+    return Outcome("compare", base.name, head.name, tuple(found), facts=_facts(base, head, other, threshold))
+
+
+def _labels(cells: Sequence[Cell]) -> dict[str, str]:
+    """The names of cells by case_id; those that would share one say their batch and device too."""
+    cases = {cell.launches[0].case_id: cell.case for cell in cells}
+    shared = Counter(map(str, cases.values()))
+    return {
+        case_id: f"{case} batch {case.batch} {case.device}" if shared[str(case)] > 1 else str(case)
+        for case_id, case in cases.items()
+    }
+
+
+def _on_one_side(cell: str, one: Cell | None, two: Cell | None) -> list[Finding]:
+    there = one or two
+    ended = there.failed if there else None
+    if ended and ended.status == "unsupported":
+        return []
+    how = f"{ended.status}: {ended.reason}" if ended else None
+    return [Finding(cell, "status", "GONE" if one else "NEW", note=how)]
+
+
+def _failed(cell: str, one: Cell, two: Cell) -> list[Finding]:
+    was, is_ = one.failed, two.failed
+    if was and is_:
+        if was.status == is_.status == "unsupported":
+            return []
+        verdict: Verdict = "UNMEASURED"
+    else:
+        verdict = "BROKEN" if is_ else "MENDED"
+    note = " → ".join(f"{ended.status}: {ended.reason}" if ended else "ok" for ended in (was, is_))
+    return [Finding(cell, "status", verdict, note=note)]
+
+
+def _modes(cell: str, one: Cell, two: Cell) -> list[Finding]:
+    if two.row["verified"] is not False or one.row["verified"] is False:
+        return []
+    return [
+        Finding(cell, "mode equality", "UNEQUAL", note="the modes of head are not one function; see 'vbench verify'")
+    ]
+
+
+def _memory(cell: str, one: Cell, two: Cell, threshold: float) -> Finding:
+    what = "peak_memory_bytes"
+    found = ratio(two.row, one.row, what)
+    if found is None:
+        return Finding(cell, what, "UNMEASURED", unit="B", note=_why_no_ratio(one, two, what))
+    verdict: Verdict = "SAME"
+    note = None
+    if abs(found.value - 1) > threshold:
+        if min(two.peaks) > max(one.peaks):
+            verdict = "MORE"
+        elif max(two.peaks) < min(one.peaks):
+            verdict = "LESS"
+        else:
+            verdict, note = "AMBIGUOUS", "the launches of base and head overlap"
+    base, head = (float(side.row[what]) for side in (one, two))
+    return Finding(cell, what, verdict, base, head, "B", found.value, delta=threshold, note=note)
+
+
+def _counts(cell: str, one: Cell, two: Cell) -> list[Finding]:
+    """Of what was counted on either side; what was counted on one alone is not compared, and said."""
+    findings = []
+    for what, unit in COUNTS.items():
+        base, head = (side.row[what] for side in (one, two))
+        if base is None and head is None:
+            continue
+        if base is None or head is None:
+            note = f"not counted in {'base' if base is None else 'head'}"
+            findings.append(Finding(cell, what, "UNMEASURED", base, head, unit, note=note))
+        else:
+            verdict: Verdict = "SAME" if base == head else "CHANGED"
+            findings.append(Finding(cell, what, verdict, base, head, unit, head / base if base else None))
+    return findings
+
+
+def _why_no_ratio(one: Cell, two: Cell, what: str) -> str:
+    lacking = [side for side, cell in (("base", one), ("head", two)) if cell.row[what] is None]
+    if lacking:
+        return f"not measured in {' and '.join(lacking)}"
+    batches = [cell.row[BATCHES[what]] for cell in (one, two)]
+    return f"at batch {batches[0]} in base and {batches[1]} in head"
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """The latency of a cell on both sides, before the verdict. `freedom` is that of Student's t behind the interval."""
+
+    cell: str
+    base_ms: float | None
+    head_ms: float | None
+    ratio: Ratio | None
+    freedom: float | None = None
+    clocks: float | None = None  # head's over base's, where they differ by more than `CLOCKS`
+    notes: tuple[str, ...] = field(default=())
+
+    def p(self, threshold: float) -> float | None:
+        """How likely a ratio so far beyond the threshold is, on either side, if the true one lies within.
+
+        Below 0.05 just where the 95 % interval lies wholly beyond. None without an interval.
+        """
+        if self.ratio is None or self.ratio.lo is None or self.ratio.hi is None or self.freedom is None:
+            return None
+        middle, half = log(self.ratio.value), log(self.ratio.hi / self.ratio.lo) / 2
+        beyond = middle - log(1 + threshold) if middle > 0 else log(1 - threshold) - middle
+        if half == 0:
+            return 0.0 if beyond > 0 else 1.0
+        quantile = float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2))
+        return min(1.0, 2 * float(stdtr(self.freedom, -beyond * quantile / half)))
+
+
+def _time(cell: str, one: Cell, two: Cell) -> _Time:
+    what = "latency_ms"
+    base, head = one.row, two.row
+    found = ratio(head, base, what)
+    notes = []
+    freedom = None
+    if found is None:
+        notes.append(_why_no_ratio(one, two, what))
+    elif short := [
+        f"{_launches(row)} in {side}"
+        for side, row in (("base", base), ("head", head))
+        if row["latency_basis"] != "launches"
+    ]:
+        found = Ratio(found.value)
+        notes.append(f"no interval over launches: {' and '.join(short)}; measure with more (--rigor default or paper)")
+    else:
+        freedom = _freedom(base, head)
+    clocks = None
+    if one.clock_mhz and two.clock_mhz and abs(log(two.clock_mhz / one.clock_mhz)) > log(1 + CLOCKS):
+        clocks = two.clock_mhz / one.clock_mhz
+        cycles = f", in cycles {found.value * clocks:.3f}×" if found else ""
+        notes.append(f"the GPU's clock was {one.clock_mhz:.0f} → {two.clock_mhz:.0f} MHz{cycles}")
+    if None not in (base["batch"], head["batch"]) and base["batch"] != head["batch"]:
+        notes.append(f"throughput is at batch {base['batch']} → {head['batch']}")
+    return _Time(cell, base[what], head[what], found, freedom, clocks, tuple(notes))
+
+
+def _launches(row: Mapping[str, Any]) -> str:
+    count = row["latency_launches"]
+    return (
+        f"{count} launch{'es' * (count != 1)} of few samples" if row["latency_basis"] == "range" else f"{count} launch"
+    )
+
+
+def _freedom(base: Mapping[str, Any], head: Mapping[str, Any]) -> float:
+    """Welch and Satterthwaite's degrees of freedom, from two intervals over launches and the number of those."""
+    squares = [log(row["latency_ms_hi"] / row["latency_ms_lo"]) ** 2 for row in (base, head)]
+    each = [row["latency_launches"] - 1 for row in (base, head)]
+    below = sum(square**2 / freedom for square, freedom in zip(squares, each, strict=True))
+    return float(sum(squares) ** 2 / below) if below else float(sum(each))
+
+
+def _judged(times: Sequence[_Time], threshold: float) -> list[Finding]:
+    """The verdicts on latency, corrected for their number."""
+    p_values = [time.p(threshold) for time in times]
+    adjusted = iter(holm([p for p in p_values if p is not None]))
+    corrected = [None if p is None else next(adjusted) for p in p_values]
+    return [_judge(time, p, after, threshold) for time, p, after in zip(times, p_values, corrected, strict=True)]
+
+
+def _judge(time: _Time, p: float | None, corrected: float | None, threshold: float) -> Finding:
+    notes = list(time.notes)
+    found = time.ratio
+    verdict: Verdict
+    if found is None:
+        verdict = "UNMEASURED"
+    elif p is None or corrected is None or found.lo is None or found.hi is None:
+        verdict = "AMBIGUOUS"
+    elif corrected < 1 - CONFIDENCE:
+        verdict = "SLOW" if found.value > 1 else "FAST"
+        cycles = [end * (time.clocks or 1.0) for end in (found.lo, found.hi)]
+        if not (cycles[0] > 1 + threshold if verdict == "SLOW" else cycles[1] < 1 - threshold):
+            notes.append(f"{verdict} in time, not in cycles")
+            verdict = "AMBIGUOUS"
+    elif p < 1 - CONFIDENCE:
+        verdict = "AMBIGUOUS"
+        notes.append("beyond the threshold by itself, not among so many cells (Holm)")
+    elif 1 - threshold < found.lo and found.hi < 1 + threshold:
+        verdict = "SAME"
+    else:
+        verdict = "AMBIGUOUS"
+    return Finding(
+        time.cell,
+        "latency_ms",
+        verdict,
+        time.base_ms,
+        time.head_ms,
+        "ms",
+        found.value if found else None,
+        found.lo if found else None,
+        found.hi if found else None,
+        threshold,
+        "; ".join(notes) or None,
+    )
+
+
+def _records(run: Run) -> list[Record]:
+    return [record for cell in run.cells.values() for record in cell.launches]
+
+
+def _other_machines(base: Run, head: Run) -> list[str]:
+    """A line for each way in which the runs, or the records of one, are of several machines."""
+    found = []
+    firsts = []
+    for run in (base, head):
+        machines = [machine(record.host) for record in _records(run)]
+        firsts += machines[:1]
+        if unlike := next((told for other in machines[1:] if (told := differences(machines[0], other))), None):
+            found.append(f"{run.name} holds records of several machines: {', '.join(unlike)}")
+    if len(firsts) == 2 and (unlike := differences(*firsts)):
+        found.append(f"{base.name} and {head.name} are of two machines: {', '.join(unlike)}")
+    return found
+
+
+def _facts(base: Run, head: Run, other: Sequence[str], threshold: float) -> dict[str, Any]:
+    """How it was done: a note, warnings, and for each side commits, versions and times; JSON-able."""
+    sides = {"base": _about(base), "head": _about(head)}
+    warnings = [
+        *other,
+        *(
+            f"{run.name} was interrupted: its plan was not measured to the end"
+            for run in (base, head)
+            if run.complete is False
+        ),
+    ]
+    if unlike := _protocols(base, head):
+        warnings.append(f"the protocols differ: {', '.join(unlike)}")
+    versions = {
+        name: [sides["base"]["versions"].get(name), sides["head"]["versions"].get(name)]
+        for name in dict.fromkeys([*sides["base"]["versions"], *sides["head"]["versions"]])
+    }
+    return {
+        "note": NOTE,
+        "warnings": warnings,
+        "threshold": threshold,
+        "differ": {name: pair for name, pair in versions.items() if pair[0] != pair[1]},
+        **sides,
+    }
+
+
+def _about(run: Run) -> dict[str, Any]:
+    records = _records(run)
+    hosts = [record.host for record in records]
+
+    def each(values: Iterable[Any]) -> list[Any]:
+        return list(dict.fromkeys(value for value in values if value is not None))
+
+    names = dict.fromkeys(name for host in hosts for name in host.get("versions", {}))
+    gpus = [host.get("gpu") or {} for host in hosts]
+    versions = {name: each(host.get("versions", {}).get(name) for host in hosts) for name in names}
+    versions |= {name: found for name in ("cuda", "cudnn") if (found := each(gpu.get(name) for gpu in gpus))}
+    versions["os"] = each(host.get("os") for host in hosts)
+    return {
+        "run": run.name,
+        "device_name": each(host.get("device_name") for host in hosts),
+        "commits": each(host.get("commit") and host["commit"] + "-dirty" * bool(host.get("dirty")) for host in hosts),
+        "versions": {name: ", ".join(map(str, found)) or None for name, found in versions.items()},
+        "started_at": min((record.started_at for record in records), default=None),
+        "complete": run.complete,
+        "cells": len(run.cells),
+    }
+
+
+def _protocols(base: Run, head: Run) -> list[str]:
+    """Where the protocols of the runs differ, the order of measuring (`seed`) left out: "launches 3 and 5"."""
+    sides = [[record.protocol for record in _records(run)] for run in (base, head)]
+    if not all(sides):
+        return []
+    found = []
+    for name in dict.fromkeys(name for side in sides for protocol in side for name in protocol):
+        values = [sorted({str(protocol.get(name)) for protocol in side}) for side in sides]
+        if name != "seed" and values[0] != values[1]:
+            found.append(f"{name} {'/'.join(values[0])} and {'/'.join(values[1])}")
+    return found
