@@ -40,7 +40,10 @@ SCHEMA = 1  # of the JSON
 FEW = 8  # findings that are SAME are shown up to this many, else counted
 HEADER = ("cell", "what", "base", "head", "head / base", "95 % interval", "matters from", "verdict", "note")
 RIGHT = HEADER[2:7]
-ABOUT = ("device", "threads", "blocks", "launches", "wall_s")  # facts that the terminal shows
+ABOUT = (  # facts that the terminal shows
+    *("device", "threads", "blocks", "launches", "wall_s"),
+    *("versions_that_differ", "not_looked_into", "nothing_to_compare"),
+)
 FILES = ("gate.json", "gate.md", "junit.xml", "github-action-benchmark.json", "bencher.json")
 WORDS = {
     PASS: "pass",
