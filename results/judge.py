@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 from vbench.results.holm import holm
+from vbench.results.outcome import THRESHOLD
 
 CONFIDENCE = 0.95
-THRESHOLD = 0.03  # of the base; a smaller change is none
 FEWEST = 3  # blocks, without which there is no verdict
 ENOUGH = 8  # blocks, from which a bootstrap's interval holds what it says
 DRAWS = 9999

@@ -28,6 +28,8 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 FAILS: frozenset[Verdict] = frozenset({"SLOW", "MORE", "CHANGED", "OVER", "UNEQUAL", "BROKEN"})
 OPEN: frozenset[Verdict] = frozenset({"AMBIGUOUS", "GONE", "UNMEASURED"})  # what --strict does not let pass
 
+THRESHOLD = 0.03  # of the base; a smaller change is none, unless something else is asked for
+
 PASS, REGRESSION, USAGE, NOTHING, UNDECIDED, UNEQUAL = range(6)  # exit codes
 
 

@@ -10,8 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vbench.results.judge import THRESHOLD
-from vbench.results.outcome import Finding
+from vbench.results.outcome import THRESHOLD, Finding
 from vbench.suites.load import AXES, load
 
 from vbench.errors import UsageError

@@ -44,7 +44,6 @@ app = typer.Typer(
 app.add_typer(cli_kernels.app, name="kernels")
 app.add_typer(cli_gate.app)
 app.add_typer(cli_reports.app)
-app.add_typer(cli_gate.app)
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

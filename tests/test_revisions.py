@@ -1,0 +1,119 @@
+"""Two revisions of a user's package, each with its own code and its own processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from vbench.models import external
+from vbench.results.store import read
+from vbench.suites.rules import Rules
+
+from vbench import ab, revisions
+from vbench.errors import UsageError
+from vbench.plan import Sweep, plan
+from vbench.side import Side
+
+NET = """
+import time
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 8, 8)
+
+    def forward(self, x):
+        time.sleep(PAUSE)
+        return self.stem(x).mean((2, 3))
+
+def net(): return Net()
+"""
+NAME = "their_own_pkg.nets:net"
+
+
+def git(folder: Path, *args: str) -> str:
+    own = ["-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *own, *args], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(params=["", "src"])
+def repository(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package in git, flat or under src, whose working tree pauses longer than its last commit."""
+    package = tmp_path / "repo" / request.param / "their_own_pkg"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text(NET.replace("PAUSE", "0.0"))
+    top = tmp_path / "repo"
+    git(top, "init", "--quiet")
+    git(top, "add", ".")
+    git(top, "commit", "--quiet", "-m", "one")
+    (package / "nets.py").write_text(NET.replace("PAUSE", "0.03"))
+    external.folder_of.cache_clear()
+    monkeypatch.chdir(top)
+    return top
+
+
+def test_base_is_the_commit_and_head_the_working_tree(repository: Path) -> None:
+    with revisions.sides("main", [NAME]) as (base, head):
+        texts = [next(side.path[0].rglob("nets.py")).read_text() for side in (base, head)]
+        assert ["sleep(0.0)" in text for text in texts] == [True, False]
+        assert base.label.startswith("main (")
+        assert base.root is not None
+        assert base.root.is_dir()
+    assert not base.root.exists()
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+def test_what_cannot_be_compared_is_said_in_a_line(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for revision, models, said in (
+        ("no-such", [NAME], "git has no 'no-such'"),
+        ("main", ["vig_t"], "holds no code of vig_t"),
+        ("main", ["elsewhere:net"], "holds no code of elsewhere"),
+    ):
+        with pytest.raises(UsageError, match=said), revisions.sides(revision, models):
+            pass
+    with pytest.raises(UsageError, match="--head-python"), revisions.sides("main", [NAME], head_python="none/python"):
+        pass
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="no git repository"), revisions.sides("main", [NAME]):
+        pass
+
+
+def test_an_interpreter_of_the_users_stands_for_a_side(repository: Path) -> None:
+    with revisions.sides("main", [NAME], base_python=sys.executable) as (base, head):
+        assert (base.python, base.path, base.root) == (sys.executable, (), None)
+        assert head.root == repository
+        assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize("repository", ["src"], indirect=True)
+def test_each_side_measures_its_own_code(repository: Path, tmp_path: Path) -> None:
+    cases = plan(Sweep((NAME,), ((32, 32),), ("parallel",), batches=(1,)))
+    design = ab.Design(1, ab.DESIGNS["quick"].protocol)
+    with revisions.sides("main", [NAME]) as (base, head):
+        opened = partial(ab.opened, base, head, [NAME])
+        found = ab.Session(cases, design, Rules({}), opened, lambda _: None, tmp_path / "out").run("base", "head")
+    sides = {name: read(tmp_path / "out" / name) for name in ab.SIDES}
+    assert {name: len(records) for name, records in sides.items()} == {"base": 4, "twin": 2, "head": 2}
+    sources = {name: {record.host["models"][NAME]["source"] for record in records} for name, records in sides.items()}
+    assert sources["base"] == sources["twin"] != sources["head"]
+    assert all(min(record.latency["samples_ms"]) >= 30 for record in sides["head"] if record.latency)
+    assert {record.host["models"][NAME]["dirty"] for record in sides["head"]} == {True}
+    assert found.exit_code() == 3  # one block is no verdict
+    assert "1 whole blocks" in next(f.note for f in found.findings if f.what == "latency_ms" and f.note)
+
+
+def test_a_side_that_cannot_run_says_why(tmp_path: Path) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho no module named vbench >&2\nexit 1\n")
+    fake.chmod(0o755)
+    with Side("base", str(fake), [], tmp_path) as side, pytest.raises(UsageError, match="no module named vbench"):
+        side.run("vbench.worker:probe", {}, 1.0)
