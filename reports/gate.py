@@ -40,6 +40,10 @@ SCHEMA = 1  # of the JSON
 FEW = 8  # findings that are SAME are shown up to this many, else counted
 HEADER = ("cell", "what", "base", "head", "head / base", "95 % interval", "matters from", "verdict", "note")
 RIGHT = HEADER[2:7]
+ABOUT = (  # facts that the terminal shows
+    *("device", "threads", "blocks", "launches", "wall_s"),
+    *("versions_that_differ", "not_looked_into", "nothing_to_compare"),
+)
 FILES = ("gate.json", "gate.md", "junit.xml", "github-action-benchmark.json", "bencher.json")
 WORDS = {
     PASS: "pass",
@@ -93,7 +97,8 @@ def _counted(findings: Sequence[Finding]) -> str:
 def _told(findings: Sequence[Finding]) -> str | None:
     """From what slowdown up the intervals of this session would say SLOW; None if none was timed.
 
-    SLOW needs an interval wholly beyond 1 + delta, so a change must exceed delta by the half-width of the interval.
+    SLOW needs an interval wholly beyond 1 + delta, so a change must exceed delta by the half-width of the interval; the
+    correction for several cells asks for somewhat more.
     """
     least = {
         tame(one.cell): (1 + one.delta) * one.ratio / one.lo - 1
@@ -106,8 +111,9 @@ def _told(findings: Sequence[Finding]) -> str | None:
     if len(least) == 1:
         return f"A slowdown of more than {_percent(least[worst])} would have been told."
     return (
-        f"A slowdown of more than {_percent(median(least.values()))} would have been told in half of the "
-        f"{len(least)} cells that were timed, of more than {_percent(least[worst])} in all; the noisiest is {worst}."
+        f"Taken alone, half of the {len(least)} cells that were timed would have told a slowdown of more than "
+        f"{_percent(median(least.values()))}, and all of them one of more than {_percent(least[worst])}; the noisiest "
+        f"is {worst}."
     )
 
 
@@ -130,6 +136,8 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
     console.print(first, style="bold", markup=False)
     for line in [*rest, *_remarks(outcome)]:
         console.print(line, markup=False)
+    if about := "; ".join(f"{name} {text}" for name, text in _facts(outcome.facts) if name in ABOUT):
+        console.print(about, style="dim", markup=False)
 
 
 def _folded(outcome: Outcome) -> tuple[list[Finding], int]:
@@ -261,22 +269,29 @@ def _md(text: str) -> str:
 
 
 def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Facts as names and texts; lists of more than a few entries are in gate.json alone."""
+    """Facts as names and texts; what is long, or a list of more than texts and numbers, is in gate.json alone."""
     found: list[tuple[str, str]] = []
     for key, value in facts.items():
         name = tame(f"{before}{key}")
-        if isinstance(value, Mapping):
-            if len(value) > 4 * FEW:
-                found.append((name, f"{len(value)} entries, in gate.json"))
-            else:
-                found += _facts(value, f"{name}.")
+        many = isinstance(value, Mapping | list | tuple) and len(value) > 4 * FEW
+        if many or (isinstance(value, Mapping) and value and all(map(_deep, value.values()))) or _deep(value):
+            found.append((name, f"{len(value)} entries, in gate.json"))
+        elif isinstance(value, Mapping):
+            found += _facts(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            flat = all(not isinstance(one, Mapping | list | tuple) for one in value)
-            short = flat and len(value) <= FEW
-            found.append((name, tame(", ".join(map(str, value))) if short else f"{len(value)} entries, in gate.json"))
+            found.append((name, ", ".join(map(_plain, value))))
         elif value is not None and value != "":
-            found.append((name, tame(str(value))))
+            found.append((name, _plain(value)))
     return found
+
+
+def _deep(value: Any) -> bool:
+    """Whether this is a list of lists or objects."""
+    return isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in value)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else tame(str(value))
 
 
 def to_junit(outcome: Outcome) -> str:

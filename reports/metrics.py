@@ -36,7 +36,10 @@ class Metric:
 
 
 def metrics(outcome: Outcome) -> list[Metric]:
-    """Every quantity of a cell that head has a value of, once; none of an invalid session, which measured nothing."""
+    """Every quantity of a cell that head has a value of, once; none of an invalid session, which measured nothing.
+
+    A budget, "latency_ms<20", is no quantity but a bound on one.
+    """
     found: dict[tuple[str, str], Metric] = {}
     for finding in () if outcome.invalid else outcome.findings:
         metric = _metric(finding)
@@ -46,7 +49,7 @@ def metrics(outcome: Outcome) -> list[Metric]:
 
 
 def _metric(finding: Finding) -> Metric | None:
-    if finding.head is None or not isfinite(finding.head):
+    if finding.head is None or not isfinite(finding.head) or "<" in finding.what or ">" in finding.what:
         return None
     lo = hi = None
     if finding.ratio and finding.lo is not None and finding.hi is not None:

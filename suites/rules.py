@@ -15,17 +15,17 @@ from vbench.suites.load import AXES, load
 
 from vbench.errors import UsageError
 
-QUANTITIES = (  # a column of the frame -> what it is held to
-    "latency_ms",
-    "latency_ms_p90",
-    "latency_ms_p99",
-    "throughput_img_s",
-    "first_call_s",
-    "peak_memory_mib",
-    "peak_memory_bytes",
-    "activation_bytes",
-)
 MIB = 2**20
+QUANTITIES = {  # what a budget may be of -> the frame's column, its units in one of these, the unit
+    "latency_ms": ("latency_ms", 1, "ms"),
+    "latency_ms_p90": ("latency_ms_p90", 1, "ms"),
+    "latency_ms_p99": ("latency_ms_p99", 1, "ms"),
+    "throughput_img_s": ("throughput_img_s", 1, "images/s"),
+    "first_call_s": ("first_call_s", 1, "s"),
+    "peak_memory_mib": ("peak_memory_bytes", MIB, "MiB"),
+    "peak_memory_bytes": ("peak_memory_bytes", 1, "bytes"),
+    "activation_bytes": ("activation_bytes", 1, "bytes"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,10 @@ def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) ->
 
     findings = []
     for one in budgets:
-        column, scale = ("peak_memory_bytes", MIB) if one.what == "peak_memory_mib" else (one.what, 1)
+        column, scale, unit = QUANTITIES[one.what]
         values = [row.get(key) for key in (column, f"{column}_lo", f"{column}_hi")]
         known = [None if value is None or pd.isna(value) else float(value) / scale for value in values]
         middle = known[0]
-        unit = "MiB" if scale == MIB else one.what.rpartition("_")[2]
         if middle is None:
             findings.append(Finding(cell, str(one), "UNMEASURED", note="head has no such figure"))
             continue

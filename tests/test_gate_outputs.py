@@ -12,8 +12,10 @@ from typing import Any
 import jsonschema
 import pytest
 from lxml import etree
+from markdown_it import MarkdownIt
 from rich.console import Console
 from vbench.reports import gate, metrics
+from vbench.results.judge import Cell, Comparison, judge
 from vbench.results.outcome import FAILS, OPEN, VERDICTS, Finding, Outcome
 
 from vbench.errors import OutputError
@@ -62,7 +64,8 @@ HOSTILE = of(
     invalid=None,
     facts={EVIL: EVIL, "note": EVIL, "warnings": [EVIL], "deep": {"of": [1, float("nan")], "cells": [{"a": 1}]}},
 )
-TWICE = of(SLOW, Finding("net 64", "latency_ms", "OVER", None, 11.0, "ms", note="budget < 10"))
+TWICE = of(SLOW, Finding("net 64", "latency_ms", "OVER", None, 11.0, "ms", note="again"))
+BUDGET = Finding("net 64", "latency_ms<10", "OVER", None, 11.0, "ms")
 
 
 @pytest.mark.parametrize("outcome", [OUTCOME, ALL, HOSTILE, TWICE, of(), of(SLOW, interrupted=True)])
@@ -149,7 +152,7 @@ def test_junit_fails_what_fails_and_skips_what_is_open_unless_the_session_decide
 
 def test_metrics_are_heads_values_once_with_the_interval_set_around_them() -> None:
     rate = Finding("net 64", "throughput", "SAME", 90.0, 91.0, "images/s")
-    found = metrics.metrics(of(SLOW, *TWICE.findings[1:], COUNT, rate, replace(SAME, head=None)))
+    found = metrics.metrics(of(SLOW, *TWICE.findings[1:], BUDGET, COUNT, rate, replace(SAME, head=None)))
     rows = json.loads(metrics.to_github_action_benchmark(found) or "")
     assert [(row["name"], row["unit"], row["value"]) for row in rows] == [
         ("net 64: latency_ms", "ms", 11.0),
@@ -177,40 +180,67 @@ def test_a_session_that_measured_nothing_leaves_no_metrics_not_even_old_ones(tmp
 
 
 def test_the_smallest_slowdown_that_is_told_is_what_the_rule_says() -> None:
-    from vbench.results.judge import Cell, judge
-
     noise = (0.004, -0.003, 0.002, -0.004, 0.003, -0.002)
-    (same,) = judge([Cell(noise, [])])
-    assert same is not None
+
+    def judged(share: float) -> Comparison:
+        (found,) = judge([Cell([one + log1p(share) for one in noise], [])])
+        assert found is not None
+        return found
+
+    same = judged(0.0)
     found = Finding("net", "latency_ms", "SAME", 10, 10, "ms", same.ratio, same.lo, same.hi, same.delta)
-    says = gate.sentences(of(found))[2]
-    least = float(says.removesuffix(" % would have been told.").rpartition(" ")[2]) / 100
-    for share, verdict in ((least + 0.001, "SLOW"), (least - 0.001, "AMBIGUOUS")):
-        (there,) = judge([Cell([one + log1p(share) for one in noise], [])])
-        assert there is not None
-        assert there.verdict == verdict
+    said = gate.sentences(of(found))[2]
+    least = float(said.removesuffix(" % would have been told.").rpartition(" ")[2]) / 100
+    assert [judged(least + step).verdict for step in (0.001, -0.001)] == ["SLOW", "AMBIGUOUS"]
     two = gate.sentences(of(SAME, timed("noisy", "AMBIGUOUS", half=0.2)))[2]
     assert "the noisiest is noisy" in two
-    assert not any("told" in line for line in gate.sentences(of(COUNT)))
+    assert len(gate.sentences(of(COUNT))) == 2
 
 
 def test_markdown_shows_hostile_text_and_lets_none_of_it_act() -> None:
     text = gate.to_markdown(HOSTILE)
-    lines = text.splitlines()
-    assert [line for line in lines if line.startswith("#")] == ["## vbench gate --ab: regression"]
-    for line in lines:
-        if line.startswith("|"):
-            assert line.count("|") in (len(gate.HEADER) + 1, 3), line  # no cell was split
-        else:
-            assert not any(active in line for active in ("@all", "https://", "<b>")), line
-    assert all(f"<{tag}>" in text for tag in ("details", "/details"))
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    page = etree.HTML(html)
+    assert [heading.text for heading in page.iter("h1", "h2")] == ["vbench gate --ab: regression"]
+    assert {node.tag for node in page.iter()} <= {
+        *("html", "body", "h2", "p", "strong", "details", "summary", "code"),
+        *("table", "thead", "tbody", "tr", "th", "td"),
+    }
+    assert [len(row) for row in page.iter("tr")] == [len(gate.HEADER)] * 4 + [2] * (1 + 3)  # no cell was split
+    plain = "".join(part for node in page.iter() if node.tag != "code" for part in (node.text, *tails(node)) if part)
+    assert "@\u200ball" in plain
+    assert "@all" not in plain  # which GitHub and GitLab would mention
+    assert "https://" not in plain  # and link
+    assert "<b>&" in plain  # it is there, as text
+
+
+def tails(node: Any) -> list[str]:
+    """The text of what stands between a node's children."""
+    return [child.tail for child in node if child.tail]
 
 
 def test_facts_stand_in_json_whole_and_in_markdown_short() -> None:
-    facts = {"blocks": {"net 64": [[1.0, 2.0]] * 9}, "versions": {"torch": "2.11.0"}, "none": None, "seed": 0}
+    facts = {
+        "device": "a test CPU",
+        "measured": {"net 64": [{"order": ["base"], "ms": [1.0]}] * 6},
+        "passes": [{"cells": ["net 64"]}],
+        "noise": {"net 64": {"floor": 0.00123456}},
+        "versions": {"torch": "2.11.0"},
+        "many": {str(number): number for number in range(99)},
+        "none": None,
+        "seed": 0,
+    }
     outcome = of(SLOW, facts=facts)
     assert json.loads(gate.to_json(outcome))["facts"] == facts
-    markdown = gate.to_markdown(outcome)
-    assert "| `versions.torch` | `2.11.0` |" in markdown
-    assert "| `blocks.net 64` | `9 entries, in gate.json` |" in markdown
-    assert "| `seed` | `0` |" in markdown
+    found = {line for line in gate.to_markdown(outcome).splitlines() if line.count("|") == 3}
+    assert found == {
+        *("| fact | value |", "| --- | --- |"),
+        "| `device` | `a test CPU` |",
+        "| `measured` | `1 entries, in gate.json` |",
+        "| `passes` | `1 entries, in gate.json` |",
+        "| `noise.net 64.floor` | `0.001235` |",
+        "| `versions.torch` | `2.11.0` |",
+        "| `many` | `99 entries, in gate.json` |",
+        "| `seed` | `0` |",
+    }
+    assert "device a test CPU" in shown(outcome)

@@ -102,6 +102,11 @@ class Blocks:
         """Logs of head over base."""
         return [block.log_ratio for block in self.whole if "head" in block.order]
 
+    def middle(self, name: Name) -> float:
+        """The median of a side's launches in the blocks of base and head, ms."""
+        own = [block for block in self.whole if "head" in block.order]
+        return median(ms for block in own for who, ms in zip(block.order, block.ms, strict=True) if who == name)
+
     @property
     def twin(self) -> list[float]:
         """Logs of base's twin over base."""
@@ -209,7 +214,7 @@ class Session:
             ]
             stamp = verify.stamp(verdicts)
             if stamp is not None:
-                said = "; ".join(stamp["failed"]) or f"{stamp['checks']} checks"
+                said = "; ".join(stamp["failed"]) or f"checks passed: {stamp['checks']}"
                 found.append(Finding(model, "mode equality", "SAME" if stamp["ok"] else "UNEQUAL", note=said))
         return found
 
@@ -340,8 +345,8 @@ class Session:
                     str(case),
                     "latency_ms",
                     verdict,
-                    base=self._middle("base", case),
-                    head=self._middle("head", case),
+                    base=blocks[case].middle("base"),
+                    head=blocks[case].middle("head"),
                     unit="ms",
                     ratio=found.ratio,
                     lo=found.lo,
@@ -351,15 +356,6 @@ class Session:
                 )
             )
         return findings
-
-    def _middle(self, name: Name, case: Case) -> float | None:
-        """The median of the launches' medians, ms."""
-        times = [
-            median(record.latency["samples_ms"])
-            for record in self.records[name]
-            if record.case_id == case.id and record.status == "ok" and record.latency
-        ]
-        return median(times) if times else None
 
     def _memories(self, cases: Sequence[Case]) -> list[Finding]:
         """Peaks: MORE or LESS where every launch of head is beyond every one of base and its twin, by the threshold and
