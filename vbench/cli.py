@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +15,23 @@ import typer
 from rich.console import Console
 
 import vbench
-from vbench import cli_kernels, cli_reports
+from vbench import cli_gate, cli_kernels, cli_reports
 from vbench import plan as planning
+from vbench.cli_axes import (
+    Asked,
+    Attention,
+    Backend,
+    Batch,
+    Dtype,
+    Form,
+    Layout,
+    Models,
+    Modes,
+    Phase,
+    Res,
+    SuiteName,
+    cells,
+)
 from vbench.errors import UsageError, VbenchError
 
 app = typer.Typer(
@@ -27,37 +42,11 @@ app = typer.Typer(
 )
 app.add_typer(cli_kernels.app, name="kernels")
 app.add_typer(cli_reports.app)
+app.add_typer(cli_gate.app)
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Models = Annotated[str | None, typer.Option(help="Names, patterns, timm/NAME, or module:callable of your own: vig_t,deit_*,my_pkg.models:net.")]
-Res = Annotated[
-    str | None,
-    typer.Option(help="Pixels: 224:2048 (standard grid), 224:2048:128 (step), 224,512x1024 (height x width)."),
-]
-Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both. [default: both]")]
-Batch = Annotated[
-    str | None,
-    typer.Option(
-        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers. [default: knee]"
-    ),
-]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")]
-SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-Phase = Annotated[
-    str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both. [default: infer]")
-]
-Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph. [default: eager]")]
-Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc. [default: nchw]")]
-Attention = Annotated[str | None, typer.Option(help="Of timm's models: fused, unfused. [default: fused]")]
-Form = Annotated[
-    str | None,
-    typer.Option(
-        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list. "
-        "[default: auto, the mode's on the device]"
-    ),
-]
 Rigor = Annotated[str, typer.Option(help="quick (one launch a cell), default (three), paper (five, long).")]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
 Seed = Annotated[int, typer.Option(help="Of the order of the cells, the noise and the weights.")]
@@ -116,12 +105,13 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Measure every cell of a plan. The same command again goes on where it ended."""
+    from vbench import host
     from vbench import sweep as sweeping
     from vbench.launch import Launcher
     from vbench.progress import Progress
 
-    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = _plan(asked, suite, device)
+    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    cases = cells(asked, suite, host.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
     _check_folder(folder)
@@ -163,11 +153,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep would measure, with an estimate of its time and memory."""
-    from vbench import estimate
+    from vbench import estimate, host
     from vbench.launch import Launcher
 
-    asked = _Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = _plan(asked, suite, device)
+    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    cases = cells(asked, suite, host.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
         estimates = estimate.run(cases, protocol, launcher)
@@ -376,35 +366,6 @@ def doctor(
         typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=1))
     else:
         out.print(examining.to_rich(findings))
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The axes of a sweep as they stand on the command line; None for what was not given."""
-
-    models: str | None
-    res: str | None
-    modes: str | None
-    batch: str | None
-    dtype: str | None
-    phase: str | None
-    backend: str | None
-    layout: str | None
-    attention: str | None
-    form: str | None
-
-
-def _plan(asked: _Asked, suite: str | None, device: str) -> list[planning.Case]:
-    """The cells that these options mean, all checked; an option beside --suite replaces the suite's."""
-    from vbench import host
-    from vbench.suites.load import load
-
-    given = {key: value for key, value in asdict(asked).items() if value is not None}
-    sets = [{**planning.USUAL, **axes, **given} for axes in (load(suite).sets if suite else [{}])]
-    if not all("models" in axes and "res" in axes for axes in sets):
-        raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
-    where = host.resolve(device)
-    return planning.union([planning.parse(axes, where) for axes in sets])
 
 
 def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
