@@ -93,8 +93,8 @@ class Counted:
     """What was counted now.
 
     `cells` by name: the cell; or, where it could not be counted, why. Not among these, but by name and with the reason:
-    `absent`, what lacks a package here, and `refused`, what cannot exist. `equality` is by operator or model. `uncompiled` says why no kernel
-    was compiled, under "", or none of an operator.
+    `absent`, what lacks a package here, and `refused`, what cannot exist. `equality` is by operator or model.
+    `uncompiled` says why no kernel was compiled, under "", or none of an operator.
     """
 
     versions: dict[str, str | None]
@@ -243,14 +243,14 @@ def _exponents(pairs: Iterable[tuple[Cell, Cell]], tolerances: Mapping[str, floa
     found = []
     for curve in curves.values():
         for cost in SCALED:
-            sides = [_slope([pair[side] for pair in curve], cost) for side in (0, 1)]
-            if sides[0] is None or sides[1] is None:
+            before, after = (_slope([pair[side] for pair in curve], cost) for side in (0, 1))
+            if before is None or after is None:
                 continue
-            verdict = _judged(sides[0], sides[1], slack(tolerances, "exponent", sides[0]))
+            delta = slack(tolerances, "exponent", before)
+            verdict = _judged(before, after, delta)
             note = None if verdict == "SAME" else f"over {', '.join(_size(cell.case) for cell, _ in curve)} px"
-            delta = slack(tolerances, "exponent", sides[0])
-            what = f"exponent of {cost}"
-            found.append(Finding(_without_size(curve[0][0]), what, verdict, *sides, delta=delta, note=note))
+            where, what = _without_size(curve[0][0]), f"exponent of {cost}"
+            found.append(Finding(where, what, verdict, before, after, delta=delta, note=note))
     return found
 
 

@@ -145,7 +145,7 @@ def count(wanted: dict[str, dict[str, Any]], launcher: Runner) -> Counted:
             now.leave(name, now.absent, reason)
         else:
             now.leave(name, now.refused, reason)
-    models = {case.model: case for case in able.values()}
+    models = {case.model: case for case in reversed(able.values())}  # at its smallest size
     ops = [op for op in dict.fromkeys(spec(model).operator for model in models) if op]
     tasks = [_counting(share, wanted, now, launcher) for share in (list(able)[::2], list(able)[1::2]) if share]
     tasks += _compiling(ops, now, launcher)
