@@ -217,11 +217,12 @@ def _of_operations(base: Mapping[str, int], head: Mapping[str, int]) -> Verdict:
 
 
 def culprits(base: Mapping[str, int], head: Mapping[str, int]) -> str | None:
-    """The operations whose calls changed most, in words; None if none did."""
+    """The operations whose calls changed most, those in float64 and those that vanished first; None if none did."""
     change = {name: head.get(name, 0) - base.get(name, 0) for name in {*base, *head}}
-    changed = sorted((name for name in change if change[name]), key=lambda name: (-abs(change[name]), name))
-    double = [name for name in changed if name.endswith(" float64")]
-    shown = [*double, *(name for name in changed if name not in double)]
+    shown = sorted(
+        (name for name in change if change[name]),
+        key=lambda name: (not name.endswith(" float64"), name in head, -abs(change[name]), name),
+    )
     said = [f"{name}: {base.get(name, 0)} before, {head.get(name, 0)} now" for name in shown[:NAMED]]
     rest = [f"and {len(shown) - NAMED} others"] if len(shown) > NAMED else []
     return "; ".join([*said, *rest]) or None

@@ -1,4 +1,4 @@
-"""What a pass of one image is made of: every operation by name and dtype, inside our own operators too.
+"""What a pass of one image is made of: operations by name and dtype, inside our own operators too.
 
 On the meta device our operators stand in for themselves, and their work is what the formulas beside the kernels say. A
 formula does not change with the code that it is about; so here each form is run as well, on tensors without data, and
@@ -28,6 +28,7 @@ from vbench.models import spec
 from vbench.plan import Case
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # the widest of an operation names it
+_UNSENT = VIEWS | ALLOCATIONS  # of which a GPU sees nothing
 
 
 def look(case: Case) -> dict[str, Any]:
@@ -36,10 +37,11 @@ def look(case: Case) -> dict[str, Any]:
     Returns:
         counts: what `flops.count` returns, if a number; predicted_peak_bytes; macs_inside, flops_inside: of the
             operators' forms as they run, products by torch's formulas, 2 · macs_inside + pointwise work, None without
-            an operator that can be looked into; launches: operations that compute or move, views and allocations left
-            out, which is what a GPU would be sent in eager mode, those inside operators included.
-        operations: calls in the model by name and dtype, an operator of ours as one. inside: likewise in the forms; of
-            a form made of Triton's kernels their launches, of one in machine code the calls.
+            an operator that can be looked into; launches: all operations below, each of our operators as what is
+            inside, which is what a GPU would be sent in eager mode.
+        operations: calls in the model by name and dtype, an operator of ours as one; views and allocations, of which a
+            GPU sees nothing, are left out. inside: likewise in the operators' forms; of a form made of Triton's kernels
+            their launches, of one in machine code the calls.
         unseen: why a form was not looked into, or None.
     """
     model, image = flops.on_meta(case)
@@ -67,12 +69,7 @@ def look(case: Case) -> dict[str, Any]:
 
 def launches(calls: Mapping[str, int]) -> int:
     """How many of these calls a GPU would be sent; our operators' own names stand for what is inside."""
-    return sum(times for name, times in calls.items() if not name.startswith("vbench.") and _is_launched(name))
-
-
-def _is_launched(name: str) -> bool:
-    base = name.partition(" ")[0].rpartition(".")[2].removesuffix("_")
-    return base not in VIEWS and base not in ALLOCATIONS
+    return sum(times for name, times in calls.items() if not name.startswith("vbench."))
 
 
 @dataclass(slots=True)
@@ -114,7 +111,8 @@ class Operations(Ledger):
         return self
 
     def _assess(self, func: Any, args: Any, kwargs: Any, out: Any) -> tuple[Kind, Tally]:
-        self.calls[f"{func._overloadpacket}{_dtype(*args, *kwargs.values(), out)}"] += 1
+        if func._schema.name.partition("::")[2].removesuffix("_") not in _UNSENT:
+            self.calls[f"{func._overloadpacket}{_dtype(*args, *kwargs.values(), out)}"] += 1
         return super()._assess(func, args, kwargs, out)
 
     def _looking(self, op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any]:
