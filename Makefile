@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring
+.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -30,6 +30,9 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 kernels: ## every form against the recurrence, every Triton kernel compiled ahead of time; no GPU needed
 	python -P -m vbench kernels check --device cpu
 	python -P -m vbench kernels compile
+
+counters: ## the baseline of the counters gate, for its own cells; look at what changed, and commit it with its cause
+	python -P -m vbench gate --counters results/counters.json --write
 
 GPU = results/$$(python -P -c "from vbench import host; gpus = host.gpus(); print(gpus[0]['name'].lower().replace(' ', '-') if gpus else 'no-gpu')")
 gpu:   ## whatever awaits a GPU, in one call of less than nine minutes; records under results/DEVICE, tuning under build

@@ -15,6 +15,7 @@ from vbench.suites.rules import Rules
 from vbench import ab, revisions
 from vbench.errors import UsageError
 from vbench.plan import Sweep, plan
+from vbench.revisions import Pythons
 from vbench.side import Side
 
 NET = """
@@ -79,7 +80,10 @@ def test_what_cannot_be_compared_is_said_in_a_line(
     ):
         with pytest.raises(UsageError, match=said), revisions.sides(revision, models):
             pass
-    with pytest.raises(UsageError, match="--head-python"), revisions.sides("main", [NAME], head_python="none/python"):
+    with (
+        pytest.raises(UsageError, match="--head-python"),
+        revisions.sides("main", [NAME], pythons=Pythons(head="none/python")),
+    ):
         pass
     assert len(git(repository, "worktree", "list").splitlines()) == 1
     monkeypatch.chdir(tmp_path)
@@ -88,7 +92,7 @@ def test_what_cannot_be_compared_is_said_in_a_line(
 
 
 def test_an_interpreter_of_the_users_stands_for_a_side(repository: Path) -> None:
-    with revisions.sides("main", [NAME], base_python=sys.executable) as (base, head):
+    with revisions.sides("main", [NAME], pythons=Pythons(base=sys.executable)) as (base, head):
         assert (base.python, base.path, base.root) == (sys.executable, (), None)
         assert head.root == repository
         assert len(git(repository, "worktree", "list").splitlines()) == 1

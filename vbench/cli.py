@@ -105,12 +105,13 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Measure every cell of a plan. The same command again goes on where it ended."""
+    from vbench import host
     from vbench import sweep as sweeping
     from vbench.launch import Launcher
     from vbench.progress import Progress
 
     asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = cells(asked, suite, device)
+    cases = cells(asked, suite, host.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
     _check_folder(folder)
@@ -152,11 +153,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep would measure, with an estimate of its time and memory."""
-    from vbench import estimate
+    from vbench import estimate, host
     from vbench.launch import Launcher
 
     asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = cells(asked, suite, device)
+    cases = cells(asked, suite, host.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
         estimates = estimate.run(cases, protocol, launcher)

@@ -59,23 +59,26 @@ class Asked:
     attention: str | None
     form: str | None
 
+    @property
+    def given(self) -> dict[str, str]:
+        """What was given, by name."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
 
 def cells(
     asked: Asked, suite: str | None, device: str, *, usual: Mapping[str, str] = planning.USUAL
 ) -> list[planning.Case]:
-    """The cells that these options mean, all checked; an option beside --suite replaces the suite's.
+    """The cells that these options mean on a device, "cpu" or "cuda:N", all checked; an option beside --suite replaces
+    the suite's.
 
     Args:
         usual: what each axis is where neither says.
 
     Raises: UsageError if there are no models or sizes, or if one of these cannot be.
     """
-    from vbench import host
     from vbench.suites.load import load
 
-    given = {key: value for key, value in asdict(asked).items() if value is not None}
-    sets = [{**usual, **axes, **given} for axes in (load(suite).sets if suite else [{}])]
+    sets = [{**usual, **axes, **asked.given} for axes in (load(suite).sets if suite else [{}])]
     if not all("models" in axes and "res" in axes for axes in sets):
         raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
-    where = host.resolve(device)
-    return planning.union([planning.parse(axes, where) for axes in sets])
+    return planning.union([planning.parse(axes, device) for axes in sets])

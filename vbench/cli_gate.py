@@ -7,13 +7,12 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from vbench import plan as planning
-from vbench import revisions
 from vbench.cli_axes import (
     Asked,
     Attention,
@@ -55,8 +54,15 @@ Python = Annotated[str | None, typer.Option(help="The python of an environment i
 
 @app.command()
 def gate(
+    counters: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Hold what is counted to this baseline; needs no device.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Make that baseline, for the cells of the axes or else those of the file.")
+    ] = False,
     revision: Annotated[
-        str | None, typer.Option("--ab", metavar="REV", help="Measure the working tree against this git revision.")
+        str | None,
+        typer.Option("--ab", metavar="REV", help="Time the working tree against this git revision, in turn."),
     ] = None,
     models: Models = None,
     res: Res = None,
@@ -84,35 +90,44 @@ def gate(
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and reports.")] = Path("vbench-gate"),
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a change made a model slower, larger or wrong. 0: no; 1: yes; 3: it could not be told."""
-    from vbench import ab
+    """Say whether a change made a model slower, larger or wrong: by what is counted (--counters), or timed (--ab).
 
-    if revision is None:
-        raise UsageError("give --ab REV, as in --ab main")
-    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    rules = load_rules(suite, threshold)
-    cases = cells(asked, suite, device, usual={**ONCE, **rules.axes})
+    Exit codes: 0 no; 1 yes; 2 usage; 3 it could not be told; 4 with --strict, something is undecided; 5 its modes are
+    not one function.
+    """
+    if (counters is None) == (revision is None):
+        raise UsageError("give one of --counters FILE and --ab REV, as in --ab main")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    named = ab.models_of(cases)
+    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    if counters is not None:
+        _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
+
+    from vbench import ab, host, revisions
+
+    rules = load_rules(suite, threshold)
+    cases = cells(asked, suite, host.resolve(device), usual={**ONCE, **rules.axes})
+    named, design = ab.models_of(cases), ab.design(rigor, threads, seed)
+    pythons = revisions.Pythons(base_python, head_python)
     try:
-        with revisions.sides(revision, named, base_python=base_python, head_python=head_python, install=install) as (
-            base,
-            head,
-        ):
-            session = ab.Session(
-                cases,
-                ab.design(rigor, threads, seed),
-                rules,
-                open_sides=partial(ab.opened, base, head, named),
-                tell=partial(err.print, markup=False),
-                folder=folder,
-                timeout_s=timeout,
-            )
-            found = session.run(base.label, head.label)
+        with revisions.sides(str(revision), named, pythons=pythons, install=install) as (base, head):
+            opened, tell = partial(ab.opened, base, head, named), partial(err.print, markup=False)
+            found = ab.Session(cases, design, rules, opened, tell, folder, timeout).run(base.label, head.label)
     except KeyboardInterrupt:
         err.print("interrupted before anything was measured")
         raise typer.Exit(NOTHING) from None
     _finish(found, folder, strict=strict, as_json=as_json)
+
+
+def _counted(file: Path, asked: Asked, suite: str | None, device: str, *, write: bool) -> Outcome:
+    """The counters' gate; on whose default forms is meant, --device auto is the CPU."""
+    from vbench import counters as counting
+    from vbench.launch import Launcher
+
+    where = counting.parse_device("cpu" if device == "auto" else device)
+    chosen = cells(asked, suite, where) if asked.given or suite else None
+    with Launcher() as launcher, err.status("counting"):
+        found = counting.gate(file, launcher, cases=chosen, write=write)
+    return found
 
 
 @app.command()
@@ -160,7 +175,7 @@ def history(
         err.print(f"written: {', '.join(map(str, files))}", markup=False)
 
 
-def _finish(found: Outcome, folder: Path | None, *, strict: bool, as_json: bool) -> None:
+def _finish(found: Outcome, folder: Path | None, *, strict: bool, as_json: bool) -> NoReturn:
     """Print an outcome, write its files if there is a folder for them, and exit with what it means."""
     from vbench.reports import gate as reporting
 

@@ -54,10 +54,14 @@ def count(case: Case) -> dict[str, Any]:
         macs_closed_form, closed_form_agrees: `macs` by hand, and whether it is within 1 %; None for timm's models.
         padding: what the model pads, in words.
     """
+    return summed(case, *_enter(case))
+
+
+def summed(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
+    """What `count` returns, from the ledger of a pass."""
     from vbench.ledger import UNKNOWN_LIMIT
 
     row = spec(case.model)
-    model, ledger = _enter(case)
     sums, grid = ledger.total(), row.grid(case.height, case.width)
     by_hand = closed_form(case.model, case.height, case.width)
     unknown = sum(each["bytes"] for each in ledger.unknown.values())
@@ -116,16 +120,25 @@ def count_by_module(case: Case) -> list[dict[str, Any]]:
 
 def _enter(case: Case) -> tuple[nn.Module, Ledger]:
     """A pass of one image on the meta device."""
-    import torch
-
     from vbench.ledger import Ledger
 
-    row, dtype = spec(case.model), getattr(torch, case.dtype)
+    model, image = on_meta(case)
+    return model, Ledger(model, elementwise=is_elementwise(case)).enter(image)
+
+
+def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
+    """The model of a cell and one image, without data."""
+    import torch
+
+    dtype = getattr(torch, case.dtype)
     with torch.device("meta"):
-        model = build(case).to(dtype)
-        image = torch.empty(1, 3, case.height, case.width, dtype=dtype)
-    elementwise = bool(row.operator and case.form and OPS[row.operator][case.form].elementwise)
-    return model, Ledger(model, elementwise=elementwise).enter(image)
+        return build(case).to(dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
+
+
+def is_elementwise(case: Case) -> bool:
+    """Whether the form of the model's operator has no matrix products."""
+    op = spec(case.model).operator
+    return bool(op and case.form and OPS[op][case.form].elementwise)
 
 
 def _rows(model: nn.Module) -> dict[str, str]:

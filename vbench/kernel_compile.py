@@ -192,6 +192,22 @@ def launches(op: str) -> Iterator[tuple[str, Launch]]:
                     yield from ((dtype, launch) for launch in found)
 
 
+def forward_launches(op: str, dtype: str) -> Iterator[tuple[str, Launch]]:
+    """(form, launch) for the Triton forms of an operator, forward, in the first width, with the usual choices."""
+    import torch
+
+    from vbench.kernel_calls import WIDTHS
+    from vbench.kernels.fused.launch import recording
+    from vbench.kernels.registry import operator
+
+    width = WIDTHS[op][0]
+    for form in triton_forms(op):
+        inputs = width.inputs(batch=1, tokens=TOKENS, dtype=dtype, device="cpu")
+        with torch.no_grad(), recording() as found:
+            operator(op, form)(*inputs.values(), **width.options)
+        yield from ((form, launch) for launch in found)
+
+
 def triton_forms(op: str) -> list[str]:
     """The forms of an operator that are made of Triton's kernels."""
     return [form for form, about in OPS[op].items() if about.package == "triton"]

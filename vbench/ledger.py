@@ -86,6 +86,9 @@ MOVES = _names(
     topk tril triu upsample_nearest2d where zero zeros zeros_like"""
 )
 
+# Nothing is launched for these: memory alone is given out.
+ALLOCATIONS = _names("empty empty_like empty_strided new_empty new_empty_strided")
+
 # Products that torch's own formulas lack -> the argument whose elements each take one MAC.
 PRODUCTS = {"dot": 0, "vdot": 0, "mv": 0, "addmv": 1}
 
@@ -195,7 +198,7 @@ class Ledger(TorchDispatchMode):
         base = name.removesuffix("_")
         if func.namespace == "aten" and base in VIEWS:
             return Kind.FREE, Tally(calls=1)
-        given, results = _tensors(*args, *kwargs.values()), _tensors(out)
+        given, results = tensors(*args, *kwargs.values()), tensors(out)
         tally = Tally(calls=1, bytes_touched=sum(map(_bytes, given)) + sum(map(_bytes, results)))
         kind = Kind.UNKNOWN
         if func.namespace == "vbench":
@@ -255,7 +258,7 @@ def _is_product(packet: Any) -> bool:
     return packet is ATTENTION or packet in flop_registry
 
 
-def _tensors(*values: Any) -> list[Tensor]:
+def tensors(*values: Any) -> list[Tensor]:
     """The tensors among arguments or results, and in lists of them."""
     found = []
     for value in values:

@@ -34,13 +34,23 @@ class Install:
     root: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Pythons:
+    """Interpreters that the user names; None for a side that is made here."""
+
+    base: str | None = None
+    head: str | None = None
+
+
+ALL_MADE = Pythons()
+
+
 @contextmanager
 def sides(
     revision: str,
     models: Sequence[str],
     *,
-    base_python: str | None = None,
-    head_python: str | None = None,
+    pythons: Pythons = ALL_MADE,
     install: bool = False,
     folder: Path | None = None,
 ) -> Iterator[tuple[Install, Install]]:
@@ -49,14 +59,14 @@ def sides(
     Args:
         revision: of base, as git understands it in `folder`; head is the working tree as it is.
         models: what will be measured; their code decides which folder goes on the path.
-        base_python, head_python: interpreters of environments that have their side installed.
+        pythons: interpreters of environments that have their side installed.
         install: have pip install each side, without its dependencies, into an environment of its own.
         folder: in the repository; the current one if None.
 
     Raises: UsageError for what is no repository, a revision that it does not have, an interpreter that is not there, a
         repository that holds no code that is measured, or a side that pip cannot install.
     """
-    for option, python in (("--base-python", base_python), ("--head-python", head_python)):
+    for option, python in (("--base-python", pythons.base), ("--head-python", pythons.head)):
         if python and not Path(python).is_file():
             raise UsageError(f"{option}: there is no {python}; give an environment's python")
     top = _git(
@@ -73,15 +83,15 @@ def sides(
     with tempfile.TemporaryDirectory(prefix="vbench-gate-") as place:
         tree = Path(place).resolve() / "base"
         label = f"{revision} ({commit[:12]})" if not commit.startswith(revision) else commit[:12]
-        if base_python is None:
+        if pythons.base is None:
             _git(Path(top), "worktree", "add", "--detach", "--quiet", str(tree), commit, else_say="--ab: no worktree")
         try:
             yield (
-                _side(label, tree, Path(top), models, base_python, install, Path(place) / "base-env"),
-                _side("working tree", Path(top), Path(top), models, head_python, install, Path(place) / "head-env"),
+                _side(label, tree, Path(top), models, pythons.base, install, Path(place) / "base-env"),
+                _side("working tree", Path(top), Path(top), models, pythons.head, install, Path(place) / "head-env"),
             )
         finally:
-            if base_python is None:
+            if pythons.base is None:
                 _git(Path(top), "worktree", "remove", "--force", str(tree), else_say="--ab: the worktree stays")
 
 

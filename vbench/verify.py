@@ -28,6 +28,7 @@ BOUNDS = {"float64": 1e-10, "float32": 1e-5}  # relative, of a form against the 
 GRAD_BOUNDS = {"float64": 1e-9, "float32": 1e-4}  # likewise, of the gradient of any of its inputs
 HALF = 2.0  # in half types a form's error may be this many times the best form's
 TOKENS = 133  # of a trial: two whole chunks and a ragged one
+TOKENS_BRIEF = 70  # a whole chunk and a ragged one
 CUTS = 2  # places where a trial is cut in two
 SIDES = (160, 144)  # px; more tokens than a chunk has, and no square
 KINDS = ("float64", "float32", "half", "split", "causal", "grad")
@@ -85,11 +86,13 @@ def verify(
     seed: int = 0,
     weights: str | None = None,
     gradients: bool = True,
+    brief: bool = False,
     image_size: tuple[int, int] = (224, 224),
 ) -> Verdict:
     """All checks of an operator ("gla") or a model ("vig_t"), in a child; without `gradients`, of values alone.
 
     Args:
+        brief: on half the tokens, in fewer regimes, without gradients (`BRIEF`).
         image_size: (height, width) in px, at which a model of a user's own is tried; ours have a size for it.
 
     Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
@@ -97,7 +100,7 @@ def verify(
     if subject not in OPS and spec(subject).baseline:
         return Verdict(subject, (), reason="one form of attention: nothing to compare")
     argument: dict[str, Any] = {"subject": subject, "device": device, "seed": seed, "weights": weights}
-    argument |= {"extent": asdict(Extent(gradients=gradients)), "image_size": image_size}
+    argument |= {"extent": asdict(BRIEF if brief else Extent(gradients=gradients)), "image_size": image_size}
     ending = launcher.run("vbench.worker:verify", argument, LIMIT_S)
     found = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
     return Verdict(subject, found, ending.status == "ok", ending.reason)
@@ -158,6 +161,7 @@ class Extent:
 
 
 WHOLE = Extent()
+BRIEF = Extent(tokens=TOKENS_BRIEF, cuts=1, brief=True, gradients=False)
 
 
 def operator_checks(op: str, device: str = "cpu", seed: int = 0, extent: Extent = WHOLE) -> Iterator[Check]:
