@@ -126,8 +126,7 @@ def _counted(file: Path, asked: Asked, suite: str | None, device: str, *, write:
     where = counting.parse_device("cpu" if device == "auto" else device)
     chosen = cells(asked, suite, where) if asked.given or suite else None
     with Launcher() as launcher, err.status("counting"):
-        found = counting.gate(file, launcher, cases=chosen, write=write)
-    return found
+        return counting.gate(file, launcher, cases=chosen, write=write)
 
 
 @app.command()
