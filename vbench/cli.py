@@ -18,6 +18,7 @@ import vbench
 from vbench import cli_kernels, cli_reports
 from vbench import plan as planning
 from vbench.errors import UsageError, VbenchError
+from vbench.plan import USUAL
 
 app = typer.Typer(
     help="Is a recurrent vision backbone really cheaper than attention at high resolution? Measured.",
@@ -35,27 +36,30 @@ Res = Annotated[
     str | None,
     typer.Option(help="Pixels: 224:2048 (standard grid), 224:2048:128 (step), 224,512x1024 (height x width)."),
 ]
-Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both. [default: both]")]
+Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both.", show_default=USUAL["modes"])]
 Batch = Annotated[
     str | None,
     typer.Option(
-        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers. [default: knee]"
+        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers.",
+        show_default=USUAL["batch"],
     ),
 ]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16.", show_default=USUAL["dtype"])]
 SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Phase = Annotated[
-    str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both. [default: infer]")
+    str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both.", show_default=USUAL["phase"])
 ]
-Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph. [default: eager]")]
-Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc. [default: nchw]")]
-Attention = Annotated[str | None, typer.Option(help="Of timm's models: fused, unfused. [default: fused]")]
+Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph.", show_default=USUAL["backend"])]
+Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc.", show_default=USUAL["layout"])]
+Attention = Annotated[
+    str | None, typer.Option(help="Of timm's models: fused, unfused.", show_default=USUAL["attention"])
+]
 Form = Annotated[
     str | None,
     typer.Option(
-        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list. "
-        "[default: auto, the mode's on the device]"
+        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list.",
+        show_default=f"{USUAL['form']}, the mode's on the device",
     ),
 ]
 Rigor = Annotated[str, typer.Option(help="quick (one launch a cell), default (three), paper (five, long).")]
@@ -63,7 +67,7 @@ Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 produ
 Seed = Annotated[int, typer.Option(help="Of the order of the cells, the noise and the weights.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the model.")]
 Seconds = Annotated[
-    float | None, typer.Option(min=0.01, help="Least sampling time of a launch's latency. [default: the rigor's]")
+    float | None, typer.Option(min=0.01, help="Least sampling time of a launch's latency.", show_default="the rigor's")
 ]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a launch is a time-out.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tables and figures.")]
@@ -72,7 +76,8 @@ Mode = Annotated[str, typer.Option(help="parallel or recurrent.")]
 OneDtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16.")]
 OnePhase = Annotated[str, typer.Option("--phase", help="infer, a forward pass; or train, a whole training step.")]
 Memory = Annotated[
-    float | None, typer.Option(help="GiB that the call may take, weights included. [default: 90 % of what is free]")
+    float | None,
+    typer.Option(help="GiB that the call may take, weights included.", show_default="90 % of what is free"),
 ]
 ProbeTimeout = Annotated[float, typer.Option(min=1, help="Seconds after which a size is given up.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -135,7 +140,7 @@ def sweep(
         except KeyboardInterrupt:
             interrupted = True
             err.print("interrupted; what was measured is kept, and the same command goes on from there")
-    failed = cli_reports.write(folder, as_json)
+    failed = cli_reports.write(folder, cli_reports.table_of([folder]), as_json)
     if interrupted:
         raise typer.Exit(130)
     raise typer.Exit(1 if failed else 0)
@@ -257,8 +262,8 @@ def verify(
 def flops(
     model: Annotated[str, typer.Argument(help="A name of the table, or timm/NAME.")],
     res: Res = None,
-    mode: Annotated[str | None, typer.Option(help="parallel or recurrent. [default: parallel]")] = None,
-    form: Annotated[str | None, typer.Option(help="A form of the operator. [default: the mode's]")] = None,
+    mode: Annotated[str | None, typer.Option(help="parallel or recurrent.", show_default="parallel")] = None,
+    form: Annotated[str | None, typer.Option(help="A form of the operator.", show_default="the mode's")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
     by_module: Annotated[bool, typer.Option("--by-module", help="Show where the work is.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an operation is not known.")] = False,
