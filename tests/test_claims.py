@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import vbench
 from fakes import HOST, make_record
 from rich.console import Console
 from vbench.kernels import default_form
@@ -471,14 +472,9 @@ class TestReport:
         assert found["vim-memory"]["fair"] is None
 
 
-def vbench(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "vbench", "claims", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 class TestCommand:
     def test_without_records_it_judges_what_can_be_counted(self) -> None:
-        done = vbench("--format", "csv")
+        done = vbench("claims", "--format", "csv")
         assert done.returncode == 0, done.stderr
         verdicts = {row["claim"]: row["verdict"] for row in csv.DictReader(StringIO(done.stdout))}
         assert list(verdicts) == list(TABLE)
@@ -489,7 +485,7 @@ class TestCommand:
         ("args", "says"), [(["nowhere"], "nowhere has no records.jsonl"), (["--format", "pdf"], "text, md, csv")]
     )
     def test_bad_input_is_one_line_and_exit_code_2(self, args: list[str], says: str) -> None:
-        done = vbench(*args)
+        done = vbench("claims", *args)
         assert done.returncode == 2
         assert says in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1

@@ -6,35 +6,35 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from command import vbench
 from fakes import make_record
+from typer.main import get_command
+from vbench.results import store
 from vbench.results.store import Store, read
 
 from vbench import host
+from vbench.cli import app
 
 TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05", "--rigor", "quick"]
 
 
-def vbench(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`vbench ARGS` in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "vbench", *args],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=cwd,
-        check=False,
-        timeout=300,
-    )
+    command = [sys.executable, "-P", "-m", "vbench", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("run")
-    return folder, vbench("sweep", *TINY, "-o", str(folder))
+    return folder, process("sweep", *TINY, "-o", str(folder))
 
 
 def test_a_sweep_from_end_to_end(swept: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -171,7 +171,7 @@ def test_verify(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args: list[str], says: str, tmp_path: Path) -> None:
-    done = vbench("sweep", *args, cwd=tmp_path)
+    done = (vbench if args else process)("sweep", *args, cwd=tmp_path)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -188,8 +188,8 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with Store(tmp_path / "old") as store:
-        store.append(make_record(schema=7))
+    with Store(tmp_path / "old") as kept:
+        kept.append(make_record(schema=7))
     for folder, says in (("file/run", "not a folder"), ("old", "schema 7")):
         done = vbench("sweep", "--models", "vig_t", "--res", "64", "-o", str(tmp_path / folder))
         assert done.returncode == 2
@@ -197,14 +197,17 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     assert vbench("report", str(tmp_path)).returncode == 2
 
 
-def test_a_damaged_last_line_is_a_warning(tmp_path: Path) -> None:
-    with Store(tmp_path) as store:
-        store.append(make_record())
+def test_a_damaged_last_line_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    monkeypatch.setattr(store, "read", lambda folder: (reads.append(folder), read(folder))[1])
+    with Store(tmp_path) as kept:
+        kept.append(make_record())
     with (tmp_path / "records.jsonl").open("a") as file:
         file.write('{"schema": 1, "case')
     done = vbench("report", str(tmp_path))
     assert done.returncode == 0
     assert "the last line was cut short and is dropped" in done.stderr
+    assert reads == [tmp_path]  # once
     assert "vig_t" in done.stdout
 
 
@@ -236,26 +239,37 @@ def test_models_and_doctor() -> None:
     assert "'tpu' is not one of auto, cpu, cuda, cuda:N" in done.stderr
 
 
-COMMANDS = ["sweep", "plan", "maxres", "maxbatch", "verify", "flops", "models", "report", "fit", "doctor"]
+def commands(path: tuple[str, ...] = (), group: Any = None) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The words that call each command or group of commands, and what they call."""
+    group = group or get_command(app)
+    yield path, group
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands((*path, name), command)
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
-def test_every_command_has_help(command: list[str]) -> None:
-    done = vbench(*command, "--help")
+@pytest.mark.parametrize(("path", "command"), [pytest.param(*each, id=" ".join(each[0])) for each in commands()])
+def test_help_says_all_of_every_option_and_its_default(
+    path: tuple[str, ...], command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in square brackets in a help text is markup, and is not shown."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    done = vbench(*path, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
+    for option in command.params:
+        default = f" [default: ({option.show_default})]" if isinstance(option.show_default, str) else ""
+        assert (option.help or "") + default in done.stdout
+        assert (option.metavar or "") in done.stdout
 
 
-@pytest.mark.parametrize(
-    "command", ["['--help']", "['models']", "['plan', '--help']", "['maxres', '--help']", "['sweep', '--help']"]
-)
-def test_quick_commands_import_nothing_heavy(command: str) -> None:
+def test_quick_commands_import_nothing_heavy() -> None:
     code = (
         "import sys; from vbench.cli import app\n"
-        f"try: app({command})\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
-        "sys.exit(str(heavy) if heavy else 0)"
+        "for command in ['--help'], ['models'], *([name, '--help'] for name in ('plan', 'maxres', 'sweep')):\n"
+        "    try: app(command)\n"
+        "    except SystemExit: pass\n"
+        "    heavy = {'torch', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "    if heavy: sys.exit(f'{command} imports {heavy}')\n"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -39,6 +39,11 @@ def draw(trial: Trial, tokens: int) -> Inputs:
     return trial.draw(tokens, torch.Generator().manual_seed(tokens))
 
 
+def one_image(trial: Trial, tokens: int) -> Inputs:
+    """The first of its two images, for half of the programs."""
+    return {key: x[:1] if x.ndim == 3 else x for key, x in draw(trial, tokens).items()}
+
+
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 32 tokens, so that few make many."""
@@ -73,7 +78,7 @@ def test_they_are_the_reference(op: str, trial: Trial) -> None:
 @pytest.mark.parametrize("tokens", [1, 5, 64, 65, 133])
 def test_any_number_of_tokens(op: str, tokens: int) -> None:
     trial = trials(op)[-2]
-    inputs = cast(draw(trial, tokens), torch.float32)
+    inputs = cast(one_image(trial, tokens), torch.float32)
     wanted, state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
     for form in FORMS if tokens < 9 else FORMS[:1]:
         o, found = trial.run(operator(op, form), inputs)
@@ -86,10 +91,10 @@ def test_any_number_of_tokens(op: str, tokens: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_types_are_rounded_once(op: str, dtype: torch.dtype) -> None:
     trial = trials(op)[0]
-    inputs = cast(draw(trial, 33), dtype)
-    wanted, state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
-    best = relative(trial.run(operator(op, "scan"), inputs)[0], wanted)
-    for form in FORMS:
+    for form, tokens in (("fused", 33), ("fused_recurrent", 9)):
+        inputs = cast(one_image(trial, tokens), dtype)
+        wanted, state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
+        best = relative(trial.run(operator(op, "scan"), inputs)[0], wanted)
         o, found = trial.run(operator(op, form), inputs)
         assert o.dtype == dtype
         assert relative(o, wanted) < 1.1 * best
@@ -101,7 +106,7 @@ def test_half_types_are_rounded_once(op: str, dtype: torch.dtype) -> None:
 def test_a_sequence_can_be_split(trial: Trial) -> None:
     op = "wkv" if trial.direction == "both" else "mingru"
     for form, tokens, at in (("fused", 40, 35), ("fused_recurrent", 7, 3)):
-        inputs = cast(draw(trial, tokens), torch.float32)
+        inputs = cast(one_image(trial, tokens), torch.float32)
         wanted, final = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
         o, state = hand_off(trial, operator(op, form), inputs, at)
         assert relative(o, wanted) < 2e-6
@@ -148,7 +153,7 @@ def test_gradients_are_the_references(op: str, trial: Trial) -> None:
 @inside
 def test_gradients_of_the_output_alone() -> None:
     for op in SCANS:
-        inputs = cast(draw(trials(op)[0], 20), torch.float32)
+        inputs = cast(one_image(trials(op)[0], 20), torch.float32)
         found, wanted = (
             torch.autograd.grad(
                 operator(op, form)(*(x := [t.to(dtype).requires_grad_() for t in inputs.values()]))[0].square().sum(), x
@@ -176,8 +181,8 @@ def test_extreme_weights_stay_exact(decay: float, keys: float) -> None:
 @inside
 def test_the_released_reading_is_served_by_the_forms_that_have_it() -> None:
     trial = next(trial for trial in trials("wkv") if trial.options.get("reading") == "kernel")
-    inputs = cast(draw(trial, 70), torch.float32)
-    for form, other in (("fused", "scan"), ("fused_recurrent", "reference")):
+    for form, other, tokens in (("fused", "scan", 40), ("fused_recurrent", "reference", 9)):
+        inputs = cast(one_image(trial, tokens), torch.float32)
         o, _ = trial.run(operator("wkv", form), inputs)
         assert torch.equal(o, trial.run(operator("wkv", other), inputs)[0])
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from command import vbench
 from simulated import Simulated
-from test_cli import vbench
 from vbench.kernels import OPS, forms, operator
 from vbench.kernels.fused import tuning
 from vbench.kernels.fused.tuning import Choice
@@ -19,6 +19,7 @@ from vbench.kernels.registry import default_form
 from vbench import kernel_bench, kernel_calls, kernel_peers, kernel_tune, plan, verify
 from vbench.errors import DeviceError, UsageError
 from vbench.kernel_tune import Timing
+from vbench.launch import Launcher
 
 
 def test_list_names_every_form_and_why_one_cannot_run() -> None:
@@ -33,6 +34,8 @@ def test_list_names_every_form_and_why_one_cannot_run() -> None:
 
 
 def test_check_holds_forms_to_the_recurrence_and_their_gradients_too() -> None:
+    with Launcher() as launcher:  # before `check` asks for the interpreter, which the next tests' children would get
+        assert launcher.run("jobs:fine", {"x": 0}, 60).status == "ok"
     done = vbench("kernels", "check", "--op", "mingru", "--form", "scan,quadratic", "--tokens", "20", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "scan, quadratic" in done.stdout

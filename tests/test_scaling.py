@@ -28,8 +28,6 @@ from vbench.cli import app
 from vbench.errors import UsageError
 from vbench.plan import GRID, Case
 
-RECORDS = Path(__file__).resolve().parent.parent / "results" / "cpu-amd-epyc"
-
 
 def rows(
     model: str = "vig_t",

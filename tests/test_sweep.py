@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from command import vbench
 from fakes import latency, make_record
 from vbench.reports import tables
 from vbench.results.frame import frame
@@ -277,14 +278,19 @@ def test_a_record_says_where_it_comes_from_and_nothing_private(tmp_path: Path) -
     assert psutil.Process().username() not in record.host.values()
 
 
-COMMAND = [sys.executable, "-P", "-m", "vbench", "sweep", "--models", "vig_t,deit_t", "--res", "32,48"]
+OPTIONS = ["--batch", "1", "--seconds", "0.05", "--rigor", "quick"]
+COMMAND = ["sweep", "--models", "vig_t,deit_t", "--res", "32,48", *OPTIONS]
 EXPECTED = {(m, s, mode) for m in ("vig_t", "deit_t") for s in (32, 48) for mode in ("parallel", "recurrent")}
 
 
 def sweep_process(folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [*COMMAND, "--batch", "1", "--seconds", "0.05", "--rigor", "quick", "-o", str(folder)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-P", "-m", "vbench", *COMMAND, "-o", str(folder)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would inherit "ignore"
+    try:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def lines(folder: Path) -> int:
@@ -292,49 +298,57 @@ def lines(folder: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize("victim", ["sweep", "child"])
-def test_kill_9_at_any_moment_then_the_same_command(tmp_path: Path, victim: str) -> None:
-    generator = random.Random(victim)
-    for goal in (0, 3):
-        process = sweep_process(tmp_path)
-        while process.poll() is None and lines(tmp_path) < goal:
-            time.sleep(0.01)
-        time.sleep(generator.uniform(0, 0.5) + (2 if goal == 0 else 0))
-        targets = [process.pid]
-        if victim == "child":
-            everyone = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            targets = [child.pid for child in everyone if child.ppid() != process.pid] or []
-        for target in targets:
-            with suppress(ProcessLookupError):
-                os.kill(target, signal.SIGKILL)
-        if victim == "sweep":
-            process.wait()
-        else:
-            assert process.wait(timeout=240) in (0, 1)
-    assert sweep_process(tmp_path).wait(timeout=240) in (0, 1)
+def wait_for_lines(folder: Path, goal: int, process: subprocess.Popen[bytes]) -> None:
+    while lines(folder) < goal:
+        assert process.poll() is None
+        time.sleep(0.01)
 
+
+def check_whole(folder: Path) -> None:
+    """Every cell has been measured, and once."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        records = read(tmp_path)
+        records = read(folder)
     cells = Counter((r.case["model"], r.case["height"], r.case["mode"]) for r in records)
     assert set(cells) == EXPECTED
     assert set(cells.values()) == {1}
     assert {r.status for r in records} == {"ok", "unsupported"}
     for name in ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf"):
-        assert (tmp_path / name).stat().st_size > 0
+        assert (folder / name).stat().st_size > 0
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_valid_files_and_says_so(tmp_path: Path, sent: signal.Signals) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would inherit "ignore"
-    try:
+def test_however_a_sweep_is_ended_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Killed before its first record, interrupted in two ways, killed between records; then left alone."""
+    generator = random.Random(0)
+    for goal, sent in ((0, signal.SIGKILL), (2, signal.SIGINT), (3, signal.SIGTERM), (4, signal.SIGKILL)):
         process = sweep_process(tmp_path)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    while lines(tmp_path) < 2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(sent)
-    assert process.wait(timeout=60) == 130
-    assert 2 <= len(read(tmp_path)) < len(EXPECTED)
-    assert (tmp_path / "table.md").exists()
+        wait_for_lines(tmp_path, goal, process)
+        killed = sent == signal.SIGKILL
+        time.sleep(generator.uniform(0, 0.3) + 2 * (goal == 0) if killed else 0)
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == (-signal.SIGKILL if killed else 130)
+        if not killed:
+            assert goal <= len(read(tmp_path)) < len(EXPECTED)
+            assert (tmp_path / "table.md").exists()
+            (tmp_path / "table.md").unlink()
+    assert vbench(*COMMAND, "-o", str(tmp_path)).returncode == 0
+    check_whole(tmp_path)
+
+
+def test_kill_9_of_children_at_any_moment(tmp_path: Path) -> None:
+    generator = random.Random(1)
+    process = sweep_process(tmp_path)
+    for goal in (0, 3):
+        wait_for_lines(tmp_path, goal, process)
+        time.sleep(generator.uniform(0, 0.5))
+        hit = 0
+        while not hit:
+            assert process.poll() is None
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if child.ppid() != process.pid:  # the fork server lives
+                        child.kill()
+                        hit += 1
+    assert process.wait(timeout=240) in (0, 1)
+    assert vbench(*COMMAND, "-o", str(tmp_path)).returncode in (0, 1)
+    check_whole(tmp_path)

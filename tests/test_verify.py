@@ -119,8 +119,20 @@ def test_subjects_are_each_operator_once_and_then_the_models() -> None:
     assert spec("deit_t").operator is None
 
 
+BOTH = """
+import sys
+from vbench.cli import main
+for options in (["verify", "--models", "vig_t"], SWEEP):
+    sys.argv = ["vbench", *options]
+    try:
+        main()
+    except SystemExit as end:
+        print("exit code", end.code)
+"""
+
+
 def test_a_broken_operator_fails_the_command_and_brands_the_rows_of_a_sweep(tmp_path: Path) -> None:
-    """A copy of the package with one sign changed, as its users would run it."""
+    """A copy of the package with one sign changed; one process, so that both commands share a fork server."""
     root = KERNELS.parent
     for folder in ("vbench", "models", "kernels", "suites", "results", "reports"):
         shutil.copytree(
@@ -132,40 +144,23 @@ def test_a_broken_operator_fails_the_command_and_brands_the_rows_of_a_sweep(tmp_
     assert sign[0] in reference.read_text()
     reference.write_text(reference.read_text().replace(*sign))
 
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "vbench", *args],
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            cwd=tmp_path,
-        )
-
-    done = run("verify", "--models", "vig_t")
-    assert done.returncode == 5, done.stderr
-    assert "FAILED" in done.stdout
-    assert "vig_t reference, float64, 160x144 px: error" in done.stderr
-    done = run(
-        "sweep",
-        "--models",
-        "vig_t,deit_t",
-        "--modes",
-        "parallel",
-        "--res",
-        "32",
-        "--batch",
-        "1",
-        "--seconds",
-        "0.05",
-        "--rigor",
-        "quick",
-        "-o",
-        "out",
+    sweep = ["sweep", "--models", "vig_t,deit_t", "--modes", "parallel", "--res", "32", "--batch", "1"]
+    sweep += ["--seconds", "0.05", "--rigor", "quick", "-o", "out"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", BOTH.replace("SWEEP", repr(sweep))],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    assert "MODES OF THIS MODEL ARE NOT ONE FUNCTION" in done.stdout
+    verified, swept, _ = done.stdout.split("exit code ")
+    assert "FAILED" in verified
+    assert "vig_t reference, float64, 160x144 px: error" in done.stderr
+    assert swept.startswith("5\n"), done.stderr  # of verify
+    assert done.stdout.endswith("exit code 0\n"), done.stderr
+    assert "MODES OF THIS MODEL ARE NOT ONE FUNCTION" in swept
     for record in read(tmp_path / "out"):
         stamped = record.verified and record.verified["ok"]
         assert stamped is (False if record.case["model"] == "vig_t" else None)

@@ -52,7 +52,7 @@ Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 produ
 Seed = Annotated[int, typer.Option(help="Of the order of the cells, the noise and the weights.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the model.")]
 Seconds = Annotated[
-    float | None, typer.Option(min=0.01, help="Least sampling time of a launch's latency. [default: the rigor's]")
+    float | None, typer.Option(min=0.01, help="Least sampling time of a launch's latency.", show_default="the rigor's")
 ]
 Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a launch is a time-out.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tables and figures.")]
@@ -61,7 +61,8 @@ Mode = Annotated[str, typer.Option(help="parallel or recurrent.")]
 OneDtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16.")]
 OnePhase = Annotated[str, typer.Option("--phase", help="infer, a forward pass; or train, a whole training step.")]
 Memory = Annotated[
-    float | None, typer.Option(help="GiB that the call may take, weights included. [default: 90 % of what is free]")
+    float | None,
+    typer.Option(help="GiB that the call may take, weights included.", show_default="90 % of what is free"),
 ]
 ProbeTimeout = Annotated[float, typer.Option(min=1, help="Seconds after which a size is given up.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -125,7 +126,7 @@ def sweep(
         except KeyboardInterrupt:
             interrupted = True
             err.print("interrupted; what was measured is kept, and the same command goes on from there")
-    failed = cli_reports.write(folder, as_json)
+    failed = cli_reports.write(folder, cli_reports.table_of([folder]), as_json)
     if interrupted:
         raise typer.Exit(130)
     raise typer.Exit(1 if failed else 0)
@@ -247,8 +248,8 @@ def verify(
 def flops(
     model: Annotated[str, typer.Argument(help="A name of the table, or timm/NAME.")],
     res: Res = None,
-    mode: Annotated[str | None, typer.Option(help="parallel or recurrent. [default: parallel]")] = None,
-    form: Annotated[str | None, typer.Option(help="A form of the operator. [default: the mode's]")] = None,
+    mode: Annotated[str | None, typer.Option(help="parallel or recurrent.", show_default="parallel")] = None,
+    form: Annotated[str | None, typer.Option(help="A form of the operator.", show_default="the mode's")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
     by_module: Annotated[bool, typer.Option("--by-module", help="Show where the work is.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an operation is not known.")] = False,

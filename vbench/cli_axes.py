@@ -19,27 +19,31 @@ Res = Annotated[
     str | None,
     typer.Option(help="Pixels: 224:2048 (standard grid), 224:2048:128 (step), 224,512x1024 (height x width)."),
 ]
-Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both. [default: both]")]
+Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both.", show_default=planning.USUAL["modes"])]
 Batch = Annotated[
     str | None,
     typer.Option(
-        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers. [default: knee]"
+        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers.",
+        show_default=planning.USUAL["batch"],
     ),
 ]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [default: float32]")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16.", show_default=planning.USUAL["dtype"])]
 SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Phase = Annotated[
-    str | None, typer.Option(help="infer, train (forward, backward, AdamW step), or both. [default: infer]")
+    str | None,
+    typer.Option(help="infer, train (forward, backward, AdamW step), or both.", show_default=planning.USUAL["phase"]),
 ]
-Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph. [default: eager]")]
-Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc. [default: nchw]")]
-Attention = Annotated[str | None, typer.Option(help="Of timm's models: fused, unfused. [default: fused]")]
+Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph.", show_default=planning.USUAL["backend"])]
+Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc.", show_default=planning.USUAL["layout"])]
+Attention = Annotated[
+    str | None, typer.Option(help="Of timm's models: fused, unfused.", show_default=planning.USUAL["attention"])
+]
 Form = Annotated[
     str | None,
     typer.Option(
-        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list. "
-        "[default: auto, the mode's on the device]"
+        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list.",
+        show_default=f"{planning.USUAL['form']}, the mode's on the device",
     ),
 ]
 

@@ -17,7 +17,6 @@ from vbench.cli_axes import (
     Asked,
     Attention,
     Backend,
-    Batch,
     Device,
     Dtype,
     Form,
@@ -42,9 +41,15 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ONCE = {**planning.USUAL, "batch": "1"}  # a gate times single calls
 
+OneBatch = Annotated[
+    str | None, typer.Option("--batch", help="Batch for throughput, or of a training step.", show_default=ONCE["batch"])
+]
 Threshold = Annotated[float, typer.Option(help="The smallest change that matters, as a share of base.")]
 OwnThreshold = Annotated[
-    float | None, typer.Option(help="The smallest change that matters, as a share of base; 0.03 if nothing says.")
+    float | None,
+    typer.Option(
+        help="The smallest change that matters, as a share of base.", show_default="what the file says, or 0.03"
+    ),
 ]
 Rigor = Annotated[str, typer.Option(help="Blocks a pass: quick 4, default 6, paper 12 and longer launches.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 if anything is ambiguous, gone or not measured.")]
@@ -67,7 +72,7 @@ def gate(
     models: Models = None,
     res: Res = None,
     modes: Modes = None,
-    batch: Batch = None,
+    batch: OneBatch = None,
     dtype: Dtype = None,
     phase: Phase = None,
     backend: Backend = None,

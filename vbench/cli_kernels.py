@@ -15,8 +15,10 @@ app = typer.Typer(no_args_is_help=True, help="The operators by themselves: list,
 out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ... [default: all]")]
-FormName = Annotated[str | None, typer.Option(help="fused, chunkwise, scan, reference ... [default: all that can run]")]
+Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ...", show_default="all")]
+FormName = Annotated[
+    str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -40,7 +42,10 @@ def check(
     form: FormName = None,
     device: Device = "auto",
     tokens: Annotated[
-        int | None, typer.Option(min=2, max=4096, help="Tokens of a trial. [default: 133; 70 where interpreted]")
+        int | None,
+        typer.Option(
+            min=2, max=4096, help="Tokens of a trial.", show_default="133; interpreted: 40, or 20 token by token"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
     as_json: AsJson = False,
@@ -121,14 +126,16 @@ def compile_(
 def bench(
     op: Op = None,
     form: FormName = None,
-    n: Annotated[str | None, typer.Option("--n", help="Tokens: 196,4096. [default: 196 to 65536; CPU: 16384]")] = None,
-    batch: Annotated[str | None, typer.Option(help="Images a call: 1,8. [default: 1,8,64; CPU: 1]")] = None,
+    n: Annotated[
+        str | None, typer.Option("--n", help="Tokens: 196,4096.", show_default="196 to 65536; CPU: 16384")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="Images a call: 1,8.", show_default="1,8,64; CPU: 1")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16. [default: bfloat16; CPU: float32]")
+        str | None, typer.Option(help="float32, bfloat16, float16.", show_default="bfloat16; CPU: float32")
     ] = None,
     device: Device = "auto",
-    backend: Annotated[str | None, typer.Option(help="eager, cudagraph. [default: both; CPU: eager]")] = None,
-    l2: Annotated[str | None, typer.Option(help="Caches: warm, cold. [default: both; CPU: warm]")] = None,
+    backend: Annotated[str | None, typer.Option(help="eager, cudagraph.", show_default="both; CPU: eager")] = None,
+    l2: Annotated[str | None, typer.Option(help="Caches: warm, cold.", show_default="both; CPU: warm")] = None,
     peer: Annotated[
         list[str] | None, typer.Option(help="OPERATOR=module:function, timed beside ours; may be repeated.")
     ] = None,

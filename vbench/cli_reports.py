@@ -39,8 +39,7 @@ def report(
         return
     if len(folders) > 1:
         raise UsageError(f"{len(folders)} runs make one page: give -o FILE.html, or report one RUN at a time")
-    frame_of(folders)
-    write(folders[0], as_json)
+    write(folders[0], frame_of(folders), as_json)
 
 
 @app.command()
@@ -108,23 +107,25 @@ def publish(
 
 def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. Raises: UsageError for a folder without any."""
-    from vbench.results.frame import frame
-    from vbench.results.store import read
-
     for folder in folders:
         if not (folder / "records.jsonl").is_file():
             raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
-    return frame([record for folder in folders for record in read(folder)])
+    return table_of(folders)
 
 
-def write(folder: Path, as_json: bool) -> int:
-    """Write a sweep's files beside its records, print the table; the number of cells that ended in an error."""
-    from vbench.reports import tables
-    from vbench.reports.write import write_all
+def table_of(folders: Sequence[Path]) -> pd.DataFrame:
+    """The frame of all records in these folders, of which any may have none."""
     from vbench.results.frame import frame
     from vbench.results.store import read
 
-    table = frame(read(folder))
+    return frame([record for folder in folders for record in read(folder)])
+
+
+def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
+    """Write a sweep's files beside its records, print the table; the number of cells that ended in an error."""
+    from vbench.reports import tables
+    from vbench.reports.write import write_all
+
     files = write_all(table, folder) if len(table) else []
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))

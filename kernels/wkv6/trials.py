@@ -25,7 +25,7 @@ def _draw(N: int, generator: Generator, *, decay: float) -> Inputs:
 
 def _initial(inputs: Inputs, *, direction: Direction) -> Tensor:
     pair = (2,) if direction == "both" else ()
-    return inputs["r"].new_zeros(*pair, B, H, D, E)
+    return inputs["r"].new_zeros(*pair, len(inputs["r"]), H, D, E)
 
 
 def _trials(direction: Direction) -> list[Trial]:
