@@ -44,11 +44,9 @@ def logs(session: dict[str, Any], kind: str) -> list[float]:
     """The logs of head, or of twin, over base in every block of a session's first cell."""
     found = []
     for one in next(iter(session["measured"].values())):
-        if kind in one["order"]:
-            sides: dict[bool, list[float]] = {True: [], False: []}
-            for name, ms in zip(one["order"], one["ms"], strict=True):
-                sides[name == "base"].append(ms)
-            found.append(block((sides[True][0], sides[True][1]), (sides[False][0], sides[False][1])))
+        if kind in (one["outer"], one["inner"]):
+            ratio = block(one["outer_ms"], one["inner_ms"])
+            found.append(ratio if one["outer"] == "base" else -ratio)
     return found
 
 

@@ -1,9 +1,8 @@
 """Is one revision slower than another? Verdicts from blocks in which both were measured in turn. Pure.
 
-A block is ABBA or BAAB: four launches, base outside and head inside or the other way about, so that whatever drifts
-through a block at a constant pace falls on both alike; and as many blocks are of one kind as of the other, so that
-what a place in a block costs falls on both alike too. Blocks in which a twin of base stands for head, in the same
-places, give the noise floor.
+A block is a fresh process of each side, and their calls in turn: ABABA, A outside and B inside, so that whatever drifts
+from call to call falls on both alike. In as many blocks base is outside as head is, so that what a place costs falls on
+both alike too. Blocks in which a twin of base stands for head, in the same places, give the noise floor.
 """
 
 from __future__ import annotations
@@ -48,14 +47,20 @@ class Comparison:
     blocks: int
 
 
-def block(base: tuple[float, float], head: tuple[float, float]) -> float:
-    """The log of head over base in one block, from the medians of its four launches.
+def block(outer: Sequence[float], inner: Sequence[float]) -> float:
+    """The log of inner over outer in one block: the median of each inner call against the two outer ones around it.
 
-    Raises: ValueError for a time that is not positive.
+    What drifts at a constant pace from call to call cancels in each; a burst moves few of them.
+
+    Args:
+        outer, inner: times of the calls of either side, in order and in turn; one outer call more than inner ones.
+
+    Raises: ValueError for times that are not positive, or not of such numbers.
     """
-    if min(*base, *head) <= 0:
-        raise ValueError("a block needs positive times")
-    return (log(head[0]) + log(head[1]) - log(base[0]) - log(base[1])) / 2
+    if len(outer) != len(inner) + 1 or not inner or min(*outer, *inner) <= 0:
+        raise ValueError("a block is positive times in turn, of one outer call more than inner ones")
+    outside, inside = np.log(outer), np.log(inner)
+    return float(np.median(inside - (outside[1:] + outside[:-1]) / 2))
 
 
 def floor(blocks: Sequence[float]) -> float:

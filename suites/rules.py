@@ -20,7 +20,6 @@ QUANTITIES = {  # what a budget may be of -> the frame's column, its units in on
     "latency_ms": ("latency_ms", 1, "ms"),
     "latency_ms_p90": ("latency_ms_p90", 1, "ms"),
     "latency_ms_p99": ("latency_ms_p99", 1, "ms"),
-    "throughput_img_s": ("throughput_img_s", 1, "images/s"),
     "first_call_s": ("first_call_s", 1, "s"),
     "peak_memory_mib": ("peak_memory_bytes", MIB, "MiB"),
     "peak_memory_bytes": ("peak_memory_bytes", 1, "bytes"),

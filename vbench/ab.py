@@ -1,9 +1,10 @@
 """`vbench gate --ab`: two revisions measured in turn on one machine, and the verdict.
 
-Three sides run, each in a process of its own: base, its twin (the same code again), and head. A launch is a fresh
-process that times one cell; blocks of four launches hold base against head, and as many hold base against its twin,
-which is the noise floor in the same places. Cells and kinds of block are shuffled. What is ambiguous after a pass gets
-another one; what is flagged is measured again by fresh sides, and stands only if they flag it too.
+Three sides run, each with processes of its own: base, its twin (the same code again), and head. In a block a fresh
+process of base and one of head time a cell, call by call in turn; as many blocks hold base against its twin, which is
+the noise floor in the same places. Cells and kinds of block are shuffled, and for each round of blocks the sides are
+started anew: processes that are forked from one server share where it put things, which moves a time by some percent.
+What is ambiguous after a pass gets another one; what is flagged is measured again, and stands only if flagged again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from pathlib import Path
 from statistics import median, stdev
 from typing import Any, Literal, get_args
 
-from vbench import host, verify
+from vbench import host, state, verify
 from vbench.errors import UsageError
 from vbench.launch import Ending, Runner
 from vbench.models import MODELS
@@ -30,6 +32,7 @@ from vbench.results.store import Record, Store
 from vbench.revisions import Install
 from vbench.side import Side
 from vbench.suites.rules import Rules, over_budget
+from vbench.turns import ENDED
 
 Name = Literal["base", "twin", "head"]
 SIDES: tuple[Name, ...] = get_args(Name)
@@ -51,18 +54,16 @@ _LAUNCH = replace(
     rigor="gate",
     window=3,
     warmup_s=0.05,
-    warmup_max_s=1.0,
-    agree=0.02,
-    sample_s=0.2,
-    sample_max_s=0.4,
-    samples_min=5,
-    precision=0.01,
-    energy_s=0.0,
+    warmup_max_s=0.5,
+    agree=0.05,
+    sample_s=1.0,
+    sample_max_s=3.0,
+    samples_min=16,
 )
 DESIGNS: dict[str, Design] = {
-    "quick": Design(4, _LAUNCH),
+    "quick": Design(4, replace(_LAUNCH, sample_s=0.5, samples_min=8)),
     "default": Design(6, _LAUNCH),
-    "paper": Design(12, replace(_LAUNCH, sample_s=1.0, sample_max_s=3.0, warmup_s=0.2)),
+    "paper": Design(12, replace(_LAUNCH, sample_s=2.0, sample_max_s=10.0)),
 }
 
 
@@ -76,17 +77,21 @@ def design(rigor: str, threads: int, seed: int) -> Design:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Four launches in turn: who stood where, and the median of each, ms."""
+    """Two processes that took turns: who had the first and the last call, and who those between; every call's ms."""
 
-    order: tuple[Name, ...]
-    ms: tuple[float, ...]
+    outer: Name
+    inner: Name
+    outer_ms: tuple[float, ...]
+    inner_ms: tuple[float, ...]
 
     @property
     def log_ratio(self) -> float:
         """Of the other side over base."""
-        base = [ms for name, ms in zip(self.order, self.ms, strict=True) if name == "base"]
-        other = [ms for name, ms in zip(self.order, self.ms, strict=True) if name != "base"]
-        return judge.block((base[0], base[1]), (other[0], other[1]))
+        ratio = judge.block(self.outer_ms, self.inner_ms)
+        return ratio if self.outer == "base" else -ratio
+
+    def has(self, name: Name) -> bool:
+        return name in (self.outer, self.inner)
 
 
 @dataclass(slots=True)
@@ -100,17 +105,17 @@ class Blocks:
     @property
     def head(self) -> list[float]:
         """Logs of head over base."""
-        return [block.log_ratio for block in self.whole if "head" in block.order]
+        return [block.log_ratio for block in self.whole if block.has("head")]
 
     def middle(self, name: Name) -> float:
-        """The median of a side's launches in the blocks of base and head, ms."""
-        own = [block for block in self.whole if "head" in block.order]
-        return median(ms for block in own for who, ms in zip(block.order, block.ms, strict=True) if who == name)
+        """Of the blocks of base and head, the median of a side's medians, ms."""
+        own = [block for block in self.whole if block.has("head")]
+        return median(median(block.outer_ms if block.outer == name else block.inner_ms) for block in own)
 
     @property
     def twin(self) -> list[float]:
         """Logs of base's twin over base."""
-        return [block.log_ratio for block in self.whole if "twin" in block.order]
+        return [block.log_ratio for block in self.whole if block.has("twin")]
 
 
 @dataclass(slots=True)
@@ -119,7 +124,7 @@ class Session:
 
     Args:
         cases: what is measured; those that cannot exist are left out.
-        open_sides: a context of the three runners, entered anew for the reproduction.
+        open_sides: a context of the three runners, entered anew for each round of blocks.
         tell: hears what is being done, a line each.
         folder: for the records of each side; None keeps none.
     """
@@ -137,7 +142,7 @@ class Session:
     _random: random.Random = field(init=False)
     _runners: Mapping[str, Runner] = field(default_factory=dict)
     _stores: dict[str, Store] = field(default_factory=dict)
-    _places: int = 0
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
 
     def run(self, base: str, head: str) -> Outcome:
         """Measure and judge. `base` and `head` are the sides' labels; an interruption ends in an `Outcome` too."""
@@ -161,15 +166,16 @@ class Session:
                     cases, broken = self._screen(cases)
                     findings += broken
                     blocks = {case: Blocks() for case in cases}
-                    self._measure(blocks, cases)
+                self._measure(blocks, cases)
                 flagged = [case for case, found in self._judged(blocks).items() if found and _flags(found)]
                 if flagged:
-                    self.tell(f"{len(flagged)} flagged; measured again by fresh processes")
+                    self.tell(f"{len(flagged)} flagged; measured again")
                     again = {case: Blocks() for case in flagged}
-                    with self.open_sides() as self._runners:
-                        self._measure(again, flagged)
+                    self._measure(again, flagged)
             except KeyboardInterrupt:
                 interrupted = True
+            finally:
+                self._pool.shutdown(wait=False)
         findings += self._latencies(blocks, again)
         findings += self._memories(list(blocks))
         findings += self._budgets(list(blocks))
@@ -242,9 +248,11 @@ class Session:
 
     def _try(self, name: Name, case: Case) -> Ending:
         for _ in range(SCREEN_TRIES):
-            ending = self._launch(name, case, keep=False)
+            argument = {**self._argument(case), "launch": 1, "batch": None, "watch": None}
+            ending = self._launch(name, "vbench.worker:measure", argument)
             if ending.status in ("ok", "unsupported"):
-                break
+                return ending
+        self._keep(name, case, ending)
         return ending
 
     def _measure(self, blocks: dict[Case, Blocks], cases: Sequence[Case]) -> None:
@@ -261,55 +269,63 @@ class Session:
         first = {(case, kind): self._random.random() < 0.5 for case in cases for kind in ("head", "twin")}
         for number in range(self.design.blocks):
             self.tell(f"block {number + 1} of {self.design.blocks}, {len(cases)} cells")
-            self._random.shuffle(cases)
-            for case in cases:
-                kinds: list[Name] = ["head", "twin"]
-                self._random.shuffle(kinds)
-                for kind in kinds:
+            places: list[tuple[Case, Name]] = [(case, kind) for case in cases for kind in ("head", "twin")]
+            self._random.shuffle(places)
+            with self.open_sides() as self._runners:
+                for case, kind in places:
                     self._block(case, kind, first[case, kind] ^ bool(number % 2), blocks[case])
 
     def _block(self, case: Case, kind: Name, base_outside: bool, into: Blocks) -> None:
-        """Four launches: ABBA if base stands outside, else BAAB."""
-        order: tuple[Name, ...] = ("base", kind, kind, "base") if base_outside else (kind, "base", "base", kind)
-        times = []
-        for name in order:
-            ending = self._launch(name, case)
-            if ending.status != "ok":
-                into.lost += 1
-                into.reason = f"{name}: {_said(ending)}"
-                return
-            times.append(median(ending.parts["latency"]["samples_ms"]))
-        into.whole.append(Block(order, tuple(times)))
+        """A fresh process of base and one of the other side, whose calls alternate."""
+        outer, inner = ("base", kind) if base_outside else (kind, "base")
+        with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
+            argument = {**self._argument(case), "socket": str(Path(folder) / "turns")}
+            argument["core"] = self._random.randrange(state.usable_cores())
+            started = [
+                self._pool.submit(
+                    self._launch, name, "vbench.worker:take_turns", {**argument, "first": name == outer}, 2
+                )
+                for name in (outer, inner)
+            ]
+            ended = dict(zip((outer, inner), [each.result() for each in started], strict=True))
+        for name, ending in ended.items():
+            self._keep(name, case, ending)
+        failed = [(name, ending) for name, ending in ended.items() if ending.status != "ok"]
+        if failed:
+            into.lost += 1
+            into.reason = next((f"{name}: {_said(at)}" for name, at in failed if ENDED not in _said(at)), ENDED)
+            return
+        times = [tuple(ending.parts["latency"]["samples_ms"]) for ending in ended.values()]
+        into.whole.append(Block(outer, inner, *times))
 
-    def _launch(self, name: Name, case: Case, *, keep: bool = True) -> Ending:
-        """One launch of one side, kept as a record if it counts or failed."""
-        number = sum(record.case_id == case.id for record in self.records[name])
-        protocol = self.design.protocol
-        argument = {"case": asdict(case), "protocol": asdict(protocol), "launch": 1, "batch": None, "watch": None}
-        started, load = datetime.now(UTC), host.load()
-        ending = self._runners[name].run("vbench.worker:measure", argument, self.timeout_s)
-        if keep or ending.status not in ("ok", "unsupported"):
-            record = Record(
-                case_id=case.id,
-                case=asdict(case),
-                launch=number,
-                order=self._places,
-                status=ending.status,
-                reason=ending.reason,
-                conditions=host.conditions(self.hosts[name], asdict(protocol)),
-                protocol=asdict(protocol),
-                host=self.hosts[name],
-                started_at=started.isoformat(timespec="seconds"),
-                wall_s=round((datetime.now(UTC) - started).total_seconds(), 3),
-                timeout_s=self.timeout_s,
-                load=load,
-                **ending.parts,
-            )
-            self.records[name].append(record)
-            self._places += 1
-            if name in self._stores:
-                self._stores[name].append(record)
-        return ending
+    def _argument(self, case: Case) -> dict[str, Any]:
+        return {"case": asdict(case), "protocol": asdict(self.design.protocol)}
+
+    def _launch(self, name: Name, job: str, argument: dict[str, Any], times: int = 1) -> Ending:
+        """A child of that side; it may take so many times as long as one launch."""
+        return self._runners[name].run(job, argument, times * self.timeout_s)
+
+    def _keep(self, name: Name, case: Case, ending: Ending) -> None:
+        """A launch as a record, on disk before the next one."""
+        record = Record(
+            case_id=case.id,
+            case=asdict(case),
+            launch=sum(record.case_id == case.id for record in self.records[name]),
+            order=sum(map(len, self.records.values())),
+            status=ending.status,
+            reason=ending.reason,
+            conditions=host.conditions(self.hosts[name], asdict(self.design.protocol)),
+            protocol=asdict(self.design.protocol),
+            host=self.hosts[name],
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_s=round(sum((ending.parts.get("spent") or {}).values()), 3),
+            timeout_s=self.timeout_s,
+            load=host.load(),
+            **ending.parts,
+        )
+        self.records[name].append(record)
+        if name in self._stores:
+            self._stores[name].append(record)
 
     def _judged(self, blocks: Mapping[Case, Blocks]) -> dict[Case, judge.Comparison | None]:
         """A verdict on each cell; None where as many blocks were lost to failed launches as were kept."""
@@ -335,7 +351,7 @@ class Session:
             if _flags(found):
                 other = second.get(case)
                 said = f"{other.verdict}, {other.ratio:.3f}" if other else "not measured"
-                note += f"; again by fresh processes: {said}"
+                note += f"; again: {said}"
                 if other is None or other.verdict != found.verdict:
                     verdict = "AMBIGUOUS"
             if blocks[case].lost:
@@ -424,19 +440,23 @@ class Session:
 
 
 @contextmanager
-def opened(base: Install, head: Install, models: Sequence[str]) -> Iterator[dict[str, Runner]]:
+def opened(base: Install, head: Install, models: Sequence[str], caches: Path) -> Iterator[dict[str, Runner]]:
     """Base, its twin and head, each in a process of its own.
+
+    Args:
+        caches: a folder in which each side's compiled kernels stay from one opening to the next.
 
     Raises: UsageError for a side that does not start, or that would measure other code than its own.
     """
-    with tempfile.TemporaryDirectory(prefix="vbench-sides-") as caches, ExitStack() as stack:
+    installs = {"base": base, "twin": base, "head": head}
+    with ExitStack() as stack:
         runners: dict[str, Runner] = {}
-        for name, install in (("base", base), ("twin", base), ("head", head)):
-            cache = Path(caches) / ("base" if name == "twin" else name)
-            side = stack.enter_context(Side(f"{name}, {install.label},", install.python, install.path, cache))
-            runners[name] = side
-        for name, install in (("base", base), ("head", head)):
-            _check_code(name, install, runners[name], models)
+        for name, install in installs.items():
+            cache = caches / ("head" if name == "head" else "base")
+            side = Side(f"{name}, {install.label},", install.python, install.path, cache)
+            runners[name] = stack.enter_context(side)
+        with ThreadPoolExecutor(len(installs)) as pool:  # each imports torch
+            list(pool.map(lambda name: _check_code(name, installs[name], runners[name], models), installs))
         yield runners
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -114,8 +115,12 @@ def gate(
     named, design = ab.models_of(cases), ab.design(rigor, threads, seed)
     pythons = revisions.Pythons(base_python, head_python)
     try:
-        with revisions.sides(str(revision), named, pythons=pythons, install=install) as (base, head):
-            opened, tell = partial(ab.opened, base, head, named), partial(err.print, markup=False)
+        with (
+            TemporaryDirectory(prefix="vbench-caches-") as caches,
+            revisions.sides(str(revision), named, pythons=pythons, install=install) as (base, head),
+        ):
+            opened = partial(ab.opened, base, head, named, Path(caches))
+            tell = partial(err.print, markup=False)
             found = ab.Session(cases, design, rules, opened, tell, folder, timeout).run(base.label, head.label)
     except KeyboardInterrupt:
         err.print("interrupted before anything was measured")

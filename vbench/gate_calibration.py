@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,14 +21,36 @@ import typer
 import vbench
 from vbench import ab, host
 from vbench.errors import UsageError
-from vbench.plan import Case, Sweep, parse_models, parse_sizes, plan
+from vbench.plan import Case, Sweep, plan
+from vbench.results.outcome import Outcome
 from vbench.revisions import Install
 from vbench.suites.rules import Rules
 
 PARTS = ("vbench", "models", "kernels", "suites", "results", "reports")
 OPERATOR = Path("kernels/gla/chunkwise.py")
-CALLS = 12  # of that operator in a pass of vig_t, one a layer
-PILOTS = 5  # launches, to know how long 5 % is
+MODULE, MODEL = "gate_cell.py", "gate_cell:net"
+NET = """from torch import nn
+from vbench.kernels import operator
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.project = nn.Conv2d(3, 64, 8, 8), nn.Linear(64, 256)
+        self.gla, self.head = operator("gla", "chunkwise"), nn.Linear(64, 10)
+
+    def forward(self, image):
+        x = self.project(self.stem(image).flatten(2).transpose(1, 2))
+        q, k, v, g = x.unflatten(-1, (2, 128)).transpose(1, 2).split(32, -1)
+        out = self.gla(q, k, v, nn.functional.logsigmoid(g), direction="forward")
+        out = out[0] if isinstance(out, tuple) else out
+        return self.head(out.transpose(1, 2).flatten(2).mean(1))
+
+
+def net():
+    return Net()
+"""
+PILOTS = 2  # blocks of each kind, to know how long 5 % is
 BUSY = """
 
 def _slowed(form, seconds):
@@ -49,7 +71,8 @@ gla = _slowed(gla, {seconds!r})
 
 
 def copy(into: Path, *, busy_s: float = 0.0) -> Path:
-    """A copy of vbench's code in a folder, with that much busy-waiting in every call of gla's chunkwise form."""
+    """A copy of vbench's code in a folder, with that much busy-waiting in every call of gla's chunkwise form; beside it
+    the model that is timed, which calls that form once."""
     inside = Path(vbench.__file__).resolve().parent
     beside = inside.parent
     for part in PARTS:
@@ -58,6 +81,7 @@ def copy(into: Path, *, busy_s: float = 0.0) -> Path:
             raise UsageError(f"this installation of vbench has no {part}")
         shutil.copytree(source, into / part, ignore=shutil.ignore_patterns("__pycache__", "cpu-*", "calibration"))
     (into / "pyproject.toml").write_text("")  # what tells vbench/__init__.py that its parts lie beside it
+    (into / MODULE).write_text(NET)
     if busy_s:
         operator = into / OPERATOR
         operator.write_text(operator.read_text() + BUSY.format(seconds=busy_s))
@@ -65,26 +89,18 @@ def copy(into: Path, *, busy_s: float = 0.0) -> Path:
 
 
 def pilot(case: Case, install: Install) -> float:
-    """The latency of a cell, seconds: the median of a few launches."""
-    design = ab.design("default", 1, 0)
-    argument: dict[str, Any] = {"case": _plain(case), "protocol": _plain(design.protocol), "launch": 1}
-    times = []
-    with ab.opened(install, install, [case.model]) as runners:
-        for _ in range(PILOTS):
-            ending = runners["base"].run("vbench.worker:measure", {**argument, "batch": None, "watch": None}, 300.0)
-            if ending.status != "ok":
-                raise UsageError(f"{case} cannot be measured: {ending.reason}")
-            times.append(median(ending.parts["latency"]["samples_ms"]))
+    """The latency of a cell in turn with another process, seconds: the median over a few blocks."""
+    design = replace(ab.design("default", 1, 0), blocks=PILOTS)
+    found = _run([case], design, install, install)
+    times = [median(block["outer_ms"]) for blocks in found.facts["measured"].values() for block in blocks]
+    if not times:
+        raise UsageError(f"{case} cannot be measured: {found.invalid}")
     return float(median(times)) / 1e3
 
 
 def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[str, Any]:
     """One session at default rigor, as a line of the file."""
-    models = ab.models_of(cases)
-    one = ab.Session(
-        cases, ab.design("default", 1, seed), Rules({}), partial(ab.opened, base, head, models), lambda _: None
-    )
-    found = one.run("base", "head")
+    found = _run(cases, ab.design("default", 1, seed), base, head)
     if found.interrupted:
         raise KeyboardInterrupt
     facts = {key: found.facts[key] for key in ("seed", "passes", "measured", "measured_again", "started_at", "wall_s")}
@@ -99,19 +115,24 @@ def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[
     }
 
 
+def _run(cases: list[Case], design: ab.Design, base: Install, head: Install) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="vbench-caches-") as caches:
+        opened = partial(ab.opened, base, head, ab.models_of(cases), Path(caches))
+        return ab.Session(cases, design, Rules({}), opened, lambda _: None).run("base", "head")
+
+
 def main(
     file: Annotated[Path, typer.Option("--out", "-o", help="Lines are appended to it.")],
     sessions: Annotated[int, typer.Option(min=1)] = 10,
-    slowdown: Annotated[float, typer.Option(min=0, help="Of the first cell, as a share of its latency.")] = 0.0,
-    models: Annotated[str, typer.Option()] = "vig_t",
-    res: Annotated[str, typer.Option()] = "64",
+    slowdown: Annotated[float, typer.Option(min=0, help="A share of the latency.")] = 0.0,
+    side: Annotated[int, typer.Option(help="Of the image, px.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the first session; each has its own.")] = 0,
 ) -> None:
     """Run sessions of equal code, or of code that was slowed."""
-    cases = plan(Sweep(parse_models(models), parse_sizes(res), ("parallel",), batches=(1,)))
+    cases = plan(Sweep((MODEL,), ((side, side),), ("parallel",), batches=(1,)))
     with tempfile.TemporaryDirectory(prefix="vbench-calibration-") as folder:
         base = Install("a copy", path=(copy(Path(folder) / "base"),), root=Path(folder) / "base")
-        busy_s = slowdown * pilot(cases[0], base) / CALLS if slowdown else 0.0
+        busy_s = slowdown * pilot(cases[0], base) if slowdown else 0.0
         head = Install("another", path=(copy(Path(folder) / "head", busy_s=busy_s),), root=Path(folder) / "head")
         file.parent.mkdir(parents=True, exist_ok=True)
         for number in range(sessions):
@@ -119,10 +140,6 @@ def main(
             with file.open("a") as lines:
                 print(json.dumps(found), file=lines)
             typer.echo(f"{number + 1}/{sessions}: {found['verdicts']} {found['invalid'] or ''}", err=True)
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    return asdict(value)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,12 @@ from vbench import memory
 from vbench.device import IN_FLIGHT, Call, Device
 from vbench.plan import Batch, Protocol
 from vbench.results.statistics import median_interval
+from vbench.turns import Turns
 
 PAUSES_S = (2.0, 4.0, 8.0)  # before a throttled window is measured again
 BLOCK_S = 0.2  # of queued calls between two looks at the clock
 SETTLED = 0.05  # an interval that shrinks by less than this share over a third more samples shrinks no longer
+FEWEST_TURNS, MOST_TURNS = 3, 400  # of each side, where two processes take turns
 FEW = ((1, 5), (2, 3), (4, 2))  # a slow call: after so many times `sample_max_s`, this many samples suffice
 
 
@@ -124,6 +126,45 @@ def latency(call: Call, device: Device, protocol: Protocol) -> dict[str, Any]:
         "throttled": throttled,
         "discarded_ms": discarded,
         "host_ms": median(host) if host else None,
+        "wall_s": device.now() - begin,
+    }
+
+
+def in_turn(call: Call, device: Device, protocol: Protocol, turns: Turns, *, first: bool) -> dict[str, Any]:
+    """Time single calls of something warm in turn with another process, which calls this too; it is `first`'s turn.
+
+    First makes one call more than the other, so that each of the other's stands between two of its. It decides how many
+    there are: what takes `sample_s` on its side, `samples_min` at least; of slow calls what takes `sample_max_s`.
+
+    Returns: as `latency`; what there is to say of precision is said of both sides together.
+    Raises: RuntimeError if the other process ended.
+    """
+    begin = device.now()
+    samples: list[float] = []
+    if first:
+        one_s = max(median(device.samples(call, 3)) / 1e3, 1e-6)
+        wanted = max(int(protocol.sample_s / one_s), protocol.samples_min)
+        count = max(FEWEST_TURNS, min(wanted, MOST_TURNS, int(protocol.sample_max_s / one_s)))
+        for _ in range(count):
+            samples += device.samples(call, 1)
+            turns.give(str(count))
+            turns.wait()
+        samples += device.samples(call, 1)
+    else:
+        count = int(turns.wait())
+        for number in range(count):
+            samples += device.samples(call, 1)
+            turns.give()
+            if number < count - 1:
+                turns.wait()
+    return {
+        "samples_ms": samples,
+        "stop": f"{count} turns of each side",
+        "precision": _half_width(samples),
+        "precise": True,
+        "throttled": None,
+        "discarded_ms": [],
+        "host_ms": None,
         "wall_s": device.now() - begin,
     }
 

@@ -5,15 +5,21 @@ Each is a generator of (part, value); `launch` runs them and `sweep` makes recor
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vbench.errors import DeviceError
 from vbench.plan import Case, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from vbench.device import Device
 
 
 def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -124,21 +130,11 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes, of
     these into throughput, and into warm-up.
     """
-    import torch
-
     from vbench import backend, energy, memory, state, timing
-    from vbench.device import device_for
     from vbench.subject import subject
 
     case, protocol, seen = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
-    where = torch.device(case.device)
-    torch.set_num_threads(protocol.threads)
-    if where.type == "cuda":
-        torch.cuda.set_device(where)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = protocol.tf32
-    torch.manual_seed(protocol.seed)
-    backend.check(case.backend, where)
-    device = device_for(where, seen)
+    where, device = _prepared(case, protocol, seen)
 
     with backend.Compilations(case.backend, protocol.threads) as compilations:
         # Whether memory grows is asked once, where the peak is the first call's and the other calls add nothing else.
@@ -174,9 +170,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         gpu = state.window(Path(seen["file"]), begin, time.monotonic()) if seen else None
         yield "state", {**watch.found, "gpu": gpu}
         with spending() as on_energy:
-            counter: energy.Counter | str = "energy was not asked for"
-            if protocol.energy_s > 0:
-                counter = energy.counter_for(case.device, uuid=seen["uuid"] if seen else None)
+            counter = energy.counter_for(case.device, uuid=seen["uuid"] if seen else None)
             if isinstance(counter, str):
                 joules = energy.measure(lambda _: 0, counter)
             else:
@@ -185,6 +179,67 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "energy", joules
     spent_s = sum(seconds for one in (on_memory, on_timing, on_energy) for seconds in one)
     yield "spent", {"measured_s": spent_s, "warmup_s": warm["wall_s"], "throughput_s": search_s}
+
+
+def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"case", "protocol", "socket", "first", "core"} -> one launch of a cell, whose calls alternate with another
+    process's: "settings", "memory", "warmup", "latency", "state", "spent", as `measure` has them.
+
+    Both ends have the same "protocol", "socket" and "core", and one is "first": it is warm before the other begins to
+    build, has the first call and the last, and so one call more. As many processors as the protocol has threads, from
+    "core" on, are all that either runs on, for one may have busier neighbours than another.
+    """
+    from vbench import backend, memory, state, timing
+    from vbench.subject import subject
+    from vbench.turns import Turns
+
+    case, protocol, first = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["first"]
+    where, device = _prepared(case, protocol, None)
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[(argument["core"] + i) % len(cores)] for i in range(protocol.threads)})
+    with (
+        Turns(Path(argument["socket"]), first=first) as turns,
+        backend.Compilations(case.backend, protocol.threads) as compilations,
+    ):
+        if not first:
+            turns.wait()
+        measured = subject(case, where, repeat_below_s=0.0)
+        yield "settings", measured.settings
+        with spending() as on_memory:
+            anatomy = measured.memory()
+        yield "memory", anatomy
+        memory.keep_freed()
+        call = measured.caller(measured.batch)
+        warm = timing.warm_up(
+            call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count
+        )
+        yield "warmup", warm
+        turns.give()
+        if first:
+            turns.wait()
+        with state.CpuWatch(protocol.threads) as watch, spending() as on_timing:
+            latency = timing.in_turn(call, device, protocol, turns, first=first)
+        yield "latency", {"batch": measured.batch, **latency}
+    yield "state", {**watch.found, "gpu": None}
+    yield "spent", {"measured_s": on_memory[0] + on_timing[0], "warmup_s": warm["wall_s"]}
+
+
+def _prepared(case: Case, protocol: Protocol, watch: dict[str, Any] | None) -> tuple[torch.device, Device]:
+    """torch set up as the protocol says: where a cell is measured, and what times it."""
+    import torch
+
+    from vbench import backend
+    from vbench.device import device_for
+
+    where = torch.device(case.device)
+    torch.set_num_threads(protocol.threads)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = protocol.tf32
+    torch.manual_seed(protocol.seed)
+    backend.check(case.backend, where)
+    return where, device_for(where, watch)
 
 
 @contextmanager
