@@ -57,7 +57,7 @@ def block(outer: Sequence[float], inner: Sequence[float]) -> float:
 
     Raises: ValueError for times that are not positive, or not of such numbers.
     """
-    if len(outer) != len(inner) + 1 or not inner or min(*outer, *inner) <= 0:
+    if len(outer) != len(inner) + 1 or len(inner) == 0 or min(*outer, *inner) <= 0:
         raise ValueError("a block is positive times in turn, of one outer call more than inner ones")
     outside, inside = np.log(outer), np.log(inner)
     return float(np.median(inside - (outside[1:] + outside[:-1]) / 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import log1p
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy.stats import bootstrap, ttest_1samp
 from vbench.results.holm import holm
 from vbench.results.judge import Cell, Comparison, block, floor, interval, judge
 
-BLOCKS = 6
+BLOCKS, TURNS = 6, 4
 SESSIONS = 300
 
 
@@ -22,22 +23,24 @@ def one(blocks: Sequence[float], noise: Sequence[float], **how: float) -> Compar
 
 
 def session(seed: int, slowdown: float, spread: float, *, slot: float = 0.0, trend: float = 0.0) -> str:
-    """A session of blocks with that noise a launch, extended once if it is ambiguous.
+    """A session of blocks with that noise, extended once if it is ambiguous.
 
     Args:
         slot: what the inner places of a block cost more, whoever stands there.
-        trend: what each launch adds to the next.
+        trend: what each call adds to the next.
     """
     random = np.random.default_rng(seed)
-    places = np.array([0, slot, slot, 0]) + trend * np.arange(4)
 
     def blocks(times: int, change: float) -> list[float]:
         found = []
         for number in range(times):
-            first, second, third, last = np.exp(random.normal(places, spread))
-            outer, inner = (first, last), (second, third)
-            base, head = (outer, inner) if number % 2 == 0 else (inner, outer)
-            found.append(block(base, (head[0] * (1 + change), head[1] * (1 + change))))
+            sides = np.array([0.0, log1p(change)])  # base, head
+            outer, inner = sides if number % 2 == 0 else sides[::-1]
+            calls = np.resize([outer, inner + slot], 2 * TURNS + 1) + trend * np.arange(2 * TURNS + 1)
+            calls[::2] += random.normal(0, spread / 2**0.5)  # of a process
+            calls[1::2] += random.normal(0, spread / 2**0.5)
+            ratio = block(np.exp(calls[::2]), np.exp(calls[1::2]))
+            found.append(ratio if number % 2 == 0 else -ratio)
         return found
 
     noise, measured = blocks(BLOCKS, 0.0), blocks(BLOCKS, slowdown)
@@ -68,8 +71,8 @@ def test_neither_the_slot_nor_a_trend_leaves_a_bias() -> None:
     assert share("SAME", 0.0, 0.005, trend=0.02) > 0.95
     assert share("SAME", 0.0, 0.005, slot=0.02) > 0.95
     assert share("SLOW", 0.08, 0.005, slot=0.02) > 0.95
-    assert block((1.0, 1.3), (1.1, 1.2)) == pytest.approx(np.log(1.1 * 1.2 / 1.3) / 2)
-    assert block((1.0, 8.0), (2.0, 4.0)) == pytest.approx(0.0)
+    assert block((1.0, 4.0, 16.0), (2.0, 8.0)) == pytest.approx(0.0)
+    assert block((1.0, 1.0, 1.0, 1.0), (1.1, 9.0, 1.1)) == pytest.approx(np.log(1.1))
 
 
 def test_noise_that_hides_a_change_is_no_proof_that_there_is_none() -> None:
@@ -112,5 +115,6 @@ def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
 
 def test_too_little_is_no_verdict() -> None:
     assert judge([Cell([], []), Cell([0.0, 0.0], [0.0])]) == [None, None]
-    with pytest.raises(ValueError, match="positive"):
-        block((0.0, 1.0), (1.0, 1.0))
+    for outer, inner in (((0.0, 1.0), (1.0,)), ((1.0,), ()), ((1.0, 1.0), (1.0, 1.0))):
+        with pytest.raises(ValueError, match="positive times in turn"):
+            block(outer, inner)

@@ -103,10 +103,10 @@ def test_each_side_measures_its_own_code(repository: Path, tmp_path: Path) -> No
     cases = plan(Sweep((NAME,), ((32, 32),), ("parallel",), batches=(1,)))
     design = ab.Design(1, ab.DESIGNS["quick"].protocol)
     with revisions.sides("main", [NAME]) as (base, head):
-        opened = partial(ab.opened, base, head, [NAME])
+        opened = partial(ab.opened, base, head, [NAME], tmp_path)
         found = ab.Session(cases, design, Rules({}), opened, lambda _: None, tmp_path / "out").run("base", "head")
     sides = {name: read(tmp_path / "out" / name) for name in ab.SIDES}
-    assert {name: len(records) for name, records in sides.items()} == {"base": 4, "twin": 2, "head": 2}
+    assert {name: len(records) for name, records in sides.items()} == {"base": 2, "twin": 1, "head": 1}
     sources = {name: {record.host["models"][NAME]["source"] for record in records} for name, records in sides.items()}
     assert sources["base"] == sources["twin"] != sources["head"]
     assert all(min(record.latency["samples_ms"]) >= 30 for record in sides["head"] if record.latency)
