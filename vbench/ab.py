@@ -256,7 +256,9 @@ class Session:
         return ending
 
     def _measure(self, blocks: dict[Case, Blocks], cases: Sequence[Case]) -> None:
-        """A pass over these cells, and one extension over those that it leaves ambiguous."""
+        """A pass over these cells, if there are any, and one extension over those that it leaves ambiguous."""
+        if not cases:
+            return
         self._pass({case: blocks[case] for case in cases})
         unsure = [case for case, found in self._judged(blocks).items() if found and found.verdict == "AMBIGUOUS"]
         if unsure:

@@ -56,14 +56,17 @@ class Side:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pipe in (self._process.stdin, self._process.stdout, self._log):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]  # both are pipes
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(OSError):
+            self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):  # what has heard the end of its input tidies up
             self._process.wait(PATIENCE_S)
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._process.stdout.close()  # not before: a thread may be reading it
+        self._log.close()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """As `Launcher.run`. Raises: UsageError if the job raised one, or if this side's process has died."""
