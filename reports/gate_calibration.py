@@ -50,6 +50,12 @@ def logs(session: dict[str, Any], kind: str) -> list[float]:
     return found
 
 
+def slot_costs(session: dict[str, Any]) -> list[float]:
+    """What the inner place of each block of base and its twin cost more than the outer one, as a log."""
+    blocks = [one for one in next(iter(session["measured"].values())) if "twin" in (one["outer"], one["inner"])]
+    return [block(one["outer_ms"], one["inner_ms"]) for one in blocks]
+
+
 def simulate(first: Draw, fresh: Draw) -> str:
     """The verdict of one session on one cell, or INVALID; `fresh` draws the blocks of the reproduction."""
     verdicts = []
@@ -183,7 +189,7 @@ def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
         axis.set_xlabel("injected slowdown (%)")
         axis.set_ylabel("sessions that call it SLOW (%)")
         axis.set_ylim(-4, 104)
-        axis.legend(title="noise of a block", loc="center right")
+        axis.legend(title="noise of a block", loc="lower right")
         for suffix in ("png", "pdf"):
             whole(folder / f"power.{suffix}", lambda path: style.save(sheet, path))
 
@@ -208,7 +214,9 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
     level = curves[(curves["noise"] == 0.01) & (curves["slot"] == 0)]
     at = {row["slowdown"]: row for row in level.to_dict("records")}
     places = curves[curves["slot"] != 0]
+    slot = float(np.mean([cost for session in sessions for cost in slot_costs(session)]))
     still, slowed = places[places["slowdown"] == 0], places[places["slowdown"] > 0]
+    wrongly = float((still["SLOW"] + still["FAST"]).max())
     lines += [
         "",
         f"Of {total} simulated sessions of equal code, drawn from the recorded blocks, {wrong} called the cell SLOW or",
@@ -216,10 +224,11 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
         f"invalid, and {equal['AMBIGUOUS'] / total:.1%} ambiguous.",
         "",
         f"With the recorded noise scaled to 1 % a block, {at[0.05]['SLOW']:.1%} of {SESSIONS} sessions caught a",
-        f"slowdown of 5 %, and {at[0.0]['SLOW'] + at[0.0]['FAST']:.1%} called equal code SLOW or FAST. Where",
-        f"the inner places of a block cost {SLOTS[1]:.0%} more or less than the outer ones,",
-        f"{(still['SLOW'] + still['FAST']).max():.1%} at most called equal code SLOW or FAST, and",
-        f"{slowed['SLOW'].min():.1%} at least caught 5 %.",
+        f"slowdown of 5 %, and {at[0.0]['SLOW'] + at[0.0]['FAST']:.1%} called equal code SLOW or FAST. Where the inner",
+        f"places of a block cost {SLOTS[1]:.0%} more or less than the outer ones, {wrongly:.1%} at most called equal",
+        "code SLOW or FAST: there is no bias. Such an effect is counted as scatter, though, and a slowdown of 5 % was then",
+        f"caught by {slowed['SLOW'].min():.1%} and AMBIGUOUS in the rest. In the real sessions the inner places cost",
+        f"{slot:+.2%}.",
     ]
     return "\n".join(lines)
 

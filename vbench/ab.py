@@ -279,17 +279,17 @@ class Session:
 
     def _block(self, case: Case, kind: Name, base_outside: bool, into: Blocks) -> None:
         """A fresh process of base and one of the other side, whose calls alternate."""
-        outer, inner = ("base", kind) if base_outside else (kind, "base")
+        sides: tuple[Name, Name] = ("base", kind) if base_outside else (kind, "base")
         with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
             argument = {**self._argument(case), "socket": str(Path(folder) / "turns")}
             argument["core"] = self._random.randrange(state.usable_cores())
             started = [
                 self._pool.submit(
-                    self._launch, name, "vbench.worker:take_turns", {**argument, "first": name == outer}, 2
+                    self._launch, name, "vbench.worker:take_turns", {**argument, "first": name == sides[0]}, 2
                 )
-                for name in (outer, inner)
+                for name in sides
             ]
-            ended = dict(zip((outer, inner), [each.result() for each in started], strict=True))
+            ended = dict(zip(sides, [each.result() for each in started], strict=True))
         for name, ending in ended.items():
             self._keep(name, case, ending)
         failed = [(name, ending) for name, ending in ended.items() if ending.status != "ok"]
@@ -298,7 +298,7 @@ class Session:
             into.reason = next((f"{name}: {_said(at)}" for name, at in failed if ENDED not in _said(at)), ENDED)
             return
         times = [tuple(ending.parts["latency"]["samples_ms"]) for ending in ended.values()]
-        into.whole.append(Block(outer, inner, *times))
+        into.whole.append(Block(*sides, *times))
 
     def _argument(self, case: Case) -> dict[str, Any]:
         return {"case": asdict(case), "protocol": asdict(self.design.protocol)}
