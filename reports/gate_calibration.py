@@ -227,7 +227,8 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
         f"slowdown of 5 %, and {at[0.0]['SLOW'] + at[0.0]['FAST']:.1%} called equal code SLOW or FAST. Where the inner",
         f"places of a block cost {SLOTS[1]:.0%} more or less than the outer ones, {wrongly:.1%} at most called equal",
         "code SLOW or FAST: there is no bias. Such an effect is counted as scatter, though, and a slowdown of 5 % was",
-        f"then caught by {slowed['SLOW'].min():.1%} and AMBIGUOUS in the rest. In the real sessions the inner places cost",
+        f"then caught by {slowed['SLOW'].min():.1%} and AMBIGUOUS in the rest. In the real sessions the inner",
+        "places cost",
         f"{slot:+.2%}.",
     ]
     return "\n".join(lines)
