@@ -35,6 +35,29 @@ class Net(nn.Module):
 def net(): return Net()
 """
 NAME = "their_own_pkg.nets:net"
+BUILDER = """
+import os, zipfile
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "their_own_pkg-1.0-py3-none-any.whl"
+    about = {
+        "METADATA": "Metadata-Version: 2.1\\nName: their_own_pkg\\nVersion: 1.0\\n",
+        "WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        for file in ("__init__.py", "nets.py"):
+            wheel.write(os.path.join("src", "their_own_pkg", file), f"their_own_pkg/{file}")
+        for file, text in about.items():
+            wheel.writestr(f"their_own_pkg-1.0.dist-info/{file}", text)
+    return name
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "builder"
+backend-path = ["."]
+"""
 
 
 def git(folder: Path, *args: str) -> str:
@@ -96,6 +119,28 @@ def test_an_interpreter_of_the_users_stands_for_a_side(repository: Path) -> None
         assert (base.python, base.path, base.root) == (sys.executable, (), None)
         assert head.root == repository
         assert len(git(repository, "worktree", "list").splitlines()) == 1
+
+
+@pytest.mark.parametrize("repository", ["src"], indirect=True)
+def test_each_side_may_be_installed_into_an_environment_of_its_own(repository: Path) -> None:
+    (repository / "builder.py").write_text(BUILDER)
+    (repository / "pyproject.toml").write_text(PROJECT)
+    git(repository, "add", "builder.py", "pyproject.toml")
+    git(repository, "commit", "--quiet", "-m", "a build, from no other package")
+    ask = "from importlib.util import find_spec as f; print(f('their_own_pkg.nets').origin, f('vbench').origin)"
+    with revisions.sides("main", [NAME], install=True) as (base, head):
+        found = [
+            subprocess.check_output([side.python, "-P", "-c", ask], text=True, cwd="/").split() for side in (base, head)
+        ]
+        texts = [Path(own).read_text() for own, _ in found]
+        assert ["sleep(0.0)" in text for text in texts] == [True, False]
+        for side, (own, vbench) in zip((base, head), found, strict=True):
+            assert side.root is not None
+            assert Path(own).is_relative_to(side.root)
+            assert Path(vbench).name == "__init__.py"
+    (repository / "builder.py").write_text("")
+    with pytest.raises(UsageError, match="pip cannot install"), revisions.sides("main", [NAME], install=True):
+        pass
 
 
 @pytest.mark.parametrize("repository", ["src"], indirect=True)
