@@ -36,12 +36,12 @@ class Metric:
 
 
 def metrics(outcome: Outcome) -> list[Metric]:
-    """Every quantity of a cell that head has a value of, once; none of an invalid session, which measured nothing.
+    """Every quantity of a cell that head has a value of, once; none of a session that is invalid or was interrupted.
 
     A budget, "latency_ms<20", is no quantity but a bound on one.
     """
     found: dict[tuple[str, str], Metric] = {}
-    for finding in () if outcome.invalid else outcome.findings:
+    for finding in () if outcome.invalid or outcome.interrupted else outcome.findings:
         metric = _metric(finding)
         if metric is not None:
             found.setdefault((metric.cell, metric.name), metric)

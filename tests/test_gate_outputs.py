@@ -170,9 +170,10 @@ def test_metrics_are_heads_values_once_with_the_interval_set_around_them() -> No
 
 
 def test_a_session_that_measured_nothing_leaves_no_metrics_not_even_old_ones(tmp_path: Path) -> None:
-    assert len(gate.write_outputs(OUTCOME, tmp_path)) == 5
-    gate.write_outputs(replace(OUTCOME, invalid="A/A blocks differ"), tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"gate.json", "gate.md", "junit.xml"}
+    for void in (replace(OUTCOME, interrupted=True), replace(OUTCOME, invalid="A/A blocks differ")):
+        assert len(gate.write_outputs(OUTCOME, tmp_path)) == 5
+        gate.write_outputs(void, tmp_path)
+        assert {file.name for file in tmp_path.iterdir()} == {"gate.json", "gate.md", "junit.xml"}
     assert "invalid" in (tmp_path / "gate.md").read_text()
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
