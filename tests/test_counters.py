@@ -380,12 +380,13 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty baseline judges nothing; what is missing or misused is one line. No child is started."""
     file = tmp_path / "counters.json"
+    monkeypatch.chdir(tmp_path)
 
     def gate(*words: str) -> Any:
         return CliRunner().invoke(cli.app, ["gate", *words])
 
     for words, said in (
-        ([], "give --counters FILE"),
+        ([], "give one of --counters FILE"),
         (["--counters", str(file)], "there is no"),
         (["--counters", str(file), "--models", "vig_t", "--res", "224"], "add --write"),
         (["--counters", str(file), "--write", "--models", "vig_t"], "give --models and --res"),
