@@ -75,7 +75,7 @@ calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothin
 		cp build/aa/$$seed/records.jsonl build/aa/$$seed/run.json results/calibration/cpu-amd-epyc/aa-$$seed/; done
 
 GATE = results/calibration/cpu-amd-epyc/gate
-gate-sessions: ## forty real sessions of equal code and forty of slowed code; an hour and a half, nothing else may run
+gate-sessions: ## forty more real sessions of equal code and forty of slowed code; some three and a half hours, nothing else may run
 	for turn in $$(seq 1 4); do \
 		python -P -m vbench.gate_calibration --sessions 10 --seed $${turn}0 -o $(GATE)/sessions.jsonl && \
 		python -P -m vbench.gate_calibration --sessions 10 --seed $${turn}00 --slowdown 0.05 -o $(GATE)/sessions.jsonl; done
