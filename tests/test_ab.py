@@ -15,11 +15,12 @@ from fakes import make_record
 from vbench.results.store import read
 from vbench.suites.rules import Rules, parse
 
-from vbench import host
+from vbench import ab, host
 from vbench.ab import DESIGNS, Design, Session
 from vbench.errors import UsageError
 from vbench.launch import Ending
 from vbench.plan import Case, Sweep, plan
+from vbench.revisions import Install
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((64, 64), (128, 128)), ("parallel",), batches=(1,)))
 HOST = host.fingerprint("cpu", None)
@@ -237,6 +238,20 @@ def test_rules_hold_by_cell() -> None:
     assert set(verdicts(found, "latency_ms<9").values()) == {"OVER"}
     assert len(verdicts(found, "latency_ms<9")) == len(verdicts(found, "latency_ms<1000")) == 2
     assert found.exit_code() == 1
+
+
+class Elsewhere:
+    """A side that imports its model from this file."""
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        return Ending("ok", None, {"files": {"a:net": str(Path(__file__).resolve())}})
+
+
+def test_a_side_that_would_measure_other_code_than_its_own_is_refused(tmp_path: Path) -> None:
+    for root in (None, Path(__file__).resolve().parent):  # None: the interpreter is the user's
+        ab._check_code("head", Install("it", root=root), Elsewhere(), ["a:net"])
+    with pytest.raises(UsageError, match=r"head would measure .*test_ab\.py, which is not in its own tree"):
+        ab._check_code("head", Install("it", root=tmp_path), Elsewhere(), ["a:net"])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from vbench.reports import gate_calibration as report
 
+from vbench import ab
 from vbench import gate_calibration as measuring
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +62,8 @@ def test_logs_are_of_the_other_side_over_base_whoever_is_outside() -> None:
 
 
 def test_simulated_sessions_follow_the_gates_rules() -> None:
+    assert ab.DESIGNS["default"].blocks == report.BLOCKS
+
     def steady(head: float, twin: float) -> report.Draw:
         random = np.random.default_rng(0)
         return lambda kind, number: (random.normal(head if kind == "head" else twin, 0.004, number)).tolist()

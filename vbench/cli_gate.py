@@ -42,20 +42,35 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ONCE = {**planning.USUAL, "batch": "1"}  # a gate times single calls
 
+TIMED = "With --ab alone"
 OneBatch = Annotated[
-    str | None, typer.Option("--batch", help="Batch for throughput, or of a training step.", show_default=ONCE["batch"])
+    str | None,
+    typer.Option(
+        "--batch",
+        help="Of a training step; a forward pass is timed at 1.",
+        show_default=ONCE["batch"],
+        rich_help_panel=TIMED,
+    ),
 ]
 Threshold = Annotated[float, typer.Option(help="The smallest change that matters, as a share of base.")]
 OwnThreshold = Annotated[
     float | None,
     typer.Option(
-        help="The smallest change that matters, as a share of base.", show_default="what the file says, or 0.03"
+        help="The smallest change that matters, as a share of base.",
+        show_default="what the file says, or 0.03",
+        rich_help_panel=TIMED,
     ),
 ]
-Rigor = Annotated[str, typer.Option(help="Blocks a pass: quick 4, default 6, paper 12 and longer launches.")]
+Rigor = Annotated[
+    str,
+    typer.Option(help="Blocks a pass: quick 4, default 6, paper 12 and longer launches.", rich_help_panel=TIMED),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 if anything is ambiguous, gone or not measured.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Python = Annotated[str | None, typer.Option(help="The python of an environment in which this side is installed.")]
+Python = Annotated[
+    str | None,
+    typer.Option(help="The python of an environment in which this side is installed.", rich_help_panel=TIMED),
+]
 
 
 @app.command()
@@ -83,14 +98,21 @@ def gate(
     suite: SuiteName = None,
     device: Device = "auto",
     rigor: Rigor = "default",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the order of measuring, the noise and the weights.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the model.", rich_help_panel=TIMED)] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Of the order of measuring, the noise and the weights.", rich_help_panel=TIMED)
+    ] = 0,
     threshold: OwnThreshold = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a launch is a time-out.")] = 300.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a launch is a time-out.", rich_help_panel=TIMED)
+    ] = 300.0,
     base_python: Python = None,
     head_python: Python = None,
     install: Annotated[
-        bool, typer.Option("--install", help="Have pip install each side into an environment of its own.")
+        bool,
+        typer.Option(
+            "--install", help="Have pip install each side into an environment of its own.", rich_help_panel=TIMED
+        ),
     ] = False,
     strict: Strict = False,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and reports.")] = Path("vbench-gate"),
@@ -101,6 +123,8 @@ def gate(
     Exit codes: 0 no; 1 yes; 2 usage; 3 it could not be told; 4 with --strict, something is undecided; 5 its modes are
     not one function.
     """
+    if write and counters is None:
+        raise UsageError("--write makes a baseline of counters; give --counters FILE too")
     if (counters is None) == (revision is None):
         raise UsageError("give one of --counters FILE and --ab REV, as in --ab main")
     signal.signal(signal.SIGTERM, signal.default_int_handler)

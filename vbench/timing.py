@@ -136,7 +136,7 @@ def in_turn(call: Call, device: Device, protocol: Protocol, turns: Turns, *, fir
     First makes one call more than the other, so that each of the other's stands between two of its. It decides how many
     there are: what takes `sample_s` on its side, `samples_min` at least; of slow calls what takes `sample_max_s`.
 
-    Returns: as `latency`; what there is to say of precision is said of both sides together.
+    Returns: as `latency`; a device that is throttled is so for both sides, and is not watched.
     Raises: RuntimeError if the other process ended.
     """
     begin = device.now()
@@ -157,11 +157,12 @@ def in_turn(call: Call, device: Device, protocol: Protocol, turns: Turns, *, fir
             turns.give()
             if number < count - 1:
                 turns.wait()
+    half_width = _half_width(samples)
     return {
         "samples_ms": samples,
         "stop": f"{count} turns of each side",
-        "precision": _half_width(samples),
-        "precise": True,
+        "precision": half_width,
+        "precise": half_width <= protocol.precision,
         "throttled": None,
         "discarded_ms": [],
         "host_ms": None,
