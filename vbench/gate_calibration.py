@@ -104,6 +104,9 @@ def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[
     if found.interrupted:
         raise KeyboardInterrupt
     facts = {key: found.facts[key] for key in ("seed", "passes", "measured", "measured_again", "started_at", "wall_s")}
+    for blocks in (facts["measured"], facts["measured_again"]):
+        for block in [block for cell in blocks.values() for block in cell]:
+            block |= {key: [round(ms, 4) for ms in block[key]] for key in ("outer_ms", "inner_ms")}  # to 0.1 µs
     own = host.fingerprint("cpu", None)
     return {
         "exit_code": found.exit_code(),
