@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -209,6 +211,29 @@ def test_training_needs_more(launcher: Launcher) -> None:
 def test_a_library_that_does_not_name_its_want_of_memory(launcher: Launcher, budget_mib: int, status: str) -> None:
     ending = launcher.run("jobs:rationed", {"mib": budget_mib}, 60)
     assert ending.status == status, ending.reason
+
+
+def test_an_error_that_a_thread_keeps_is_not_taken_for_the_models() -> None:
+    """oneDNN's code generator goes on failing in a thread where it once lacked memory, whatever there is now."""
+    kept, rationed = threading.local(), 2**40
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    def short() -> None:
+        if getattr(kept, "failed", False) or resource.getrlimit(resource.RLIMIT_DATA)[0] == rationed:
+            kept.failed = True
+            raise RuntimeError("could not create a primitive")
+
+    def broken() -> None:
+        raise RuntimeError("could not create a primitive")
+
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (rationed, before[1]))
+        with pytest.raises(MemoryError, match="could not create a primitive"), limits.unmasked(short):
+            short()
+        with pytest.raises(RuntimeError, match="could not create a primitive"), limits.unmasked(broken):
+            broken()
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def test_the_commands() -> None:

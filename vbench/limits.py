@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -224,14 +225,21 @@ def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             trainer.step()  # by the second the optimiser has its state
             found = training.measure(trainer, baseline, repeat_below_s=0)
     else:
-        with torch.inference_mode(), unmasked(lambda: model(batch)):
-            found = memory.measure(model, batch, baseline, repeat_below_s=0)
+
+        def infer() -> dict[str, Any]:
+            with torch.inference_mode():
+                return memory.measure(model, batch, baseline, repeat_below_s=0)
+
+        with unmasked(infer):
+            found = infer()
     yield "memory", found
 
 
 @contextmanager
 def unmasked(call: Callable[[], object]) -> Iterator[None]:
     """Find out what oneDNN does not tell: whether it failed for want of memory, by calling again without a ration.
+
+    In a thread of its own, as oneDNN's code generator keeps an error for as long as the thread that met it lives.
 
     Raises: MemoryError if the call succeeds then; the error itself if not.
     """
@@ -241,7 +249,8 @@ def unmasked(call: Callable[[], object]) -> Iterator[None]:
         if not str(error).startswith(("could not create", "could not execute")):
             raise
         _lift()
-        call()
+        with ThreadPoolExecutor(1) as fresh:
+            fresh.submit(call).result()
         raise MemoryError(f"{error}, a library says; without the limit on memory it can") from error
 
 
