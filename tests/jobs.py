@@ -27,6 +27,13 @@ def slow(argument: dict[str, Any]) -> Job:
     yield "second", 2
 
 
+def endless(argument: dict[str, Any]) -> Job:
+    with Path(argument["pids"]).open("a") as file:
+        file.write(f"{os.getpid()} ")
+    time.sleep(600)
+    yield "never", 1
+
+
 def exits(argument: dict[str, Any]) -> Job:
     yield "first", 1
     os._exit(3)

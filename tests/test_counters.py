@@ -24,7 +24,7 @@ from vbench.results.outcome import Finding, Outcome
 
 from vbench import cli, counters, kernel_compile
 from vbench.errors import SchemaError, UsageError, VbenchError
-from vbench.launch import Ending
+from vbench.launch import Ending, Launcher
 from vbench.operations import look
 from vbench.plan import Case, Sweep, plan
 
@@ -391,6 +391,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--counters", str(file), "--models", "vig_t", "--res", "224"], "add --write"),
         (["--counters", str(file), "--write", "--models", "vig_t"], "give --models and --res"),
         (["--counters", str(file), "--write", "--device", "tpu"], "'tpu' is not one of cpu, cuda"),
+        (
+            ["--counters", str(file), "--phase", "train", "--rigor", "quick", "--batch", "1"],
+            "--batch, --phase, --rigor: ",
+        ),
     ):
         found = gate(*words)
         assert isinstance(found.exception, VbenchError)
@@ -400,6 +404,27 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (nothing.exit_code, file.exists()) == (3, False)
     file.write_text(baselines.to_text(Baseline(counters.versions(), (), {})))
     assert gate("--counters", str(file), "--json").exit_code == 3
+
+
+def test_ctrl_c_while_counting_decides_nothing_and_writes_no_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: Launcher, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Launcher, "run", run)
+    file, folder = tmp_path / "counters.json", tmp_path / "out"
+    words = ["gate", "--counters", str(file), "--models", "vig_t", "--res", "32", "-o", str(folder)]
+    written = CliRunner().invoke(cli.app, [*words, "--write"])
+    assert (written.exit_code, file.exists()) == (3, False)
+    names = counters.names_of(plan(Sweep(("vig_t",), ((32, 32),), ("parallel",))))
+    cells = tuple(Cell(name, case, BASE.counts, BASE.operations, BASE.inside) for name, case in names.items())
+    file.write_text(baselines.to_text(Baseline(counters.versions(), cells, {})))
+    before = file.read_text()
+    held = CliRunner().invoke(cli.app, ["gate", "--counters", str(file), "-o", str(folder)])
+    assert (held.exit_code, file.read_text()) == (3, before)
+    assert "interrupted" in held.output
+    assert json.loads((folder / "gate.json").read_text())["interrupted"] is True
 
 
 def test_the_projects_own_baseline_has_every_family_and_tells_linear_from_quadratic() -> None:

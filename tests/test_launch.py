@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from vbench import memory
 from vbench.errors import UsageError
-from vbench.launch import Launcher
+from vbench.launch import Launcher, two_at_a_time
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,33 @@ def test_parts_of_a_finished_job(launcher: Launcher) -> None:
 def test_each_job_has_a_process_of_its_own(launcher: Launcher) -> None:
     pids = {launcher.run("jobs:fine", {"x": 0}, 60).parts["second"]["pid"] for _ in range(3)}
     assert len(pids) == 3
+
+
+def test_ctrl_c_ends_the_children_and_waits_for_none(tmp_path: Path) -> None:
+    """The children ignore it: of four that would run for ten minutes two have begun, and go with their launcher."""
+    pids = tmp_path / "pids"
+
+    def begun() -> list[str]:
+        return pids.read_text().split() if pids.exists() else []
+
+    def press() -> None:
+        while len(begun()) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=press, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt), Launcher() as launcher:
+            list(two_at_a_time([partial(launcher.run, "jobs:endless", {"pids": str(pids)}, 600.0)] * 4))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    first = begun()
+    for _ in range(100):
+        left = [pid for pid in first if Path(f"/proc/{pid}").exists()]
+        time.sleep(0.1 if left else 0.0)
+    assert not left
+    assert begun() == first  # neither a third, nor one of the two once more
 
 
 @pytest.mark.parametrize(

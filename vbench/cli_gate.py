@@ -75,6 +75,7 @@ Python = Annotated[
 
 @app.command()
 def gate(
+    context: typer.Context,
     counters: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Hold what is counted to this baseline; needs no device.")
     ] = None,
@@ -130,6 +131,7 @@ def gate(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     if counters is not None:
+        _refuse_timed(context)
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
     from vbench import ab, host, revisions
@@ -150,6 +152,20 @@ def gate(
         err.print("interrupted before anything was measured")
         raise typer.Exit(NOTHING) from None
     _finish(found, folder, strict=strict, as_json=as_json)
+
+
+def _refuse_timed(context: typer.Context) -> None:
+    """Raise UsageError for options that mean nothing where nothing is timed."""
+    timed = [
+        option.opts[0]
+        for option in context.command.params
+        if (getattr(option, "rich_help_panel", None) == TIMED or option.name in ("phase", "backend"))
+        and getattr(context.get_parameter_source(str(option.name)), "name", None) == "COMMANDLINE"
+    ]
+    if timed:
+        raise UsageError(
+            f"{', '.join(timed)}: --counters counts one forward pass of one image, eager; leave out, or take --ab REV"
+        )
 
 
 def _counted(file: Path, asked: Asked, suite: str | None, device: str, *, write: bool) -> Outcome:

@@ -7,7 +7,6 @@ and no device is touched: cells of a GPU are counted on any machine that has the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from vbench import host, kernel_compile, verify
 from vbench.errors import UnsupportedError, UsageError, VbenchError
 from vbench.kernels.registry import OPS, missing
-from vbench.launch import Ending, Runner
+from vbench.launch import Ending, Runner, two_at_a_time
 from vbench.models import spec
 from vbench.plan import Case
 from vbench.results import counters as baselines
@@ -150,14 +149,8 @@ def count(wanted: dict[str, dict[str, Any]], launcher: Runner) -> Counted:
     tasks = [_counting(share, wanted, now, launcher) for share in (list(able)[::2], list(able)[1::2]) if share]
     tasks += _compiling(ops, now, launcher)
     tasks += [_verifying(subject, models, now, launcher) for subject in verify.subjects(models)]
-    with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(task.run) for task in tasks]
-        try:
-            for task, future in zip(tasks, running, strict=True):
-                task.done(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for task, found in zip(tasks, two_at_a_time([task.run for task in tasks]), strict=True):
+        task.done(found)
     return now
 
 

@@ -19,18 +19,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from itertools import count
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from vbench.errors import UnsupportedError, UsageError
 from vbench.kernels.registry import OPS
 from vbench.models.registry import MODELS
 
+Result = TypeVar("Result")
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
 Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
 PRELOAD = [
@@ -74,12 +77,21 @@ def side_by_side(runner: Runner, job: str, arguments: Sequence[dict[str, Any]], 
 
     Raises: UsageError if one of the jobs raised it.
     """
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda argument: runner.run(job, argument, timeout_s), arguments))
+    return list(two_at_a_time([partial(runner.run, job, argument, timeout_s) for argument in arguments]))
+
+
+def two_at_a_time(calls: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """The results of calls in threads, in order. An early end waits for none: a `Launcher` kills its children."""
+    pool = ThreadPoolExecutor(2)
+    try:
+        for running in [pool.submit(call) for call in calls]:
+            yield running.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Launcher:
-    """Runs jobs, one child each. Use as a context manager; the server ends with it.
+    """Runs jobs, one child each. Use as a context manager; children that still run end with it.
 
     A job is "module:name" of a generator function. It takes one JSON-able dict and yields (name, value)
     pairs, both JSON-able; what it has yielded survives whatever happens to it later.
@@ -90,6 +102,8 @@ class Launcher:
         self._context.set_forkserver_preload(PRELOAD if preload is None else preload)
         self._folder = tempfile.TemporaryDirectory(prefix="vbench-")
         self._numbers = count()
+        self._running: set[BaseProcess] = set()
+        self._left = False
 
     def __enter__(self) -> Launcher:
         return self
@@ -97,6 +111,9 @@ class Launcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left = True
+        for child in list(self._running):
+            child.kill()
         self._folder.cleanup()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
@@ -108,7 +125,7 @@ class Launcher:
         Raises: UsageError if the job raised one.
         """
         ending, killed = self._once(job, argument, timeout_s)
-        if killed:
+        if killed and not self._left:
             ending, _ = self._once(job, argument, timeout_s)
         return ending
 
@@ -122,6 +139,9 @@ class Launcher:
             _start_server()
             deadline = time.monotonic() + START_LIMIT_S
             child.start()
+        self._running.add(child)
+        if self._left:  # while it started
+            child.kill()
         theirs.close()
         parts: dict[str, Any] = {}
         try:
@@ -141,6 +161,7 @@ class Launcher:
             else:
                 return Ending("timeout", f"took longer than {timeout_s:g} s", parts), False
         finally:
+            self._running.discard(child)
             child.kill()
             child.join()
             ours.close()
