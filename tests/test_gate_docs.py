@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 from vbench.models import create, external
 
-from vbench import cli, plan
+from vbench import cli, cli_gate, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gate.md"
@@ -178,7 +178,13 @@ def run_action(where: Path, *, first: int, second: int, **given: str) -> tuple[i
         ({}, 0, 0, 2, []),
         ({"COUNTERS": "counters.json"}, 1, 0, 1, ["counters"]),
         ({"BASE": "origin/main", "ARGS": "--rigor quick --device cpu"}, 0, 3, 3, ["ab"]),
-        ({"COUNTERS": "counters.json", "BASE": "origin/main", **GIVEN}, 5, 1, 5, ["counters", "ab"]),
+        (
+            {"COUNTERS": "counters.json", "BASE": "origin/main", "ARGS": "--rigor paper", **GIVEN},
+            5,
+            1,
+            5,
+            ["counters", "ab"],
+        ),
         ({"COUNTERS": "counters.json", "BASE": "main; touch slipped"}, 0, 4, 4, ["counters", "ab"]),
     ],
 )
@@ -205,7 +211,11 @@ def parse(words: list[str]) -> None:
         name, *rest = rest
         assert name in command.commands, f"there is no vbench {name}"
         command = command.commands[name]
-    command.make_context(name, rest)
+    context = command.make_context(name, rest)
+    if name == "gate":
+        cli_gate.refuse(context)
+        axes = [context.params[axis] for axis in ("models", "res", "modes", "dtype", "layout", "attention", "form")]
+        assert context.params["revision"] or context.params["write"] or axes == [None] * len(axes), "add --write"
 
 
 def commands() -> list[str]:

@@ -124,14 +124,10 @@ def gate(
     Exit codes: 0 no; 1 yes; 2 usage; 3 it could not be told; 4 with --strict, something is undecided; 5 its modes are
     not one function.
     """
-    if write and counters is None:
-        raise UsageError("--write makes a baseline of counters; give --counters FILE too")
-    if (counters is None) == (revision is None):
-        raise UsageError("give one of --counters FILE and --ab REV, as in --ab main")
+    refuse(context)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     if counters is not None:
-        _refuse_timed(context)
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
     from vbench import ab, host, revisions
@@ -154,13 +150,20 @@ def gate(
     _finish(found, folder, strict=strict, as_json=as_json)
 
 
-def _refuse_timed(context: typer.Context) -> None:
-    """Raise UsageError for options that mean nothing where nothing is timed."""
+def refuse(context: typer.Context) -> None:
+    """Raise UsageError for options of `gate` that do not go together."""
+    sources = {option: context.get_parameter_source(str(option.name)) for option in context.command.params}
+    given = {str(option.name): option for option, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if "write" in given and "counters" not in given:
+        raise UsageError("--write makes a baseline of counters; give --counters FILE too")
+    if ("counters" in given) == ("revision" in given):
+        raise UsageError("give one of --counters FILE and --ab REV, as in --ab main")
+    if "counters" not in given:
+        return
     timed = [
         option.opts[0]
-        for option in context.command.params
-        if (getattr(option, "rich_help_panel", None) == TIMED or option.name in ("phase", "backend"))
-        and getattr(context.get_parameter_source(str(option.name)), "name", None) == "COMMANDLINE"
+        for name, option in given.items()
+        if getattr(option, "rich_help_panel", None) == TIMED or name in ("phase", "backend")
     ]
     if timed:
         raise UsageError(
