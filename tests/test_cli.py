@@ -34,7 +34,7 @@ def process(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("run")
-    return folder, process("sweep", *TINY, "-o", str(folder))
+    return folder, vbench("sweep", *TINY, "-o", str(folder))
 
 
 def test_a_sweep_from_end_to_end(swept: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -90,9 +90,7 @@ def test_report_makes_the_files_again(swept: tuple[Path, subprocess.CompletedPro
 def test_a_cell_that_needs_too_much_memory_or_time_is_a_row(tmp_path: Path) -> None:
     options = [
         "--models",
-        "vig_t",
-        "--res",
-        "64",
+        "deit_t",
         "--modes",
         "parallel",
         "--seconds",
@@ -102,12 +100,12 @@ def test_a_cell_that_needs_too_much_memory_or_time_is_a_row(tmp_path: Path) -> N
         "-o",
         str(tmp_path),
     ]
-    done = vbench("sweep", *options, "--batch", "1000000000", "--json")
+    done = vbench("sweep", *options, "--res", "64", "--batch", "1000000000", "--json")
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)[0]
     assert row["status"] == "oom"
     assert row["latency_ms"] > 0
-    done = vbench("sweep", *options[:2], "--res", "1024", *options[4:], "--timeout", "1", "--json")
+    done = vbench("sweep", *options, "--res", "1024", "--timeout", "1", "--json")
     assert {row["status"] for row in json.loads(done.stdout)} == {"oom", "timeout"}
 
 
