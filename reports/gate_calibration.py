@@ -1,6 +1,6 @@
 """How often the timing gate cries wolf, and what it catches, from real sessions and from many more simulated ones.
 
-python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl -> DIR/power.*, and the page
+python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl.gz -> DIR/power.*, and the page
 
 Real sessions are those of `vbench.gate_calibration`. Simulated ones follow the rules of `vbench.ab` on one cell: a pass
 of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn from
@@ -9,6 +9,7 @@ the recorded ones: as they are, of equal code; or scaled to a level of noise, fo
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections import Counter
@@ -37,7 +38,8 @@ Draw = Callable[[str, int], list[float]]  # ("head" or "twin", how many) -> logs
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The real sessions. Raises: FileNotFoundError."""
-    return [json.loads(line) for line in (folder / "sessions.jsonl").read_text().splitlines()]
+    with gzip.open(folder / "sessions.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def logs(session: dict[str, Any], kind: str) -> list[float]:

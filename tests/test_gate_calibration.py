@@ -19,7 +19,7 @@ FOUND = ROOT / "results" / "calibration" / "cpu-amd-epyc" / "gate"
 
 
 def session(seed: int, *, slowdown: float = 0.0, bias: float = 0.0, spread: float = 0.004) -> dict[str, Any]:
-    """A line of sessions.jsonl, of six blocks of each kind. `bias` is what a twin takes more."""
+    """A line of sessions.jsonl.gz, of six blocks of each kind. `bias` is what a twin takes more."""
     random = np.random.default_rng(seed)
 
     def block(kind: str, number: int, change: float) -> dict[str, Any]:
@@ -103,3 +103,10 @@ def test_the_page_shows_the_committed_sessions() -> None:
     for row in report.real(report.read(FOUND)).to_dict("records"):
         counts = " | ".join(str(row[name]) for name in ("sessions", "SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID"))
         assert f"| {row['slowdown']:.0%} | {row['measured']:+.1%} | {counts} |" in page
+
+
+def test_lines_are_appended_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "session", lambda cases, base, head, seed: session(seed))
+    for first in (0, 5):
+        measuring.main(tmp_path / "sessions.jsonl.gz", sessions=2, seed=first)
+    assert report.read(tmp_path) == [{"busy_s": 0.0, **session(seed)} for seed in (0, 1, 5, 6)]

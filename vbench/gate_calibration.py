@@ -1,12 +1,13 @@
 """How often the timing gate cries wolf, and what it catches: real sessions of equal and of slowed code.
 
-`python -m vbench.gate_calibration --sessions 20 --slowdown 0.05 -o FILE` runs sessions at default rigor, on this
+`python -m vbench.gate_calibration --sessions 20 --slowdown 0.05 -o FILE.jsonl.gz` runs sessions at default rigor, on this
 machine. Both sides are copies of this code; in head's a busy-wait stands in the operator of the cell. A line of JSON a
 session is appended; `vbench.reports.gate_calibration` makes figures of them, and simulates more from their noise.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import tempfile
@@ -125,7 +126,7 @@ def _run(cases: list[Case], design: ab.Design, base: Install, head: Install) -> 
 
 
 def main(
-    file: Annotated[Path, typer.Option("--out", "-o", help="Lines are appended to it.")],
+    file: Annotated[Path, typer.Option("--out", "-o", help="Lines are appended to it, compressed by gzip.")],
     sessions: Annotated[int, typer.Option(min=1)] = 10,
     slowdown: Annotated[float, typer.Option(min=0, help="A share of the latency.")] = 0.0,
     side: Annotated[int, typer.Option(help="Of the image, px.")] = 64,
@@ -140,7 +141,7 @@ def main(
         file.parent.mkdir(parents=True, exist_ok=True)
         for number in range(sessions):
             found = {"slowdown": slowdown, "busy_s": busy_s, **session(cases, base, head, seed + number)}
-            with file.open("a") as lines:
+            with gzip.open(file, "at", encoding="utf-8") as lines:
                 print(json.dumps(found), file=lines)
             typer.echo(f"{number + 1}/{sessions}: {found['verdicts']} {found['invalid'] or ''}", err=True)
 
