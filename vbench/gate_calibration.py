@@ -1,8 +1,8 @@
 """How often the timing gate cries wolf, and what it catches: real sessions of equal and of slowed code.
 
-`python -m vbench.gate_calibration --sessions 20 --slowdown 0.05 -o FILE.jsonl.gz` runs sessions at default rigor, on this
-machine. Both sides are copies of this code; in head's a busy-wait stands in the operator of the cell. A line of JSON a
-session is appended; `vbench.reports.gate_calibration` makes figures of them, and simulates more from their noise.
+`python -m vbench.gate_calibration --sessions 20 --slowdown 0.05 -o FILE.jsonl.gz` runs sessions at default rigor, on
+this machine. Both sides are copies of this code; in head's a busy-wait stands in the operator of the cell. A line of
+JSON a session is appended; `vbench.reports.gate_calibration` makes figures of them, and simulates more of them.
 """
 
 from __future__ import annotations
