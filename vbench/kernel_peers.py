@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vbench.errors import UsageError
+from vbench.errors import UnknownModelError, UsageError
 from vbench.kernels.registry import OPS
 from vbench.kernels.trials import Inputs
+from vbench.models import external
 
 Call = Callable[[], Any]  # returns the output, or a tuple that begins with it
 Build = Callable[[Inputs, Mapping[str, Any]], Call]
@@ -75,16 +76,12 @@ def resolve(target: str) -> Callable[..., Any]:
 
     Raises: UsageError if it cannot be had.
     """
-    path, _, name = target.partition(":")
     if os.getcwd() not in sys.path:  # noqa: PTH109 - as it stands in sys.path
         sys.path.append(os.getcwd())  # noqa: PTH109
     try:
-        function = getattr(import_module(path), name)
-    except Exception as error:
-        raise UsageError(f"--peer: {target} cannot be imported: {type(error).__name__}: {error}") from None
-    if not callable(function):
-        raise UsageError(f"--peer: {target} is no function")
-    return function  # type: ignore[no-any-return]
+        return external.load(target)
+    except UnknownModelError as error:
+        raise UsageError(f"--peer: {error}") from None
 
 
 def _of_user(target: str) -> Build:
