@@ -11,14 +11,15 @@ from fakes import failed, make_record
 from vbench.results.store import Record
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """One thread a worker: there are two of them, and as many cores. What sweeps remember is not the user's."""
-    import torch
-
-    if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share their parent's
+    worker = "PYTEST_XDIST_WORKER" in os.environ
+    if not worker:  # workers share their parent's
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vbench-tests-")
+    if worker or not config.getoption("numprocesses"):  # not in a parent, which runs no test
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 def pytest_unconfigure() -> None:

@@ -135,7 +135,7 @@ def wide(op: str, D: int, E: int, tokens: int) -> tuple[Trial, Inputs]:
     ("op", "D", "E"), [("gla", 64, 16), ("wkv6", 48, 16), ("mlstm", 48, 96), ("retention", 16, 48)]
 )
 def test_heads_of_several_tiles_as_views_of_one_projection(op: str, D: int, E: int) -> None:
-    for form, tokens in SIZES:
+    for form, tokens in (("fused_recurrent", 8), ("fused", 20)):  # tiles, not chunks, are what matters here
         trial, inputs = wide(op, D, E, tokens)
         assert not inputs["v"].is_contiguous()
         before = {name: value.clone() for name, value in inputs.items()}
