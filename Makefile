@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters
+.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -30,6 +30,12 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 kernels: ## every form against the recurrence, every Triton kernel compiled ahead of time; no GPU needed
 	python -P -m vbench kernels check --device cpu
 	python -P -m vbench kernels compile
+
+TRITONS = 3.6 3.7 3.8 3.9
+resources: ## kernels/fused/resources.csv anew, by each Triton that we support, in a folder of its own; half an hour
+	for minor in $(TRITONS); do \
+		pip install --quiet --no-deps --upgrade --target build/triton/$$minor "triton==$$minor.*" && \
+		PYTHONPATH=$(CURDIR)/build/triton/$$minor python -P -m vbench kernels compile --update || exit 1; done
 
 counters: ## the baseline of the counters gate, for its own cells; look at what changed, and commit it with its cause
 	python -P -m vbench gate --counters results/counters.json --write

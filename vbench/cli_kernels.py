@@ -99,19 +99,17 @@ def compile_(
             err.print(str(error), markup=False)
             raise typer.Exit(1) from None
     file, triton = compiling.table_file(), compiling.triton_version()
-    made_with, before = compiling.read(file)
+    before = compiling.read(file)
+    known = sorted({row.triton for row in before})
     failed, told = compiling.broken(rows), []
     if update:
-        compiling.write(file, compiling.merge(before, rows, ops, archs), triton)
+        compiling.write(file, compiling.merge(before, rows, ops, archs))
         told.append(f"written: {file.name}, {len(rows)} rows, with Triton {triton}")
+    elif not {row.triton for row in rows} <= set(known):
+        told.append(f"the table has rows by Triton {', '.join(known)}; this is {triton}, so only the limits were held")
     else:
-        other = compiling.grown(rows, {row.key: row for row in before})
-        other += compiling.stale(rows, before, ops, archs)
-        if made_with in (None, triton):
-            failed += other
-        else:
-            said = f"the table was made with Triton {made_with}; this is {triton}, under which only the limits hold"
-            told += [said, *other]
+        failed += compiling.grown(rows, {row.key: row for row in before})
+        failed += compiling.stale(rows, before, ops, archs)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
     else:

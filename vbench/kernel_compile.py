@@ -12,7 +12,7 @@ import hashlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -42,9 +42,12 @@ _TYPES = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16", "float64"
 _TYPES |= {"int64": "*i64", "int8": "*i8", "uint8": "*u8", "bool": "*i1"}
 
 
+Key = tuple[str, str, str, int, str]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Resources:
-    """A row of the table: one kernel, compiled for one kind of arguments and one architecture.
+    """A row of the table: one kernel, compiled by one Triton for one kind of arguments and one architecture.
 
     `registers` and bytes of `stack` and `local` memory are a thread's, bytes of `shared` memory a block's.
     """
@@ -56,6 +59,7 @@ class Resources:
     warps: int
     variant: str  # a digest of all that the compiler was told of the arguments
     arch: int  # 90 for sm_90
+    triton: str  # "3.8": the minor version, within which resources hardly change
     registers: int
     stack: int
     local: int
@@ -64,8 +68,8 @@ class Resources:
     dots: bool  # whether the kernel multiplies matrices
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
-        return self.op, self.kernel, self.variant, self.arch
+    def key(self) -> Key:
+        return self.op, self.kernel, self.variant, self.arch, self.triton
 
     def __str__(self) -> str:
         return f"{self.op} {self.kernel} sm_{self.arch} {self.dtype} {self.constants} ({self.variant})"
@@ -81,6 +85,7 @@ class Variant:
     attrs: dict[tuple[int, ...], list[list[Any]]]
     warps: int
     stages: int
+    registers: int | None
 
     @property
     def name(self) -> str:
@@ -95,6 +100,7 @@ class Variant:
     @property
     def digest(self) -> str:
         said = [self.name, self.signature, self.constants, sorted(map(str, self.attrs)), self.warps, self.stages]
+        said += [self.registers] if self.registers else []
         return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
 
 
@@ -116,7 +122,7 @@ def variant_of(launch: Launch) -> Variant:
         aligned = known and not parameter.do_not_specialize_on_alignment
         if aligned and type(address) is int and address % 16 == 0:
             attrs[at,] = [["tt.divisibility", 16]]
-    return Variant(launch.kernel, signature, constexprs, attrs, launch.warps, launch.stages)
+    return Variant(launch.kernel, signature, constexprs, attrs, launch.warps, launch.stages, launch.registers)
 
 
 def _type(value: Tensor | float) -> str:
@@ -136,11 +142,13 @@ def compiled(variant: Variant, arch: int) -> dict[str, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from vbench.kernels.fused.launch import options
+
     source = ASTSource(
         fn=variant.kernel, signature=variant.signature, constexprs=dict(variant.constexprs), attrs=variant.attrs
     )
-    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    told = options(variant.warps, variant.stages, variant.registers)
+    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=told)
     ptx = made.asm["ptx"]
     used = _usage(made.asm["cubin"])
     return {
@@ -150,6 +158,7 @@ def compiled(variant: Variant, arch: int) -> dict[str, Any]:
         "shared": made.metadata.shared,
         "mma": next((kind for text, kind in MMA.items() if text in ptx), "none"),
         "dots": "tt.dot" in made.asm["ttir"],
+        "triton": minor(triton.__version__),
     }
 
 
@@ -277,6 +286,11 @@ def triton_version() -> str | None:
         return None
 
 
+def minor(version: str) -> str:
+    """ "3.8.0" -> "3.8"."""
+    return ".".join(version.split(".")[:2])
+
+
 def table_file() -> Path:
     """The committed table."""
     return Path(str(files("vbench.kernels.fused") / "resources.csv"))
@@ -285,23 +299,21 @@ def table_file() -> Path:
 _READ: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "bool": lambda text: text == "True"}
 
 
-def read(file: Path) -> tuple[str | None, list[Resources]]:
-    """(the Triton that a table was made with, its rows); (None, []) if there is none."""
+def read(file: Path) -> list[Resources]:
+    """The rows of a table; none if there is no file."""
     if not file.is_file():
-        return None, []
-    first, *lines = file.read_text(encoding="utf-8").splitlines()
+        return []
     rows = []
-    for row in csv.DictReader(lines):
+    for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
         values: dict[str, Any] = {each.name: _READ[str(each.type)](row[each.name]) for each in fields(Resources)}
         rows.append(Resources(**values))
-    return first.rpartition(" ")[2], rows
+    return rows
 
 
-def write(file: Path, rows: Iterable[Resources], triton: str | None) -> None:
-    """Write a table, sorted; its first line names the Triton that made it."""
+def write(file: Path, rows: Iterable[Resources]) -> None:
+    """Write a table, sorted."""
     names = [each.name for each in fields(Resources)]
     with file.open("w", encoding="utf-8", newline="") as out:
-        out.write(f"# by vbench kernels compile --update, with Triton {triton}\n")
         writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in sorted(rows))
@@ -310,8 +322,13 @@ def write(file: Path, rows: Iterable[Resources], triton: str | None) -> None:
 def merge(
     old: Iterable[Resources], new: Sequence[Resources], ops: Sequence[str], archs: Sequence[int]
 ) -> list[Resources]:
-    """The table with all rows of these operators and architectures replaced."""
-    return sorted([*(row for row in old if row.op not in ops or row.arch not in archs), *new])
+    """The table with the rows of these operators and architectures, by the Triton of the new rows, replaced."""
+    tritons = {row.triton for row in new}
+    return sorted([*(row for row in old if not _among(row, ops, archs, tritons)), *new])
+
+
+def _among(row: Resources, ops: Sequence[str], archs: Sequence[int], tritons: Container[str]) -> bool:
+    return row.op in ops and row.arch in archs and row.triton in tritons
 
 
 def broken(rows: Iterable[Resources]) -> list[str]:
@@ -329,9 +346,15 @@ def broken(rows: Iterable[Resources]) -> list[str]:
     return lines
 
 
-def grown(rows: Iterable[Resources], table: Mapping[tuple[str, str, str, int], Resources]) -> list[str]:
-    """One line for each way in which a row is worse than in the table, or is not there."""
+def grown(rows: Iterable[Resources], table: Mapping[Key, Resources]) -> list[str]:
+    """One line for each way in which a row is worse than in the table, or is not there.
+
+    Resources belong to a Triton: a row is held to one by the same minor version. A Triton of which the table has no
+    row is held to none.
+    """
     lines = []
+    known = {row.triton for row in table.values()}
+    rows = [row for row in rows if row.triton in known]
     for row in rows:
         before = table.get(row.key)
         if before is None:
@@ -347,9 +370,10 @@ def grown(rows: Iterable[Resources], table: Mapping[tuple[str, str, str, int], R
 
 
 def stale(rows: Sequence[Resources], table: Iterable[Resources], ops: Sequence[str], archs: Sequence[int]) -> list[str]:
-    """One line for each row of the table, of these operators and architectures, that no kernel makes any more."""
-    made = {row.key for row in rows}
-    gone = [row for row in table if row.op in ops and row.arch in archs and row.key not in made]
+    """One line for each row of the table, of these operators, architectures and this Triton, that no kernel makes any
+    more."""
+    made, tritons = {row.key for row in rows}, {row.triton for row in rows}
+    gone = [row for row in table if _among(row, ops, archs, tritons) and row.key not in made]
     return [f"{row}: in the table, but no longer made; run vbench kernels compile --update" for row in gone]
 
 

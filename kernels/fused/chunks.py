@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from vbench.kernels.fused.carry import carry
-from vbench.kernels.fused.launch import cdiv, launch, power_of_two, precision
+from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two, precision, threefold
 from vbench.kernels.fused.layout import empty_output, first, gate_strides, rows_of_tokens, strides, tile
 from vbench.kernels.fused.policy import Policy
 from vbench.kernels.shapes import Direction
@@ -475,6 +475,7 @@ def states(
         | {"DECAY": policy.decay, "OWN": mirrors is not None and not policy.exclusive, "STABLE": policy.stable}
         | {"PRECISION": precision(k)},
         warps=warps,
+        registers=ceiling(k, warps),
     )
     final: tuple[Tensor, ...] = (k.new_empty(ways * rows, D * E, dtype=torch.float32),)
     if policy.stable:
@@ -512,9 +513,9 @@ def read(
     B, H, N, D = q.shape
     E, L, both = v.shape[-1], found.chunk, direction == "both"
     o = empty_output(q, E)
-    # Scores of a chunk take most registers; three products for one, after a conversion, leave room for less of D.
-    narrow = policy.decay != "vector" and q.dtype == torch.float16
-    BD, BE = tile(D, 16 if narrow else 32), tile(E, 64)
+    # Scores of a chunk take most registers; three products for one leave room for less of D and E.
+    narrow = policy.decay != "vector" and threefold(q)
+    BD, BE = (tile(D, 16), tile(E, 32)) if narrow else (tile(D, 32), tile(E, 64))
     stable = policy.stable and not mirrored
     before: tuple[Tensor | None, ...] = found.initial or (None, None, None)
     launch(
@@ -533,6 +534,7 @@ def read(
         | {"SHARED": gates.ndim != q.ndim + 1, "STABLE": stable, "PRECISION": precision(q)}
         | {"OWN": "none" if policy.exclusive else "key" if mirrored else "query"},
         warps=warps,
+        registers=ceiling(q, warps),
     )
     return o.to(q.dtype)
 

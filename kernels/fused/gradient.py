@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 from vbench.kernels.fused.chunks import States, _entering, _log_decays, _met, _tile, _widen, read, states
-from vbench.kernels.fused.launch import cdiv, launch, precision
+from vbench.kernels.fused.launch import cdiv, ceiling, launch, precision, threefold
 from vbench.kernels.fused.layout import empty_like, gate_strides, rows_of_tokens, strides, tile
 from vbench.kernels.fused.policy import Policy
 from vbench.kernels.shapes import Direction
@@ -721,6 +721,7 @@ def _of_vectors(
         | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward", "SHARED": gates.ndim == q.ndim}
         | {"PRECISION": precision(q)},
         warps=warps,
+        registers=ceiling(q, warps),
     )
     found: dict[str, Tensor | tuple[Tensor, ...]] = {"q": q_grad, "k": k_grad, "v": v_grad}
     if bonus is not None and bonus_grad is not None:
@@ -770,18 +771,26 @@ def _launch_pull_gates(
         | strides(q=q, k=k, v=v, o=o_grad, dq=dq, dk=dk, dv=dv)
         | gate_strides(gates, inputs, policy, False)
     )
-    constants = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable else 16)} | {
+    wide = threefold(q)  # three products for one hold three times the registers
+    constants = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable and not wide else 16)} | {
         "REVERSE": direction == "reverse",
         "DECAY": policy.decay,
         "STABLE": stable,
         "PRECISION": precision(q),
     }
-    if D > 128 and precision(q) == "tf32x3":  # three products hold three times the registers
+    if D > 128 and wide:
         warps *= 2
     for part in ("queries", "keys", "values"):
         BD = 32 if part == "values" and q.dtype == torch.float16 else 16  # as the compiler spills nothing
         parted = {"PART": part, "BD": tile(D, BD)}
-        launch(pull_gates_kernel, (B * H, chunks), arguments, constants | parted, warps=warps)
+        launch(
+            pull_gates_kernel,
+            (B * H, chunks),
+            arguments,
+            constants | parted,
+            warps=warps,
+            registers=ceiling(q, warps),
+        )
 
     # A decay stands between a token before it and one from it on: sums that run away from it, either way.
     if direction == "reverse":

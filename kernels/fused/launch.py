@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ from vbench.kernels.registry import interpreted
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One launch of a kernel: its arguments by name, its compile-time constants, its warps and stages."""
+    """One launch of a kernel: its arguments by name, its compile-time constants, its warps and stages.
+
+    `registers` is the most that a thread may take; None leaves it to the compiler.
+    """
 
     kernel: Any
     grid: tuple[int, ...]
@@ -23,6 +26,7 @@ class Launch:
     constants: Mapping[str, Any]
     warps: int
     stages: int
+    registers: int | None = None
 
 
 _recorded: list[Launch] | None = None
@@ -54,6 +58,7 @@ def launch(
     *,
     warps: int = 4,
     stages: int = 1,
+    registers: int | None = None,
 ) -> None:
     """Run a kernel on the device of its tensors.
 
@@ -63,17 +68,53 @@ def launch(
         args: tensors, whole numbers and floats, by the kernel's parameter names; None for an absent tensor.
         constants: its `tl.constexpr` parameters.
         warps, stages: of a program.
+        registers: the most that a thread may take; None leaves it to the compiler.
     """
     if _recorded is not None:
-        _recorded.append(Launch(kernel, grid, dict(args), dict(constants), warps, stages))
+        _recorded.append(Launch(kernel, grid, dict(args), dict(constants), warps, stages, registers))
         for value in args.values():
             if isinstance(value, Tensor) and 0 not in value.stride():
                 value.data.zero_()  # unseen by autograd, which keeps some of them
         return
+    if interpreted():
+        _let_loops_end()
     where = next(value.device for value in args.values() if isinstance(value, Tensor))
     with torch.cuda.device(where) if where.type == "cuda" else nullcontext():
-        # FP fusion is spelled out, for its default changes with Triton 3.10, and with it every last digit.
-        kernel[grid](**args, **constants, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
+        kernel[grid](**args, **constants, **options(warps, stages, registers))
+
+
+def options(warps: int, stages: int, registers: int | None) -> dict[str, Any]:
+    """How Triton is told to compile a kernel, whether it is launched or compiled ahead of time."""
+    # FP fusion is spelled out, for its default changes with Triton 3.10, and with it every last digit.
+    told = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    return told if registers is None else told | {"maxnreg": registers}
+
+
+def ceiling(x: Tensor, warps: int) -> int | None:
+    """The most registers that a thread may take in a kernel that multiplies inputs of x's type.
+
+    Three products for one need many registers, and the compiler gives some up so that more programs fit on a
+    multiprocessor: it stores a few bytes in memory instead. A stated ceiling stops that. It is all that there is: 255
+    that a thread can address, or its share of the 65536 of a multiprocessor. Other types need none.
+    """
+    return min(255, 65536 // (32 * warps)) if threefold(x) else None
+
+
+@cache
+def _let_loops_end() -> None:
+    """Let an interpreted kernel loop up to a number that it was given, once for this process.
+
+    Triton 3.6 reads that number by `int` of an array of one, which numpy 2.4 and later refuse. Triton 3.7 does not.
+    """
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_tensor(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_tensor
 
 
 @lru_cache(maxsize=64)
@@ -84,16 +125,20 @@ def device_name(device: torch.device) -> str:
     return "cpu" if interpreted() else "any"
 
 
-def precision(x: Tensor) -> str:
-    """How products are rounded on tensor cores for inputs of this type.
+def threefold(x: Tensor) -> bool:
+    """Whether one product of inputs of this type is made of three on tensor cores.
 
     Inputs enter times decays, in float32. TF32 cuts these to 11 bits: more than the 8 that bfloat16 keeps of the
     output, and no more than float16 does. So float16 and float32 take three TF32 products for one, which keep 22.
-    The interpreter multiplies in float32.
     """
+    return x.dtype != torch.bfloat16
+
+
+def precision(x: Tensor) -> str:
+    """How products of inputs of this type are rounded on tensor cores. The interpreter multiplies in float32."""
     if interpreted():
         return "ieee"
-    return "tf32" if x.dtype == torch.bfloat16 else "tf32x3"
+    return "tf32x3" if threefold(x) else "tf32"
 
 
 def stored(x: Tensor) -> torch.dtype:
