@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import torch
+
 from vbench.kernels.registry import OPS, forms, operator, trials, truth
 from vbench.kernels.trials import Trial, cast, relative
 

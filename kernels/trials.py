@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+
 from vbench.kernels.shapes import Direction, State
 
 Inputs = dict[str, Tensor]  # an operator's arguments in order

@@ -7,9 +7,9 @@ from functools import partial
 
 import timm
 from torch import Tensor, nn
-from vbench.models.layers import resize_table
 
 from vbench.errors import UnknownModelError, UnsupportedError
+from vbench.models.layers import resize_table
 
 
 def check_name(name: str) -> None:

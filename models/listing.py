@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+
 from vbench.models.registry import MODELS, ModelSpec
 from vbench.results.published import accuracies
 

@@ -10,10 +10,9 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, get_args
 
+from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
 from vbench.kernels.registry import OPS, Mode, default_form
 from vbench.models.external import is_external
-
-from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

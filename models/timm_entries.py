@@ -9,10 +9,10 @@ import timm
 import torch
 from timm.models import FeatureInfo, register_model
 from torch import Tensor, nn
-from vbench.models.layers import Backbone
-from vbench.models.registry import MODELS, create
 
 from vbench.errors import UsageError
+from vbench.models.layers import Backbone
+from vbench.models.registry import MODELS, create
 
 PREFIX = "vbench_"
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+
 from vbench.kernels import operator
 from vbench.models.layers import Backbone, ChannelNorm, classifier, resize_table
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+
 from vbench.kernels import OPS, operator
 from vbench.kernels.shapes import State
 from vbench.models.layers import Backbone, classifier, resize_table

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+
 from vbench.kernels import operator
 from vbench.kernels.shapes import Direction
 from vbench.models.layers import Backbone, ChannelNorm, classifier

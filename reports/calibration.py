@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
+
 from vbench.reports.tables import figure
 from vbench.results.frame import frame
 from vbench.results.statistics import Interval, interval

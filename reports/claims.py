@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from vbench.errors import UsageError
 from vbench.results.claims import Claim, claims
 from vbench.results.frame import frame
 from vbench.results.operators import FILE as OPERATORS
@@ -31,8 +33,6 @@ from vbench.results.verdicts import (
     Judgement,
     judge,
 )
-
-from vbench.errors import UsageError
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
 STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}

@@ -19,6 +19,7 @@ from xml.etree import ElementTree as ET
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from vbench.reports import metrics
 from vbench.reports.grid import tame
 from vbench.reports.write import write_text

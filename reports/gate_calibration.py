@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from vbench.reports.write import whole, write_text
 from vbench.results.judge import Cell, block, judge
 from vbench.results.statistics import CONFIDENCE

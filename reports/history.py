@@ -14,6 +14,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from vbench.errors import OutputError
 from vbench.models.registry import spec
 from vbench.reports import grid
 from vbench.reports.figures import draw, marks
@@ -25,8 +27,6 @@ from vbench.reports.tables import figure as digits
 from vbench.reports.write import write_text
 from vbench.results.changes import ALARM
 from vbench.results.history import Point, Series, Step
-
-from vbench.errors import OutputError
 
 PANELS = 12  # that a sheet has at most
 TICKS = 9  # commits named on an axis at most

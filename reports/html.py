@@ -19,6 +19,9 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
+
+import vbench
+from vbench.errors import UsageError
 from vbench.models.registry import spec
 from vbench.reports import plots, tables
 from vbench.reports.tables import figure
@@ -26,9 +29,6 @@ from vbench.results.answers import Answer
 from vbench.results.frame import frame
 from vbench.results.lint import unfair
 from vbench.results.store import Record, read
-
-import vbench
-from vbench.errors import UsageError
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
 FEW = 3  # models; of more, how costs grow is folded away

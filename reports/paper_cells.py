@@ -8,15 +8,15 @@ from itertools import groupby
 from typing import Any
 
 import pandas as pd
+
+from vbench.errors import UsageError
 from vbench.models.registry import spec
+from vbench.plan import parse_sizes
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
 from vbench.reports.tables import NOTES, figure, several_forms
 from vbench.results.frame import batch_asked
 from vbench.results.lint import unfair
-
-from vbench.errors import UsageError
-from vbench.plan import parse_sizes
 
 SETTING = ("device_name", "device", "dtype", "phase", "backend", "layout", "threads", "batch_asked")  # of one grid
 SUBJECT = ("model", "mode", "form", "attention")  # of one row

@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+
+from vbench.errors import OutputError, UsageError
 from vbench.models.registry import spec
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row, to_csv, to_latex, to_markdown
@@ -43,8 +45,6 @@ from vbench.reports.paper_cells import (
 from vbench.reports.write import whole
 from vbench.results import scaling
 from vbench.results.statistics import Interval, ratio
-
-from vbench.errors import OutputError, UsageError
 
 FORMATS = ("md", "tex", "csv")
 

@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import Any
 
 import pandas as pd
+
 from vbench.reports.looks import ENDINGS
 from vbench.reports.series import SETTINGS, Series, series_of
 from vbench.reports.tables import figure

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+
 from vbench.reports import tables
 from vbench.results.answers import answers
 from vbench.results.frame import frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
+
 from vbench.reports.looks import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
 from vbench.results.frame import batch_asked
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+
 from vbench.reports import grid
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
 from vbench.results.lint import unfair

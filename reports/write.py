@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from vbench.reports import tables
-from vbench.reports.figures import draw
 
 from vbench.errors import OutputError
+from vbench.reports import tables
+from vbench.reports.figures import draw
 
 FILES = ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf", "resolution.txt")
 

@@ -8,6 +8,7 @@ from math import isnan, log
 from typing import Any, Literal
 
 import pandas as pd
+
 from vbench.models.registry import spec
 from vbench.results.frame import batch_asked
 from vbench.results.ratios import BATCHES, ratio

@@ -8,9 +8,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from vbench.results.countings import COUNTINGS
-
 from vbench.errors import UsageError
+from vbench.results.countings import COUNTINGS
 
 Quantity = Literal["macs", "params", "memory", "speed", "operator_speed", "accuracy"]
 Unit = Literal["x", "% saved", "% of", "G", "points", "linear", "grows", "none"]

@@ -13,6 +13,9 @@ from typing import Any
 
 import pandas as pd
 from scipy.special import stdtr, stdtrit
+
+from vbench.errors import UsageError
+from vbench.plan import Case
 from vbench.results import store
 from vbench.results.frame import frame
 from vbench.results.holm import holm
@@ -21,9 +24,6 @@ from vbench.results.machines import differences, machine
 from vbench.results.outcome import THRESHOLD, Finding, Outcome, Verdict
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.store import Record
-
-from vbench.errors import UsageError
-from vbench.plan import Case
 
 NOTE = "the runs were not interleaved: what drifted between them is in no interval; 'vbench gate --ab' measures in turn"
 CLOCKS = 0.02  # the share by which the GPU's clock may differ between runs

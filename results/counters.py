@@ -11,9 +11,8 @@ from pathlib import Path
 from statistics import linear_regression
 from typing import Any, NamedTuple
 
-from vbench.results.outcome import Finding, Outcome, Verdict
-
 from vbench.errors import SchemaError, UsageError
+from vbench.results.outcome import Finding, Outcome, Verdict
 
 WHAT, SCHEMA = "counters of vbench gate", 1
 Count = int | float | None

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vbench.errors import UsageError
 from vbench.models.closed_forms import closed_form
 from vbench.models.registry import spec
-
-from vbench.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

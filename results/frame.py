@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from vbench.models.registry import spec
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count

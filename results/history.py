@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from vbench.errors import UsageError
+from vbench.plan import Case
 from vbench.results import store
 from vbench.results.changes import FEWEST, changes
 from vbench.results.frame import frame
 from vbench.results.machines import Machine, differences, machine
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.store import Record
-
-from vbench.errors import UsageError
-from vbench.plan import Case
 
 WHATS = ("latency_ms", "peak_memory_bytes", "energy_j_per_image", "params", "macs", "macs_executed")
 

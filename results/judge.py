@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
+
 from vbench.results.holm import holm
 from vbench.results.outcome import THRESHOLD
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+
 from vbench.models.registry import spec
 
 SETTINGS = (  # in which rows that are compared must agree

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
+
 from vbench.results import statistics
 from vbench.results.statistics import CONFIDENCE, Interval
 

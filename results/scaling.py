@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 from scipy.special import ndtri, stdtrit
-from vbench.results.frame import batch_asked
 
 from vbench.errors import UsageError
+from vbench.results.frame import batch_asked
 
 CONFIDENCE = 0.95
 TOLERANCE = 0.06  # an exponent that near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, Swin's padding

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import pandas as pd
+
 from vbench.kernels.registry import default_form
 from vbench.models.closed_forms import closed_form
 from vbench.models.registry import MODELS, spec

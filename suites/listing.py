@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.table import Table
 from rich.text import Text
-from vbench.suites.load import Suite, load, shipped
 
 from vbench import plan
 from vbench.errors import UsageError
+from vbench.suites.load import Suite, load, shipped
 
 HEADER = """# Suites
 

@@ -10,10 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from vbench.errors import UsageError
 from vbench.results.outcome import THRESHOLD, Finding
 from vbench.suites.load import AXES, load
-
-from vbench.errors import UsageError
 
 MIB = 2**20
 QUANTITIES = {  # what a budget may be of -> the frame's column, its units in one of these, the unit

@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 from fakes import failed, make_record
+
 from vbench.results.store import Record
 
 

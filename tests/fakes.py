@@ -8,9 +8,8 @@ from typing import Any
 
 from vbench.kernels import default_form
 from vbench.models import spec
-from vbench.results.store import Record
-
 from vbench.plan import RIGORS, Case
+from vbench.results.store import Record
 
 HOST = {
     "device": "cpu",

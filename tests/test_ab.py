@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 from fakes import make_record
-from vbench.results.store import read
-from vbench.suites.rules import Rules, parse
 
 from vbench import ab, host
 from vbench.ab import DESIGNS, Design, Session
 from vbench.errors import UsageError
 from vbench.launch import Ending
 from vbench.plan import Case, Sweep, plan
+from vbench.results.store import read
 from vbench.revisions import Install
+from vbench.suites.rules import Rules, parse
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((64, 64), (128, 128)), ("parallel",), batches=(1,)))
 HOST = host.fingerprint("cpu", None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from vbench.kernels import OPS, accuracy
 from vbench.kernels.registry import missing
 

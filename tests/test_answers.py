@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fakes import failed, make_record
+
 from vbench.results.answers import Answer, answers, pairs
 from vbench.results.frame import frame
 from vbench.results.scaling import COSTS, crossover, exponents

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import latency, make_record
+
 from vbench.reports import calibration
 from vbench.results.store import Record
 

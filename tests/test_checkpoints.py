@@ -17,10 +17,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from vbench.models import checkpoint, create, load_published
 from weights import Golden, image
 
 from vbench.errors import CheckpointError, UsageError
+from vbench.models import checkpoint, create, load_published
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,13 @@ import pytest
 from command import vbench
 from fakes import HOST, make_record
 from rich.console import Console
+
+from vbench.errors import SchemaError, UsageError
 from vbench.kernels import default_form
 from vbench.models import MODELS, spec
 from vbench.models.closed_forms import closed_form
+from vbench.plan import USUAL, Case, union
+from vbench.plan import parse as parse_axes
 from vbench.reports import claims as report
 from vbench.results import operators
 from vbench.results.claims import Claim, claims, parse
@@ -28,10 +32,6 @@ from vbench.results.frame import frame
 from vbench.results.store import Record, read
 from vbench.results.verdicts import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement, Ours, judge, reaches
 from vbench.suites.load import load
-
-from vbench.errors import SchemaError, UsageError
-from vbench.plan import USUAL, Case, union
-from vbench.plan import parse as parse_axes
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED, RECORDS = ROOT / "results" / "published", ROOT / "results" / "cpu-amd-epyc"

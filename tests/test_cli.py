@@ -15,11 +15,11 @@ import pytest
 from command import vbench
 from fakes import make_record
 from typer.main import get_command
-from vbench.results import store
-from vbench.results.store import Store, read
 
 from vbench import host
 from vbench.cli import app
+from vbench.results import store
+from vbench.results.store import Store, read
 
 TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05", "--rigor", "quick"]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from fakes import HOST, failed, latency, make_record, of_case
 from typer.testing import CliRunner
+
+from vbench.cli import app
+from vbench.errors import UsageError
 from vbench.results.compare import Run, compare, load, run_of
 from vbench.results.holm import holm
 from vbench.results.outcome import Finding, Outcome
 from vbench.results.store import Record, Store
-
-from vbench.cli import app
-from vbench.errors import UsageError
 
 RUNS = sorted((Path(__file__).resolve().parent.parent / "results/calibration/cpu-amd-epyc").glob("aa-*"))
 GPU = {"name": "a test GPU", "memory_bytes": 2**36, "capability": "9.0", "multiprocessors": 132, "driver": "580.1"}

@@ -15,18 +15,18 @@ import pytest
 import torch
 from torch import Tensor
 from typer.testing import CliRunner
-from vbench.kernels.gla import chunkwise, cost, quadratic
-from vbench.kernels.registry import OPS
-from vbench.models import create, external
-from vbench.results import counters as baselines
-from vbench.results.counters import Baseline, Cell, Counted, Equality
-from vbench.results.outcome import Finding, Outcome
 
 from vbench import cli, counters, kernel_compile
 from vbench.errors import SchemaError, UsageError, VbenchError
+from vbench.kernels.gla import chunkwise, cost, quadratic
+from vbench.kernels.registry import OPS
 from vbench.launch import Ending, Launcher
+from vbench.models import create, external
 from vbench.operations import look
 from vbench.plan import Case, Sweep, plan
+from vbench.results import counters as baselines
+from vbench.results.counters import Baseline, Cell, Counted, Equality
+from vbench.results.outcome import Finding, Outcome
 
 PACKAGE = """
 import torch

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from vbench.models import create, external, spec
 
 from vbench import flops, host, worker
 from vbench.errors import UnknownModelError, UnsupportedError, UsageError
+from vbench.models import create, external, spec
 from vbench.plan import RIGORS, Case, parse_models
 
 PACKAGE = """

@@ -25,6 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+
+from vbench.errors import UsageError
+from vbench.plan import GRID
 from vbench.reports.figures import draw, marks, papers
 from vbench.reports.figures.accuracy_cost import front
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, save
@@ -32,9 +35,6 @@ from vbench.reports.figures.table import FIGURES
 from vbench.results.frame import frame
 from vbench.results.published import efficiency
 from vbench.results.store import Record, read
-
-from vbench.errors import UsageError
-from vbench.plan import GRID
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "figures"

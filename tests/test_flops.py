@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
-from vbench.kernels import OPS, default_form, operator
-from vbench.models import MODELS, create, spec
-from vbench.models.closed_forms import closed_form
 
 from vbench import flops
 from vbench.cli import app
 from vbench.errors import ResolutionError, UnknownModelError, UsageError
 from vbench.flops import count_by_module, second_count
+from vbench.kernels import OPS, default_form, operator
 from vbench.launch import Ending
 from vbench.ledger import MOVES, PER_INPUT, PER_OUTPUT, PRODUCTS, VIEWS, WINDOWS, Kind, Ledger
+from vbench.models import MODELS, create, spec
+from vbench.models.closed_forms import closed_form
 from vbench.plan import Case, Mode
 
 count = cache(flops.count)  # many tests ask for the same

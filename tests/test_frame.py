@@ -7,10 +7,10 @@ from dataclasses import asdict
 import pandas as pd
 import pytest
 from fakes import HOST, failed, latency, make_record
-from vbench.results.frame import COLUMNS, frame
-from vbench.results.store import Record
 
 from vbench.plan import Protocol
+from vbench.results.frame import COLUMNS, frame
+from vbench.results.store import Record
 
 PROMISED = (
     "model family mode phase height width batch dtype device status params macs latency_ms latency_ms_lo "

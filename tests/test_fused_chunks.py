@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from vbench.kernels.registry import interpreted, operator, trials, truth
-from vbench.kernels.trials import Inputs, Trial, cast, relative, tensors
 
 from vbench.errors import UnsupportedError
+from vbench.kernels.registry import interpreted, operator, trials, truth
+from vbench.kernels.trials import Inputs, Trial, cast, relative, tensors
 
 pytest.importorskip("triton")
 

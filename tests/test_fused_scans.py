@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from vbench.errors import UnsupportedError
 from vbench.kernels.fused.tuning import Choice
 from vbench.kernels.registry import interpreted, operator, trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
-
-from vbench.errors import UnsupportedError
 
 triton, tl = pytest.importorskip("triton"), pytest.importorskip("triton.language")
 

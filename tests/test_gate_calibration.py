@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from vbench.reports import gate_calibration as report
 
 from vbench import ab
 from vbench import gate_calibration as measuring
+from vbench.reports import gate_calibration as report
 
 ROOT = Path(__file__).parents[1]
 FOUND = ROOT / "results" / "calibration" / "cpu-amd-epyc" / "gate"

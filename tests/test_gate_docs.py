@@ -20,9 +20,9 @@ import torch
 import typer
 from click.testing import CliRunner
 from ruamel.yaml import YAML
-from vbench.models import create, external
 
 from vbench import cli, cli_gate, plan
+from vbench.models import create, external
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gate.md"

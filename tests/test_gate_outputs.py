@@ -14,11 +14,11 @@ import pytest
 from lxml import etree
 from markdown_it import MarkdownIt
 from rich.console import Console
+
+from vbench.errors import OutputError
 from vbench.reports import gate, metrics
 from vbench.results.judge import Cell, Comparison, judge
 from vbench.results.outcome import FAILS, OPEN, VERDICTS, Finding, Outcome
-
-from vbench.errors import OutputError
 
 SCHEMAS = Path(__file__).parent / "ci_schemas"
 EVIL = "x|y ]]> <b>&\x1b[31m\x00\ud800\uffff\u202e `@all` https://evil.example #1 \n## no"

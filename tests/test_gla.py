@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from vbench.kernels import default_form, forms, operator
-from vbench.kernels.gla import chunkwise, cost
 from weights import GOLDEN
 
 from vbench.errors import ShapeError, UnsupportedError
+from vbench.kernels import default_form, forms, operator
+from vbench.kernels.gla import chunkwise, cost
 
 DIRECTIONS = ("forward", "reverse", "both")
 BOUND = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from weights import Golden
+
 from vbench.kernels import OPS, default_form, forms
 from vbench.models import create, load_published, spec
-from weights import Golden
 
 State = dict[str, Tensor]
 DOUBLE = torch.float64

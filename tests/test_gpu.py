@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vbench.kernels import OPS, operator
-from vbench.kernels.registry import missing, trials, truth
-from vbench.kernels.trials import Inputs, cast, relative
-from vbench.models import create, load_published, spec
 from weights import Golden
 
 from vbench import timing
 from vbench.device import Cuda
+from vbench.kernels import OPS, operator
+from vbench.kernels.registry import missing, trials, truth
+from vbench.kernels.trials import Inputs, cast, relative
 from vbench.launch import Ending, Launcher
+from vbench.models import create, load_published, spec
 from vbench.plan import RIGORS, Case, Sweep, plan
 from vbench.state import Sampler
 from vbench.verify import verify

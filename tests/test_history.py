@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from fakes import HOST, failed, latency, make_record, of_case
 from typer.testing import CliRunner
+
+from vbench.cli import app
+from vbench.errors import UsageError
 from vbench.reports import history as reporting
 from vbench.reports.figures import draw
 from vbench.results.changes import changes
 from vbench.results.history import Run, Series, history, load, runs_of
 from vbench.results.store import Record, Store
-
-from vbench.cli import app
-from vbench.errors import UsageError
 
 SEEDS = 250
 SLOWER = (*(1.0,) * 6, *(1.05,) * 6)

@@ -9,6 +9,7 @@ from math import log1p
 import numpy as np
 import pytest
 from scipy.stats import bootstrap, ttest_1samp
+
 from vbench.results.holm import holm
 from vbench.results.judge import Cell, Comparison, block, floor, interval, judge
 

@@ -11,11 +11,11 @@ import torch
 pytest.importorskip("triton")
 
 from toy_kernels import multiply, product, twice
-from vbench.kernels.fused.launch import Launch, recording
 
 from vbench import kernel_compile as compiling
 from vbench.errors import UsageError
 from vbench.kernel_compile import Resources, variant_of
+from vbench.kernels.fused.launch import Launch, recording
 
 
 def launched(rounded: str = "tf32", side: int = 64) -> Launch:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from command import vbench
 from simulated import Simulated
-from vbench.kernels import OPS, forms, operator
-from vbench.kernels.fused import tuning
-from vbench.kernels.fused.tuning import Choice
-from vbench.kernels.registry import default_form
 
 from vbench import kernel_bench, kernel_calls, kernel_peers, kernel_tune, plan, verify
 from vbench.errors import DeviceError, UsageError
 from vbench.kernel_tune import Timing
+from vbench.kernels import OPS, forms, operator
+from vbench.kernels.fused import tuning
+from vbench.kernels.fused.tuning import Choice
+from vbench.kernels.registry import default_form
 from vbench.launch import Launcher
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from fakes import HOST, make_record
+
 from vbench.models.registry import MODELS, spec
+from vbench.plan import GRID
 from vbench.results.frame import frame
 from vbench.results.lint import SETTINGS, VERSIONS, unfair
-
-from vbench.plan import GRID
 
 
 def fair(**columns: object) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from vbench.kernels import OPS, default_form, operator
 from vbench.kernels.registry import trials
 from vbench.kernels.trials import cast, relative, tensors

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from vbench.kernels import default_form, forms, operator
-from vbench.kernels.mingru import cost, scan
-from vbench.kernels.trials import relative
 from weights import Golden, weight
 
 from vbench.errors import ShapeError
+from vbench.kernels import default_form, forms, operator
+from vbench.kernels.mingru import cost, scan
+from vbench.kernels.trials import relative
 
 FORMS = forms("mingru")
 DIRECTIONS = ("forward", "reverse")

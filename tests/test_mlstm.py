@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from weights import Golden
+
+from vbench.errors import ShapeError
 from vbench.kernels import default_form, forms, operator
 from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.trials import TRIALS
 from vbench.kernels.trials import relative
-from weights import Golden
-
-from vbench.errors import ShapeError
 
 PUBLISHED = Golden("mlstm_op")
 FORMS = forms("mlstm")

@@ -8,11 +8,11 @@ import sys
 import pytest
 import timm
 import torch
-from vbench.models import MODELS, create, load_published, names, spec
-from vbench.results.published import accuracies
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ResolutionError, ShapeError, UnknownModelError, UnsupportedError
+from vbench.models import MODELS, create, load_published, names, spec
+from vbench.results.published import accuracies
 
 MODES = ("parallel", "recurrent")
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
 from vbench.kernels import OPS, forms, operator
 from vbench.kernels.registry import trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from vbench.kernels import OPS, operator
-from vbench.suites.load import load, shipped
 
 import vbench
 from vbench import cli, host, kernel_bench, kernel_check, plan
+from vbench.kernels import OPS, operator
+from vbench.suites.load import load, shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vbench.models import names, spec
 
 from vbench.errors import ResolutionError, UnknownModelError, UsageError
+from vbench.models import names, spec
 from vbench.plan import (
     GRID,
     MODES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes import make_record
+
 from vbench.results.frame import frame
 from vbench.results.ratios import Ratio, ratio
 

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from fakes import HOST, failed, make_record
 from typer.testing import CliRunner
+
+from vbench.cli import app
+from vbench.errors import UsageError
 from vbench.reports import html, plots
 from vbench.results.answers import answers
 from vbench.results.frame import frame
 from vbench.results.store import Record, Store
-
-from vbench.cli import app
-from vbench.errors import UsageError
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">\u2028<!--<script>window.hacked=1</script>'
 MODES = ("parallel", "recurrent")

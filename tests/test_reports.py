@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from fakes import failed, make_record
 from rich.console import Console
+
 from vbench.reports import readme, tables
 from vbench.reports.series import series_of
 from vbench.reports.write import FILES, write_all

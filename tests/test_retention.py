@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from weights import Golden, weight
+
+from vbench.errors import ShapeError, UnsupportedError
 from vbench.kernels import default_form, forms, operator
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping
 from vbench.kernels.softmax_retention import cost as softmax_cost
 from vbench.kernels.trials import relative
 from vbench.models.vir import Retention, decays
-from weights import Golden, weight
-
-from vbench.errors import ShapeError, UnsupportedError
 
 LINEAR, SOFTMAX = "retention", "softmax_retention"
 

@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from vbench.models import external
-from vbench.results.store import read
-from vbench.suites.rules import Rules
 
 from vbench import ab, revisions
 from vbench.errors import UsageError
+from vbench.models import external
 from vbench.plan import Sweep, plan
+from vbench.results.store import read
 from vbench.revisions import Pythons
 from vbench.side import Side
+from vbench.suites.rules import Rules
 
 NET = """
 import time

@@ -12,6 +12,11 @@ from fakes import make_record
 from scipy.stats import linregress
 from scipy.stats import t as student
 from typer.testing import CliRunner
+
+from vbench import flops
+from vbench.cli import app
+from vbench.errors import UsageError
+from vbench.plan import GRID, Case
 from vbench.results.frame import frame
 from vbench.results.scaling import (
     FITTED,
@@ -22,11 +27,6 @@ from vbench.results.scaling import (
     exponents,
 )
 from vbench.results.store import Store
-
-from vbench import flops
-from vbench.cli import app
-from vbench.errors import UsageError
-from vbench.plan import GRID, Case
 
 
 def rows(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import binom
+
 from vbench.results.statistics import (
     Interval,
     effective_samples,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vbench.results.store import DamagedLineWarning, Record, Store, check, current, read
 
 from vbench.errors import OutputError, SchemaError
+from vbench.results.store import DamagedLineWarning, Record, Store, check, current, read
 
 RECORD = Record(
     case_id="0123",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vbench.suites.load import load
 
 from vbench.errors import UsageError
 from vbench.plan import USUAL, parse, plan, union
+from vbench.suites.load import load
 
 PARTS = """
 question = "?"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from vbench.suites import listing
-from vbench.suites.load import load, shipped
 
 from vbench import cli, plan
 from vbench.errors import UsageError
+from vbench.suites import listing
+from vbench.suites.load import load, shipped
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "suites.md"
 MINE = 'question = "?"\ntime = "seconds"\nmodels = "vig_t,deit_t"\nres = "64"\n'

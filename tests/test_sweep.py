@@ -20,14 +20,14 @@ import psutil
 import pytest
 from command import vbench
 from fakes import latency, make_record
-from vbench.reports import tables
-from vbench.results.frame import frame
-from vbench.results.store import Record, read
 
 from vbench import host
 from vbench import sweep as sweeping
 from vbench.launch import Ending
 from vbench.plan import Case, Protocol, Sweep, plan, schedule
+from vbench.reports import tables
+from vbench.results.frame import frame
+from vbench.results.store import Record, read
 from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))

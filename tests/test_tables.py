@@ -17,6 +17,10 @@ import pytest
 from fakes import HOST, failed, latency, make_record
 from typer.main import get_command
 from typer.testing import CliRunner
+
+from vbench import cli
+from vbench.errors import OutputError, UsageError
+from vbench.plan import GRID, Case
 from vbench.reports import paper_cells, paper_tables
 from vbench.reports.grid import ABSENT, Cell, Grid, Row
 from vbench.reports.tables import NOTES
@@ -24,10 +28,6 @@ from vbench.results import scaling
 from vbench.results.frame import frame
 from vbench.results.statistics import Interval, ratio
 from vbench.results.store import Record, Store
-
-from vbench import cli
-from vbench.errors import OutputError, UsageError
-from vbench.plan import GRID, Case
 
 HOSTILE = '50 % of </td><script>x</script> $HOME/a_b & C:\\tmp {~^#} "q" `b` [x] *y* | --z é \u202e中\nnext'
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from fakes import failed, make_record
 from simulated import SECONDS, Simulated, noise
-from vbench.results.frame import frame
 
 from vbench import timing
 from vbench.device import Cpu
 from vbench.plan import RIGORS, Protocol
+from vbench.results.frame import frame
 
 PROTOCOL = Protocol()
 

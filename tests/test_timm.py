@@ -7,11 +7,11 @@ import warnings
 import pytest
 import timm
 import torch
-from vbench.models import MODELS, create, register_timm
-from vbench.models.layers import Backbone
 from weights import image
 
 from vbench.errors import UsageError
+from vbench.models import MODELS, create, register_timm
+from vbench.models.layers import Backbone
 
 SMALLEST = ["vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil_t", "vil2_t", "vir_s", "vision_gru_t"]
 

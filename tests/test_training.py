@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import nn
-from vbench.models import create
 
 from vbench.errors import UnsupportedError
 from vbench.launch import Launcher
+from vbench.models import create
 from vbench.training import Trainer
 
 MIB = 2**20

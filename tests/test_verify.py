@@ -13,14 +13,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from weights import image
+
 import vbench.kernels
+from vbench import verify
 from vbench.kernels import OPS, forms
 from vbench.kernels.registry import trials
 from vbench.models import create, spec
 from vbench.results.store import read
-from weights import image
-
-from vbench import verify
 
 KERNELS = Path(vbench.kernels.__file__).resolve().parent
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from vbench.kernels import forms
-from vbench.models import create, load_published, spec
-from vbench.models.vig import ViGH
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ShapeError
 from vbench.flops import count
+from vbench.kernels import forms
+from vbench.models import create, load_published, spec
+from vbench.models.vig import ViGH
 from vbench.plan import Sweep, plan
 
 FORMS = forms("gla")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from vbench.models import MODELS, create, load_published
-from vbench.models.vil import SIDES, Block, CausalConv, ImageConv, Layer, resize
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ResolutionError
 from vbench.flops import count, second_count
+from vbench.models import MODELS, create, load_published
+from vbench.models.vil import SIDES, Block, CausalConv, ImageConv, Layer, resize
 from vbench.plan import Case
 
 PUBLISHED = {

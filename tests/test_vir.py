@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from vbench.kernels import forms
-from vbench.models import create, load_published, names, spec
-from vbench.models.vir import BAND, ViR
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ResolutionError
 from vbench.flops import count, second_count
+from vbench.kernels import forms
+from vbench.models import create, load_published, names, spec
+from vbench.models.vir import BAND, ViR
 from vbench.plan import Case, Mode
 
 SMALL = {"dim": 32, "depth": 3, "heads": 4, "patch": 4}

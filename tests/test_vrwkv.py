@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from vbench.models import MODELS, create, load_published, spec
-from vbench.models.vrwkv import q_shift
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, UsageError
+from vbench.models import MODELS, create, load_published, spec
+from vbench.models.vrwkv import q_shift
 
 READINGS: list[tuple[str, dict[str, Any]]] = [
     ("vrwkv_t", {"reading": "paper"}),

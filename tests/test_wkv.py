@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from weights import Golden
+
+from vbench.errors import ShapeError
 from vbench.kernels import default_form, forms, operator
 from vbench.kernels.trials import relative
 from vbench.kernels.wkv import cost, quadratic, scan, sums
 from vbench.kernels.wkv.reference import wkv
-from weights import Golden
-
-from vbench.errors import ShapeError
 
 FORMS = forms("wkv")
 PUBLISHED = Golden("biwkv_op").arrays

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from weights import Golden
+
+from vbench.errors import ShapeError
 from vbench.kernels import default_form, forms, operator
 from vbench.kernels.trials import relative
 from vbench.kernels.wkv6 import cost
 from vbench.kernels.wkv6.reference import wkv6
-from weights import Golden
-
-from vbench.errors import ShapeError
 
 FORMS = forms("wkv6")
 DIRECTIONS = ("forward", "reverse", "both")

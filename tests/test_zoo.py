@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from vbench.models import MODELS
 from vbench.reports import zoo
 from vbench.results.published import costs

@@ -7,6 +7,7 @@ from typing import Any
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vbench.kernels.fused.launch import launch
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vbench.kernels.fused.launch import cdiv, launch, power_of_two
 
 GROUP = 16  # chunks whose loads are under way together

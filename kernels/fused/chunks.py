@@ -22,6 +22,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vbench.kernels.fused.carry import carry
 from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two, precision, threefold
 from vbench.kernels.fused.layout import empty_output, first, gate_strides, rows_of_tokens, strides, tile

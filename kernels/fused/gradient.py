@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
+
 from vbench.kernels.fused.chunks import States, _entering, _log_decays, _met, _tile, _widen, read, states
 from vbench.kernels.fused.launch import cdiv, ceiling, launch, precision, threefold
 from vbench.kernels.fused.layout import empty_like, gate_strides, rows_of_tokens, strides, tile

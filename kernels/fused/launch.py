@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.registry import interpreted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from vbench.kernels.fused.launch import power_of_two, stored
 from vbench.kernels.fused.policy import Policy
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
+from vbench.errors import UnsupportedError
 from vbench.kernels.fused import cost
 from vbench.kernels.fused.chunks import attend
 from vbench.kernels.fused.gradient import gradients
@@ -19,8 +21,6 @@ from vbench.kernels.fused.policy import Policy
 from vbench.kernels.fused.tuning import chunk_of, pick
 from vbench.kernels.fused.walk import walk
 from vbench.kernels.registry import missing
-
-from vbench.errors import UnsupportedError
 
 GRADIENT_CHUNK = {"vector": 16, "head": 32, "gate": 32}  # more tokens a chunk do not fit the registers
 GRADIENT_WARPS = 4

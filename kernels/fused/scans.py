@@ -19,6 +19,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vbench.kernels.fused.launch import cdiv, launch
 from vbench.kernels.fused.tiling import CARRY
 

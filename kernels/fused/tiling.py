@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vbench.kernels.fused.launch import can_run, cdiv, device_name
-from vbench.kernels.fused.tuning import pick
 
 from vbench.errors import UnsupportedError
+from vbench.kernels.fused.launch import can_run, cdiv, device_name
+from vbench.kernels.fused.tuning import pick
 
 CARRY = 8, 4  # rows of a tile of the carry, and chunks in each
 

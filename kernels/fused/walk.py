@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from vbench.kernels.fused.launch import cdiv, launch, power_of_two
 from vbench.kernels.fused.layout import empty_output, gate_strides, rows_of_tokens, strides
 from vbench.kernels.fused.policy import Policy

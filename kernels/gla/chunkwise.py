@@ -17,12 +17,12 @@ from math import e, log2
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from vbench.errors import ShapeError
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import check
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
-
-from vbench.errors import ShapeError
 
 CHUNK = 64  # tokens; a power of two
 GROUP = 96  # chunks of all heads handled together, so that a group's temporaries stay in cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.gla import chunkwise, cost
 from vbench.kernels.gla.shapes import check
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed, rows

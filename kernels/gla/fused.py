@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from vbench.kernels.fused.operator import matrix_state
 from vbench.kernels.gla import cost
 from vbench.kernels.gla.shapes import check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed
 from vbench.kernels.mingru import cost, scan
 from vbench.kernels.mingru.gates import coefficients

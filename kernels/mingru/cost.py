@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
 from vbench.kernels.fused.tiling import cut, joins
 from vbench.kernels.mingru.shapes import CHUNK, GROUP, span_of
 from vbench.kernels.shapes import accumulator

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from vbench.kernels.fused.scans import (
     LOG2E,
     affine,

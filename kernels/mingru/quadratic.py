@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from vbench.kernels.mingru import cost
 from vbench.kernels.mingru.gates import coefficients
 from vbench.kernels.mingru.shapes import check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.mingru import cost
 from vbench.kernels.mingru.gates import coefficients
 from vbench.kernels.mingru.shapes import check

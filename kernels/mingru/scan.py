@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
 from vbench.kernels.mingru import cost
 from vbench.kernels.mingru.gates import coefficients
 from vbench.kernels.mingru.shapes import CHUNK, GROUP, check, span_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
-from vbench.kernels.shapes import Direction, check_direction, misfit
 
 from vbench.errors import ShapeError
+from vbench.kernels.shapes import Direction, check_direction, misfit
 
 CHUNK = 8  # tokens
 GROUP = 1 << 17  # numbers that a temporary of `scan` holds, so that it stays in cache

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor
+
 from vbench.kernels.shapes import Direction
 from vbench.kernels.trials import Inputs, Trial
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+from vbench.errors import ShapeError
 from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS, normalise
 from vbench.kernels.mlstm.shapes import Memory, check, memory
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
-
-from vbench.errors import ShapeError
 
 CHUNK = 64  # tokens
 GROUP = 48  # chunks of all heads handled together, so that the states of wide heads stay in cache

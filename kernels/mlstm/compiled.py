@@ -7,6 +7,7 @@ from math import exp
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed, rows
 from vbench.kernels.mlstm import chunkwise, cost
 from vbench.kernels.mlstm.readout import EPS, normalise

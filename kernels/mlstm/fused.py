@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from vbench.kernels.fused.operator import matrix_state
 from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
+
 from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS, normalise
 from vbench.kernels.mlstm.shapes import Memory, check, memory

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
-from vbench.kernels.shapes import Direction, accumulator, check_direction, misfit
 
 from vbench.errors import ShapeError
+from vbench.kernels.shapes import Direction, accumulator, check_direction, misfit
 
 Memory = tuple[Tensor, Tensor, Tensor]  # C (B, H, D, E), n (B, H, D), m (B, H)
 

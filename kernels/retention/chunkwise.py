@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from vbench.errors import ShapeError
 from vbench.kernels.output import Output
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping
 from vbench.kernels.retention.shapes import check
 from vbench.kernels.shapes import accumulator
-
-from vbench.errors import ShapeError
 
 
 def retention(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed, rows
 from vbench.kernels.retention import chunkwise, cost
 from vbench.kernels.retention.shapes import check

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
 from vbench.kernels.fused import cost as fused
 from vbench.kernels.fused.policy import Policy
 from vbench.kernels.fused.tuning import chunk_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping, rows
 from vbench.kernels.retention.shapes import check

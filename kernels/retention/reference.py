@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.shapes import check
 from vbench.kernels.shapes import accumulator

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor
+
 from vbench.kernels.trials import Inputs, Trial
 
 B, H, D, E = 2, 3, 16, 24

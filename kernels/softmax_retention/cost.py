@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
 from vbench.kernels.retention.cost import causal_pairs
 from vbench.kernels.work import Work
 

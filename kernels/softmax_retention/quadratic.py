@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.retention.damping import damping
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.softmax_retention import cost

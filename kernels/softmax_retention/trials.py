@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from torch import Generator
+
 from vbench.kernels.retention.trials import DECAYS, draw
 from vbench.kernels.trials import Inputs, Trial
 

@@ -6,6 +6,7 @@ from math import exp
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed
 from vbench.kernels.wkv import cost, reference, scan
 from vbench.kernels.wkv.shapes import Reading, check

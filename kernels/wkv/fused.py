@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
 from vbench.kernels.fused.launch import cdiv, launch, stored
 from vbench.kernels.fused.scans import WIDTH, aged_nothing, carry, sums, sums_nothing
 from vbench.kernels.fused.tiling import Tiling, strided, takes, tiling

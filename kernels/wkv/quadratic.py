@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv import cost
 from vbench.kernels.wkv.shapes import Reading, check

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv import cost
 from vbench.kernels.wkv.shapes import Reading, check

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from torch import Tensor
-from vbench.kernels.shapes import misfit
 
 from vbench.errors import ShapeError
+from vbench.kernels.shapes import misfit
 
 Reading = Literal["paper", "kernel"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+
 from vbench.kernels.trials import Inputs, Trial
 from vbench.kernels.wkv.sums import initial
 

@@ -8,6 +8,7 @@ folding starts: the queries do not take their own token's decay, and the bonus s
 from __future__ import annotations
 
 from torch import Tensor
+
 from vbench.kernels.gla.chunkwise import attend
 from vbench.kernels.shapes import Direction
 from vbench.kernels.wkv6 import cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from vbench.kernels.gla.compiled import attend
 from vbench.kernels.machine_code import recomputed
 from vbench.kernels.shapes import Direction

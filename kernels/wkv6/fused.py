@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+
 from vbench.kernels.fused.operator import matrix_state
 from vbench.kernels.shapes import Direction
 from vbench.kernels.wkv6 import cost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vbench.kernels.shapes import Direction, accumulator
 from vbench.kernels.wkv6 import cost
 from vbench.kernels.wkv6.shapes import check

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
+
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES

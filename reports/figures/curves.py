@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
+
 from vbench.reports.figures import marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import Measure

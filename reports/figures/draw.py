@@ -14,12 +14,12 @@ from typing import Any, cast
 
 import matplotlib as mpl
 import pandas as pd
+
+from vbench.errors import OutputError, UsageError
 from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
-
-from vbench.errors import OutputError, UsageError
 
 SETTINGS = (  # that a caption states
     *("rigor", "phase", "backend", "layout", "attention", "weights_dtype", "tf32", "batch_policy", "batch"),

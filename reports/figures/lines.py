@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, sheet

@@ -20,6 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
+
 from vbench.reports.figures.style import MUTED, RATIO, ground, ink
 
 WIDEST = 0.45  # the share of a panel's width that names may take; beyond it there is a legend

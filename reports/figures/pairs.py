@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from vbench.errors import UsageError
 from vbench.models.registry import spec
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.style import Options
 from vbench.reports.series import Series
 from vbench.results.ratios import Ratio, ratio
-
-from vbench.errors import UsageError
 
 SETTINGS = ("device_name", "phase", "dtype", "backend", "layout", "threads", "asked")  # that both must share
 BASELINE = "deit_t"  # the papers' own, where it is there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ground, ink, sheet
