@@ -22,7 +22,7 @@ from vbench import host, selftest, state
 from vbench.errors import DeviceError
 from vbench.launch import Launcher
 
-OPTIONAL = {"triton"}  # fused kernels need it; everything else runs without
+OPTIONAL = {"triton", "fvcore"}  # fused kernels, and a second count of MACs, need them; everything else runs without
 JOB_LIMIT_S = 120.0
 CROOKED = 0.05  # of a time: how far k calls may be from k times one
 CLOCKS_APART = 0.01  # of a time: how far host and device may disagree over long work
