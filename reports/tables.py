@@ -124,7 +124,7 @@ def disagreements(table: pd.DataFrame) -> list[str]:
     """Which count of MACs disagrees with the ledger's by more than 1 %, and by how much: a line for each such row."""
     votes = (("macs_fvcore", "macs_matmul", "fvcore"), ("macs_closed_form", "macs", "the closed form"))
     lines = []
-    for cell in _cells(table[table["flags"].str.contains("counters_disagree").fillna(False)]):
+    for cell in _cells(table[table["flags"].str.contains("counters_disagree", na=False)]):
         for vote, ledger, name in votes:
             if (
                 cell[vote] is not None
