@@ -69,7 +69,7 @@ def uncounted(table: pd.DataFrame) -> list[str]:
     """One line for each reason why measured cells have no MACs: which, and why."""
     several = several_forms(table)
     return [
-        f"no MACs: {'no reason is recorded' if pd.isna(reason) else reason} ({_named(group, several)})"
+        f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, several)})"
         for reason, group in without_work(table).groupby("reason", sort=False, dropna=False)
     ]
 
