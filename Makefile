@@ -86,8 +86,8 @@ calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothin
 GATE = results/calibration/cpu-amd-epyc/gate
 gate-sessions: ## forty more real sessions of equal code and forty of slowed code; some three and a half hours, nothing else may run
 	for turn in $$(seq 1 4); do \
-		python -P -m vbench.gate_calibration --sessions 10 --seed $${turn}0000 -o $(GATE)/sessions.jsonl.gz && \
-		python -P -m vbench.gate_calibration --sessions 10 --seed $${turn}5000 --slowdown 0.05 -o $(GATE)/sessions.jsonl.gz; done
+		python -P -m vbench.gate.calibration --sessions 10 --seed $${turn}0000 -o $(GATE)/sessions.jsonl.gz && \
+		python -P -m vbench.gate.calibration --sessions 10 --seed $${turn}5000 --slowdown 0.05 -o $(GATE)/sessions.jsonl.gz; done
 
 gate-calibration: ## what these sessions come to, many more simulated ones, the power curve, and docs/gate.md
 	python -P -m vbench.reports.gate_calibration $(GATE) docs/gate.md

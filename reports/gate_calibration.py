@@ -2,9 +2,9 @@
 
 python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl.gz -> DIR/power.*, and the page
 
-Real sessions are those of `vbench.gate_calibration`. Simulated ones follow the rules of `vbench.ab` on one cell: a pass
-of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn from
-the recorded ones: as they are, of equal code; or scaled to a level of noise, for the power.
+Real sessions are those of `vbench.gate.calibration`. Simulated ones follow the rules of `vbench.gate.ab` on one cell: a
+pass of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn
+from the recorded ones: as they are, of equal code; or scaled to a level of noise, for the power.
 """
 
 from __future__ import annotations

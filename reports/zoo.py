@@ -59,7 +59,7 @@ def row(name: str) -> str:
 
 def macs(name: str, res: int) -> int:
     """What the algorithm needs for one image of res × res px."""
-    from vbench.flops import count
+    from vbench.flops.count import count
     from vbench.plan import Case
 
     row = spec(name)

@@ -23,8 +23,9 @@ class Record:
     """One launch of a cell: a process that measured it, or why it was not. Its fields are the keys of a line.
 
     `work`, `second_count`, `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`, `state` and `spent` are
-    what `vbench.worker` yields; None where the launch ended before it got there. `verified` says whether the model's
-    modes were found to be one function before it was measured (`vbench.verify.stamp`); None where there is one form.
+    what `vbench.sweep.measure` yields; None where the launch ended before it got there. `verified` says whether the
+    model's modes were found to be one function before it was measured (`vbench.verify.stamp`); None where there is one
+    form.
     `conditions` is a digest of device, versions, code and protocol; `order` is the launch's place in the sweep.
     """
 

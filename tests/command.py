@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from unittest.mock import patch
 
-from vbench.cli import main
+from vbench.commands.app import main
 
 
 def vbench(*args: str, cwd: Path | None = None) -> CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Jobs for `vbench.launch` that end in every way a child can end."""
+"""Jobs for `vbench.jobs.launch` that end in every way a child can end."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def shape_bug(argument: dict[str, Any]) -> Job:
 
 def peak(argument: dict[str, Any]) -> Job:
     """The memory meter on a module whose forward pass needs `mib` MiB at once and keeps `leak` MiB of each call."""
-    from vbench import memory
+    from vbench.meters import memory
 
     class Hungry(torch.nn.Module):
         def __init__(self) -> None:
@@ -102,7 +102,7 @@ def peak(argument: dict[str, Any]) -> Job:
 
 def holes(argument: dict[str, Any]) -> Job:
     """A module that frees every second of its blocks before it takes one that fits in none of the holes."""
-    from vbench import memory
+    from vbench.meters import memory
 
     class Holed(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -120,8 +120,8 @@ def holes(argument: dict[str, Any]) -> Job:
 
 def training_peak(argument: dict[str, Any]) -> Job:
     """A training step that keeps `kept` activations of 8 MiB for backward, and has 2 MiB of weights."""
-    from vbench import memory
-    from vbench.training import Trainer, measure
+    from vbench.meters import memory
+    from vbench.meters.training import Trainer, measure
 
     class Chain(torch.nn.Module):
         def __init__(self) -> None:
@@ -142,7 +142,7 @@ def training_peak(argument: dict[str, Any]) -> Job:
 
 def rationed(argument: dict[str, Any]) -> Job:
     """A call that fails as oneDNN does where `mib` MiB are not enough for it."""
-    from vbench.limits import ration, unmasked
+    from vbench.sweep.limits import ration, unmasked
 
     def call() -> None:
         try:

@@ -11,7 +11,7 @@ SECONDS = 0.02  # of an ordinary call
 
 
 class Simulated:
-    """Answers as `vbench.device.Device`; each call takes the next of `durations`, in seconds.
+    """Answers as `vbench.meters.device.Device`; each call takes the next of `durations`, in seconds.
 
     Args:
         slow: until when, on its clock, the device is throttled: calls take twice as long, and it says so.

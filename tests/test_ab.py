@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from fakes import make_record
 
-from vbench import ab, host
-from vbench.ab import DESIGNS, Design, Session
+from vbench import host
 from vbench.errors import UsageError
-from vbench.launch import Ending
+from vbench.gate import ab
+from vbench.gate.ab import DESIGNS, Design, Session
+from vbench.gate.revisions import Install
+from vbench.jobs.launch import Ending
 from vbench.plan import Case, Sweep, plan
 from vbench.results.store import read
-from vbench.revisions import Install
 from vbench.suites.rules import Rules, parse
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((64, 64), (128, 128)), ("parallel",), batches=(1,)))

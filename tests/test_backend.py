@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from vbench import backend
-from vbench.build import attention_of, build, images
 from vbench.errors import UnsupportedError
+from vbench.meters import backend
+from vbench.meters.build import attention_of, build, images
 from vbench.plan import Case
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from fakes import make_record
 from typer.main import get_command
 
 from vbench import host
-from vbench.cli import app
+from vbench.commands.app import app
 from vbench.results import store
 from vbench.results.store import Store, read
 
@@ -262,7 +262,7 @@ def test_help_says_all_of_every_option_and_its_default(
 
 def test_quick_commands_import_nothing_heavy() -> None:
     code = (
-        "import sys; from vbench.cli import app\n"
+        "import sys; from vbench.commands.app import app\n"
         "for command in ['--help'], ['models'], *([name, '--help'] for name in ('plan', 'maxres', 'sweep')):\n"
         "    try: app(command)\n"
         "    except SystemExit: pass\n"

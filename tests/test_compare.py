@@ -13,7 +13,7 @@ import pytest
 from fakes import HOST, failed, latency, make_record, of_case
 from typer.testing import CliRunner
 
-from vbench.cli import app
+from vbench.commands.app import app
 from vbench.errors import UsageError
 from vbench.results.compare import Run, compare, load, run_of
 from vbench.results.holm import holm

@@ -14,8 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from vbench import doctor, host
+from vbench import host
 from vbench.constraints import tested, write
+from vbench.doctor import examine as doctor
 from vbench.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from vbench import cli, counters, kernel_compile
+from vbench.commands import app as cli
 from vbench.errors import SchemaError, UsageError, VbenchError
+from vbench.flops.inside import look
+from vbench.gate import counters
+from vbench.jobs.launch import Ending, Launcher
 from vbench.kernels.gla import chunkwise, cost, quadratic
 from vbench.kernels.registry import OPS
-from vbench.launch import Ending, Launcher
 from vbench.models import create, external
-from vbench.operations import look
+from vbench.operators import compile as kernel_compile
 from vbench.plan import Case, Sweep, plan
 from vbench.results import counters as baselines
 from vbench.results.counters import Baseline, Cell, Counted, Equality

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_nvml import FakeNvml
 
-from vbench import energy
+from vbench.meters import energy
 
 
 class Device:

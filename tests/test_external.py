@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from vbench import flops, host, worker
+from vbench import host
 from vbench.errors import UnknownModelError, UnsupportedError, UsageError
+from vbench.flops import count as flops
 from vbench.models import create, external, spec
 from vbench.plan import RIGORS, Case, parse_models
+from vbench.sweep import measure as worker
 
 PACKAGE = """
 import torch

@@ -518,7 +518,7 @@ class TestFiles:
 
     def test_the_command_imports_no_torch(self, tmp_path: Path) -> None:
         code = (
-            "import sys\nfrom vbench.cli import app\n"
+            "import sys\nfrom vbench.commands.app import app\n"
             f"app(['figures', 'throughput', {str(RECORDS)!r}, '-o', {str(tmp_path)!r}], standalone_mode=False)\n"
             "sys.exit('torch' in sys.modules)"
         )

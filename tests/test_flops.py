@@ -15,13 +15,13 @@ from packaging.version import Version
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from vbench import flops
-from vbench.cli import app
+from vbench.commands.app import app
 from vbench.errors import ResolutionError, UnknownModelError, UsageError
-from vbench.flops import count_by_module, second_count
+from vbench.flops import count as flops
+from vbench.flops.count import count_by_module, second_count
+from vbench.flops.ledger import MOVES, PER_INPUT, PER_OUTPUT, PRODUCTS, VIEWS, WINDOWS, Kind, Ledger
+from vbench.jobs.launch import Ending
 from vbench.kernels import OPS, default_form, operator
-from vbench.launch import Ending
-from vbench.ledger import MOVES, PER_INPUT, PER_OUTPUT, PRODUCTS, VIEWS, WINDOWS, Kind, Ledger
 from vbench.models import MODELS, create, spec
 from vbench.models.closed_forms import closed_form
 from vbench.plan import Case, Mode
@@ -379,13 +379,13 @@ class Here:
         return None
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        assert job == "vbench.flops:counted"
+        assert job == "vbench.flops.count:counted"
         return Ending("ok", None, dict(flops.counted(argument)))
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    monkeypatch.setattr("vbench.launch.Launcher", Here)
+    monkeypatch.setattr("vbench.jobs.launch.Launcher", Here)
     return lambda *arguments: CliRunner().invoke(app, ["flops", *arguments])
 
 

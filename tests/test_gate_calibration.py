@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vbench import ab
-from vbench import gate_calibration as measuring
+from vbench.gate import ab
+from vbench.gate import calibration as measuring
 from vbench.reports import gate_calibration as report
 
 ROOT = Path(__file__).parents[1]

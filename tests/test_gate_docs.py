@@ -21,7 +21,9 @@ import typer
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from vbench import cli, cli_gate, plan
+from vbench import plan
+from vbench.commands import app as cli
+from vbench.commands import gate as cli_gate
 from vbench.models import create, external
 
 ROOT = Path(__file__).resolve().parent.parent

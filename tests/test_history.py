@@ -14,7 +14,7 @@ import pytest
 from fakes import HOST, failed, latency, make_record, of_case
 from typer.testing import CliRunner
 
-from vbench.cli import app
+from vbench.commands.app import app
 from vbench.errors import UsageError
 from vbench.reports import history as reporting
 from vbench.reports.figures import draw

@@ -12,10 +12,10 @@ pytest.importorskip("triton")
 
 from toy_kernels import multiply, product, twice
 
-from vbench import kernel_compile as compiling
 from vbench.errors import UsageError
-from vbench.kernel_compile import Resources, variant_of
 from vbench.kernels.fused.launch import Launch, recording
+from vbench.operators import compile as compiling
+from vbench.operators.compile import Resources, variant_of
 
 
 def launched(rounded: str = "tf32", side: int = 64) -> Launch:

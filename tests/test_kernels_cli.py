@@ -12,14 +12,18 @@ import torch
 from command import vbench
 from simulated import Simulated
 
-from vbench import kernel_bench, kernel_calls, kernel_peers, kernel_tune, plan, verify
+from vbench import plan, verify
 from vbench.errors import DeviceError, UsageError
-from vbench.kernel_tune import Timing
+from vbench.jobs.launch import Launcher
 from vbench.kernels import OPS, forms, operator
 from vbench.kernels.fused import tuning
 from vbench.kernels.fused.tuning import Choice
 from vbench.kernels.registry import default_form
-from vbench.launch import Launcher
+from vbench.operators import bench as kernel_bench
+from vbench.operators import calls as kernel_calls
+from vbench.operators import peers as kernel_peers
+from vbench.operators import tune as kernel_tune
+from vbench.operators.tune import Timing
 
 
 def test_list_names_every_form_and_why_one_cannot_run() -> None:

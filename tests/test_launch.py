@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from vbench import memory
 from vbench.errors import UsageError
-from vbench.launch import Launcher, two_at_a_time
+from vbench.jobs.launch import Launcher, two_at_a_time
+from vbench.meters import memory
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +110,11 @@ def test_what_counts_as_out_of_memory(error: Exception, oom: bool) -> None:
 def test_a_file_in_the_working_directory_is_never_imported(tmp_path: Path) -> None:
     (tmp_path / "timm.py").write_text("raise RuntimeError('the wrong timm')")
     code = (
-        "from vbench.launch import Launcher\n"
+        "from vbench.jobs.launch import Launcher\n"
         "if __name__ == '__main__':\n"
         "    with Launcher() as launcher:\n"
         "        asked = {'device': 'cpu', 'models': ['timm/resnet18']}\n"
-        "        print(launcher.run('vbench.worker:probe', asked, 60).status)\n"
+        "        print(launcher.run('vbench.sweep.measure:probe', asked, 60).status)\n"
     )
     assert _script(code, tmp_path) == "ok"
 
@@ -128,7 +128,7 @@ def test_time_out(launcher: Launcher) -> None:
 
 def test_a_slow_start_is_not_the_jobs(tmp_path: Path) -> None:
     code = (
-        "from vbench.launch import Launcher\n"
+        "from vbench.jobs.launch import Launcher\n"
         "if __name__ == '__main__':\n"
         "    with Launcher(['slow_start']) as launcher:\n"
         "        print(launcher.run('jobs:fine', {'x': 1}, 3).status)\n"
@@ -149,7 +149,7 @@ def test_usage_errors_reach_the_caller(launcher: Launcher) -> None:
 def test_children_end_with_a_killed_parent(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     code = (
-        "from vbench.launch import Launcher\n"
+        "from vbench.jobs.launch import Launcher\n"
         "if __name__ == '__main__':\n"
         f"    Launcher([]).run('jobs:waits_for_ever', {{'mark': {str(mark)!r}}}, 600)\n"
     )

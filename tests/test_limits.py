@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from vbench import limits
-from vbench.cli import app
+from vbench.commands.app import app
 from vbench.errors import UsageError
-from vbench.launch import Ending, Launcher
-from vbench.limits import MIB, Probe, Task
+from vbench.jobs.launch import Ending, Launcher
+from vbench.sweep import limits
+from vbench.sweep.limits import MIB, Probe, Task
 
 SHORT = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. Error code 12"
 
@@ -48,7 +48,7 @@ class Fake:
         self.asked: list[dict[str, Any]] = []
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        assert job == "vbench.limits:attempt"
+        assert job == "vbench.sweep.limits:attempt"
         self.asked.append(argument)
         case = argument["case"]
         size = case["height"] if case["batch"] == 1 and case["height"] > 32 else max(case["batch"], case["height"])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from vbench.launch import Ending
-from vbench.memo import Memo
+from vbench.jobs.launch import Ending
+from vbench.jobs.memo import Memo
 
 
 class Counting:

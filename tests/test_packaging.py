@@ -12,8 +12,11 @@ import pytest
 import typer
 
 import vbench
-from vbench import cli, host, kernel_bench, kernel_check, plan
+from vbench import host, plan
+from vbench.commands import app as cli
 from vbench.kernels import OPS, operator
+from vbench.operators import bench as kernel_bench
+from vbench.operators import check as kernel_check
 from vbench.suites.load import load, shipped
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ import pytest
 from fakes import HOST, failed, make_record
 from typer.testing import CliRunner
 
-from vbench.cli import app
+from vbench.commands.app import app
 from vbench.errors import UsageError
 from vbench.reports import html, plots
 from vbench.results.answers import answers

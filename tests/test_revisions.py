@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from vbench import ab, revisions
 from vbench.errors import UsageError
+from vbench.gate import ab, revisions
+from vbench.gate.revisions import Pythons
+from vbench.jobs.side import Side
 from vbench.models import external
 from vbench.plan import Sweep, plan
 from vbench.results.store import read
-from vbench.revisions import Pythons
-from vbench.side import Side
 from vbench.suites.rules import Rules
 
 NET = """
@@ -165,4 +165,4 @@ def test_a_side_that_cannot_run_says_why(tmp_path: Path) -> None:
     fake.write_text("#!/bin/sh\necho no module named vbench >&2\nexit 1\n")
     fake.chmod(0o755)
     with Side("base", str(fake), [], tmp_path) as side, pytest.raises(UsageError, match="no module named vbench"):
-        side.run("vbench.worker:probe", {}, 1.0)
+        side.run("vbench.sweep.measure:probe", {}, 1.0)

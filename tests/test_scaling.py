@@ -13,9 +13,9 @@ from scipy.stats import linregress
 from scipy.stats import t as student
 from typer.testing import CliRunner
 
-from vbench import flops
-from vbench.cli import app
+from vbench.commands.app import app
 from vbench.errors import UsageError
+from vbench.flops import count as flops
 from vbench.plan import GRID, Case
 from vbench.results.frame import frame
 from vbench.results.scaling import (

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from fake_nvml import FakeNvml, NVMLError
 
-from vbench import state
+from vbench.meters import state
 
 TESTS = Path(__file__).resolve().parent
 
@@ -272,7 +272,7 @@ def test_a_watcher_that_cannot_start_is_a_reason_too(tmp_path: Path, fake_driver
 @pytest.mark.usefixtures("fake_driver")
 def test_the_watcher_dies_with_its_parent_however_that_ends(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from vbench.state import Sampler\n"
+        "import sys, time; from pathlib import Path; from vbench.meters.state import Sampler\n"
         f"with Sampler(0, Path({str(tmp_path)!r})) as sampler:\n"
         "    print(sampler._process.pid, flush=True); time.sleep(60)"
     )
@@ -290,7 +290,7 @@ def test_the_watcher_dies_with_its_parent_however_that_ends(tmp_path: Path) -> N
 
 def test_the_watching_process_imports_nothing_heavy() -> None:
     code = (
-        "import sys, vbench.state\n"
+        "import sys, vbench.meters.state\n"
         "heavy = {'torch', 'timm', 'pandas', 'numpy', 'scipy', 'psutil', 'rich'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

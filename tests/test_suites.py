@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from vbench import cli, plan
+from vbench import plan
+from vbench.commands import app as cli
 from vbench.errors import UsageError
 from vbench.suites import listing
 from vbench.suites.load import load, shipped

@@ -22,12 +22,12 @@ from command import vbench
 from fakes import latency, make_record
 
 from vbench import host
-from vbench import sweep as sweeping
-from vbench.launch import Ending
+from vbench.jobs.launch import Ending
 from vbench.plan import Case, Protocol, Sweep, plan, schedule
 from vbench.reports import tables
 from vbench.results.frame import frame
 from vbench.results.store import Record, read
+from vbench.sweep import loop as sweeping
 from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
@@ -46,16 +46,16 @@ class FakeLauncher:
         self.counted = 0
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        if job == "vbench.worker:verify":
+        if job == "vbench.sweep.measure:verify":
             self.verified.append(argument["subject"])
             self.gradients.add(argument["extent"]["gradients"])
             error = 1.0 if argument["subject"] in self.broken else 0.0
             check = Check(argument["subject"], "float64", "reference", "a trial", error, 1e-10)
             return Ending("ok", None, {"checks": [asdict(check)]})
-        if job == "vbench.limits:attempt":
+        if job == "vbench.sweep.limits:attempt":
             batch = argument["case"]["batch"]
             return Ending("ok", None, {"memory": {"peak_bytes": batch}}) if batch <= 37 else Ending("oom", "no memory")
-        if job == "vbench.worker:count":
+        if job == "vbench.sweep.measure:count":
             self.counted += 1
             counts = {}
             for case in (Case(**fields) for fields in argument["cases"]):

@@ -18,7 +18,7 @@ from fakes import HOST, failed, latency, make_record
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from vbench import cli
+from vbench.commands import app as cli
 from vbench.errors import OutputError, UsageError
 from vbench.plan import GRID, Case
 from vbench.reports import paper_cells, paper_tables
@@ -511,7 +511,7 @@ class TestCommand:
 
     def test_imports_no_torch(self, run: Path) -> None:
         code = (
-            "import sys; from vbench.cli import app\n"
+            "import sys; from vbench.commands.app import app\n"
             "app(['tables', sys.argv[1], '--what', 'resolution'], standalone_mode=False)\n"
             "sys.exit('torch' in sys.modules)"
         )

@@ -15,8 +15,8 @@ import torch
 from fakes import failed, make_record
 from simulated import SECONDS, Simulated, noise
 
-from vbench import timing
-from vbench.device import Cpu
+from vbench.meters import timing
+from vbench.meters.device import Cpu
 from vbench.plan import RIGORS, Protocol
 from vbench.results.frame import frame
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from vbench.errors import UnsupportedError
-from vbench.launch import Launcher
+from vbench.jobs.launch import Launcher
+from vbench.meters.training import Trainer
 from vbench.models import create
-from vbench.training import Trainer
 
 MIB = 2**20
 # Sizes: the least that the model takes, or one of more than a chunk of tokens.

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from simulated import Simulated
 
+from vbench.jobs.turns import ENDED, Turns
+from vbench.meters.timing import FEWEST_TURNS, MOST_TURNS, in_turn
 from vbench.plan import RIGORS
-from vbench.timing import FEWEST_TURNS, MOST_TURNS, in_turn
-from vbench.turns import ENDED, Turns
 
 
 def both(path: Path, seconds: float) -> tuple[list[float], list[float], list[str]]:
@@ -66,7 +66,7 @@ def test_an_end_that_ends_is_noticed(tmp_path: Path) -> None:
 
 
 def test_one_that_never_comes_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vbench.turns.PATIENCE_S", 0.05)
+    monkeypatch.setattr("vbench.jobs.turns.PATIENCE_S", 0.05)
     for first in (True, False):
         with pytest.raises(RuntimeError, match=ENDED):
             Turns(tmp_path / f"{first}", first=first)

@@ -14,12 +14,13 @@ import pytest
 from fakes import make_record
 from taken_away import NO_ATTENTION_ON_META, NO_FVCORE, without
 
-from vbench import flops, worker
-from vbench.launch import Launcher
+from vbench.flops import count as flops
+from vbench.jobs.launch import Launcher
 from vbench.plan import Case, Sweep, plan
 from vbench.reports import tables
 from vbench.results.frame import frame
 from vbench.results.store import read
+from vbench.sweep import measure as worker
 
 SWEEP = ("sweep", "--models", "deit_t", "--res", "32,48", "--modes", "parallel", "--batch", "1", "--seconds", "0.05")
 QUICK = ("--rigor", "quick", "-o", "run")

@@ -121,7 +121,7 @@ def test_subjects_are_each_operator_once_and_then_the_models() -> None:
 
 BOTH = """
 import sys
-from vbench.cli import main
+from vbench.commands.app import main
 for options in (["verify", "--models", "vig_t"], SWEEP):
     sys.argv = ["vbench", *options]
     try:

@@ -10,7 +10,7 @@ from torch import nn
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ResolutionError
-from vbench.flops import count, second_count
+from vbench.flops.count import count, second_count
 from vbench.models import MODELS, create, load_published
 from vbench.models.vil import SIDES, Block, CausalConv, ImageConv, Layer, resize
 from vbench.plan import Case

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ShapeError
-from vbench.flops import count
+from vbench.flops.count import count
 from vbench.kernels import forms
 from vbench.models import create, load_published, spec
 from vbench.models.vision_gru import VisionGRU

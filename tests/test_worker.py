@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vbench.launch import Launcher
+from vbench.jobs.launch import Launcher
 from vbench.plan import RIGORS, Case, Sweep, plan
 
 PROTOCOL = replace(RIGORS["quick"], warmup_s=0.02, warmup_max_s=0.5, sample_s=0.05, sample_max_s=0.2)
@@ -25,7 +25,7 @@ def measured(
 ) -> dict[str, Any]:
     case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
     argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "launch": launch, "batch": settled, "watch": None}
-    ending = launcher.run("vbench.worker:measure", argument, 120)
+    ending = launcher.run("vbench.sweep.measure:measure", argument, 120)
     assert (ending.status, ending.reason) == ("ok", None)
     return ending.parts
 

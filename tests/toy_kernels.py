@@ -1,4 +1,4 @@
-"""Small Triton kernels for the tests of `vbench.kernel_compile`."""
+"""Small Triton kernels for the tests of `vbench.operators.compile`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`python -m vbench`."""
 
-from vbench.cli import main
+from vbench.commands.app import main
 
 if __name__ == "__main__":
     main()

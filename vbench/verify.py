@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
-from vbench.launch import Runner
 from vbench.models import create, load_published, spec
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def verify(
         return Verdict(subject, (), reason="one form of attention: nothing to compare")
     argument: dict[str, Any] = {"subject": subject, "device": device, "seed": seed, "weights": weights}
     argument |= {"extent": asdict(BRIEF if brief else Extent(gradients=gradients)), "image_size": image_size}
-    ending = launcher.run("vbench.worker:verify", argument, LIMIT_S)
+    ending = launcher.run("vbench.sweep.measure:verify", argument, LIMIT_S)
     found = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
     return Verdict(subject, found, ending.status == "ok", ending.reason)
 

@@ -1,0 +1,224 @@
+"""`vbench kernels`: the operators by themselves. A skin over `kernel_check`, `_compile`, `_bench` and `_tune`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, help="The operators by themselves: list, check, compile, bench, tune.")
+out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ...", show_default="all")]
+FormName = Annotated[
+    str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("list")
+def list_(device: Device = "auto", as_json: AsJson = False) -> None:
+    """List operators and forms: mode, devices, dtypes, whether each can run here, what it is the default for."""
+    from vbench import host
+    from vbench.operators import check as kernel_check
+
+    where = host.resolve(device)
+    found = kernel_check.rows(where)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        out.print(kernel_check.to_rich(found, where))
+
+
+@app.command()
+def check(
+    op: Op = None,
+    form: FormName = None,
+    device: Device = "auto",
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=4096, help="Tokens of a trial.", show_default="133; interpreted: 40, or 20 token by token"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Hold every form that can run to the recurrence in float64, gradients too; exit code 1 if one fails.
+
+    Without a GPU, Triton's kernels are interpreted on the CPU.
+    """
+    from vbench import host, verify
+    from vbench.jobs.launch import Launcher
+    from vbench.operators import check as kernel_check
+
+    where, ops = host.resolve(device), kernel_check.parse_ops(op)
+    forms = kernel_check.parse_forms(form, ops)
+    interpreted = kernel_check.interpret(where)
+    with Launcher() as launcher, err.status("checking"):
+        verdicts = kernel_check.check(ops, forms, launcher, device=where, tokens=tokens, seed=seed)
+    failed = [line for verdict in verdicts for line in verdict.failed]
+    if as_json:
+        typer.echo(json.dumps([check.to_json() for verdict in verdicts for check in verdict.checks], indent=1))
+    else:
+        out.print(verify.to_rich(verdicts))
+        if interpreted and kernel_check.has_triton(verdicts):
+            out.print("Triton's kernels were interpreted on the CPU: their arithmetic is tried, not their speed.")
+    for line in failed:
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("compile")
+def compile_(
+    op: Op = None,
+    arch: Annotated[str, typer.Option(help="Of the GPU: 80 is A100, 90 H100, 100 B200.")] = "80,90,100",
+    update: Annotated[bool, typer.Option("--update", help="Rewrite the committed table.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile every Triton kernel ahead of time, without a GPU; exit code 1 if one spills or grows."""
+    from dataclasses import asdict
+
+    from vbench.errors import CompileError
+    from vbench.jobs.launch import Launcher
+    from vbench.operators import check as kernel_check
+    from vbench.operators import compile as compiling
+
+    ops, archs = kernel_check.parse_ops(op), compiling.parse_archs(arch)
+    os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be compiled
+    with Launcher() as launcher, err.status("compiling"):
+        try:
+            rows = compiling.run(ops, archs, launcher)
+        except CompileError as error:
+            err.print(str(error), markup=False)
+            raise typer.Exit(1) from None
+    file, triton = compiling.table_file(), compiling.triton_version()
+    before = compiling.read(file)
+    known = sorted({row.triton for row in before})
+    failed, told = compiling.broken(rows), []
+    if update:
+        compiling.write(file, compiling.merge(before, rows, ops, archs))
+        told.append(f"written: {file.name}, {len(rows)} rows, with Triton {triton}")
+    elif not {row.triton for row in rows} <= set(known):
+        told.append(f"the table has rows by Triton {', '.join(known)}; this is {triton}, so only the limits were held")
+    else:
+        failed += compiling.grown(rows, {row.key: row for row in before})
+        failed += compiling.stale(rows, before, ops, archs)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        out.print(compiling.to_rich(rows))
+    for line in [*told, *failed]:
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    op: Op = None,
+    form: FormName = None,
+    n: Annotated[
+        str | None, typer.Option("--n", help="Tokens: 196,4096.", show_default="196 to 65536; CPU: 16384")
+    ] = None,
+    batch: Annotated[str | None, typer.Option(help="Images a call: 1,8.", show_default="1,8,64; CPU: 1")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16.", show_default="bfloat16; CPU: float32")
+    ] = None,
+    device: Device = "auto",
+    backend: Annotated[str | None, typer.Option(help="eager, cudagraph.", show_default="both; CPU: eager")] = None,
+    l2: Annotated[str | None, typer.Option(help="Caches: warm, cold.", show_default="both; CPU: warm")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help="OPERATOR=module:function, timed beside ours; may be repeated.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="Of samples, a call and setting.")] = None,
+    limit_s: Annotated[
+        float | None, typer.Option("--limit-s", min=0.001, help="A call that would take longer is not made.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for kernels.jsonl.")] = Path("vbench-run"),
+    as_json: AsJson = False,
+) -> None:
+    """Time every form beside its floor and its peers, in one run; exit code 1 if a form's output is wrong."""
+    from vbench import host
+    from vbench.jobs.launch import Launcher
+    from vbench.operators import bench as timing
+    from vbench.operators import check as kernel_check
+    from vbench.operators import peers as kernel_peers
+
+    ops = kernel_check.parse_ops(op)
+    plan = timing.parse(
+        ops=ops,
+        forms=kernel_check.parse_forms(form, ops),
+        device=host.resolve(device),
+        tokens=n,
+        batch=batch,
+        dtype=dtype,
+        backend=backend,
+        l2=l2,
+        seconds=seconds,
+        limit_s=limit_s,
+        threads=threads,
+        peers=kernel_peers.parse_peers(peer or []),
+    )
+    timing.append(folder, [])
+    rows = []
+    with Launcher() as launcher, err.status("timing") as status:
+        for found in timing.run(plan, launcher, status.update):
+            file = timing.append(folder, found)
+            rows += found
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        table = timing.to_rich(rows)
+        table.width = Console(width=1000).measure(table).maximum
+        out.print(table, soft_wrap=True)
+        for line in [*timing.findings(rows), *timing.remarks(rows)]:
+            out.print(line, markup=False)
+    err.print(f"written: {file}", markup=False)
+    if any(row["status"] in ("failed", "error") and not row["peer"] for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    file: Annotated[Path, typer.Option("--out", "-o", help="A file for the rows, to be moved into tuning.toml.")],
+    op: Op = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "bfloat16",
+) -> None:
+    """Time the configurations of every fused form on a GPU and write the fastest as rows of their table."""
+    from vbench import host
+    from vbench.errors import UsageError
+    from vbench.jobs.launch import Launcher
+    from vbench.operators import check as kernel_check
+    from vbench.operators import tune as kernel_tune
+    from vbench.plan import parse_dtypes
+
+    where = host.resolve(device)
+    ops = kernel_tune.check(kernel_check.parse_ops(op), where)
+    if len(dtypes := parse_dtypes(dtype)) > 1:
+        raise UsageError("--dtype: the table is one for all; give one to measure it in")
+    with Launcher() as launcher, err.status("tuning"):
+        timings, failed = kernel_tune.run(ops, where, dtypes[0], launcher)
+        gpu = launcher.run("vbench.sweep.measure:probe", {"device": where, "models": []}, kernel_tune.LIMIT_S).parts[
+            "gpu"
+        ]
+    about = host.fingerprint(where, gpu)
+    source = f"{about['device_name']}, commit {(about['commit'] or about['source'])[:12]}"
+    found = kernel_tune.rows(timings, about["device_name"], source)
+    kernel_tune.write(file, found)
+    out.print(kernel_tune.to_toml(found), markup=False)
+    err.print(f"written: {file}, {len(found)} rows from {len(timings)} timings", markup=False)
+    for line in failed:
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(1)

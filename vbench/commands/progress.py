@@ -1,0 +1,74 @@
+"""Progress of a sweep on stderr: the cell, an estimate of the time left, the last figure."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from vbench.plan import Case
+from vbench.results.statistics import median_interval
+from vbench.results.store import Record
+from vbench.sweep.loop import Place
+
+
+class Progress:
+    """A sweep's observer; use as a context manager. Off a terminal it prints a line a launch."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}  last: {task.fields[last]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None, left="", last="none yet")
+        self._begin = time.monotonic()
+        self._weight = 0.0  # of the launches measured now; resumed ones took no time
+        self._launches = 0
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def doing(self, what: str) -> None:
+        self._bar.update(self._task, description=what)
+        if not self._console.is_terminal and what.startswith("verifying"):
+            self._console.print(what, markup=False)
+
+    def done(self, record: Record, rest: list[Place]) -> None:
+        case = Case(**record.case)
+        self._launches += 1
+        self._weight += _weight(case)
+        left_s = (time.monotonic() - self._begin) / self._weight * sum(_weight(place[0]) for place in rest)
+        left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
+        number = f" (launch {record.launch + 1})" if record.launch else ""
+        text = f"{case}{number}: {_figure(record)}"
+        total = self._launches + len(rest)
+        self._bar.update(self._task, completed=self._launches, total=total, left=left, last=text)
+        if not self._console.is_terminal:
+            self._console.print(f"[{self._launches}/{total}] {text}  ({left})", markup=False)
+
+
+def _weight(case: Case) -> float:
+    """A guess at a launch's share of the time; one that cannot exist takes next to none."""
+    return 1e-3 if case.unsupported else 1 + 1.4 * (case.height * case.width / 2**20) ** 1.3
+
+
+def _figure(record: Record) -> str:
+    if record.status != "ok" or not record.latency or not record.memory:
+        return f"{record.status}, {record.reason}" if record.reason else record.status
+    middle, low, high, _ = median_interval(record.latency["samples_ms"])
+    return f"{middle:.4g} ms [{low:.4g}, {high:.4g}], {record.memory['peak_bytes'] / 2**20:.0f} MiB"

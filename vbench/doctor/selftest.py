@@ -1,0 +1,140 @@
+"""Does the timer tell the truth here, and how far apart are two measurements of the same thing?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from vbench.jobs.launch import Launcher
+from vbench.plan import RIGORS, Case, Protocol, Sweep, plan
+
+ASLEEP_S = 0.005
+SLEEPS = 40
+EMPTY_CALLS = 2000
+CALLS = (10, 20, 40, 80)
+ROUNDS = 50
+DEVICE_CYCLES = 200_000_000  # about a tenth of a second of a GPU
+LAUNCHES = 5
+SIDE = {"cpu": 96, "cuda": 224}  # px; small, for it is the scatter that is asked for
+LAUNCH_LIMIT_S = 120.0
+
+
+def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"device"} -> "sleep", "empty_call_us", "linear", on CUDA "events": the clock against what is known.
+
+    "sleep": {"asked_ms", "shortest_ms", "median_ms"} of a sleep of known length. "empty_call_us": what timing
+    nothing costs. "linear": {"calls", "ms", "worst"}: how long k equal calls took, and the largest relative
+    distance of those times from a straight line through zero. "events": {"host_ms", "device_ms"} of one long
+    piece of work, by the host's clock and by the device's.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    device = torch.device(argument["device"])
+    slept = [_host_ms(lambda: time.sleep(ASLEEP_S)) for _ in range(SLEEPS)]
+    yield "sleep", {"asked_ms": ASLEEP_S * 1e3, "shortest_ms": min(slept), "median_ms": median(slept)}
+    yield "empty_call_us", median(_host_ms(lambda: None) for _ in range(EMPTY_CALLS)) * 1e3
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        yield "linear", linear(lambda calls: _device_ms(lambda: _spin(DEVICE_CYCLES // 1000, calls)))
+        _device_ms(lambda: _spin(DEVICE_CYCLES, 1))
+        found: list[float] = []
+        host_ms = _host_ms(lambda: found.append(_device_ms(lambda: _spin(DEVICE_CYCLES, 1))))
+        yield "events", {"host_ms": host_ms, "device_ms": found[0]}
+        return
+    matrix = torch.full((64, 64), 1 / 64)  # so small that most rounds fit between two turns of the scheduler
+    product = torch.empty_like(matrix)  # given, for an allocation may cost anything
+
+    def multiply(calls: int) -> None:
+        for _ in range(calls):
+            torch.mm(matrix, matrix, out=product)
+
+    yield "linear", linear(lambda calls: _host_ms(lambda: multiply(calls)))
+
+
+def linear(time_ms: Callable[[int], float]) -> dict[str, Any]:
+    """Whether k calls take k times one call, `time_ms(k)` being the time of k: {"calls", "ms", "worst"}."""
+    time_ms(CALLS[0])
+    rounds = [[time_ms(calls) for calls in CALLS] for _ in range(ROUNDS)]
+    best = [min(times) for times in zip(*rounds, strict=True)]  # whatever others do only adds
+    one_ms = sum(calls * ms for calls, ms in zip(CALLS, best, strict=True)) / sum(calls**2 for calls in CALLS)
+    worst = max(abs(ms / (one_ms * calls) - 1) for calls, ms in zip(CALLS, best, strict=True))
+    return {"calls": list(CALLS), "ms": best, "worst": worst}
+
+
+def _host_ms(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - begin) / 1e6
+
+
+def _device_ms(call: Callable[[], Any]) -> float:
+    import torch
+
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end))
+
+
+def _spin(cycles: int, times: int) -> None:
+    """Keep the device busy for that many of its cycles."""
+    import torch
+
+    for _ in range(times):
+        torch.cuda._sleep(cycles)
+
+
+def noise(launcher: Launcher, device: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Measure one small cell in fresh processes, and say by how much equal measurements differ.
+
+    Args:
+        device: "cpu" or "cuda:N".
+        tell: is told of each launch.
+
+    Returns: `cell`, what was measured; `launches`, how many ended well, and `reason` of the first that did not;
+        `latency_ms`, `throughput_img_s`, `peak_memory_bytes`, each as `spread` describes, or None.
+    """
+    side = SIDE[device.partition(":")[0]]
+    case = plan(Sweep(("deit_t",), ((side, side),), ("parallel",), (1,), device=device))[0]
+    protocol = RIGORS["quick"]
+    found: dict[str, list[float]] = {"latency_ms": [], "throughput_img_s": [], "peak_memory_bytes": []}
+    reason = None
+    for launch in range(1, LAUNCHES + 1):
+        tell(f"the same cell again, {launch} of {LAUNCHES}")
+        parts, ended = _launch(launcher, case, protocol)
+        if parts is None:
+            reason = reason or ended
+            continue
+        found["latency_ms"].append(median(parts["latency"]["samples_ms"]))
+        found["throughput_img_s"].append(parts["throughput"]["images_per_s"])
+        found["peak_memory_bytes"].append(parts["memory"]["peak_bytes"])
+    return {
+        "cell": str(case),
+        "launches": len(found["latency_ms"]),
+        "reason": reason,
+        **{metric: spread(values) for metric, values in found.items()},
+    }
+
+
+def _launch(launcher: Launcher, case: Case, protocol: Protocol) -> tuple[dict[str, Any] | None, str | None]:
+    argument = {"case": asdict(case), "protocol": asdict(protocol), "launch": 0, "batch": None, "watch": None}
+    ending = launcher.run("vbench.sweep.measure:measure", argument, LAUNCH_LIMIT_S)
+    return (ending.parts, None) if ending.status == "ok" else (None, f"{ending.status}, {ending.reason}")
+
+
+def spread(values: list[float]) -> dict[str, Any] | None:
+    """How far apart equal measurements lie, as shares of their median; None for fewer than two.
+
+    Returns: `values`; `range`, largest less smallest; `sd`, 1.4826 times the median distance from the median.
+    """
+    if len(values) < 2:
+        return None
+    middle = median(values)
+    distance = median(abs(value - middle) for value in values)
+    return {"values": values, "range": (max(values) - min(values)) / middle, "sd": 1.4826 * distance / middle}

@@ -1,0 +1,1 @@
+"""Work and memory that are counted or predicted, without a device."""

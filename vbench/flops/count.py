@@ -1,0 +1,414 @@
+"""Work of one image: multiply-accumulates (MACs) by two counters and by hand, FLOPs, bytes. One MAC is two FLOPs.
+
+The first counter enters every operation of a forward pass on the meta device into a ledger (`ledger.py`): attention
+is seen whether or not timm fuses it, our own operators by the formulas beside their kernels, and what no table
+knows is said. The second (fvcore) reads a trace of a real pass, with attention unfused. The third vote is a formula
+for each family, derived by hand (`models/closed_forms.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from vbench.errors import UsageError
+from vbench.kernels.registry import OPS, Mode, operator
+from vbench.meters.build import build, replace_function, unfuse
+from vbench.models import spec
+from vbench.models.closed_forms import closed_form
+from vbench.plan import Case, Dtype, Sweep, plan
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from vbench.flops.ledger import Ledger, Tally
+    from vbench.jobs.launch import Launcher
+
+SECOND_COUNT_LIMIT = 2_000_000_000  # MACs; fvcore executes the model to trace it: up to a second or so of one core
+AGREE = 0.01  # of the MACs
+TIME_LIMIT_S = 300.0  # for one size
+
+
+def count(case: Case) -> dict[str, Any]:
+    """Work of one image, independent of the machine.
+
+    Returns:
+        params, tokens: parameters; tokens that enter the first block, None if not known.
+        macs: what the recurrence or the attention itself needs, equal for all forms.
+        macs_executed: what this cell's form does, the sum of `macs_matmul` (matrix products, convolutions,
+            attention, operators made of these) and `macs_elementwise` (operators that are not).
+        flops_elementwise: arithmetic and functions in no MAC, one FLOP each.
+        flops_total: 2 · macs_executed + flops_elementwise; None, with `flops_reason`, where the ledger does not
+            know operations that touch more than 1 % of the bytes.
+        bytes_min: operands and results of all that has MACs, at the cell's dtype, weights once, if all else is fused.
+        intensity: flops_total / bytes_min.
+        coverage, unknown: share of the bytes whose operations the ledger knows; the others, with `calls` and `bytes`.
+        state_bytes: what the recurrent mode carries: the largest operator's state, or the sum over layers where the
+            whole network walks the tokens; None for attention.
+        macs_closed_form, closed_form_agrees: `macs` by hand, and whether it is within 1 %; None for timm's models.
+        padding: what the model pads, in words.
+    """
+    return summed(case, *_enter(case))
+
+
+def summed(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
+    """What `count` returns, from the ledger of a pass."""
+    from vbench.flops.ledger import UNKNOWN_LIMIT
+
+    row = spec(case.model)
+    sums, grid = ledger.total(), row.grid(case.height, case.width)
+    by_hand = closed_form(case.model, case.height, case.width)
+    unknown = sum(each["bytes"] for each in ledger.unknown.values())
+    known = 1 - ledger.coverage <= UNKNOWN_LIMIT
+    total = 2 * sums.macs_executed + sums.flops_elementwise if known else None
+    return {
+        "params": sum(p.numel() for p in model.parameters()),
+        "tokens": grid[0] * grid[1] if grid else None,
+        "macs": sums.macs_algorithm,
+        "macs_executed": sums.macs_executed,
+        "macs_matmul": sums.macs_matmul,
+        "macs_elementwise": sums.macs_elementwise,
+        "flops_elementwise": sums.flops_elementwise,
+        "flops_total": total,
+        "flops_reason": None if known else f"unknown operations touch {unknown} bytes: {', '.join(ledger.unknown)}",
+        "bytes_min": sums.bytes_min,
+        "intensity": None if total is None else total / sums.bytes_min,
+        "coverage": ledger.coverage,
+        "unknown": ledger.unknown,
+        "state_bytes": (sum if row.streams else max)(ledger.states) if ledger.states else None,
+        "macs_closed_form": by_hand,
+        "closed_form_agrees": None if by_hand is None else abs(by_hand - sums.macs_algorithm) <= AGREE * by_hand,
+        "padding": row.padding(case.height, case.width),
+    }
+
+
+def count_by_module(case: Case) -> list[dict[str, Any]]:
+    """The same work by module, two levels deep, in the order of the pass; containers are no level.
+
+    The numbers of repeated blocks are `*`, and their work is one row.
+
+    Returns: rows of `module`, `macs_executed`, `macs_matmul`, `macs_elementwise`, `flops_elementwise`, `flops_total`
+        (without what is unknown) and `bytes_min`. Each column's sum is the whole model's.
+    """
+    from vbench.flops.ledger import Tally
+
+    model, ledger = _enter(case)
+    names = _rows(model)
+    sums: dict[str, Tally] = {}
+    for (module, _, _), tally in ledger.entries.items():
+        sums.setdefault(names[module], Tally()).add(tally)
+    return [
+        {
+            "module": name,
+            "macs_executed": tally.macs_executed,
+            "macs_matmul": tally.macs_matmul,
+            "macs_elementwise": tally.macs_elementwise,
+            "flops_elementwise": tally.flops_elementwise,
+            "flops_total": 2 * tally.macs_executed + tally.flops_elementwise,
+            "bytes_min": tally.bytes_min,
+        }
+        for name, tally in sums.items()
+        if tally.macs_executed or tally.flops_elementwise
+    ]
+
+
+def _enter(case: Case) -> tuple[nn.Module, Ledger]:
+    """A pass of one image on the meta device."""
+    from vbench.flops.ledger import Ledger
+
+    model, image = on_meta(case)
+    return model, Ledger(model, elementwise=is_elementwise(case)).enter(image)
+
+
+def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
+    """The model of a cell and one image, without data."""
+    import torch
+
+    dtype = getattr(torch, case.dtype)
+    with torch.device("meta"):
+        return build(case).to(dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
+
+
+def is_elementwise(case: Case) -> bool:
+    """Whether the form of the model's operator has no matrix products."""
+    op = spec(case.model).operator
+    return bool(op and case.form and OPS[op][case.form].elementwise)
+
+
+def _rows(model: nn.Module) -> dict[str, str]:
+    """Each module's path -> the row that it belongs to: the path two levels down, its last number a `*`."""
+    from torch import nn
+
+    found: dict[str, tuple[str, int]] = {"": ("(model)", 0)}  # row and level
+    for path, module in model.named_modules():
+        if not path:
+            continue
+        row, level = found[path.rpartition(".")[0]]
+        if level < 2:
+            row = _starred(path)
+            level += not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+        found[path] = (row, level)
+    return {path: row for path, (row, _) in found.items()}
+
+
+def _starred(path: str) -> str:
+    """ "layers.2.blocks.5.attn" -> "layers.2.blocks.*.attn"."""
+    parts = path.split(".")
+    last = max((i for i, part in enumerate(parts) if part.isdecimal()), default=None)
+    return ".".join("*" if i == last else part for i, part in enumerate(parts))
+
+
+def second_count(case: Case, macs: int) -> dict[str, Any]:
+    """fvcore's opinion of `macs`, the first counter's `macs_matmul`. It raises nothing: an opinion may be lacking.
+
+    fvcore traces a real pass, attention unfused. A trace costs by its length, so that our operator, the same in many
+    blocks, is traced apart from them, once for each size of its inputs.
+
+    Returns: `macs_fvcore`, or None and `reason`; `agree`, whether they differ by at most 1 %.
+    """
+    if case.mode == "recurrent":
+        return no_opinion("fvcore counts matrix products; the step form's outer products are elementwise")
+    if macs > SECOND_COUNT_LIMIT:
+        return no_opinion(
+            f"fvcore executes what it counts; above {SECOND_COUNT_LIMIT / 1e9:g} GMACs that takes too long"
+        )
+    try:
+        total = _second_count(case)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "fvcore":
+            return _failed(error)
+        return no_opinion("fvcore is not installed; pip install fvcore")
+    except Exception as error:  # whatever befalls it, the first counter's word stands
+        return _failed(error)
+    return {"macs_fvcore": total, "agree": abs(total - macs) <= AGREE * macs, "reason": None}
+
+
+def no_opinion(reason: str) -> dict[str, Any]:
+    """What `second_count` returns where fvcore has not counted."""
+    return {"macs_fvcore": None, "agree": None, "reason": reason}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    said = str(error).strip().splitlines() or ["no message"]
+    return no_opinion(f"fvcore could not count: {type(error).__name__}: {said[0][:300]}")
+
+
+def _second_count(case: Case) -> int:
+    """The MACs that fvcore finds. Raises: whatever a trace raises, ModuleNotFoundError without fvcore."""
+    import fvcore.nn  # noqa: F401 - before anything is built
+    import torch
+
+    row, calls = spec(case.model), list[_Call]()
+    torch.manual_seed(0)
+    model, image = build(case), torch.randn(1, 3, case.height, case.width)
+    unfuse(model)
+    if row.operator and case.form:
+        form = operator(row.operator, case.form)
+        with torch.device("meta"):
+            twin = build(case)
+        replace_function(twin, form, partial(_record, form, calls))
+        with torch.no_grad():
+            twin(image.to("meta"))
+        replace_function(model, form, partial(_stand_in, iter(calls)))
+    total = _traced_macs(model, image)
+    for call, times in Counter(calls).items():
+        inputs = [torch.zeros(shape, dtype=dtype) for shape, dtype in call.inputs]
+        total += times * _traced_macs(_alone(form, dict(call.options)), *inputs)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of an operator: shapes and types of its inputs, its options, the shape and type of its output."""
+
+    inputs: tuple[tuple[torch.Size, torch.dtype], ...]
+    options: tuple[tuple[str, Any], ...]
+    output: tuple[torch.Size, torch.dtype]
+
+
+def _record(form: Callable[..., Any], calls: list[_Call], *inputs: Tensor, **options: Any) -> Any:
+    """The form on meta tensors, remembered."""
+    o, state = form(*inputs, **options)
+    given = tuple((x.shape, x.dtype) for x in inputs)
+    calls.append(_Call(given, tuple(options.items()), (o.shape, o.dtype)))
+    return o, state
+
+
+def _stand_in(calls: Iterator[_Call], *inputs: Tensor, **options: Any) -> Any:
+    """A tensor of the right shape that hangs on all inputs, so that a trace keeps what made them; no state."""
+    shape, dtype = next(calls).output
+    hold = sum(x[(0,) * x.ndim] for x in inputs)
+    return inputs[0].new_zeros(shape, dtype=dtype) + hold, None
+
+
+def _alone(form: Callable[..., Any], options: dict[str, Any]) -> nn.Module:
+    """An operator as a model that gives out its state as well: a trace drops what nothing needs."""
+    from torch import Tensor, nn
+    from torch.utils._pytree import tree_leaves
+
+    class Alone(nn.Module):
+        def forward(self, *inputs: Tensor) -> Any:
+            return tuple(leaf for leaf in tree_leaves(form(*inputs, **options)) if isinstance(leaf, Tensor))
+
+    return Alone()
+
+
+def _traced_macs(model: nn.Module, *inputs: Tensor) -> int:
+    """The matrix products and convolutions that fvcore finds in a trace."""
+    import logging
+
+    import torch
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    with torch.no_grad():
+        counts = FlopCountAnalysis(model, inputs).by_operator()
+    return int(sum(counts[kind] for kind in ("conv", "linear", "addmm", "matmul", "bmm", "einsum")))
+
+
+def counted(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"case", "by_module"} -> "work", "modules" (or None) and "second_count" of one image; no device."""
+    case = Case(**argument["case"])
+    work = count(case)
+    yield "work", work
+    yield "modules", count_by_module(case) if argument["by_module"] else None
+    yield "second_count", second_count(case, work["macs_matmul"])
+
+
+def cases(
+    model: str, sizes: tuple[tuple[int, int], ...], *, mode: Mode | None, form: str | None, dtype: Dtype
+) -> list[Case]:
+    """What to count: a model at each size, by a form of its operator or the default one of a mode.
+
+    Args:
+        mode: None for the mode of `form`; "parallel" if that is None too.
+
+    Raises: UnknownModelError, ResolutionError, UsageError.
+    """
+    from dataclasses import replace
+
+    row = spec(model)
+    forms = OPS[row.operator] if row.operator else {}
+    if form and form not in forms:
+        raise UsageError(f"--form: {model} has no form '{form}'; it has {', '.join(forms) or 'no operator of ours'}")
+    mode = mode or (forms[form].mode if form else "parallel")
+    if form and forms[form].mode != mode:
+        raise UsageError(f"--form: '{form}' is a {forms[form].mode} form, not a {mode} one; leave --mode out")
+    found = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,)))
+    if reason := found[0].unsupported:
+        raise UsageError(f"--mode: {reason}; take --mode parallel")
+    return [replace(case, form=form) if form else case for case in found]
+
+
+def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str, Any]:
+    """All that is known of one cell's work as a flat, JSON-able dict, counted in a child.
+
+    Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if `by_module`.
+    Raises: UnknownModelError, UsageError for a model that cannot be built at this size, or not be counted.
+    """
+    from dataclasses import asdict
+
+    ending = launcher.run("vbench.flops.count:counted", {"case": asdict(case), "by_module": by_module}, TIME_LIMIT_S)
+    if "modules" not in ending.parts:
+        raise UsageError(f"{case} cannot be counted: {ending.reason}")
+    second = ending.parts.get("second_count", {"macs_fvcore": None, "agree": None, "reason": ending.reason})
+    return {
+        **{axis: getattr(case, axis) for axis in ("model", "height", "width", "mode", "form", "dtype")},
+        **ending.parts["work"],
+        "macs_fvcore": second["macs_fvcore"],
+        "fvcore_agrees": second["agree"],
+        "fvcore_reason": second["reason"],
+        **({"modules": ending.parts["modules"]} if by_module else {}),
+    }
+
+
+def unknown_line(found: list[dict[str, Any]]) -> str | None:
+    """The operations that the ledger does not know, in a line; None if it knows all."""
+    sums: dict[str, int] = {}
+    for work in found:
+        for op, each in work["unknown"].items():
+            sums[op] = sums.get(op, 0) + each["bytes"]
+    said = ", ".join(f"{op} ({nbytes} bytes)" for op, nbytes in sums.items())
+    return (
+        f"not in the ledger's tables: {said}; see PER_OUTPUT and its neighbours in vbench/flops/ledger.py"
+        if said
+        else None
+    )
+
+
+def to_rich(found: list[dict[str, Any]]) -> Table:
+    """One row a size, for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "model",
+        "mode",
+        "form",
+        "size (px)",
+        "GMACs",
+        "GMACs executed",
+        "GMACs by hand",
+        "GMACs by fvcore",
+        "GFLOPs pointwise",
+        "GFLOPs total",
+        "least MiB",
+        "FLOPs/byte",
+        "state (KiB)",
+        "coverage",
+    ):
+        left = name in ("model", "mode", "form")
+        table.add_column(name, justify="left" if left else "right", no_wrap=left)
+    table.columns[0].min_width = max(len(work["model"]) for work in found)
+    for work in found:
+        table.add_row(
+            work["model"],
+            work["mode"],
+            work["form"] or "",
+            f"{work['height']}x{work['width']}",
+            _giga(work["macs"]),
+            _giga(work["macs_executed"]),
+            _giga(work["macs_closed_form"]),
+            _giga(work["macs_fvcore"]),
+            _giga(work["flops_elementwise"]),
+            _giga(work["flops_total"]),
+            f"{work['bytes_min'] / 2**20:.1f}",
+            "" if work["intensity"] is None else f"{work['intensity']:.1f}",
+            "" if work["state_bytes"] is None else f"{work['state_bytes'] / 1024:.1f}",
+            f"{100 * work['coverage']:.2f} %",
+        )
+    return table
+
+
+def modules_to_rich(work: dict[str, Any]) -> Table:
+    """One row a module of one size, and their sum."""
+    columns = ("macs_matmul", "macs_elementwise", "flops_elementwise", "flops_total")
+    rows = work["modules"]
+    sums = {name: sum(row[name] for row in rows) for name in (*columns, "bytes_min")}
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for name in (
+        f"{work['model']} {work['height']}x{work['width']}",
+        "GMACs in products",
+        "GMACs elementwise",
+        "GFLOPs pointwise",
+        "GFLOPs total",
+        "share",
+        "least MiB",
+    ):
+        table.add_column(name, justify="right" if table.columns else "left")
+    for row in [*rows, {"module": "sum", **sums}]:
+        table.add_row(
+            row["module"],
+            *(_giga(row[name]) for name in columns),
+            f"{100 * row['flops_total'] / sums['flops_total']:.1f} %",
+            f"{row['bytes_min'] / 2**20:.2f}",
+        )
+    return table
+
+
+def _giga(number: int | None) -> str:
+    return "" if number is None else f"{number / 1e9:,.4g}"

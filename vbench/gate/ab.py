@@ -1,0 +1,514 @@
+"""`vbench gate --ab`: two revisions measured in turn on one machine, and the verdict.
+
+Three sides run, each with processes of its own: base, its twin (the same code again), and head. In a block a fresh
+process of base and one of head time a cell, call by call in turn; as many blocks hold base against its twin, which is
+the noise floor in the same places. Cells and kinds of block are shuffled, and for each round of blocks the sides are
+started anew: processes that are forked from one server share where it put things, which moves a time by some percent.
+What is ambiguous after a pass gets another one; what is flagged is measured again, and stands only if flagged again.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median, stdev
+from typing import Any, Literal, get_args
+
+from vbench import host, verify
+from vbench.errors import UsageError
+from vbench.gate.revisions import Install
+from vbench.jobs.launch import Ending, Runner
+from vbench.jobs.side import Side
+from vbench.jobs.turns import ENDED
+from vbench.meters import state
+from vbench.models import MODELS
+from vbench.plan import RIGORS, Case, Protocol
+from vbench.results import judge
+from vbench.results.frame import frame
+from vbench.results.outcome import Finding, Outcome, Verdict
+from vbench.results.store import Record, Store
+from vbench.suites.rules import Rules, over_budget
+
+Name = Literal["base", "twin", "head"]
+SIDES: tuple[Name, ...] = get_args(Name)
+SCREEN_TRIES = 2  # before a cell is called broken
+ASK_LIMIT_S = 300.0
+PAGES = 2**20  # bytes; on a CPU smaller differences of peaks are the allocator's
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """How long a session looks: `blocks` of each kind a pass, and the protocol of a launch."""
+
+    blocks: int
+    protocol: Protocol
+
+
+_LAUNCH = replace(
+    RIGORS["quick"],
+    rigor="gate",
+    window=3,
+    warmup_s=0.05,
+    warmup_max_s=0.5,
+    agree=0.05,
+    sample_s=1.0,
+    sample_max_s=3.0,
+    samples_min=16,
+)
+DESIGNS: dict[str, Design] = {
+    "quick": Design(4, replace(_LAUNCH, sample_s=0.5, samples_min=8)),
+    "default": Design(6, _LAUNCH),
+    "paper": Design(12, replace(_LAUNCH, sample_s=2.0, sample_max_s=10.0)),
+}
+
+
+def design(rigor: str, threads: int, seed: int) -> Design:
+    """Raises: UsageError for a rigor that is none."""
+    if rigor not in DESIGNS:
+        raise UsageError(f"--rigor: '{rigor}' is not one of {', '.join(DESIGNS)}")
+    found = DESIGNS[rigor]
+    return replace(found, protocol=replace(found.protocol, threads=threads, seed=seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Two processes that took turns: who had the first and the last call, and who those between; every call's ms."""
+
+    outer: Name
+    inner: Name
+    outer_ms: tuple[float, ...]
+    inner_ms: tuple[float, ...]
+
+    @property
+    def log_ratio(self) -> float:
+        """Of the other side over base."""
+        ratio = judge.block(self.outer_ms, self.inner_ms)
+        return ratio if self.outer == "base" else -ratio
+
+    def has(self, name: Name) -> bool:
+        return name in (self.outer, self.inner)
+
+
+@dataclass(slots=True)
+class Blocks:
+    """A cell's blocks so far, and how many were lost to a failed launch, with the last such failure."""
+
+    whole: list[Block] = field(default_factory=list)
+    lost: int = 0
+    reason: str | None = None
+
+    @property
+    def head(self) -> list[float]:
+        """Logs of head over base."""
+        return [block.log_ratio for block in self.whole if block.has("head")]
+
+    def middle(self, name: Name) -> float:
+        """Of the blocks of base and head, the median of a side's medians, ms."""
+        own = [block for block in self.whole if block.has("head")]
+        return median(median(block.outer_ms if block.outer == name else block.inner_ms) for block in own)
+
+    @property
+    def twin(self) -> list[float]:
+        """Logs of base's twin over base."""
+        return [block.log_ratio for block in self.whole if block.has("twin")]
+
+
+@dataclass(slots=True)
+class Session:
+    """One session. `run` it once.
+
+    Args:
+        cases: what is measured; those that cannot exist are left out.
+        open_sides: a context of the three runners, entered anew for each round of blocks.
+        tell: hears what is being done, a line each.
+        folder: for the records of each side; None keeps none.
+    """
+
+    cases: Sequence[Case]
+    design: Design
+    rules: Rules
+    open_sides: Callable[[], Any]
+    tell: Callable[[str], None]
+    folder: Path | None = None
+    timeout_s: float = 300.0
+    records: dict[str, list[Record]] = field(default_factory=lambda: {name: [] for name in SIDES})
+    hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    passes: list[dict[str, Any]] = field(default_factory=list)
+    _random: random.Random = field(init=False)
+    _runners: Mapping[str, Runner] = field(default_factory=dict)
+    _stores: dict[str, Store] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
+
+    def run(self, base: str, head: str) -> Outcome:
+        """Measure and judge. `base` and `head` are the sides' labels; an interruption ends in an `Outcome` too."""
+        self._random = random.Random(self.design.protocol.seed)
+        findings: list[Finding] = []
+        blocks: dict[Case, Blocks] = {}
+        again: dict[Case, Blocks] = {}
+        interrupted = False
+        started = datetime.now(UTC)
+        with ExitStack() as stack:
+            if self.folder is not None:
+                for name in SIDES:
+                    self._stores[name] = stack.enter_context(Store(self.folder / name, fresh=True))
+            try:
+                with self.open_sides() as self._runners:
+                    cases = [case for case in self.cases if not case.unsupported]
+                    if not cases:
+                        raise UsageError("none of these cells can exist; see 'vbench plan'")
+                    self._ask_hosts(cases)
+                    findings += self._equality(cases)
+                    cases, broken = self._screen(cases)
+                    findings += broken
+                    blocks = {case: Blocks() for case in cases}
+                self._measure(blocks, cases)
+                flagged = [case for case, found in self._judged(blocks).items() if found and _flags(found)]
+                if flagged:
+                    self.tell(f"{len(flagged)} flagged; measured again")
+                    again = {case: Blocks() for case in flagged}
+                    self._measure(again, flagged)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                self._pool.shutdown(wait=False)
+        findings += self._latencies(blocks, again)
+        findings += self._memories(list(blocks))
+        findings += self._budgets(list(blocks))
+        invalid = self._invalid(findings, blocks, again)
+        facts = {
+            **_about(self.hosts),
+            "threads": self.design.protocol.threads,
+            "protocol": asdict(self.design.protocol),
+            "blocks": self.design.blocks,
+            "threshold": self.rules.threshold,
+            "seed": self.design.protocol.seed,
+            "passes": self.passes,
+            "launches": sum(map(len, self.records.values())),
+            "noise": {str(case): _noise(found) for case, found in blocks.items()},
+            "measured": _raw(blocks),
+            "measured_again": _raw(again),
+            "started_at": started.isoformat(timespec="seconds"),
+            "wall_s": round((datetime.now(UTC) - started).total_seconds(), 1),
+        }
+        return Outcome("gate --ab", base, head, tuple(findings), invalid, interrupted, facts)
+
+    def _ask_hosts(self, cases: Sequence[Case]) -> None:
+        """What each side is: its versions and its code."""
+        about: dict[str, Any] = {"device": cases[0].device, "models": models_of(cases)}
+        own = {"models": [model for model in models_of(cases) if model not in MODELS]}
+        for name, runner in self._runners.items():
+            for job, argument in (("probe", about | own), ("fingerprint", about)):
+                ending = runner.run(f"vbench.sweep.measure:{job}", argument, ASK_LIMIT_S)
+                if ending.status != "ok":
+                    raise UsageError(f"{name} cannot say what it runs on: {ending.reason}")
+                about |= ending.parts
+            self.hosts[name] = about.pop("host")
+
+    def _equality(self, cases: Sequence[Case]) -> list[Finding]:
+        """Whether the modes that are timed are one function in head."""
+        found = []
+        for model, size in {case.model: (case.height, case.width) for case in cases}.items():
+            self.tell(f"verifying {model}")
+            verdicts = [
+                verify.verify(subject, self._runners["head"], device=cases[0].device, gradients=False, image_size=size)
+                for subject in verify.subjects([model])
+            ]
+            stamp = verify.stamp(verdicts)
+            if stamp is not None:
+                said = "; ".join(stamp["failed"]) or f"checks passed: {stamp['checks']}"
+                found.append(Finding(model, "mode equality", "SAME" if stamp["ok"] else "UNEQUAL", note=said))
+        return found
+
+    def _screen(self, cases: Sequence[Case]) -> tuple[list[Case], list[Finding]]:
+        """One launch of every cell on each side, which warms what is compiled: the cells that both can measure, and
+        findings on the others."""
+        self.tell(f"trying {len(cases)} cells on both sides")
+        able, findings = [], []
+        for case in cases:
+            ended = {name: self._try(name, case) for name in SIDES}
+            base, head = ended["base"], ended["head"]
+            if base.status == head.status == "unsupported":
+                continue
+            if all(ending.status == "ok" for ending in ended.values()):
+                able.append(case)
+                continue
+            said = f"base: {_said(base)}; head: {_said(head)}"
+            verdict: Verdict = "UNMEASURED"
+            if base.status == "ok" and head.status != "ok":
+                verdict = "BROKEN"
+            elif base.status != "ok" and head.status == "ok":
+                verdict = "MENDED"
+            findings.append(Finding(str(case), "status", verdict, note=said))
+        return able, findings
+
+    def _try(self, name: Name, case: Case) -> Ending:
+        for _ in range(SCREEN_TRIES):
+            argument = {**self._argument(case), "launch": 1, "batch": None, "watch": None}
+            ending = self._launch(name, "vbench.sweep.measure:measure", argument)
+            if ending.status in ("ok", "unsupported"):
+                return ending
+        self._keep(name, case, ending)
+        return ending
+
+    def _measure(self, blocks: dict[Case, Blocks], cases: Sequence[Case]) -> None:
+        """A pass over these cells, if there are any, and one extension over those that it leaves ambiguous."""
+        if not cases:
+            return
+        self._pass({case: blocks[case] for case in cases})
+        unsure = [case for case, found in self._judged(blocks).items() if found and found.verdict == "AMBIGUOUS"]
+        if unsure:
+            self.tell(f"{len(unsure)} ambiguous; as many blocks again")
+            self._pass({case: blocks[case] for case in unsure})
+
+    def _pass(self, blocks: Mapping[Case, Blocks]) -> None:
+        cases = list(blocks)
+        self.passes.append({"cells": [str(case) for case in cases], "blocks": self.design.blocks})
+        first = {(case, kind): self._random.random() < 0.5 for case in cases for kind in ("head", "twin")}
+        for number in range(self.design.blocks):
+            self.tell(f"block {number + 1} of {self.design.blocks}, {len(cases)} cells")
+            places: list[tuple[Case, Name]] = [(case, kind) for case in cases for kind in ("head", "twin")]
+            self._random.shuffle(places)
+            with self.open_sides() as self._runners:
+                for case, kind in places:
+                    self._block(case, kind, first[case, kind] ^ bool(number % 2), blocks[case])
+
+    def _block(self, case: Case, kind: Name, base_outside: bool, into: Blocks) -> None:
+        """A fresh process of base and one of the other side, whose calls alternate."""
+        sides: tuple[Name, Name] = ("base", kind) if base_outside else (kind, "base")
+        with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
+            argument = {**self._argument(case), "socket": str(Path(folder) / "turns")}
+            argument["core"] = self._random.randrange(state.usable_cores())
+            started = [
+                self._pool.submit(
+                    self._launch, name, "vbench.sweep.measure:take_turns", {**argument, "first": name == sides[0]}, 2
+                )
+                for name in sides
+            ]
+            ended = dict(zip(sides, [each.result() for each in started], strict=True))
+        for name, ending in ended.items():
+            self._keep(name, case, ending)
+        failed = [(name, ending) for name, ending in ended.items() if ending.status != "ok"]
+        if failed:
+            into.lost += 1
+            into.reason = next((f"{name}: {_said(at)}" for name, at in failed if ENDED not in _said(at)), ENDED)
+            return
+        times = [tuple(ending.parts["latency"]["samples_ms"]) for ending in ended.values()]
+        into.whole.append(Block(*sides, *times))
+
+    def _argument(self, case: Case) -> dict[str, Any]:
+        return {"case": asdict(case), "protocol": asdict(self.design.protocol)}
+
+    def _launch(self, name: Name, job: str, argument: dict[str, Any], times: int = 1) -> Ending:
+        """A child of that side; it may take so many times as long as one launch."""
+        return self._runners[name].run(job, argument, times * self.timeout_s)
+
+    def _keep(self, name: Name, case: Case, ending: Ending) -> None:
+        """A launch as a record, on disk before the next one."""
+        record = Record(
+            case_id=case.id,
+            case=asdict(case),
+            launch=sum(record.case_id == case.id for record in self.records[name]),
+            order=sum(map(len, self.records.values())),
+            status=ending.status,
+            reason=ending.reason,
+            conditions=host.conditions(self.hosts[name], asdict(self.design.protocol)),
+            protocol=asdict(self.design.protocol),
+            host=self.hosts[name],
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_s=round(sum((ending.parts.get("spent") or {}).values()), 3),
+            timeout_s=self.timeout_s,
+            load=host.load(),
+            **ending.parts,
+        )
+        self.records[name].append(record)
+        if name in self._stores:
+            self._stores[name].append(record)
+
+    def _judged(self, blocks: Mapping[Case, Blocks]) -> dict[Case, judge.Comparison | None]:
+        """A verdict on each cell; None where as many blocks were lost to failed launches as were kept."""
+        cells = [
+            judge.Cell(
+                found.head if found.lost < len(found.head) else [], found.twin, self.rules.threshold_of(str(case))
+            )
+            for case, found in blocks.items()
+        ]
+        return dict(zip(blocks, judge.judge(cells), strict=True))
+
+    def _latencies(self, blocks: Mapping[Case, Blocks], again: Mapping[Case, Blocks]) -> list[Finding]:
+        """A finding a cell; one that was flagged stands as it is only if it was flagged alike again."""
+        first, second = self._judged(blocks), self._judged(again)
+        findings = []
+        for case, found in first.items():
+            if found is None:
+                note = f"{len(blocks[case].head)} whole blocks, {blocks[case].lost} lost"
+                said = "; ".join(filter(None, [note, blocks[case].reason]))
+                findings.append(Finding(str(case), "latency_ms", "UNMEASURED", note=said))
+                continue
+            verdict, note = found.verdict, f"{found.blocks} blocks"
+            if _flags(found):
+                other = second.get(case)
+                said = f"{other.verdict}, {other.ratio:.3f}" if other else "not measured"
+                note += f"; again: {said}"
+                if other is None or other.verdict != found.verdict:
+                    verdict = "AMBIGUOUS"
+            if blocks[case].lost:
+                note += f"; {blocks[case].lost} blocks lost to failed launches, {blocks[case].reason}"
+            findings.append(
+                Finding(
+                    str(case),
+                    "latency_ms",
+                    verdict,
+                    base=blocks[case].middle("base"),
+                    head=blocks[case].middle("head"),
+                    unit="ms",
+                    ratio=found.ratio,
+                    lo=found.lo,
+                    hi=found.hi,
+                    delta=found.delta,
+                    note=note,
+                )
+            )
+        return findings
+
+    def _memories(self, cases: Sequence[Case]) -> list[Finding]:
+        """Peaks: MORE or LESS where every launch of head is beyond every one of base and its twin, by the threshold and
+        by `PAGES`."""
+        findings = []
+        for case in cases:
+            known, heads = self._peaks("base", case) + self._peaks("twin", case), self._peaks("head", case)
+            if not known or not heads:
+                continue
+            base, head = median(known), median(heads)
+            share = self.rules.threshold_of(str(case))
+            matters, verdict = max(share * base, PAGES), "SAME"
+            if min(heads) > max(known) + matters:
+                verdict = "MORE"
+            elif max(heads) < min(known) - matters:
+                verdict = "LESS"
+            findings.append(
+                Finding(
+                    str(case),
+                    "peak_memory_bytes",
+                    verdict,  # type: ignore[arg-type]  # one of three literals
+                    base=base,
+                    head=head,
+                    unit="bytes",
+                    ratio=head / base,
+                    delta=matters / base,
+                )
+            )
+        return findings
+
+    def _peaks(self, name: Name, case: Case) -> list[int]:
+        return [
+            record.memory["peak_bytes"]
+            for record in self.records[name]
+            if record.case_id == case.id and record.status == "ok" and record.memory
+        ]
+
+    def _budgets(self, cases: Sequence[Case]) -> list[Finding]:
+        """What head's own figures say of absolute limits."""
+        found = []
+        for case in cases:
+            own = [record for record in self.records["head"] if record.case_id == case.id]
+            if own and (budgets := self.rules.budgets_of(str(case))):
+                found += over_budget(str(case), frame(own).iloc[0].to_dict(), budgets)
+        return found
+
+    def _invalid(
+        self, findings: Sequence[Finding], blocks: Mapping[Case, Blocks], again: Mapping[Case, Blocks]
+    ) -> str | None:
+        """Why the session proves nothing: equal code was told apart, or nothing was measured."""
+        for measured in (blocks, again):
+            cells = [judge.Cell(found.twin, [], self.rules.threshold_of(str(case))) for case, found in measured.items()]
+            for case, found in zip(measured, judge.judge(cells), strict=True):
+                if found and _flags(found):
+                    low, high = found.lo - 1, found.hi - 1
+                    return (
+                        f"base differs from its twin, the same code, by {low:+.1%} to {high:+.1%} in {case}: "
+                        "this machine is too noisy now, or not at rest"
+                    )
+        if any(finding.what == "latency_ms" and finding.verdict != "UNMEASURED" for finding in findings):
+            return None
+        broken = [finding for finding in findings if finding.verdict == "BROKEN"]
+        if any("head: oom" in (finding.note or "") for finding in broken):
+            return None
+        return "nothing was measured on both sides" + (f": {broken[0].note}" if broken else "")
+
+
+@contextmanager
+def opened(base: Install, head: Install, models: Sequence[str], caches: Path) -> Iterator[dict[str, Runner]]:
+    """Base, its twin and head, each in a process of its own.
+
+    Args:
+        caches: a folder in which each side's compiled kernels stay from one opening to the next.
+
+    Raises: UsageError for a side that does not start, or that would measure other code than its own.
+    """
+    installs = {"base": base, "twin": base, "head": head}
+    with ExitStack() as stack:
+        runners: dict[str, Runner] = {}
+        for name, install in installs.items():
+            cache = caches / ("head" if name == "head" else "base")
+            side = Side(f"{name}, {install.label},", install.python, install.path, cache)
+            runners[name] = stack.enter_context(side)
+        with ThreadPoolExecutor(len(installs)) as pool:  # each imports torch
+            list(pool.map(lambda name: _check_code(name, installs[name], runners[name], models), installs))
+        yield runners
+
+
+def _check_code(name: str, install: Install, runner: Runner, models: Sequence[str]) -> None:
+    """Raise UsageError unless a side's models are its own: an installed copy must not stand for both."""
+    ending = runner.run("vbench.sweep.measure:whereabouts", {"models": list(models)}, ASK_LIMIT_S)
+    if ending.status != "ok":
+        raise UsageError(f"{name} cannot be asked for its code: {ending.reason}")
+    own = [file for file in ending.parts["files"].values() if file and install.root]
+    if own and not any(Path(file).is_relative_to(install.root) for file in own if install.root):
+        raise UsageError(f"{name} would measure {own[0]}, which is not in its own tree; try --install")
+
+
+def _flags(found: judge.Comparison) -> bool:
+    return found.verdict in ("SLOW", "FAST")
+
+
+def models_of(cases: Sequence[Case]) -> list[str]:
+    return sorted({case.model for case in cases})
+
+
+def _said(ending: Ending) -> str:
+    return f"{ending.status}, {ending.reason}" if ending.reason else ending.status
+
+
+def _about(hosts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The device, the versions, and of each side its code; versions that differ are said of both."""
+    if "head" not in hosts:
+        return {}
+    base, head = hosts["base"], hosts["head"]
+    versions = {
+        name: value if base["versions"].get(name) == value else f"{base['versions'].get(name)} in base, {value} in head"
+        for name, value in head["versions"].items()
+    }
+    code = {
+        f"{name}_code": {model: own["commit"] or own["source"] for model, own in host["models"].items()}
+        if "models" in host
+        else host["commit"] or host["source"]
+        for name, host in (("base", base), ("head", head))
+    }
+    return {"device": head["device_name"], "cpu": head["cpu"], "os": head["os"], "versions": versions, **code}
+
+
+def _raw(blocks: Mapping[Case, Blocks]) -> dict[str, list[dict[str, Any]]]:
+    """Every block of every cell, JSON-able."""
+    return {str(case): [asdict(block) for block in found.whole] for case, found in blocks.items()}
+
+
+def _noise(found: Blocks) -> dict[str, float | int]:
+    """What twin against base showed: `floor`, and `spread`, the standard deviation of a block, both logs."""
+    spread = stdev(found.twin) if len(found.twin) > 1 else 0.0
+    return {"floor": judge.floor(found.twin), "spread": spread, "blocks": len(found.twin)}

@@ -1,0 +1,251 @@
+"""Each job in a child process of its own, forked from a server that has torch imported.
+
+A child shares nothing that was measured with any other: no allocator, no cache, no CUDA context. Whatever
+becomes of it becomes an `Ending`: a crash, an out-of-memory or a time-out is a result, not an exception.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from itertools import count
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeVar
+
+from vbench.errors import UnsupportedError, UsageError
+from vbench.kernels.registry import OPS
+from vbench.models.registry import MODELS
+
+Result = TypeVar("Result")
+Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
+Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
+PRELOAD = [
+    "torch",
+    "timm",
+    "torch.utils.flop_counter",
+    "vbench.sweep.measure",
+    *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
+    *(f"vbench.kernels.{op}.cost" for op in OPS),
+    "vbench.flops.estimate",
+    "vbench.flops.count",
+    "vbench.flops.ledger",
+    "vbench.models.closed_forms",
+    "vbench.meters.subject",
+    "vbench.meters.timing",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What became of a child: its status, one line of reason, and the parts it had finished."""
+
+    status: Status
+    reason: str | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """Whoever runs jobs."""
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        """Run one job to its end."""
+
+
+START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child
+_STARTING = threading.Lock()  # one server for all, and one environment
+
+
+def side_by_side(runner: Runner, job: str, arguments: Sequence[dict[str, Any]], timeout_s: float) -> list[Ending]:
+    """The same job with each argument, two children at a time; their endings in the arguments' order.
+
+    Raises: UsageError if one of the jobs raised it.
+    """
+    return list(two_at_a_time([partial(runner.run, job, argument, timeout_s) for argument in arguments]))
+
+
+def two_at_a_time(calls: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """The results of calls in threads, in order. An early end waits for none: a `Launcher` kills its children."""
+    pool = ThreadPoolExecutor(2)
+    try:
+        for running in [pool.submit(call) for call in calls]:
+            yield running.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Launcher:
+    """Runs jobs, one child each. Use as a context manager; children that still run end with it.
+
+    A job is "module:name" of a generator function. It takes one JSON-able dict and yields (name, value)
+    pairs, both JSON-able; what it has yielded survives whatever happens to it later.
+    """
+
+    def __init__(self, preload: list[str] | None = None) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD if preload is None else preload)
+        self._folder = tempfile.TemporaryDirectory(prefix="vbench-")
+        self._numbers = count()
+        self._running: set[BaseProcess] = set()
+        self._left = False
+
+    def __enter__(self) -> Launcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left = True
+        for child in list(self._running):
+            child.kill()
+        self._folder.cleanup()
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        """Run one job to its end, at most `timeout_s` seconds from when its child has started.
+
+        A child that something else killed (signal 9, and no sign of the kernel's out-of-memory killer) is
+        started once more.
+
+        Raises: UsageError if the job raised one.
+        """
+        ending, killed = self._once(job, argument, timeout_s)
+        if killed and not self._left:
+            ending, _ = self._once(job, argument, timeout_s)
+        return ending
+
+    def _once(self, job: str, argument: dict[str, Any], timeout_s: float) -> tuple[Ending, bool]:
+        log = Path(self._folder.name) / f"child-{next(self._numbers)}.log"
+        log.write_bytes(b"")
+        ours, theirs = self._context.Pipe(duplex=False)
+        child = self._context.Process(target=_child, args=(theirs, job, argument, str(log)), daemon=True)
+        kills = _oom_kills()
+        with _STARTING:
+            _start_server()
+            deadline = time.monotonic() + START_LIMIT_S
+            child.start()
+        self._running.add(child)
+        if self._left:  # while it started
+            child.kill()
+        theirs.close()
+        parts: dict[str, Any] = {}
+        try:
+            while ours.poll(max(0.0, deadline - time.monotonic())):
+                try:
+                    message = json.loads(ours.recv_bytes())
+                except (EOFError, OSError):  # closed, or cut in the middle of a message
+                    break
+                if "started" in message:
+                    deadline = time.monotonic() + timeout_s
+                elif "part" in message:
+                    parts[message["part"]] = message["value"]
+                elif message["status"] == "usage":
+                    raise UsageError(message["reason"])
+                else:
+                    return Ending(message["status"], message["reason"], parts), False
+            else:
+                return Ending("timeout", f"took longer than {timeout_s:g} s", parts), False
+        finally:
+            self._running.discard(child)
+            child.kill()
+            child.join()
+            ours.close()
+        return self._crash(child.exitcode, kills, log, parts)
+
+    def _crash(self, code: int | None, kills: int, log: Path, parts: dict[str, Any]) -> tuple[Ending, bool]:
+        """The ending of a child that closed its pipe without a word."""
+        if code == -signal.SIGKILL and _oom_kills() > kills:
+            return Ending("oom", "the kernel's out-of-memory killer ended the process", parts), False
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        reason = f"the process died ({how})" + "".join(f": {line.strip()[:200]}" for line in said)
+        return Ending("error", reason, parts), code == -signal.SIGKILL
+
+
+def _start_server() -> None:
+    """Start the fork server, if it does not run, with the working directory off its path: a user's folder
+    may hold a `torch.py`, and this project's own checkout holds `kernels` and `models`."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory so far, as far as we can see."""
+    total = 0
+    for file in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
+        with suppress(OSError):
+            for line in Path(file).read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    total += int(line.split()[1])
+    return total
+
+
+def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> None:
+    """The child: run the job, send its parts and its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with suppress(OSError):  # if memory runs out, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+    def send(**message: Any) -> None:
+        pipe.send_bytes(json.dumps(message).encode())
+
+    send(started=True)
+    module, _, name = job.partition(":")
+    try:
+        run: Job = getattr(import_module(module), name)
+        for part, value in run(argument):
+            send(part=part, value=value)
+    except UsageError as error:
+        send(status="usage", reason=str(error))
+    except UnsupportedError as error:
+        send(status="unsupported", reason=_line(error))
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        from vbench.meters.memory import is_oom
+
+        oom = is_oom(error)
+        send(
+            status="oom" if oom else "error",
+            reason=_line(error) if oom else f"{type(error).__name__}: {_line(error)}",
+        )
+    else:
+        send(status="ok", reason=None)
+    pipe.close()
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else "no message"
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,330 @@
+"""Latency of single calls and throughput of queued ones. Milliseconds, images a second; every sample is kept.
+
+Two measurements, not one: `latency` is what a single call costs the device, `throughput` what calls back to
+back yield, the host's share included. Both ask a `device.Device` for the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from vbench.jobs.turns import Turns
+from vbench.meters import memory
+from vbench.meters.device import IN_FLIGHT, Call, Device
+from vbench.plan import Batch, Protocol
+from vbench.results.statistics import median_interval
+
+PAUSES_S = (2.0, 4.0, 8.0)  # before a throttled window is measured again
+BLOCK_S = 0.2  # of queued calls between two looks at the clock
+SETTLED = 0.05  # an interval that shrinks by less than this share over a third more samples shrinks no longer
+FEWEST_TURNS, MOST_TURNS = 3, 400  # of each side, where two processes take turns
+FEW = ((1, 5), (2, 3), (4, 2))  # a slow call: after so many times `sample_max_s`, this many samples suffice
+
+
+def warm_up(
+    call: Call,
+    device: Device,
+    protocol: Protocol,
+    *,
+    earlier_s: float = 0.0,
+    compilations: Callable[[], int] = lambda: 0,
+) -> dict[str, Any]:
+    """Repeat a call until nothing is compiled any more and two windows of calls agree.
+
+    Args:
+        earlier_s: what the same call took before, if it ran; if that is longer than `protocol.warmup_max_s`, it was the
+            warm-up.
+        compilations: how many times anything was compiled so far.
+
+    Returns: `calls`; `wall_s`; `converged`, None where the call is too slow for two windows within
+        `protocol.warmup_max_s`; `reason`, what was not met.
+    """
+    if earlier_s >= protocol.warmup_max_s:
+        said = f"one call takes {earlier_s:.1f} s, longer than a warm-up may; the memory pass was the warm-up"
+        return {"calls": 0, "wall_s": 0.0, "converged": None, "reason": said}
+    reason: str | None
+    samples: list[float] = []
+    begin = device.now()
+    compiled, quiet_since = compilations(), 0
+    while True:
+        samples += device.samples(call, 1)
+        if compilations() != compiled:
+            compiled, quiet_since = compilations(), len(samples)
+            begin += samples[-1] / 1e3  # a call that compiles has a limit of its own
+        passed = device.now() - begin
+        recent = samples[quiet_since:]
+        window = protocol.window
+        enough = len(recent) >= 2 * window
+        reason = _disagreement(recent[-2 * window : -window], recent[-window:], protocol.agree) if enough else None
+        if enough and reason is None and passed >= protocol.warmup_s:
+            converged: bool | None = True
+            break
+        if passed >= protocol.warmup_max_s:
+            converged = False if enough else None
+            break
+    if converged is None:
+        reason = f"{len(samples)} calls in {protocol.warmup_max_s:g} s: too slow for two windows of {protocol.window}"
+    return {"calls": len(samples), "wall_s": device.now() - begin, "converged": converged, "reason": reason}
+
+
+def _disagreement(before: Sequence[float], after: Sequence[float], share: float) -> str | None:
+    """Why two windows are not alike, or None: their medians differ beyond `share` and twice their scatter's error.
+
+    The scatter is taken from one call to the next, so that a trend does not hide in it.
+    """
+    first, second = median(before), median(after)
+    steps = [abs(b - a) for window in (before, after) for a, b in pairwise(window)]
+    scatter = 1.4826 * median(steps) / 2**0.5 if steps else 0.0
+    error = 1.2533 * scatter * (2 / len(after)) ** 0.5  # of the difference of two medians
+    if abs(second - first) <= max(share * first, 2 * error):
+        return None
+    return f"the last two windows differ by {second / first - 1:+.1%}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Samples taken in one go, and why sampling ended."""
+
+    samples_ms: list[float]
+    stop: str
+    met: bool  # whether the wanted precision was reached
+    begin: float
+    end: float
+
+
+def latency(call: Call, device: Device, protocol: Protocol) -> dict[str, Any]:
+    """Time single calls of something warm.
+
+    A window during which the device was throttled is measured again after a pause, three times at most; then
+    it is kept and said so.
+
+    Returns: `samples_ms`, one a call, in order; `stop`, why sampling ended; `precision`, the half-width of the
+        median's 95 % interval over the median, and `precise`, whether it is what the protocol asks for;
+        `throttled`, why the device ran below its clock in these samples, or None; `discarded_ms`, samples of
+        throttled windows that were measured again; `host_ms`, on a device that calls are queued for the time after
+        which a call returns; `wall_s`.
+    """
+    begin = device.now()
+    discarded: list[float] = []
+    for pause in (*PAUSES_S, None):
+        window = _sample(call, device, protocol)
+        throttled = device.throttled(window.begin, window.end)
+        if throttled is None or pause is None:
+            break
+        discarded += window.samples_ms
+        device.pause(pause)
+    host = [device.returns_ms(call) for _ in range(protocol.window)] if device.asynchronous else None
+    return {
+        "samples_ms": window.samples_ms,
+        "stop": window.stop,
+        "precision": _half_width(window.samples_ms),
+        "precise": window.met,
+        "throttled": throttled,
+        "discarded_ms": discarded,
+        "host_ms": median(host) if host else None,
+        "wall_s": device.now() - begin,
+    }
+
+
+def in_turn(call: Call, device: Device, protocol: Protocol, turns: Turns, *, first: bool) -> dict[str, Any]:
+    """Time single calls of something warm in turn with another process, which calls this too; it is `first`'s turn.
+
+    First makes one call more than the other, so that each of the other's stands between two of its. It decides how many
+    there are: what takes `sample_s` on its side, `samples_min` at least; of slow calls what takes `sample_max_s`.
+
+    Returns: as `latency`; a device that is throttled is so for both sides, and is not watched.
+    Raises: RuntimeError if the other process ended.
+    """
+    begin = device.now()
+    samples: list[float] = []
+    if first:
+        one_s = max(median(device.samples(call, 3)) / 1e3, 1e-6)
+        wanted = max(int(protocol.sample_s / one_s), protocol.samples_min)
+        count = max(FEWEST_TURNS, min(wanted, MOST_TURNS, int(protocol.sample_max_s / one_s)))
+        for _ in range(count):
+            samples += device.samples(call, 1)
+            turns.give(str(count))
+            turns.wait()
+        samples += device.samples(call, 1)
+    else:
+        count = int(turns.wait())
+        for number in range(count):
+            samples += device.samples(call, 1)
+            turns.give()
+            if number < count - 1:
+                turns.wait()
+    half_width = _half_width(samples)
+    return {
+        "samples_ms": samples,
+        "stop": f"{count} turns of each side",
+        "precision": half_width,
+        "precise": half_width <= protocol.precision,
+        "throttled": None,
+        "discarded_ms": [],
+        "host_ms": None,
+        "wall_s": device.now() - begin,
+    }
+
+
+def _sample(call: Call, device: Device, protocol: Protocol) -> _Window:
+    samples: list[float] = []
+    widths: list[tuple[int, float]] = []  # (samples, half-width) at each look
+    begin = device.now()
+    step = 1
+    while True:
+        samples += device.samples(call, step)
+        passed = device.now() - begin
+        step = max(1, min(16, int(100 / max(samples[-1], 1e-3)))) if device.asynchronous else 1
+        if len(samples) >= protocol.samples_min and passed >= protocol.sample_s:
+            if not widths or len(samples) >= 1.33 * widths[-1][0]:
+                widths.append((len(samples), _half_width(samples)))
+                width = widths[-1][1]
+                if width <= protocol.precision:
+                    return _Window(samples, f"interval within ±{protocol.precision:.2%}", True, begin, device.now())
+                if len(widths) > 1 and width > (1 - SETTLED) * widths[-2][1]:
+                    stop = f"interval settled at ±{width:.2%}, wanted ±{protocol.precision:.2%}"
+                    return _Window(samples, stop, False, begin, device.now())
+            if passed >= protocol.sample_max_s:
+                stop = f"{protocol.sample_max_s:g} s passed; interval ±{_half_width(samples):.2%}, wanted "
+                return _Window(samples, f"{stop}±{protocol.precision:.2%}", False, begin, device.now())
+        for times, least in FEW:
+            if len(samples) >= least and passed >= times * protocol.sample_max_s:
+                stop = f"{times * protocol.sample_max_s:g} s passed with {len(samples)} samples, wanted "
+                return _Window(samples, f"{stop}{protocol.samples_min}", False, begin, device.now())
+
+
+def _half_width(samples: Sequence[float]) -> float:
+    """Half the 95 % interval of the median over the median."""
+    middle, low, high, _ = median_interval(samples)
+    return (high - low) / 2 / middle if middle else 0.0
+
+
+def throughput(
+    caller: Callable[[int], Call],
+    device: Device,
+    protocol: Protocol,
+    batch: Batch,
+    *,
+    first: tuple[int, Sequence[float]],
+    image_bytes: int,
+) -> dict[str, Any]:
+    """Images a second of calls back to back at a batch; under "knee" it is doubled until that gains little.
+
+    Args:
+        caller: makes the call for a batch size; only one lives at a time.
+        batch: a number, or "knee".
+        first: a batch and the samples of single calls at it, which foretell what a larger batch costs.
+        image_bytes: what one image needs beside the weights; a batch that would not fit is not tried.
+
+    Returns: `batch`, `images_per_s`, `blocks_ms` (the host's time for each block of `block_calls` calls), `curve` (each
+        batch tried), and `stop`, why the search ended.
+    Raises: an out-of-memory error at a given batch; in a search it ends the search.
+    """
+    least, samples_ms = first
+    back_to_back = not device.asynchronous  # where a call returns when it is done, single calls are
+    if batch == least and back_to_back:
+        point = _of_blocks(list(samples_ms), 1, least)
+        return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given; its single calls"}
+    if batch != "knee":
+        point = _queued(caller(int(batch)), int(batch), device, protocol)
+        return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given"}
+    if back_to_back or 2 * median(samples_ms) / 1e3 > protocol.throughput_s:
+        best = _of_blocks(list(samples_ms), 1, least)
+    else:
+        best = _queued(caller(least), least, device, protocol)
+    curve = [_point(best)]
+    stop = f"largest batch tried, {protocol.batch_max}"
+    size = 2 * least
+    while size <= protocol.batch_max:
+        if 2 * size / best["images_per_s"] > protocol.throughput_s:
+            stop = f"two calls at batch {size} would take longer than {protocol.throughput_s:g} s"
+            break
+        if not device.fits(image_bytes * size):
+            stop = f"batch {size} would not fit in memory"
+            break
+        try:
+            point = _queued(caller(size), size, device, protocol)
+        except Exception as error:
+            if not memory.is_oom(error):
+                raise
+            stop = f"out of memory at batch {size}"
+            break
+        curve.append(_point(point))
+        gain = point["images_per_s"] / best["images_per_s"] - 1
+        if gain < protocol.batch_gain:
+            stop = f"batch {size} gains {gain:+.1%}, less than {protocol.batch_gain:.0%}"
+            break
+        best = point
+        size *= 2
+    return {**best, "curve": curve, "stop": stop}
+
+
+def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: float) -> dict[str, Any]:
+    """The calls that one call consists of, timed apart and in turn.
+
+    Returns: {"parts_ms": {name: samples}}; {} if there are none.
+
+    Waiting between them costs what queuing would hide, so that they add up to a little more than the whole.
+
+    Args:
+        whole_ms: what one call takes; it is repeated a window's times, or as often as fits in `sample_max_s`.
+    """
+    if not calls:
+        return {}
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(max(1, min(protocol.window, int(protocol.sample_max_s * 1e3 / whole_ms)))):
+        for name, call in calls.items():
+            found[name] += device.samples(call, 1)
+    return {"parts_ms": found}
+
+
+def work(call: Call, device: Device, throughput: dict[str, Any]) -> Callable[[float], int]:
+    """What keeps a device busy for so many seconds at least, by blocks as in `throughput`, and returns the images."""
+    batch, block_calls = throughput["batch"], throughput["block_calls"]
+
+    def run_for(seconds: float) -> int:
+        begin, images = device.now(), 0
+        while device.now() - begin < seconds:
+            for _ in range(block_calls):
+                call()
+            device.wait()
+            images += block_calls * batch
+        return images
+
+    return run_for
+
+
+def _queued(call: Call, batch: int, device: Device, protocol: Protocol) -> dict[str, Any]:
+    """Calls back to back for about a quarter of `sample_s` after a warm one, in blocks of about `BLOCK_S`."""
+    call()
+    device.wait()
+    begin = device.now()
+    call()
+    device.wait()
+    calls = max(1, min(IN_FLIGHT, round(BLOCK_S / max(device.now() - begin, 1e-6))))
+    blocks: list[float] = []
+    begin = device.now()
+    while not blocks or device.now() - begin < protocol.sample_s / 4:
+        start = device.now()
+        for _ in range(calls):
+            call()
+        device.wait()
+        blocks.append((device.now() - start) * 1e3)
+    return _of_blocks(blocks, calls, batch)
+
+
+def _of_blocks(blocks_ms: list[float], calls: int, batch: int) -> dict[str, Any]:
+    return {
+        "batch": batch,
+        "images_per_s": batch * calls * len(blocks_ms) * 1e3 / sum(blocks_ms),
+        "block_calls": calls,
+        "blocks_ms": blocks_ms,
+    }
+
+
+def _point(of: dict[str, Any]) -> dict[str, Any]:
+    return {"batch": of["batch"], "images_per_s": of["images_per_s"], "calls": of["block_calls"] * len(of["blocks_ms"])}

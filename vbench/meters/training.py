@@ -1,0 +1,119 @@
+"""A training step in its three pieces, and the memory that it needs.
+
+The loss is cross-entropy on random labels, the optimiser AdamW: what the papers train with. Nothing is learned.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vbench.errors import UnsupportedError
+from vbench.meters import memory
+
+LEARNING_RATE = 1e-4
+
+
+class Trainer:
+    """A model in training on one batch. `forward`, `backward` and `update`, in this order, are a step.
+
+    Outside of `torch.inference_mode`. After `update` no gradients are kept, so that every step allocates them anew.
+
+    Args:
+        model: (B, 3, height, width) -> (B, classes); it is put in train() and stays there.
+        images: the batch, a leaf without gradient.
+        seed: of the labels, one a image, uniform over the classes.
+
+    Raises: UnsupportedError for float16, whose AdamW divides by an epsilon that is zero in it.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, *, seed: int = 0) -> None:
+        if any(p.dtype == torch.float16 for p in model.parameters()):
+            raise UnsupportedError("float16 weights cannot train: AdamW's epsilon is 0 in it; take bfloat16 or float32")
+        self.model = model.train()
+        self.images = images
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=images.is_cuda)
+        self._seed = seed
+        self._labels: Tensor | None = None
+        self._loss: Tensor | None = None
+
+    def forward(self) -> None:
+        """Logits and loss, the latter in float32; what backward needs is kept.
+
+        Raises: UnsupportedError if the model normalises over a batch that leaves it one value a channel.
+        """
+        try:
+            logits: Tensor = self.model(self.images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            batch, size = self.images.shape[0], "x".join(map(str, self.images.shape[2:]))
+            raise UnsupportedError(f"no training at batch {batch} and {size} px: {error}") from None
+        if self._labels is None:
+            generator = torch.Generator().manual_seed(self._seed)
+            labels = torch.randint(logits.shape[1], logits.shape[:1], generator=generator)
+            self._labels = labels.to(logits.device)
+        self._loss = F.cross_entropy(logits.float(), self._labels)
+
+    def backward(self) -> None:
+        """Gradients of all parameters; what `forward` kept is released."""
+        assert self._loss is not None, "forward comes first"
+        self._loss.backward()
+        self._loss = self._loss.detach()
+
+    def update(self) -> None:
+        """One step of the optimiser; the gradients are dropped."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """All three."""
+        self.forward()
+        self.backward()
+        self.update()
+
+    @property
+    def loss(self) -> float:
+        """Of the last forward, in nats."""
+        assert self._loss is not None, "forward comes first"
+        return float(self._loss.detach())
+
+
+def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = memory.REPEAT_BELOW_S) -> dict[str, Any]:
+    """Run steps, the first that this trainer makes, and report what one needed.
+
+    The peak is that of the second step, by when the optimiser has its state; where one step takes longer than
+    `repeat_below_s`, of the first, at whose end it is made. `method` says which.
+
+    Returns: the keys of `memory.measure`, a call being a step; `gradients_bytes` and `optimizer_bytes`, parts of the
+        peak too; `activation_bytes` is what then remains: activations kept for backward, and workspaces, but less
+        than these where the peak comes before all gradients are there.
+    """
+    gradients = 0
+
+    def step() -> None:
+        nonlocal gradients
+        trainer.forward()
+        trainer.backward()
+        gradients = memory.nbytes(p.grad for p in trainer.model.parameters() if p.grad is not None)
+        trainer.update()
+
+    device = trainer.images.device
+    seen = memory.watch(step, device, baseline_bytes, peak_call=2, repeat_below_s=repeat_below_s)
+    held = {
+        "weights_bytes": memory.nbytes(chain(trainer.model.parameters(), trainer.model.buffers())),
+        "input_bytes": trainer.images.nbytes,
+        "gradients_bytes": gradients,
+        "optimizer_bytes": optimizer_bytes(trainer),
+    }
+    return {"batch": trainer.images.shape[0], **memory.anatomy(seen, held)}
+
+
+def optimizer_bytes(trainer: Trainer) -> int:
+    """What the optimiser keeps between steps: nothing before the first."""
+    state = chain.from_iterable(each.values() for each in trainer.optimizer.state.values())
+    return memory.nbytes(value for value in state if isinstance(value, Tensor))

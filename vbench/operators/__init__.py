@@ -1,0 +1,1 @@
+"""The operators by themselves: checked, compiled, timed, tuned."""

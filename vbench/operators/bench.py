@@ -1,0 +1,551 @@
+"""`vbench kernels bench`: the time of one call of an operator, by every form and every peer, beside its floor.
+
+What is compared is timed in turn, in one process: a form, the next, and again, so that heat and neighbours do not
+follow one of them. A form whose output is wrong has no time. What cannot run, or would take too long, is a row too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.table import Table
+
+from vbench import host
+from vbench.errors import OutputError, UsageError
+from vbench.jobs.launch import Runner
+from vbench.kernels.registry import OPS, missing, operator
+from vbench.meters import memory
+from vbench.plan import DTYPES
+from vbench.results.operators import FILE
+from vbench.results.statistics import median_interval
+
+if TYPE_CHECKING:
+    from vbench.kernels.trials import Inputs
+    from vbench.meters.device import Call, Device
+    from vbench.operators.calls import Floor, Width
+
+TOKENS = {"cpu": (196, 1024, 4096, 16384), "cuda": (196, 1024, 4096, 16384, 65536)}
+BATCHES = {"cpu": (1,), "cuda": (1, 8, 64)}
+DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
+BACKENDS = {"cpu": ("eager",), "cuda": ("eager", "cudagraph")}
+L2 = {"cpu": ("warm",), "cuda": ("warm", "cold")}
+SECONDS = {"cpu": 0.3, "cuda": 0.04}  # of samples, for each call and setting
+LIMIT_S = {"cpu": 15.0, "cuda": 0.25}  # for one call
+CHILD_LIMIT_S = 3600.0
+BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}  # of an output's relative error, for our forms
+PEER_BOUND = 5e-2  # a peer may be less exact; its error is shown
+SAMPLES = 5, 200  # at least, and at most
+SLOW_S = 1.0  # a call that takes longer has two samples
+REPEATED_MS = 0.5  # CUDA calls are repeated to at least this, so that a launch's own time does not count
+REPEATS = 50
+FLUSHED_BYTES = 2**28  # written between cold calls; larger than any cache of the last level
+
+Backend = Literal["eager", "cudagraph"]
+Cache = Literal["warm", "cold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is timed, and how long a look is taken."""
+
+    ops: tuple[str, ...]
+    forms: tuple[str, ...]
+    tokens: tuple[int, ...]
+    batches: tuple[int, ...]
+    dtype: str
+    device: str
+    backends: tuple[Backend, ...]
+    caches: tuple[Cache, ...]
+    seconds: float
+    limit_s: float
+    threads: int = 1
+    peers: Mapping[str, str] = field(default_factory=dict)  # the user's: "module:function" by operator
+
+
+def parse(
+    *,
+    ops: tuple[str, ...],
+    forms: tuple[str, ...],
+    device: str,
+    tokens: str | None,
+    batch: str | None,
+    dtype: str | None,
+    backend: str | None,
+    l2: str | None,
+    seconds: float | None,
+    limit_s: float | None,
+    threads: int,
+    peers: Mapping[str, str],
+) -> Plan:
+    """A plan from what was asked for; what was not is the device's usual. Raises: UsageError."""
+    from vbench.operators.calls import WIDTHS
+
+    kind = device.partition(":")[0]
+    backends = _among("--backend", backend, ("eager", "cudagraph")) if backend else BACKENDS[kind]
+    if "cudagraph" in backends and kind != "cuda":
+        raise UsageError(f"--backend: {device} has no CUDA graphs")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"--dtype: '{dtype}' is not one of {', '.join(DTYPES)}")
+    return Plan(
+        ops=tuple(op for op in ops if op in WIDTHS),
+        forms=forms,
+        tokens=_numbers("--n", tokens) if tokens else TOKENS[kind],
+        batches=_numbers("--batch", batch) if batch else BATCHES[kind],
+        dtype=dtype or DTYPE[kind],
+        device=device,
+        backends=backends,  # type: ignore[arg-type]
+        caches=_among("--l2", l2, ("cold", "warm")) if l2 else L2[kind],  # type: ignore[arg-type]
+        seconds=seconds or SECONDS[kind],
+        limit_s=limit_s or LIMIT_S[kind],
+        threads=threads,
+        peers=peers,
+    )
+
+
+def _among(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    items = [item.strip() for item in text.split(",")]
+    for item in items:
+        if item not in allowed:
+            raise UsageError(f"{option}: '{item}' is not one of {', '.join(allowed)}")
+    return tuple(dict.fromkeys(items))
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    items = [item.strip() for item in text.split(",")]
+    for item in items:
+        if not item.isdecimal() or not 0 < int(item) <= 2**24:
+            raise UsageError(f"{option}: '{item}' is not a positive number")
+    return tuple(sorted({int(item) for item in items}))
+
+
+def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: None) -> Iterator[list[dict[str, Any]]]:
+    """Measure, one operator in one child at a time; the rows of each as it ends.
+
+    Raises: UsageError, before anything is timed, for a peer that cannot be had.
+    """
+    kind = {"device": plan.device, "dtype": plan.dtype, "threads": plan.threads}
+    launcher.run("vbench.operators.bench:peers_job", {"peers": dict(plan.peers)}, CHILD_LIMIT_S)
+    tell("measuring what the device can do at most")
+    peaks = launcher.run("vbench.doctor.peaks:measure", kind, CHILD_LIMIT_S).parts
+    gpu = launcher.run("vbench.sweep.measure:probe", {"device": plan.device, "models": []}, CHILD_LIMIT_S).parts["gpu"]
+    about = host.fingerprint(plan.device, gpu)
+    for op in plan.ops:
+        tell(f"timing {op}")
+        stamp = {
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "load": host.load(),
+            "threads": plan.threads,
+            **{key: about[key] for key in ("device_name", "versions", "commit", "dirty", "source")},
+        }
+        ending = launcher.run(
+            "vbench.operators.bench:job", {"plan": asdict(plan), "op": op, "peaks": peaks}, CHILD_LIMIT_S
+        )
+        rows = list(ending.parts.values())
+        if ending.status != "ok":
+            last = rows[-1] if rows else {}
+            rows.append(
+                {
+                    **_blank(op, plan),
+                    "form": last.get("form", "?"),
+                    "status": "error",
+                    "reason": f"the operator's process ended after this row: {ending.reason}",
+                }
+            )
+        yield [{**row, **stamp} for row in rows]
+
+
+def peers_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"peers"} -> nothing. Raises: UsageError for one that cannot be imported."""
+    from vbench.operators.peers import resolve
+
+    for target in argument["peers"].values():
+        resolve(target)
+        yield target, True
+
+
+def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"plan", "op", "peaks"} -> the rows of one operator, numbered."""
+    import torch
+
+    from vbench.meters.device import device_for
+    from vbench.operators.calls import WIDTHS
+
+    plan, op = Plan(**argument["plan"]), argument["op"]
+    where = torch.device(plan.device)
+    torch.set_num_threads(plan.threads)
+    memory.keep_freed()  # as when a model is timed
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    with torch.inference_mode():
+        rows = measure(plan, op, WIDTHS[op][0], argument["peaks"], device_for(where, None))
+        yield from ((str(number), row) for number, row in enumerate(rows))
+
+
+@dataclass(slots=True)
+class Contestant:
+    """A form or a peer: how its calls are made, and what is known of their time so far."""
+
+    name: str
+    peer: bool
+    build: Callable[[Inputs, Mapping[str, Any]], Call]
+    same: bool
+    work: Callable[[int, int], float]  # what its time should be proportional to, of tokens and batch
+    absent: str | None
+    seen: tuple[float, float] | None = None  # (work, seconds) of the largest call so far
+
+    def expected_s(self, tokens: int, batch: int) -> float | None:
+        """The seconds of one call, from the largest one that was made; None before the first."""
+        return None if self.seen is None else self.seen[1] * self.work(tokens, batch) / self.seen[0]
+
+
+def contestants(plan: Plan, op: str) -> list[Contestant]:
+    """All forms that were asked for, and all peers."""
+    from vbench.operators.peers import peers
+
+    found = []
+    for form in OPS[op]:
+        if form in plan.forms:
+            growth = 2 if form == "quadratic" else 1
+            function = operator(op, form)
+            absent = missing(op, form, plan.device, plan.dtype)
+            found.append(Contestant(form, False, _caller(function), True, _work(growth), absent))
+    return found + [
+        Contestant(peer.name, True, peer.build, peer.same, _work(peer.growth), peer.missing(plan.device))
+        for peer in peers(op, plan.peers)
+    ]
+
+
+def _caller(function: Callable[..., Any]) -> Callable[[Inputs, Mapping[str, Any]], Call]:
+    return lambda inputs, options: lambda: function(*inputs.values(), **options)
+
+
+def _work(growth: int) -> Callable[[int, int], float]:
+    return lambda tokens, batch: float(batch * tokens**growth)
+
+
+def measure(plan: Plan, op: str, width: Width, peaks: Mapping[str, float], device: Device) -> Iterator[dict[str, Any]]:
+    """The rows of one operator: every call, from short sequences to long ones."""
+    from vbench.operators.calls import floor
+
+    field_ = contestants(plan, op)
+    for one in field_:
+        if one.absent:
+            yield {**_blank(op, plan), **_who(one), "status": "unavailable", "reason": one.absent}
+    field_ = [one for one in field_ if not one.absent]
+    for tokens in plan.tokens:
+        for batch in plan.batches:
+            cell = {**_blank(op, plan), "model": width.model, "sizes": width.sizes, "tokens": tokens, "batch": batch}
+            try:
+                inputs = width.inputs(batch=batch, tokens=tokens, dtype=plan.dtype, device=plan.device)
+                wanted = _wanted(op, width, inputs)
+                least = floor(op, inputs, width.options)
+            except Exception as error:
+                yield {**cell, "form": "inputs", **_failure(error)}
+                continue
+            cell |= _floor(least, peaks)
+            ready: dict[str, tuple[Contestant, Call, dict[str, Any]]] = {}
+            for one in field_:
+                expected = one.expected_s(tokens, batch)
+                if expected is not None and expected > plan.limit_s:
+                    said = f"one call would take about {expected:.2g} s, by the last one; --limit-s is {plan.limit_s:g}"
+                    yield {**cell, **_who(one), "status": "skipped", "reason": said}
+                    continue
+                try:
+                    call = one.build(inputs, width.options)
+                    tried = _try(one, call, wanted, plan.dtype, device)
+                except Exception as error:
+                    yield {**cell, **_who(one), **_failure(error)}
+                    continue
+                one.seen = one.work(tokens, batch), tried.pop("seconds")
+                if tried["status"] == "ok":
+                    ready[one.name] = one, call, {**cell, **_who(one), **tried}
+                else:
+                    yield {**cell, **_who(one), **tried}
+            for backend in plan.backends:
+                for cache in plan.caches:
+                    yield from _in_turn(ready, backend, cache, plan, device)
+
+
+def _blank(op: str, plan: Plan) -> dict[str, Any]:
+    """The keys that every row has."""
+    return {
+        "op": op,
+        "form": None,
+        "peer": False,
+        "model": None,
+        "sizes": None,
+        "tokens": None,
+        "batch": None,
+        "dtype": plan.dtype,
+        "device": plan.device,
+        "backend": None,
+        "l2": None,
+        "status": "ok",
+        "reason": None,
+        "ms": None,
+        "error": None,
+    }
+
+
+def _who(one: Contestant) -> dict[str, Any]:
+    return {"form": one.name, "peer": one.peer}
+
+
+def _floor(least: Floor, peaks: Mapping[str, float]) -> dict[str, Any]:
+    ms = least.ms(peaks["copy_bytes_per_s"], peaks["gemm_flops_per_s"])
+    return {"bytes_min": least.bytes, "flops_min": least.flops, "floor_ms": ms}
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    from vbench.meters.memory import is_oom
+
+    line = (str(error).strip().splitlines() or ["no message"])[0][:300]
+    oom = is_oom(error)
+    return {"status": "oom" if oom else "error", "reason": line if oom else f"{type(error).__name__}: {line}"}
+
+
+def _wanted(op: str, width: Width, inputs: Inputs) -> Any:
+    """The first image's output by the form in torch that is the best, in float64."""
+    import torch
+
+    best = next(name for name, form in OPS[op].items() if form.package is None and form.mode == "parallel")
+    first = {name: x.double() for name, x in width.first(inputs).items()}
+    with torch.no_grad():
+        o, _ = operator(op, best)(*first.values(), **width.options)
+    return o
+
+
+def _try(one: Contestant, call: Call, wanted: Any, dtype: str, device: Device) -> dict[str, Any]:
+    """Two calls: the first compiles what must be, the second says how long one takes; and whether it is right."""
+    from vbench.kernels.trials import relative
+
+    found = _timed(call, device)
+    seconds, o = found if found[0] > SLOW_S else _timed(call, device)
+    if not one.same:
+        return {"seconds": seconds, "status": "ok"}
+    o = o[0] if isinstance(o, tuple) else o
+    error = relative(o[:1], wanted) if o.shape[1:] == wanted.shape[1:] else math.inf
+    bound = PEER_BOUND if one.peer else BOUNDS[dtype]
+    right = error <= bound
+    return {
+        "seconds": seconds,
+        "status": "ok" if right else "failed",
+        "reason": None if right else f"its output is off by {error:.1e}, more than {bound:.0e}: no time is given",
+        "error": error if math.isfinite(error) else None,
+    }
+
+
+def _timed(call: Call, device: Device) -> tuple[float, Any]:
+    begin = device.now()
+    o = call()
+    device.wait()
+    return max(device.now() - begin, 1e-7), o
+
+
+def _in_turn(
+    ready: Mapping[str, tuple[Contestant, Call, dict[str, Any]]],
+    backend: Backend,
+    cache: Cache,
+    plan: Plan,
+    device: Device,
+) -> Iterator[dict[str, Any]]:
+    """The rows of one setting: samples of all contestants in turn, each round begun by another of them."""
+    takers: dict[str, Callable[[], float]] = {}
+    samples: dict[str, list[float]] = {}
+    for name, (one, call, row) in ready.items():
+        assert one.seen is not None
+        try:
+            take = taker(call, one.seen[1] * 1e3, backend, cache, plan.device, device)
+            if one.seen[1] < SLOW_S:
+                take()
+        except Exception as error:
+            yield {**row, "backend": backend, "l2": cache, **_failure(error)}
+            continue
+        takers[name], samples[name] = take, []
+    names = list(takers)
+    open_ = set(names)
+    while open_:
+        for name in names:
+            if name in open_:
+                samples[name].append(takers[name]())
+                if _enough(samples[name], plan.seconds):
+                    open_.discard(name)
+        names.append(names.pop(0))
+    for name, taken in samples.items():
+        row = ready[name][2]
+        middle, low, high, level = median_interval(taken)
+        yield {
+            **row,
+            "backend": backend,
+            "l2": cache,
+            "ms": middle,
+            "ms_lo": low,
+            "ms_hi": high,
+            "level": level,
+            "ms_min": min(taken),
+            "samples": len(taken),
+            "floor_ratio": middle / row["floor_ms"],
+        }
+
+
+def _enough(samples: Sequence[float], seconds: float) -> bool:
+    least, most = SAMPLES
+    if len(samples) >= most or (len(samples) >= 2 and samples[0] > SLOW_S * 1e3):
+        return True
+    return len(samples) >= least and sum(samples) >= seconds * 1e3
+
+
+def taker(
+    call: Call, about_ms: float, backend: Backend, cache: Cache, where: str, device: Device
+) -> Callable[[], float]:
+    """What takes one sample: the milliseconds of one call, warm among its like or cold and alone."""
+    if not device.asynchronous:
+        flush = _flusher(where) if cache == "cold" else None
+
+        def one() -> float:
+            if flush:
+                flush()
+            return device.samples(call, 1)[0]
+
+        return one
+    repeats = 1 if cache == "cold" else max(1, min(REPEATS, math.ceil(REPEATED_MS / about_ms)))
+    queued = _repeated(call, repeats)
+    if backend == "cudagraph":
+        queued = _captured(queued)
+    if cache == "warm":
+        return lambda: device.samples(queued, 1)[0] / repeats
+    return _cold(queued, _flusher(where))
+
+
+def _repeated(call: Call, repeats: int) -> Call:
+    def calls() -> None:
+        for _ in range(repeats):
+            call()
+
+    return calls
+
+
+def _captured(call: Call) -> Call:
+    """A CUDA graph's replay; memory that the calls take stays theirs."""
+    import torch
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def _flusher(device: str) -> Call:
+    """Writes so much that no input is left in a cache; it also keeps a GPU busy until the timed call is queued."""
+    import torch
+
+    buffer = torch.empty(FLUSHED_BYTES // 4, device=device)
+    return lambda: buffer.fill_(1.0)
+
+
+def _cold(call: Call, flush: Call) -> Callable[[], float]:
+    """One call right behind a flush: events are queued while that still runs, so that the host's time is not in it."""
+    import torch
+
+    def one() -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        flush()
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+
+    return one
+
+
+def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Add rows to the folder's file. Raises: OutputError."""
+    file = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as out:
+            out.writelines(json.dumps(row) + "\n" for row in rows)
+    except OSError as error:
+        raise OutputError(f"--out: {file} cannot be written: {error.strerror}") from None
+    return file
+
+
+def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What rows that may be compared have in common."""
+    return tuple(row[key] for key in ("op", "tokens", "batch", "dtype", "backend", "l2"))
+
+
+def to_rich(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a timing; what was not timed is told by `remarks`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    left = ("operator", "form", "setting")
+    for name in ("operator", "tokens", "batch", "setting", "form", "ms", "interval", "x floor", "x fastest", "error"):
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    timed = [row for row in rows if row["ms"] is not None]
+    fastest: dict[tuple[Any, ...], float] = {}
+    for row in timed:
+        fastest[_setting(row)] = min(row["ms"], fastest.get(_setting(row), math.inf))
+    for row in timed:
+        table.add_row(
+            row["op"],
+            str(row["tokens"]),
+            str(row["batch"]),
+            f"{row['dtype']} {row['backend']} {row['l2']}",
+            row["form"],
+            f"{row['ms']:.4g}",
+            f"{row['ms_lo']:.4g}–{row['ms_hi']:.4g}",
+            f"{row['floor_ratio']:.3g}",
+            f"{row['ms'] / fastest[_setting(row)]:.3g}",
+            "" if row["error"] is None else f"{row['error']:.0e}",
+        )
+    return table
+
+
+def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each thing that has no time, and why; alike ones together."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            where = f"N={row['tokens']} B={row['batch']}" if row["tokens"] else ""
+            said = row["reason"] if row["status"] != "skipped" else "would take too long"
+            alike.setdefault((row["op"], str(row["form"]), row["status"], str(said)), []).append(where)
+    return [
+        f"{op} {form}: {status}, {reason}"
+        + "".join(f" ({'; '.join(dict.fromkeys(where))})" for _ in where[:1] if where[0])
+        for (op, form, status, reason), where in alike.items()
+    ]
+
+
+def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each peer and setting, how our fastest form compares on the longest sequence that both were timed on."""
+    lines = []
+    timed = [row for row in rows if row["ms"] is not None]
+    pairs: dict[tuple[Any, ...], dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    for peer in (row for row in timed if row["peer"]):
+        ours = [row for row in timed if not row["peer"] and _setting(row) == _setting(peer)]
+        if ours:
+            key = (peer["op"], peer["form"], peer["batch"], peer["dtype"], peer["backend"], peer["l2"])
+            pairs.setdefault(key, {})[peer["tokens"]] = min(ours, key=lambda row: row["ms"]), peer
+    for (op, name, batch, dtype, backend, cache), found in pairs.items():
+        tokens = max(found)
+        best, peer = found[tokens]
+        times = peer["ms"] / best["ms"]
+        said = f"{times:.1f} times faster than" if times >= 1 else f"{1 / times:.1f} times slower than"
+        lines.append(
+            f"{op} {best['form']} is {said} {name} at N={tokens}, batch {batch} "
+            f"({best['ms']:.4g} against {peer['ms']:.4g} ms; {dtype}, {backend}, {cache})"
+        )
+    return lines

@@ -1,0 +1,366 @@
+"""The largest image, or the largest batch, that fits in memory: each size tried in a process of its own.
+
+Sizes are doubled until one does not fit, then halved in on. That what is larger needs more is assumed. Nothing but
+an out-of-memory shrinks: whatever else goes wrong ends the search, and is said.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from vbench.errors import ResolutionError, UsageError
+from vbench.models import spec
+from vbench.plan import LARGEST, Case, Sweep, parse_dtypes, parse_models, parse_modes, parse_phases, parse_sizes, plan
+
+if TYPE_CHECKING:
+    import torch
+
+    from vbench.jobs.launch import Runner, Status
+
+Axis = Literal["px", "images"]
+STEP = 32  # px; the least step between sizes
+SHARE = 0.9  # of the free memory, where no budget is given
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is looked for: the largest side ("px") of a square image, or batch ("images"), at which `case` fits.
+
+    `case` gives all but that size. `budget_bytes` None is 90 % of what is free when the first probe starts.
+    """
+
+    axis: Axis
+    case: Case
+    budget_bytes: int | None = None
+    limit: int = 8192
+    timeout_s: float = 60.0
+    threads: int = 1
+
+    def at(self, size: int) -> Case:
+        """The case at a size."""
+        if self.axis == "images":
+            return replace(self.case, batch=size)
+        return replace(self.case, height=size, width=size)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One size that was tried. `allocation_bytes` is the allocation that failed, None where the error names none."""
+
+    size: int
+    status: Status
+    reason: str | None
+    peak_bytes: int | None
+    seconds: float | None
+    allocation_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What was found. `fits` is the largest size that fits, `stop` the smallest that was tried and did not end ok.
+
+    Both may be None: nothing fits, or all does up to the task's limit.
+    """
+
+    task: Task
+    step: int
+    fits: Probe | None
+    stop: Probe | None
+    probes: tuple[Probe, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether there is an answer: something fits, and no probe ended in an error."""
+        return self.fits is not None and (self.stop is None or self.stop.status != "error")
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as one JSON-able dict; `answer` is `sentence`."""
+        return {
+            **asdict(self.task.case),
+            "height": None if self.task.axis == "px" else self.task.case.height,
+            "width": None if self.task.axis == "px" else self.task.case.width,
+            "batch": None if self.task.axis == "images" else self.task.case.batch,
+            "axis": self.task.axis,
+            "step": self.step,
+            "limit": self.task.limit,
+            "budget_bytes": self.task.budget_bytes,
+            "timeout_s": self.task.timeout_s,
+            "threads": self.task.threads,
+            "largest": self.fits and self.fits.size,
+            "largest_peak_bytes": self.fits and self.fits.peak_bytes,
+            "smallest_failing": self.stop and self.stop.size,
+            "limiting_allocation_bytes": self.stop and self.stop.allocation_bytes,
+            "answer": sentence(self),
+            "assumption": "what is larger needs more memory",
+            "probes": [asdict(probe) for probe in self.probes],
+        }
+
+
+def task(
+    axis: Axis,
+    model: str,
+    *,
+    res: str | None,
+    batch: int | None,
+    mode: str,
+    dtype: str,
+    phase: str,
+    memory_gib: float | None,
+    device: str,
+    limit: int,
+    timeout_s: float,
+    threads: int,
+) -> Task:
+    """What the options of `maxres` and `maxbatch` mean, all checked.
+
+    Raises: UsageError.
+    """
+    if memory_gib is not None and not 0 < memory_gib < float("inf"):
+        raise UsageError(f"--memory: {memory_gib:g} GiB is not a size; give a positive number")
+    named, modes, dtypes, phases = parse_models(model), parse_modes(mode), parse_dtypes(dtype), parse_phases(phase)
+    for option, values in (("MODEL", named), ("--mode", modes), ("--dtype", dtypes), ("--phase", phases)):
+        if len(values) > 1:
+            raise UsageError(f"{option}: one at a time, not {', '.join(values)}")
+    name = named[0]
+    step = _step(name)
+    first = _smallest(name, step) if axis == "px" else 1
+    if not first <= limit <= LARGEST:
+        raise UsageError(f"--limit: {limit} {axis} is not between {first} and {LARGEST}")
+    sizes = ((first, first),) if res is None else parse_sizes(res)
+    if len(sizes) > 1:
+        raise UsageError(f"--res: one size, not {len(sizes)}; write 224 or 512x1024")
+    case = plan(Sweep((name,), sizes, modes, (batch or 1,), dtypes, phases, device=device))[0]
+    if case.unsupported:
+        raise UsageError(f"{case.unsupported}; take --mode {spec(name).modes[0]}")
+    budget = None if memory_gib is None else int(memory_gib * 2**30)
+    return Task(axis, case, budget, limit, timeout_s, threads)
+
+
+def find(task: Task, launcher: Runner) -> Limit:
+    """Search for the largest size that fits. Raises: UsageError if a probe does."""
+    step = _step(task.case.model) if task.axis == "px" else 1
+    first = _smallest(task.case.model, step) if task.axis == "px" else 1
+    budget = task.budget_bytes
+
+    def probe(size: int) -> Probe:
+        nonlocal budget
+        argument = {
+            "case": asdict(task.at(size)),
+            "budget_bytes": budget,
+            "threads": task.threads,
+        }
+        ending = launcher.run("vbench.sweep.limits:attempt", argument, task.timeout_s)
+        budget = ending.parts.get("budget_bytes", budget)
+        memory = ending.parts.get("memory", {})
+        short = _allocation(ending.reason) if ending.status == "oom" else None
+        return Probe(size, ending.status, ending.reason, memory.get("peak_bytes"), memory.get("pass_s"), short)
+
+    fits, stop, probes = search(probe, first=first, step=step, limit=task.limit)
+    return Limit(replace(task, budget_bytes=budget), step, fits, stop, probes)
+
+
+def largest_batch(case: Case, launcher: Runner, threads: int) -> Limit:
+    """The largest batch of a cell that fits: what `--batch max` means. Compiled and captured calls are tried eager."""
+    return find(Task("images", replace(case, batch=1), limit=LARGEST, threads=threads), launcher)
+
+
+def search(
+    probe: Callable[[int], Probe], *, first: int, step: int, limit: int
+) -> tuple[Probe | None, Probe | None, tuple[Probe, ...]]:
+    """The largest size that ends ok, the smallest that does not, and all that were tried, in order.
+
+    Sizes are `first` + a multiple of `step`, at most `limit`. They are doubled, then bisected. "oom" alone shrinks
+    them; any other ending but "ok" ends the search, and is the second result.
+    """
+    probes: list[Probe] = []
+    fits = stop = None
+    low, high = -1, (limit - first) // step + 1  # in steps above `first`: one fits or is none, one does not or is out
+    while high - low > 1:
+        size = first + low * step
+        doubled = 0 if low < 0 else min((2 * size - first) // step, high - 1)
+        at = max(low + 1, doubled) if stop is None else (low + high) // 2
+        tried = probe(first + at * step)
+        probes.append(tried)
+        if tried.status == "ok":
+            low, fits = at, tried
+            continue
+        high, stop = at, tried
+        if tried.status != "oom":
+            break
+    return fits, stop, tuple(probes)
+
+
+def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"case", "budget_bytes", "threads"} -> "budget_bytes", and "memory" of a pass or a step."""
+    import torch
+
+    from vbench.meters import memory, training
+    from vbench.meters.build import build, images
+
+    case = Case(**argument["case"])
+    device = torch.device(case.device)
+    torch.set_num_threads(argument["threads"])
+    torch.manual_seed(0)
+    torch.ones(2**16 * argument["threads"], device=device).sum()  # threads and context, before memory is rationed
+    baseline = memory.baseline(device)
+    budget = argument["budget_bytes"] or int(SHARE * memory.free(device))
+    yield "budget_bytes", budget
+    ration(device, budget)
+    model = build(case).to(device, getattr(torch, case.dtype))
+    assert isinstance(case.batch, int)
+    batch = images(case, case.batch, device)
+    if case.phase == "train":
+        trainer = training.Trainer(model, batch)
+        with unmasked(trainer.step):
+            trainer.step()  # by the second the optimiser has its state
+            found = training.measure(trainer, baseline, repeat_below_s=0)
+    else:
+
+        def infer() -> dict[str, Any]:
+            with torch.inference_mode():
+                return memory.measure(model, batch, baseline, repeat_below_s=0)
+
+        with unmasked(infer):
+            found = infer()
+    yield "memory", found
+
+
+@contextmanager
+def unmasked(call: Callable[[], object]) -> Iterator[None]:
+    """Find out what oneDNN does not tell: whether it failed for want of memory, by calling again without a ration.
+
+    In a thread of its own, as oneDNN's code generator keeps an error for as long as the thread that met it lives.
+
+    Raises: MemoryError if the call succeeds then; the error itself if not.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(("could not create", "could not execute")):
+            raise
+        _lift()
+        with ThreadPoolExecutor(1) as fresh:
+            fresh.submit(call).result()
+        raise MemoryError(f"{error}, a library says; without the limit on memory it can") from error
+
+
+def ration(device: torch.device, budget_bytes: int) -> None:
+    """From here on this process gets `budget_bytes` more, and then an out-of-memory error.
+
+    On the CPU the kernel counts what is mapped for writing, not what is resident, as an allocation fails when it is
+    mapped or never.
+
+    Raises: UsageError where the system keeps no such account, or the device does not have as much.
+    """
+    import torch
+
+    from vbench.meters import memory
+
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        held = torch.cuda.memory_reserved(device)
+        if held + budget_bytes > total:
+            raise UsageError(f"--memory: {device} has {total / 2**30:.3g} GiB in all; give less")
+        torch.cuda.set_per_process_memory_fraction((held + budget_bytes) / total, device)
+        return
+    import resource
+
+    mapped = memory.status_field("VmData")
+    if mapped is None:
+        raise UsageError("a process's memory can be limited on Linux alone; take --device cuda")
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = mapped + budget_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+
+
+def _lift() -> None:
+    """Take the CPU's ration away again."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _step(model: str) -> int:
+    """Pixels between sizes: the least of at least `STEP` that the model takes without padding or cropping."""
+    row = spec(model)
+    unit = math.lcm(row.multiple, row.patch)
+    return -(-STEP // unit) * unit
+
+
+def _smallest(model: str, step: int) -> int:
+    """The smallest multiple of `step` that the model takes."""
+    for size in range(step, LARGEST, step):
+        try:
+            spec(model).grid(size, size)
+        except ResolutionError:
+            continue
+        return size
+    raise UsageError(f"{model} takes no square size up to {LARGEST} px")
+
+
+_SIZES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def _allocation(reason: str | None) -> int | None:
+    """The size of the allocation that failed, from the words of torch's allocators."""
+    named = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)", reason or "")
+    return int(float(named[1]) * _SIZES[named[2]]) if named else None
+
+
+def sentence(limit: Limit) -> str:
+    """The answer in words."""
+    task, fits, stop = limit.task, limit.fits, limit.stop
+    what = f"{task.case.model}, {task.case.mode}" + (", training" if task.case.phase == "train" else "")
+    if task.axis == "px":
+        what += f", batch {task.case.batch}"
+    else:
+        what += f", {task.case.height}x{task.case.width} px"
+    unit = task.axis
+    peak = f" (peak {fits.peak_bytes / MIB:,.0f} MiB)" if fits and fits.peak_bytes is not None else ""
+    if stop is None:
+        return f"{what}: {fits.size} {unit} fit{peak}, the most that was asked for" if fits else f"{what}: not tried"
+    if stop.status == "oom":
+        room = f" in {task.budget_bytes / MIB:,.0f} MiB" if task.budget_bytes else ""
+        why = _why(stop)
+        if fits is None:
+            return f"{what}: not even {stop.size} {unit} fit{room}: {why}"
+        return f"{what}: {fits.size} {unit} fit{room}{peak}, {stop.size} do not: {why}"
+    ended = {"timeout": stop.reason, "unsupported": f"is unsupported: {stop.reason}", "error": f"failed: {stop.reason}"}
+    known = f"at least {fits.size} {unit}{peak}" if fits else "not known"
+    short = [probe.size for probe in limit.probes if probe.status == "oom"]
+    below = f", less than {min(short)}" if short else ""
+    return f"{what}: {known}{below}; {stop.size} {unit} {ended[stop.status]}"
+
+
+def _why(probe: Probe) -> str:
+    if probe.allocation_bytes is None:
+        return probe.reason or "out of memory"
+    return f"an allocation of {probe.allocation_bytes / MIB:,.1f} MiB fails"
+
+
+def to_rich(limit: Limit) -> Table:
+    """The probes for a terminal, in order."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    numbers = (limit.task.axis, "peak memory (MiB)", "seconds")
+    for name in (numbers[0], "status", *numbers[1:], "reason"):
+        table.add_column(name, justify="right" if name in numbers else "left")
+    for probe in limit.probes:
+        table.add_row(
+            str(probe.size),
+            probe.status,
+            "" if probe.peak_bytes is None else f"{probe.peak_bytes / MIB:,.1f}",
+            "" if probe.seconds is None else f"{probe.seconds:.2f}",
+            Text(probe.reason or ""),
+        )
+    return table

@@ -1,0 +1,374 @@
+"""The loop: Plan -> Measure -> Record, launch by launch, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from vbench import host, plan, verify
+from vbench.errors import DeviceError
+from vbench.jobs.launch import Ending, Runner
+from vbench.jobs.memo import Memo
+from vbench.meters import state
+from vbench.models import MODELS, spec
+from vbench.plan import Case
+from vbench.results.store import Record, Store, current
+from vbench.sweep import limits
+
+COUNT_LIMIT_S = 120.0
+COMPILE_LIMIT_S = 600.0  # which compiling may take beside a launch's own limit
+RUN_FILE = "run.json"
+Place = tuple[Case, int]  # a case, and which launch of it
+
+
+class StaleWarning(UserWarning):
+    """A folder's records were measured under conditions that do not hold now."""
+
+
+class Observer(Protocol):
+    """Who watches a sweep."""
+
+    def doing(self, what: str) -> None:
+        """Something other than a launch has begun."""
+
+    def done(self, record: Record, rest: list[Place]) -> None:
+        """A launch has ended; `rest` is what is still to be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a sweep runs, beside what it measures."""
+
+    folder: Path
+    device: str  # "cpu" or "cuda:N"
+    timeout_s: float = 300.0  # for one launch of one cell
+    fresh: bool = False
+    retry: bool = False  # measure again what did not end "ok"
+    memory: Path | None = None  # where is remembered what was proved; the user's cache folder if None
+
+
+@dataclass(slots=True)
+class Spent:
+    """Where the time of a run went, in seconds; what is neither a measured pass nor warm-up is overhead."""
+
+    measured_s: float = 0.0
+    warmup_s: float = 0.0
+    search_s: float = 0.0  # for the largest batch, each probe in its own process
+    verify_s: float = 0.0
+    count_s: float = 0.0
+    cells: set[str] = field(default_factory=set)
+    launches: int = 0
+    begin: float = field(default_factory=time.monotonic)
+
+    def add(self, record: Record) -> None:
+        self.launches += record.status != "unsupported"
+        self.cells |= {record.case_id} if record.status != "unsupported" else set()
+        self.measured_s += (record.spent or {}).get("measured_s", 0.0)
+        self.warmup_s += (record.spent or {}).get("warmup_s", 0.0)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able. `overhead_s` holds `verify_s`, `count_s`, and the starting of processes and building of models."""
+        wall = time.monotonic() - self.begin
+        overhead = wall - self.measured_s - self.warmup_s - self.search_s
+        seconds = {
+            "wall_s": wall,
+            "measured_s": self.measured_s,
+            "warmup_s": self.warmup_s,
+            "search_s": self.search_s,
+            "overhead_s": overhead,
+            "verify_s": self.verify_s,
+            "count_s": self.count_s,
+            "overhead_s_per_cell": overhead / len(self.cells) if self.cells else None,
+        }
+        rounded = {key: value if value is None else round(value, 3) for key, value in seconds.items()}
+        return {"cells": len(self.cells), "launches": self.launches, **rounded}
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the time within as `what`."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            setattr(self, what, getattr(self, what) + time.monotonic() - begin)
+
+
+def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any] | None:
+    """What CUDA says of the device, None on the CPU; checks that models of timm and of a user's own are there.
+
+    Raises: DeviceError, UnknownModelError.
+    """
+    models = sorted({case.model for case in cases if case.model not in MODELS})
+    if device == "cpu" and not models:
+        return None
+    ending = launcher.run("vbench.sweep.measure:probe", {"device": device, "models": models}, COUNT_LIMIT_S)
+    if ending.status != "ok":
+        raise DeviceError(f"{device} could not be asked: {ending.reason}; see 'vbench doctor'")
+    gpu: dict[str, Any] | None = ending.parts["gpu"]
+    return gpu
+
+
+def final(record: Record, settings: Settings) -> bool:
+    """Whether a launch need not be measured again under the same conditions.
+
+    A time-out counts only if it was allowed as long as it would be now, and nothing but "ok" and "unsupported"
+    counts if `settings.retry`.
+    """
+    if record.status in ("ok", "unsupported"):
+        return True
+    enough = record.status != "timeout" or record.timeout_s >= settings.timeout_s
+    return enough and not settings.retry
+
+
+def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bool:
+    """Whether a launch of a case is still to be measured, `held` being those that were.
+
+    A case that failed is not launched again, nor one whose first launch took so long that all of them would
+    exceed `protocol.cell_s`.
+    """
+    if launch in held or any(record.status != "ok" for record in held.values()):
+        return False
+    return 0 not in held or _again_s(held[0]) * protocol.launches <= protocol.cell_s
+
+
+def _again_s(first: Record) -> float:
+    """What another launch is expected to take: as long as the first, but for the search of a batch."""
+    return first.wall_s - float((first.spent or {}).get("throughput_s", 0.0))
+
+
+def run(
+    cases: list[Case],
+    settings: Settings,
+    protocol: plan.Protocol,
+    launcher: Runner,
+    observer: Observer,
+    *,
+    gpu: dict[str, Any] | None = None,
+) -> list[Record]:
+    """Measure every launch of every case that is not finished; the records of all of the folder.
+
+    Each record is on disk before the next launch starts; whatever interrupts the loop, the same call goes on
+    where it ended. Where the time went is added to `run.json`.
+
+    Raises: OutputError, SchemaError before anything is measured.
+    """
+    about = host.fingerprint(settings.device, gpu, sorted({case.model for case in cases}))
+    conditions = host.conditions(about, asdict(protocol))
+    started = datetime.now(UTC)
+    with Store(settings.folder, fresh=settings.fresh) as store, _telemetry(settings.device, launcher) as telemetry:
+        known = current(store.records)
+        held = {
+            case.id: {
+                launch: record
+                for launch, record in known.get(case.id, {}).items()
+                if record.conditions == conditions and final(record, settings)
+            }
+            for case in cases
+        }
+        stale = {record.case_id for record in store.records if record.conditions != conditions}
+        if count := sum(case.id in stale and not held[case.id] for case in cases):
+            warnings.warn(
+                f"{count} cells were measured under other conditions (device, versions, code or protocol); "
+                "they are measured again",
+                StaleWarning,
+                stacklevel=2,
+            )
+
+        def left(places: list[Place]) -> list[Place]:
+            return [(case, launch) for case, launch in places if pending(launch, held[case.id], protocol)]
+
+        order = plan.schedule(cases, protocol.launches, protocol.seed)
+        places = {place: number for number, place in enumerate(order)}
+        measuring = _Measuring(cases, settings, protocol, launcher, observer, about, conditions, telemetry)
+        measuring.recall(record for launches in held.values() for record in launches.values())
+        rest = left(order)
+        try:
+            while rest:
+                case, launch = rest[0]
+                record = measuring.launch(case, launch, places[case, launch], held[case.id].get(0))
+                store.append(record)
+                held[case.id][launch] = record
+                rest = left(rest[1:])
+                observer.done(record, rest)
+        finally:
+            if measuring.spent.launches:
+                summary = measuring.spent.summary()
+                about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
+                _note(settings.folder, {**about_run, "complete": not rest, "conditions": conditions, **summary})
+        return store.records
+
+
+@dataclass(slots=True)
+class _Measuring:
+    """What every launch of a run shares."""
+
+    cases: list[Case]
+    settings: Settings
+    protocol: plan.Protocol
+    launcher: Runner
+    observer: Observer
+    host: dict[str, Any]
+    conditions: str
+    telemetry: Telemetry | None
+    spent: Spent = field(default_factory=Spent)
+    verdicts: dict[str, verify.Verdict] = field(default_factory=dict)
+    memo: Memo = field(init=False)
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    reference_mhz: float | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether any cell is a training step, so that gradients matter."""
+        return any(case.phase == "train" for case in self.cases)
+
+    def __post_init__(self) -> None:
+        self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
+
+    def recall(self, records: Iterable[Record]) -> None:
+        """Take over what was verified when these were measured, under the same conditions."""
+        self.stamps |= {record.case["model"]: record.verified for record in records if record.verified}
+
+    def launch(self, case: Case, launch: int, order: int, first: Record | None) -> Record:
+        """Measure one launch of a case; `first` is the record of its first one, if this is another."""
+        possible = not case.unsupported
+        stamp = self.stamp(case) if possible else None
+        counted: dict[str, Any] = self.count(case) if possible else {"unsupported": case.unsupported}
+        batch, probes = self.batch(case, first) if possible else (None, None)
+        self.observer.doing(str(case))
+        started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
+        if "unsupported" in counted:
+            ending = Ending("unsupported", counted["unsupported"])
+        else:
+            ending = self.measure(case, launch, batch)
+        parts: dict[str, Any] = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
+        if probes and "throughput" in parts:
+            parts["throughput"] = {**parts["throughput"], "probes": probes}
+        record = Record(
+            case_id=case.id,
+            case=asdict(case),
+            launch=launch,
+            order=order,
+            status=ending.status,
+            reason="; ".join(filter(None, [ending.reason, counted.get("uncounted")])) or None,
+            conditions=self.conditions,
+            protocol=asdict(self.protocol),
+            host=self.host,
+            started_at=started.isoformat(timespec="seconds"),
+            wall_s=round(time.monotonic() - begin, 3),
+            timeout_s=self.settings.timeout_s,
+            load=load,
+            verified=stamp,
+            **parts,
+        )
+        self.spent.add(record)
+        clock = ((record.state or {}).get("gpu") or {}).get("sm_mhz_median")
+        self.reference_mhz = max(filter(None, (self.reference_mhz, clock)), default=None)
+        return record
+
+    def stamp(self, case: Case) -> dict[str, Any] | None:
+        """Whether a model's modes are one function; None if it has a single form. Operators are tried once."""
+        if spec(case.model).baseline:
+            return None
+        if case.model not in self.stamps:
+            wanted = verify.subjects([case.model])
+            for subject in wanted:
+                if subject not in self.verdicts:
+                    self.observer.doing(f"verifying {subject}")
+                    with self.spent.on("verify_s"):
+                        self.verdicts[subject] = verify.verify(
+                            subject,
+                            self.memo,
+                            device=case.device,
+                            gradients=self.trains,
+                            image_size=(case.height, case.width),
+                        )
+            self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
+        return self.stamps[case.model]
+
+    def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
+        """One launch, in a child of its own."""
+        argument = {
+            "case": asdict(case),
+            "protocol": asdict(self.protocol),
+            "launch": launch,
+            "batch": batch,
+            "watch": self.watch(),
+        }
+        allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
+        return self.launcher.run("vbench.sweep.measure:measure", argument, allowed_s)
+
+    def count(self, case: Case) -> dict[str, Any]:
+        """What `worker.count` says of a case, a model's all at once; or "uncounted", why it says nothing."""
+        alike = [other for other in self.cases if other.model == case.model and not other.unsupported]
+        for together in (alike, [case]):  # alone if another's failure took it along
+            if case.id in self.counts:
+                break
+            argument = {"cases": [asdict(other) for other in together]}
+            with self.spent.on("count_s"):
+                ending = self.memo.run("vbench.sweep.measure:count", argument, COUNT_LIMIT_S * len(together))
+            self.counts |= ending.parts
+        else:
+            self.counts.setdefault(case.id, {"uncounted": f"MACs not counted: {ending.reason}"})
+        return self.counts[case.id]
+
+    def watch(self) -> dict[str, Any] | None:
+        """What a launch needs to know of the GPU's watcher; the clock to expect is the fastest that launches had."""
+        if self.telemetry is None:
+            return None
+        return {"uuid": self.telemetry.uuid, "file": str(self.telemetry.file), "reference_mhz": self.reference_mhz}
+
+    def batch(self, case: Case, first: Record | None) -> tuple[int | None, list[dict[str, Any]] | None]:
+        """The batch for throughput if it is settled, by the first launch or by the search that `--batch max` means,
+        with that search's probes; (None, None) if the launch has to look for it."""
+        if first is not None and first.throughput is not None:
+            return first.throughput["batch"], None
+        if case.batch != "max":
+            return None, None
+        self.observer.doing(f"{case}: looking for the largest batch")
+        with self.spent.on("search_s"):
+            found = limits.largest_batch(case, self.launcher, self.protocol.threads)
+        return (found.fits.size if found.fits else 1), [asdict(probe) for probe in found.probes]
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What watches the GPU while a run lasts: NVML's name of it, and the file that a sibling process writes."""
+
+    uuid: str
+    file: Path
+
+
+@contextmanager
+def _telemetry(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
+    """A `state.Sampler` of the GPU, while the run lasts; None on the CPU."""
+    if device == "cpu":
+        yield None
+        return
+    asked = launcher.run("vbench.meters.state:identify", {"device": device}, COUNT_LIMIT_S)
+    if asked.status != "ok":
+        raise DeviceError(f"{device} could not be asked for its name: {asked.reason}; see 'vbench doctor'")
+    uuid = asked.parts["uuid"]
+    with tempfile.TemporaryDirectory(prefix="vbench-") as folder, state.Sampler(uuid, Path(folder)) as sampler:
+        yield Telemetry(uuid, sampler.file)
+
+
+def _note(folder: Path, summary: dict[str, Any]) -> None:
+    """Add one run to `run.json`, whole or not at all."""
+    path = folder / RUN_FILE
+    try:
+        runs = json.loads(path.read_text())["runs"]
+    except (OSError, ValueError, KeyError):
+        runs = []
+    part = path.with_name(f".part-{path.name}")
+    part.write_text(json.dumps({"runs": [*runs, summary]}, indent=1) + "\n")
+    os.replace(part, path)  # noqa: PTH105
