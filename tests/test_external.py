@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from vbench import host
+from vbench import host, verify
 from vbench.errors import UnknownModelError, UnsupportedError, UsageError
 from vbench.flops import count as flops
 from vbench.models import create, external, spec
 from vbench.plan import RIGORS, Case, parse_models
-from vbench.sweep import measure as worker
+from vbench.sweep import measure
 
 PACKAGE = """
 import torch
@@ -89,7 +89,7 @@ def test_one_that_is_not_there_is_said_in_a_line(name: str, said: str) -> None:
     with pytest.raises(UnknownModelError, match=said):
         external.load(name)
     with pytest.raises(UnknownModelError):
-        list(worker.probe({"device": "cpu", "models": [name]}))
+        list(host.probe({"device": "cpu", "models": [name]}))
 
 
 def test_a_name_that_is_none_is_refused_before_anything_runs() -> None:
@@ -115,7 +115,7 @@ def test_its_modes_are_held_to_each_other(name: str, checks: int, ok: bool) -> N
         "image_size": (32, 32),
         "weights": None,
     }
-    ((_, found),) = worker.verify(argument)
+    ((_, found),) = verify.job(argument)
     assert len(found) == checks
     assert all(check["error"] <= check["bound"] for check in found) is ok
 
@@ -128,7 +128,7 @@ def test_it_is_counted_and_measured() -> None:
     assert work["macs_closed_form"] is None
     quick = replace(RIGORS["quick"], sample_s=0.01, sample_max_s=0.05, warmup_s=0.01, warmup_max_s=0.05)
     argument = {"case": asdict(case("two", "recurrent")), "protocol": asdict(quick), "launch": 0, "batch": None}
-    parts = dict(worker.measure({**argument, "watch": None}))
+    parts = dict(measure.measure({**argument, "watch": None}))
     assert min(parts["latency"]["samples_ms"]) > 0
 
 

@@ -83,7 +83,7 @@ def rounded(inputs: Inputs) -> Inputs:
 
 def measured(launcher: Launcher, case: Case, watch: dict[str, Any] | None = None) -> Ending:
     argument = {"case": asdict(case), "protocol": asdict(QUICK), "launch": 0, "batch": None, "watch": watch}
-    return launcher.run("vbench.sweep.measure:measure", argument, 300)
+    return launcher.run("measure", argument, 300)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -124,7 +124,7 @@ def test_a_training_step_is_measured(launcher: Launcher, model: str) -> None:
 
 
 def test_the_watcher_sees_clocks_and_power(launcher: Launcher, tmp_path: Path) -> None:
-    uuid = launcher.run("vbench.meters.state:identify", {"device": "cuda:0"}, 60).parts["uuid"]
+    uuid = launcher.run("identify", {"device": "cuda:0"}, 60).parts["uuid"]
     with Sampler(uuid, tmp_path) as sampler:
         watch = {"uuid": uuid, "file": str(sampler.file), "reference_mhz": None}
         ending = measured(launcher, cell("deit_t", 224), watch)

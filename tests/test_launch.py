@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from vbench.errors import UsageError
-from vbench.jobs.launch import Launcher, two_at_a_time
-from vbench.meters import memory
+from vbench.jobs.launch import Launcher, is_oom, two_at_a_time
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,7 @@ def test_a_bug_is_not_an_out_of_memory(launcher: Launcher) -> None:
     ],
 )
 def test_what_counts_as_out_of_memory(error: Exception, oom: bool) -> None:
-    assert memory.is_oom(error) is oom
+    assert is_oom(error) is oom
 
 
 def test_a_file_in_the_working_directory_is_never_imported(tmp_path: Path) -> None:

@@ -165,4 +165,4 @@ def test_a_side_that_cannot_run_says_why(tmp_path: Path) -> None:
     fake.write_text("#!/bin/sh\necho no module named vbench >&2\nexit 1\n")
     fake.chmod(0o755)
     with Side("base", str(fake), [], tmp_path) as side, pytest.raises(UsageError, match="no module named vbench"):
-        side.run("vbench.sweep.measure:probe", {}, 1.0)
+        side.run("probe", {}, 1.0)

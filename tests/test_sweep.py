@@ -46,16 +46,16 @@ class FakeLauncher:
         self.counted = 0
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        if job == "vbench.sweep.measure:verify":
+        if job == "verify":
             self.verified.append(argument["subject"])
             self.gradients.add(argument["extent"]["gradients"])
             error = 1.0 if argument["subject"] in self.broken else 0.0
             check = Check(argument["subject"], "float64", "reference", "a trial", error, 1e-10)
             return Ending("ok", None, {"checks": [asdict(check)]})
-        if job == "vbench.sweep.limits:attempt":
+        if job == "attempt":
             batch = argument["case"]["batch"]
             return Ending("ok", None, {"memory": {"peak_bytes": batch}}) if batch <= 37 else Ending("oom", "no memory")
-        if job == "vbench.sweep.measure:count":
+        if job == "count":
             self.counted += 1
             counts = {}
             for case in (Case(**fields) for fields in argument["cases"]):

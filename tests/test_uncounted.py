@@ -15,12 +15,12 @@ from fakes import make_record
 from taken_away import NO_ATTENTION_ON_META, NO_FVCORE, without
 
 from vbench.flops import count as flops
+from vbench.flops import estimate
 from vbench.jobs.launch import Launcher
 from vbench.plan import Case, Sweep, plan
 from vbench.reports import tables
 from vbench.results.frame import frame
 from vbench.results.store import read
-from vbench.sweep import measure as worker
 
 SWEEP = ("sweep", "--models", "deit_t", "--res", "32,48", "--modes", "parallel", "--batch", "1", "--seconds", "0.05")
 QUICK = ("--rigor", "quick", "-o", "run")
@@ -90,7 +90,7 @@ def test_whatever_befalls_the_second_counter_the_first_ones_count_stays(
         raise error
 
     monkeypatch.setattr(flops, "_second_count", fail)
-    found = dict(worker.count({"cases": [asdict(CASE)]}))[CASE.id]
+    found = dict(estimate.count_cells({"cases": [asdict(CASE)]}))[CASE.id]
     assert found["work"]["macs"] > 0
     assert found["second_count"]["macs_fvcore"] is None
     assert found["second_count"]["reason"].startswith(reason)
@@ -100,9 +100,9 @@ def test_whatever_befalls_the_second_counter_the_first_ones_count_stays(
 
 
 def count_and_die(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`worker.count` where the second counter ends the process."""
+    """`estimate.count_cells` where the second counter ends the process."""
     flops.second_count = lambda case, macs: os.kill(os.getpid(), signal.SIGSEGV)  # type: ignore[assignment,return-value]
-    yield from worker.count(argument)
+    yield from estimate.count_cells(argument)
 
 
 def test_a_second_counter_that_ends_the_process_loses_nothing_but_its_word() -> None:

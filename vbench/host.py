@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,7 @@ def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str] =
 
     Args:
         device: "cpu" or "cuda:N".
-        gpu: what a child that has CUDA said of the device (`worker.probe`); None on the CPU.
+        gpu: what a child that has CUDA said of the device (`probe`); None on the CPU.
         models: what is measured; of a user's own ones, the code is a part of it.
     """
     code = _code()
@@ -117,6 +117,59 @@ def resolve(device: str) -> str:
     return f"cuda:{int(index or 0)}"
 
 
+def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"device", "models"} -> "gpu", what CUDA says of the device. Raises: DeviceError, UnknownModelError."""
+    import torch
+
+    from vbench.models.baselines import check_name
+
+    for name in argument["models"]:
+        if external.is_external(name):
+            external.load(name)
+        else:
+            check_name(name.removeprefix("timm/"))
+    device = argument["device"]
+    if device == "cpu":
+        yield "gpu", None
+        return
+    if torch.version.cuda is None:
+        raise DeviceError(f"--device: this torch ({torch.__version__}) is built without CUDA. Take --device cpu")
+    if not torch.cuda.is_available() or torch.device(device).index >= torch.cuda.device_count():
+        raise DeviceError(f"--device: torch {torch.__version__} cannot use {device}; see 'vbench doctor'")
+    about = torch.cuda.get_device_properties(device)
+    yield (
+        "gpu",
+        {
+            "name": about.name,
+            "memory_bytes": about.total_memory,
+            "capability": f"{about.major}.{about.minor}",
+            "multiprocessors": about.multi_processor_count,
+            "driver": next((gpu["driver"] for gpu in gpus()), None),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        },
+    )
+
+
+def fingerprint_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"device", "gpu", "models"} -> "host", as `fingerprint` returns it: what a side of a comparison is."""
+    yield "host", fingerprint(argument["device"], argument["gpu"], argument["models"])
+
+
+def whereabouts(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"models"} -> "files": of each model the file that its code is imported from."""
+    import inspect
+
+    from vbench.models import registry
+
+    files = {}
+    for name in argument["models"]:
+        own = external.load(name) if external.is_external(name) else registry.create
+        module = inspect.getmodule(own)
+        files[name] = str(Path(module.__file__).resolve()) if module and module.__file__ else None
+    yield "files", files
+
+
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for package in PACKAGES:
@@ -127,18 +180,29 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
+MEASURING = ("flops", "jobs", "kernels", "meters", "models", "operators", "sweep")  # rooms whose code can move a number
+
+
 @cache
 def _code() -> dict[str, Any]:
     """`commit` and `dirty` of a checkout, None elsewhere; `source`, a digest of the code that measures."""
     here = Path(vbench.__file__).resolve().parent
     commit = _git(here, "rev-parse", "HEAD")
     digest = hashlib.sha256()
-    for folder in ("", "models", "kernels"):
-        root = next((p / folder for p in map(Path, vbench.__path__) if (p / folder).is_dir()), here)
-        for file in sorted(root.rglob("*.py") if folder else root.glob("*.py")):
-            digest.update(file.read_bytes())
+    for name, file in measuring_files().items():
+        digest.update(name.encode() + file.read_bytes())
     dirty = None if commit is None else bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
     return {"commit": commit, "dirty": dirty, "source": digest.hexdigest()[:16]}
+
+
+def measuring_files() -> dict[str, Path]:
+    """The files that can change a measured number, by their names in the package: code, and the tables beside it."""
+    found = {}
+    for root in map(Path, vbench.__path__):
+        inside = [file for room in MEASURING for kind in ("*.py", "*.toml") for file in (root / room).rglob(kind)]
+        own = root.glob("*.py") if root == Path(vbench.__file__).parent else []
+        found |= {file.relative_to(root).as_posix(): file for file in [*own, *inside]}
+    return dict(sorted(found.items()))
 
 
 def _own_code(name: str) -> dict[str, Any]:

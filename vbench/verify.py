@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench import jobs
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
 from vbench.models import create, load_published, spec
@@ -99,11 +100,29 @@ def verify(
     """
     if subject not in OPS and spec(subject).baseline:
         return Verdict(subject, (), reason="one form of attention: nothing to compare")
-    argument: dict[str, Any] = {"subject": subject, "device": device, "seed": seed, "weights": weights}
-    argument |= {"extent": asdict(BRIEF if brief else Extent(gradients=gradients)), "image_size": image_size}
-    ending = launcher.run("vbench.sweep.measure:verify", argument, LIMIT_S)
+    extent = BRIEF if brief else Extent(gradients=gradients)
+    ask = jobs.verify(subject, device, seed, extent, weights=weights, image_size=image_size)
+    ending = launcher.run(*ask, LIMIT_S)
     found = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
     return Verdict(subject, found, ending.status == "ok", ending.reason)
+
+
+def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"subject", "device", "seed", "weights", "extent", "image_size"} -> "checks" of an operator or a model.
+
+    Raises: UsageError.
+    """
+    import torch
+
+    subject, device, seed = argument["subject"], argument["device"], argument["seed"]
+    if subject in OPS:
+        torch.set_num_threads(1)  # its tensors are too small to share
+        found = operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
+    elif spec(subject).external:
+        found = own_checks(subject, device, seed, tuple(argument["image_size"]))
+    else:
+        found = model_checks(subject, device, seed, argument["weights"])
+    yield "checks", [asdict(check) for check in found]
 
 
 def subjects(models: Iterable[str]) -> list[str]:

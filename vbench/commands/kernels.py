@@ -196,7 +196,7 @@ def tune(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "bfloat16",
 ) -> None:
     """Time the configurations of every fused form on a GPU and write the fastest as rows of their table."""
-    from vbench import host
+    from vbench import host, jobs
     from vbench.errors import UsageError
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
@@ -209,9 +209,7 @@ def tune(
         raise UsageError("--dtype: the table is one for all; give one to measure it in")
     with Launcher() as launcher, err.status("tuning"):
         timings, failed = kernel_tune.run(ops, where, dtypes[0], launcher)
-        gpu = launcher.run("vbench.sweep.measure:probe", {"device": where, "models": []}, kernel_tune.LIMIT_S).parts[
-            "gpu"
-        ]
+        gpu = launcher.run(*jobs.probe(where), kernel_tune.LIMIT_S).parts["gpu"]
     about = host.fingerprint(where, gpu)
     source = f"{about['device_name']}, commit {(about['commit'] or about['source'])[:12]}"
     found = kernel_tune.rows(timings, about["device_name"], source)

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 import vbench
-from vbench import host
+from vbench import host, jobs
 from vbench.constraints import tested
 from vbench.doctor import selftest
 from vbench.errors import DeviceError
@@ -63,7 +63,7 @@ def examine(device: str, *, quick: bool = False, tell: Callable[[str], None] = l
             return found
         found.append(_others(tell))
         tell("the timer")
-        timed = launcher.run("vbench.doctor.selftest:timer", {"device": device}, JOB_LIMIT_S)
+        timed = launcher.run(*jobs.timer(device), JOB_LIMIT_S)
         found += timer_findings(timed.parts)
         if timed.status != "ok":
             found.append(Finding("timer", "missing", f"could not be tried on {device}: {timed.reason}"))
@@ -191,7 +191,7 @@ def _gpus(launcher: Launcher, tell: Callable[[str], None]) -> list[Finding]:
         memory = f"{gpu['free_bytes'] / 2**30:.1f} GiB free of {gpu['memory_bytes'] / 2**30:.1f}"
         text = f"{gpu['name']}, driver {gpu['driver']}, {memory}"
         try:
-            ending = launcher.run("vbench.sweep.measure:probe", {"device": f"cuda:{index}", "models": []}, JOB_LIMIT_S)
+            ending = launcher.run(*jobs.probe(f"cuda:{index}"), JOB_LIMIT_S)
             usable = ending.status == "ok"
             text += "" if usable else f"; torch cannot use it: {ending.reason}"
         except DeviceError as error:
@@ -204,7 +204,7 @@ def _nvml(device: str, launcher: Launcher) -> tuple[str, dict[str, Any]] | None:
     """NVML's name of a GPU (its index where CUDA cannot be asked for the UUID) and its settings; None without NVML."""
     import pynvml
 
-    ending = launcher.run("vbench.meters.state:identify", {"device": device}, JOB_LIMIT_S)
+    ending = launcher.run(*jobs.identify(device), JOB_LIMIT_S)
     name = str(ending.parts.get("uuid", device.partition(":")[2]))
     try:
         return name, state.gpu_settings(pynvml, name)
@@ -277,8 +277,7 @@ def _peaks(
         busy = None
         for dtype in ("float32",) if device == "cpu" else ("float32", "bfloat16"):
             tell(f"the peaks in {dtype}")
-            argument = {"device": device, "dtype": dtype, "threads": 1}
-            ending = launcher.run("vbench.doctor.peaks:measure", argument, JOB_LIMIT_S)
+            ending = launcher.run(*jobs.peaks(device, dtype), JOB_LIMIT_S)
             found.append(peak_finding(dtype, ending.parts, ending.reason))
             busy = ending.parts.get("busy")
         if gpu is not None and sampler is not None:

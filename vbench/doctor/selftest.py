@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from vbench import jobs
 from vbench.jobs.launch import Launcher
 from vbench.plan import RIGORS, Case, Protocol, Sweep, plan
 
@@ -123,8 +123,7 @@ def noise(launcher: Launcher, device: str, tell: Callable[[str], None]) -> dict[
 
 
 def _launch(launcher: Launcher, case: Case, protocol: Protocol) -> tuple[dict[str, Any] | None, str | None]:
-    argument = {"case": asdict(case), "protocol": asdict(protocol), "launch": 0, "batch": None, "watch": None}
-    ending = launcher.run("vbench.sweep.measure:measure", argument, LAUNCH_LIMIT_S)
+    ending = launcher.run(*jobs.measure(case, protocol), LAUNCH_LIMIT_S)
     return (ending.parts, None) if ending.status == "ok" else (None, f"{ending.status}, {ending.reason}")
 
 

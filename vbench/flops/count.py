@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench import jobs
 from vbench.errors import UsageError
 from vbench.kernels.registry import OPS, Mode, operator
 from vbench.meters.build import build, replace_function, unfuse
@@ -312,9 +313,8 @@ def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str,
     Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if `by_module`.
     Raises: UnknownModelError, UsageError for a model that cannot be built at this size, or not be counted.
     """
-    from dataclasses import asdict
 
-    ending = launcher.run("vbench.flops.count:counted", {"case": asdict(case), "by_module": by_module}, TIME_LIMIT_S)
+    ending = launcher.run(*jobs.count_in_full(case, by_module=by_module), TIME_LIMIT_S)
     if "modules" not in ending.parts:
         raise UsageError(f"{case} cannot be counted: {ending.reason}")
     second = ending.parts.get("second_count", {"macs_fvcore": None, "agree": None, "reason": ending.reason})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench import jobs
 from vbench.kernels import operator
 from vbench.models import spec
 from vbench.plan import Case, Protocol
@@ -39,6 +40,25 @@ class Estimate:
 
     seconds: float
     peak_bytes: int
+
+
+def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"cases"} -> for each, under its id, "work" and "second_count", or "unsupported", why it cannot be built.
+
+    Parameters, MACs, FLOPs, bytes and a predicted peak; touches no device. Many cases share a process because its first
+    pass on the meta device costs as much as the next three. A case is yielded before the second count and after it: if
+    that count ends the process, the first one is not lost.
+    """
+    from vbench.errors import UnsupportedError
+    from vbench.flops import count as flops
+
+    for case in (Case(**fields) for fields in argument["cases"]):
+        try:
+            work = flops.count(case) | {"predicted_peak_bytes": predicted_peak(case)}
+            yield case.id, {"work": work, "second_count": flops.no_opinion("fvcore's count ended the process")}
+            yield case.id, {"work": work, "second_count": flops.second_count(case, work["macs_matmul"])}
+        except UnsupportedError as error:
+            yield case.id, {"unsupported": str(error)}
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -175,9 +195,8 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> list[Estim
             found.append(None)
             continue
         if case.dtype not in rates:
-            argument = {"device": case.device, "dtype": case.dtype, "threads": protocol.threads}
-            rates[case.dtype] = launcher.run("vbench.doctor.peaks:measure", argument, 60).parts
-        parts = launcher.run("vbench.flops.estimate:foresee", {"case": asdict(case)}, 120).parts
+            rates[case.dtype] = launcher.run(*jobs.peaks(case.device, case.dtype, protocol.threads), 60).parts
+        parts = launcher.run(*jobs.foresee(case), 120).parts
         complete = "peak_bytes" in parts and "operator_s" in rates[case.dtype]
         found.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
     return found

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median, stdev
 from typing import Any, Literal, get_args
 
-from vbench import host, verify
+from vbench import host, jobs, verify
 from vbench.errors import UsageError
 from vbench.gate.revisions import Install
 from vbench.jobs.launch import Ending, Runner
@@ -200,15 +200,16 @@ class Session:
 
     def _ask_hosts(self, cases: Sequence[Case]) -> None:
         """What each side is: its versions and its code."""
-        about: dict[str, Any] = {"device": cases[0].device, "models": models_of(cases)}
-        own = {"models": [model for model in models_of(cases) if model not in MODELS]}
-        for name, runner in self._runners.items():
-            for job, argument in (("probe", about | own), ("fingerprint", about)):
-                ending = runner.run(f"vbench.sweep.measure:{job}", argument, ASK_LIMIT_S)
-                if ending.status != "ok":
-                    raise UsageError(f"{name} cannot say what it runs on: {ending.reason}")
-                about |= ending.parts
-            self.hosts[name] = about.pop("host")
+        device, models = cases[0].device, models_of(cases)
+        for name in self._runners:
+            gpu = self._ask(name, jobs.probe(device, [model for model in models if model not in MODELS]))["gpu"]
+            self.hosts[name] = self._ask(name, jobs.fingerprint(device, gpu, models))["host"]
+
+    def _ask(self, name: str, ask: jobs.Ask) -> dict[str, Any]:
+        ending = self._runners[name].run(*ask, ASK_LIMIT_S)
+        if ending.status != "ok":
+            raise UsageError(f"{name} cannot say what it runs on: {ending.reason}")
+        return ending.parts
 
     def _equality(self, cases: Sequence[Case]) -> list[Finding]:
         """Whether the modes that are timed are one function in head."""
@@ -249,8 +250,7 @@ class Session:
 
     def _try(self, name: Name, case: Case) -> Ending:
         for _ in range(SCREEN_TRIES):
-            argument = {**self._argument(case), "launch": 1, "batch": None, "watch": None}
-            ending = self._launch(name, "vbench.sweep.measure:measure", argument)
+            ending = self._launch(name, jobs.measure(case, self.design.protocol, launch=1))
             if ending.status in ("ok", "unsupported"):
                 return ending
         self._keep(name, case, ending)
@@ -282,14 +282,12 @@ class Session:
         """A fresh process of base and one of the other side, whose calls alternate."""
         sides: tuple[Name, Name] = ("base", kind) if base_outside else (kind, "base")
         with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
-            argument = {**self._argument(case), "socket": str(Path(folder) / "turns")}
-            argument["core"] = self._random.randrange(state.usable_cores())
-            started = [
-                self._pool.submit(
-                    self._launch, name, "vbench.sweep.measure:take_turns", {**argument, "first": name == sides[0]}, 2
-                )
+            socket, core = Path(folder) / "turns", self._random.randrange(state.usable_cores())
+            asks = [
+                jobs.take_turns(case, self.design.protocol, socket=socket, first=name == sides[0], core=core)
                 for name in sides
             ]
+            started = [self._pool.submit(self._launch, name, ask, 2) for name, ask in zip(sides, asks, strict=True)]
             ended = dict(zip(sides, [each.result() for each in started], strict=True))
         for name, ending in ended.items():
             self._keep(name, case, ending)
@@ -301,12 +299,9 @@ class Session:
         times = [tuple(ending.parts["latency"]["samples_ms"]) for ending in ended.values()]
         into.whole.append(Block(*sides, *times))
 
-    def _argument(self, case: Case) -> dict[str, Any]:
-        return {"case": asdict(case), "protocol": asdict(self.design.protocol)}
-
-    def _launch(self, name: Name, job: str, argument: dict[str, Any], times: int = 1) -> Ending:
+    def _launch(self, name: Name, ask: jobs.Ask, times: int = 1) -> Ending:
         """A child of that side; it may take so many times as long as one launch."""
-        return self._runners[name].run(job, argument, times * self.timeout_s)
+        return self._runners[name].run(*ask, times * self.timeout_s)
 
     def _keep(self, name: Name, case: Case, ending: Ending) -> None:
         """A launch as a record, on disk before the next one."""
@@ -465,7 +460,7 @@ def opened(base: Install, head: Install, models: Sequence[str], caches: Path) ->
 
 def _check_code(name: str, install: Install, runner: Runner, models: Sequence[str]) -> None:
     """Raise UsageError unless a side's models are its own: an installed copy must not stand for both."""
-    ending = runner.run("vbench.sweep.measure:whereabouts", {"models": list(models)}, ASK_LIMIT_S)
+    ending = runner.run(*jobs.whereabouts(models), ASK_LIMIT_S)
     if ending.status != "ok":
         raise UsageError(f"{name} cannot be asked for its code: {ending.reason}")
     own = [file for file in ending.parts["files"].values() if file and install.root]

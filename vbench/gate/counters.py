@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vbench import host, verify
+from vbench import host, jobs, verify
 from vbench.errors import UnsupportedError, UsageError, VbenchError
 from vbench.jobs.launch import Ending, Runner, two_at_a_time
 from vbench.kernels.registry import OPS, missing
@@ -184,8 +184,8 @@ def _counting(names: Sequence[str], wanted: dict[str, dict[str, Any]], now: Coun
             else:
                 now.cells[name] = found.get("broken") or Cell(name=name, case=wanted[name], **found["cell"])
 
-    argument = {"cases": {name: asdict(case_of(wanted[name])) for name in names}}
-    return _Task(lambda: launcher.run("vbench.gate.counters:count_job", argument, LIMIT_S), done)
+    ask = jobs.count_for_gate({name: case_of(wanted[name]) for name in names})
+    return _Task(lambda: launcher.run(*ask, LIMIT_S), done)
 
 
 def count_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -232,7 +232,7 @@ def _compiling(ops: Sequence[str], now: Counted, launcher: Runner) -> list[_Task
             if ending.status != "ok":
                 now.uncompiled[op] = ending.reason or ending.status
 
-        return _Task(lambda: launcher.run("vbench.gate.counters:compile_job", {"op": op}, LIMIT_S), done)
+        return _Task(lambda: launcher.run(*jobs.compile_for_gate(op), LIMIT_S), done)
 
     return [task(op) for op in ops]
 

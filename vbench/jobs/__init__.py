@@ -1,1 +1,159 @@
-"""Jobs, each in a process of its own: what they are called, and what runs them."""
+"""What child processes do: the name of each job, the function that does it, and its argument.
+
+A job is a generator function that takes one JSON-able dict and yields (part, value) pairs, both JSON-able. Its name is
+the wire between processes and, in `gate --ab`, between revisions: it stays when the function moves. Each function below
+builds the argument of the job of its name; `launcher.run(*measure(case, ...), timeout_s)` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vbench.operators.bench import Plan
+    from vbench.plan import Case, Protocol
+    from vbench.verify import Extent
+
+Ask = tuple[str, dict[str, Any]]  # a job's name and its argument
+
+JOBS = {
+    "probe": "vbench.host:probe",
+    "fingerprint": "vbench.host:fingerprint_job",
+    "whereabouts": "vbench.host:whereabouts",
+    "verify": "vbench.verify:job",
+    "count": "vbench.flops.estimate:count_cells",
+    "count_in_full": "vbench.flops.count:counted",
+    "foresee": "vbench.flops.estimate:foresee",
+    "count_for_gate": "vbench.gate.counters:count_job",
+    "compile_for_gate": "vbench.gate.counters:compile_job",
+    "measure": "vbench.sweep.measure:measure",
+    "take_turns": "vbench.sweep.measure:take_turns",
+    "attempt": "vbench.sweep.limits:attempt",
+    "identify": "vbench.meters.state:identify",
+    "timer": "vbench.doctor.selftest:timer",
+    "peaks": "vbench.doctor.peaks:measure",
+    "import_peers": "vbench.operators.bench:peers_job",
+    "bench_operator": "vbench.operators.bench:job",
+    "compile_operator": "vbench.operators.compile:job",
+    "tune_operator": "vbench.operators.tune:job",
+}
+
+FORMER = {  # what release 0.1 called the jobs that cross revisions; a side may run either release until 0.3
+    "probe": "vbench.worker:probe",
+    "fingerprint": "vbench.worker:fingerprint",
+    "whereabouts": "vbench.worker:whereabouts",
+    "verify": "vbench.worker:verify",
+    "measure": "vbench.worker:measure",
+    "take_turns": "vbench.worker:take_turns",
+}
+
+
+def target(job: str) -> str:
+    """ "measure", its name in release 0.1, or "module:function" -> "module:function"."""
+    names = {former: name for name, former in FORMER.items()}
+    return JOBS.get(names.get(job, job), job)
+
+
+def probe(device: str, models: Iterable[str] = ()) -> Ask:
+    """Ask CUDA about a device, and whether these models of timm or of the user's own are there."""
+    return "probe", {"device": device, "models": list(models)}
+
+
+def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str]) -> Ask:
+    """Ask a side of a comparison what it runs on; `gpu` is what `probe` said."""
+    return "fingerprint", {"device": device, "gpu": gpu, "models": list(models)}
+
+
+def whereabouts(models: Iterable[str]) -> Ask:
+    """Ask from which file each model is imported."""
+    return "whereabouts", {"models": list(models)}
+
+
+def verify(
+    subject: str, device: str, seed: int, extent: Extent, *, weights: str | None, image_size: tuple[int, int]
+) -> Ask:
+    """Compare the forms of an operator, or the modes of a model, as far as `extent` says."""
+    common = {"subject": subject, "device": device, "seed": seed, "weights": weights}
+    return "verify", common | {"extent": asdict(extent), "image_size": image_size}
+
+
+def count(cases: Iterable[Case]) -> Ask:
+    """Count the work of cells of one model."""
+    return "count", {"cases": [asdict(case) for case in cases]}
+
+
+def count_in_full(case: Case, *, by_module: bool) -> Ask:
+    """Count the work of a cell, by module too if asked."""
+    return "count_in_full", {"case": asdict(case), "by_module": by_module}
+
+
+def foresee(case: Case) -> Ask:
+    """Predict what a cell needs."""
+    return "foresee", {"case": asdict(case)}
+
+
+def count_for_gate(cases: Mapping[str, Case]) -> Ask:
+    """Count cells for the gate of counters, each under its name."""
+    return "count_for_gate", {"cases": {name: asdict(case) for name, case in cases.items()}}
+
+
+def compile_for_gate(op: str) -> Ask:
+    """Compile an operator's kernels for the gate of counters."""
+    return "compile_for_gate", {"op": op}
+
+
+def measure(
+    case: Case, protocol: Protocol, *, launch: int = 0, batch: int | None = None, watch: dict[str, Any] | None = None
+) -> Ask:
+    """Measure one launch of a cell. `batch` is that of the throughput if it is known, `watch` what watches the GPU."""
+    common = {"case": asdict(case), "protocol": asdict(protocol)}
+    return "measure", common | {"launch": launch, "batch": batch, "watch": watch}
+
+
+def take_turns(case: Case, protocol: Protocol, *, socket: Path, first: bool, core: int) -> Ask:
+    """Measure one launch of a cell, in turn with another process at the same socket."""
+    common = {"case": asdict(case), "protocol": asdict(protocol)}
+    return "take_turns", common | {"socket": str(socket), "first": first, "core": core}
+
+
+def attempt(case: Case, *, budget_bytes: int | None, threads: int) -> Ask:
+    """Try whether a cell fits in memory."""
+    return "attempt", {"case": asdict(case), "budget_bytes": budget_bytes, "threads": threads}
+
+
+def identify(device: str) -> Ask:
+    """Ask for the UUID of a CUDA device."""
+    return "identify", {"device": device}
+
+
+def timer(device: str) -> Ask:
+    """Try the clock."""
+    return "timer", {"device": device}
+
+
+def peaks(device: str, dtype: str, threads: int = 1) -> Ask:
+    """Measure what the device can do at most."""
+    return "peaks", {"device": device, "dtype": dtype, "threads": threads}
+
+
+def import_peers(peers: Mapping[str, str]) -> Ask:
+    """Import the functions that a user named, operator -> "module:function"."""
+    return "import_peers", {"peers": dict(peers)}
+
+
+def bench_operator(op: str, plan: Plan, peaks: dict[str, Any]) -> Ask:
+    """Time the forms of an operator beside the floor that `peaks` give."""
+    return "bench_operator", {"op": op, "plan": asdict(plan), "peaks": peaks}
+
+
+def compile_operator(op: str, arch: int) -> Ask:
+    """Compile an operator's Triton kernels for an architecture."""
+    return "compile_operator", {"op": op, "arch": arch}
+
+
+def tune_operator(op: str, device: str, dtype: str) -> Ask:
+    """Time the configurations of an operator's fused form."""
+    return "tune_operator", {"op": op, "device": device, "dtype": dtype}

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
+from vbench import jobs
 from vbench.errors import UnsupportedError, UsageError
 from vbench.kernels.registry import OPS
 from vbench.models.registry import MODELS
@@ -62,22 +63,30 @@ class Ending:
 
 
 class Runner(Protocol):
-    """Whoever runs jobs."""
+    """Anything that runs jobs: a `Launcher`, a `Side` or a `Memo`."""
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """Run one job to its end."""
 
 
+# How torch and its libraries say that memory ran out where they raise no type of its own.
+_OOM = (
+    ("DefaultCPUAllocator: ", "memory"),
+    ("std::bad_alloc",),
+    ("CUDA error: out of memory",),
+    ("CUBLAS_STATUS_ALLOC_FAILED",),
+    ("CUDNN_STATUS_ALLOC_FAILED",),
+)
 START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child
 _STARTING = threading.Lock()  # one server for all, and one environment
 
 
-def side_by_side(runner: Runner, job: str, arguments: Sequence[dict[str, Any]], timeout_s: float) -> list[Ending]:
-    """The same job with each argument, two children at a time; their endings in the arguments' order.
+def side_by_side(runner: Runner, asks: Sequence[jobs.Ask], timeout_s: float) -> list[Ending]:
+    """The endings of jobs, in order; two children run at a time.
 
     Raises: UsageError if one of the jobs raised it.
     """
-    return list(two_at_a_time([partial(runner.run, job, argument, timeout_s) for argument in arguments]))
+    return list(two_at_a_time([partial(runner.run, *ask, timeout_s) for ask in asks]))
 
 
 def two_at_a_time(calls: Sequence[Callable[[], Result]]) -> Iterator[Result]:
@@ -93,8 +102,7 @@ def two_at_a_time(calls: Sequence[Callable[[], Result]]) -> Iterator[Result]:
 class Launcher:
     """Runs jobs, one child each. Use as a context manager; children that still run end with it.
 
-    A job is "module:name" of a generator function. It takes one JSON-able dict and yields (name, value)
-    pairs, both JSON-able; what it has yielded survives whatever happens to it later.
+    A job is a name of `jobs.JOBS`, or "module:function". What it has yielded survives whatever happens to it later.
     """
 
     def __init__(self, preload: list[str] | None = None) -> None:
@@ -216,7 +224,7 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
         pipe.send_bytes(json.dumps(message).encode())
 
     send(started=True)
-    module, _, name = job.partition(":")
+    module, _, name = jobs.target(job).partition(":")
     try:
         run: Job = getattr(import_module(module), name)
         for part, value in run(argument):
@@ -227,8 +235,6 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
         send(status="unsupported", reason=_line(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        from vbench.meters.memory import is_oom
-
         oom = is_oom(error)
         send(
             status="oom" if oom else "error",
@@ -237,6 +243,16 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
     else:
         send(status="ok", reason=None)
     pipe.close()
+
+
+def is_oom(error: Exception) -> bool:
+    """Whether memory ran out. No other failure may pass for it."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(all(word in said for word in words) for words in _OOM)
 
 
 def _line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """One side of a comparison: a launcher in an interpreter of its own, with its own code and its own kernel caches.
 
-`python -m vbench.jobs.side` serves it: a line of JSON on stdin is a job, a line on stdout its ending.
+`python -m vbench.side` serves it: a line of JSON on stdin is a job, a line on stdout its ending. A side may run the
+last release: it is started, and asked, by the names that both know (`jobs.FORMER`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vbench import jobs
 from vbench.errors import UsageError
 from vbench.jobs.launch import Ending
 
@@ -42,7 +44,7 @@ class Side:
         caches = {variable: str(cache / variable.lower()) for variable in CACHES}
         caches["NUMBA_CACHE_DIR"] = str(cache / "numba")
         self._process = subprocess.Popen(
-            [python, "-P", "-m", "vbench.jobs.side"],
+            [python, "-P", "-m", "vbench.side"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -72,7 +74,7 @@ class Side:
         """As `Launcher.run`. Raises: UsageError if the job raised one, or if this side's process has died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        ask = json.dumps({"job": job, "argument": argument, "timeout_s": timeout_s})
+        ask = json.dumps({"job": jobs.FORMER.get(job, job), "argument": argument, "timeout_s": timeout_s})
         try:
             self._process.stdin.write(ask.encode() + b"\n")
             self._process.stdin.flush()
@@ -106,7 +108,3 @@ def serve() -> None:
             except UsageError as error:
                 said = {"usage": str(error)}
             print(json.dumps(said), file=channel, flush=True)
-
-
-if __name__ == "__main__":
-    serve()

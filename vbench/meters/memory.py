@@ -27,16 +27,6 @@ from torch import Tensor, nn
 
 _STATUS = Path("/proc/self/status")
 
-# How torch and its libraries say that memory ran out where they raise no type of its own.
-_OOM = (
-    ("DefaultCPUAllocator: ", "memory"),
-    ("std::bad_alloc",),
-    ("CUDA error: out of memory",),
-    ("CUBLAS_STATUS_ALLOC_FAILED",),
-    ("CUDNN_STATUS_ALLOC_FAILED",),
-)
-
-
 REPEAT_BELOW_S = 5.0
 CALLS = 3  # where they are quick: one cold, one that fills what is filled late, one that must leave nothing behind
 
@@ -224,14 +214,6 @@ def free(device: torch.device) -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def is_oom(error: Exception) -> bool:
-    """Whether memory ran out. No other failure may pass for it."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and any(all(word in said for word in words) for words in _OOM)
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:

@@ -12,8 +12,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from vbench.jobs.launch import is_oom
 from vbench.jobs.turns import Turns
-from vbench.meters import memory
 from vbench.meters.device import IN_FLIGHT, Call, Device
 from vbench.plan import Batch, Protocol
 from vbench.results.statistics import median_interval
@@ -249,7 +249,7 @@ def throughput(
         try:
             point = _queued(caller(size), size, device, protocol)
         except Exception as error:
-            if not memory.is_oom(error):
+            if not is_oom(error):
                 raise
             stop = f"out of memory at batch {size}"
             break

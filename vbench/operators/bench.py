@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
-from vbench import host
+from vbench import host, jobs
 from vbench.errors import OutputError, UsageError
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, missing, operator
@@ -129,11 +129,10 @@ def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: No
 
     Raises: UsageError, before anything is timed, for a peer that cannot be had.
     """
-    kind = {"device": plan.device, "dtype": plan.dtype, "threads": plan.threads}
-    launcher.run("vbench.operators.bench:peers_job", {"peers": dict(plan.peers)}, CHILD_LIMIT_S)
+    launcher.run(*jobs.import_peers(dict(plan.peers)), CHILD_LIMIT_S)
     tell("measuring what the device can do at most")
-    peaks = launcher.run("vbench.doctor.peaks:measure", kind, CHILD_LIMIT_S).parts
-    gpu = launcher.run("vbench.sweep.measure:probe", {"device": plan.device, "models": []}, CHILD_LIMIT_S).parts["gpu"]
+    peaks = launcher.run(*jobs.peaks(plan.device, plan.dtype, plan.threads), CHILD_LIMIT_S).parts
+    gpu = launcher.run(*jobs.probe(plan.device), CHILD_LIMIT_S).parts["gpu"]
     about = host.fingerprint(plan.device, gpu)
     for op in plan.ops:
         tell(f"timing {op}")
@@ -143,9 +142,7 @@ def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: No
             "threads": plan.threads,
             **{key: about[key] for key in ("device_name", "versions", "commit", "dirty", "source")},
         }
-        ending = launcher.run(
-            "vbench.operators.bench:job", {"plan": asdict(plan), "op": op, "peaks": peaks}, CHILD_LIMIT_S
-        )
+        ending = launcher.run(*jobs.bench_operator(op, plan, peaks), CHILD_LIMIT_S)
         rows = list(ending.parts.values())
         if ending.status != "ok":
             last = rows[-1] if rows else {}
@@ -304,7 +301,7 @@ def _floor(least: Floor, peaks: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    from vbench.meters.memory import is_oom
+    from vbench.jobs.launch import is_oom
 
     line = (str(error).strip().splitlines() or ["no message"])[0][:300]
     oom = is_oom(error)

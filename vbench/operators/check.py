@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from vbench import jobs
 from vbench.errors import UnsupportedError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
 from vbench.kernels.fused import tuning
@@ -120,27 +121,24 @@ def check(
         tokens: of a trial; if None, 133, and where kernels are interpreted 40, or 20 in recurrent forms.
     Raises: UsageError if none of the forms can run.
     """
-    jobs = []
+    tried = []
     for op in ops:
         able = [form for form in OPS[op] if form in forms and missing(op, form, device) is None]
         slow = [form for form in able if OPS[op][form].package == "triton" and interpreted()]
         if quick := [form for form in able if form not in slow]:
-            jobs.append((op, Extent(tuple(quick), tokens or TOKENS)))
+            tried.append((op, Extent(tuple(quick), tokens or TOKENS)))
         for form in slow:
             usual = STEPS if OPS[op][form].mode == "recurrent" else INTERPRETED.tokens
-            jobs.append((op, replace(INTERPRETED, forms=(form,), tokens=tokens or usual)))
-    if not jobs:
+            tried.append((op, replace(INTERPRETED, forms=(form,), tokens=tokens or usual)))
+    if not tried:
         why = next(reason for op in ops for form in OPS[op] if form in forms and (reason := missing(op, form, device)))
         raise UsageError(f"nothing to check: {why}")
-    jobs.sort(key=lambda job: not job[1].brief)  # what is interpreted takes longest and starts first
-    arguments = [
-        {"subject": op, "device": device, "seed": seed, "weights": None, "extent": asdict(extent)}
-        for op, extent in jobs
-    ]
-    endings = side_by_side(launcher, "vbench.sweep.measure:verify", arguments, LIMIT_S)
+    tried.sort(key=lambda each: not each[1].brief)  # what is interpreted takes longest and starts first
+    asks = [jobs.verify(op, device, seed, extent, weights=None, image_size=(224, 224)) for op, extent in tried]
+    endings = side_by_side(launcher, asks, LIMIT_S)
     verdicts = []
-    for op in dict.fromkeys(op for op in ops if any(op == other for other, _ in jobs)):
-        own = [ending for (other, _), ending in zip(jobs, endings, strict=True) if other == op]
+    for op in dict.fromkeys(op for op in ops if any(op == other for other, _ in tried)):
+        own = [ending for (other, _), ending in zip(tried, endings, strict=True) if other == op]
         checks = tuple(Check(**fields) for ending in own for fields in ending.parts.get("checks", ()))
         broken = [ending.reason for ending in own if ending.status != "ok"]
         verdicts.append(Verdict(op, checks, not broken, "; ".join(filter(None, broken)) or None))

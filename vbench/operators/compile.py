@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench import jobs
 from vbench.errors import CompileError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
 from vbench.kernels.registry import OPS
@@ -270,11 +271,11 @@ def run(ops: Sequence[str], archs: Sequence[int], launcher: Runner) -> list[Reso
         raise UsageError("nothing to compile: none of these operators has a form made of Triton's kernels")
     if triton_version() is None:
         raise UsageError("Triton is not installed; vbench kernels compile needs it, and no GPU")
-    arguments = [{"op": op, "arch": arch} for op in ops for arch in archs]
-    endings = side_by_side(launcher, "vbench.operators.compile:job", arguments, LIMIT_S)
-    for argument, ending in zip(arguments, endings, strict=True):
+    wanted = [(op, arch) for op in ops for arch in archs]
+    endings = side_by_side(launcher, [jobs.compile_operator(op, arch) for op, arch in wanted], LIMIT_S)
+    for (op, arch), ending in zip(wanted, endings, strict=True):
         if ending.status != "ok":
-            raise CompileError(f"{argument['op']} for sm_{argument['arch']}: {ending.reason}")
+            raise CompileError(f"{op} for sm_{arch}: {ending.reason}")
     return sorted(Resources(**row) for ending in endings for row in ending.parts.values())
 
 

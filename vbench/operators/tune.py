@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from vbench import jobs
 from vbench.errors import DeviceError, OutputError, UsageError
 from vbench.jobs.launch import Runner
 from vbench.kernels.fused.tuning import ANY_TOKENS, Choice, Row
@@ -49,7 +50,7 @@ def run(ops: Sequence[str], device: str, dtype: str, launcher: Runner) -> tuple[
     """Time every candidate, one operator in one child at a time: timings, and a line for each failure."""
     found, failed = [], []
     for op in ops:
-        ending = launcher.run("vbench.operators.tune:job", {"op": op, "device": device, "dtype": dtype}, LIMIT_S)
+        ending = launcher.run(*jobs.tune_operator(op, device, dtype), LIMIT_S)
         for rows in ending.parts.values():
             found += [Timing(**{**row, "choice": Choice(**row["choice"])}) for row in rows]
         if ending.status != "ok":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from vbench import jobs
 from vbench.errors import ResolutionError, UsageError
 from vbench.models import spec
 from vbench.plan import LARGEST, Case, Sweep, parse_dtypes, parse_models, parse_modes, parse_phases, parse_sizes, plan
@@ -154,12 +155,8 @@ def find(task: Task, launcher: Runner) -> Limit:
 
     def probe(size: int) -> Probe:
         nonlocal budget
-        argument = {
-            "case": asdict(task.at(size)),
-            "budget_bytes": budget,
-            "threads": task.threads,
-        }
-        ending = launcher.run("vbench.sweep.limits:attempt", argument, task.timeout_s)
+        ask = jobs.attempt(task.at(size), budget_bytes=budget, threads=task.threads)
+        ending = launcher.run(*ask, task.timeout_s)
         budget = ending.parts.get("budget_bytes", budget)
         memory = ending.parts.get("memory", {})
         short = _allocation(ending.reason) if ending.status == "oom" else None

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from vbench import host, plan, verify
+from vbench import host, jobs, plan, verify
 from vbench.errors import DeviceError
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.memo import Memo
@@ -110,7 +110,7 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
     models = sorted({case.model for case in cases if case.model not in MODELS})
     if device == "cpu" and not models:
         return None
-    ending = launcher.run("vbench.sweep.measure:probe", {"device": device, "models": models}, COUNT_LIMIT_S)
+    ending = launcher.run(*jobs.probe(device, models), COUNT_LIMIT_S)
     if ending.status != "ok":
         raise DeviceError(f"{device} could not be asked: {ending.reason}; see 'vbench doctor'")
     gpu: dict[str, Any] | None = ending.parts["gpu"]
@@ -297,25 +297,18 @@ class _Measuring:
 
     def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
         """One launch, in a child of its own."""
-        argument = {
-            "case": asdict(case),
-            "protocol": asdict(self.protocol),
-            "launch": launch,
-            "batch": batch,
-            "watch": self.watch(),
-        }
+        ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch())
         allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
-        return self.launcher.run("vbench.sweep.measure:measure", argument, allowed_s)
+        return self.launcher.run(*ask, allowed_s)
 
     def count(self, case: Case) -> dict[str, Any]:
-        """What `worker.count` says of a case, a model's all at once; or "uncounted", why it says nothing."""
+        """The work of a case, counted with all of its model's; or "uncounted", why there is no count."""
         alike = [other for other in self.cases if other.model == case.model and not other.unsupported]
         for together in (alike, [case]):  # alone if another's failure took it along
             if case.id in self.counts:
                 break
-            argument = {"cases": [asdict(other) for other in together]}
             with self.spent.on("count_s"):
-                ending = self.memo.run("vbench.sweep.measure:count", argument, COUNT_LIMIT_S * len(together))
+                ending = self.memo.run(*jobs.count(together), COUNT_LIMIT_S * len(together))
             self.counts |= ending.parts
         else:
             self.counts.setdefault(case.id, {"uncounted": f"MACs not counted: {ending.reason}"})
@@ -354,7 +347,7 @@ def _telemetry(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
     if device == "cpu":
         yield None
         return
-    asked = launcher.run("vbench.meters.state:identify", {"device": device}, COUNT_LIMIT_S)
+    asked = launcher.run(*jobs.identify(device), COUNT_LIMIT_S)
     if asked.status != "ok":
         raise DeviceError(f"{device} could not be asked for its name: {asked.reason}; see 'vbench doctor'")
     uuid = asked.parts["uuid"]

@@ -1,6 +1,6 @@
-"""The jobs that children run: probe a device, verify a function, count a cell's work, measure a cell.
+"""The jobs that measure a cell: one launch of it, alone or in turn with another process.
 
-Each is a generator of (part, value); `launch` runs them and `sweep` makes records of what they yield.
+Each yields (part, value) pairs; `sweep.loop` makes records of them.
 """
 
 from __future__ import annotations
@@ -13,114 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from vbench.errors import DeviceError
 from vbench.plan import Case, Protocol
 
 if TYPE_CHECKING:
     import torch
 
     from vbench.meters.device import Device
-
-
-def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"device", "models"} -> "gpu", what CUDA says of the device. Raises: DeviceError, UnknownModelError."""
-    import torch
-
-    from vbench import host
-    from vbench.models import external
-    from vbench.models.baselines import check_name
-
-    for name in argument["models"]:
-        if external.is_external(name):
-            external.load(name)
-        else:
-            check_name(name.removeprefix("timm/"))
-    device = argument["device"]
-    if device == "cpu":
-        yield "gpu", None
-        return
-    if torch.version.cuda is None:
-        raise DeviceError(f"--device: this torch ({torch.__version__}) is built without CUDA. Take --device cpu")
-    if not torch.cuda.is_available() or torch.device(device).index >= torch.cuda.device_count():
-        raise DeviceError(f"--device: torch {torch.__version__} cannot use {device}; see 'vbench doctor'")
-    about = torch.cuda.get_device_properties(device)
-    yield (
-        "gpu",
-        {
-            "name": about.name,
-            "memory_bytes": about.total_memory,
-            "capability": f"{about.major}.{about.minor}",
-            "multiprocessors": about.multi_processor_count,
-            "driver": next((gpu["driver"] for gpu in host.gpus()), None),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        },
-    )
-
-
-def fingerprint(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"device", "gpu", "models"} -> "host", as `host.fingerprint`: what this side of a comparison is."""
-    from vbench import host
-
-    yield "host", host.fingerprint(argument["device"], argument["gpu"], argument["models"])
-
-
-def whereabouts(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"models"} -> "files": of each model the file that its code is imported from."""
-    import inspect
-
-    from vbench.models import external, registry
-
-    files = {}
-    for name in argument["models"]:
-        own = external.load(name) if external.is_external(name) else registry.create
-        module = inspect.getmodule(own)
-        files[name] = str(Path(module.__file__).resolve()) if module and module.__file__ else None
-    yield "files", files
-
-
-def verify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"subject", "device", "seed", "weights", "image_size"} -> "checks" of an operator or a model. Raises: UsageError.
-
-    An operator may have an "extent", the fields of `verify.Extent`.
-    """
-    from dataclasses import asdict
-
-    import torch
-
-    from vbench.kernels import OPS
-    from vbench.models import spec
-    from vbench.verify import Extent, model_checks, operator_checks, own_checks
-
-    subject, device, seed = argument["subject"], argument["device"], argument["seed"]
-    if subject in OPS:
-        torch.set_num_threads(1)  # its tensors are too small to share
-        found = operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
-    elif spec(subject).external:
-        found = own_checks(subject, device, seed, tuple(argument["image_size"]))
-    else:
-        found = model_checks(subject, device, seed, argument["weights"])
-    yield "checks", [asdict(check) for check in found]
-
-
-def count(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"cases"} -> for each, under its id, "work" and "second_count", or "unsupported", why it cannot be built.
-
-    Parameters, MACs, FLOPs, bytes and a predicted peak; touches no device. Many cases share a process because its first
-    pass on the meta device costs as much as the next three. A case is yielded before the second count and after it: if
-    that count ends the process, the first one is not lost.
-    """
-    from vbench.errors import UnsupportedError
-    from vbench.flops import count as flops
-    from vbench.flops.estimate import predicted_peak
-
-    for case in (Case(**fields) for fields in argument["cases"]):
-        try:
-            work = flops.count(case) | {"predicted_peak_bytes": predicted_peak(case)}
-            yield case.id, {"work": work, "second_count": flops.no_opinion("fvcore's count ended the process")}
-            yield case.id, {"work": work, "second_count": flops.second_count(case, work["macs_matmul"])}
-        except UnsupportedError as error:
-            yield case.id, {"unsupported": str(error)}
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:

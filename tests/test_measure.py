@@ -25,7 +25,7 @@ def measured(
 ) -> dict[str, Any]:
     case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
     argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "launch": launch, "batch": settled, "watch": None}
-    ending = launcher.run("vbench.sweep.measure:measure", argument, 120)
+    ending = launcher.run("measure", argument, 120)
     assert (ending.status, ending.reason) == ("ok", None)
     return ending.parts
 
