@@ -35,11 +35,11 @@ class Simulated:
         self.name, self.how = name, how
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        if job.endswith(":probe"):
+        if job == "probe":
             return Ending("ok", None, {"gpu": None})
-        if job.endswith(":fingerprint"):
+        if job == "fingerprint":
             return Ending("ok", None, {"host": HOST})
-        if job.endswith(":verify"):
+        if job == "verify":
             error = 1.0 if self.how.unequal else 0.0
             check = {"subject": argument["subject"], "kind": "float64", "form": "x", "where": "y", "error": error}
             return Ending("ok", None, {"checks": [{**check, "bound": 0.5}]})

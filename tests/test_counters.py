@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from vbench import jobs
 from vbench.commands import app as cli
 from vbench.errors import SchemaError, UsageError, VbenchError
 from vbench.flops.inside import look
@@ -73,7 +74,7 @@ class Here:
     _one = Lock()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        module, _, name = job.partition(":")
+        module, _, name = jobs.target(job).partition(":")
         with self._one:  # children share nothing; threads would
             parts = dict(getattr(import_module(module), name)(json.loads(json.dumps(argument))))
         return Ending("ok", None, json.loads(json.dumps(parts)))
