@@ -14,8 +14,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 HEADER = """# Commands
 
-Made by `make reference` from the program: every command, every option, its default and its help. The option `--help`
-of a command prints the same. Tables go to stdout, progress and warnings go to stderr. [Exit codes](exit-codes.md) are listed apart.
+`make reference` makes this page from the program: every command, every option, its default and its help. The option
+`--help` of each command prints the same. Tables go to stdout; progress and warnings go to stderr.
+[Exit codes](exit-codes.md) have their own page.
 
 """
 WORDS = {str: "text", int: "integer", float: "number", Path: "path", bool: "flag"}
