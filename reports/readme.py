@@ -19,7 +19,7 @@ from vbench.results.frame import frame
 from vbench.results.scaling import COSTS
 from vbench.results.store import Record, read
 
-WIDTH = 132
+WIDTH = 110
 SIDES = (224, 512, 1024, 2048)  # px; the rows of the small table
 SHOWN = ("model", "mode", "size (px)", "GMACs", "latency (ms)", "95 % interval", "peak memory (MiB)", "flags")
 
