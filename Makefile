@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: dev fmt lint types test golden golden-figures constraints kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -26,6 +26,9 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 	rm -rf build/wheel && pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	pip install --quiet --no-deps --target build/wheel/site build/wheel/vbench-*.whl
 	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
+
+constraints: ## constraints/tested.txt, the versions in this environment; before a release, after `make test` has passed
+	python -P -m vbench.constraints.write constraints/tested.txt
 
 kernels: ## every form against the recurrence, every Triton kernel compiled ahead of time; no GPU needed
 	python -P -m vbench kernels check --device cpu

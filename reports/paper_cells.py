@@ -15,7 +15,7 @@ from vbench.plan import parse_sizes
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
 from vbench.reports.tables import NOTES, figure, several_forms
-from vbench.results.frame import batch_asked
+from vbench.results.frame import batch_asked, filled
 from vbench.results.lint import unfair
 
 SETTING = ("device_name", "device", "dtype", "phase", "backend", "layout", "threads", "batch_asked")  # of one grid
@@ -201,7 +201,7 @@ def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
 
 def supported(rows: pd.DataFrame) -> pd.Series[bool]:
     """Which rows are of a model, mode, form and attention that can run at one size at least."""
-    subject = [list(rows[part].fillna("")) for part in SUBJECT]
+    subject = [list(filled(rows[part], "")) for part in SUBJECT]
     ways = list(zip(*subject, strict=True))
     alive = {way for way, status in zip(ways, rows["status"], strict=True) if status != "unsupported"}
     return pd.Series([way in alive for way in ways], index=rows.index, dtype=bool)

@@ -53,14 +53,32 @@ def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
 
 def absent(table: pd.DataFrame) -> list[str]:
     """One line for each reason why cells were not, or not wholly, measured: which, and why."""
-    lines = []
     missing = table[table["status"] != "ok"]
     several = several_forms(table)
-    for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False):
-        cells = [f"{label(cell, several)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
-        shown = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
-        lines.append(f"{status}: {reason} ({shown})")
-    return lines
+    return [
+        f"{status}: {reason} ({_named(group, several)})"
+        for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False)
+    ]
+
+
+def without_work(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells that were measured and whose MACs are not known."""
+    return table[(table["status"] == "ok") & table["macs"].isna()]
+
+
+def uncounted(table: pd.DataFrame) -> list[str]:
+    """One line for each reason why measured cells have no MACs: which, and why."""
+    several = several_forms(table)
+    return [
+        f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, several)})"
+        for reason, group in without_work(table).groupby("reason", sort=False, dropna=False)
+    ]
+
+
+def _named(group: pd.DataFrame, several: set[tuple[str, str]]) -> str:
+    """The first three cells, and how many there are beside."""
+    cells = [f"{label(cell, several)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
+    return ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
 
 
 def caption(table: pd.DataFrame) -> str:
@@ -107,7 +125,7 @@ def disagreements(table: pd.DataFrame) -> list[str]:
     """Which count of MACs disagrees with the ledger's by more than 1 %, and by how much: a line for each such row."""
     votes = (("macs_fvcore", "macs_matmul", "fvcore"), ("macs_closed_form", "macs", "the closed form"))
     lines = []
-    for cell in _cells(table[table["flags"].str.contains("counters_disagree").fillna(False)]):
+    for cell in _cells(table[table["flags"].str.contains("counters_disagree", na=False)]):
         for vote, ledger, name in votes:
             if (
                 cell[vote] is not None
@@ -123,7 +141,7 @@ def disagreements(table: pd.DataFrame) -> list[str]:
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """All that must be said with a table, beside its caption."""
-    return [*notes(table), *disagreements(table), *unfair(table), *absent(table)]
+    return [*notes(table), *disagreements(table), *unfair(table), *uncounted(table), *absent(table)]
 
 
 def show(table: pd.DataFrame, console: Console) -> None:

@@ -128,6 +128,11 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
     return table.sort_values([*order, "height", "width", "case_id"], kind="stable", ignore_index=True)
 
 
+def filled(values: pd.Series[Any], otherwise: Any) -> pd.Series[Any]:
+    """The values as objects, `otherwise` (a value, or another column) for what is missing; no type is guessed."""
+    return values.astype(object).where(values.notna(), otherwise)
+
+
 def batch_asked(table: pd.DataFrame, prefix: str = "") -> pd.Series[Any]:
     """The batch that each row of a frame was asked for, after a prefix, or the policy that chose it: "8", "knee"."""
     fixed = table["batch_policy"] == "fixed"

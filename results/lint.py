@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from vbench.models.registry import spec
+from vbench.results.frame import filled
 
 SETTINGS = (  # in which rows that are compared must agree
     "device_name",
@@ -46,7 +47,7 @@ def _difference(rows: pd.DataFrame, setting: str) -> str | None:
     """ "rows differ in dtype: bfloat16 (12), float32 (12); compare within one", or None."""
     if setting not in rows:
         return None
-    values = rows[setting].dropna() if setting in OPTIONAL else rows[setting].astype(object).fillna("not known")
+    values = rows[setting].dropna() if setting in OPTIONAL else filled(rows[setting], "not known")
     counts = values.map(_name).value_counts().sort_index()
     if len(counts) < 2:
         return None

@@ -234,7 +234,8 @@ def _prepared(table: pd.DataFrame) -> pd.DataFrame:
         table["ms_per_image_hi"] = 1000 / table["throughput_img_s_lo"]
     if {"peak_memory_bytes", "weights_bytes", "input_bytes"} <= set(table):
         rest = table["peak_memory_bytes"] - table["weights_bytes"] - table["input_bytes"]
-        table["activation_bytes"] = table["activation_bytes"].fillna(rest) if "activation_bytes" in table else rest
+        known = table.get("activation_bytes", rest)
+        table["activation_bytes"] = known.where(known.notna(), rest)
     if {"batch", "batch_policy"} <= set(table):
         table["batch_asked"] = batch_asked(table)
     return table
@@ -250,7 +251,8 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
     """The sizes at which this cost is known and positive; None if there are none."""
     if cost not in rows:
         return None
-    rows = rows[(rows[cost] > 0).fillna(False)]
+    rows = rows[rows[cost].notna()]
+    rows = rows[(rows[cost] > 0).astype(bool)]
     rows = rows.assign(pixels=rows["height"] * rows["width"]).sort_values(["pixels", "height"], kind="stable")
     if rows.empty:
         return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 import pytest
 from fakes import HOST, failed, latency, make_record
 
 from vbench.plan import Protocol
-from vbench.results.frame import COLUMNS, frame
+from vbench.results.frame import COLUMNS, filled, frame
 from vbench.results.store import Record
 
 PROMISED = (
@@ -111,3 +112,11 @@ def test_accuracy_is_marked_as_published() -> None:
     assert row["top1_published"] == 77.2
     assert "2405.18425" in row["top1_source"]
     assert pd.isna(frame([make_record("vig_t", 2048)]).iloc[0]["top1_published"])
+
+
+@pytest.mark.parametrize("values", [[True, None], ["a", None], [1.5, None], [None, None]])
+@pytest.mark.parametrize("dtype", ["object", None])
+def test_what_is_missing_is_filled_and_no_type_is_guessed(values: list[Any], dtype: str | None) -> None:
+    column = filled(pd.Series(values, dtype=dtype), "not known")
+    assert list(column) == ["not known" if value is None else value for value in values]
+    assert column.dtype == object

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from alike import differences
 from fakes import failed, make_record
 from rich.console import Console
 
@@ -136,8 +137,8 @@ class TestReadme:
 
     def test_its_files_are_those_of_its_records(self, tmp_path: Path) -> None:
         write_all(frame(read(RECORDS)), tmp_path)
-        assert (tmp_path / "summary.csv").read_bytes() == (RECORDS / "summary.csv").read_bytes()
-        assert (tmp_path / "table.md").read_bytes() == (RECORDS / "table.md").read_bytes()
+        assert differences(tmp_path / "summary.csv", RECORDS / "summary.csv") == []
+        assert (tmp_path / "table.md").read_text() == (RECORDS / "table.md").read_text()  # of rounded figures
 
     def test_findings_are_computed(self) -> None:
         sides = (768, 1024, 2048)

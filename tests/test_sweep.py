@@ -194,8 +194,8 @@ def test_a_model_that_fails_is_measured_and_branded(tmp_path: Path) -> None:
     assert stamp is not None
     assert stamp["failed"] == ["gla reference, float64, a trial: error 1.0e+00, bound 1.0e-10"]
     table = frame(records)
-    branded = table["flags"].str.contains("modes_differ") & (table["verified"] == False)  # noqa: E712
-    assert set(table.loc[branded.fillna(False), "model"]) == {"vig_t"}
+    branded = table["flags"].str.contains("modes_differ") & table["verified"].eq(False)
+    assert set(table.loc[branded, "model"]) == {"vig_t"}
     assert "ARE NOT ONE FUNCTION" in "".join(tables.notes(table))
 
 

@@ -122,7 +122,10 @@ def table_of(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
-    """Write a sweep's files beside its records, print the table; the number of cells that ended in an error."""
+    """Write a sweep's files beside its records, print the table.
+
+    Returns: the number of cells that ended in an error, or that were measured and have no MACs.
+    """
     from vbench.reports import tables
     from vbench.reports.write import write_all
 
@@ -132,7 +135,9 @@ def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
     else:
         tables.show(table, out)
     err.print(f"written: {', '.join(str(file) for file in files)}")
-    return int((table["status"] == "error").sum())
+    for line in tables.uncounted(table) if as_json else []:  # else they stand under the table
+        err.print(line, markup=False)
+    return int((table["status"] == "error").sum()) + len(tables.without_work(table))
 
 
 def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:

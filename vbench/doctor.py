@@ -19,10 +19,11 @@ from rich.text import Text
 
 import vbench
 from vbench import host, selftest, state
+from vbench.constraints import tested
 from vbench.errors import DeviceError
 from vbench.launch import Launcher
 
-OPTIONAL = {"triton"}  # fused kernels need it; everything else runs without
+OPTIONAL = {"triton", "fvcore"}  # fused kernels, and a second count of MACs, need them; everything else runs without
 JOB_LIMIT_S = 120.0
 CROOKED = 0.05  # of a time: how far k calls may be from k times one
 CLOCKS_APART = 0.01  # of a time: how far host and device may disagree over long work
@@ -74,10 +75,7 @@ def _software() -> list[Finding]:
     about = host.fingerprint("cpu", None)
     for package, version in about["versions"].items():
         if package in host.PACKAGES:
-            absent: Verdict = "note" if package in OPTIONAL else "missing"
-            found.append(
-                Finding(package, "ok" if version else absent, version or f"not installed; pip install {package}")
-            )
+            found.append(package_finding(package, version))
     commit = about["commit"]
     if commit:
         found.append(
@@ -88,6 +86,14 @@ def _software() -> list[Finding]:
             )
         )
     return found
+
+
+def package_finding(package: str, version: str | None) -> Finding:
+    """Whether a package is there, and lies in what the project was tested with; `version` is None if it is not."""
+    if version is None:
+        return Finding(package, "note" if package in OPTIONAL else "missing", f"not installed; pip install {package}")
+    untested = tested.outside(package, version)
+    return Finding(package, "note" if untested else "ok", f"{version}; {untested}" if untested else version)
 
 
 def _cpu() -> list[Finding]:

@@ -165,22 +165,45 @@ def _starred(path: str) -> str:
 
 
 def second_count(case: Case, macs: int) -> dict[str, Any]:
-    """fvcore's opinion of `macs`, the first counter's `macs_matmul`.
+    """fvcore's opinion of `macs`, the first counter's `macs_matmul`. It raises nothing: an opinion may be lacking.
 
     fvcore traces a real pass, attention unfused. A trace costs by its length, so that our operator, the same in many
     blocks, is traced apart from them, once for each size of its inputs.
 
     Returns: `macs_fvcore`, or None and `reason`; `agree`, whether they differ by at most 1 %.
     """
+    if case.mode == "recurrent":
+        return no_opinion("fvcore counts matrix products; the step form's outer products are elementwise")
+    if macs > SECOND_COUNT_LIMIT:
+        return no_opinion(
+            f"fvcore executes what it counts; above {SECOND_COUNT_LIMIT / 1e9:g} GMACs that takes too long"
+        )
+    try:
+        total = _second_count(case)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "fvcore":
+            return _failed(error)
+        return no_opinion("fvcore is not installed; pip install fvcore")
+    except Exception as error:  # whatever befalls it, the first counter's word stands
+        return _failed(error)
+    return {"macs_fvcore": total, "agree": abs(total - macs) <= AGREE * macs, "reason": None}
+
+
+def no_opinion(reason: str) -> dict[str, Any]:
+    """What `second_count` returns where fvcore has not counted."""
+    return {"macs_fvcore": None, "agree": None, "reason": reason}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    said = str(error).strip().splitlines() or ["no message"]
+    return no_opinion(f"fvcore could not count: {type(error).__name__}: {said[0][:300]}")
+
+
+def _second_count(case: Case) -> int:
+    """The MACs that fvcore finds. Raises: whatever a trace raises, ModuleNotFoundError without fvcore."""
+    import fvcore.nn  # noqa: F401 - before anything is built
     import torch
 
-    def skip(reason: str) -> dict[str, Any]:
-        return {"macs_fvcore": None, "agree": None, "reason": reason}
-
-    if case.mode == "recurrent":
-        return skip("fvcore counts matrix products; the step form's outer products are elementwise")
-    if macs > SECOND_COUNT_LIMIT:
-        return skip(f"fvcore executes what it counts; above {SECOND_COUNT_LIMIT / 1e9:g} GMACs that takes too long")
     row, calls = spec(case.model), list[_Call]()
     torch.manual_seed(0)
     model, image = build(case), torch.randn(1, 3, case.height, case.width)
@@ -197,7 +220,7 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
     for call, times in Counter(calls).items():
         inputs = [torch.zeros(shape, dtype=dtype) for shape, dtype in call.inputs]
         total += times * _traced_macs(_alone(form, dict(call.options)), *inputs)
-    return {"macs_fvcore": total, "agree": abs(total - macs) <= AGREE * macs, "reason": None}
+    return total
 
 
 @dataclass(frozen=True, slots=True)

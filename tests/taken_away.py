@@ -1,0 +1,61 @@
+"""A `vbench` process that lacks something: a `sitecustomize` takes it away, in the children too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+NO_FVCORE = 'import sys\n\nsys.modules["fvcore"] = None\n'
+NO_ATTENTION_ON_META = '''
+import sys
+from importlib.util import find_spec
+
+NAME = "timm.layers.attention"
+
+
+class Finder:
+    """Has timm's attention call `.item()` while it is built, as timm 1.0.20 does; tensors on meta cannot."""
+
+    def find_spec(self, name, path, target=None):
+        if name != NAME:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(NAME)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            build = module.Attention.__init__
+
+            def built(self, *args, **kwargs):
+                import torch
+
+                torch.zeros(1).item()
+                build(self, *args, **kwargs)
+
+            module.Attention.__init__ = built
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+'''
+
+
+def without(code: str, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """`vbench ARGS` in `folder` where every Python runs `code` first; nothing is remembered from elsewhere."""
+    preload = folder / "preload"
+    preload.mkdir(exist_ok=True)
+    (preload / "sitecustomize.py").write_text(code)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(preload), *(p for p in sys.path if p)]),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
+    command = [sys.executable, "-P", "-m", "vbench", *args]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=folder, check=False, timeout=300
+    )

@@ -1,0 +1,112 @@
+"""What a sweep says and how it exits where a counter fails: MACs are never lost in silence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import make_record
+from taken_away import NO_ATTENTION_ON_META, NO_FVCORE, without
+
+from vbench import flops, worker
+from vbench.launch import Launcher
+from vbench.plan import Case, Sweep, plan
+from vbench.reports import tables
+from vbench.results.frame import frame
+from vbench.results.store import read
+
+SWEEP = ("sweep", "--models", "deit_t", "--res", "32,48", "--modes", "parallel", "--batch", "1", "--seconds", "0.05")
+QUICK = ("--rigor", "quick", "-o", "run")
+
+
+def test_without_fvcore_its_opinion_alone_is_lacking(tmp_path: Path) -> None:
+    done = without(NO_FVCORE, tmp_path, *SWEEP, *QUICK)
+    assert done.returncode == 0, done.stderr
+    records = read(tmp_path / "run")
+    assert {record.status for record in records} == {"ok"}
+    for record in records:
+        assert record.work is not None
+        assert record.work["macs"] > 0
+        assert record.second_count == flops.no_opinion("fvcore is not installed; pip install fvcore")
+    done = without(NO_FVCORE, tmp_path, "flops", "deit_t", "--res", "32", "--json")
+    work = json.loads(done.stdout)
+    assert (done.returncode, work["macs_fvcore"]) == (0, None)
+    assert work["macs"] > 0
+    assert work["fvcore_reason"] == "fvcore is not installed; pip install fvcore"
+
+
+def test_measured_cells_without_macs_make_the_exit_code_1(tmp_path: Path) -> None:
+    done = without(NO_ATTENTION_ON_META, tmp_path, *SWEEP, *QUICK)
+    assert done.returncode == 1, done.stderr
+    records = read(tmp_path / "run")
+    assert len(records) == 2
+    for record in records:
+        assert (record.status, record.work) == ("ok", None)
+        assert record.latency is not None
+        assert record.latency["samples_ms"]
+    said = " ".join(done.stdout.split())
+    assert "no MACs: MACs not counted: RuntimeError: Tensor.item() cannot be called on meta tensors" in said
+    assert "(deit_t parallel 32, deit_t parallel 48)" in said
+    again = without(NO_ATTENTION_ON_META, tmp_path, *SWEEP, *QUICK, "--json")
+    assert again.returncode == 1
+    assert len(json.loads(again.stdout)) == 2
+    assert "no MACs: MACs not counted" in again.stderr
+    assert len(read(tmp_path / "run")) == 2
+
+
+def test_every_cell_without_macs_is_named_once_a_reason() -> None:
+    found = [make_record(side=side, work=None, reason="because") for side in (224, 384)]
+    found += [make_record("deit_t", work=None), make_record("deit_t", 512)]
+    assert tables.uncounted(frame(found)) == [
+        "no MACs: no reason is recorded (deit_t parallel 224)",
+        "no MACs: because (vig_t parallel 224, vig_t parallel 384)",
+    ]
+    assert tables.uncounted(frame([make_record(), make_record(side=384, status="oom", work=None)])) == []
+
+
+CASE = plan(Sweep(("deit_t",), ((32, 32),), ("parallel",), (1,)))[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("a wrong\nvalue"), "fvcore could not count: ValueError: a wrong"),
+        (ModuleNotFoundError("No module named 'iopath'", name="iopath"), "fvcore could not count: ModuleNotFoundError"),
+        (ModuleNotFoundError("No module named 'fvcore.nn'", name="fvcore.nn"), "fvcore is not installed"),
+        (MemoryError(), "fvcore could not count: MemoryError: no message"),
+    ],
+)
+def test_whatever_befalls_the_second_counter_the_first_ones_count_stays(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(case: Case) -> int:
+        raise error
+
+    monkeypatch.setattr(flops, "_second_count", fail)
+    found = dict(worker.count({"cases": [asdict(CASE)]}))[CASE.id]
+    assert found["work"]["macs"] > 0
+    assert found["second_count"]["macs_fvcore"] is None
+    assert found["second_count"]["reason"].startswith(reason)
+    *_, (part, opinion) = flops.counted({"case": asdict(CASE), "by_module": False})
+    assert part == "second_count"
+    assert opinion == found["second_count"]
+
+
+def count_and_die(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """`worker.count` where the second counter ends the process."""
+    flops.second_count = lambda case, macs: os.kill(os.getpid(), signal.SIGSEGV)  # type: ignore[assignment,return-value]
+    yield from worker.count(argument)
+
+
+def test_a_second_counter_that_ends_the_process_loses_nothing_but_its_word() -> None:
+    with Launcher() as launcher:
+        ending = launcher.run("test_uncounted:count_and_die", {"cases": [asdict(CASE)]}, 120)
+    assert ending.status == "error"
+    assert ending.parts[CASE.id]["work"]["macs"] > 0
+    assert ending.parts[CASE.id]["second_count"] == flops.no_opinion("fvcore's count ended the process")
