@@ -68,7 +68,7 @@ docs:  ## the site, under build/docs; pip install -e '.[docs]' first; it needs n
 	python -P -m sphinx -W --keep-going -q -b html docs build/docs
 
 reference: ## docs/reference/commands.md: every command and option, from the program
-	python -P docs/commands.py docs/reference/commands.md
+	python -P docs/make_reference.py docs/reference/commands.md
 
 readme: ## the README's table, findings and figure, and docs/results.md, from the committed records
 	python -P -m vbench report results/cpu-amd-epyc

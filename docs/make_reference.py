@@ -1,4 +1,4 @@
-"""The reference of commands, from the program itself: `python -P docs/commands.py docs/reference/commands.md`.
+"""The reference of commands, from the program itself: `python -P docs/make_reference.py docs/reference/commands.md`.
 
 It reads the commands that Typer makes of the program, by the few attributes that every version of Typer and click has.
 """
