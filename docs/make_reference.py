@@ -85,7 +85,7 @@ def _default(one: Any) -> str:
     if one.required:
         return "required"
     if isinstance(one.show_default, str):
-        return one.show_default
+        return one.show_default if " " in one.show_default else f"`{one.show_default}`"
     return NONE if one.default in (None, (), []) else f"`{one.default}`"
 
 

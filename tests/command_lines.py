@@ -23,10 +23,11 @@ HOLES = {
     "op": "gla",
 }  # for what a reader fills in
 AXES = (*plan.USUAL, "models", "res")
+app = cli.app
 
 
 def program() -> Any:
-    return typer.main.get_command(cli.app)
+    return typer.main.get_command(app)
 
 
 def parse(words: list[str]) -> tuple[str, dict[str, Any]]:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_lines import check, program
+from command_lines import app, check, program
 from pages import DOCS, PAGES, ROOT, anchors, commands, contents, fences, links, prose, spans
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from vbench import cli, host, plan
+from vbench import host, plan
 from vbench.models import MODELS
 from vbench.reports import paper_tables, tables
 from vbench.reports.figures.table import FIGURES
@@ -143,7 +143,7 @@ def test_what_needs_no_measuring_runs_as_it_is_written(tmp_path: Path, monkeypat
     for program_, name, *rest in (line for line in LINES if len(line) > 1):
         whole = (str(COMMITTED) in rest and "all" not in rest) or (not rest and name in ("suites", "models"))
         if program_ == "vbench" and name in {*CHEAP} - ran and whole:
-            done = CliRunner().invoke(cli.app, [name, *rest])
+            done = CliRunner().invoke(app, [name, *rest])
             assert done.exit_code == 0, (name, rest, done.output)
             ran.add(name)
     assert ran == set(CHEAP)
