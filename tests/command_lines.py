@@ -15,13 +15,8 @@ from vbench.reports.figures import draw
 from vbench.results import history, scaling
 from vbench.suites.load import load
 
-HOLES = {
-    "models": "vig_t",
-    "model": "vig_t",
-    "name": "smoke",
-    "suite": "smoke",
-    "op": "gla",
-}  # for what a reader fills in
+# What is put in the place of a word that a reader fills in, as NAME.
+HOLES = {"models": "vig_t", "model": "vig_t", "name": "smoke", "suite": "smoke", "op": "gla"}
 AXES = (*plan.USUAL, "models", "res")
 app = cli.app
 
