@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures constraints kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources
+.PHONY: dev fmt lint types test golden golden-figures constraints kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -64,9 +64,15 @@ gpu-long: ## what takes longer: what the doctor finds, the README's sweep, and w
 sweep: ## the README's sweep again, on this machine
 	python -P -m vbench sweep --suite resolution -o results/cpu-amd-epyc
 
-readme: ## its table, findings and figure, from the committed records
+docs:  ## the site, under build/docs; pip install -e '.[docs]' first; it needs no network
+	python -P -m sphinx -W --keep-going -q -b html docs build/docs
+
+reference: ## docs/reference/commands.md: every command and option, from the program
+	python -P docs/make_reference.py docs/reference/commands.md
+
+readme: ## the README's table, findings and figure, and docs/results.md, from the committed records
 	python -P -m vbench report results/cpu-amd-epyc
-	python -P -m vbench.reports.readme results/cpu-amd-epyc README.md
+	python -P -m vbench.reports.readme results/cpu-amd-epyc README.md docs/results.md
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md

@@ -47,32 +47,34 @@ QUANTITIES = {
 
 PAGE = f"""# Which claims hold?
 
-Made by `make claims` from the committed records; no figure is typed in. `vbench claims RUN…` says the same of your own:
-`vbench sweep --suite claims --device cuda -o RUN` measures exactly what it needs. The claims, each with its source, are
-data: `results/published/claims.toml`.
+`make claims` makes this page from the committed records; no number is typed by hand. `vbench claims RUN…` judges your
+own records, and `vbench sweep --suite claims --device cuda -o RUN` measures exactly what the claims need. The claims,
+each with its source, are data: `results/published/claims.toml`.
 
-Every value is an advantage, the baseline's cost over the subject's ("90 % saved" is 10×), so that more is better; of
-what is to be linear, it is an exponent in tokens. Each claim is computed twice. *As the paper has it*: MACs by the
-paper's own counting; memory and speed against attention that is not fused. *Fair*: everything counted; memory and
-speed against fused attention. Both with our default forms, in parallel mode.
+Every value is an advantage: the cost of the baseline divided by the cost of the model ("90 % saved" is 10×). So more
+is better. For a claim of linear growth the value is an exponent in tokens. Each claim is computed twice, with our
+default forms in parallel mode:
 
-A value reaches what is claimed if it is at least that, less {TOLERANCE:.0%}: what two printed digits leave open ("90 %
-saved" is anything from 9.5 to 10.5 times less). A measured one does if any of its interval does; an interval that
-lies on both sides and is wider than ±{WIDEST:.0%} tells nothing. What exceeds the claim holds.
+- *As the paper has it*: MACs as the paper counts them; memory and speed against attention that is not fused.
+- *Fair*: all work counted; memory and speed against fused attention.
+
+A value reaches a claim if it is at least the claim minus {TOLERANCE:.0%}, the precision of two printed digits ("90 %
+saved" is anything from 9.5 to 10.5 times less). A measured value reaches it if any part of its interval does. An
+interval that lies on both sides and is wider than ±{WIDEST:.0%} decides nothing. A value above the claim holds.
 
 | verdict | when |
 | --- | --- |
 | {HOLDS} | the fair value reaches it |
-| {UNFUSED} | memory or speed reaches it against unfused attention, and does not against fused |
-| {FAILS} | neither does; of MACs, the fair count does not, whatever the paper's own count says |
+| {UNFUSED} | memory or speed reaches it against unfused attention, but not against fused |
+| {FAILS} | neither value reaches it; for MACs, the fair count does not reach it, whatever the paper's own count says |
 | {UNKNOWN} | no such model, no record, no GPU, no printed number, or an interval that is too wide |
 
-Memory and speed are claimed of GPUs, which papers mostly do not name: a CPU's ratio is shown and judges nothing, a
-GPU's judges, under that GPU's name. Where several dtypes were measured, half precision comes first, as the fastest
-fused attention exists only there, and the others are told. Memory is a peak at batch 1; where a batch is stated or
-inferred, it is computed from that: weights once, all else as often as there are images. Speed is images/s at the
-batch that was asked for, `knee` in the suite. ViR's claim, without a number, is read as: the advantage grows from 224
-to 2048 px. Linear growth is judged on any device.
+The papers claim memory and speed for GPUs, mostly without naming the GPU. On a CPU the page shows the ratio and gives
+no verdict; on a GPU it gives a verdict for that GPU. If several dtypes were measured, half precision decides, because
+the fastest fused attention exists only there; the reason names the others. Memory is a peak at batch 1. If a paper
+states or implies a batch, the memory is computed for it: weights once, everything else once for each image. Speed is
+images/s at the batch that was asked for, `knee` in the suite. ViR's claim has no number; it is read as "the advantage
+grows from 224 to 2048 px". Linear growth is judged on any device.
 """
 
 

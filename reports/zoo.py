@@ -22,11 +22,12 @@ REASONS: dict[tuple[str, str], str] = {
     ("deit_t", "params_m"): "printed in whole millions, rounded down",
 }
 
-HEADER = """# The zoo, beside what was published
+HEADER = """# Models beside the published numbers
 
-Made by `make zoo`; figures are counted, none is typed in. Parameters are of the model at 224 px with 1000 classes.
-GMACs (10⁹ multiply-accumulates of one image; papers call them GFLOPs) are what the algorithm needs, recurrences and
-attention included, at the size of the published figure, or 224 px. A published figure that ours rounds to agrees.
+`make zoo` makes this page; numbers are counted, none is typed by hand. Parameters are those of the model at 224 px
+with 1000 classes. GMACs are 10⁹ multiply-accumulates of one image; papers call them GFLOPs. Ours are what the
+algorithm needs, recurrences and attention included, at the size of the published number, or at 224 px. A published
+number agrees if ours rounds to it; the last column explains each deviation.
 
 | model | params (M) | published | GMACs | at px | published | deviation and its reason |
 | --- | ---: | ---: | ---: | ---: | ---: | --- |

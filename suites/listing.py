@@ -15,11 +15,12 @@ from vbench.suites.load import Suite, load, shipped
 
 HEADER = """# Suites
 
-Made by `make suites`. A suite is a TOML file that states a question, the time that it takes, and its cells. Run one by
-`vbench sweep --suite NAME`; `vbench plan --suite NAME` shows its cells and estimates time and memory on this machine;
-an option beside `--suite` replaces the suite's own, as in `--suite modes --res 224`.
+A suite is a prepared sweep: a TOML file with a question, the time that it takes, and its cells. `make suites` makes
+this page. `vbench sweep --suite NAME` runs a suite. `vbench plan --suite NAME` shows its cells and estimates time and
+memory on your machine. An option beside `--suite` replaces the suite's own value, as in `--suite modes --res 224`.
 
-A file of your own works the same way, `vbench sweep --suite mine.toml`, and `vbench suites mine.toml` checks it:
+You can write a suite of your own. Run it with `vbench sweep --suite mine.toml`; check it with `vbench suites
+mine.toml`:
 
 ```toml
 question = "Is ViG-T faster than Swin-T in bfloat16?"
@@ -29,13 +30,12 @@ res = "224:1024"
 dtype = "bfloat16"
 ```
 
-Several sets of axes are `[[part]]` tables, each with its own; what stands above them is common to all.
+`question`, `time`, `models` and `res` are required. The other axes (%s) have their usual values
+if they are not given. Values are text, as in the options of `vbench sweep`. For several sets of axes write several
+`[[part]]` tables; what stands above them applies to all.
 
-`question`, `time`, `models` and `res` must be there. The other axes, %s, are usual where they are not given. Values are
-text, as the options of `vbench sweep` take it.
-
-Times say whether they were measured; estimates are those of `vbench plan`. `--rigor` is the default one unless they say
-another. Cells that cannot run on a CPU, as the recurrent mode of attention, are counted apart.
+The column *time* says whether the time was measured or estimated by `vbench plan`. It is for the default `--rigor`
+unless it names another. Cells that a CPU cannot run, such as the recurrent mode of attention, are counted separately.
 
 | suite | answers | time | cells |
 | --- | --- | --- | ---: |

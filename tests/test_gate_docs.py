@@ -1,4 +1,4 @@
-"""The recipe of docs/gate.md and the files for CI: that they are valid, that their commands exist, that they work."""
+"""The recipe of docs/tutorials/ci.md and the files for CI: that they are valid, agree and work."""
 
 from __future__ import annotations
 
@@ -6,44 +6,28 @@ import ast
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import check_jsonschema
 import pytest
 import torch
-import typer
 from click.testing import CliRunner
+from command_lines import parse
+from pages import DOCS, ROOT, Fence, fences
 from ruamel.yaml import YAML
 
 from vbench import plan
-from vbench.commands import app as cli
-from vbench.commands import gate as cli_gate
 from vbench.models import create, external
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "gate.md"
+FENCES = fences(DOCS / "tutorials" / "ci.md")
 ACTION = ROOT / ".github" / "actions" / "vbench-gate" / "action.yml"
 AT_END = ", at its end"
 MODEL = "my_pkg.models:my_backbone"
-
-
-class Fence(NamedTuple):
-    """A fenced block of the page."""
-
-    language: str
-    title: str | None
-    text: str
-
-
-def fences() -> list[Fence]:
-    found = re.findall(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return [Fence(language, title or None, text) for language, title, text in found]
 
 
 def put(fence: Fence, folder: Path) -> None:
@@ -62,7 +46,7 @@ def yaml(path: Path) -> Any:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, with the page's files in it, that Python imports from."""
-    for fence in fences():
+    for fence in FENCES:
         if fence.title:
             put(fence, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -73,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_recipes_files_are_valid_and_agree(folder: Path) -> None:
-    titles = {fence.title for fence in fences() if fence.title}
+    titles = {fence.title for fence in FENCES if fence.title}
     assert {"pyproject.toml", "my_pkg/models.py", ".github/workflows/gate.yml", ".pre-commit-config.yaml"} <= titles
     for file in folder.rglob("*.py"):
         ast.parse(file.read_text())
@@ -204,44 +188,6 @@ def test_the_action_runs_the_gates_it_is_asked_for_and_fails_as_they_do(
             parse(["vbench", *call.split()])
 
 
-def parse(words: list[str]) -> None:
-    """As the command line does, up to the call of the library. Fails for a command or an option that it has not."""
-    command, rest = typer.main.get_command(cli.app), words[1:]
-    name = words[0]
-    assert name == "vbench"
-    while hasattr(command, "commands"):
-        name, *rest = rest
-        assert name in command.commands, f"there is no vbench {name}"
-        command = command.commands[name]
-    context = command.make_context(name, rest)
-    if name == "gate":
-        cli_gate.refuse(context)
-        axes = [context.params[axis] for axis in ("models", "res", "modes", "dtype", "layout", "attention", "form")]
-        assert context.params["revision"] or context.params["write"] or axes == [None] * len(axes), "add --write"
-
-
-def commands() -> list[str]:
-    """Every command line of vbench that the page, the README's paragraph on gates and the files for CI name."""
-    page, readme = PAGE.read_text(), (ROOT / "README.md").read_text()
-    lines = [line for fence in fences() if fence.language == "sh" for line in fence.text.splitlines()]
-    prose = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
-    lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
-    lines += re.findall(r"`(vbench (?:gate|compare|history)[^`]*)`", readme)
-    lines += yaml(ROOT / "docs" / "ci" / "gitlab.yml")["vbench-gate"]["script"]
-    hooks = [*yaml(ROOT / ".pre-commit-hooks.yaml")]
-    for fence in fences():
-        if fence.title == ".pre-commit-config.yaml":
-            hooks += YAML(typ="safe").load(fence.text)["repos"][0]["hooks"]
-    hooks += [hook for repo in yaml(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
-    lines += [" ".join([hook["entry"], *hook.get("args", [])]) for hook in hooks]
-    return sorted({line for line in lines if line.startswith("vbench ") and line != "vbench gate"})
-
-
-@pytest.mark.parametrize("line", commands())
-def test_every_command_line_that_is_written_down_exists(line: str) -> None:
-    parse(shlex.split(line))
-
-
 SLOWER = """
 
 import time
@@ -290,7 +236,7 @@ def test_the_recipe_followed_literally_passes_and_fails_on_a_slowdown_of_a_tenth
             text=True,
         )
 
-    for fence in fences():
+    for fence in FENCES:
         if fence.title:
             put(fence, work)
         elif fence.language == "sh":

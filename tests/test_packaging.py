@@ -9,14 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import typer
+from command_lines import check
 
 import vbench
-from vbench import host, plan
-from vbench.commands import app as cli
+from vbench import host
 from vbench.kernels import OPS, operator
-from vbench.operators import bench as kernel_bench
-from vbench.operators import check as kernel_check
 from vbench.suites.load import load, shipped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,31 +72,7 @@ def test_every_command_of_a_make_target_parses(target: str, monkeypatch: pytest.
             assert words[1:] == ["-m", "gpu", "-n", "0"]
             continue
         assert words[:4] == ["python", "-P", "-m", "vbench"], words
-        command, rest = typer.main.get_command(cli.app), words[4:]
-        while hasattr(command, "commands"):
-            name, *rest = rest
-            command = command.commands[name]
-        given = command.make_context(name, rest).params
-        if name == "sweep":
-            asked = {key: given[key] for key in (*plan.USUAL, "models", "res") if given.get(key) is not None}
-            sets = load(given["suite"]).sets if given["suite"] else [{}]
-            where = host.resolve(given["device"])
-            cases = plan.union([plan.parse({**plan.USUAL, **axes, **asked}, where) for axes in sets])
-            assert any(not case.unsupported for case in cases), words
-            plan.parse_rigor(given["rigor"])
-        elif name == "bench":
-            ops = kernel_check.parse_ops(given["op"])
-            kernel_bench.parse(
-                ops=ops,
-                forms=kernel_check.parse_forms(given["form"], ops),
-                device=host.resolve(given["device"]),
-                tokens=given["n"],
-                peers={},
-                threads=1,
-                **{key: given[key] for key in ("batch", "dtype", "backend", "l2", "seconds", "limit_s")},
-            )
-        elif name == "check":
-            kernel_check.parse_ops(given["op"])
+        check(["vbench", *words[4:]])
 
 
 def test_the_version_is_the_changelogs() -> None:

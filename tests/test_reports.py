@@ -20,7 +20,7 @@ from vbench.results.frame import frame
 from vbench.results.store import Record, read
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RECORDS = ROOT / "README.md", ROOT / "results" / "cpu-amd-epyc"
+README, RESULTS, RECORDS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results" / "cpu-amd-epyc"
 
 HEAD = (
     "| model | mode | size (px) | status | GMACs | latency (ms) | 95 % interval | images/s | at batch "
@@ -132,8 +132,9 @@ def test_reporting_imports_no_torch() -> None:
 class TestReadme:
     def test_it_shows_what_the_committed_records_give(self) -> None:
         """`make readme` was run after the last change of records or tables."""
-        text = README.read_text(encoding="utf-8")
-        assert readme.fill(text, read(RECORDS)) == text
+        for page, fill in ((README, readme.fill), (RESULTS, readme.fill_results)):
+            text = page.read_text(encoding="utf-8")
+            assert fill(text, read(RECORDS)) == text
 
     def test_its_files_are_those_of_its_records(self, tmp_path: Path) -> None:
         write_all(frame(read(RECORDS)), tmp_path)
@@ -150,6 +151,13 @@ class TestReadme:
         assert "time a call of vig_t, parallel: linear within the tolerance; exponent 1.00" in said
         assert "time a call of deit_t: grows faster than linear, slower than quadratic; exponent 1.50" in said
         assert "MACs of deit_t: linear within the tolerance; exponent 1.00" in said
+
+    def test_the_small_table_is_a_part_of_the_large_one(self) -> None:
+        table = frame(read(RECORDS))
+        said = readme.small(table)
+        assert sum(line.startswith(("| vig_t", "| deit_t")) for line in said.splitlines()) == 3 * len(readme.SIDES)
+        assert set(readme.headline(table).splitlines()) < set(readme.findings(table).splitlines())
+        assert tables.notes(table)[0] in said
 
     def test_a_readme_without_its_markers_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no <!-- table -->"):
