@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from vbench import plan as planning
 from vbench.commands.axes import (
@@ -29,6 +27,7 @@ from vbench.commands.axes import (
     SuiteName,
     cells,
 )
+from vbench.commands.console import AsJson, err, out
 from vbench.errors import UsageError
 from vbench.results.outcome import NOTHING, THRESHOLD
 from vbench.suites.rules import load_rules
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from vbench.results.outcome import Outcome
 
 app = typer.Typer()
-out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ONCE = {**planning.USUAL, "batch": "1"}  # a gate times single calls
 
@@ -66,7 +63,6 @@ Rigor = Annotated[
     typer.Option(help="Blocks a pass: quick 4, default 6, paper 12 and longer launches.", rich_help_panel=TIMED),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 if anything is ambiguous, gone or not measured.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Python = Annotated[
     str | None,
     typer.Option(help="The python of an environment in which this side is installed.", rich_help_panel=TIMED),

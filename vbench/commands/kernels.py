@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from vbench.commands.console import AsJson, err, out, print_json
+
 app = typer.Typer(no_args_is_help=True, help="The operators by themselves: list, check, compile, bench, tune.")
-out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ...", show_default="all")]
 FormName = Annotated[
     str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command("list")
@@ -32,7 +29,7 @@ def list_(device: Device = "auto", as_json: AsJson = False) -> None:
     where = host.resolve(device)
     found = kernel_check.rows(where)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        print_json(found)
     else:
         out.print(kernel_check.to_rich(found, where))
 
@@ -66,7 +63,7 @@ def check(
         verdicts = kernel_check.check(ops, forms, launcher, device=where, tokens=tokens, seed=seed)
     failed = [line for verdict in verdicts for line in verdict.failed]
     if as_json:
-        typer.echo(json.dumps([check.to_json() for verdict in verdicts for check in verdict.checks], indent=1))
+        print_json([check.to_json() for verdict in verdicts for check in verdict.checks])
     else:
         out.print(verify.to_rich(verdicts))
         if interpreted and kernel_check.has_triton(verdicts):
@@ -113,7 +110,7 @@ def compile_(
         failed += compiling.grown(rows, {row.key: row for row in before})
         failed += compiling.stale(rows, before, ops, archs)
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        print_json([asdict(row) for row in rows])
     else:
         out.print(compiling.to_rich(rows))
     for line in [*told, *failed]:
@@ -176,7 +173,7 @@ def bench(
             file = timing.append(folder, found)
             rows += found
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        print_json(rows)
     else:
         table = timing.to_rich(rows)
         table.width = Console(width=1000).measure(table).maximum

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from vbench.commands.console import AsJson, err, out, print_json
 from vbench.errors import UsageError
 from vbench.reports.figures.table import FIGURES
 
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 app = typer.Typer()
-out = Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
@@ -179,3 +174,35 @@ def claims_(
         claims.show(found, out)
     else:
         typer.echo(claims.to_markdown(found) if shape == "md" else claims.to_csv(found), nl=False)
+
+
+@app.command()
+def fit(
+    folder: Annotated[Path, typer.Argument(help="A folder with records.jsonl.")],
+    cost: Annotated[
+        str | None, typer.Option(help="latency_ms, macs_executed, ms_per_image, activation_bytes ...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit how costs grow with the image size, find where one model becomes cheaper, and warn where settings differ."""
+    from vbench.results import lint, scaling
+
+    table = frame_of([folder])
+    costs = (cost,) if cost else scaling.FITTED
+    exponents, pairs = scaling.exponents(table, costs), [scaling.crossovers(table, each) for each in costs]
+    unfair = lint.unfair(table)
+    if as_json:
+        found = {
+            "exponents": json.loads(exponents.to_json(orient="records", double_precision=6)),
+            "crossovers": [row for each in pairs for row in json.loads(each.to_json(orient="records"))],
+            "unfair": unfair,
+        }
+        print_json(found)
+        return
+    if exponents.empty:
+        out.print("No model has two sizes with a cost; nothing can be fitted.")
+    else:
+        out.print(scaling.to_rich(exponents))
+        out.print(f"The verdict takes an exponent within {scaling.TOLERANCE:g} of 1 as linear, of 2 as quadratic.")
+    for line in [*(reading for each in pairs for reading in each["reading"]), *unfair]:
+        out.print(line, markup=False)

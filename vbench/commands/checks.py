@@ -1,0 +1,116 @@
+"""The commands that prove, count, or look at the machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from vbench import plan as planning
+from vbench.commands.axes import (
+    Device,
+    Res,
+)
+from vbench.commands.console import AsJson, err, out, print_json
+from vbench.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command()
+def verify(
+    models: Annotated[str, typer.Option(help="Names or patterns: vig_t,vrwkv*,all.")] = "all",
+    device: Device = "auto",
+    weights: Annotated[
+        str | None, typer.Option(help="Checkpoint of the one model: a file, a URL, or hf-hub:ORG/REPO/FILE.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random inputs and weights.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that a model's modes and forms compute the same function; exit code 5 if they do not."""
+    from vbench import host
+    from vbench import verify as verifying
+    from vbench.jobs.launch import Launcher
+    from vbench.models import MODELS
+
+    names = tuple(MODELS) if models == "all" else planning.parse_models(models)  # those with a caveat too
+    if weights and len(names) != 1:
+        raise UsageError(
+            f"--weights: one file belongs to one model, and --models names {len(names)}: {', '.join(names)}"
+        )
+    where, verdicts = host.resolve(device), []
+    with Launcher() as launcher:
+        subjects = verifying.subjects(names)
+        for subject in reversed(subjects) if weights else subjects:  # a bad file is said first
+            with err.status(f"verifying {subject}"):
+                own = weights if subject in names else None
+                verdicts.append(verifying.verify(subject, launcher, device=where, seed=seed, weights=own))
+    failed = [line for verdict in verdicts for line in verdict.failed]
+    if as_json:
+        print_json([check.to_json() for verdict in verdicts for check in verdict.checks])
+    else:
+        out.print(verifying.to_rich(verdicts))
+    for line in failed:
+        err.print(line, markup=False)
+    if failed:
+        raise typer.Exit(5)
+
+
+@app.command()
+def flops(
+    model: Annotated[str, typer.Argument(help="A name of the table, or timm/NAME.")],
+    res: Res = None,
+    mode: Annotated[str | None, typer.Option(help="parallel or recurrent.", show_default="parallel")] = None,
+    form: Annotated[str | None, typer.Option(help="A form of the operator.", show_default="the mode's")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    by_module: Annotated[bool, typer.Option("--by-module", help="Show where the work is.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an operation is not known.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a size.")] = False,
+) -> None:
+    """Count one image's work: MACs, FLOPs, bytes, by two counters and by hand. 1 MAC is 2 FLOPs."""
+    from vbench.flops import count as counting
+    from vbench.jobs.launch import Launcher
+
+    if res is None:
+        raise UsageError("give --res, as in --res 224,512")
+    modes, dtypes = planning.parse_modes(mode) if mode else (None,), planning.parse_dtypes(dtype)
+    if len(modes) > 1 or len(dtypes) > 1:
+        raise UsageError("flops counts one --mode in one --dtype; call it again for another")
+    cases = counting.cases(model, planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0])
+    with Launcher() as launcher, err.status(f"counting {model}"):
+        found = [counting.run(case, launcher, by_module=by_module) for case in cases]
+    if as_json:
+        for work in found:
+            typer.echo(json.dumps(work))
+    else:
+        out.print(counting.to_rich(found))
+        for work in found if by_module else []:
+            out.print()
+            out.print(counting.modules_to_rich(work))
+    unknown = counting.unknown_line(found)
+    if unknown:
+        err.print(unknown, markup=False)
+    if unknown and strict:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    device: Device = "auto",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check the software and the settings; measure nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check this machine: its software, its timer, its noise, and what would disturb a measurement. Half a minute."""
+    from vbench import host
+    from vbench.doctor import examine as examining
+
+    where = host.resolve(device)
+    with err.status("looking") as status:
+        findings = examining.examine(where, quick=quick, tell=status.update)
+    if as_json:
+        print_json([finding.__dict__ for finding in findings])
+    else:
+        out.print(examining.to_rich(findings))

@@ -1,0 +1,47 @@
+"""The commands that list what there is: models and suites."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vbench.commands.console import AsJson, out, print_json
+
+app = typer.Typer()
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models: family, parameters, operator, modes, published accuracy, source."""
+    from vbench.models import listing
+
+    if as_json:
+        print_json(listing.rows())
+        return
+    out.print(listing.to_rich())
+    out.print(
+        "All models run in parallel mode. Column 'recurrent': what runs token by token, the operator or the network."
+    )
+    out.print("Any other of timm's models is timm/NAME. Top-1: ImageNet-1K at 224 px as published, not measured.")
+    for line in listing.caveats():
+        out.print(line)
+
+
+@app.command()
+def suites(
+    name: Annotated[
+        str | None, typer.Argument(help="A suite's name or a .toml file. Without it, all suites are listed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the suites: the question, the time and the number of cells of each; or show one suite with its axes."""
+    from vbench.suites import listing
+
+    found = listing.rows() if name is None else [listing.row(name)]
+    if as_json:
+        print_json(found if name is None else found[0])
+        return
+    out.print(listing.to_rich(found))
+    for axes in found[0]["sets"] if name else []:
+        out.print("; ".join(f"{key} = {value}" for key, value in axes.items()), markup=False)

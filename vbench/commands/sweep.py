@@ -1,0 +1,248 @@
+"""The commands that measure cells, or say what measuring them would take; and those that search for what fits."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vbench import plan as planning
+from vbench.commands import reports as cli_reports
+from vbench.commands.axes import (
+    Asked,
+    Attention,
+    Backend,
+    Batch,
+    Device,
+    Dtype,
+    Form,
+    Layout,
+    Models,
+    Modes,
+    Phase,
+    Res,
+    SuiteName,
+    cells,
+)
+from vbench.commands.console import AsJson, err, out, print_json
+from vbench.errors import UsageError
+
+app = typer.Typer()
+
+Rigor = Annotated[str, typer.Option(help="quick (one launch a cell), default (three), paper (five, long).")]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
+Seed = Annotated[int, typer.Option(help="Seed of the cells' order, the input noise and the weights.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the model.")]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, help="Shortest time that one launch samples latency, in seconds.", show_default="the rigor's"
+    ),
+]
+Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a launch is stopped and recorded as timeout.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tables and figures.")]
+Model = Annotated[str, typer.Argument(help="A model's name, or timm/NAME.")]
+Mode = Annotated[str, typer.Option(help="parallel or recurrent.")]
+OneDtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16.")]
+OnePhase = Annotated[str, typer.Option("--phase", help="infer, a forward pass; or train, a whole training step.")]
+Memory = Annotated[
+    float | None,
+    typer.Option(help="Memory budget of the call in GiB, weights included.", show_default="90 % of what is free"),
+]
+ProbeTimeout = Annotated[float, typer.Option(min=1, help="Seconds after which a try is stopped.")]
+
+
+@app.command()
+def sweep(
+    models: Models = None,
+    res: Res = None,
+    modes: Modes = None,
+    batch: Batch = None,
+    dtype: Dtype = None,
+    phase: Phase = None,
+    backend: Backend = None,
+    layout: Layout = None,
+    attention: Attention = None,
+    form: Form = None,
+    suite: SuiteName = None,
+    device: Device = "auto",
+    rigor: Rigor = "default",
+    threads: Threads = 1,
+    tf32: Tf32 = False,
+    seconds: Seconds = None,
+    seed: Seed = 0,
+    timeout: Timeout = 300.0,
+    folder: Out = Path("vbench-run"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over; keep the old records under another name.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Measure again each cell that did not end ok.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every cell of a plan. Run the same command again to resume."""
+    from vbench import host
+    from vbench.commands.progress import Progress
+    from vbench.jobs.launch import Launcher
+    from vbench.sweep import loop as sweeping
+
+    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    cases = cells(asked, suite, host.resolve(device))
+    protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
+    settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
+    _check_folder(folder)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+    with Launcher() as launcher:
+        gpu = sweeping.probe(cases, settings.device, launcher)
+        try:
+            with Progress(err) as progress:
+                sweeping.run(cases, settings, protocol, launcher, progress, gpu=gpu)
+        except KeyboardInterrupt:
+            interrupted = True
+            err.print("interrupted; the records so far are kept. Run the same command again to resume")
+    failed = cli_reports.write(folder, cli_reports.table_of([folder]), as_json)
+    if interrupted:
+        raise typer.Exit(130)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def plan(
+    models: Models = None,
+    res: Res = None,
+    modes: Modes = None,
+    batch: Batch = None,
+    dtype: Dtype = None,
+    phase: Phase = None,
+    backend: Backend = None,
+    layout: Layout = None,
+    attention: Attention = None,
+    form: Form = None,
+    suite: SuiteName = None,
+    device: Device = "auto",
+    rigor: Rigor = "default",
+    threads: Threads = 1,
+    tf32: Tf32 = False,
+    seconds: Seconds = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a sweep would measure, with an estimate of its time and memory."""
+    from vbench import host
+    from vbench.flops import estimate
+    from vbench.jobs.launch import Launcher
+
+    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    cases = cells(asked, suite, host.resolve(device))
+    protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
+    with Launcher() as launcher, err.status("estimating"):
+        estimates = estimate.run(cases, protocol, launcher)
+    rows = [estimate.row(case, guess) for case, guess in zip(cases, estimates, strict=True)]
+    if as_json:
+        print_json(rows)
+        return
+    out.print(estimate.to_rich(rows))
+    total = sum(row["seconds"] or 0 for row in rows)
+    out.print(f"{len(rows)} cells, roughly {total / 60:.1f} minutes on {cases[0].device}; all figures are estimates.")
+
+
+@app.command()
+def maxres(
+    model: Model,
+    batch: Annotated[int, typer.Option(min=1, help="Images in the call.")] = 1,
+    limit: Annotated[int, typer.Option(help="The largest side to try, in px.")] = 8192,
+    mode: Mode = "parallel",
+    dtype: OneDtype = "float32",
+    phase: OnePhase = "infer",
+    memory: Memory = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    timeout: ProbeTimeout = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest square image that fits in memory. Each try runs in its own process."""
+    _limit("px", model, (None, batch), limit, mode, dtype, phase, memory, device, threads, timeout, as_json)
+
+
+@app.command()
+def maxbatch(
+    model: Model,
+    res: Annotated[str, typer.Option(help="Pixels: 224, or 512x1024 (height x width).")] = "224",
+    limit: Annotated[int, typer.Option(help="The largest batch to try.")] = 65536,
+    mode: Mode = "parallel",
+    dtype: OneDtype = "float32",
+    phase: OnePhase = "infer",
+    memory: Memory = None,
+    device: Device = "auto",
+    threads: Threads = 1,
+    timeout: ProbeTimeout = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the largest batch that fits in memory. Each try runs in its own process."""
+    _limit("images", model, (res, None), limit, mode, dtype, phase, memory, device, threads, timeout, as_json)
+
+
+def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
+    """The rigor's protocol with what was asked for; a sampling time brings its ceiling and the warm-up along."""
+    base = planning.parse_rigor(rigor)
+    if tf32 and device == "cpu":
+        raise UsageError("--tf32: a CPU has no TF32; leave the option out, or use --device cuda")
+    protocol = replace(base, threads=threads, tf32=tf32, seed=seed)
+    if seconds is None:
+        return protocol
+    longest = base.sample_max_s * seconds / base.sample_s
+    return replace(protocol, sample_s=seconds, sample_max_s=longest, warmup_s=min(base.warmup_s, seconds))
+
+
+def _limit(
+    axis: Literal["px", "images"],
+    model: str,
+    fixed: tuple[str | None, int | None],
+    limit: int,
+    mode: str,
+    dtype: str,
+    phase: str,
+    memory: float | None,
+    device: str,
+    threads: int,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Search and print; `fixed` is what the other axis stands at: (--res, None) or (None, --batch)."""
+    from vbench import host
+    from vbench.jobs.launch import Launcher
+    from vbench.sweep import limits
+
+    res, batch = fixed
+    task = limits.task(
+        axis,
+        model,
+        res=res,
+        batch=batch,
+        mode=mode,
+        dtype=dtype,
+        phase=phase,
+        memory_gib=memory,
+        device=host.resolve(device),
+        limit=limit,
+        timeout_s=timeout,
+        threads=threads,
+    )
+    with Launcher() as launcher, err.status("searching"):
+        found = limits.find(task, launcher)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        out.print(limits.to_rich(found))
+        out.print(limits.sentence(found) + ".", markup=False)
+    raise typer.Exit(0 if found.found else 1)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse, before anything runs, a folder that cannot be written or whose records cannot be read."""
+    from vbench.results import store
+
+    store.check(folder)
