@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib import import_module
 from inspect import signature
+from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
 from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
@@ -131,437 +132,180 @@ class ModelSpec:
         return found
 
 
+_Variant = tuple[str, dict[str, Any], dict[str, Any]]  # name, arguments of `build`, fields of the row
+
+
+def _family(shared: ModelSpec, *variants: _Variant) -> list[tuple[str, ModelSpec]]:
+    """A row for each variant: what the family shares, and what the variant adds or replaces."""
+    return [(name, replace(shared, args={**shared.args, **args}, **fields)) for name, args, fields in variants]
+
+
+def _variant(name: str, params: int, args: dict[str, Any], **fields: Any) -> _Variant:
+    """What one model has of its own: `args` are added to the family's, `fields` replace those of the family's row."""
+    return name, args, {"params": params, **fields}
+
+
+def _table(*families: list[tuple[str, ModelSpec]]) -> dict[str, ModelSpec]:
+    """All rows by name, in order. Raises: ValueError if two rows have one name."""
+    rows: dict[str, ModelSpec] = {}
+    for name, row in chain.from_iterable(families):
+        if name in rows:
+            raise ValueError(f"two models are called {name}")
+        rows[name] = row
+    return rows
+
+
+_TIMM = "vbench.models.baselines:timm_model"
 _VIG = "Liao et al. 2024, arXiv:2405.18425"
-_VIG_STEM = ((9, 8, 1), (3, 2, 1))
 _VISION_GRU = "Yin et al. 2024, arXiv:2412.18178"
-_HALVED_TWICE = ((3, 2, 1), (3, 2, 1))
 _VIL = "Alkin et al. 2024, arXiv:2406.04303"
 _VIR = "Hatamizadeh et al. 2023, arXiv:2310.19731"
 _VIR_SOFTMAX = "the released default: a softmax over masked scores, which sees the future; not ViR's retention"
 _VRWKV = "Duan et al. 2024, arXiv:2403.02308"
-_PATCH16 = ((16, 16, 0),)
 _DEIT = "Touvron et al. 2021, arXiv:2012.12877"
+_DEIT3 = "Touvron et al. 2022, arXiv:2204.07118"
 _SWIN = "Liu et al. 2021, arXiv:2103.14030"
-_TIMM = "vbench.models.baselines:timm_model"
 
-MODELS: dict[str, ModelSpec] = {
-    "vig_t": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViG",
-        {"dim": 192, "heads": 3, "mlp_dim": 512, "silu": True},
-        _VIG,
-        stem=_VIG_STEM,
-        operator="gla",
-        params=5_834_536,
+_HALVED_TWICE = ((3, 2, 1), (3, 2, 1))
+_PATCH4 = ((4, 4, 0),)
+_PATCH14 = ((14, 14, 0),)
+_PATCH16 = ((16, 16, 0),)
+_PATCH16_EVERY_8 = ((16, 8, 0),)
+
+MODELS: dict[str, ModelSpec] = _table(
+    _family(
+        ModelSpec("vig", "vbench.models.vig:ViG", {}, _VIG, stem=((9, 8, 1), (3, 2, 1)), operator="gla"),
+        _variant("vig_t", 5_834_536, {"dim": 192, "heads": 3, "mlp_dim": 512, "silu": True}),
+        _variant("vig_s", 22_615_144, {"dim": 384, "heads": 6, "mlp_dim": 1024, "silu": False}),
+        _variant("vig_b", 89_022_184, {"dim": 768, "heads": 12, "mlp_dim": 2048, "silu": False}),
     ),
-    "vig_s": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViG",
-        {"dim": 384, "heads": 6, "mlp_dim": 1024, "silu": False},
-        _VIG,
-        stem=_VIG_STEM,
-        operator="gla",
-        params=22_615_144,
+    _family(
+        ModelSpec(
+            "vig",
+            "vbench.models.vig:ViGH",
+            {"mlp_dims": (256, 512, 1024, 2048)},
+            _VIG,
+            stem=_HALVED_TWICE,
+            operator="gla",
+        ),
+        _variant("vig_h_t", 28_600_680, {"dim": 96, "depths": (2, 2, 5, 2), "heads": 3}),
+        _variant("vig_h_s", 50_051_688, {"dim": 96, "depths": (2, 2, 17, 2), "heads": 3}),
+        _variant(
+            "vig_h_b", 88_904_360, {"dim": 128, "depths": (2, 2, 17, 2), "heads": 4, "mlp_dims": (352, 704, 1376, 2752)}
+        ),
     ),
-    "vig_b": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViG",
-        {"dim": 768, "heads": 12, "mlp_dim": 2048, "silu": False},
-        _VIG,
-        stem=_VIG_STEM,
-        operator="gla",
-        params=89_022_184,
+    _family(
+        ModelSpec(
+            "vrwkv",
+            "vbench.models.vrwkv:VRWKV",
+            {"depth": 12, "key_norm": False, "head_dim": None},
+            _VRWKV,
+            stem=_PATCH16,
+            patch=16,
+            filled=True,
+            operator="wkv",
+        ),
+        _variant("vrwkv_t", 6_155_176, {"dim": 192, "layer_scale": None}),
+        _variant("vrwkv_s", 23_820_136, {"dim": 384, "layer_scale": 1.0}),
+        _variant("vrwkv_b", 93_645_544, {"dim": 768, "layer_scale": 1e-5}),
+        _variant(
+            "vrwkv_l", 334_935_016, {"dim": 1024, "depth": 24, "layer_scale": 1e-5, "key_norm": True, "head_dim": 3072}
+        ),
     ),
-    "vig_h_t": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViGH",
-        {"dim": 96, "depths": (2, 2, 5, 2), "heads": 3, "mlp_dims": (256, 512, 1024, 2048)},
-        _VIG,
-        stem=_HALVED_TWICE,
-        operator="gla",
-        params=28_600_680,
+    _family(
+        ModelSpec(
+            "vrwkv",
+            "vbench.models.vrwkv:VRWKV6",
+            {"depth": 12},
+            _VRWKV,
+            stem=_PATCH16,
+            patch=16,
+            filled=True,
+            operator="wkv6",
+        ),
+        _variant("vrwkv6_t", 7_641_256, {"dim": 192, "layer_scale": None}),
+        _variant("vrwkv6_s", 27_677_032, {"dim": 384, "layer_scale": 1e-5}),
+        _variant("vrwkv6_b", 104_898_280, {"dim": 768, "layer_scale": 1e-5}),
     ),
-    "vig_h_s": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViGH",
-        {"dim": 96, "depths": (2, 2, 17, 2), "heads": 3, "mlp_dims": (256, 512, 1024, 2048)},
-        _VIG,
-        stem=_HALVED_TWICE,
-        operator="gla",
-        params=50_051_688,
+    _family(
+        ModelSpec("vil", "vbench.models.vil:ViL", {"version": 1}, _VIL, stem=_PATCH16, multiple=16, operator="mlstm"),
+        _variant("vil_t", 6_088_360, {"dim": 192, "depth": 24}),
+        _variant("vil_tplus", 7_277_840, {"dim": 192, "depth": 29}),
+        _variant("vil_s", 22_792_360, {"dim": 384, "depth": 24}),
+        _variant("vil_splus", 24_628_664, {"dim": 384, "depth": 26}),
+        _variant("vil_b", 88_050_856, {"dim": 768, "depth": 24}),
+        _variant("vil_tplus_s8", 7_277_840, {"dim": 192, "depth": 29, "stride": 8}, stem=_PATCH16_EVERY_8),
+        _variant("vil_splus_s8", 24_628_664, {"dim": 384, "depth": 26, "stride": 8}, stem=_PATCH16_EVERY_8),
+        _variant("vil_b_s8", 88_050_856, {"dim": 768, "depth": 24, "stride": 8}, stem=_PATCH16_EVERY_8),
     ),
-    "vig_h_b": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViGH",
-        {"dim": 128, "depths": (2, 2, 17, 2), "heads": 4, "mlp_dims": (352, 704, 1376, 2752)},
-        _VIG,
-        stem=_HALVED_TWICE,
-        operator="gla",
-        params=88_904_360,
+    _family(
+        ModelSpec("vil", "vbench.models.vil:ViL", {"version": 2}, _VIL, stem=_PATCH16, multiple=16, operator="mlstm"),
+        _variant("vil2_t", 6_391_528, {"dim": 192, "depth": 24}),
+        _variant("vil2_s", 23_398_696, {"dim": 384, "depth": 24}),
+        _variant("vil2_b", 89_263_528, {"dim": 768, "depth": 24}),
     ),
-    "vrwkv_t": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 192, "depth": 12, "layer_scale": None, "key_norm": False, "head_dim": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=6_155_176,
+    _family(
+        ModelSpec(
+            "vir",
+            "vbench.models.vir:ViR",
+            {"op": "retention", "patch": 16},
+            _VIR,
+            stem=_PATCH16,
+            patch=16,
+            operator="retention",
+            streams=True,
+        ),
+        _variant("vir_s", 22_059_496, {"dim": 384, "depth": 12, "heads": 6}),
+        _variant("vir_b", 86_585_320, {"dim": 768, "depth": 12, "heads": 12}),
+        _variant("vir_l16", 304_374_760, {"dim": 1024, "depth": 24, "heads": 16}),
+        _variant("vir_l14", 304_251_880, {"dim": 1024, "depth": 24, "heads": 16, "patch": 14}, stem=_PATCH14, patch=14),
     ),
-    "vrwkv_s": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 384, "depth": 12, "layer_scale": 1.0, "key_norm": False, "head_dim": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=23_820_136,
+    _family(
+        ModelSpec(
+            "vir",
+            "vbench.models.vir:ViR",
+            {"op": "softmax_retention", "patch": 16},
+            _VIR,
+            stem=_PATCH16,
+            patch=16,
+            operator="softmax_retention",
+            caveat=_VIR_SOFTMAX,
+        ),
+        _variant("vir_s_softmax", 22_059_496, {"dim": 384, "depth": 12, "heads": 6}),
+        _variant("vir_b_softmax", 86_585_320, {"dim": 768, "depth": 12, "heads": 12}),
+        _variant("vir_l16_softmax", 304_374_760, {"dim": 1024, "depth": 24, "heads": 16}),
+        _variant(
+            "vir_l14_softmax",
+            304_251_880,
+            {"dim": 1024, "depth": 24, "heads": 16, "patch": 14},
+            stem=_PATCH14,
+            patch=14,
+        ),
     ),
-    "vrwkv_b": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 768, "depth": 12, "layer_scale": 1e-05, "key_norm": False, "head_dim": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=93_645_544,
+    _family(
+        ModelSpec(
+            "vision_gru", "vbench.models.vision_gru:VisionGRU", {}, _VISION_GRU, stem=_HALVED_TWICE, operator="mingru"
+        ),
+        _variant("vision_gru_t", 30_216_952, {"dim": 72, "depths": (2, 2, 8, 2)}),
+        _variant("vision_gru_b", 86_907_352, {"dim": 104, "depths": (2, 2, 15, 2)}),
     ),
-    "vrwkv_l": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 1024, "depth": 24, "layer_scale": 1e-05, "key_norm": True, "head_dim": 3072},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=334_935_016,
+    _family(
+        ModelSpec("deit", _TIMM, {}, _DEIT, stem=_PATCH16, multiple=16),
+        _variant("deit_t", 5_717_416, {"name": "deit_tiny_patch16_224"}),
+        _variant("deit_s", 22_050_664, {"name": "deit_small_patch16_224"}),
+        _variant("deit_b", 86_567_656, {"name": "deit_base_patch16_224"}),
     ),
-    "vrwkv6_t": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV6",
-        {"dim": 192, "depth": 12, "layer_scale": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv6",
-        params=7_641_256,
+    _family(
+        ModelSpec("deit", "vbench.models.baselines:deit3", {}, _DEIT3, stem=_PATCH16, multiple=16),
+        _variant("deit3_t", 5_721_832, {"name": "vit_tiny_patch16_224"}),
     ),
-    "vrwkv6_s": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV6",
-        {"dim": 384, "depth": 12, "layer_scale": 1e-05},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv6",
-        params=27_677_032,
+    _family(
+        ModelSpec("swin", _TIMM, {}, _SWIN, stem=_PATCH4, multiple=4, window=7, depths=(2, 2, 18, 2)),
+        _variant("swin_t", 28_288_354, {"name": "swin_tiny_patch4_window7_224"}, depths=(2, 2, 6, 2)),
+        _variant("swin_s", 49_606_258, {"name": "swin_small_patch4_window7_224"}),
+        _variant("swin_b", 87_768_224, {"name": "swin_base_patch4_window7_224"}),
     ),
-    "vrwkv6_b": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV6",
-        {"dim": 768, "depth": 12, "layer_scale": 1e-05},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv6",
-        params=104_898_280,
-    ),
-    "vil_t": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 24, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=6_088_360,
-    ),
-    "vil_tplus": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 29, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=7_277_840,
-    ),
-    "vil_s": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 24, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=22_792_360,
-    ),
-    "vil_splus": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 26, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=24_628_664,
-    ),
-    "vil_b": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 768, "depth": 24, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=88_050_856,
-    ),
-    "vil_tplus_s8": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 29, "stride": 8, "version": 1},
-        _VIL,
-        stem=((16, 8, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=7_277_840,
-    ),
-    "vil_splus_s8": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 26, "stride": 8, "version": 1},
-        _VIL,
-        stem=((16, 8, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=24_628_664,
-    ),
-    "vil_b_s8": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 768, "depth": 24, "stride": 8, "version": 1},
-        _VIL,
-        stem=((16, 8, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=88_050_856,
-    ),
-    "vil2_t": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 24, "version": 2},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=6_391_528,
-    ),
-    "vil2_s": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 24, "version": 2},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=23_398_696,
-    ),
-    "vil2_b": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 768, "depth": 24, "version": 2},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=89_263_528,
-    ),
-    "vir_s": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 384, "depth": 12, "heads": 6, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="retention",
-        streams=True,
-        params=22_059_496,
-    ),
-    "vir_b": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 768, "depth": 12, "heads": 12, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="retention",
-        streams=True,
-        params=86_585_320,
-    ),
-    "vir_l16": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="retention",
-        streams=True,
-        params=304_374_760,
-    ),
-    "vir_l14": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 14},
-        _VIR,
-        stem=((14, 14, 0),),
-        patch=14,
-        operator="retention",
-        streams=True,
-        params=304_251_880,
-    ),
-    "vir_s_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 384, "depth": 12, "heads": 6, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=22_059_496,
-    ),
-    "vir_b_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 768, "depth": 12, "heads": 12, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=86_585_320,
-    ),
-    "vir_l16_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=304_374_760,
-    ),
-    "vir_l14_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 14},
-        _VIR,
-        stem=((14, 14, 0),),
-        patch=14,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=304_251_880,
-    ),
-    "vision_gru_t": ModelSpec(
-        "vision_gru",
-        "vbench.models.vision_gru:VisionGRU",
-        {"dim": 72, "depths": (2, 2, 8, 2)},
-        _VISION_GRU,
-        stem=_HALVED_TWICE,
-        operator="mingru",
-        params=30_216_952,
-    ),
-    "vision_gru_b": ModelSpec(
-        "vision_gru",
-        "vbench.models.vision_gru:VisionGRU",
-        {"dim": 104, "depths": (2, 2, 15, 2)},
-        _VISION_GRU,
-        stem=_HALVED_TWICE,
-        operator="mingru",
-        params=86_907_352,
-    ),
-    "deit_t": ModelSpec(
-        "deit",
-        _TIMM,
-        {"name": "deit_tiny_patch16_224"},
-        _DEIT,
-        stem=((16, 16, 0),),
-        multiple=16,
-        params=5_717_416,
-    ),
-    "deit_s": ModelSpec(
-        "deit",
-        _TIMM,
-        {"name": "deit_small_patch16_224"},
-        _DEIT,
-        stem=((16, 16, 0),),
-        multiple=16,
-        params=22_050_664,
-    ),
-    "deit_b": ModelSpec(
-        "deit",
-        _TIMM,
-        {"name": "deit_base_patch16_224"},
-        _DEIT,
-        stem=((16, 16, 0),),
-        multiple=16,
-        params=86_567_656,
-    ),
-    "deit3_t": ModelSpec(
-        "deit",
-        "vbench.models.baselines:deit3",
-        {"name": "vit_tiny_patch16_224"},
-        "Touvron et al. 2022, arXiv:2204.07118",
-        stem=_PATCH16,
-        multiple=16,
-        params=5_721_832,
-    ),
-    "swin_t": ModelSpec(
-        "swin",
-        _TIMM,
-        {"name": "swin_tiny_patch4_window7_224"},
-        _SWIN,
-        stem=((4, 4, 0),),
-        multiple=4,
-        window=7,
-        depths=(2, 2, 6, 2),
-        params=28_288_354,
-    ),
-    "swin_s": ModelSpec(
-        "swin",
-        _TIMM,
-        {"name": "swin_small_patch4_window7_224"},
-        _SWIN,
-        stem=((4, 4, 0),),
-        multiple=4,
-        window=7,
-        depths=(2, 2, 18, 2),
-        params=49_606_258,
-    ),
-    "swin_b": ModelSpec(
-        "swin",
-        _TIMM,
-        {"name": "swin_base_patch4_window7_224"},
-        _SWIN,
-        stem=((4, 4, 0),),
-        multiple=4,
-        window=7,
-        depths=(2, 2, 18, 2),
-        params=87_768_224,
-    ),
-}
+)
 
 
 def names(pattern: str = "*") -> list[str]:
