@@ -285,7 +285,7 @@ def flops(
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the models: family, parameters, operator, modes, published accuracy, source."""
-    from vbench.models import listing
+    from vbench.reports import models as listing
 
     if as_json:
         typer.echo(json.dumps(listing.rows(), indent=1))
