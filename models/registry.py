@@ -410,15 +410,3 @@ def load_published(model: nn.Module, source: Mapping[str, Any] | str | Path) -> 
     from vbench.models.checkpoint import load
 
     load(model, source)
-
-
-def register_timm() -> list[str]:
-    """Enter every backbone of the table into timm's registry, as `vbench_NAME`; the names.
-
-    Then `timm.create_model("vbench_vig_t", img_size=384, num_classes=10, drop_path_rate=0.1)` works, and so do
-    `features_only=True` with `out_indices`, `mode="recurrent"`, `form` and the options of the model's class.
-    Calling it again changes nothing. Weights are loaded by `load_published`.
-    """
-    from vbench.models.timm_entries import register
-
-    return register()

@@ -17,8 +17,13 @@ from vbench.models.registry import MODELS, create
 PREFIX = "vbench_"
 
 
-def register() -> list[str]:
-    """See `vbench.models.register_timm`."""
+def register_timm() -> list[str]:
+    """Enter every backbone of the table into timm's registry as `vbench_NAME`; return these names.
+
+    Then `timm.create_model("vbench_vig_t", img_size=384, num_classes=10, drop_path_rate=0.1)` works, and so do
+    `features_only=True` with `out_indices`, `mode="recurrent"`, `form` and the options of the model's class.
+    Calling it again changes nothing. Weights are loaded by `load_published`.
+    """
     names = [name for name, row in MODELS.items() if row.operator]
     for name in names:
         if not timm.is_model(PREFIX + name):
