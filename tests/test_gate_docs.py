@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from vbench import cli, cli_gate, plan
-from vbench.models import create, external
+from vbench.models import create
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "gate.md"
@@ -64,7 +64,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if fence.title:
             put(fence, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    external.folder_of.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         monkeypatch.delitem(sys.modules, module)
     return tmp_path
