@@ -9,7 +9,7 @@ import timm
 from torch import Tensor, nn
 
 from vbench.errors import UnknownModelError, UnsupportedError
-from vbench.models.layers import resize_table
+from vbench.models.layers import pixels, resize_table
 
 
 def check_name(name: str) -> None:
@@ -40,8 +40,7 @@ def timm_model(
             raise
         model = timm.create_model(name, **options)
     except (AssertionError, ValueError) as error:
-        size = "x".join(map(str, image_size))
-        raise UnsupportedError(f"timm cannot build {name} at {size} px: {error}") from error
+        raise UnsupportedError(f"timm cannot build {name} at {pixels(image_size)} px: {error}") from error
     return model
 
 

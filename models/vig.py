@@ -20,7 +20,17 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vbench.kernels import operator
-from vbench.models.layers import Backbone, ChannelNorm, classifier, resize_table
+from vbench.models.layers import (
+    Backbone,
+    ChannelNorm,
+    classifier,
+    drop_path_rates,
+    init_linear,
+    resize_table,
+    shrunk,
+    to_map,
+    to_tokens,
+)
 
 DEPTH = 12
 GATE_RANK = 16
@@ -57,7 +67,7 @@ class ViG(Backbone):
         self.grid = self.patch_embed.grid(image_size)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], dim))
         self.blocks = nn.ModuleList(
-            Block(dim, heads, mlp_dim, self.grid, silu, form, drop_path_rate * i / (DEPTH - 1)) for i in range(DEPTH)
+            Block(dim, heads, mlp_dim, self.grid, silu, form, rate) for rate in drop_path_rates(drop_path_rate, DEPTH)
         )
         self.norm = nn.RMSNorm(dim, eps=EPS)
         self.head = classifier(dim, num_classes)
@@ -66,7 +76,7 @@ class ViG(Backbone):
 
     def forward_features(self, x: Tensor) -> Tensor:
         self.check(x)
-        x = self.patch_embed(x).flatten(2).transpose(1, 2) + self.pos_embed
+        x = to_tokens(self.patch_embed(x)) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         features: Tensor = self.norm(x)
@@ -76,7 +86,7 @@ class ViG(Backbone):
         return features.mean(dim=1)
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        return [self.forward_features(x).transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(self.forward_features(x), self.grid)]
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if "pos_embed" in state:
@@ -111,7 +121,7 @@ class ViGH(Backbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(image_size, 8 * dim, num_classes)
-        self.grid = (-(-image_size[0] // 4), -(-image_size[1] // 4))
+        self.grid = shrunk(image_size, 4)
         self.patch_embed = _named(
             {
                 "0": nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
@@ -121,13 +131,13 @@ class ViGH(Backbone):
                 "7": ChannelNorm(dim),
             }
         )
-        rates = iter([drop_path_rate * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.layers = nn.ModuleList(
             Stage(
                 dim << s,
                 heads << s,
                 mlp_dim,
-                (-(-self.grid[0] // 2**s), -(-self.grid[1] // 2**s)),
+                shrunk(self.grid, 2**s),
                 form,
                 [next(rates) for _ in range(depth)],
                 last=s == len(depths) - 1,
@@ -239,8 +249,8 @@ class Stage(nn.Module):
         self.downsample = _named(down)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        tokens: Tensor = self.blocks(x.flatten(2).transpose(1, 2))
-        mixed = tokens.transpose(1, 2).unflatten(2, self.grid)
+        tokens: Tensor = self.blocks(to_tokens(x))
+        mixed = to_map(tokens, self.grid)
         return mixed, self.downsample(mixed)
 
 
@@ -283,7 +293,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         C, H = x.shape[-1], self.heads
-        u = self.in_proj(x.transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)
+        u = to_tokens(self.in_proj(to_map(x, self.grid)))
 
         q, k, v = self.qkv_proj(u).split([C // 2, C // 2, C], dim=-1)
         q, k, v = (t.unflatten(-1, (H, -1)).transpose(1, 2) for t in (q, k, v))  # B H N ·
@@ -319,10 +329,7 @@ class SwiGLU(nn.Module):
 
 def _init(module: nn.Module) -> None:
     """The released initialisation: N(0, 0.02), and in the mixer Xavier with gain 2**-2.5."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    init_linear(module)
     if isinstance(module, Mixer):
         for part in module.modules():
             if isinstance(part, nn.Linear):

@@ -21,8 +21,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vbench.kernels import operator
-from vbench.kernels.shapes import accumulator
-from vbench.models.layers import Backbone, classifier
+from vbench.models.layers import Backbone, classifier, resize_map, to_map, to_tokens
 
 HEADS = 4  # for every width
 BLOCK = 4  # channels that a headwise projection mixes
@@ -97,7 +96,7 @@ class ViL(Backbone):
         """One map, normalised as the published feature mode does: in version 1 by both norms."""
         features = self.forward_features(x)
         features = self.norm(features) if self.version == 1 else features
-        return [features.transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(features, self.grid)]
 
     def _tokens(self, x: Tensor) -> Tensor:
         """(B, 3, height, width) -> (B, N, d), after the last block."""
@@ -117,7 +116,7 @@ class ViL(Backbone):
         state = {self._renamed(key): value for key, value in state.items() if "causal_mask" not in key}
         if (table := state.get("pos_embed.embed")) is not None and table.ndim == 4:
             cells = self.pos_embed.embed.shape
-            state["pos_embed.embed"] = resize(table.float(), (cells[1], cells[2])).to(table.dtype)
+            state["pos_embed.embed"] = resize_map(table, (cells[1], cells[2]))
         return state
 
     def _renamed(self, key: str) -> str:
@@ -161,16 +160,7 @@ class PositionTable(nn.Module):
         nn.init.trunc_normal_(self.embed, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + resize(self.embed, (int(x.shape[1]), int(x.shape[2])))
-
-
-def resize(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A position table (1, h, w, d) resampled to grid: bicubic, half-pixel centres; unchanged where it fits."""
-    if tuple(table.shape[1:3]) == grid:
-        return table
-    image = table.to(accumulator(table)).permute(0, 3, 1, 2)
-    image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
-    return image.permute(0, 2, 3, 1).to(table.dtype)
+        return x + resize_map(self.embed, (int(x.shape[1]), int(x.shape[2])))
 
 
 class OffsetNorm(nn.Module):
@@ -287,8 +277,7 @@ class ImageConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.flip(-2, -1) if self.reverse else self.weight
-        x = x.transpose(1, 2).unflatten(2, self.grid)
-        return F.conv2d(x, weight, self.bias, padding=1, groups=self.groups).flatten(2).transpose(1, 2)
+        return to_tokens(F.conv2d(to_map(x, self.grid), weight, self.bias, padding=1, groups=self.groups))
 
 
 class Cell(nn.Module):

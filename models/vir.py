@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vbench.kernels import OPS, operator
 from vbench.kernels.shapes import State
-from vbench.models.layers import Backbone, classifier, resize_table
+from vbench.models.layers import Backbone, classifier, drop_path_rates, resize_table, to_map, to_tokens
 
 EPS = 1e-6
 BAND = 64  # tokens of a run in recurrent mode
@@ -68,7 +68,7 @@ class ViR(Backbone):
         self.band = BAND if OPS[op][form].mode == "recurrent" else patches
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, patches, dim))
-        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        rates = drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.ModuleList(Block(dim, heads, op, form, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.head = classifier(dim, num_classes)
@@ -109,7 +109,7 @@ class ViR(Backbone):
         return features[:, -1]
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        return [self.forward_features(x)[:, :-1].transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(self.forward_features(x)[:, :-1], self.grid)]
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Flattened patch weights are unfolded, `pre_logits` skipped, the position table resized.
@@ -145,8 +145,7 @@ class PatchEmbed(nn.Module):
         p = self.proj.stride[0]
         h, w = int(x.shape[2]) // p, int(x.shape[3]) // p
         if stop - start == h * w:
-            everything: Tensor = self.proj(x).flatten(2).transpose(1, 2)
-            return everything
+            return to_tokens(self.proj(x))
         at = torch.arange(start, stop, device=x.device)
         patches = x[:, :, : h * p, : w * p].unflatten(3, (w, p)).unflatten(2, (h, p)).permute(0, 2, 4, 1, 3, 5)
         return F.linear(patches[:, at // w, at % w].flatten(2), self.proj.weight.flatten(1), self.proj.bias)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vbench.kernels import operator
 from vbench.kernels.shapes import Direction
-from vbench.models.layers import Backbone, ChannelNorm, classifier
+from vbench.models.layers import Backbone, ChannelNorm, classifier, drop_path_rates, init_linear, shrunk, to_tokens
 
 EXPANSION = 2  # of the state over C
 MLP_RATIO = 4
@@ -49,11 +49,11 @@ class VisionGRU(Backbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(image_size, 8 * dim, num_classes)
-        self.grid = (-(-image_size[0] // 4), -(-image_size[1] // 4))
+        self.grid = shrunk(image_size, 4)
         self.tokenizer = Tokenizer(dim)
         self.snake_gru = Stages(dim, depths, form, drop_path_rate)
         self.fc = classifier(self.num_features, num_classes)
-        self.apply(_init)
+        self.apply(init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.feature_maps(x)[-1]
@@ -93,7 +93,7 @@ class Stages(nn.Module):
     def __init__(self, dim: int, depths: tuple[int, int, int, int], form: str, drop_path_rate: float) -> None:
         super().__init__()
         dims = [dim << stage for stage in range(len(depths))]
-        rates = iter([drop_path_rate * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.layers = nn.ModuleList(
             nn.Sequential(*(Block(C, form, next(rates)) for _ in range(depth)))
             for C, depth in zip(dims, depths, strict=True)
@@ -131,7 +131,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        u = self.dw_conv(self.norm(x).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)  # B N C
+        u = to_tokens(self.dw_conv(self.norm(x).permute(0, 3, 1, 2)))
         x = x + self.drop_path((self.min_gru_1(u) + self.min_gru_2(u)).view(x.shape))
         y: Tensor = x + self.drop_path(self.projection2(F.gelu(self.projection1(self.norm2(x)))))
         return y
@@ -152,11 +152,3 @@ class MinGRU(nn.Module):
         h, _ = self.mingru(a, b, direction=self.direction)
         y: Tensor = self.to_out(h)
         return y
-
-
-def _init(module: nn.Module) -> None:
-    """N(0, 0.02) and no bias for matrices."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

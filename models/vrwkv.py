@@ -22,7 +22,16 @@ from torch import Tensor, nn
 from vbench.kernels import operator
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
-from vbench.models.layers import Backbone, classifier, resize_table
+from vbench.models.layers import (
+    Backbone,
+    classifier,
+    drop_path_rates,
+    init_linear,
+    resize_table,
+    shrunk,
+    to_map,
+    to_tokens,
+)
 
 PATCH = 16
 HEAD = 64  # channels a head of VRWKV6
@@ -60,12 +69,12 @@ class VisionRWKV(Backbone):
         drop_path_rate: float,
     ) -> None:
         super().__init__(image_size, head_dim or dim, num_classes)
-        self.grid = -(-image_size[0] // PATCH), -(-image_size[1] // PATCH)
+        self.grid = shrunk(image_size, PATCH)
         self.backbone = Trunk(dim, self.grid)
-        for i in range(depth):
+        for i, rate in enumerate(drop_path_rates(drop_path_rate, depth)):
             att = spatial_mix(i, self.grid)
             ffn = ChannelMix(dim, i, depth, heads, self.grid, key_norm)
-            self.backbone.layers.append(Block(dim, att, ffn, i == 0, layer_scale, drop_path_rate * i / (depth - 1)))
+            self.backbone.layers.append(Block(dim, att, ffn, i == 0, layer_scale, rate))
         self.head: nn.Module
         if head_dim is None:
             self.CLASSIFIER = "head.fc"
@@ -73,7 +82,7 @@ class VisionRWKV(Backbone):
         else:
             self.CLASSIFIER = "head.2"
             self.head = nn.Sequential(nn.Linear(dim, head_dim), nn.Tanh(), classifier(head_dim, num_classes))
-        self.apply(_init)
+        self.apply(init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         self.check(x)
@@ -85,7 +94,7 @@ class VisionRWKV(Backbone):
         return self.head[:2](pooled) if isinstance(self.head, nn.Sequential) else pooled
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        return [self.forward_features(x).transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(self.forward_features(x), self.grid)]
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         heads = [key for key in state if key.startswith("head.")]
@@ -179,7 +188,7 @@ class Trunk(nn.Module):
         height, width = x.shape[2:]
         if height % PATCH or width % PATCH:
             x = F.pad(x, (0, -width % PATCH, 0, -height % PATCH))
-        x = self.patch_embed["projection"](x).flatten(2).transpose(1, 2) + self.pos_embed
+        x = to_tokens(self.patch_embed["projection"](x)) + self.pos_embed
         for layer in self.layers:
             x = layer(x)
         y: Tensor = self.ln1(x)
@@ -360,10 +369,3 @@ def _zigzag(dim: int) -> Tensor:
 
 def _tiny(*shape: int) -> Tensor:
     return torch.empty(shape).uniform_(-1e-4, 1e-4)
-
-
-def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
