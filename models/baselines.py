@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import partial
 
 import timm
@@ -10,13 +9,13 @@ from torch import Tensor, nn
 
 from vbench.errors import UnknownModelError, UnsupportedError
 from vbench.models.layers import pixels, resize_table
+from vbench.models.registry import did_you_mean
 
 
 def check_name(name: str) -> None:
     """Raise UnknownModelError, with the nearest names, unless timm has a model `name`."""
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(f'timm/{n}' for n in near)}?" if near else "see timm.list_models()"
+        hint = did_you_mean(name, timm.list_models(), "timm/") or "see timm.list_models()"
         raise UnknownModelError(f"timm {timm.__version__} has no model '{name}': {hint}")
 
 
