@@ -1,4 +1,4 @@
-"""Pieces that backbones really share."""
+"""What several backbones share."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vbench.kernels.shapes import accumulator
 
 
 class Backbone(nn.Module, ABC):
-    """What users of timm expect of a backbone, whatever its family.
+    """The methods that users of timm expect of a backbone.
 
-    A family writes `forward_features` (tokens or map, normalised), `pool` (what its classifier reads) and
-    `feature_maps`; it names its last linear layer in `CLASSIFIER` and tells `num_features`, that layer's inputs.
+    A family implements `forward_features` (normalised tokens or map), `pool` (the input of its classifier) and
+    `feature_maps`. `CLASSIFIER` is the path of its last linear layer, `num_features` the inputs of that layer.
     """
 
-    CLASSIFIER = "head"  # path of the classifier's last linear layer
+    CLASSIFIER = "head"
 
     def __init__(self, image_size: tuple[int, int], num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -28,7 +28,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, 3, height, width) -> tokens (B, N, C), or the last stage's map (B, C, h, w). Raises: ShapeError."""
+        """(B, 3, height, width) -> tokens (B, N, C), or the last stage's map (B, C, h, w).
+
+        Raises: ShapeError, as `check`.
+        """
 
     @abstractmethod
     def pool(self, features: Tensor) -> Tensor:
@@ -36,10 +39,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, height, width) -> a map (B, C, h, w) of each stage, fine to coarse; one if there is one stage."""
+        """(B, 3, height, width) -> the map (B, C, h, w) of each stage, from fine to coarse."""
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """The result of `forward_features` -> logits (B, num_classes), or what the classifier reads."""
+        """The result of `forward_features` -> logits (B, num_classes), or the classifier's input (B, num_features)."""
         pooled = self.pool(features)
         logits: Tensor = pooled if pre_logits else self.get_classifier()(pooled)
         return logits
@@ -51,9 +54,9 @@ class Backbone(nn.Module, ABC):
         return self.get_submodule(self.CLASSIFIER)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier of `num_classes` outputs; with 0 the model answers with (B, num_features).
+        """Replace the classifier by a new one with `num_classes` outputs; with 0 the model returns (B, num_features).
 
-        Raises: ValueError for a `global_pool`: how tokens are pooled belongs to the published function.
+        Raises: ValueError if `global_pool` is given: the model pools as it was published.
         """
         if global_pool is not None:
             raise ValueError(f"{type(self).__name__} pools as published; global_pool={global_pool!r} is not possible")
@@ -64,7 +67,7 @@ class Backbone(nn.Module, ABC):
         self.num_classes = num_classes
 
     def check(self, x: Tensor) -> None:
-        """Raise ShapeError if the image is not of the size that the model was built for."""
+        """Raise ShapeError if the image does not have the size that the model was built for."""
         if tuple(x.shape[-2:]) != self.image_size:
             built, given = pixels(self.image_size), pixels(tuple(x.shape[-2:]))
             raise ShapeError(f"this {type(self).__name__} was built for {built} px; the image has {given}")
@@ -76,7 +79,7 @@ def pixels(image_size: tuple[int, ...]) -> str:
 
 
 def classifier(features: int, classes: int) -> nn.Module:
-    """The last linear layer, N(0, 0.02) and no bias at first; nothing at all for 0 classes, as in timm."""
+    """The last linear layer, initialised by `init_linear`; the identity for 0 classes, as in timm."""
     if classes == 0:
         return nn.Identity()
     layer = nn.Linear(features, classes)

@@ -1,4 +1,4 @@
-"""Our backbones under timm's own `create_model`, once `register_timm` has been called."""
+"""Our backbones in timm's registry: after `register_timm`, `timm.create_model` builds them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def register_timm() -> list[str]:
 
 
 def _entry(name: str) -> Callable[..., nn.Module]:
+    """The function that timm calls to build a model of our table."""
+
     def entry(
         pretrained: bool = False,
         pretrained_cfg: Any = None,
@@ -44,11 +46,11 @@ def _entry(name: str) -> Callable[..., nn.Module]:
         **options: Any,
     ) -> nn.Module:
         if pretrained:
-            raise UsageError(f"{name}: no weights come with vbench; create it without and use load_published")
+            raise UsageError(f"{name}: no weights come with vbench; leave out pretrained and call load_published")
         model = create(name, img_size, **options)
         assert isinstance(model, Backbone)
         height, width = model.image_size
-        setattr(  # noqa: B010 - what timm's data and checkpoint helpers look for
+        setattr(  # noqa: B010 - timm's data and checkpoint helpers read it
             model,
             "pretrained_cfg",
             {
@@ -60,7 +62,7 @@ def _entry(name: str) -> Callable[..., nn.Module]:
         )
         if not features_only:
             return model
-        with torch.device("meta"):  # the shapes of the maps, without computing them
+        with torch.device("meta"):  # gives the shapes of the maps; nothing is computed
             twin = create(name, img_size, **options)
             assert isinstance(twin, Backbone)
             maps = twin.feature_maps(torch.empty(1, 3, height, width))
@@ -71,12 +73,12 @@ def _entry(name: str) -> Callable[..., nn.Module]:
 
 
 class FeatureMaps(nn.Module):
-    """A backbone that answers with its stage maps, as timm's `features_only` models do.
+    """A backbone that returns its stage maps, as timm's `features_only` models do.
 
     Args:
-        model: the backbone; its classifier is taken off.
-        maps: what its `feature_maps` returns, for the shapes alone.
-        out_indices: which stages, negative from the coarsest.
+        model: the backbone; its classifier is removed.
+        maps: what its `feature_maps` returns; only their shapes are read.
+        out_indices: the stages to return; negative ones count from the coarsest.
     """
 
     def __init__(self, model: Backbone, maps: list[Tensor], out_indices: tuple[int, ...]) -> None:
@@ -91,6 +93,6 @@ class FeatureMaps(nn.Module):
         self.feature_info = FeatureInfo(stages, tuple(range(len(maps))[i] for i in out_indices))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, height, width) -> a map (B, C, h, w) of each stage asked for."""
+        """(B, 3, height, width) -> a map (B, C, h, w) of each stage in `out_indices`."""
         maps = self.model.feature_maps(x)
         return [maps[i] for i in self.out_indices]
