@@ -112,7 +112,8 @@ def to_tokens(image: Tensor) -> Tensor:
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Tokens in raster order as a map: (B, h · w, C) -> (B, C, h, w)."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    image: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
+    return image
 
 
 class ChannelNorm(nn.LayerNorm):
