@@ -1,34 +1,34 @@
-"""Attention baselines, and whatever else a user wants beside them, by way of timm."""
+"""Attention baselines, and any other model of timm."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import partial
 
 import timm
 from torch import Tensor, nn
 
 from vbench.errors import UnknownModelError, UnsupportedError
-from vbench.models.layers import resize_table
+from vbench.models.layers import pixels, resize_table
+from vbench.models.registry import did_you_mean
 
 
 def check_name(name: str) -> None:
     """Raise UnknownModelError, with the nearest names, unless timm has a model `name`."""
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(f'timm/{n}' for n in near)}?" if near else "see timm.list_models()"
+        hint = did_you_mean(name, timm.list_models(), "timm/") or "see timm.list_models()"
         raise UnknownModelError(f"timm {timm.__version__} has no model '{name}': {hint}")
 
 
 def timm_model(
     image_size: tuple[int, int], *, name: str, num_classes: int = 1000, drop_path_rate: float | None = None
 ) -> nn.Module:
-    """timm's model of that name, built for that size with timm's own random weights.
+    """Build timm's model `name` for an image size, with timm's own random weights.
 
     Args:
-        image_size: (height, width) in px. A model that takes any size is built as it is.
+        image_size: (height, width) in px. timm does not tell it to a model that takes any size.
+        drop_path_rate: None for timm's default.
 
-    Raises: UnknownModelError; UnsupportedError if timm refuses to build it at this size.
+    Raises: UnknownModelError if timm has no such model; UnsupportedError if it cannot be built for this size.
     """
     check_name(name)
     model: nn.Module
@@ -40,17 +40,17 @@ def timm_model(
             raise
         model = timm.create_model(name, **options)
     except (AssertionError, ValueError) as error:
-        size = "x".join(map(str, image_size))
-        raise UnsupportedError(f"timm cannot build {name} at {size} px: {error}") from error
+        raise UnsupportedError(f"timm cannot build {name} at {pixels(image_size)} px: {error}") from error
     return model
 
 
 def deit3(
     image_size: tuple[int, int], *, name: str, num_classes: int = 1000, drop_path_rate: float | None = None
 ) -> nn.Module:
-    """DeiT-III as the authors of Vision-LSTM trained it for comparison (arXiv:2406.04303): timm's plain ViT.
+    """DeiT-III (arXiv:2204.07118) as the authors of Vision-LSTM trained it for comparison (arXiv:2406.04303).
 
-    Layer scales, and positions for patches alone; those are fixed sines there and a table of the same size here.
+    It is timm's plain ViT with layer scales, and with positions for patches but not for the class token. Their
+    positions are fixed sines; here they are a learned table of the same size.
 
     Args:
         image_size: (height, width) in px, multiples of 16.
@@ -70,7 +70,7 @@ def deit3(
 
 
 def _rename_deit3(grid: tuple[int, int], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their keys as timm's, their table at this grid."""
+    """Rename their keys to timm's, and resize their position table to this grid."""
     names = {"pos_embed.embed": "pos_embed", "cls_tokens.tokens": "cls_token", "head.0": "norm", "head.1": "head"}
     renamed = {}
     for key, value in state.items():

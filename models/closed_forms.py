@@ -1,8 +1,9 @@
-"""Multiply-accumulates (MACs) of every family by hand: layers written out as sums of products.
+"""Multiply-accumulates (MACs) of every family by hand: each layer is written out as a sum of products.
 
-A third vote beside two counters. Nothing here builds or calls a model or an operator's formula; the architecture is
-read off the papers, sizes off the table. What is counted is what the algorithm needs: matrix products,
-convolutions, attention, and recurrences token by token; norms, activations and gates are no MACs. It imports no torch.
+This is a third count beside two counters. It shares no code with them: nothing here builds a model or calls an
+operator's formula. The architecture comes from the papers, the sizes come from the table. It counts what the algorithm
+needs: matrix products, convolutions, attention, and recurrences token by token. Norms, activations and gates have no
+MACs. Nothing here imports torch.
 
     N tokens, C channels, H heads, D key and E value dimension of a head, M inner width of an MLP
 """
@@ -19,9 +20,9 @@ Sides = tuple[int, int]
 
 
 def closed_form(name: str, height: int, width: int) -> int | None:
-    """MACs of one image of height × width px, that the algorithm of model `name` needs; None for models of timm.
+    """MACs that the algorithm of a model needs for one image of height × width px; None if it is not in the table.
 
-    Raises: ResolutionError for a size that the model cannot take.
+    Raises: ResolutionError if the model cannot take the size.
     """
     if name not in MODELS:
         return None
@@ -31,18 +32,21 @@ def closed_form(name: str, height: int, width: int) -> int | None:
 
 
 def _conv(sides: Sides, kernel: int, stride: int, padding: int, channels: int, features: int) -> tuple[int, Sides]:
-    """A dense convolution: its MACs, and the sides of what it makes."""
+    """A dense convolution: its MACs, and the sides of its output."""
     h, w = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
     return h * w * kernel * kernel * channels * features, (h, w)
 
 
 def _halved(sides: Sides, channels: int, features: int) -> tuple[int, Sides]:
-    """A 3×3 convolution of stride 2 that rounds up."""
+    """A 3×3 convolution of stride 2: its MACs, and the halved sides, rounded up."""
     return _conv(sides, 3, 2, 1, channels, features)
 
 
 def _pyramid(dim: int, depths: tuple[int, ...], sides: Sides, block: Callable[[int, int, int], int]) -> int:
-    """Two halvings to 1/4 of the image, then stages of `block(stage, N, C)`, each halved and doubled from the last."""
+    """Two halvings to 1/4 of the image, then stages of blocks; between stages sides halve and channels double.
+
+    `block(stage, N, C)` gives the MACs of one block. The classifier is included.
+    """
     total, sides = _halved(sides, 3, dim // 2)
     more, sides = _halved(sides, dim // 2, dim)
     total += more
@@ -57,7 +61,7 @@ def _pyramid(dim: int, depths: tuple[int, ...], sides: Sides, block: Callable[[i
 def _gla_block(N: int, C: int, H: int, M: int) -> int:
     """Depthwise 3×3; q and k of C/2, v of C; low-rank gates of both directions; output gate; output; SwiGLU.
 
-    Each direction's recurrence writes and reads a state of D · E = C/2H · C/H a head.
+    In each direction and head, each token writes and reads a state of D · E = C/2H · C/H numbers.
     """
     D, E, rank = C // (2 * H), C // H, 16
     token = 9 * C
@@ -82,17 +86,17 @@ def _vig(name: str, args: Mapping[str, Any], sides: Sides) -> int:
 
 
 def _vrwkv(name: str, args: Mapping[str, Any], sides: Sides) -> int:
-    """Spatial mix, then a channel mix of key 4C, value and receptance; the image is filled up to patches of 16."""
+    """Spatial mix, then channel mix with a key of 4C, value and receptance; the image is padded to patches of 16."""
     C: int = args["dim"]
     N = -(-sides[0] // 16) * -(-sides[1] // 16)
     if name.startswith("vrwkv6"):
         token = 5 * C * C  # receptance, key, value, gate, output
         token += C * 5 * 32 + 5 * 32 * C  # five low-rank mixes
         token += C * 64 + 64 * C  # low-rank decay
-        token += 2 * 2 * C * 64  # heads of 64: in each direction a state of 64 · 64 is written and read
+        token += 2 * 2 * C * 64  # heads of 64: each token writes and reads a state of 64 · 64 in each direction
     else:
         token = 4 * C * C  # key, value, receptance, output
-        token += 2 * 2 * C  # in each direction a token enters numerator and denominator
+        token += 2 * 2 * C  # each token is added to numerator and denominator, in each direction
     token += 4 * C * C + 4 * C * C + C * C
     depth: int = args["depth"]
     total = N * 16 * 16 * 3 * C + depth * N * token
@@ -101,26 +105,26 @@ def _vrwkv(name: str, args: Mapping[str, Any], sides: Sides) -> int:
 
 
 def _vil(name: str, args: Mapping[str, Any], sides: Sides) -> int:
-    """Patches; blocks with an inner width of E = 2d and four heads; the first and the last token are classified."""
+    """Patches; blocks with an inner width of E = 2d and four heads; the classifier reads the first and last token."""
     d: int = args["dim"]
     version: int = args["version"]
     total, (h, w) = _conv(sides, 16, args.get("stride", 16), 0, 3, d)
     E, H = 2 * d, 4
     D = E // H
-    token = d * 2 * E + E * d  # up to the stream and its gate, and down
-    token += (9 if version == 2 else 4) * E  # depthwise: 3×3 on the image, or 4 along the sequence
+    token = d * 2 * E + E * d  # projections: up to the stream and its gate, and down
+    token += (9 if version == 2 else 4) * E  # depthwise convolution: 3×3 on the image, or 4 along the sequence
     token += 3 * E * 4  # q, k, v in blocks of 4 channels
     token += 2 * 3 * E * H  # input and forget gates, from q, k and v
-    token += H * 2 * D * (D + 1)  # C and n are written and read
+    token += H * 2 * D * (D + 1)  # each token writes and reads C and n
     depth: int = args["depth"]
-    return total + depth * h * w * token + version * d * CLASSES  # version 2 joins both tokens
+    return total + depth * h * w * token + version * d * CLASSES  # version 2 concatenates both tokens
 
 
 def _vir(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     """Whole patches and a class token; q, k, v, output, and an MLP of 4C.
 
-    Retention writes and reads a state of D · D a head. The softmax has no state: of each token, a score
-    and a weighted value for every token that is not after it.
+    With retention, each token writes and reads a state of D · D in each head. The softmax has no state: each token
+    takes a score and a weighted value from itself and from every token before it.
     """
     C: int = args["dim"]
     H: int = args["heads"]
@@ -134,7 +138,7 @@ def _vir(name: str, args: Mapping[str, Any], sides: Sides) -> int:
 
 
 def _vision_gru(name: str, args: Mapping[str, Any], sides: Sides) -> int:
-    """Depthwise 3×3; twice the candidate and gate of 2C, a recurrence of one MAC a number, and back; an MLP of 4C."""
+    """Depthwise 3×3; an MLP of 4C; and twice: candidate and gate of 2C, one MAC a number of state, projection to C."""
     return _pyramid(
         args["dim"],
         args["depths"],
@@ -144,7 +148,7 @@ def _vision_gru(name: str, args: Mapping[str, Any], sides: Sides) -> int:
 
 
 def _deit(name: str, args: Mapping[str, Any], sides: Sides) -> int:
-    """Patches and a class token; q, k, v, scores of all pairs and what they weigh, output, an MLP of 4C."""
+    """Patches and a class token; q, k, v, scores and weighted values of all pairs, output, an MLP of 4C."""
     C = {"deit_t": 192, "deit_s": 384, "deit_b": 768, "deit3_t": 192}[name]
     P = (sides[0] // 16) * (sides[1] // 16)
     N = P + 1
@@ -152,10 +156,10 @@ def _deit(name: str, args: Mapping[str, Any], sides: Sides) -> int:
 
 
 def _swin(name: str, args: Mapping[str, Any], sides: Sides) -> int:
-    """Stages of windows of 7 × 7 tokens, merged by fours between stages.
+    """Stages with attention in windows of 7 × 7 tokens; between stages four tokens are merged into one.
 
-    A map is filled up to whole windows for q, k, v, attention and output, but not for the MLP, and to even sides
-    for the merging; a map that a window covers has a window of its own size.
+    A map is padded to whole windows for q, k, v, attention and output, but not for the MLP. It is padded to even sides
+    before tokens are merged. A map smaller than a window has a window of its own size.
     """
     C, depths = {"swin_t": (96, (2, 2, 6, 2)), "swin_s": (96, (2, 2, 18, 2)), "swin_b": (128, (2, 2, 18, 2))}[name]
     total, (h, w) = _conv(sides, 4, 4, 0, 3, C)

@@ -1,4 +1,4 @@
-"""Pieces that backbones really share."""
+"""What several backbones share."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vbench.errors import ShapeError
+from vbench.kernels.shapes import accumulator
 
 
 class Backbone(nn.Module, ABC):
-    """What users of timm expect of a backbone, whatever its family.
+    """The methods that users of timm expect of a backbone.
 
-    A family writes `forward_features` (tokens or map, normalised), `pool` (what its classifier reads) and
-    `feature_maps`; it names its last linear layer in `CLASSIFIER` and tells `num_features`, that layer's inputs.
+    A family implements `forward_features` (normalised tokens or map), `pool` (the input of its classifier) and
+    `feature_maps`. `CLASSIFIER` is the path of its last linear layer, `num_features` the inputs of that layer.
     """
 
-    CLASSIFIER = "head"  # path of the classifier's last linear layer
+    CLASSIFIER = "head"
 
     def __init__(self, image_size: tuple[int, int], num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -27,7 +28,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, 3, height, width) -> tokens (B, N, C), or the last stage's map (B, C, h, w). Raises: ShapeError."""
+        """(B, 3, height, width) -> tokens (B, N, C), or the last stage's map (B, C, h, w).
+
+        Raises: ShapeError, as `check`.
+        """
 
     @abstractmethod
     def pool(self, features: Tensor) -> Tensor:
@@ -35,10 +39,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, height, width) -> a map (B, C, h, w) of each stage, fine to coarse; one if there is one stage."""
+        """(B, 3, height, width) -> the map (B, C, h, w) of each stage, from fine to coarse."""
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """The result of `forward_features` -> logits (B, num_classes), or what the classifier reads."""
+        """The result of `forward_features` -> logits (B, num_classes), or the classifier's input (B, num_features)."""
         pooled = self.pool(features)
         logits: Tensor = pooled if pre_logits else self.get_classifier()(pooled)
         return logits
@@ -50,9 +54,9 @@ class Backbone(nn.Module, ABC):
         return self.get_submodule(self.CLASSIFIER)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh classifier of `num_classes` outputs; with 0 the model answers with (B, num_features).
+        """Replace the classifier by a new one with `num_classes` outputs; with 0 the model returns (B, num_features).
 
-        Raises: ValueError for a `global_pool`: how tokens are pooled belongs to the published function.
+        Raises: ValueError if `global_pool` is given: the model pools as it was published.
         """
         if global_pool is not None:
             raise ValueError(f"{type(self).__name__} pools as published; global_pool={global_pool!r} is not possible")
@@ -63,20 +67,53 @@ class Backbone(nn.Module, ABC):
         self.num_classes = num_classes
 
     def check(self, x: Tensor) -> None:
-        """Raise ShapeError if the image is not of the size that the model was built for."""
+        """Raise ShapeError if the image does not have the size that the model was built for."""
         if tuple(x.shape[-2:]) != self.image_size:
-            built, given = "x".join(map(str, self.image_size)), "x".join(map(str, x.shape[-2:]))
+            built, given = pixels(self.image_size), pixels(tuple(x.shape[-2:]))
             raise ShapeError(f"this {type(self).__name__} was built for {built} px; the image has {given}")
 
 
+def pixels(image_size: tuple[int, ...]) -> str:
+    """(height, width) as messages print it: "224x224"."""
+    return "x".join(map(str, image_size))
+
+
 def classifier(features: int, classes: int) -> nn.Module:
-    """The last linear layer, N(0, 0.02) and no bias at first; nothing at all for 0 classes, as in timm."""
+    """The last linear layer, initialised by `init_linear`; the identity for 0 classes, as in timm."""
     if classes == 0:
         return nn.Identity()
     layer = nn.Linear(features, classes)
-    nn.init.trunc_normal_(layer.weight, std=0.02)
-    nn.init.zeros_(layer.bias)
+    init_linear(layer)
     return layer
+
+
+def init_linear(module: nn.Module) -> None:
+    """Initialise a linear layer: weights from N(0, 0.02), cut off at ±2, bias 0. Leave any other module as it is."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """The rate of each block's stochastic depth: it grows linearly from 0 to `last`."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
+def shrunk(sides: tuple[int, int], by: int) -> tuple[int, int]:
+    """The sides of a map that is `by` times smaller, rounded up."""
+    return -(-sides[0] // by), -(-sides[1] // by)
+
+
+def to_tokens(image: Tensor) -> Tensor:
+    """A map as tokens in raster order: (B, C, h, w) -> (B, h · w, C)."""
+    return image.flatten(2).transpose(1, 2)
+
+
+def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens in raster order as a map: (B, h · w, C) -> (B, C, h, w)."""
+    image: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
+    return image
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -87,13 +124,23 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def resize_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
-    """A square position table (1, N, C) resampled to grid: (1, grid[0] · grid[1], C).
+    """A square position table (1, N, C) resized to a grid: (1, grid[0] · grid[1], C).
 
-    Bicubic in float32, half-pixel centres; unchanged where the grid already fits.
+    Returned as it is if it is no square.
     """
     side = int(table.shape[1] ** 0.5)
-    if (side, side) == grid or side * side != table.shape[1]:
+    if side * side != table.shape[1]:
         return table
-    image = table.float().transpose(1, 2).unflatten(2, (side, side))
+    return resize_map(table.unflatten(1, (side, side)), grid, antialias=antialias).flatten(1, 2)
+
+
+def resize_map(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
+    """A position table (1, h, w, C) resized to a grid: (1, *grid, C).
+
+    Bicubic, with half-pixel centres, at least in float32. Returned as it is if it fits already.
+    """
+    if tuple(table.shape[1:3]) == grid:
+        return table
+    image = table.to(accumulator(table)).permute(0, 3, 1, 2)
     image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False, antialias=antialias)
-    return image.flatten(2).transpose(1, 2).to(table.dtype)
+    return image.permute(0, 2, 3, 1).to(table.dtype)

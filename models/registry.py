@@ -1,13 +1,14 @@
-"""The literal table of models, and how a row of it becomes a module. Listing imports no torch."""
+"""The table of models, and `create`, which builds one. Reading the table imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib import import_module
 from inspect import signature
+from itertools import chain
 from typing import TYPE_CHECKING, Any, get_args
 
 from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
@@ -27,555 +28,306 @@ _EXTERNAL = "vbench.models.external:build"
 class ModelSpec:
     """One row of the zoo.
 
-    `build` is a callable "module:name", imported by `create` and never before; it is called with
-    `image_size`, with `args`, and with `form` where the model has an `operator`. `stem` lists the
-    (kernel, stride, padding) of the convolutions between pixels and tokens. `params` counts the
-    parameters at 224 px; tests hold it to the module. A model with a `caveat` is not what its family's
-    paper describes: it carries these words wherever it is shown, and a pattern takes it only where it
-    matches nothing else.
+    A row with a `caveat` is not the model that its family's paper describes. The caveat is printed wherever the model
+    is shown, and a pattern selects the model only if it matches no model without one.
     """
 
     family: str
-    build: str
+    build: str  # "module:callable"; `create` imports it and calls it with `image_size`, `args` and, if any, `form`
     args: Mapping[str, Any]
-    source: str  # paper, and where its figures stand
-    stem: tuple[tuple[int, int, int], ...] = ()  # empty: not known
+    source: str  # the paper
+    stem: tuple[tuple[int, int, int], ...] = ()  # convolutions from pixels to tokens: (kernel, stride, padding), in px
     multiple: int = 1  # each side of the image must be a multiple of this, in px
-    patch: int = 1  # sides that are no multiple of this, in px, are `filled` up to one, or else cut down
+    patch: int = 1  # a side that is no multiple of this, in px, is `filled` up to one, or else cut down to one
     filled: bool = False
-    window: int | None = None  # stage maps are padded to multiples of it, in tokens
-    depths: tuple[int, ...] = ()  # blocks of each stage, of a model with a window
+    window: int | None = None  # each stage's map is padded to multiples of this, in tokens
+    depths: tuple[int, ...] = ()  # blocks of each stage, for a model with a window
     operator: str | None = None  # a key of kernels.OPS; None for an attention baseline
-    streams: bool = False  # in recurrent mode the whole network walks the tokens, not the operator alone
+    streams: bool = False  # in recurrent mode the whole network walks the tokens; otherwise its operator alone does
     caveat: str | None = None
-    params: int | None = None
+    params: int | None = None  # parameters at 224 px; tests count them
     modes: tuple[Mode, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         forms = OPS[self.operator].values() if self.operator else ()
-        alone: tuple[Mode, ...] = get_args(Mode) if self.build == _EXTERNAL else ("parallel",)
-        object.__setattr__(self, "modes", tuple(dict.fromkeys(f.mode for f in forms)) or alone)
+        without: tuple[Mode, ...] = get_args(Mode) if self.external else ("parallel",)
+        object.__setattr__(self, "modes", tuple(dict.fromkeys(form.mode for form in forms)) or without)
 
     @property
     def baseline(self) -> bool:
-        """Whether this is one of the attention models that ours are held against."""
+        """Whether this is an attention model that ours are compared with."""
         return self.operator is None and not self.external
 
     @property
     def external(self) -> bool:
-        """Whether this is a model of a user's own, of which no more is known than how to call it."""
+        """Whether this is a user's own model. We only know how to call it."""
         return self.build == _EXTERNAL
 
     def grid(self, height: int, width: int) -> tuple[int, int] | None:
-        """Tokens down and across that an image of height × width px becomes; None if not known.
+        """Tokens (down, across) of an image of height × width px; None if not known.
 
-        Raises: ResolutionError if a side is smaller than the first convolution, or no `multiple`.
+        Raises: ResolutionError if a side is no `multiple`, or too small for the stem.
         """
         for px in (height, width):
             if px % self.multiple:
                 low = px // self.multiple * self.multiple
                 near = " or ".join(str(n) for n in (low, low + self.multiple) if n > 0)
                 raise ResolutionError(f"{px} px is not a multiple of {self.multiple}; take {near}")
-        sides = []
-        for px in (height, width):
-            side = -(-px // self.patch) * self.patch if self.filled else px
-            for kernel, stride, padding in self.stem:
-                side = (side + 2 * padding - kernel) // stride + 1
-                if side < 1:
-                    least = self.stem[0][0] - 2 * self.stem[0][2]
-                    raise ResolutionError(f"{px} px is too small; the least is {least}")
-            sides.append(side)
-        return (sides[0], sides[1]) if self.stem else None
+        return (self._tokens(height), self._tokens(width)) if self.stem else None
 
     def padding(self, height: int, width: int) -> str | None:
-        """What the model pads or cuts off at this size, in words; None if nothing."""
+        """What the model adds to an image of this size or cuts off, in words; None if nothing.
+
+        Raises: ResolutionError, as `grid`.
+        """
         grid = self.grid(height, width)
         if height % self.patch or width % self.patch:
-            rest = (
-                (-height % self.patch, -width % self.patch)
-                if self.filled
-                else (height % self.patch, width % self.patch)
-            )
-            return f"{'pads' if self.filled else 'cuts off'} {rest[0]} rows and {rest[1]} columns of pixels"
-        found = [
+            if self.filled:
+                return f"pads {-height % self.patch} rows and {-width % self.patch} columns of pixels"
+            return f"cuts off {height % self.patch} rows and {width % self.patch} columns of pixels"
+        padded = [
             f"stage {stage} {real[0]}x{real[1]} to {full[0]}x{full[1]}"
-            for stage, (real, full) in enumerate(self._maps(grid), start=1)
+            for stage, (real, full) in enumerate(self._stage_maps(grid), start=1)
             if full != real
         ]
-        return f"windows of {self.window} pad " + ", ".join(found) if found else None
+        return f"windows of {self.window} pad " + ", ".join(padded) if padded else None
 
     def padded_share(self, height: int, width: int) -> float | None:
-        """Of what the model computes on at this size, the share that is padding; None if the grid is not known.
+        """The share of padding in what the model computes on at this size, 0 to 1; None if the grid is not known.
 
-        With windows, of the tokens that attention sees, added up over all blocks; where the image is `filled`, of
-        its pixels. 0 for every other model; the zeros at a convolution's border are not counted.
+        With windows it is a share of the tokens that attention sees, summed over all blocks. For a `filled` image it
+        is a share of its pixels. For every other model it is 0. Zeros at the border of a convolution do not count.
+
+        Raises: ResolutionError, as `grid`.
         """
         grid = self.grid(height, width)
         if grid is None:
             return None
         if self.filled:
-            return 1 - height * width / (-(-height // self.patch) * -(-width // self.patch) * self.patch**2)
-        maps = list(zip(self.depths, self._maps(grid), strict=True))
-        seen = sum(depth * full[0] * full[1] for depth, (_, full) in maps)
-        return 1 - sum(depth * real[0] * real[1] for depth, (real, _) in maps) / seen if seen else 0.0
+            return 1 - height * width / (_round_up(height, self.patch) * _round_up(width, self.patch))
+        stages = list(zip(self.depths, self._stage_maps(grid), strict=True))
+        seen = sum(depth * full[0] * full[1] for depth, (_, full) in stages)
+        return 1 - sum(depth * real[0] * real[1] for depth, (real, _) in stages) / seen if seen else 0.0
 
-    def _maps(self, grid: tuple[int, int] | None) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        """Each stage's map as it is, and as windows pad it; a small map is one window. Empty without windows."""
-        found: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    def _tokens(self, px: int) -> int:
+        """Tokens along a side of that many px. Raises: ResolutionError if the side is too small."""
+        side = _round_up(px, self.patch) if self.filled else px
+        for kernel, stride, padding in self.stem:
+            side = (side + 2 * padding - kernel) // stride + 1
+            if side < 1:
+                least = self.stem[0][0] - 2 * self.stem[0][2]
+                raise ResolutionError(f"{px} px is too small; the least is {least}")
+        return side
+
+    def _stage_maps(self, grid: tuple[int, int] | None) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+        """Each stage's map, before and after windows pad it. Empty for a model without windows.
+
+        A map that is no larger than a window is one window and is not padded.
+        """
+        maps: list[tuple[tuple[int, int], tuple[int, int]]] = []
         if grid is None or self.window is None:
-            return found
+            return maps
         for _ in self.depths:
-            full = (-(-grid[0] // self.window) * self.window, -(-grid[1] // self.window) * self.window)
-            found.append((grid, full if min(grid) > self.window else grid))
+            full = (_round_up(grid[0], self.window), _round_up(grid[1], self.window))
+            maps.append((grid, full if min(grid) > self.window else grid))
             grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
-        return found
+        return maps
 
 
+def _round_up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+_Variant = tuple[str, dict[str, Any], dict[str, Any]]  # name, arguments of `build`, fields of the row
+
+
+def _family(shared: ModelSpec, *variants: _Variant) -> list[tuple[str, ModelSpec]]:
+    """A row for each variant: what the family shares, and what the variant adds or replaces."""
+    return [(name, replace(shared, args={**shared.args, **args}, **fields)) for name, args, fields in variants]
+
+
+def _variant(name: str, params: int, args: dict[str, Any], **fields: Any) -> _Variant:
+    """What one model has of its own: `args` are added to the family's, `fields` replace those of the family's row."""
+    return name, args, {"params": params, **fields}
+
+
+def _table(*families: list[tuple[str, ModelSpec]]) -> dict[str, ModelSpec]:
+    """All rows by name, in order. Raises: ValueError if two rows have one name."""
+    rows: dict[str, ModelSpec] = {}
+    for name, row in chain.from_iterable(families):
+        if name in rows:
+            raise ValueError(f"two models are called {name}")
+        rows[name] = row
+    return rows
+
+
+_TIMM = "vbench.models.baselines:timm_model"
 _VIG = "Liao et al. 2024, arXiv:2405.18425"
-_VIG_STEM = ((9, 8, 1), (3, 2, 1))
 _VISION_GRU = "Yin et al. 2024, arXiv:2412.18178"
-_HALVED_TWICE = ((3, 2, 1), (3, 2, 1))
 _VIL = "Alkin et al. 2024, arXiv:2406.04303"
 _VIR = "Hatamizadeh et al. 2023, arXiv:2310.19731"
 _VIR_SOFTMAX = "the released default: a softmax over masked scores, which sees the future; not ViR's retention"
 _VRWKV = "Duan et al. 2024, arXiv:2403.02308"
-_PATCH16 = ((16, 16, 0),)
 _DEIT = "Touvron et al. 2021, arXiv:2012.12877"
+_DEIT3 = "Touvron et al. 2022, arXiv:2204.07118"
 _SWIN = "Liu et al. 2021, arXiv:2103.14030"
-_TIMM = "vbench.models.baselines:timm_model"
 
-MODELS: dict[str, ModelSpec] = {
-    "vig_t": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViG",
-        {"dim": 192, "heads": 3, "mlp_dim": 512, "silu": True},
-        _VIG,
-        stem=_VIG_STEM,
-        operator="gla",
-        params=5_834_536,
+_HALVED_TWICE = ((3, 2, 1), (3, 2, 1))
+_PATCH4 = ((4, 4, 0),)
+_PATCH14 = ((14, 14, 0),)
+_PATCH16 = ((16, 16, 0),)
+_PATCH16_EVERY_8 = ((16, 8, 0),)
+
+MODELS: dict[str, ModelSpec] = _table(
+    _family(
+        ModelSpec("vig", "vbench.models.vig:ViG", {}, _VIG, stem=((9, 8, 1), (3, 2, 1)), operator="gla"),
+        _variant("vig_t", 5_834_536, {"dim": 192, "heads": 3, "mlp_dim": 512, "silu": True}),
+        _variant("vig_s", 22_615_144, {"dim": 384, "heads": 6, "mlp_dim": 1024, "silu": False}),
+        _variant("vig_b", 89_022_184, {"dim": 768, "heads": 12, "mlp_dim": 2048, "silu": False}),
     ),
-    "vig_s": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViG",
-        {"dim": 384, "heads": 6, "mlp_dim": 1024, "silu": False},
-        _VIG,
-        stem=_VIG_STEM,
-        operator="gla",
-        params=22_615_144,
+    _family(
+        ModelSpec(
+            "vig",
+            "vbench.models.vig:ViGH",
+            {"mlp_dims": (256, 512, 1024, 2048)},
+            _VIG,
+            stem=_HALVED_TWICE,
+            operator="gla",
+        ),
+        _variant("vig_h_t", 28_600_680, {"dim": 96, "depths": (2, 2, 5, 2), "heads": 3}),
+        _variant("vig_h_s", 50_051_688, {"dim": 96, "depths": (2, 2, 17, 2), "heads": 3}),
+        _variant(
+            "vig_h_b", 88_904_360, {"dim": 128, "depths": (2, 2, 17, 2), "heads": 4, "mlp_dims": (352, 704, 1376, 2752)}
+        ),
     ),
-    "vig_b": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViG",
-        {"dim": 768, "heads": 12, "mlp_dim": 2048, "silu": False},
-        _VIG,
-        stem=_VIG_STEM,
-        operator="gla",
-        params=89_022_184,
+    _family(
+        ModelSpec(
+            "vrwkv",
+            "vbench.models.vrwkv:VRWKV",
+            {"depth": 12, "key_norm": False, "head_dim": None},
+            _VRWKV,
+            stem=_PATCH16,
+            patch=16,
+            filled=True,
+            operator="wkv",
+        ),
+        _variant("vrwkv_t", 6_155_176, {"dim": 192, "layer_scale": None}),
+        _variant("vrwkv_s", 23_820_136, {"dim": 384, "layer_scale": 1.0}),
+        _variant("vrwkv_b", 93_645_544, {"dim": 768, "layer_scale": 1e-5}),
+        _variant(
+            "vrwkv_l", 334_935_016, {"dim": 1024, "depth": 24, "layer_scale": 1e-5, "key_norm": True, "head_dim": 3072}
+        ),
     ),
-    "vig_h_t": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViGH",
-        {"dim": 96, "depths": (2, 2, 5, 2), "heads": 3, "mlp_dims": (256, 512, 1024, 2048)},
-        _VIG,
-        stem=_HALVED_TWICE,
-        operator="gla",
-        params=28_600_680,
+    _family(
+        ModelSpec(
+            "vrwkv",
+            "vbench.models.vrwkv:VRWKV6",
+            {"depth": 12},
+            _VRWKV,
+            stem=_PATCH16,
+            patch=16,
+            filled=True,
+            operator="wkv6",
+        ),
+        _variant("vrwkv6_t", 7_641_256, {"dim": 192, "layer_scale": None}),
+        _variant("vrwkv6_s", 27_677_032, {"dim": 384, "layer_scale": 1e-5}),
+        _variant("vrwkv6_b", 104_898_280, {"dim": 768, "layer_scale": 1e-5}),
     ),
-    "vig_h_s": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViGH",
-        {"dim": 96, "depths": (2, 2, 17, 2), "heads": 3, "mlp_dims": (256, 512, 1024, 2048)},
-        _VIG,
-        stem=_HALVED_TWICE,
-        operator="gla",
-        params=50_051_688,
+    _family(
+        ModelSpec("vil", "vbench.models.vil:ViL", {"version": 1}, _VIL, stem=_PATCH16, multiple=16, operator="mlstm"),
+        _variant("vil_t", 6_088_360, {"dim": 192, "depth": 24}),
+        _variant("vil_tplus", 7_277_840, {"dim": 192, "depth": 29}),
+        _variant("vil_s", 22_792_360, {"dim": 384, "depth": 24}),
+        _variant("vil_splus", 24_628_664, {"dim": 384, "depth": 26}),
+        _variant("vil_b", 88_050_856, {"dim": 768, "depth": 24}),
+        _variant("vil_tplus_s8", 7_277_840, {"dim": 192, "depth": 29, "stride": 8}, stem=_PATCH16_EVERY_8),
+        _variant("vil_splus_s8", 24_628_664, {"dim": 384, "depth": 26, "stride": 8}, stem=_PATCH16_EVERY_8),
+        _variant("vil_b_s8", 88_050_856, {"dim": 768, "depth": 24, "stride": 8}, stem=_PATCH16_EVERY_8),
     ),
-    "vig_h_b": ModelSpec(
-        "vig",
-        "vbench.models.vig:ViGH",
-        {"dim": 128, "depths": (2, 2, 17, 2), "heads": 4, "mlp_dims": (352, 704, 1376, 2752)},
-        _VIG,
-        stem=_HALVED_TWICE,
-        operator="gla",
-        params=88_904_360,
+    _family(
+        ModelSpec("vil", "vbench.models.vil:ViL", {"version": 2}, _VIL, stem=_PATCH16, multiple=16, operator="mlstm"),
+        _variant("vil2_t", 6_391_528, {"dim": 192, "depth": 24}),
+        _variant("vil2_s", 23_398_696, {"dim": 384, "depth": 24}),
+        _variant("vil2_b", 89_263_528, {"dim": 768, "depth": 24}),
     ),
-    "vrwkv_t": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 192, "depth": 12, "layer_scale": None, "key_norm": False, "head_dim": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=6_155_176,
+    _family(
+        ModelSpec(
+            "vir",
+            "vbench.models.vir:ViR",
+            {"op": "retention", "patch": 16},
+            _VIR,
+            stem=_PATCH16,
+            patch=16,
+            operator="retention",
+            streams=True,
+        ),
+        _variant("vir_s", 22_059_496, {"dim": 384, "depth": 12, "heads": 6}),
+        _variant("vir_b", 86_585_320, {"dim": 768, "depth": 12, "heads": 12}),
+        _variant("vir_l16", 304_374_760, {"dim": 1024, "depth": 24, "heads": 16}),
+        _variant("vir_l14", 304_251_880, {"dim": 1024, "depth": 24, "heads": 16, "patch": 14}, stem=_PATCH14, patch=14),
     ),
-    "vrwkv_s": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 384, "depth": 12, "layer_scale": 1.0, "key_norm": False, "head_dim": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=23_820_136,
+    _family(
+        ModelSpec(
+            "vir",
+            "vbench.models.vir:ViR",
+            {"op": "softmax_retention", "patch": 16},
+            _VIR,
+            stem=_PATCH16,
+            patch=16,
+            operator="softmax_retention",
+            caveat=_VIR_SOFTMAX,
+        ),
+        _variant("vir_s_softmax", 22_059_496, {"dim": 384, "depth": 12, "heads": 6}),
+        _variant("vir_b_softmax", 86_585_320, {"dim": 768, "depth": 12, "heads": 12}),
+        _variant("vir_l16_softmax", 304_374_760, {"dim": 1024, "depth": 24, "heads": 16}),
+        _variant(
+            "vir_l14_softmax",
+            304_251_880,
+            {"dim": 1024, "depth": 24, "heads": 16, "patch": 14},
+            stem=_PATCH14,
+            patch=14,
+        ),
     ),
-    "vrwkv_b": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 768, "depth": 12, "layer_scale": 1e-05, "key_norm": False, "head_dim": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=93_645_544,
+    _family(
+        ModelSpec(
+            "vision_gru", "vbench.models.vision_gru:VisionGRU", {}, _VISION_GRU, stem=_HALVED_TWICE, operator="mingru"
+        ),
+        _variant("vision_gru_t", 30_216_952, {"dim": 72, "depths": (2, 2, 8, 2)}),
+        _variant("vision_gru_b", 86_907_352, {"dim": 104, "depths": (2, 2, 15, 2)}),
     ),
-    "vrwkv_l": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV",
-        {"dim": 1024, "depth": 24, "layer_scale": 1e-05, "key_norm": True, "head_dim": 3072},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv",
-        params=334_935_016,
+    _family(
+        ModelSpec("deit", _TIMM, {}, _DEIT, stem=_PATCH16, multiple=16),
+        _variant("deit_t", 5_717_416, {"name": "deit_tiny_patch16_224"}),
+        _variant("deit_s", 22_050_664, {"name": "deit_small_patch16_224"}),
+        _variant("deit_b", 86_567_656, {"name": "deit_base_patch16_224"}),
     ),
-    "vrwkv6_t": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV6",
-        {"dim": 192, "depth": 12, "layer_scale": None},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv6",
-        params=7_641_256,
+    _family(
+        ModelSpec("deit", "vbench.models.baselines:deit3", {}, _DEIT3, stem=_PATCH16, multiple=16),
+        _variant("deit3_t", 5_721_832, {"name": "vit_tiny_patch16_224"}),
     ),
-    "vrwkv6_s": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV6",
-        {"dim": 384, "depth": 12, "layer_scale": 1e-05},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv6",
-        params=27_677_032,
+    _family(
+        ModelSpec("swin", _TIMM, {}, _SWIN, stem=_PATCH4, multiple=4, window=7, depths=(2, 2, 18, 2)),
+        _variant("swin_t", 28_288_354, {"name": "swin_tiny_patch4_window7_224"}, depths=(2, 2, 6, 2)),
+        _variant("swin_s", 49_606_258, {"name": "swin_small_patch4_window7_224"}),
+        _variant("swin_b", 87_768_224, {"name": "swin_base_patch4_window7_224"}),
     ),
-    "vrwkv6_b": ModelSpec(
-        "vrwkv",
-        "vbench.models.vrwkv:VRWKV6",
-        {"dim": 768, "depth": 12, "layer_scale": 1e-05},
-        _VRWKV,
-        stem=_PATCH16,
-        patch=16,
-        filled=True,
-        operator="wkv6",
-        params=104_898_280,
-    ),
-    "vil_t": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 24, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=6_088_360,
-    ),
-    "vil_tplus": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 29, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=7_277_840,
-    ),
-    "vil_s": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 24, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=22_792_360,
-    ),
-    "vil_splus": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 26, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=24_628_664,
-    ),
-    "vil_b": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 768, "depth": 24, "version": 1},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=88_050_856,
-    ),
-    "vil_tplus_s8": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 29, "stride": 8, "version": 1},
-        _VIL,
-        stem=((16, 8, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=7_277_840,
-    ),
-    "vil_splus_s8": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 26, "stride": 8, "version": 1},
-        _VIL,
-        stem=((16, 8, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=24_628_664,
-    ),
-    "vil_b_s8": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 768, "depth": 24, "stride": 8, "version": 1},
-        _VIL,
-        stem=((16, 8, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=88_050_856,
-    ),
-    "vil2_t": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 192, "depth": 24, "version": 2},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=6_391_528,
-    ),
-    "vil2_s": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 384, "depth": 24, "version": 2},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=23_398_696,
-    ),
-    "vil2_b": ModelSpec(
-        "vil",
-        "vbench.models.vil:ViL",
-        {"dim": 768, "depth": 24, "version": 2},
-        _VIL,
-        stem=((16, 16, 0),),
-        multiple=16,
-        operator="mlstm",
-        params=89_263_528,
-    ),
-    "vir_s": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 384, "depth": 12, "heads": 6, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="retention",
-        streams=True,
-        params=22_059_496,
-    ),
-    "vir_b": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 768, "depth": 12, "heads": 12, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="retention",
-        streams=True,
-        params=86_585_320,
-    ),
-    "vir_l16": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="retention",
-        streams=True,
-        params=304_374_760,
-    ),
-    "vir_l14": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 14},
-        _VIR,
-        stem=((14, 14, 0),),
-        patch=14,
-        operator="retention",
-        streams=True,
-        params=304_251_880,
-    ),
-    "vir_s_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 384, "depth": 12, "heads": 6, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=22_059_496,
-    ),
-    "vir_b_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 768, "depth": 12, "heads": 12, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=86_585_320,
-    ),
-    "vir_l16_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 16},
-        _VIR,
-        stem=((16, 16, 0),),
-        patch=16,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=304_374_760,
-    ),
-    "vir_l14_softmax": ModelSpec(
-        "vir",
-        "vbench.models.vir:ViR",
-        {"op": "softmax_retention", "dim": 1024, "depth": 24, "heads": 16, "patch": 14},
-        _VIR,
-        stem=((14, 14, 0),),
-        patch=14,
-        operator="softmax_retention",
-        caveat=_VIR_SOFTMAX,
-        params=304_251_880,
-    ),
-    "vision_gru_t": ModelSpec(
-        "vision_gru",
-        "vbench.models.vision_gru:VisionGRU",
-        {"dim": 72, "depths": (2, 2, 8, 2)},
-        _VISION_GRU,
-        stem=_HALVED_TWICE,
-        operator="mingru",
-        params=30_216_952,
-    ),
-    "vision_gru_b": ModelSpec(
-        "vision_gru",
-        "vbench.models.vision_gru:VisionGRU",
-        {"dim": 104, "depths": (2, 2, 15, 2)},
-        _VISION_GRU,
-        stem=_HALVED_TWICE,
-        operator="mingru",
-        params=86_907_352,
-    ),
-    "deit_t": ModelSpec(
-        "deit",
-        _TIMM,
-        {"name": "deit_tiny_patch16_224"},
-        _DEIT,
-        stem=((16, 16, 0),),
-        multiple=16,
-        params=5_717_416,
-    ),
-    "deit_s": ModelSpec(
-        "deit",
-        _TIMM,
-        {"name": "deit_small_patch16_224"},
-        _DEIT,
-        stem=((16, 16, 0),),
-        multiple=16,
-        params=22_050_664,
-    ),
-    "deit_b": ModelSpec(
-        "deit",
-        _TIMM,
-        {"name": "deit_base_patch16_224"},
-        _DEIT,
-        stem=((16, 16, 0),),
-        multiple=16,
-        params=86_567_656,
-    ),
-    "deit3_t": ModelSpec(
-        "deit",
-        "vbench.models.baselines:deit3",
-        {"name": "vit_tiny_patch16_224"},
-        "Touvron et al. 2022, arXiv:2204.07118",
-        stem=_PATCH16,
-        multiple=16,
-        params=5_721_832,
-    ),
-    "swin_t": ModelSpec(
-        "swin",
-        _TIMM,
-        {"name": "swin_tiny_patch4_window7_224"},
-        _SWIN,
-        stem=((4, 4, 0),),
-        multiple=4,
-        window=7,
-        depths=(2, 2, 6, 2),
-        params=28_288_354,
-    ),
-    "swin_s": ModelSpec(
-        "swin",
-        _TIMM,
-        {"name": "swin_small_patch4_window7_224"},
-        _SWIN,
-        stem=((4, 4, 0),),
-        multiple=4,
-        window=7,
-        depths=(2, 2, 18, 2),
-        params=49_606_258,
-    ),
-    "swin_b": ModelSpec(
-        "swin",
-        _TIMM,
-        {"name": "swin_base_patch4_window7_224"},
-        _SWIN,
-        stem=((4, 4, 0),),
-        multiple=4,
-        window=7,
-        depths=(2, 2, 18, 2),
-        params=87_768_224,
-    ),
-}
+)
 
 
 def names(pattern: str = "*") -> list[str]:
-    """The table's names that match a shell pattern ("vig_*"), in the table's order.
+    """The names that match a shell pattern ("vig_*"), in the table's order.
 
-    Those with a `caveat` only where no other matches.
+    Models with a `caveat` are left out, unless no other model matches.
     """
     found = [name for name in MODELS if fnmatchcase(name, pattern)]
     return [name for name in found if MODELS[name].caveat is None] or found
 
 
 def spec(name: str) -> ModelSpec:
-    """The row of `name`. "timm/NAME" is any model of timm and "module:callable" one of a user's own; whether they
-    are there is seen by `create`. Of the latter's modes it is not known which it has.
+    """The row of a model. A name is one of the table, "timm/NAME" for any model of timm, or a user's "module:callable".
+
+    Nothing is imported: `create` finds out whether timm has the model, or whether the user's module is there and which
+    modes it has.
 
     Raises: UnknownModelError, which names the nearest models.
     """
@@ -584,13 +336,18 @@ def spec(name: str) -> ModelSpec:
     if is_external(name):
         return ModelSpec("external", _EXTERNAL, {"name": name}, "a user's own")
     if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"none of the {len(MODELS)} is like it."
+        hint = did_you_mean(name, MODELS) or f"none of the {len(MODELS)} is like it."
         raise UnknownModelError(
             f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME', and one of your own module:callable; "
             "see 'vbench models'"
         )
     return MODELS[name]
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str | None:
+    """A question that names up to three similar names, each after `prefix`; None if none is similar."""
+    near = get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(prefix + other for other in near)}?" if near else None
 
 
 def ours(name: str) -> str:
@@ -606,19 +363,19 @@ def create(
     form: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a model at a resolution: an nn.Module in eval(), (B, 3, height, width) -> (B, 1000).
+    """Build a model for an image size: an nn.Module in eval(), (B, 3, height, width) -> (B, 1000).
 
     Args:
         name: a name of the table, "timm/NAME", or "module:callable" (see `external`).
         image_size: (height, width) in px, or one number for both.
-        mode: "parallel" takes all tokens at once (the training form), "recurrent" carries a state of
-            fixed size token by token. Both compute the same logits.
-        form: the algorithm of the operator, by its name in `kernels.OPS`; if None, the mode's default on
-            torch's current default device. A model built on the CPU and moved keeps its form.
-        options: arguments of the model's class, as its docstring lists them: `num_classes`, `drop_path_rate`.
+        mode: "parallel" takes all tokens at once, as in training. "recurrent" walks the tokens and carries a state of
+            fixed size. Both compute the same logits.
+        form: the operator's algorithm, a key of `kernels.OPS[operator]`. If None, the mode's default on torch's
+            current default device. A model keeps its form when it is moved to another device.
+        options: further arguments of the model's class, such as `num_classes` and `drop_path_rate`.
 
-    Raises: UnknownModelError; ResolutionError for a size that the model cannot take; UnsupportedError for a
-        mode or a form that it does not have; UsageError for an option that it does not have.
+    Raises: UnknownModelError; ResolutionError if the model cannot take the size; UnsupportedError if it does not have
+        the mode or the form; UsageError if it does not have an option.
     """
     row = spec(name)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -635,14 +392,14 @@ def create(
     module, _, builder = row.build.partition(":")
     build = getattr(import_module(module), builder)
     allowed = [option for option in signature(build).parameters if option not in {"image_size", *args}]
-    if not row.external and (strange := [option for option in options if option not in allowed]):
-        raise UsageError(f"{name} has no option {', '.join(strange)}; it has {', '.join(allowed)}")
+    if not row.external and (unknown := [option for option in options if option not in allowed]):
+        raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
     model: nn.Module = build(image_size=(height, width), **args, **options)
     return model.eval()
 
 
 def _default_device() -> str:
-    """The kind of device that tensors are made on now; "cpu" for meta, which computes nothing."""
+    """The kind of torch's default device; "cpu" for meta, which computes nothing."""
     import torch
 
     kind = torch.get_default_device().type
@@ -650,31 +407,19 @@ def _default_device() -> str:
 
 
 def load_published(model: nn.Module, source: Mapping[str, Any] | str | Path) -> None:
-    """Load weights under their published keys into a model from `create`, all or nothing.
+    """Load published weights into a model from `create`. If anything does not fit, nothing is loaded.
 
-    Training snapshots are unwrapped ("model_ema", "state_dict_ema", "model", "state_dict"; "module." prefixes),
-    keys of older layouts are renamed, and position tables are resized to the model's grid by the family's own
-    rule.
+    Training snapshots are unwrapped ("model_ema", "state_dict_ema", "model", "module", "state_dict"; "module."
+    prefixes). Keys of older layouts are renamed, and position tables are resized to the model's grid, by the rule of
+    the model's family.
 
     Args:
-        source: a state dict, or where one is: a path, an http(s) URL or "hf-hub:ORG/REPO/FILE"
-            (see `vbench.models.checkpoint.read`). A file whose reading could run code is refused.
+        source: a state dict, a path, an http(s) URL or "hf-hub:ORG/REPO/FILE" (see `vbench.models.checkpoint.read`).
+            A file that would run code when read is refused.
 
-    Raises: CheckpointError, which says what is wrong with the file, or names the missing, unexpected and
-        misshapen keys.
+    Raises: CheckpointError, which says what is wrong with the file, or names the keys that are missing, unexpected or
+        of another shape.
     """
     from vbench.models.checkpoint import load
 
     load(model, source)
-
-
-def register_timm() -> list[str]:
-    """Enter every backbone of the table into timm's registry, as `vbench_NAME`; the names.
-
-    Then `timm.create_model("vbench_vig_t", img_size=384, num_classes=10, drop_path_rate=0.1)` works, and so do
-    `features_only=True` with `out_indices`, `mode="recurrent"`, `form` and the options of the model's class.
-    Calling it again changes nothing. Weights are loaded by `load_published`.
-    """
-    from vbench.models.timm_entries import register
-
-    return register()

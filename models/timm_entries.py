@@ -1,4 +1,4 @@
-"""Our backbones under timm's own `create_model`, once `register_timm` has been called."""
+"""Our backbones in timm's registry: after `register_timm`, `timm.create_model` builds them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from vbench.models.registry import MODELS, create
 PREFIX = "vbench_"
 
 
-def register() -> list[str]:
-    """See `vbench.models.register_timm`."""
+def register_timm() -> list[str]:
+    """Enter every backbone of the table into timm's registry as `vbench_NAME`; return these names.
+
+    Then `timm.create_model("vbench_vig_t", img_size=384, num_classes=10, drop_path_rate=0.1)` works, and so do
+    `features_only=True` with `out_indices`, `mode="recurrent"`, `form` and the options of the model's class.
+    Calling it again changes nothing. Weights are loaded by `load_published`.
+    """
     names = [name for name, row in MODELS.items() if row.operator]
     for name in names:
         if not timm.is_model(PREFIX + name):
@@ -27,6 +32,8 @@ def register() -> list[str]:
 
 
 def _entry(name: str) -> Callable[..., nn.Module]:
+    """The function that timm calls to build a model of our table."""
+
     def entry(
         pretrained: bool = False,
         pretrained_cfg: Any = None,
@@ -39,11 +46,11 @@ def _entry(name: str) -> Callable[..., nn.Module]:
         **options: Any,
     ) -> nn.Module:
         if pretrained:
-            raise UsageError(f"{name}: no weights come with vbench; create it without and use load_published")
+            raise UsageError(f"{name}: no weights come with vbench; leave out pretrained and call load_published")
         model = create(name, img_size, **options)
         assert isinstance(model, Backbone)
         height, width = model.image_size
-        setattr(  # noqa: B010 - what timm's data and checkpoint helpers look for
+        setattr(  # noqa: B010 - timm's data and checkpoint helpers read it
             model,
             "pretrained_cfg",
             {
@@ -55,7 +62,7 @@ def _entry(name: str) -> Callable[..., nn.Module]:
         )
         if not features_only:
             return model
-        with torch.device("meta"):  # the shapes of the maps, without computing them
+        with torch.device("meta"):  # gives the shapes of the maps; nothing is computed
             twin = create(name, img_size, **options)
             assert isinstance(twin, Backbone)
             maps = twin.feature_maps(torch.empty(1, 3, height, width))
@@ -66,12 +73,12 @@ def _entry(name: str) -> Callable[..., nn.Module]:
 
 
 class FeatureMaps(nn.Module):
-    """A backbone that answers with its stage maps, as timm's `features_only` models do.
+    """A backbone that returns its stage maps, as timm's `features_only` models do.
 
     Args:
-        model: the backbone; its classifier is taken off.
-        maps: what its `feature_maps` returns, for the shapes alone.
-        out_indices: which stages, negative from the coarsest.
+        model: the backbone; its classifier is removed.
+        maps: what its `feature_maps` returns; only their shapes are read.
+        out_indices: the stages to return; negative ones count from the coarsest.
     """
 
     def __init__(self, model: Backbone, maps: list[Tensor], out_indices: tuple[int, ...]) -> None:
@@ -86,6 +93,6 @@ class FeatureMaps(nn.Module):
         self.feature_info = FeatureInfo(stages, tuple(range(len(maps))[i] for i in out_indices))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, height, width) -> a map (B, C, h, w) of each stage asked for."""
+        """(B, 3, height, width) -> a map (B, C, h, w) of each stage in `out_indices`."""
         maps = self.model.feature_maps(x)
         return [maps[i] for i in self.out_indices]

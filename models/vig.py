@@ -1,8 +1,8 @@
 """ViG: vision backbones on bidirectional gated linear attention (Liao et al. 2024, arXiv:2405.18425).
 
-An image becomes h × w tokens in raster order; blocks mix them with a state that travels forward and another
-that travels backward, beside a 3×3 depthwise convolution; their mean is classified. ViG has twelve blocks at 1/16
-of the image, ViG-H has four stages from 1/4 to 1/32.
+An image becomes h × w tokens in raster order. Each block mixes them with one state that walks forward and one that
+walks backward, beside a 3×3 depthwise convolution. The classifier reads the mean of the tokens. ViG has twelve blocks
+at 1/16 of the image, ViG-H has four stages from 1/4 to 1/32.
 
     B batch, C channels, H heads, N tokens, D = C/2H key and E = C/H value dimension of a head
 
@@ -20,24 +20,35 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vbench.kernels import operator
-from vbench.models.layers import Backbone, ChannelNorm, classifier, resize_table
+from vbench.models.layers import (
+    Backbone,
+    ChannelNorm,
+    classifier,
+    drop_path_rates,
+    init_linear,
+    resize_table,
+    shrunk,
+    to_map,
+    to_tokens,
+)
 
 DEPTH = 12
 GATE_RANK = 16
-GATE_NORMALISER = 16  # log decay = logsigmoid(·) / 16, so that a state lasts
-EPS = 1e-6  # of root-mean-square norms; layer norms have torch's 1e-5
+GATE_NORMALISER = 16  # log decay = logsigmoid(·) / 16, so that the state decays slowly
+EPS = 1e-6  # of RMS norms; layer norms have torch's 1e-5
 
 
 class ViG(Backbone):
-    """The plain ViG, one stage at 1/16 of the image.
+    """The plain ViG: one stage at 1/16 of the image.
 
     Args:
-        image_size: (height, width) in px; at least 7 each. The position table has this size's grid.
+        image_size: (height, width) in px; at least 7 each. The position table is made for this size.
         dim: C. heads: H. mlp_dim: inner width of the SwiGLU.
-        silu: SiLU after the depthwise convolution and before the output projection (ViG-T alone).
+        silu: SiLU after the depthwise convolution and before the output projection (only in ViG-T).
         form: the algorithm of the operator, a key of `kernels.OPS["gla"]`.
-        num_classes: 0 for features alone.
-        drop_path_rate: of the last block in training, growing linearly from 0 (published: 0, 0.2, 0.5).
+        num_classes: 0 for a model without classifier.
+        drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0 (published: 0, 0.2,
+            0.5).
     """
 
     def __init__(
@@ -57,7 +68,7 @@ class ViG(Backbone):
         self.grid = self.patch_embed.grid(image_size)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], dim))
         self.blocks = nn.ModuleList(
-            Block(dim, heads, mlp_dim, self.grid, silu, form, drop_path_rate * i / (DEPTH - 1)) for i in range(DEPTH)
+            Block(dim, heads, mlp_dim, self.grid, silu, form, rate) for rate in drop_path_rates(drop_path_rate, DEPTH)
         )
         self.norm = nn.RMSNorm(dim, eps=EPS)
         self.head = classifier(dim, num_classes)
@@ -66,7 +77,7 @@ class ViG(Backbone):
 
     def forward_features(self, x: Tensor) -> Tensor:
         self.check(x)
-        x = self.patch_embed(x).flatten(2).transpose(1, 2) + self.pos_embed
+        x = to_tokens(self.patch_embed(x)) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         features: Tensor = self.norm(x)
@@ -76,7 +87,7 @@ class ViG(Backbone):
         return features.mean(dim=1)
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        return [self.forward_features(x).transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(self.forward_features(x), self.grid)]
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if "pos_embed" in state:
@@ -85,15 +96,16 @@ class ViG(Backbone):
 
 
 class ViGH(Backbone):
-    """ViG-H, four stages at 1/4 to 1/32 of the image; heads have D = 16 and E = 32 in all of them.
+    """ViG-H: four stages at 1/4 to 1/32 of the image. Heads have D = 16 and E = 32 in all of them.
 
     Args:
         image_size: (height, width) in px, of any size; each halving rounds up.
-        dim: C of the first stage, doubled by each next one. heads: H of the first stage, likewise.
+        dim: C of the first stage; each next one has twice as many. heads: H of the first stage; likewise.
         depths: blocks of each stage. mlp_dims: inner width of the SwiGLU in each stage.
         form: the algorithm of the operator, a key of `kernels.OPS["gla"]`.
-        num_classes: 0 for features alone.
-        drop_path_rate: of the last block in training, growing linearly from 0 (published: 0.2, 0.3, 0.6).
+        num_classes: 0 for a model without classifier.
+        drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0 (published: 0.2, 0.3,
+            0.6).
     """
 
     CLASSIFIER = "classifier.head"
@@ -111,8 +123,8 @@ class ViGH(Backbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(image_size, 8 * dim, num_classes)
-        self.grid = (-(-image_size[0] // 4), -(-image_size[1] // 4))
-        self.patch_embed = _named(
+        self.grid = shrunk(image_size, 4)
+        self.patch_embed = _numbered(
             {
                 "0": nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
                 "2": ChannelNorm(dim // 2),
@@ -121,13 +133,13 @@ class ViGH(Backbone):
                 "7": ChannelNorm(dim),
             }
         )
-        rates = iter([drop_path_rate * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.layers = nn.ModuleList(
             Stage(
                 dim << s,
                 heads << s,
                 mlp_dim,
-                (-(-self.grid[0] // 2**s), -(-self.grid[1] // 2**s)),
+                shrunk(self.grid, 2**s),
                 form,
                 [next(rates) for _ in range(depth)],
                 last=s == len(depths) - 1,
@@ -146,7 +158,7 @@ class ViGH(Backbone):
         return features.mean(dim=(2, 3))
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, height, width) -> each stage's map before it is shrunk, without the classifier's norm."""
+        """(B, 3, height, width) -> each stage's map before it is halved, and before the classifier's norm."""
         self.check(x)
         x = self.patch_embed(x)
         maps: list[Tensor] = []
@@ -156,7 +168,7 @@ class ViGH(Backbone):
         return maps
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Old names renamed, and 1×1 convolutions turned into the matrices that they are."""
+        """Rename old keys, and make matrices of 1×1 convolutions."""
         return {
             _renamed(key): value.flatten(1) if value.ndim == 4 and value.shape[2:] == (1, 1) else value
             for key, value in state.items()
@@ -164,7 +176,7 @@ class ViGH(Backbone):
 
 
 def _renamed(key: str) -> str:
-    """The key that the released code gives to what its older files call `key`."""
+    """The released code's name of a key in its older files."""
     for old, new in (
         (r"^patch_embed\.proj\.", "patch_embed.0."),
         (r"^patch_embed\.norm\.", "patch_embed.2."),
@@ -176,13 +188,13 @@ def _renamed(key: str) -> str:
     return key
 
 
-def _named(modules: dict[str, nn.Module]) -> nn.Sequential:
-    """Modules in a row under the published numbers, which also count permutations that are not needed here."""
+def _numbered(modules: dict[str, nn.Module]) -> nn.Sequential:
+    """A sequence of modules under the published numbers; those also count permutations, which we do not need."""
     return nn.Sequential(OrderedDict(modules))
 
 
 class Stem(nn.Module):
-    """Two overlapping convolutions, to 1/8 and 1/16 of the image: (B, 3, height, width) -> (B, C, h, w)."""
+    """Two overlapping convolutions, to 1/8 and then 1/16 of the image: (B, 3, height, width) -> (B, C, h, w)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -212,7 +224,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.attn_norm = nn.RMSNorm(dim, eps=EPS)
-        self.attn = Mixer(dim, heads, grid, silu, 4, form)  # released: averaged, and halved again in evaluation
+        self.attn = Mixer(dim, heads, grid, silu, 4, form)  # 4: the released code halves the mean in evaluation
         self.mlp_norm = nn.RMSNorm(dim, eps=EPS)
         self.mlp = SwiGLU(dim, mlp_dim)
         self.drop_path = DropPath(drop_path)
@@ -224,9 +236,9 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of ViG-H, and the way down: (B, C, h, w) -> (B, C, h, w) and (B, 2C, ⌈h/2⌉, ⌈w/2⌉).
+    """Blocks of ViG-H and a halving: (B, C, h, w) -> the blocks' map (B, C, h, w), and it halved (B, 2C, ⌈h/2⌉, ⌈w/2⌉).
 
-    The `last` stage answers with its map twice.
+    The `last` stage does not halve: it returns its map twice.
     """
 
     def __init__(
@@ -236,11 +248,11 @@ class Stage(nn.Module):
         self.grid = grid
         self.blocks = nn.Sequential(*(StageBlock(dim, heads, mlp_dim, grid, form, rate) for rate in drop_paths))
         down = {} if last else {"1": nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1), "3": ChannelNorm(2 * dim)}
-        self.downsample = _named(down)
+        self.downsample = _numbered(down)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        tokens: Tensor = self.blocks(x.flatten(2).transpose(1, 2))
-        mixed = tokens.transpose(1, 2).unflatten(2, self.grid)
+        tokens: Tensor = self.blocks(to_tokens(x))
+        mixed = to_map(tokens, self.grid)
         return mixed, self.downsample(mixed)
 
 
@@ -264,8 +276,8 @@ class StageBlock(nn.Module):
 class Mixer(nn.Module):
     """Bidirectional gated linear attention beside a local branch (section 3 of the paper).
 
-    Every projection reads u, the output of the depthwise convolution; u is the local branch as well. What the two
-    directions read is added and divided by 2 in training, by `divisor` in evaluation.
+    All projections read u, the output of the depthwise convolution; u is also the local branch. The outputs of the two
+    directions are added, and divided by 2 in training and by `divisor` in evaluation.
     """
 
     def __init__(self, dim: int, heads: int, grid: tuple[int, int], silu: bool, divisor: int, form: str) -> None:
@@ -283,7 +295,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         C, H = x.shape[-1], self.heads
-        u = self.in_proj(x.transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)
+        u = to_tokens(self.in_proj(to_map(x, self.grid)))
 
         q, k, v = self.qkv_proj(u).split([C // 2, C // 2, C], dim=-1)
         q, k, v = (t.unflatten(-1, (H, -1)).transpose(1, 2) for t in (q, k, v))  # B H N ·
@@ -299,9 +311,9 @@ class Mixer(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(SiLU(z) · u), with z and u the halves of one projection.  (B, N, C) -> (B, N, C).
+    """down(SiLU(z) · u), where z and u are the halves of one projection.  (B, N, C) -> (B, N, C).
 
-    `names` are those of the two projections.
+    `names` are the names of the two projections.
     """
 
     def __init__(self, dim: int, mlp_dim: int, names: tuple[str, str] = ("gate_proj", "down_proj")) -> None:
@@ -318,11 +330,8 @@ class SwiGLU(nn.Module):
 
 
 def _init(module: nn.Module) -> None:
-    """The released initialisation: N(0, 0.02), and in the mixer Xavier with gain 2**-2.5."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    """The released initialisation: `init_linear`, and in the mixer Xavier with gain 2**-2.5."""
+    init_linear(module)
     if isinstance(module, Mixer):
         for part in module.modules():
             if isinstance(part, nn.Linear):

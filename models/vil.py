@@ -1,9 +1,9 @@
 """ViL, Vision-LSTM, in both of its versions (Alkin et al. 2024, arXiv:2406.04303).
 
-An image becomes h × w tokens in raster order. Each block sends a matrix LSTM over them, even blocks from the
-top left, odd blocks from the bottom right; the first and the last token are classified. Version 2 has biases,
-a 3×3 convolution instead of a causal one along the sequence, and concatenates the two tokens instead of
-averaging them. There are weights after 400 epochs for some models (-e400): the same architecture.
+An image becomes h × w tokens in raster order. Each block runs a matrix LSTM over them: even blocks from the top left,
+odd blocks from the bottom right. The classifier reads the first and the last token. Version 2 has biases, a 3×3
+convolution instead of a causal one along the sequence, and concatenates the two tokens instead of averaging them.
+Weights after 400 epochs (-e400) have the same architecture.
 
     B batch, d channels, E = 2d inner channels, H = 4 heads of D = E/4, N tokens
 
@@ -21,11 +21,10 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vbench.kernels import operator
-from vbench.kernels.shapes import accumulator
-from vbench.models.layers import Backbone, classifier
+from vbench.models.layers import Backbone, classifier, resize_map, to_map, to_tokens
 
 HEADS = 4  # for every width
-BLOCK = 4  # channels that a headwise projection mixes
+BLOCK = 4  # channels that a headwise projection mixes with each other
 PATCH = 16
 SIDES = ("rowwise_from_top_left", "rowwise_from_bot_right")  # version 2 keeps its blocks in pairs
 
@@ -33,16 +32,16 @@ Version = Literal[1, 2]
 
 
 class ViL(Backbone):
-    """Both versions, one stage at 1/16 (or 1/8) of the image.
+    """Both versions: one stage at 1/16 (or 1/8) of the image.
 
     Args:
         image_size: (height, width) in px, multiples of 16. The position table has a cell for 16 × 16 px.
-        dim: d. depth: directed blocks; even in version 2.
-        stride: of the 16 × 16 patches, 16 or 8 px.
+        dim: d. depth: blocks of one direction; an even number in version 2.
+        stride: distance of the 16 × 16 patches: 16 or 8 px.
         version: 1 or 2.
         form: the algorithm of the operator, a key of `kernels.OPS["mlstm"]`.
-        num_classes: 0 for features alone.
-        drop_path_rate: of every block in training (published: T 0, S 0.05, B 0.2; T+ and S+ 0).
+        num_classes: 0 for a model without classifier.
+        drop_path_rate: stochastic depth of every block in training (published: T 0, S 0.05, B 0.2; T+ and S+ 0).
     """
 
     def __init__(
@@ -94,10 +93,10 @@ class ViL(Backbone):
         return pooled
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """One map, normalised as the published feature mode does: in version 1 by both norms."""
+        """One map, normalised as in the published feature mode: in version 1 by both norms."""
         features = self.forward_features(x)
         features = self.norm(features) if self.version == 1 else features
-        return [features.transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(features, self.grid)]
 
     def _tokens(self, x: Tensor) -> Tensor:
         """(B, 3, height, width) -> (B, N, d), after the last block."""
@@ -113,14 +112,15 @@ class ViL(Backbone):
         return features
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The published files' own names to those of the class; the position table, in float32, to this size."""
+        """Rename the keys of the published files to those of the class; resize the position table to this size."""
         state = {self._renamed(key): value for key, value in state.items() if "causal_mask" not in key}
         if (table := state.get("pos_embed.embed")) is not None and table.ndim == 4:
             cells = self.pos_embed.embed.shape
-            state["pos_embed.embed"] = resize(table.float(), (cells[1], cells[2])).to(table.dtype)
+            state["pos_embed.embed"] = resize_map(table, (cells[1], cells[2]))
         return state
 
     def _renamed(self, key: str) -> str:
+        """The class's name of a key in the published files."""
         final, pooled = ("legacy_norm", "norm") if self.version == 1 else ("norm", "legacy_norm")
         key = re.sub(r"^xlstm\.post_blocks_norm\.", f"{final}.", key)
         key = re.sub(r"^head\.0\.", f"{pooled}.", key)
@@ -153,7 +153,7 @@ class PatchEmbed(nn.Module):
 
 
 class PositionTable(nn.Module):
-    """Adds a learned table, resized where the tokens are finer than its cells (stride 8)."""
+    """Add a learned table: (B, h, w, d) -> (B, h, w, d). Resized if tokens are finer than its cells (stride 8)."""
 
     def __init__(self, grid: tuple[int, int], dim: int) -> None:
         super().__init__()
@@ -161,16 +161,7 @@ class PositionTable(nn.Module):
         nn.init.trunc_normal_(self.embed, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + resize(self.embed, (int(x.shape[1]), int(x.shape[2])))
-
-
-def resize(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A position table (1, h, w, d) resampled to grid: bicubic, half-pixel centres; unchanged where it fits."""
-    if tuple(table.shape[1:3]) == grid:
-        return table
-    image = table.to(accumulator(table)).permute(0, 3, 1, 2)
-    image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
-    return image.permute(0, 2, 3, 1).to(table.dtype)
+        return x + resize_map(self.embed, (int(x.shape[1]), int(x.shape[2])))
 
 
 class OffsetNorm(nn.Module):
@@ -189,7 +180,7 @@ class OffsetNorm(nn.Module):
 
 
 class HeadNorm(OffsetNorm):
-    """Each token and head normalised by itself, then joined: (B, H, N, D) -> (B, N, H · D)."""
+    """Normalise each head of each token, then join the heads: (B, H, N, D) -> (B, N, H · D)."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.layer_norm(x.transpose(1, 2), x.shape[-1:], eps=self.eps).flatten(2)
@@ -214,10 +205,10 @@ class Block(nn.Module):
 
 
 class Layer(nn.Module):
-    """A matrix LSTM between two projections, behind a convolution and beside a gate.
+    """A convolution and a matrix LSTM between two projections, with an output gate.  (B, N, d) -> (B, N, d).
 
-    q and k read the convolved tokens, v reads them as they are. Where `reverse` is set the tokens are met from
-    the last to the first; they stay in their places, and the convolution is mirrored instead.
+    q and k read the convolved tokens, v reads the tokens before the convolution. With `reverse`, the LSTM walks from
+    the last token to the first. Tokens keep their places; the convolution's kernel is mirrored instead.
     """
 
     def __init__(self, dim: int, grid: tuple[int, int], version: Version, form: str, reverse: bool) -> None:
@@ -248,7 +239,7 @@ class Layer(nn.Module):
 
 
 class Headwise(nn.Module):
-    """A linear layer of blocks of 4 channels: (B, N, E) -> (B, N, E). `dim` is the model's width, for its init."""
+    """A linear layer on blocks of 4 channels: (B, N, E) -> (B, N, E). The initial weights depend on `dim`, d."""
 
     bias: nn.Parameter | None
 
@@ -264,7 +255,7 @@ class Headwise(nn.Module):
 
 
 class CausalConv(nn.Module):
-    """Depthwise convolution over a token and the 3 met before it: (B, N, E) -> (B, N, E)."""
+    """Depthwise convolution over a token and the 3 that the LSTM meets before it: (B, N, E) -> (B, N, E)."""
 
     def __init__(self, channels: int, reverse: bool) -> None:
         super().__init__()
@@ -279,7 +270,7 @@ class CausalConv(nn.Module):
 
 
 class ImageConv(nn.Conv2d):
-    """Depthwise 3×3 convolution, rotated by 180° where the image is met so: (B, N, E) -> (B, N, E)."""
+    """Depthwise 3×3 convolution; with `reverse`, its kernel is rotated by 180°: (B, N, E) -> (B, N, E)."""
 
     def __init__(self, channels: int, grid: tuple[int, int], reverse: bool) -> None:
         super().__init__(channels, channels, 3, padding=1, groups=channels)
@@ -287,12 +278,11 @@ class ImageConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.flip(-2, -1) if self.reverse else self.weight
-        x = x.transpose(1, 2).unflatten(2, self.grid)
-        return F.conv2d(x, weight, self.bias, padding=1, groups=self.groups).flatten(2).transpose(1, 2)
+        return to_tokens(F.conv2d(to_map(x, self.grid), weight, self.bias, padding=1, groups=self.groups))
 
 
 class Cell(nn.Module):
-    """Gates, the matrix LSTM itself and the norm of each head: q, k, v (B, N, E) -> (B, N, E)."""
+    """Gates, the matrix LSTM and a norm of each head: q, k, v (B, N, E) -> (B, N, E)."""
 
     def __init__(self, channels: int, bias: bool, form: str, reverse: bool) -> None:
         super().__init__()

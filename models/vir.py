@@ -1,13 +1,13 @@
 """ViR: vision retention networks (Hatamizadeh et al. 2023, arXiv:2310.19731).
 
-An image becomes P = h × w patches in raster order and one class token after them, so that it may see all
-patches; the class token is classified. Blocks mix the N = P + 1 tokens by retention, which is causal: in
-recurrent mode the whole network walks the image in short runs of tokens and carries one state a layer.
+An image becomes P = h × w patches in raster order, followed by a class token, which the classifier reads. Blocks mix
+the N = P + 1 tokens by retention. Retention is causal: a token sees those before it, so the class token sees all
+patches. In recurrent mode the whole network walks the image in short runs of tokens and carries one state a layer.
 
     B batch, C channels, H heads, N tokens, D = C/H dimension of a head
 
-Parameter names are those of the released code (github.com/anom63931/ViR), which publishes no weights. By
-default that code computes another function, operator "softmax_retention", which sees the future.
+Parameter names are those of the released code (github.com/anom63931/ViR), which has no weights. By default that code
+computes another function, the operator "softmax_retention", which is not causal: a token also reads later tokens.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from torch import Tensor, nn
 
 from vbench.kernels import OPS, operator
 from vbench.kernels.shapes import State
-from vbench.models.layers import Backbone, classifier, resize_table
+from vbench.models.layers import Backbone, classifier, drop_path_rates, resize_table, to_map, to_tokens
 
 EPS = 1e-6
-BAND = 64  # tokens of a run in recurrent mode
+BAND = 64  # tokens that recurrent mode takes at once
 LAYER_SCALE = 1e-5
-DECAY_BITS = 24  # of a float32's mantissa: all that a decay in [1/2, 1) has
+DECAY_BITS = 24  # bits of a float32's mantissa: a decay in [1/2, 1) has no more
 
-Carried = tuple[Tensor, Tensor, State | None]  # what each branch of a block counts for, and the operator's state
+Carried = tuple[Tensor, Tensor, State | None]  # factor of each of a block's two branches, and the operator's state
 
 
 class ViR(Backbone):
-    """The plain ViR, one stage.
+    """The plain ViR: one stage.
 
     Args:
-        image_size: (height, width) in px, at least `patch` each; what exceeds a multiple of it is cut off at
-            the bottom and at the right. The position table has this size's grid.
-        op: "retention", the paper's; or "softmax_retention", the released code's default.
+        image_size: (height, width) in px, at least `patch` each. Sides are cut down to multiples of `patch`, at the
+            bottom and at the right. The position table is made for this size.
+        op: "retention", as in the paper, or "softmax_retention", the released code's default.
         dim: C. depth: blocks. heads: H. patch: side of a patch in px.
-        form: the algorithm of the operator, a key of `kernels.OPS[op]`. A recurrent one makes the whole
-            network recurrent: beside image and position table its memory does not grow with N.
-        num_classes: 0 for features alone.
-        drop_path_rate: of the last block in training, growing linearly from 0 (released script: 0.2).
+        form: the algorithm of the operator, a key of `kernels.OPS[op]`. With a recurrent one the whole network is
+            recurrent: apart from the image and the position table, its memory does not grow with N.
+        num_classes: 0 for a model without classifier.
+        drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0 (released script: 0.2).
     """
 
     decay: Tensor
@@ -68,11 +68,11 @@ class ViR(Backbone):
         self.band = BAND if OPS[op][form].mode == "recurrent" else patches
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, patches, dim))
-        rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        rates = drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.ModuleList(Block(dim, heads, op, form, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.head = classifier(dim, num_classes)
-        # Whole numbers hold a float32 decay exactly, and `model.to(torch.bfloat16)` does not round them to 1.
+        # Decays are kept as integers: these are exact, and `model.to(torch.bfloat16)` does not round them to 1.
         self.register_buffer("decay", torch.tensor([int(x * 2**DECAY_BITS) for x in decays(heads)]), persistent=False)
         self.apply(_init)
         nn.init.normal_(self.cls_token, std=0.02)
@@ -87,15 +87,15 @@ class ViR(Backbone):
         return self.forward_head(last)
 
     def runs(self, x: Tensor) -> Iterator[Tensor]:
-        """Normalised tokens (B, n, C), a run of them at a time; one run of all in parallel mode.
+        """Yield normalised tokens (B, n, C), run by run; in parallel mode, one run of all tokens.
 
-        Each run passes through all layers before the next one is cut from the image.
+        Each run passes through all layers before the next run is cut from the image. Raises: ShapeError, as `check`.
         """
         self.check(x)
         B, patches = x.shape[0], self.grid[0] * self.grid[1]
         g = (self.decay.double() / 2**DECAY_BITS).log()
         carried: list[Carried | None] = [None] * len(self.blocks)
-        band = patches if x.is_meta else self.band  # on meta nothing is computed; one run costs what many do
+        band = patches if x.is_meta else self.band  # nothing is computed on meta; one run counts as much as many
         for start in range(0, patches, band):
             stop = min(start + band, patches)
             tokens = self.patch_embed(x, start, stop) + self.pos_embed[:, start:stop]
@@ -109,12 +109,12 @@ class ViR(Backbone):
         return features[:, -1]
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        return [self.forward_features(x)[:, :-1].transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(self.forward_features(x)[:, :-1], self.grid)]
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Flattened patch weights are unfolded, `pre_logits` skipped, the position table resized.
+        """Unflatten the patch weights, drop `pre_logits`, resize the position table.
 
-        As released, a table with as many tokens as the grid is taken as it is, whatever its shape was.
+        A table with as many tokens as the grid is taken as it is, even if its grid was another, as published.
         """
         state = {key: value for key, value in state.items() if "pre_logits" not in key}
         kernel, table = state.get("patch_embed.proj.weight"), state.get("pos_embed")
@@ -127,7 +127,7 @@ class ViR(Backbone):
 
 
 def decays(heads: int) -> list[float]:
-    """What each head keeps of its state a token: 1 - 2^-5 to 1 - 2^-9 with even steps of the exponent, in float32."""
+    """Each head's decay per token: 1 - 2^-5 to 1 - 2^-9, in even steps of the exponent, as float32 numbers."""
     lost = torch.linspace(log(1 / 32), log(1 / 512), heads, dtype=torch.float32, device="cpu").exp()
     kept: list[float] = (1 - lost).tolist()
     return kept
@@ -145,8 +145,7 @@ class PatchEmbed(nn.Module):
         p = self.proj.stride[0]
         h, w = int(x.shape[2]) // p, int(x.shape[3]) // p
         if stop - start == h * w:
-            everything: Tensor = self.proj(x).flatten(2).transpose(1, 2)
-            return everything
+            return to_tokens(self.proj(x))
         at = torch.arange(start, stop, device=x.device)
         patches = x[:, :, : h * p, : w * p].unflatten(3, (w, p)).unflatten(2, (h, p)).permute(0, 2, 4, 1, 3, 5)
         return F.linear(patches[:, at // w, at % w].flatten(2), self.proj.weight.flatten(1), self.proj.bias)
@@ -155,8 +154,8 @@ class PatchEmbed(nn.Module):
 class Block(nn.Module):
     """y = x + s1 · Retention(LN(x)); y + s2 · MLP(LN(y)).  (B, N, C) -> (B, N, C), and what the next run needs.
 
-    g is (H,) log decays. Before the first run nothing is `carried`; whether an image's branch is dropped is
-    drawn there and holds for all its runs.
+    g is (H,) log decays. `carried` is None before the first run. Stochastic depth draws in the first run which branches
+    of which images are dropped, and the draw holds for all runs.
     """
 
     def __init__(self, dim: int, heads: int, op: str, form: str, drop_path: float) -> None:
@@ -181,7 +180,7 @@ class Block(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel of a branch: (B, 1, 1) of what the branch counts for -> (B, 1, C)."""
+    """A learned factor for each channel of a branch: the branch's factor (B, 1, 1) -> (B, 1, C)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -192,7 +191,7 @@ class LayerScale(nn.Module):
 
 
 class Retention(nn.Module):
-    """Heads of retention between two projections: no gate, no norm, no rotation.
+    """Heads of retention between two projections, without gate, norm or rotation.
 
     x (B, N, C), g (H,) log decays, state before the first token -> (B, N, C), state after the last.
     """

@@ -1,7 +1,7 @@
 """VisionGRU: a hierarchical backbone on two minGRUs a block (Yin et al. 2024, arXiv:2412.18178).
 
-Four stages halve the map and double the channels. A block passes its map through a 3×3 depthwise convolution and
-two minGRUs, one in raster order and one against it, then through a two-layer MLP.
+Each of four stages has half the map and twice the channels of the last. A block has a 3×3 depthwise convolution, two
+minGRUs, one in raster order and one in reverse, and a two-layer MLP.
 
     B batch, C channels of a stage, h × w its map, N = h · w tokens
 
@@ -16,24 +16,25 @@ from torch import Tensor, nn
 
 from vbench.kernels import operator
 from vbench.kernels.shapes import Direction
-from vbench.models.layers import Backbone, ChannelNorm, classifier
+from vbench.models.layers import Backbone, ChannelNorm, classifier, drop_path_rates, init_linear, shrunk, to_tokens
 
-EXPANSION = 2  # of the state over C
+EXPANSION = 2  # size of the state, in C
 MLP_RATIO = 4
-OUTER_EPS = 1e-6  # of the norms after convolutions; those in blocks have torch's 1e-5
+OUTER_EPS = 1e-6  # of norms after convolutions; norms in blocks have torch's 1e-5
 
 
 class VisionGRU(Backbone):
-    """VisionGRU as published for segmentation, for any image size; at 224 px it is the published classifier.
+    """VisionGRU in its version for segmentation, which takes any image size; at 224 px it equals the classifier.
 
-    The paper mentions position embeddings, and prints the candidate without g; its code has no embeddings, and has g.
+    Where paper and code differ, this follows the code. The paper mentions position embeddings, the code has none; the
+    paper prints the candidate without g, the code has it.
 
     Args:
         image_size: (height, width) in px, of any size; each halving rounds up.
         dim: C of the first stage. depths: blocks of each stage.
         form: the algorithm of the operator, a key of `kernels.OPS["mingru"]`.
-        num_classes: 0 for features alone.
-        drop_path_rate: of the last block in training, growing linearly from 0 (the published code has none).
+        num_classes: 0 for a model without classifier.
+        drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0 (published: none).
     """
 
     CLASSIFIER = "fc"
@@ -49,11 +50,11 @@ class VisionGRU(Backbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(image_size, 8 * dim, num_classes)
-        self.grid = (-(-image_size[0] // 4), -(-image_size[1] // 4))
+        self.grid = shrunk(image_size, 4)
         self.tokenizer = Tokenizer(dim)
         self.snake_gru = Stages(dim, depths, form, drop_path_rate)
         self.fc = classifier(self.num_features, num_classes)
-        self.apply(_init)
+        self.apply(init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.feature_maps(x)[-1]
@@ -67,7 +68,7 @@ class VisionGRU(Backbone):
         return maps
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without the prefixes that torch.compile and the segmentation wrapper leave before keys."""
+        """Remove the prefixes that torch.compile and the segmentation wrapper put before keys."""
         return {key.removeprefix("_orig_mod.").removeprefix("backbone.vig."): value for key, value in state.items()}
 
 
@@ -88,12 +89,12 @@ class Tokenizer(nn.Module):
 
 
 class Stages(nn.Module):
-    """Four stages of blocks, and the convolutions between them: (B, C, h, w) -> a map of each stage."""
+    """Four stages of blocks with convolutions between them: (B, C, h, w) -> the map of each stage."""
 
     def __init__(self, dim: int, depths: tuple[int, int, int, int], form: str, drop_path_rate: float) -> None:
         super().__init__()
         dims = [dim << stage for stage in range(len(depths))]
-        rates = iter([drop_path_rate * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.layers = nn.ModuleList(
             nn.Sequential(*(Block(C, form, next(rates)) for _ in range(depth)))
             for C, depth in zip(dims, depths, strict=True)
@@ -103,10 +104,10 @@ class Stages(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = []
-        shrink = ((self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3))
+        halvings = ((self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3))
         for stage, blocks in enumerate(self.layers):
             if stage:
-                conv, norm = shrink[stage - 1]
+                conv, norm = halvings[stage - 1]
                 x = norm(conv(x))
             x = blocks(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             maps.append(x)
@@ -114,7 +115,7 @@ class Stages(nn.Module):
 
 
 class Block(nn.Module):
-    """u = conv(LN(x)); y = x + minGRU₁(u) + minGRU₂(u), against each other; y + MLP(LN(y)).
+    """u = conv(LN(x)); y = x + minGRU₁(u) + minGRU₂(u), in opposite directions; y + MLP(LN(y)).
 
     (B, h, w, C) -> (B, h, w, C)
     """
@@ -131,7 +132,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        u = self.dw_conv(self.norm(x).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)  # B N C
+        u = to_tokens(self.dw_conv(self.norm(x).permute(0, 3, 1, 2)))
         x = x + self.drop_path((self.min_gru_1(u) + self.min_gru_2(u)).view(x.shape))
         y: Tensor = x + self.drop_path(self.projection2(F.gelu(self.projection1(self.norm2(x)))))
         return y
@@ -152,11 +153,3 @@ class MinGRU(nn.Module):
         h, _ = self.mingru(a, b, direction=self.direction)
         y: Tensor = self.to_out(h)
         return y
-
-
-def _init(module: nn.Module) -> None:
-    """N(0, 0.02) and no bias for matrices."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,9 +1,9 @@
 """Vision-RWKV: backbones on the attention of RWKV, in both raster directions (Duan et al. 2024, arXiv:2403.02308).
 
-An image becomes h × w tokens in raster order. Every block has a spatial mix, in which each token reads all others
-by a linear recurrence, and a channel mix; both begin by mixing a token with its four neighbours, a quarter of the
-channels from each. The recurrence of VRWKV is Bi-WKV, with one decay a channel; that of VRWKV6 has a state of
-64 × 64 a head and decays that the tokens choose, as in RWKV-6.
+An image becomes h × w tokens in raster order. Each block has a spatial mix, in which every token reads all others by a
+linear recurrence, and a channel mix. Both first mix a token with its four neighbours, taking a quarter of the channels
+from each. VRWKV's recurrence is Bi-WKV, with one decay a channel. VRWKV6's recurrence has a state of 64 × 64 a head,
+and decays that depend on the token, as in RWKV-6.
 
     B batch, C channels, H heads, N tokens, L blocks
 
@@ -22,7 +22,16 @@ from torch import Tensor, nn
 from vbench.kernels import operator
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
-from vbench.models.layers import Backbone, classifier, resize_table
+from vbench.models.layers import (
+    Backbone,
+    classifier,
+    drop_path_rates,
+    init_linear,
+    resize_table,
+    shrunk,
+    to_map,
+    to_tokens,
+)
 
 PATCH = 16
 HEAD = 64  # channels a head of VRWKV6
@@ -30,19 +39,20 @@ MIX_RANK, DECAY_RANK = 32, 64  # of VRWKV6's low-rank adjustments
 
 
 class VisionRWKV(Backbone):
-    """What VRWKV and VRWKV6 share: all but the spatial mix.
+    """What VRWKV and VRWKV6 share: everything except the spatial mix.
 
     Args:
-        image_size: (height, width) in px; zeros at the bottom and the right fill it up to multiples of 16. The
-            position table has this size's grid.
-        spatial_mix: makes the spatial mix of a block from the block's number and the grid.
-        dim: C. depth: L. heads: 1 if a quarter of all channels is shifted together, H if a quarter of each head's.
-        layer_scale: the first scale of both branches of post-norm blocks; None for pre-norm blocks, without scale.
-        key_norm: norms after the operator and inside the channel mix (VRWKV-L alone).
-        head_dim: inner width of a classifier of two layers (VRWKV-L alone); None for one linear layer.
-        num_classes: 0 for features alone.
-        drop_path_rate: of the last block in training, growing linearly from 0 (published: tiny 0, small 0.3,
-            base 0.5, large 0.1).
+        image_size: (height, width) in px. It is padded with zeros to multiples of 16, at the bottom and at the right.
+            The position table is made for this size.
+        spatial_mix: makes a block's spatial mix from the block's number and the grid.
+        dim: C. depth: L.
+        heads: groups of channels that are shifted alike, by a quarter to each neighbour: 1 in VRWKV, H in VRWKV6.
+        layer_scale: initial scale of both branches in post-norm blocks; None for pre-norm blocks, which have no scale.
+        key_norm: norms after the operator and inside the channel mix (only in VRWKV-L).
+        head_dim: inner width of a classifier of two layers (only in VRWKV-L); None for one linear layer.
+        num_classes: 0 for a model without classifier.
+        drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0 (published: tiny 0,
+            small 0.3, base 0.5, large 0.1).
     """
 
     def __init__(
@@ -60,12 +70,12 @@ class VisionRWKV(Backbone):
         drop_path_rate: float,
     ) -> None:
         super().__init__(image_size, head_dim or dim, num_classes)
-        self.grid = -(-image_size[0] // PATCH), -(-image_size[1] // PATCH)
+        self.grid = shrunk(image_size, PATCH)
         self.backbone = Trunk(dim, self.grid)
-        for i in range(depth):
+        for i, rate in enumerate(drop_path_rates(drop_path_rate, depth)):
             att = spatial_mix(i, self.grid)
             ffn = ChannelMix(dim, i, depth, heads, self.grid, key_norm)
-            self.backbone.layers.append(Block(dim, att, ffn, i == 0, layer_scale, drop_path_rate * i / (depth - 1)))
+            self.backbone.layers.append(Block(dim, att, ffn, i == 0, layer_scale, rate))
         self.head: nn.Module
         if head_dim is None:
             self.CLASSIFIER = "head.fc"
@@ -73,7 +83,7 @@ class VisionRWKV(Backbone):
         else:
             self.CLASSIFIER = "head.2"
             self.head = nn.Sequential(nn.Linear(dim, head_dim), nn.Tanh(), classifier(head_dim, num_classes))
-        self.apply(_init)
+        self.apply(init_linear)
 
     def forward_features(self, x: Tensor) -> Tensor:
         self.check(x)
@@ -85,11 +95,11 @@ class VisionRWKV(Backbone):
         return self.head[:2](pooled) if isinstance(self.head, nn.Sequential) else pooled
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
-        return [self.forward_features(x).transpose(1, 2).unflatten(2, self.grid)]
+        return [to_map(self.forward_features(x), self.grid)]
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         heads = [key for key in state if key.startswith("head.")]
-        if heads and not any(key.startswith("backbone.") for key in state):  # as the dense-prediction code has them
+        if heads and not any(key.startswith("backbone.") for key in state):  # as in the dense-prediction code
             state = {key if key in heads else f"backbone.{key}": value for key, value in state.items()}
         if (table := "backbone.pos_embed") in state:
             state = {**state, table: resize_table(state[table], self.grid)}
@@ -101,8 +111,8 @@ class VRWKV(VisionRWKV):
 
     Args, besides those of `VisionRWKV`:
         form: the algorithm of the operator, a key of `kernels.OPS["wkv"]`.
-        reading: "paper" computes Bi-WKV as published; "kernel" as the released CUDA code does, with which the
-            published weights were trained and scored. They differ by the decay of a single step, 1/N of it.
+        reading: "paper" computes Bi-WKV as in the paper, "kernel" as in the released CUDA code, with which the
+            published weights were trained and tested. They differ by the decay of one step, 1/N of it.
     """
 
     def __init__(
@@ -166,7 +176,7 @@ class VRWKV6(VisionRWKV):
 
 
 class Trunk(nn.Module):
-    """Patches, positions, blocks and the last norm: (B, 3, height, width) -> (B, N, C)."""
+    """Patches, positions, blocks and a last norm: (B, 3, height, width) -> (B, N, C)."""
 
     def __init__(self, dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -179,7 +189,7 @@ class Trunk(nn.Module):
         height, width = x.shape[2:]
         if height % PATCH or width % PATCH:
             x = F.pad(x, (0, -width % PATCH, 0, -height % PATCH))
-        x = self.patch_embed["projection"](x).flatten(2).transpose(1, 2) + self.pos_embed
+        x = to_tokens(self.patch_embed["projection"](x)) + self.pos_embed
         for layer in self.layers:
             x = layer(x)
         y: Tensor = self.ln1(x)
@@ -189,8 +199,8 @@ class Trunk(nn.Module):
 class Block(nn.Module):
     """A spatial and a channel mix, (B, N, C) -> (B, N, C).
 
-    Post-norm blocks mix the stream itself and norm what the mix adds to it; pre-norm blocks mix the normed stream.
-    The first block norms the stream before all else.
+    A pre-norm block normalises the input of a mix, a post-norm block the output, with a scale. The first block also
+    normalises its own input.
     """
 
     def __init__(
@@ -254,7 +264,7 @@ class BiWKV(nn.Module):
 class WKV6(nn.Module):
     """The spatial mix of VRWKV6: (B, N, C) -> (B, N, C).
 
-    What each of w, k, v, r and g sees of the neighbours is adjusted token by token, and so is the decay.
+    The share of the neighbours in the input of w, k, v, r and g depends on the token, and so does the decay.
     """
 
     def __init__(self, dim: int, block: int, depth: int, grid: tuple[int, int], form: str) -> None:
@@ -269,11 +279,11 @@ class WKV6(nn.Module):
         self.time_maa_v = nn.Parameter(1 - (rank**early + 0.3 * late))
         self.time_maa_r = nn.Parameter(1 - rank ** (early / 2))
         self.time_maa_g = nn.Parameter(1 - rank ** (early / 2))
-        self.time_maa_w1 = nn.Parameter(_tiny(dim, 5 * MIX_RANK))
-        self.time_maa_w2 = nn.Parameter(_tiny(5, MIX_RANK, dim))
+        self.time_maa_w1 = nn.Parameter(_near_zero(dim, 5 * MIX_RANK))
+        self.time_maa_w2 = nn.Parameter(_near_zero(5, MIX_RANK, dim))
         self.time_decay = nn.Parameter((-6 + 5 * _rise(dim, late))[None, None])
-        self.time_decay_w1 = nn.Parameter(_tiny(dim, DECAY_RANK))
-        self.time_decay_w2 = nn.Parameter(_tiny(DECAY_RANK, dim))
+        self.time_decay_w1 = nn.Parameter(_near_zero(dim, DECAY_RANK))
+        self.time_decay_w2 = nn.Parameter(_near_zero(DECAY_RANK, dim))
         first = late * (1 - torch.arange(dim) / (dim - 1)) + 0.1 * _zigzag(dim)
         self.time_faaaa = nn.Parameter(first.unflatten(0, (self.heads, HEAD)))
         self.receptance = nn.Linear(dim, dim, bias=False)
@@ -298,13 +308,13 @@ class WKV6(nn.Module):
         return y
 
     def decay(self, x: Tensor) -> Tensor:
-        """The log decay that each token chooses, -exp(ω): (B, N, C) -> (B, N, C), at least in float32."""
+        """The log decay of each token, -exp(ω): (B, N, C) -> (B, N, C), at least in float32."""
         omega = F.linear((x @ self.time_decay_w1).tanh(), self.time_decay_w2.mT, self.time_decay.flatten())
         return -omega.to(accumulator(x)).exp()
 
 
 class HeadNorm(nn.GroupNorm):
-    """GroupNorm over the channels of each token: (B, N, H, D) -> (B, N, C)."""
+    """GroupNorm over the channels of each head of a token: (B, N, H, D) -> (B, N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         normed = F.layer_norm(x, x.shape[-1:], eps=self.eps).flatten(2)
@@ -312,7 +322,7 @@ class HeadNorm(nn.GroupNorm):
 
 
 class ChannelMix(nn.Module):
-    """σ(r) ∘ value(relu(key)²), r and key of a token and its neighbours: (B, N, C) -> (B, N, C)."""
+    """σ(r) ∘ value(relu(key)²), where r and key read a token and its neighbours: (B, N, C) -> (B, N, C)."""
 
     def __init__(self, dim: int, block: int, depth: int, heads: int, grid: tuple[int, int], key_norm: bool) -> None:
         super().__init__()
@@ -336,7 +346,7 @@ class ChannelMix(nn.Module):
 def q_shift(x: Tensor, grid: tuple[int, int], heads: int) -> Tensor:
     """Each token's neighbours: a quarter of each head's channels from the left, right, upper and lower one.
 
-    (B, N, C) -> (B, N, C), tokens in raster order; zeros from beyond the image.
+    (B, N, C) -> (B, N, C), tokens in raster order. Neighbours outside the image are zero.
     """
     D = int(x.shape[2]) // heads
     image = x.unflatten(1, grid).unflatten(-1, (heads, D))  # B h w H D
@@ -350,20 +360,15 @@ def q_shift(x: Tensor, grid: tuple[int, int], heads: int) -> Tensor:
 
 
 def _rise(dim: int, late: float) -> Tensor:
-    """From 0 to 1 over the channels, the later in the network the steeper at the end."""
+    """From 0 to 1 over the channels (C,); `late`, 0 to 1 over the blocks, makes it steeper at the end."""
     return (torch.arange(dim) / (dim - 1)) ** (0.7 + 1.3 * late)
 
 
 def _zigzag(dim: int) -> Tensor:
+    """0, 1, -1, 0, 1, -1 ... over the channels (C,)."""
     return (torch.arange(dim) + 1) % 3 - 1
 
 
-def _tiny(*shape: int) -> Tensor:
+def _near_zero(*shape: int) -> Tensor:
+    """Uniform random numbers in ±1e-4."""
     return torch.empty(shape).uniform_(-1e-4, 1e-4)
-
-
-def _init(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -24,7 +24,7 @@ from vbench.gate import counters
 from vbench.jobs.launch import Ending, Launcher
 from vbench.kernels.gla import chunkwise, cost, quadratic
 from vbench.kernels.registry import OPS
-from vbench.models import create, external
+from vbench.models import create
 from vbench.operators import compile as kernel_compile
 from vbench.plan import Case, Sweep, plan
 from vbench.results import counters as baselines
@@ -85,7 +85,6 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A package of a user's own; its `MUTATION` changes what it does."""
     (tmp_path / "our_nets.py").write_text(PACKAGE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    external.folder_of.cache_clear()
     yield import_module("our_nets")
     del sys.modules["our_nets"]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from command import vbench
 
 from vbench import host, verify
 from vbench.errors import UnknownModelError, UnsupportedError, UsageError
@@ -51,7 +53,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "nets.py").write_text(PACKAGE)
     (folder / "damaged.py").write_text("import no_such_module")
     monkeypatch.syspath_prepend(str(tmp_path))
-    external.folder_of.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "their_pkg"]:
         del sys.modules[module]
     return folder
@@ -80,7 +81,7 @@ def test_the_callable_is_given_what_it_takes() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("no_such_pkg:net", "pip install -e ."),
+        ("no_such_pkg:net", "neither installed nor in the current folder"),
         ("their_pkg.nets:no_such", "no callable 'no_such'"),
         ("their_pkg.damaged:net", "ModuleNotFoundError: No module named 'no_such_module'"),
     ],
@@ -90,6 +91,49 @@ def test_one_that_is_not_there_is_said_in_a_line(name: str, said: str) -> None:
         external.load(name)
     with pytest.raises(UnknownModelError):
         list(host.probe({"device": "cpu", "models": [name]}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder: it holds a model and its neighbour, and names of libraries and of our own folders."""
+    folder = tmp_path / "here"
+    (folder / "kernels").mkdir(parents=True)
+    (folder / "their_net.py").write_text("from their_parts import Net\n\ndef net(): return Net('parallel', 0.0)\n")
+    (folder / "their_parts.py").write_text(PACKAGE)
+    for file in ("torch.py", "timm.py", "kernels/__init__.py"):
+        (folder / file).write_text("raise RuntimeError('this stands for a library')")
+    monkeypatch.chdir(folder)
+    yield folder
+    for module in ("their_net", "their_parts"):
+        sys.modules.pop(module, None)
+
+
+def test_a_module_in_the_current_folder_is_found_and_shadows_nothing(folder: Path) -> None:
+    path = [*sys.path]
+    assert external.folder_of("their_net:net") == folder / "their_net.py"
+    assert create("their_net:net")(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+    assert sys.path == path
+    options = ["--res", "32", "--batch", "1", "--seconds", "0.01", "--rigor", "quick", "--device", "cpu"]
+    done = vbench("sweep", "--models", "their_net:net", *options, "-o", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "their_net:net" in done.stdout
+
+
+def test_a_side_of_a_comparison_does_not_search_the_current_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(external.ONLY_INSTALLED, "1")
+    assert external.folder_of("their_net:net") is None
+    with pytest.raises(UnknownModelError, match="there is no module 'their_net'"):
+        external.load("their_net:net")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:net", "their_net:no_such"])
+def test_a_sweep_over_a_model_that_is_not_there_ends_with_one_line(folder: Path, name: str) -> None:
+    done = vbench("sweep", "--models", name, "--res", "32", "--device", "cpu", "-o", "out", cwd=folder)
+    assert done.returncode == 2
+    assert name in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_name_that_is_none_is_refused_before_anything_runs() -> None:

@@ -22,7 +22,7 @@ from pages import DOCS, ROOT, Fence, fences
 from ruamel.yaml import YAML
 
 from vbench import plan
-from vbench.models import create, external
+from vbench.models import create
 
 FENCES = fences(DOCS / "tutorials" / "ci.md")
 ACTION = ROOT / ".github" / "actions" / "vbench-gate" / "action.yml"
@@ -50,7 +50,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if fence.title:
             put(fence, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    external.folder_of.cache_clear()
     for module in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         monkeypatch.delitem(sys.modules, module)
     return tmp_path

@@ -75,7 +75,7 @@ def test_a_wrong_gradient_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         (["bench", "--device", "cpu", "--backend", "cudagraph"], "cpu has no CUDA graphs"),
         (["bench", "--dtype", "int8"], "'int8' is not one of float32"),
         (["bench", "--peer", "gla=math"], "is not OPERATOR=module:function"),
-        (["bench", "--device", "cpu", "--peer", "gla=no.such:thing"], "no.such:thing: this Python has no module 'no'"),
+        (["bench", "--device", "cpu", "--peer", "gla=no.such:thing"], "no.such:thing: there is no module 'no'"),
         (["tune", "--device", "cpu", "-o", "rows.toml"], "times kernels on a GPU"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
@@ -104,6 +104,7 @@ def wrong(a, b, *, direction):
 
 def test_bench_times_forms_and_peers_in_one_run_and_a_wrong_one_has_no_time(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PEERS)
+    (tmp_path / "torch.py").write_text("raise RuntimeError('this is no torch')")
     options = ["--op", "mingru", "--form", "scan,reference", "--n", "16,64", "--seconds", "0.01", "--device", "cpu"]
     done = vbench("kernels", "bench", *options, "--peer", "mingru=mine:right", "-o", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import torch
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ResolutionError, ShapeError, UnknownModelError, UnsupportedError
-from vbench.models import MODELS, create, load_published, names, spec
+from vbench.models import MODELS, create, load_published, names, registry, spec
 from vbench.results.published import accuracies
 
 MODES = ("parallel", "recurrent")
@@ -90,10 +90,17 @@ class TestTable:
 
     def test_listing_imports_no_torch(self) -> None:
         code = (
-            "import sys; from vbench.models import names, spec, listing; names(); spec('vig_t'); listing.rows();"
+            "import sys; from vbench.models import names, spec; from vbench.reports.models import rows;"
+            "names(); spec('vig_t'); rows();"
             "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
         )
         assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+    def test_a_name_that_stands_twice_is_refused(self) -> None:
+        shared = registry.MODELS["vig_t"]
+        twice = registry._family(shared, registry._variant("net", 1, {}), registry._variant("net", 2, {}))
+        with pytest.raises(ValueError, match="two models are called net"):
+            registry._table(twice)
 
     def test_names_and_patterns(self) -> None:
         assert names("vig_?") == ["vig_t", "vig_s", "vig_b"]

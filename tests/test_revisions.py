@@ -13,7 +13,6 @@ from vbench.errors import UsageError
 from vbench.gate import ab, revisions
 from vbench.gate.revisions import Pythons
 from vbench.jobs.side import Side
-from vbench.models import external
 from vbench.plan import Sweep, plan
 from vbench.results.store import read
 from vbench.suites.rules import Rules
@@ -77,7 +76,6 @@ def repository(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pyte
     git(top, "add", ".")
     git(top, "commit", "--quiet", "-m", "one")
     (package / "nets.py").write_text(NET.replace("PAUSE", "0.03"))
-    external.folder_of.cache_clear()
     monkeypatch.chdir(top)
     return top
 

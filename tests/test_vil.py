@@ -12,7 +12,8 @@ from weights import Golden, image, weight
 from vbench.errors import CheckpointError, ResolutionError
 from vbench.flops.count import count, second_count
 from vbench.models import MODELS, create, load_published
-from vbench.models.vil import SIDES, Block, CausalConv, ImageConv, Layer, resize
+from vbench.models.layers import resize_map
+from vbench.models.vil import SIDES, Block, CausalConv, ImageConv, Layer
 from vbench.plan import Case
 
 PUBLISHED = {
@@ -84,7 +85,7 @@ def test_a_table_of_any_grid_is_resized() -> None:
     for grid in ((14, 14), (3, 5), (4, 6)):
         state["pos_embed.embed"] = weight("table", (1, *grid, 192))
         load_published(model, state)
-        wanted = resize(state["pos_embed.embed"], (4, 6))
+        wanted = resize_map(state["pos_embed.embed"], (4, 6))
         assert torch.equal(model.state_dict()["pos_embed.embed"], wanted)
     assert wanted is state["pos_embed.embed"]
 
@@ -94,9 +95,9 @@ def test_stride_8_resizes_its_table_twice() -> None:
     model = create("vil_tplus_s8", 384)
     load_published(model, state)
     assert model.grid == (47, 47)
-    twice = resize(resize(state["pos_embed.embed"], (24, 24)), (47, 47))
+    twice = resize_map(resize_map(state["pos_embed.embed"], (24, 24)), (47, 47))
     assert torch.equal(model.pos_embed(torch.zeros(1, 47, 47, 192)), twice)
-    assert not torch.allclose(twice, resize(state["pos_embed.embed"], (47, 47)), atol=1e-3)
+    assert not torch.allclose(twice, resize_map(state["pos_embed.embed"], (47, 47)), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from vbench.errors import UsageError
 
 Models = Annotated[
     str | None,
-    typer.Option(help="Names, patterns, timm/NAME, or module:callable of your own: vig_t,deit_*,my_pkg.models:net."),
+    typer.Option(
+        help="Names, patterns, timm/NAME, or module:callable of your own, as in vig_t,deit_*,my_net:net. "
+        "Your module is installed or lies in the current folder."
+    ),
 ]
 Res = Annotated[
     str | None,

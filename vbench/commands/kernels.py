@@ -134,7 +134,11 @@ def bench(
     backend: Annotated[str | None, typer.Option(help="eager, cudagraph.", show_default="both; CPU: eager")] = None,
     l2: Annotated[str | None, typer.Option(help="Caches: warm, cold.", show_default="both; CPU: warm")] = None,
     peer: Annotated[
-        list[str] | None, typer.Option(help="OPERATOR=module:function, timed beside ours; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="OPERATOR=module:function, timed beside ours; may be repeated. "
+            "Your module is installed or lies in the current folder."
+        ),
     ] = None,
     seconds: Annotated[float | None, typer.Option(min=0.001, help="Of samples, a call and setting.")] = None,
     limit_s: Annotated[

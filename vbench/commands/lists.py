@@ -14,7 +14,7 @@ app = typer.Typer()
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """List the models: family, parameters, operator, modes, published accuracy, source."""
-    from vbench.models import listing
+    from vbench.reports import models as listing
 
     if as_json:
         print_json(listing.rows())

@@ -22,6 +22,7 @@ from typing import Any
 from vbench import jobs
 from vbench.errors import UsageError
 from vbench.jobs.launch import Ending
+from vbench.models.external import ONLY_INSTALLED
 
 PATIENCE_S = 3.0  # for a side to end by itself
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
@@ -48,7 +49,12 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **caches, "PYTHONPATH": os.pathsep.join([*map(str, path), *before])},
+            env={
+                **os.environ,
+                **caches,
+                "PYTHONPATH": os.pathsep.join([*map(str, path), *before]),
+                ONLY_INSTALLED: "1",  # both sides stand in one folder; a model there must not stand for both
+            },
             start_new_session=True,  # Ctrl-C is the session's to handle
         )
 

@@ -3,8 +3,6 @@ kernels where they are installed, and whatever function a user names."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -72,12 +70,10 @@ def parse_peers(texts: list[str]) -> dict[str, str]:
 
 
 def resolve(target: str) -> Callable[..., Any]:
-    """The function that "module:function" names; the working directory is searched too.
+    """The function that "module:function" names, found by the same rule as a user's model: see `external.load`.
 
-    Raises: UsageError if it cannot be had.
+    Raises: UsageError if there is none.
     """
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - as it stands in sys.path
-        sys.path.append(os.getcwd())  # noqa: PTH109
     try:
         return external.load(target)
     except UnknownModelError as error:
