@@ -12,7 +12,7 @@ from typing import Literal, TypeVar, get_args
 
 from vbench.errors import ResolutionError, UsageError
 from vbench.kernels.registry import OPS, Mode, default_form, missing
-from vbench.models.registry import names, ours, spec
+from vbench.models.registry import ModelSpec, names, ours, spec
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -95,9 +95,19 @@ class Case:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
+    def spec(self) -> ModelSpec:
+        """What the table says of the model: its modes, its operator, its sizes, whether it is the user's own."""
+        return spec(self.model)
+
+    @property
+    def operator(self) -> str | None:
+        """The operator of ours that the model has, or None."""
+        return self.spec.operator
+
+    @property
     def unsupported(self) -> str | None:
         """Why this cell cannot exist, or None."""
-        if self.mode not in spec(self.model).modes:
+        if self.mode not in self.spec.modes:
             return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
         if self.form and (reason := _lacks(self)):
             return reason
@@ -117,7 +127,7 @@ class Case:
 
 def _lacks(case: Case) -> str | None:
     """Why the operator of a case's model cannot be computed by its form, in its mode, on its device; or None."""
-    op, form = spec(case.model).operator, case.form
+    op, form = case.operator, case.form
     if op is None or form is None:
         return f"{case.model} has no form '{form}': it has no operator of ours"
     of_mode = [name for name, about in OPS[op].items() if about.mode == case.mode]
@@ -127,8 +137,8 @@ def _lacks(case: Case) -> str | None:
 
 
 def _usual_form(case: Case) -> str | None:
-    op = spec(case.model).operator
-    return default_form(op, case.mode, case.device) if op and case.mode in spec(case.model).modes else None
+    op = case.operator
+    return default_form(op, case.mode, case.device) if op and case.mode in case.spec.modes else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def summed(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
     """What `count` returns, from the ledger of a pass."""
     from vbench.flops.ledger import UNKNOWN_LIMIT
 
-    row = spec(case.model)
+    row = case.spec
     sums, grid = ledger.total(), row.grid(case.height, case.width)
     by_hand = closed_form(case.model, case.height, case.width)
     unknown = sum(each["bytes"] for each in ledger.unknown.values())
@@ -138,7 +138,7 @@ def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
 
 def is_elementwise(case: Case) -> bool:
     """Whether the form of the model's operator has no matrix products."""
-    op = spec(case.model).operator
+    op = case.operator
     return bool(op and case.form and OPS[op][case.form].elementwise)
 
 
@@ -205,7 +205,7 @@ def _second_count(case: Case) -> int:
     import fvcore.nn  # noqa: F401 - before anything is built
     import torch
 
-    row, calls = spec(case.model), list[_Call]()
+    row, calls = case.spec, list[_Call]()
     torch.manual_seed(0)
     model, image = build(case), torch.randn(1, 3, case.height, case.width)
     unfuse(model)

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from vbench import jobs
 from vbench.kernels import operator
-from vbench.models import spec
 from vbench.plan import Case, Protocol
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     given, images = case.batch if isinstance(case.batch, int) else None, _images(case)
     passes = TRAINING if case.phase == "train" else 1
     yield "macs", passes * images * work["macs_executed"]
-    layers_and_directions = 24 if spec(case.model).operator else 0
+    layers_and_directions = 24 if case.operator else 0
     yield "steps", passes * (work["tokens"] or 0) * layers_and_directions if case.mode == "recurrent" else 0
     yield "queued", given and CALLS_AT_BATCH * (given - images)
     yield "peak_bytes", predicted_peak(case)
@@ -159,7 +158,7 @@ def predicted_peak(case: Case) -> int:
         with torch.device("meta"), torch.set_grad_enabled(train), live:
             model = build(case).to(dtype).train(train)
             weights = sum(p.nbytes for p in model.parameters())
-            row = spec(case.model)
+            row = case.spec
             if row.operator and case.form and case.mode == "parallel":
                 form = operator(row.operator, case.form)
                 replace_function(model, form, inside(form))
@@ -206,7 +205,7 @@ def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
     """A case and its estimate as one JSON-able dict."""
     return {
         **asdict(case),
-        "padding": spec(case.model).padding(case.height, case.width),
+        "padding": case.spec.padding(case.height, case.width),
         "unsupported": case.unsupported,
         "seconds": None if guess is None else round(guess.seconds, 1),
         "peak_bytes": None if guess is None else guess.peak_bytes,

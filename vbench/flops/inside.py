@@ -24,7 +24,6 @@ from vbench.flops.ledger import ALLOCATIONS, VIEWS, Kind, Ledger, Tally, tensors
 from vbench.kernels.fused.launch import recording
 from vbench.kernels.registry import OPS, operator
 from vbench.meters.build import replace_function
-from vbench.models import spec
 from vbench.plan import Case
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # the widest of an operation names it
@@ -45,7 +44,7 @@ def look(case: Case) -> dict[str, Any]:
         unseen: why a form was not looked into, or None.
     """
     model, image = flops.on_meta(case)
-    op = spec(case.model).operator
+    op = case.operator
     ledger = Operations(model, op, case.form, elementwise=flops.is_elementwise(case)).enter(image)
     work, inside = flops.summed(case, model, ledger), ledger.inside
     unseen = inside.unseen if ledger.inside.calls else None

@@ -108,7 +108,7 @@ def case_of(given: dict[str, Any]) -> Case:
 
 def _lacks_package(case: Case) -> str | None:
     """The package that the form of a cell needs and this machine lacks, in words."""
-    op = spec(case.model).operator
+    op = case.operator
     if op is None or case.form not in OPS[op]:
         return None
     reason = missing(op, case.form, case.device, case.dtype)
@@ -158,7 +158,7 @@ def count(wanted: dict[str, dict[str, Any]], launcher: Runner) -> Counted:
 def _impossible(case: Case) -> tuple[bool, str | None]:
     """Whether the model is known; why the cell cannot be counted here, or None."""
     try:
-        row = spec(case.model)
+        row = case.spec
     except VbenchError as error:
         return False, str(error)
     try:

@@ -142,7 +142,7 @@ def task(
         raise UsageError(f"--res: one size, not {len(sizes)}; write 224 or 512x1024")
     case = plan(Sweep((name,), sizes, modes, (batch or 1,), dtypes, phases, device=device))[0]
     if case.unsupported:
-        raise UsageError(f"{case.unsupported}; take --mode {spec(name).modes[0]}")
+        raise UsageError(f"{case.unsupported}; use --mode {case.spec.modes[0]}")
     budget = None if memory_gib is None else int(memory_gib * 2**30)
     return Task(axis, case, budget, limit, timeout_s, threads)
 

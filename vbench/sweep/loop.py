@@ -19,7 +19,7 @@ from vbench.errors import DeviceError
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.memo import Memo
 from vbench.meters import state
-from vbench.models import MODELS, spec
+from vbench.models import MODELS
 from vbench.plan import Case
 from vbench.results.store import Record, Store, current
 from vbench.sweep import limits
@@ -277,7 +277,7 @@ class _Measuring:
 
     def stamp(self, case: Case) -> dict[str, Any] | None:
         """Whether a model's modes are one function; None if it has a single form. Operators are tried once."""
-        if spec(case.model).baseline:
+        if case.spec.baseline:
             return None
         if case.model not in self.stamps:
             wanted = verify.subjects([case.model])
