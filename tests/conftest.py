@@ -12,6 +12,15 @@ from fakes import failed, make_record
 from vbench.results.store import Record
 
 
+# Whole programs and sweeps, interpreted or compiled kernels, every form of every operator, many pictures: more than half
+# of the time. They are marked `slow`; `pytest -m "not full and not slow"` is the fast half.
+SLOW = """
+ab accuracy backend calibration cli counters doctor docs external figures fused_chunks fused_scans gate_calibration
+gate_docs golden kernel_compile kernels_cli launch limits measure memory operators packaging report_page revisions
+structure sweep training uncounted verify
+""".split()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """One thread a worker: there are two of them, and as many cores. What sweeps remember is not the user's."""
     worker = "PYTEST_XDIST_WORKER" in os.environ
@@ -29,9 +38,12 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` need one."""
+    """Mark tests of `SLOW` modules; skip tests marked `gpu` without one."""
     import torch
 
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
