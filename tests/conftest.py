@@ -11,14 +11,14 @@ from fakes import failed, make_record
 
 from vbench.results.store import Record
 
-
-# Whole programs and sweeps, interpreted or compiled kernels, every form of every operator, many pictures: more than half
-# of the time. They are marked `slow`; `pytest -m "not full and not slow"` is the fast half.
-SLOW = """
-ab accuracy backend calibration cli counters doctor docs external figures fused_chunks fused_scans gate_calibration
-gate_docs golden kernel_compile kernels_cli launch limits measure memory operators packaging report_page revisions
-structure sweep training uncounted verify
-""".split()
+# Whole programs and sweeps, interpreted or compiled kernels, every form of every operator, many pictures: more than
+# half of the time. They are marked `slow`; `pytest -m "not full and not slow"` is the fast half.
+SLOW = {
+    *("ab", "accuracy", "backend", "calibration", "cli", "counters", "doctor", "docs", "external", "figures"),
+    *("fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden", "kernel_compile", "kernels_cli"),
+    *("launch", "limits", "measure", "memory", "operators", "packaging", "report_page", "revisions", "structure"),
+    *("sweep", "training", "uncounted", "verify"),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

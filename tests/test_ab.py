@@ -15,8 +15,9 @@ from fakes import make_record
 
 from vbench import host
 from vbench.errors import UsageError
-from vbench.gate import ab
-from vbench.gate.ab import DESIGNS, Design, Session
+from vbench.gate import sides
+from vbench.gate.ab import Session
+from vbench.gate.blocks import DESIGNS, Design
 from vbench.gate.revisions import Install
 from vbench.jobs.launch import Ending
 from vbench.plan import Case, Sweep, plan
@@ -250,9 +251,9 @@ class Elsewhere:
 
 def test_a_side_that_would_measure_other_code_than_its_own_is_refused(tmp_path: Path) -> None:
     for root in (None, Path(__file__).resolve().parent):  # None: the interpreter is the user's
-        ab._check_code("head", Install("it", root=root), Elsewhere(), ["a:net"])
+        sides._check_code("head", Install("it", root=root), Elsewhere(), ["a:net"])
     with pytest.raises(UsageError, match=r"head would measure .*test_ab\.py, which is not in its own tree"):
-        ab._check_code("head", Install("it", root=tmp_path), Elsewhere(), ["a:net"])
+        sides._check_code("head", Install("it", root=tmp_path), Elsewhere(), ["a:net"])
 
 
 @pytest.mark.parametrize(

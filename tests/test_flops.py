@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from vbench.commands.app import app
 from vbench.errors import ResolutionError, UnknownModelError, UsageError
 from vbench.flops import count as flops
-from vbench.flops.count import count_by_module, second_count
+from vbench.flops.count import count_by_module
 from vbench.flops.ledger import MOVES, PER_INPUT, PER_OUTPUT, PRODUCTS, VIEWS, WINDOWS, Kind, Ledger
+from vbench.flops.second import second_count
 from vbench.jobs.launch import Ending
 from vbench.kernels import OPS, default_form, operator
 from vbench.models import MODELS, create, spec

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vbench.gate import ab
+from vbench.gate import blocks
 from vbench.gate import calibration as measuring
 from vbench.reports import gate_calibration as report
 
@@ -62,7 +62,7 @@ def test_logs_are_of_the_other_side_over_base_whoever_is_outside() -> None:
 
 
 def test_simulated_sessions_follow_the_gates_rules() -> None:
-    assert ab.DESIGNS["default"].blocks == report.BLOCKS
+    assert blocks.DESIGNS["default"].blocks == report.BLOCKS
 
     def steady(head: float, twin: float) -> report.Draw:
         random = np.random.default_rng(0)

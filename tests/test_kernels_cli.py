@@ -22,8 +22,10 @@ from vbench.kernels.registry import default_form
 from vbench.operators import bench as kernel_bench
 from vbench.operators import calls as kernel_calls
 from vbench.operators import peers as kernel_peers
+from vbench.operators import sampling
 from vbench.operators import tune as kernel_tune
 from vbench.operators.tune import Timing
+from vbench.reports import operators
 
 
 def test_list_names_every_form_and_why_one_cannot_run() -> None:
@@ -158,7 +160,7 @@ def measured(plan: kernel_bench.Plan, monkeypatch: pytest.MonkeyPatch) -> list[d
     real = kernel_bench._caller
     ticking = lambda function: lambda inputs, options: _ticking(device, real(function)(inputs, options))  # noqa: E731
     monkeypatch.setattr(kernel_bench, "_caller", ticking)
-    monkeypatch.setattr(kernel_bench, "FLUSHED_BYTES", 2**12)
+    monkeypatch.setattr(sampling, "FLUSHED_BYTES", 2**12)
     monkeypatch.setattr(kernel_bench, "SAMPLES", (2, 2))
     width = kernel_calls.WIDTHS["mingru"][0]
     return list(kernel_bench.measure(plan, "mingru", width, PEAKS, device))
@@ -233,7 +235,7 @@ def test_findings_compare_the_fastest_form_on_the_longest_sequence() -> None:
 
     rows = [row("chunkwise", 64, 2.0), row("reference", 64, 9.0), row("sdpa", 64, 8.0, True), row("chunkwise", 99, 1.0)]
     rows.append(row("sdpa", 99, None, True))
-    (line,) = kernel_bench.findings(rows)
+    (line,) = operators.findings(rows)
     assert line.startswith("gla chunkwise is 4.0 times faster than sdpa at N=64, batch 1 (2 against 8 ms;")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vbench.errors import UsageError
-from vbench.gate import ab, revisions
+from vbench.gate import ab, blocks, revisions, sides
 from vbench.gate.revisions import Pythons
 from vbench.jobs.side import Side
 from vbench.plan import Sweep, plan
@@ -144,16 +144,16 @@ def test_each_side_may_be_installed_into_an_environment_of_its_own(repository: P
 @pytest.mark.parametrize("repository", ["src"], indirect=True)
 def test_each_side_measures_its_own_code(repository: Path, tmp_path: Path) -> None:
     cases = plan(Sweep((NAME,), ((32, 32),), ("parallel",), batches=(1,)))
-    design = ab.Design(1, ab.DESIGNS["quick"].protocol)
+    design = blocks.Design(1, blocks.DESIGNS["quick"].protocol)
     with revisions.sides("main", [NAME]) as (base, head):
-        opened = partial(ab.opened, base, head, [NAME], tmp_path)
+        opened = partial(sides.opened, base, head, [NAME], tmp_path)
         found = ab.Session(cases, design, Rules({}), opened, lambda _: None, tmp_path / "out").run("base", "head")
-    sides = {name: read(tmp_path / "out" / name) for name in ab.SIDES}
-    assert {name: len(records) for name, records in sides.items()} == {"base": 2, "twin": 1, "head": 1}
-    sources = {name: {record.host["models"][NAME]["source"] for record in records} for name, records in sides.items()}
+    kept = {name: read(tmp_path / "out" / name) for name in blocks.SIDES}
+    assert {name: len(records) for name, records in kept.items()} == {"base": 2, "twin": 1, "head": 1}
+    sources = {name: {record.host["models"][NAME]["source"] for record in records} for name, records in kept.items()}
     assert sources["base"] == sources["twin"] != sources["head"]
-    assert all(min(record.latency["samples_ms"]) >= 30 for record in sides["head"] if record.latency)
-    assert {record.host["models"][NAME]["dirty"] for record in sides["head"]} == {True}
+    assert all(min(record.latency["samples_ms"]) >= 30 for record in kept["head"] if record.latency)
+    assert {record.host["models"][NAME]["dirty"] for record in kept["head"]} == {True}
     assert found.exit_code() == 3  # one block is no verdict
     assert "1 whole blocks" in next(f.note for f in found.findings if f.what == "latency_ms" and f.note)
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from fake_nvml import FakeNvml, NVMLError
 
-from vbench.meters import state
+from vbench.meters import cpu, state
 
 TESTS = Path(__file__).resolve().parent
 
@@ -338,7 +338,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def test_a_window_of_the_cpu_tells_own_time_from_others(kernel: Kernel, tmp_path: Path) -> None:
-    with state.CpuWatch(2, root=tmp_path) as watch:
+    with cpu.CpuWatch(2, root=tmp_path) as watch:
         kernel.wall += 10.0
         kernel.own += 15.0
         kernel.times = {**kernel.times, "user": 65.0, "system": 14.0, "steal": 3.0, "idle": 100.0}
@@ -354,7 +354,7 @@ def test_a_window_of_the_cpu_tells_own_time_from_others(kernel: Kernel, tmp_path
 
 
 def test_coarse_counters_do_not_make_others_negative(kernel: Kernel, tmp_path: Path) -> None:
-    with state.CpuWatch(1, root=tmp_path) as watch:
+    with cpu.CpuWatch(1, root=tmp_path) as watch:
         kernel.wall += 1.0
         kernel.own += 1.0
         kernel.times = {**kernel.times, "user": kernel.times["user"] + 0.99}
@@ -366,7 +366,7 @@ def test_what_a_cpu_does_not_tell_has_its_reason(
 ) -> None:
     del kernel.times["steal"]
     monkeypatch.setattr(psutil, "cpu_freq", lambda: None)
-    with state.CpuWatch(1, root=tmp_path) as watch:
+    with cpu.CpuWatch(1, root=tmp_path) as watch:
         kernel.wall += 1.0
     missing = {key for key, value in watch.found.items() if value is None}
     assert missing == {"stolen_share", "cgroup_throttled_s", "thermal_throttle_events", "cpu_mhz"}
@@ -374,7 +374,7 @@ def test_what_a_cpu_does_not_tell_has_its_reason(
 
 
 def test_the_real_counters_are_read() -> None:
-    with state.CpuWatch(1) as watch:
+    with cpu.CpuWatch(1) as watch:
         time.sleep(0.05)
     found = watch.found
     assert found["wall_s"] >= 0.05
@@ -404,8 +404,8 @@ def test_a_quota_is_the_least_of_all_groups_above(tmp_path: Path) -> None:
             "sys/fs/cgroup/cpu.stat": "usage_usec 9\n",
         },
     )
-    assert state.cgroup_quota_cores(tmp_path) == 1.5
-    assert state.cgroup_throttled_s(tmp_path) == 2.5
+    assert cpu.cgroup_quota_cores(tmp_path) == 1.5
+    assert cpu.cgroup_throttled_s(tmp_path) == 2.5
 
 
 def test_the_first_version_of_control_groups(tmp_path: Path) -> None:
@@ -420,22 +420,22 @@ def test_the_first_version_of_control_groups(tmp_path: Path) -> None:
             "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
         },
     )
-    assert state.cgroup_quota_cores(tmp_path) == 0.5
-    assert state.cgroup_throttled_s(tmp_path) == 3.0
+    assert cpu.cgroup_quota_cores(tmp_path) == 0.5
+    assert cpu.cgroup_throttled_s(tmp_path) == 3.0
 
 
 def test_no_quota_and_no_answer_are_two_things(tmp_path: Path) -> None:
-    assert state.cgroup_quota_cores(tmp_path) is None
-    assert state.cgroup_throttled_s(tmp_path) is None
+    assert cpu.cgroup_quota_cores(tmp_path) is None
+    assert cpu.cgroup_throttled_s(tmp_path) is None
     put(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"})
-    assert state.cgroup_quota_cores(tmp_path) == float("inf")
+    assert cpu.cgroup_quota_cores(tmp_path) == float("inf")
 
 
 def test_throttling_during_the_window_is_what_the_counters_grew_by(tmp_path: Path) -> None:
     stat = "sys/fs/cgroup/cpu.stat"
     heat = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
     put(tmp_path, {"proc/self/cgroup": "0::/\n", stat: "throttled_usec 1000000\n", heat: "7\n"})
-    with state.CpuWatch(1, root=tmp_path) as watch:
+    with cpu.CpuWatch(1, root=tmp_path) as watch:
         put(tmp_path, {stat: "throttled_usec 1250000\n", heat: "9\n"})
     assert watch.found["cgroup_throttled_s"] == pytest.approx(0.25)
     assert watch.found["thermal_throttle_events"] == 2

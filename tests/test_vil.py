@@ -10,7 +10,8 @@ from torch import nn
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ResolutionError
-from vbench.flops.count import count, second_count
+from vbench.flops.count import count
+from vbench.flops.second import second_count
 from vbench.models import MODELS, create, load_published
 from vbench.models.layers import resize_map
 from vbench.models.vil import SIDES, Block, CausalConv, ImageConv, Layer

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 from weights import Golden, image, weight
 
 from vbench.errors import CheckpointError, ResolutionError
-from vbench.flops.count import count, second_count
+from vbench.flops.count import count
+from vbench.flops.second import second_count
 from vbench.kernels import forms
 from vbench.models import create, load_published, names, spec
 from vbench.models.vir import BAND, ViR

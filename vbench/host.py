@@ -197,7 +197,7 @@ def _code() -> dict[str, Any]:
 
 def measuring_files() -> dict[str, Path]:
     """The files that can change a measured number, by their names in the package: code, and the tables beside it."""
-    found = {}
+    found: dict[str, Path] = {}
     for root in map(Path, vbench.__path__):
         inside = [file for room in MEASURING for kind in ("*.py", "*.toml") for file in (root / room).rglob(kind)]
         own = root.glob("*.py") if root == Path(vbench.__file__).parent else []

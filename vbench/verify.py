@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from vbench import jobs
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
@@ -140,29 +138,6 @@ def stamp(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
         "checks": sum(len(verdict.checks) for verdict in verdicts),
         "failed": [line for verdict in verdicts for line in verdict.failed],
     }
-
-
-def to_rich(verdicts: Iterable[Verdict]) -> Table:
-    """One row a subject: the worst error of each kind, in half types as a multiple of the best form's."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("subject", "forms", "checks", *KINDS, "verdict"):
-        table.add_column(
-            name if name != "half" else "half (x best)", justify="left" if name in ("subject", "forms") else "right"
-        )
-    for verdict in verdicts:
-        forms = list(dict.fromkeys(check.form for check in verdict.checks))
-        worst = [_worst(kind, [check for check in verdict.checks if check.kind == kind]) for kind in KINDS]
-        said = "FAILED" if not verdict.ok else "ok" if verdict.checks else verdict.reason
-        table.add_row(verdict.subject, ", ".join(forms), str(len(verdict.checks)), *worst, said)
-    return table
-
-
-def _worst(kind: str, checks: list[Check]) -> str:
-    if not checks:
-        return ""
-    if kind == "half":
-        return f"{max(HALF * check.error / max(check.bound, 1e-300) for check in checks):.2f}"
-    return f"{max(check.error for check in checks):.0e}"
 
 
 @dataclass(frozen=True, slots=True)

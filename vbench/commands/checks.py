@@ -33,6 +33,7 @@ def verify(
     from vbench import verify as verifying
     from vbench.jobs.launch import Launcher
     from vbench.models import MODELS
+    from vbench.reports import checks
 
     names = tuple(MODELS) if models == "all" else planning.parse_models(models)  # those with a caveat too
     if weights and len(names) != 1:
@@ -50,7 +51,7 @@ def verify(
     if as_json:
         print_json([check.to_json() for verdict in verdicts for check in verdict.checks])
     else:
-        out.print(verifying.to_rich(verdicts))
+        out.print(checks.to_rich(verdicts))
     for line in failed:
         err.print(line, markup=False)
     if failed:
@@ -71,6 +72,7 @@ def flops(
     """Count one image's work: MACs, FLOPs, bytes, by two counters and by hand. 1 MAC is 2 FLOPs."""
     from vbench.flops import count as counting
     from vbench.jobs.launch import Launcher
+    from vbench.reports import work
 
     if res is None:
         raise UsageError("give --res, as in --res 224,512")
@@ -81,14 +83,14 @@ def flops(
     with Launcher() as launcher, err.status(f"counting {model}"):
         found = [counting.run(case, launcher, by_module=by_module) for case in cases]
     if as_json:
-        for work in found:
-            typer.echo(json.dumps(work))
+        for one in found:
+            typer.echo(json.dumps(one))
     else:
-        out.print(counting.to_rich(found))
-        for work in found if by_module else []:
+        out.print(work.to_rich(found))
+        for one in found if by_module else []:
             out.print()
-            out.print(counting.modules_to_rich(work))
-    unknown = counting.unknown_line(found)
+            out.print(work.modules_to_rich(one))
+    unknown = work.unknown_line(found)
     if unknown:
         err.print(unknown, markup=False)
     if unknown and strict:

@@ -127,18 +127,18 @@ def gate(
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
     from vbench import host
-    from vbench.gate import ab, revisions
+    from vbench.gate import ab, blocks, revisions, sides
 
     rules = load_rules(suite, threshold)
     cases = cells(asked, suite, host.resolve(device), usual={**ONCE, **rules.axes})
-    named, design = ab.models_of(cases), ab.design(rigor, threads, seed)
+    named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
     pythons = revisions.Pythons(base_python, head_python)
     try:
         with (
             TemporaryDirectory(prefix="vbench-caches-") as caches,
             revisions.sides(str(revision), named, pythons=pythons, install=install) as (base, head),
         ):
-            opened = partial(ab.opened, base, head, named, Path(caches))
+            opened = partial(sides.opened, base, head, named, Path(caches))
             tell = partial(err.print, markup=False)
             found = ab.Session(cases, design, rules, opened, tell, folder, timeout).run(base.label, head.label)
     except KeyboardInterrupt:

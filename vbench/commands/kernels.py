@@ -52,9 +52,10 @@ def check(
 
     Without a GPU, Triton's kernels are interpreted on the CPU.
     """
-    from vbench import host, verify
+    from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
+    from vbench.reports import checks
 
     where, ops = host.resolve(device), kernel_check.parse_ops(op)
     forms = kernel_check.parse_forms(form, ops)
@@ -65,7 +66,7 @@ def check(
     if as_json:
         print_json([check.to_json() for verdict in verdicts for check in verdict.checks])
     else:
-        out.print(verify.to_rich(verdicts))
+        out.print(checks.to_rich(verdicts))
         if interpreted and kernel_check.has_triton(verdicts):
             out.print("Triton's kernels were interpreted on the CPU: their arithmetic is tried, not their speed.")
     for line in failed:
@@ -154,6 +155,7 @@ def bench(
     from vbench.operators import bench as timing
     from vbench.operators import check as kernel_check
     from vbench.operators import peers as kernel_peers
+    from vbench.reports import operators
 
     ops = kernel_check.parse_ops(op)
     plan = timing.parse(
@@ -179,10 +181,10 @@ def bench(
     if as_json:
         print_json(rows)
     else:
-        table = timing.to_rich(rows)
+        table = operators.to_rich(rows)
         table.width = Console(width=1000).measure(table).maximum
         out.print(table, soft_wrap=True)
-        for line in [*timing.findings(rows), *timing.remarks(rows)]:
+        for line in [*operators.findings(rows), *operators.remarks(rows)]:
             out.print(line, markup=False)
     err.print(f"written: {file}", markup=False)
     if any(row["status"] in ("failed", "error") and not row["peer"] for row in rows):

@@ -23,7 +23,7 @@ from vbench.constraints import tested
 from vbench.doctor import selftest
 from vbench.errors import DeviceError
 from vbench.jobs.launch import Launcher
-from vbench.meters import state
+from vbench.meters import cpu, state
 
 OPTIONAL = {"triton", "fvcore"}  # fused kernels, and a second count of MACs, need them; everything else runs without
 JOB_LIMIT_S = 120.0
@@ -99,7 +99,7 @@ def package_finding(package: str, version: str | None) -> Finding:
 
 
 def _cpu() -> list[Finding]:
-    usable, cores = state.usable_cores(), os.cpu_count() or 1
+    usable, cores = cpu.usable_cores(), os.cpu_count() or 1
     memory = psutil.virtual_memory()
     return [
         Finding(
@@ -154,7 +154,7 @@ def cpu_findings(root: Path = Path("/")) -> list[Finding]:
             "note" if shared else "ok",
             "on: two logical cores share one, and slow each other down" if shared else "off: each core is one",
         )
-    quota, usable = state.cgroup_quota_cores(root), state.usable_cores()
+    quota, usable = cpu.cgroup_quota_cores(root), cpu.usable_cores()
     if quota is None:
         limit = Finding("CPU quota", "ok", "none can be seen")
     elif isinf(quota):
@@ -171,7 +171,7 @@ def cpu_findings(root: Path = Path("/")) -> list[Finding]:
 def _others(tell: Callable[[str], None]) -> Finding:
     """Half a second of doing nothing: whatever is busy is somebody else's."""
     tell("what others do")
-    with state.CpuWatch(1) as watch:
+    with cpu.CpuWatch(1) as watch:
         time.sleep(0.5)
     busy, stolen = watch.found["others_busy_share"], watch.found["stolen_share"]
     text = f"other processes use {busy:.0%} of this machine's {watch.found['cores']} cores"

@@ -50,12 +50,13 @@ def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """
     from vbench.errors import UnsupportedError
     from vbench.flops import count as flops
+    from vbench.flops.second import no_opinion, second_count
 
     for case in (Case(**fields) for fields in argument["cases"]):
         try:
             work = flops.count(case) | {"predicted_peak_bytes": predicted_peak(case)}
-            yield case.id, {"work": work, "second_count": flops.no_opinion("fvcore's count ended the process")}
-            yield case.id, {"work": work, "second_count": flops.second_count(case, work["macs_matmul"])}
+            yield case.id, {"work": work, "second_count": no_opinion("fvcore's count ended the process")}
+            yield case.id, {"work": work, "second_count": second_count(case, work["macs_matmul"])}
         except UnsupportedError as error:
             yield case.id, {"unsupported": str(error)}
 

@@ -11,112 +11,32 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median, stdev
-from typing import Any, Literal, get_args
+from statistics import median
+from typing import Any
 
 from vbench import host, jobs, verify
 from vbench.errors import UsageError
-from vbench.gate.revisions import Install
+from vbench.gate.blocks import SIDES, Block, Blocks, Design, Name, noise, raw
+from vbench.gate.sides import ASK_LIMIT_S
 from vbench.jobs.launch import Ending, Runner
-from vbench.jobs.side import Side
 from vbench.jobs.turns import ENDED
-from vbench.meters import state
+from vbench.meters import cpu
 from vbench.models import MODELS
-from vbench.plan import RIGORS, Case, Protocol
+from vbench.plan import Case
 from vbench.results import judge
 from vbench.results.frame import frame
 from vbench.results.outcome import Finding, Outcome, Verdict
 from vbench.results.store import Record, Store
 from vbench.suites.rules import Rules, over_budget
 
-Name = Literal["base", "twin", "head"]
-SIDES: tuple[Name, ...] = get_args(Name)
 SCREEN_TRIES = 2  # before a cell is called broken
-ASK_LIMIT_S = 300.0
 PAGES = 2**20  # bytes; on a CPU smaller differences of peaks are the allocator's
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """How long a session looks: `blocks` of each kind a pass, and the protocol of a launch."""
-
-    blocks: int
-    protocol: Protocol
-
-
-_LAUNCH = replace(
-    RIGORS["quick"],
-    rigor="gate",
-    window=3,
-    warmup_s=0.05,
-    warmup_max_s=0.5,
-    agree=0.05,
-    sample_s=1.0,
-    sample_max_s=3.0,
-    samples_min=16,
-)
-DESIGNS: dict[str, Design] = {
-    "quick": Design(4, replace(_LAUNCH, sample_s=0.5, samples_min=8)),
-    "default": Design(6, _LAUNCH),
-    "paper": Design(12, replace(_LAUNCH, sample_s=2.0, sample_max_s=10.0)),
-}
-
-
-def design(rigor: str, threads: int, seed: int) -> Design:
-    """Raises: UsageError for a rigor that is none."""
-    if rigor not in DESIGNS:
-        raise UsageError(f"--rigor: '{rigor}' is not one of {', '.join(DESIGNS)}")
-    found = DESIGNS[rigor]
-    return replace(found, protocol=replace(found.protocol, threads=threads, seed=seed))
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Two processes that took turns: who had the first and the last call, and who those between; every call's ms."""
-
-    outer: Name
-    inner: Name
-    outer_ms: tuple[float, ...]
-    inner_ms: tuple[float, ...]
-
-    @property
-    def log_ratio(self) -> float:
-        """Of the other side over base."""
-        ratio = judge.block(self.outer_ms, self.inner_ms)
-        return ratio if self.outer == "base" else -ratio
-
-    def has(self, name: Name) -> bool:
-        return name in (self.outer, self.inner)
-
-
-@dataclass(slots=True)
-class Blocks:
-    """A cell's blocks so far, and how many were lost to a failed launch, with the last such failure."""
-
-    whole: list[Block] = field(default_factory=list)
-    lost: int = 0
-    reason: str | None = None
-
-    @property
-    def head(self) -> list[float]:
-        """Logs of head over base."""
-        return [block.log_ratio for block in self.whole if block.has("head")]
-
-    def middle(self, name: Name) -> float:
-        """Of the blocks of base and head, the median of a side's medians, ms."""
-        own = [block for block in self.whole if block.has("head")]
-        return median(median(block.outer_ms if block.outer == name else block.inner_ms) for block in own)
-
-    @property
-    def twin(self) -> list[float]:
-        """Logs of base's twin over base."""
-        return [block.log_ratio for block in self.whole if block.has("twin")]
 
 
 @dataclass(slots=True)
@@ -190,9 +110,9 @@ class Session:
             "seed": self.design.protocol.seed,
             "passes": self.passes,
             "launches": sum(map(len, self.records.values())),
-            "noise": {str(case): _noise(found) for case, found in blocks.items()},
-            "measured": _raw(blocks),
-            "measured_again": _raw(again),
+            "noise": {str(case): noise(found) for case, found in blocks.items()},
+            "measured": raw(blocks),
+            "measured_again": raw(again),
             "started_at": started.isoformat(timespec="seconds"),
             "wall_s": round((datetime.now(UTC) - started).total_seconds(), 1),
         }
@@ -282,7 +202,7 @@ class Session:
         """A fresh process of base and one of the other side, whose calls alternate."""
         sides: tuple[Name, Name] = ("base", kind) if base_outside else (kind, "base")
         with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
-            socket, core = Path(folder) / "turns", self._random.randrange(state.usable_cores())
+            socket, core = Path(folder) / "turns", self._random.randrange(cpu.usable_cores())
             asks = [
                 jobs.take_turns(case, self.design.protocol, socket=socket, first=name == sides[0], core=core)
                 for name in sides
@@ -437,37 +357,6 @@ class Session:
         return "nothing was measured on both sides" + (f": {broken[0].note}" if broken else "")
 
 
-@contextmanager
-def opened(base: Install, head: Install, models: Sequence[str], caches: Path) -> Iterator[dict[str, Runner]]:
-    """Base, its twin and head, each in a process of its own.
-
-    Args:
-        caches: a folder in which each side's compiled kernels stay from one opening to the next.
-
-    Raises: UsageError for a side that does not start, or that would measure other code than its own.
-    """
-    installs = {"base": base, "twin": base, "head": head}
-    with ExitStack() as stack:
-        runners: dict[str, Runner] = {}
-        for name, install in installs.items():
-            cache = caches / ("head" if name == "head" else "base")
-            side = Side(f"{name}, {install.label},", install.python, install.path, cache)
-            runners[name] = stack.enter_context(side)
-        with ThreadPoolExecutor(len(installs)) as pool:  # each imports torch
-            list(pool.map(lambda name: _check_code(name, installs[name], runners[name], models), installs))
-        yield runners
-
-
-def _check_code(name: str, install: Install, runner: Runner, models: Sequence[str]) -> None:
-    """Raise UsageError unless a side's models are its own: an installed copy must not stand for both."""
-    ending = runner.run(*jobs.whereabouts(models), ASK_LIMIT_S)
-    if ending.status != "ok":
-        raise UsageError(f"{name} cannot be asked for its code: {ending.reason}")
-    own = [file for file in ending.parts["files"].values() if file and install.root]
-    if own and not any(Path(file).is_relative_to(install.root) for file in own if install.root):
-        raise UsageError(f"{name} would measure {own[0]}, which is not in its own tree; try --install")
-
-
 def _flags(found: judge.Comparison) -> bool:
     return found.verdict in ("SLOW", "FAST")
 
@@ -496,14 +385,3 @@ def _about(hosts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         for name, host in (("base", base), ("head", head))
     }
     return {"device": head["device_name"], "cpu": head["cpu"], "os": head["os"], "versions": versions, **code}
-
-
-def _raw(blocks: Mapping[Case, Blocks]) -> dict[str, list[dict[str, Any]]]:
-    """Every block of every cell, JSON-able."""
-    return {str(case): [asdict(block) for block in found.whole] for case, found in blocks.items()}
-
-
-def _noise(found: Blocks) -> dict[str, float | int]:
-    """What twin against base showed: `floor`, and `spread`, the standard deviation of a block, both logs."""
-    spread = stdev(found.twin) if len(found.twin) > 1 else 0.0
-    return {"floor": judge.floor(found.twin), "spread": spread, "blocks": len(found.twin)}

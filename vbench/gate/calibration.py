@@ -22,7 +22,7 @@ import typer
 import vbench
 from vbench import host
 from vbench.errors import UsageError
-from vbench.gate import ab
+from vbench.gate import ab, blocks, sides
 from vbench.gate.revisions import Install
 from vbench.plan import Case, Sweep, plan
 from vbench.results.outcome import Outcome
@@ -92,7 +92,7 @@ def copy(into: Path, *, busy_s: float = 0.0) -> Path:
 
 def pilot(case: Case, install: Install) -> float:
     """The latency of a cell in turn with another process, seconds: the median over a few blocks."""
-    design = replace(ab.design("default", 1, 0), blocks=PILOTS)
+    design = replace(blocks.design("default", 1, 0), blocks=PILOTS)
     found = _run([case], design, install, install)
     times = [median(block["outer_ms"]) for blocks in found.facts["measured"].values() for block in blocks]
     if not times:
@@ -102,12 +102,12 @@ def pilot(case: Case, install: Install) -> float:
 
 def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[str, Any]:
     """One session at default rigor, as a line of the file."""
-    found = _run(cases, ab.design("default", 1, seed), base, head)
+    found = _run(cases, blocks.design("default", 1, seed), base, head)
     if found.interrupted:
         raise KeyboardInterrupt
     facts = {key: found.facts[key] for key in ("seed", "passes", "measured", "measured_again", "started_at", "wall_s")}
-    for blocks in (facts["measured"], facts["measured_again"]):
-        for block in [block for cell in blocks.values() for block in cell]:
+    for measured in (facts["measured"], facts["measured_again"]):
+        for block in [block for cell in measured.values() for block in cell]:
             block |= {key: [round(ms, 4) for ms in block[key]] for key in ("outer_ms", "inner_ms")}  # to 0.1 µs
     own = host.fingerprint("cpu", None)
     return {
@@ -120,9 +120,9 @@ def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[
     }
 
 
-def _run(cases: list[Case], design: ab.Design, base: Install, head: Install) -> Outcome:
+def _run(cases: list[Case], design: blocks.Design, base: Install, head: Install) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="vbench-caches-") as caches:
-        opened = partial(ab.opened, base, head, ab.models_of(cases), Path(caches))
+        opened = partial(sides.opened, base, head, ab.models_of(cases), Path(caches))
         return ab.Session(cases, design, Rules({}), opened, lambda _: None).run("base", "head")
 
 

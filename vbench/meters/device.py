@@ -72,7 +72,7 @@ class Cpu:
         return memory.fits(nbytes, torch.device("cpu"))
 
     def throttled(self, begin: float, end: float) -> str | None:
-        return None  # a processor's clock is no secret of a driver's: `state.CpuWatch` says what is known
+        return None  # CPUs report no throttle reasons; see `cpu.CpuWatch`
 
 
 class Cuda:

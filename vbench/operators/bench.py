@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from vbench import host, jobs
 from vbench.errors import OutputError, UsageError
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, missing, operator
 from vbench.meters import memory
+from vbench.operators.sampling import Backend, Cache, taker
 from vbench.plan import DTYPES
 from vbench.results.operators import FILE
 from vbench.results.statistics import median_interval
@@ -42,12 +41,6 @@ BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}  # of an output's 
 PEER_BOUND = 5e-2  # a peer may be less exact; its error is shown
 SAMPLES = 5, 200  # at least, and at most
 SLOW_S = 1.0  # a call that takes longer has two samples
-REPEATED_MS = 0.5  # CUDA calls are repeated to at least this, so that a launch's own time does not count
-REPEATS = 50
-FLUSHED_BYTES = 2**28  # written between cold calls; larger than any cache of the last level
-
-Backend = Literal["eager", "cudagraph"]
-Cache = Literal["warm", "cold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,75 +392,6 @@ def _enough(samples: Sequence[float], seconds: float) -> bool:
     return len(samples) >= least and sum(samples) >= seconds * 1e3
 
 
-def taker(
-    call: Call, about_ms: float, backend: Backend, cache: Cache, where: str, device: Device
-) -> Callable[[], float]:
-    """What takes one sample: the milliseconds of one call, warm among its like or cold and alone."""
-    if not device.asynchronous:
-        flush = _flusher(where) if cache == "cold" else None
-
-        def one() -> float:
-            if flush:
-                flush()
-            return device.samples(call, 1)[0]
-
-        return one
-    repeats = 1 if cache == "cold" else max(1, min(REPEATS, math.ceil(REPEATED_MS / about_ms)))
-    queued = _repeated(call, repeats)
-    if backend == "cudagraph":
-        queued = _captured(queued)
-    if cache == "warm":
-        return lambda: device.samples(queued, 1)[0] / repeats
-    return _cold(queued, _flusher(where))
-
-
-def _repeated(call: Call, repeats: int) -> Call:
-    def calls() -> None:
-        for _ in range(repeats):
-            call()
-
-    return calls
-
-
-def _captured(call: Call) -> Call:
-    """A CUDA graph's replay; memory that the calls take stays theirs."""
-    import torch
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
-
-
-def _flusher(device: str) -> Call:
-    """Writes so much that no input is left in a cache; it also keeps a GPU busy until the timed call is queued."""
-    import torch
-
-    buffer = torch.empty(FLUSHED_BYTES // 4, device=device)
-    return lambda: buffer.fill_(1.0)
-
-
-def _cold(call: Call, flush: Call) -> Callable[[], float]:
-    """One call right behind a flush: events are queued while that still runs, so that the host's time is not in it."""
-    import torch
-
-    def one() -> float:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush()
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end))
-
-    return one
-
-
 def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Add rows to the folder's file. Raises: OutputError."""
     file = folder / FILE
@@ -478,71 +402,3 @@ def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     except OSError as error:
         raise OutputError(f"--out: {file} cannot be written: {error.strerror}") from None
     return file
-
-
-def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What rows that may be compared have in common."""
-    return tuple(row[key] for key in ("op", "tokens", "batch", "dtype", "backend", "l2"))
-
-
-def to_rich(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a timing; what was not timed is told by `remarks`."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    left = ("operator", "form", "setting")
-    for name in ("operator", "tokens", "batch", "setting", "form", "ms", "interval", "x floor", "x fastest", "error"):
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
-    timed = [row for row in rows if row["ms"] is not None]
-    fastest: dict[tuple[Any, ...], float] = {}
-    for row in timed:
-        fastest[_setting(row)] = min(row["ms"], fastest.get(_setting(row), math.inf))
-    for row in timed:
-        table.add_row(
-            row["op"],
-            str(row["tokens"]),
-            str(row["batch"]),
-            f"{row['dtype']} {row['backend']} {row['l2']}",
-            row["form"],
-            f"{row['ms']:.4g}",
-            f"{row['ms_lo']:.4g}–{row['ms_hi']:.4g}",
-            f"{row['floor_ratio']:.3g}",
-            f"{row['ms'] / fastest[_setting(row)]:.3g}",
-            "" if row["error"] is None else f"{row['error']:.0e}",
-        )
-    return table
-
-
-def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line for each thing that has no time, and why; alike ones together."""
-    alike: dict[tuple[str, str, str, str], list[str]] = {}
-    for row in rows:
-        if row["status"] != "ok":
-            where = f"N={row['tokens']} B={row['batch']}" if row["tokens"] else ""
-            said = row["reason"] if row["status"] != "skipped" else "would take too long"
-            alike.setdefault((row["op"], str(row["form"]), row["status"], str(said)), []).append(where)
-    return [
-        f"{op} {form}: {status}, {reason}"
-        + "".join(f" ({'; '.join(dict.fromkeys(where))})" for _ in where[:1] if where[0])
-        for (op, form, status, reason), where in alike.items()
-    ]
-
-
-def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each peer and setting, how our fastest form compares on the longest sequence that both were timed on."""
-    lines = []
-    timed = [row for row in rows if row["ms"] is not None]
-    pairs: dict[tuple[Any, ...], dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
-    for peer in (row for row in timed if row["peer"]):
-        ours = [row for row in timed if not row["peer"] and _setting(row) == _setting(peer)]
-        if ours:
-            key = (peer["op"], peer["form"], peer["batch"], peer["dtype"], peer["backend"], peer["l2"])
-            pairs.setdefault(key, {})[peer["tokens"]] = min(ours, key=lambda row: row["ms"]), peer
-    for (op, name, batch, dtype, backend, cache), found in pairs.items():
-        tokens = max(found)
-        best, peer = found[tokens]
-        times = peer["ms"] / best["ms"]
-        said = f"{times:.1f} times faster than" if times >= 1 else f"{1 / times:.1f} times slower than"
-        lines.append(
-            f"{op} {best['form']} is {said} {name} at N={tokens}, batch {batch} "
-            f"({best['ms']:.4g} against {peer['ms']:.4g} ms; {dtype}, {backend}, {cache})"
-        )
-    return lines

@@ -67,8 +67,8 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     from vbench.kernels.fused.tuning import trying
     from vbench.meters.device import device_for
-    from vbench.operators.bench import taker
     from vbench.operators.calls import WIDTHS
+    from vbench.operators.sampling import taker
 
     op, device, width = argument["op"], argument["device"], WIDTHS[argument["op"]][0]
     torch.cuda.set_device(device)

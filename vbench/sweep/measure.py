@@ -30,7 +30,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes, of
     these into throughput, and into warm-up.
     """
-    from vbench.meters import backend, energy, memory, state, timing
+    from vbench.meters import backend, cpu, energy, memory, state, timing
     from vbench.meters.subject import subject
 
     case, protocol, seen = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
@@ -52,7 +52,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         )
         yield "warmup", warm
         begin = time.monotonic()
-        with state.CpuWatch(protocol.threads) as watch, spending() as on_timing:
+        with cpu.CpuWatch(protocol.threads) as watch, spending() as on_timing:
             latency = timing.latency(call, device, protocol)
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
             yield "latency", {"batch": measured.batch, **latency, **parts}
@@ -90,7 +90,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     "core" on, are all that either runs on, for one may have busier neighbours than another.
     """
     from vbench.jobs.turns import Turns
-    from vbench.meters import backend, memory, state, timing
+    from vbench.meters import backend, cpu, memory, timing
     from vbench.meters.subject import subject
 
     case, protocol, first = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["first"]
@@ -118,7 +118,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         turns.give()
         if first:
             turns.wait()
-        with state.CpuWatch(protocol.threads) as watch, spending() as on_timing:
+        with cpu.CpuWatch(protocol.threads) as watch, spending() as on_timing:
             latency = timing.in_turn(call, device, protocol, turns, first=first)
         yield "latency", {"batch": measured.batch, **latency}
     yield "state", {**watch.found, "gpu": None}

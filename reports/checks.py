@@ -1,0 +1,36 @@
+"""What became of checks of operators and models, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from vbench.verify import HALF, KINDS, Check, Verdict
+
+if TYPE_CHECKING:
+    pass
+
+
+def to_rich(verdicts: Iterable[Verdict]) -> Table:
+    """One row a subject: the worst error of each kind, in half types as a multiple of the best form's."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("subject", "forms", "checks", *KINDS, "verdict"):
+        table.add_column(
+            name if name != "half" else "half (x best)", justify="left" if name in ("subject", "forms") else "right"
+        )
+    for verdict in verdicts:
+        forms = list(dict.fromkeys(check.form for check in verdict.checks))
+        worst = [_worst(kind, [check for check in verdict.checks if check.kind == kind]) for kind in KINDS]
+        said = "FAILED" if not verdict.ok else "ok" if verdict.checks else verdict.reason
+        table.add_row(verdict.subject, ", ".join(forms), str(len(verdict.checks)), *worst, said)
+    return table
+
+
+def _worst(kind: str, checks: list[Check]) -> str:
+    if not checks:
+        return ""
+    if kind == "half":
+        return f"{max(HALF * check.error / max(check.bound, 1e-300) for check in checks):.2f}"
+    return f"{max(check.error for check in checks):.0e}"

@@ -1,0 +1,103 @@
+"""How long a session of the gate looks, and what its blocks of alternating calls found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from statistics import median, stdev
+from typing import Any, Literal, get_args
+
+from vbench.errors import UsageError
+from vbench.plan import RIGORS, Case, Protocol
+from vbench.results import judge
+
+Name = Literal["base", "twin", "head"]
+SIDES: tuple[Name, ...] = get_args(Name)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """How long a session looks: `blocks` of each kind a pass, and the protocol of a launch."""
+
+    blocks: int
+    protocol: Protocol
+
+
+_LAUNCH = replace(
+    RIGORS["quick"],
+    rigor="gate",
+    window=3,
+    warmup_s=0.05,
+    warmup_max_s=0.5,
+    agree=0.05,
+    sample_s=1.0,
+    sample_max_s=3.0,
+    samples_min=16,
+)
+DESIGNS: dict[str, Design] = {
+    "quick": Design(4, replace(_LAUNCH, sample_s=0.5, samples_min=8)),
+    "default": Design(6, _LAUNCH),
+    "paper": Design(12, replace(_LAUNCH, sample_s=2.0, sample_max_s=10.0)),
+}
+
+
+def design(rigor: str, threads: int, seed: int) -> Design:
+    """Raises: UsageError for a rigor that is none."""
+    if rigor not in DESIGNS:
+        raise UsageError(f"--rigor: '{rigor}' is not one of {', '.join(DESIGNS)}")
+    found = DESIGNS[rigor]
+    return replace(found, protocol=replace(found.protocol, threads=threads, seed=seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Two processes that took turns: who had the first and the last call, and who those between; every call's ms."""
+
+    outer: Name
+    inner: Name
+    outer_ms: tuple[float, ...]
+    inner_ms: tuple[float, ...]
+
+    @property
+    def log_ratio(self) -> float:
+        """Of the other side over base."""
+        ratio = judge.block(self.outer_ms, self.inner_ms)
+        return ratio if self.outer == "base" else -ratio
+
+    def has(self, name: Name) -> bool:
+        return name in (self.outer, self.inner)
+
+
+@dataclass(slots=True)
+class Blocks:
+    """A cell's blocks so far, and how many were lost to a failed launch, with the last such failure."""
+
+    whole: list[Block] = field(default_factory=list)
+    lost: int = 0
+    reason: str | None = None
+
+    @property
+    def head(self) -> list[float]:
+        """Logs of head over base."""
+        return [block.log_ratio for block in self.whole if block.has("head")]
+
+    def middle(self, name: Name) -> float:
+        """Of the blocks of base and head, the median of a side's medians, ms."""
+        own = [block for block in self.whole if block.has("head")]
+        return median(median(block.outer_ms if block.outer == name else block.inner_ms) for block in own)
+
+    @property
+    def twin(self) -> list[float]:
+        """Logs of base's twin over base."""
+        return [block.log_ratio for block in self.whole if block.has("twin")]
+
+
+def raw(blocks: Mapping[Case, Blocks]) -> dict[str, list[dict[str, Any]]]:
+    """Every block of every cell, JSON-able."""
+    return {str(case): [asdict(block) for block in found.whole] for case, found in blocks.items()}
+
+
+def noise(found: Blocks) -> dict[str, float | int]:
+    """What twin against base showed: `floor`, and `spread`, the standard deviation of a block, both logs."""
+    spread = stdev(found.twin) if len(found.twin) > 1 else 0.0
+    return {"floor": judge.floor(found.twin), "spread": spread, "blocks": len(found.twin)}
