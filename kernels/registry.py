@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,14 +37,15 @@ class Form:
     devices: tuple[str, ...] = ("cpu", "cuda")
     dtypes: tuple[str, ...] = FLOATS
     package: str | None = None
+    told: bool = False
 
 
 def _triton(target: str, how: str, *, elementwise: bool = False) -> dict[str, Form]:
-    """The two forms made of Triton's kernels; the recurrent one's function has `_recurrent` after its name."""
+    """The two forms made of Triton's kernels."""
     rest: dict[str, Any] = {"devices": ("cuda",), "dtypes": FLOATS[1:], "package": "triton", "elementwise": elementwise}
     return {
-        "fused": Form(target, "parallel", f"{how}, Triton", **rest),
-        "fused_recurrent": Form(f"{target}_recurrent", "recurrent", "one launch, one token a step, Triton", **rest),
+        "fused": Form(target, "parallel", f"{how}, Triton", told=True, **rest),
+        "fused_recurrent": Form(target, "recurrent", "one launch, one token a step, Triton", told=True, **rest),
     }
 
 
@@ -202,10 +203,27 @@ def truth(op: str) -> str:
 
 
 def operator(op: str, form: str) -> Callable[..., Any]:
-    """The function that computes operator `op` by `form`.
+    """The function that computes operator `op` by `form`: always the same one for the same form.
+
+    It raises ShapeError if its inputs do not agree, and computes nothing of meta tensors (see `entry`).
 
     Raises: UnsupportedError if there is no such form.
     """
+    from vbench.kernels.entry import enter
+
+    return enter(op, form, _function(op, form))
+
+
+def computation(op: str, form: str) -> Callable[..., Any]:
+    """The form itself, without the checks: it computes on the meta device too.
+
+    Raises: UnsupportedError if there is no such form.
+    """
+    function = _function(op, form)
+    return partial(function, form=form) if OPS[op][form].told else function
+
+
+def _function(op: str, form: str) -> Callable[..., Any]:
     if form not in OPS[op]:
         raise UnsupportedError(f"{op} has no form '{form}'; it has {', '.join(OPS[op])}")
     module, _, name = OPS[op][form].target.partition(":")

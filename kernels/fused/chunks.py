@@ -25,9 +25,8 @@ from torch import Tensor
 
 from vbench.kernels.fused.carry import carry
 from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two, precision, threefold
-from vbench.kernels.fused.layout import empty_output, first, gate_strides, rows_of_tokens, strides, tile
-from vbench.kernels.fused.policy import Policy
-from vbench.kernels.shapes import Direction
+from vbench.kernels.fused.layout import empty_output, empty_state, gates_of, present, strides, tile
+from vbench.kernels.fused.policy import Operands
 
 
 @triton.jit
@@ -38,78 +37,66 @@ def _tile(x, rows, step, columns, WIDTH: tl.constexpr, stop):
 
 
 @triton.jit
-def _widen(before, after, decay, m, L: tl.constexpr, BD: tl.constexpr):
+def _widen(before, after, decay, m):
     """The decays of the tokens before and after each, Float[L BD]: from those within its block of m tokens to those
     within its pair of blocks."""
-    t = tl.arange(0, L)
+    t = tl.arange(0, decay.shape[0])
     late = ((t // m) % 2 == 1)[:, None]
     last = ((t // m) ^ 1) * m + m - 1  # of the other block, where the decay up to a token is that of the whole block
-    other = tl.gather(before * decay, tl.broadcast_to(last[:, None], (L, BD)), 0)
+    other = tl.gather(before * decay, tl.broadcast_to(last[:, None], decay.shape), 0)
     return tl.where(late, before * other, before), tl.where(late, after, after * other)
 
 
 @triton.jit
-def _met(pairs, m, L: tl.constexpr):
+def _met(pairs, m):
     """Of Float[L L], what belongs to two tokens in different blocks of one pair of blocks of m; zeros elsewhere."""
-    t = tl.arange(0, L)
+    t = tl.arange(0, pairs.shape[0])
     together = (t // (2 * m))[:, None] == (t // (2 * m))[None, :]
     return tl.where(together & ((t // m)[:, None] != (t // m)[None, :]), pairs, 0.0)
 
 
 @triton.jit
-def _join(q, k, to_late, to_early, from_early, from_late, m, L: tl.constexpr, PRECISION: tl.constexpr):
+def _join(q, k, to_query, from_key, m, PRECISION: tl.constexpr):
     """The scores between the two blocks of m tokens of each pair, Float[L L], damped on the way to and from the border.
 
-    `to_late` is the decay from the border to a query in the late block, `from_late` from a key in it to the border.
+    `to_query` are the decays from the border to a query, in a late block and in an early one; `from_key` those from a
+    key to the border, likewise.
     """
-    late = ((tl.arange(0, L) // m) % 2 == 1)[:, None]
-    queries = q * tl.where(late, to_late, to_early)
-    keys = k * tl.where(late, from_late, from_early)
-    return _met(tl.dot(queries, tl.trans(keys), input_precision=PRECISION), m, L)
+    late = ((tl.arange(0, q.shape[0]) // m) % 2 == 1)[:, None]
+    queries = q * tl.where(late, to_query[0], to_query[1])
+    keys = k * tl.where(late, from_key[0], from_key[1])
+    return _met(tl.dot(queries, tl.trans(keys), input_precision=PRECISION), m)
 
 
 @triton.jit
 def _fold(
-    q,
-    k,
-    a,
-    r,
-    L: tl.constexpr,
-    LEVELS: tl.constexpr,
-    BD: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    SHARED: tl.constexpr,
-    OWN: tl.constexpr,  # "query" or "key", as it is damped by its own token's decay too; or "none"
+    q, k, a, r,
+    LEVELS: tl.constexpr, FORWARD: tl.constexpr, REVERSE: tl.constexpr, SHARED: tl.constexpr, OWN: tl.constexpr,
     PRECISION: tl.constexpr,
-):
+):  # fmt: skip
     """The scores of a chunk off the diagonal, Float[L L], L = 2^LEVELS, by decays Float[L BD]: a forward, r in reverse.
+
+    OWN is "query" or "key", as it is damped by its own token's decay too, or "none".
 
     Returns besides: the decays from the start of the chunk to each token, forward, and from its end, in reverse.
     """
     # Within a token's block, the decays of the tokens before it and after it.
-    one = tl.full((L, BD), 1.0, tl.float32)
-    none = tl.full((L, BD), 0.0, tl.float32)
+    one = tl.full(a.shape, 1.0, tl.float32)
+    none = tl.full(a.shape, 0.0, tl.float32)
     before, after = one, one
     r_before, r_after = one, one
-    scores = tl.zeros((L, L), tl.float32)
+    scores = tl.zeros((a.shape[0], a.shape[0]), tl.float32)
     m = 1
     for _ in range(LEVELS):  # not unrolled: a level is the same code, and its registers are free for the next
-        scores += _join(
-            q,
-            k,
-            before * (a if OWN == "query" else 1.0) if FORWARD else none,
-            (after if SHARED else r_after) * (r if OWN == "query" else 1.0) if REVERSE else none,
-            after * (a if OWN == "key" else 1.0) if FORWARD else none,
-            (before if SHARED else r_before) * (r if OWN == "key" else 1.0) if REVERSE else none,
-            m,
-            L,
-            PRECISION,
-        )
+        to_late = before * (a if OWN == "query" else 1.0) if FORWARD else none
+        to_early = (after if SHARED else r_after) * (r if OWN == "query" else 1.0) if REVERSE else none
+        from_early = after * (a if OWN == "key" else 1.0) if FORWARD else none
+        from_late = (before if SHARED else r_before) * (r if OWN == "key" else 1.0) if REVERSE else none
+        scores += _join(q, k, (to_late, to_early), (from_late, from_early), m, PRECISION)
         if FORWARD or SHARED:
-            before, after = _widen(before, after, a, m, L, BD)
+            before, after = _widen(before, after, a, m)
         if REVERSE and not SHARED:
-            r_before, r_after = _widen(r_before, r_after, r, m, L, BD)
+            r_before, r_after = _widen(r_before, r_after, r, m)
         m *= 2
     if SHARED:
         r_after = after
@@ -244,14 +231,41 @@ def summarise_kernel(
 
 
 @triton.jit
-def _entering(states, initial, to, row, there, d, e, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
-    """The state that enters a chunk: what the chunk in slot `to` left if it is there, else the initial one."""
+def _entering(edge, d, e, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
+    """The state that enters a chunk at one of its edges, Float[BD BE].
+
+    An edge is (states, initial, to, row, there): the chunk in slot `to` of `states` left it if it is `there`, else it
+    is that of `row` in `initial`.
+    """
+    states, initial, to, row, there = edge
     at = d[:, None] * E + e[None, :]
     s = tl.load(states + to * SIZE + at, mask=(d < D * there)[:, None] & (e < E)[None, :], other=0.0)
     if initial is not None:
         mask = (d < D * (1 - there))[:, None] & (e < E)[None, :]
         s += tl.load(initial + row * D * E + at, mask=mask, other=0.0)
     return s
+
+
+@triton.jit
+def _entering_tail(edge, d, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
+    """What the normaliser sums at an edge, Float[BD]: `initial` is that of these sums."""
+    states, initial, to, row, there = edge
+    n = tl.load(states + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
+    if initial is not None:
+        n += tl.load(initial + row * D + d, mask=d < D * (1 - there), other=0.0)
+    return n
+
+
+@triton.jit
+def _pair_weights(sums, sources, REVERSE: tl.constexpr):
+    """The logs of what pairs of tokens weigh, Float[L L]: differences of float64, and -inf where a key is not seen."""
+    high, low = sums.to(tl.float32), (sums - sums.to(tl.float32).to(tl.float64)).to(tl.float32)
+    source_high = sources.to(tl.float32)
+    source_low = (sources - source_high.to(tl.float64)).to(tl.float32)
+    pairs = (high[:, None] - source_high[None, :]) + (low[:, None] - source_low[None, :])
+    within = tl.arange(0, sums.shape[0])
+    unseen = within[:, None] > within[None, :] if REVERSE else within[:, None] < within[None, :]
+    return tl.where(unseen, float("-inf"), pairs)
 
 
 @triton.jit
@@ -328,6 +342,8 @@ def read_kernel(
     back_to = back * chunks + c + 1
     there = there_back if REVERSE else there_ahead  # for one direction
     to = back_to if REVERSE else ahead_to
+    ahead = (states, initial, ahead_to, row, there_ahead)
+    behind = (states, initial, back_to, back, there_back)
 
     if DECAY != "vector":  # what pairs of tokens weigh, and what the entering state weighs
         lf = _log_decays(gates, t, g_n, t < stop, DECAY == "head")
@@ -336,12 +352,7 @@ def read_kernel(
         if STABLE:
             i = tl.load(inputs + b * i_b + h * i_h + t * i_n, mask=t < stop, other=float("-inf"))
             sources -= tl.where(t < stop, i.to(tl.float64), -1e30)
-        high, low = sums.to(tl.float32), (sums - sums.to(tl.float32).to(tl.float64)).to(tl.float32)
-        source_high = sources.to(tl.float32)
-        source_low = (sources - source_high.to(tl.float64)).to(tl.float32)
-        pairs = (high[:, None] - source_high[None, :]) + (low[:, None] - source_low[None, :])
-        unseen = within[:, None] > within[None, :] if REVERSE else within[:, None] < within[None, :]
-        pairs = tl.where(unseen, float("-inf"), pairs)
+        pairs = _pair_weights(sums, sources, REVERSE)
         if STABLE:
             peak = tl.load(peaks + to, mask=there > 0, other=float("-inf"))
             if initial_peak is not None:
@@ -350,7 +361,7 @@ def read_kernel(
             pairs -= m[:, None]
             entering = tl.exp(((sums + peak.to(tl.float64)) - m.to(tl.float64)).to(tl.float32))[:, None]
         else:
-            entering = tl.exp(high)[:, None]
+            entering = tl.exp(sums.to(tl.float32))[:, None]
         weights = tl.exp(pairs)
 
     scores = tl.zeros((L, L), tl.float32)
@@ -369,24 +380,20 @@ def read_kernel(
                 own = 2.0 if FORWARD and REVERSE else 1.0
             diagonal = tl.sum(queries * keys * own, 1)
             scores += tl.where(within[:, None] == within[None, :], diagonal[:, None], 0.0)
-            folded, from_start, from_end = _fold(
-                queries, keys, a, r, L, LEVELS, BD, FORWARD, REVERSE, SHARED, OWN, PRECISION
-            )
+            folded, from_start, from_end = _fold(queries, keys, a, r, LEVELS, FORWARD, REVERSE, SHARED, OWN, PRECISION)
             scores += folded
             if FORWARD:
-                s = _entering(states, initial, ahead_to, row, there_ahead, d, e, D, E, SIZE)
+                s = _entering(ahead, d, e, D, E, SIZE)
                 read += tl.dot(queries * from_start, s, input_precision=PRECISION)
             if REVERSE:
-                s = _entering(states, initial, back_to, back, there_back, d, e, D, E, SIZE)
+                s = _entering(behind, d, e, D, E, SIZE)
                 read += tl.dot(queries * from_end, s, input_precision=PRECISION)
         else:
             scores += tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-            s = _entering(states, initial, to, row, there, d, e, D, E, SIZE)
+            s = _entering((states, initial, to, row, there), d, e, D, E, SIZE)
             read += tl.dot(queries * entering, s, input_precision=PRECISION)
             if STABLE:
-                n = tl.load(states + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
-                if initial_tail is not None:
-                    n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
+                n = _entering_tail((states, initial_tail, to, row, there), d, D, E, SIZE)
                 normaliser += tl.sum(queries * entering * n[None, :], 1)
 
     if DECAY != "vector":
@@ -426,170 +433,90 @@ class States:
     chunk: int
 
 
-def states(
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    *,
-    chunk: int,
-    warps: int,
-    scale: float,
-    inputs: Tensor | None,
-    initial: tuple[Tensor, ...],
-    mirrors: tuple[States, Tensor, Tensor] | None = None,
-) -> States:
-    """The first two launches.
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What a mirrored operator needs of the one whose gradient it finds, if that is stable.
 
-    Args:
-        scale: of k. initial: before the first chunk; () for zeros.
-        mirrors: for a gradient, in which keys are damped by their own decay too; of a stable operator, its states, its
-            tokens' peaks and what the normaliser sums, Float[rows N].
+    Its states, its tokens' peaks and what the normaliser sums, both Float[rows N].
     """
-    B, H, N, D = k.shape
-    E = v.shape[-1]
-    rows, ways = B * H, 2 if direction == "both" else 1
+
+    of: States | None = None
+    peaks: Tensor | None = None
+    tail: Tensor | None = None
+
+
+def states(x: Operands, chunk: int, warps: int, mirror: Mirror | None = None) -> States:
+    """The first two launches: the states between chunks of `chunk` tokens, by programs of `warps`.
+
+    `mirror` is given with the operands of a mirrored operator, whose keys are damped by their own decay too.
+    """
+    (B, H, N, D, E), policy = x.sizes, x.policy
+    rows = B * H
     L = min(chunk, power_of_two(N, 16))
     chunks = cdiv(N, L)
-    feed = k.new_empty(ways * rows, chunks, D * E + (D if policy.stable else 0), dtype=torch.float32)
-    gradient = policy.stable and mirrors is not None
+    ways = 2 if x.both else 1
+    feed = x.k.new_empty(ways * rows, chunks, D * E + (D if policy.stable else 0), dtype=torch.float32)
+    gradient = mirror is not None and policy.stable
+    of = mirror.of if mirror is not None and policy.stable else None
     kept = (D,) if policy.decay == "vector" else (2,) if policy.stable and not gradient else ()
     exact = torch.float32 if policy.decay == "vector" else torch.float64
-    keep = k.new_empty(ways * rows, chunks, *kept, dtype=exact)
-    theirs = mirrors[0] if mirrors else None
+    keep = x.k.new_empty(ways * rows, chunks, *kept, dtype=exact)
     BD, BE = tile(D, 32), tile(E, 64)
     launch(
         summarise_kernel,
         (rows, cdiv(D, BD) * cdiv(E, BE), chunks),
-        {"k": k, "v": v, "gates": first(gates, mirrors is not None), "inputs": None if gradient else inputs}
-        | {"feed": feed, "keep": keep}
-        | {"peaks": theirs.peaks if gradient and theirs else None}
-        | {"initial_peak": theirs.initial[2] if gradient and theirs and theirs.initial else None}
-        | {"token_peaks": mirrors[1] if gradient and mirrors else None}
-        | {"tail": mirrors[2] if gradient and mirrors else None}
-        | {"scale": float(scale), "N": N, "H": H, "chunks": chunks}
-        | strides(k=k, v=v)
-        | gate_strides(gates, inputs, policy, direction == "both", swapped=mirrors is not None),
-        {"D": D, "E": E, "L": L, "BD": BD, "BE": BE}
-        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward"}
-        | {"DECAY": policy.decay, "OWN": mirrors is not None and not policy.exclusive, "STABLE": policy.stable}
-        | {"PRECISION": precision(k)},
+        {"k": x.k, "v": x.v, "inputs": None if gradient else x.inputs, "feed": feed, "keep": keep}
+        | {"peaks": of.peaks if of else None, "initial_peak": of.initial[2] if of and of.initial else None}
+        | {"token_peaks": mirror.peaks if mirror else None, "tail": mirror.tail if mirror else None}
+        | {"scale": float(x.key_scale), "N": N, "H": H, "chunks": chunks}
+        | strides(k=x.k, v=x.v)
+        | gates_of(x, mirrored=mirror is not None),
+        {"D": D, "E": E, "L": L, "BD": BD, "BE": BE, **x.ways, "DECAY": policy.decay}
+        | {"OWN": mirror is not None and not policy.exclusive, "STABLE": policy.stable, "PRECISION": precision(x.k)},
         warps=warps,
-        registers=ceiling(k, warps),
+        registers=ceiling(x.k, warps),
     )
-    final: tuple[Tensor, ...] = (k.new_empty(ways * rows, D * E, dtype=torch.float32),)
-    if policy.stable:
-        final += (k.new_empty(rows, D, dtype=torch.float32), k.new_empty(rows, dtype=torch.float32))
-    peaks = k.new_empty(rows, chunks, dtype=torch.float32) if policy.stable and not gradient else None
-    carry(feed, keep, peaks, initial, final, ahead=rows * (direction != "reverse"))
-    return States(feed, peaks, final, initial, L)
+    final = empty_state(x.k, x.v, ways, stable=policy.stable)
+    peaks = x.k.new_empty(rows, chunks, dtype=torch.float32) if policy.stable and not gradient else None
+    carry(feed, keep, peaks, x.state, final, ahead=rows * (x.direction != "reverse"))
+    return States(feed, peaks, final, x.state, L)
 
 
-def read(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    found: States,
-    *,
-    warps: int,
-    score_scale: float,
-    read_scale: float,
-    inputs: Tensor | None = None,
-    bonus: Tensor | None = None,
-    eps: float = 0.0,
-    mirrored: bool = False,
-    saved: Tensor | None = None,
-) -> Tensor:
+def read(x: Operands, found: States, warps: int, *, mirrored: bool = False, saved: Tensor | None = None) -> Tensor:
     """The third launch: what every token reads, (B, H, N, E) in q.dtype.
 
     Args:
-        score_scale, read_scale: of what a token reads by scores, and by states.
         mirrored: for a gradient: keys, and not queries, are damped by their own decay.
         saved: Float[3 rows N], to be filled with what a gradient of a stable operator needs.
     """
-    B, H, N, D = q.shape
-    E, L, both = v.shape[-1], found.chunk, direction == "both"
-    o = empty_output(q, E)
+    (B, H, N, D, E), L, policy = x.sizes, found.chunk, x.policy
+    o = empty_output(x.q, E)
     # Scores of a chunk take most registers; three products for one leave room for less of D and E.
-    narrow = policy.decay != "vector" and threefold(q)
+    narrow = policy.decay != "vector" and threefold(x.q)
     BD, BE = (tile(D, 16), tile(E, 32)) if narrow else (tile(D, 32), tile(E, 64))
-    stable = policy.stable and not mirrored
-    before: tuple[Tensor | None, ...] = found.initial or (None, None, None)
+    initial, tail, peak = present(found.initial, stable=policy.stable)
     launch(
         read_kernel,
         (B * H, cdiv(E, BE), cdiv(N, L)),
-        {"q": q, "k": k, "v": v, "gates": first(gates, mirrored), "inputs": inputs, "bonus": bonus}
-        | {"states": found.after}
-        | {"peaks": found.peaks, "initial": before[0], "initial_tail": before[1] if stable else None}
-        | {"initial_peak": before[2] if stable else None, "o": o, "saved": saved}
-        | {"score_scale": float(score_scale), "read_scale": float(read_scale), "eps": float(eps)}
+        {"q": x.q, "k": x.k, "v": x.v, "inputs": x.inputs, "bonus": x.bonus, "states": found.after}
+        | {"peaks": found.peaks, "initial": initial, "initial_tail": tail, "initial_peak": peak, "o": o, "saved": saved}
+        | {"score_scale": float(x.query_scale * x.key_scale), "read_scale": float(x.query_scale), "eps": float(x.eps)}
         | {"N": N, "H": H, "chunks": cdiv(N, L)}
-        | strides(q=q, k=k, v=v, o=o)
-        | gate_strides(gates, inputs, policy, both, swapped=mirrored),
-        {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE}
-        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward", "DECAY": policy.decay}
-        | {"SHARED": gates.ndim != q.ndim + 1, "STABLE": stable, "PRECISION": precision(q)}
+        | strides(q=x.q, k=x.k, v=x.v, o=o)
+        | gates_of(x, mirrored=mirrored),
+        {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE, **x.ways, "DECAY": policy.decay}
+        | {"SHARED": x.gates.ndim != x.q.ndim + 1, "STABLE": policy.stable, "PRECISION": precision(x.q)}
         | {"OWN": "none" if policy.exclusive else "key" if mirrored else "query"},
         warps=warps,
-        registers=ceiling(q, warps),
+        registers=ceiling(x.q, warps),
     )
-    return o.to(q.dtype)
+    return o.to(x.q.dtype)
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    *,
-    chunk: int,
-    warps: int,
-    query_scale: float = 1.0,
-    key_scale: float = 1.0,
-    inputs: Tensor | None = None,
-    bonus: Tensor | None = None,
-    eps: float = 0.0,
-    state: tuple[Tensor, ...] = (),
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """An operator of the family, in chunks.
+def attend(x: Operands, chunk: int, warps: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """An operator of the family, in chunks of `chunk` tokens (a power of two), by programs of `warps`.
 
-    Args:
-        q, k: (B, H, N, D). v: (B, H, N, E). Views with any strides.
-        gates: (B, H, N, D) log decays, (2, B, H, N, D) for two directions with gates of their own, (H,) log
-            decays, or (B, H, N) before the sigmoid, as `policy.decay` says.
-        direction: "both" for vector decays alone.
-        chunk: tokens a chunk, a power of two. warps: of a program.
-        inputs: (B, H, N) input gates, if `policy.stable`.
-        bonus: (H, D), if `policy.exclusive`.
-        state: (directions · B · H, D, E) float32; beside it (B · H, D) and (B · H,) if `policy.stable`.
-
-    Returns: o (B, H, N, E) in q.dtype, and the final state, shaped as `state`, in float32.
+    Returns: o (B, H, N, E) in q.dtype, and the final state, shaped as `x.state`, in float32.
     """
-    q, k, v = map(rows_of_tokens, (q, k, v))
-    if policy.decay == "vector":
-        gates = rows_of_tokens(gates)
-    found = states(
-        k, v, gates, policy, direction, chunk=chunk, warps=warps, scale=key_scale, inputs=inputs, initial=state
-    )
-    o = read(
-        q,
-        k,
-        v,
-        gates,
-        policy,
-        direction,
-        found,
-        warps=warps,
-        score_scale=query_scale * key_scale,
-        read_scale=query_scale,
-        inputs=inputs,
-        bonus=bonus,
-        eps=eps,
-    )
-    return o, found.final
+    found = states(x, chunk, warps)
+    return read(x, found, warps), found.final

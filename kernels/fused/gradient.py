@@ -12,25 +12,39 @@ sum of what rows and columns of pairs contribute; beyond it, the product of the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from vbench.kernels.fused.chunks import States, _entering, _log_decays, _met, _tile, _widen, read, states
+from vbench.kernels.fused.chunks import (
+    Mirror,
+    States,
+    _entering,
+    _entering_tail,
+    _log_decays,
+    _met,
+    _pair_weights,
+    _tile,
+    _widen,
+    read,
+    states,
+)
 from vbench.kernels.fused.launch import cdiv, ceiling, launch, precision, threefold
-from vbench.kernels.fused.layout import empty_like, gate_strides, rows_of_tokens, strides, tile
-from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.layout import empty_like, gates_of, present, rows_of_tokens, strides, tile
+from vbench.kernels.fused.policy import Operands
 from vbench.kernels.shapes import Direction
 
 OPPOSITE: dict[Direction, Direction] = {"forward": "reverse", "reverse": "forward", "both": "both"}
 
 
 @triton.jit
-def _pairs(o_grad, v, t, o_n, v_n, stop, L: tl.constexpr, E: tl.constexpr, BE: tl.constexpr, PRECISION: tl.constexpr):
+def _pairs(o_grad, o_n, v, v_n, t, stop, E: tl.constexpr, BE: tl.constexpr, PRECISION: tl.constexpr):
     """What each pair of tokens is worth to the loss, had it a score of 1: Float[L L], rows are queries."""
-    pairs = tl.zeros((L, L), tl.float32)
+    pairs = tl.zeros((t.shape[0], t.shape[0]), tl.float32)
     for start in range(0, E, BE):
         e = start + tl.arange(0, BE)
         grads = _tile(o_grad, t, o_n, e, E, stop)
@@ -41,96 +55,57 @@ def _pairs(o_grad, v, t, o_n, v_n, stop, L: tl.constexpr, E: tl.constexpr, BE: t
 
 @triton.jit
 def _through(
-    x,
-    step,
-    t,
-    stop,
-    left,
-    initial,
-    to,
-    row,
-    there,
-    d,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    SIZE: tl.constexpr,
-    L: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """x (tokens of E numbers) times the transposed state that enters a chunk: Float[L BD]."""
-    found = tl.zeros((L, BD), tl.float32)
+    x, step, t, stop, edge, d,
+    D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr, BE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """x (tokens of E numbers) times the transposed state that enters a chunk at an edge: Float[L BD]."""
+    found = tl.zeros((t.shape[0], d.shape[0]), tl.float32)
     for start in range(0, E, BE):
         e = start + tl.arange(0, BE)
-        s = _entering(left, initial, to, row, there, d, e, D, E, SIZE)
+        s = _entering(edge, d, e, D, E, SIZE)
         found += tl.dot(_tile(x, t, step, e, E, stop), tl.trans(s), input_precision=PRECISION)
     return found
 
 
 @triton.jit
-def _border(
-    left,
-    initial,
-    to,
-    row,
-    there,
-    back,
-    back_initial,
-    to_next,
-    next_row,
-    there_next,
-    d,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    SIZE: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-):
+def _border(edge, next_edge, d, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr, BE: tl.constexpr):
     """The state that enters a chunk times the gradient of the one that leaves it, summed over E: Float[BD].
 
     It is what all pairs of a token before the chunk and one after it are worth, were nothing lost in the chunk.
     """
-    total = tl.zeros((BD,), tl.float32)
+    total = tl.zeros(d.shape, tl.float32)
     for start in range(0, E, BE):
         e = start + tl.arange(0, BE)
-        s = _entering(left, initial, to, row, there, d, e, D, E, SIZE)
-        total += tl.sum(s * _entering(back, back_initial, to_next, next_row, there_next, d, e, D, E, SIZE), 1)
+        s = _entering(edge, d, e, D, E, SIZE)
+        total += tl.sum(s * _entering(next_edge, d, e, D, E, SIZE), 1)
     return total
 
 
 @triton.jit
-def _neighbours(x, by: tl.constexpr, L: tl.constexpr, BD: tl.constexpr):
+def _neighbours(x, by: tl.constexpr):
     """x of the token `by` further on, 0 beyond the chunk: Float[L BD] -> Float[L BD]."""
-    at = tl.arange(0, L) + by
-    there = (at >= 0) & (at < L)
-    found = tl.gather(x, tl.broadcast_to(tl.where(there, at, 0)[:, None], (L, BD)), 0)
+    at = tl.arange(0, x.shape[0]) + by
+    there = (at >= 0) & (at < x.shape[0])
+    found = tl.gather(x, tl.broadcast_to(tl.where(there, at, 0)[:, None], x.shape), 0)
     return tl.where(there[:, None], found, 0.0)
 
 
 @triton.jit
-def _spanned(
-    inside,  # of pairs within the chunk: rows, the later tokens of a pair in the order of travel
-    inside_columns,
-    entering,  # of pairs of a token and one before the chunk
-    leaving,  # or after it
-    beyond,  # of pairs of tokens before and after it
-    L: tl.constexpr,
-    BD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    EXCLUSIVE: tl.constexpr,
-):
+def _spanned(rows, columns, entering, leaving, beyond, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
     """What the pairs are worth that each token's decay stands between: Float[L BD].
+
+    Pairs lie within the chunk (`rows` are the later tokens of a pair in the order of travel, `columns` the others), or
+    are a token and one before the chunk (`entering`) or after it (`leaving`), or are before and after it (`beyond`).
 
     A decay stands between a token before it and one from it on, or, if `EXCLUSIVE`, after it. Sums run away from a
     token, and no large term is taken off again.
     """
     on: tl.constexpr = -1 if REVERSE else 1
     if EXCLUSIVE:
-        inside = _neighbours(inside, on, L, BD)
-        entering = _neighbours(entering, on, L, BD)
-    found = tl.cumsum(inside - inside_columns + entering, 0, reverse=not REVERSE)
-    return found + tl.cumsum(_neighbours(leaving, -on, L, BD), 0, reverse=REVERSE) + beyond
+        rows = _neighbours(rows, on)
+        entering = _neighbours(entering, on)
+    found = tl.cumsum(rows - columns + entering, 0, reverse=not REVERSE)
+    return found + tl.cumsum(_neighbours(leaving, -on), 0, reverse=REVERSE) + beyond
 
 
 @triton.jit
@@ -211,7 +186,7 @@ def pull_kernel(
     keys = _tile(k + b * k_b + h * k_h, t, k_n, d, D, stop)
     a = tl.exp(_tile(gates, t, g_n, d, D, stop))
     r = a if SHARED else tl.exp(_tile(gates + g_x, t, g_n, d, D, stop))
-    pairs = _pairs(o_grad, v, t, o_n, v_n, stop, L, E, BE, PRECISION)
+    pairs = _pairs(o_grad, o_n, v, v_n, t, stop, E, BE, PRECISION)
 
     # Pairs inside the chunk, at each join, as `chunks._fold` damps them.
     none = tl.zeros((L, BD), tl.float32)
@@ -225,7 +200,7 @@ def pull_kernel(
         to_early = (after if SHARED else r_after) * (1.0 if bonus is not None else r)
         to_query = tl.where(late, to_late if FORWARD else none, to_early if REVERSE else none)
         to_key = tl.where(late, (before if SHARED else r_before) if REVERSE else none, after if FORWARD else none)
-        joined = _met(pairs, m, L)
+        joined = _met(pairs, m)
         dq = to_query * tl.dot(joined, keys * to_key, input_precision=PRECISION)
         dk = to_key * tl.dot(tl.trans(joined), queries * to_query, input_precision=PRECISION)
         dq_ahead += tl.where(late, dq, 0.0)
@@ -233,9 +208,9 @@ def pull_kernel(
         dk_ahead += tl.where(late, 0.0, dk)
         dk_back += tl.where(late, dk, 0.0)
         if FORWARD or SHARED:
-            before, after = _widen(before, after, a, m, L, BD)
+            before, after = _widen(before, after, a, m)
         if REVERSE and not SHARED:
-            r_before, r_after = _widen(r_before, r_after, r, m, L, BD)
+            r_before, r_after = _widen(r_before, r_after, r, m)
         m *= 2
     if SHARED:
         r_before, r_after = before, after
@@ -248,85 +223,25 @@ def pull_kernel(
     dg = none
     EXCLUSIVE: tl.constexpr = bonus is not None
     if FORWARD:
-        to, to_next = row * chunks + c - 1, second * chunks + c + 1
-        dq = to_a * _through(
-            o_grad, o_n, t, stop, left, initial, to, row, there_ahead, d, D, E, D * E, L, BD, BE, PRECISION
-        )
-        dk = after * _through(
-            v, v_n, t, stop, back, back_initial, to_next, second, there_back, d, D, E, D * E, L, BD, BE, PRECISION
-        )
-        beyond = _border(
-            left,
-            initial,
-            to,
-            row,
-            there_ahead,
-            back,
-            back_initial,
-            to_next,
-            second,
-            there_back,
-            d,
-            D,
-            E,
-            D * E,
-            BD,
-            BE,
-        )
+        edge = (left, initial, row * chunks + c - 1, row, there_ahead)
+        next_edge = (back, back_initial, second * chunks + c + 1, second, there_back)
+        dq = to_a * _through(o_grad, o_n, t, stop, edge, d, D, E, D * E, BE, PRECISION)
+        dk = after * _through(v, v_n, t, stop, next_edge, d, D, E, D * E, BE, PRECISION)
         kept = tl.exp(tl.sum(_tile(gates, t, g_n, d, D, stop), 0))
-        dg = _spanned(
-            queries * dq_ahead,
-            keys * dk_ahead,
-            queries * dq,
-            keys * dk,
-            (kept * beyond)[None, :],
-            L,
-            BD,
-            False,
-            EXCLUSIVE,
-        )
+        beyond = (kept * _border(edge, next_edge, d, D, E, D * E, BE))[None, :]
+        dg = _spanned(queries * dq_ahead, keys * dk_ahead, queries * dq, keys * dk, beyond, False, EXCLUSIVE)
         dq_ahead += dq
         dk_ahead += dk
         if not SHARED:
             tl.store(gates_grad + t[:, None] * dg_n + d[None, :], dg, mask=mask)
     if REVERSE:
-        to, to_next = second * chunks + c + 1, row * chunks + c - 1
-        dq = to_r * _through(
-            o_grad, o_n, t, stop, left, initial, to, second, there_back, d, D, E, D * E, L, BD, BE, PRECISION
-        )
-        dk = r_before * _through(
-            v, v_n, t, stop, back, back_initial, to_next, row, there_ahead, d, D, E, D * E, L, BD, BE, PRECISION
-        )
-        beyond = _border(
-            left,
-            initial,
-            to,
-            second,
-            there_back,
-            back,
-            back_initial,
-            to_next,
-            row,
-            there_ahead,
-            d,
-            D,
-            E,
-            D * E,
-            BD,
-            BE,
-        )
+        edge = (left, initial, second * chunks + c + 1, second, there_back)
+        next_edge = (back, back_initial, row * chunks + c - 1, row, there_ahead)
+        dq = to_r * _through(o_grad, o_n, t, stop, edge, d, D, E, D * E, BE, PRECISION)
+        dk = r_before * _through(v, v_n, t, stop, next_edge, d, D, E, D * E, BE, PRECISION)
         kept = tl.exp(tl.sum(_tile(gates if SHARED else gates + g_x, t, g_n, d, D, stop), 0))
-        dr = _spanned(
-            queries * dq_back,
-            keys * dk_back,
-            queries * dq,
-            keys * dk,
-            (kept * beyond)[None, :],
-            L,
-            BD,
-            True,
-            EXCLUSIVE,
-        )
+        beyond = (kept * _border(edge, next_edge, d, D, E, D * E, BE))[None, :]
+        dr = _spanned(queries * dq_back, keys * dk_back, queries * dq, keys * dk, beyond, True, EXCLUSIVE)
         dq_back += dq
         dk_back += dk
         if SHARED:
@@ -433,6 +348,8 @@ def pull_gates_kernel(
     here = row * chunks + c
     to = here + 1 if REVERSE else here - 1
     to_next = here - 1 if REVERSE else here + 1
+    edge = (left, initial, to, row, there)
+    next_edge = (back, back_initial, to_next, row, there_next)
     q += b * q_b + h * q_h
     k += b * k_b + h * k_h
     v += b * v_b + h * v_h
@@ -456,12 +373,7 @@ def pull_gates_kernel(
         leaving += i - tl.load(peaks + here).to(tl.float64)
         sums -= m
         weight = tl.load(tail + row * N + t, mask=t < stop, other=0.0)
-    high, low = sums.to(tl.float32), (sums - sums.to(tl.float32).to(tl.float64)).to(tl.float32)
-    source_high = sources.to(tl.float32)
-    source_low = (sources - source_high.to(tl.float64)).to(tl.float32)
-    weights = (high[:, None] - source_high[None, :]) + (low[:, None] - source_low[None, :])
-    unseen = within[:, None] > within[None, :] if REVERSE else within[:, None] < within[None, :]
-    weights = tl.exp(tl.where(unseen, float("-inf"), weights)) * (query_scale * key_scale)
+    weights = tl.exp(_pair_weights(sums, sources, REVERSE)) * (query_scale * key_scale)
     to_token = tl.exp(entering.to(tl.float32)) * query_scale
     from_token = tl.where(t < stop, tl.exp(leaving.to(tl.float32)), 0.0) * key_scale
 
@@ -478,14 +390,14 @@ def pull_gates_kernel(
             for inner in range(0, D, BD):
                 d = inner + tl.arange(0, BD)
                 keys = _tile(k, t, k_n, d, D, stop) * from_token[:, None]
-                s = _entering(back, back_initial, to_next, row, there_next, d, e, D, E, SIZE)
+                s = _entering(next_edge, d, e, D, E, SIZE)
                 dv += tl.dot(keys, s, input_precision=PRECISION)
             mask = (t < stop)[:, None] & (e < E)[None, :]
             at = v_grad + b * dv_b + h * dv_h + t[:, None] * dv_n + e[None, :]
             tl.store(at, dv.to(v_grad.dtype.element_ty), mask=mask)
         return
 
-    pairs = _pairs(o_grad, v, t, o_n, v_n, stop, L, E, BE, PRECISION)
+    pairs = _pairs(o_grad, o_n, v, v_n, t, stop, E, BE, PRECISION)
     if STABLE:
         pairs += weight[:, None]
     worth = scores * pairs
@@ -499,19 +411,13 @@ def pull_gates_kernel(
         across = tl.zeros((BD,), tl.float32)
         for start in range(0, D, BD):
             d = start + tl.arange(0, BD)
-            read = _through(o_grad, o_n, t, stop, left, initial, to, row, there, d, D, E, SIZE, L, BD, BE, PRECISION)
+            read = _through(o_grad, o_n, t, stop, edge, d, D, E, SIZE, BE, PRECISION)
             if STABLE:
-                n = tl.load(left + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
-                if initial_tail is not None:
-                    n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
+                n = _entering_tail((left, initial_tail, to, row, there), d, D, E, SIZE)
                 read += weight[:, None] * n[None, :]
-                dn = tl.load(back + to_next * SIZE + D * E + d, mask=d < D * there_next, other=0.0)
-                if back_tail is not None:
-                    dn += tl.load(back_tail + row * D + d, mask=d < D * (1 - there_next), other=0.0)
+                dn = _entering_tail((back, back_tail, to_next, row, there_next), d, D, E, SIZE)
                 across += n * dn
-            across += _border(
-                left, initial, to, row, there, back, back_initial, to_next, row, there_next, d, D, E, SIZE, BD, BE
-            )
+            across += _border(edge, next_edge, d, D, E, SIZE, BE)
             read *= to_token[:, None]
             found += tl.sum(_tile(q, t, q_n, d, D, stop) * read, 1)
             dq = tl.dot(pairs, _tile(k, t, k_n, d, D, stop), input_precision=PRECISION) + read
@@ -529,13 +435,9 @@ def pull_gates_kernel(
         found = tl.zeros((L,), tl.float32)
         for start in range(0, D, BD):
             d = start + tl.arange(0, BD)
-            fed = _through(
-                v, v_n, t, stop, back, back_initial, to_next, row, there_next, d, D, E, SIZE, L, BD, BE, PRECISION
-            )
+            fed = _through(v, v_n, t, stop, next_edge, d, D, E, SIZE, BE, PRECISION)
             if STABLE:
-                dn = tl.load(back + to_next * SIZE + D * E + d, mask=d < D * there_next, other=0.0)
-                if back_tail is not None:
-                    dn += tl.load(back_tail + row * D + d, mask=d < D * (1 - there_next), other=0.0)
+                dn = _entering_tail((back, back_tail, to_next, row, there_next), d, D, E, SIZE)
                 fed += dn[None, :]
             fed *= from_token[:, None]
             found += tl.sum(_tile(k, t, k_n, d, D, stop) * fed, 1)
@@ -547,187 +449,94 @@ def pull_gates_kernel(
 
 
 def gradients(
-    o_grad: Tensor,
-    final_grad: tuple[Tensor, ...],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    *,
-    chunk: int,
-    warps: int,
-    query_scale: float,
-    key_scale: float,
-    inputs: Tensor | None,
-    bonus: Tensor | None,
-    eps: float,
-    state: tuple[Tensor, ...],
+    x: Operands, o_grad: Tensor, final_grad: tuple[Tensor, ...], chunk: int, warps: int
 ) -> dict[str, Tensor | tuple[Tensor, ...]]:
-    """Gradients of all that `chunks.attend` takes, by name, in the types of what they are of.
+    """Gradients of the tensors of `x`, by name, in the types of what they are of.
 
     Args:
-        o_grad: (B, H, N, E). final_grad: those of the final state, shaped as `state`; () for zeros.
-        others: as in `chunks.attend`; `chunk` need not be that of the forward pass.
+        o_grad: (B, H, N, E).
+        final_grad: those of the final state, shaped as `x.state`; () for zeros.
+        chunk, warps: as in `chunks.attend`; they need not be those of the forward pass.
     """
-    q, k, v, o_grad = map(rows_of_tokens, (q, k, v, o_grad))
-    if policy.decay == "vector":
-        gates = rows_of_tokens(gates)
-    there = states(
-        k, v, gates, policy, direction, chunk=chunk, warps=warps, scale=key_scale, inputs=inputs, initial=state
-    )
-    if policy.decay == "vector":
-        return _of_vectors(o_grad, final_grad, q, k, v, gates, policy, direction, there, query_scale, bonus, warps)
+    o_grad = rows_of_tokens(o_grad)
+    there = states(x, chunk, warps)
+    if x.policy.decay == "vector":
+        return _of_vectors(x, o_grad, final_grad, there, warps)
 
-    B, H, N, _ = q.shape
-    saved, tail, restless = None, None, None
-    numerator_grad = o_grad
-    if policy.stable:
-        saved = q.new_empty(3, B * H, N, dtype=torch.float32)
-        h = read(
-            q,
-            k,
-            v,
-            gates,
-            policy,
-            direction,
-            there,
-            warps=2 * warps,  # it holds more than the kernels below
-            score_scale=query_scale * key_scale,
-            read_scale=query_scale,
-            inputs=inputs,
-            eps=eps,
-            saved=saved,
-        )
+    B, H, N, _, _ = x.sizes
+    saved, still_grad, mirror, numerator_grad = None, None, Mirror(), o_grad
+    if x.policy.stable:
+        saved = x.q.new_empty(3, B * H, N, dtype=torch.float32)
+        h = read(x, there, 2 * warps, saved=saved)  # it holds more than the kernels below
         _, factor, moved = saved.view(3, B, H, N)
         worth = (o_grad.float() * h.float()).sum(-1)  # of a token's output as a whole
-        numerator_grad = (o_grad.float() * factor.unsqueeze(-1)).to(q.dtype)
-        tail = (-worth * moved).view(B * H, N)
-        restless = -worth * eps * factor  # eps is added to sums relative to e^m, and so is what alone depends on m
-    mirrors = (there, saved[0] if saved is not None else q, tail if tail is not None else q)
-    back = states(
-        q,
-        numerator_grad,
-        gates,
-        policy,
-        OPPOSITE[direction],
-        chunk=chunk,
-        warps=warps,
-        scale=query_scale,
-        inputs=inputs,
-        initial=final_grad,
-        mirrors=mirrors,
-    )
-    q_grad, k_grad, v_grad = map(empty_like, (q, k, v))
-    decays_grad, inputs_grad = _launch_pull_gates(
-        q,
-        k,
-        v,
-        numerator_grad,
-        gates,
-        inputs,
-        saved,
-        tail,
-        there,
-        back,
-        (q_grad, k_grad, v_grad),
-        policy,
-        direction,
-        query_scale,
-        key_scale,
-        warps,
-    )
+        numerator_grad = (o_grad.float() * factor.unsqueeze(-1)).to(x.q.dtype)
+        mirror = Mirror(there, saved[0], (-worth * moved).view(B * H, N))
+        still_grad = -worth * x.eps * factor  # eps is added to sums relative to e^m: by it alone h depends on m
+    back = states(_mirrored(x, numerator_grad, final_grad), chunk, warps, mirror)
+    q_grad, k_grad, v_grad = grads = empty_like(x.q), empty_like(x.k), empty_like(x.v)
+    decays_grad, inputs_grad = _launch_pull_gates(x, numerator_grad, saved, mirror.tail, there, back, grads, warps)
     found: dict[str, Tensor | tuple[Tensor, ...]] = {"q": q_grad, "k": k_grad, "v": v_grad}
-    if policy.decay == "head":
-        return found | {"gates": decays_grad.sum((0, 2)).to(gates.dtype), "state": back.final}
-    assert inputs is not None
-    assert restless is not None
-    by_peaks, by_inputs, peak_grad = _through_peaks(gates, inputs, direction, restless, there, final_grad, state)
+    if x.policy.decay == "head":
+        return found | {"gates": decays_grad.sum((0, 2)).to(x.gates.dtype), "state": back.final}
+    assert x.inputs is not None
+    assert still_grad is not None
+    by_peaks, by_inputs, peak_grad = _through_peaks(x, x.inputs, still_grad, there, final_grad)
     log_grad = decays_grad.double() + by_peaks
-    gates_grad = log_grad * (-gates.double()).sigmoid()
+    gates_grad = log_grad * (-x.gates.double()).sigmoid()
     entered = (back.final[0], back.final[1])
-    if state:
-        peak_grad = peak_grad + ((state[0] * entered[0]).sum(-1) + (state[1] * entered[1]).sum(-1)).view(B, H)
+    if x.state:
+        peak_grad = peak_grad + ((x.state[0] * entered[0]).sum(-1) + (x.state[1] * entered[1]).sum(-1)).view(B, H)
     return found | {
-        "gates": gates_grad.to(gates.dtype),
-        "inputs": (inputs_grad + by_inputs).to(inputs.dtype),
+        "gates": gates_grad.to(x.gates.dtype),
+        "inputs": (inputs_grad + by_inputs).to(x.inputs.dtype),
         "state": (*entered, peak_grad.float().flatten()),
     }
 
 
+def _mirrored(x: Operands, o_grad: Tensor, final_grad: tuple[Tensor, ...]) -> Operands:
+    """The operator whose states are the gradients of those of `x`: its keys are the queries, met the other way."""
+    scales = {"query_scale": x.key_scale, "key_scale": x.query_scale}
+    return replace(x, q=x.k, k=x.q, v=o_grad, direction=OPPOSITE[x.direction], state=final_grad, **scales)
+
+
 def _of_vectors(
-    o_grad: Tensor,
-    final_grad: tuple[Tensor, ...],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    there: States,
-    scale: float,
-    bonus: Tensor | None,
-    warps: int,
+    x: Operands, o_grad: Tensor, final_grad: tuple[Tensor, ...], there: States, warps: int
 ) -> dict[str, Tensor | tuple[Tensor, ...]]:
-    (B, H, N, D), E = q.shape, v.shape[-1]
-    both, L, opposite = direction == "both", there.chunk, OPPOSITE[direction]
+    (B, H, N, D, E), L = x.sizes, there.chunk
     chunks = cdiv(N, L)
     # The mirrored operator's directions are the other way round, and so are its states.
-    entering = tuple(_swapped(x, both) for x in final_grad)
-    mirrors = (there, q, q)
-    back = states(
-        q,
-        o_grad,
-        gates,
-        policy,
-        opposite,
-        chunk=L,
-        warps=warps,
-        scale=scale,
-        inputs=None,
-        initial=entering,
-        mirrors=mirrors,
-    )
-    v_grad = read(
-        k,
-        q,
-        o_grad,
-        gates,
-        policy,
-        opposite,
-        back,
-        warps=2 * warps,
-        score_scale=scale,
-        read_scale=1.0,
-        bonus=bonus,
-        mirrored=True,
-    )
-    q_grad, k_grad = map(empty_like, (q, k))
-    gates_grad = torch.empty_like(gates, dtype=torch.float32, memory_format=torch.contiguous_format)
-    bonus_grad = q.new_empty(B, H, chunks, D, dtype=torch.float32) if bonus is not None else None
-    dg = gates_grad.stride() if gates_grad.ndim > q.ndim else (0, *gates_grad.stride())
+    mirrored = _mirrored(x, o_grad, tuple(_swapped(part, x.both) for part in final_grad))
+    back = states(mirrored, L, warps, Mirror())
+    v_grad = read(mirrored, back, 2 * warps, mirrored=True)
+    q_grad, k_grad = empty_like(x.q), empty_like(x.k)
+    gates_grad = torch.empty_like(x.gates, dtype=torch.float32, memory_format=torch.contiguous_format)
+    bonus_grad = x.q.new_empty(B, H, chunks, D, dtype=torch.float32) if x.bonus is not None else None
+    dg = gates_grad.stride() if gates_grad.ndim > x.q.ndim else (0, *gates_grad.stride())
     BD, BE = tile(D, 32), tile(E, 16)
     launch(
         pull_kernel,
         (B * H, cdiv(D, BD), chunks),
-        {"q": q, "k": k, "v": v, "o_grad": o_grad, "gates": gates, "bonus": bonus, "left": there.after}
-        | {"initial": there.initial[0] if there.initial else None, "back": back.after}
-        | {"back_initial": entering[0] if entering else None, "q_grad": q_grad, "k_grad": k_grad}
-        | {"gates_grad": gates_grad, "bonus_grad": bonus_grad, "scale": float(scale), "N": N, "H": H, "chunks": chunks}
-        | strides(q=q, k=k, v=v, o=o_grad, dq=q_grad, dk=k_grad)
-        | gate_strides(gates, None, policy, both)
+        {"q": x.q, "k": x.k, "v": x.v, "o_grad": o_grad, "bonus": x.bonus}
+        | {"left": there.after, "initial": there.initial[0] if there.initial else None}
+        | {"back": back.after, "back_initial": back.initial[0] if back.initial else None}
+        | {"q_grad": q_grad, "k_grad": k_grad, "gates_grad": gates_grad, "bonus_grad": bonus_grad}
+        | {"scale": float(x.query_scale), "N": N, "H": H, "chunks": chunks}
+        | strides(q=x.q, k=x.k, v=x.v, o=o_grad, dq=q_grad, dk=k_grad)
+        | gates_of(x)
         | dict(zip(("dg_x", "dg_b", "dg_h", "dg_n"), dg[:4], strict=True)),
-        {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE}
-        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward", "SHARED": gates.ndim == q.ndim}
-        | {"PRECISION": precision(q)},
+        {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE, **x.ways}
+        | {"SHARED": x.gates.ndim == x.q.ndim, "PRECISION": precision(x.q)},
         warps=warps,
-        registers=ceiling(q, warps),
+        registers=ceiling(x.q, warps),
     )
     found: dict[str, Tensor | tuple[Tensor, ...]] = {"q": q_grad, "k": k_grad, "v": v_grad}
-    if bonus is not None and bonus_grad is not None:
-        found["bonus"] = bonus_grad.sum((0, 2)).to(bonus.dtype)
-    return found | {"gates": gates_grad.to(gates.dtype), "state": tuple(_swapped(x, both) for x in back.final)}
+    if x.bonus is not None and bonus_grad is not None:
+        found["bonus"] = bonus_grad.sum((0, 2)).to(x.bonus.dtype)
+    return found | {
+        "gates": gates_grad.to(x.gates.dtype),
+        "state": tuple(_swapped(part, x.both) for part in back.final),
+    }
 
 
 def _swapped(x: Tensor, both: bool) -> Tensor:
@@ -736,99 +545,75 @@ def _swapped(x: Tensor, both: bool) -> Tensor:
 
 
 def _launch_pull_gates(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    x: Operands,
     o_grad: Tensor,
-    gates: Tensor,
-    inputs: Tensor | None,
     saved: Tensor | None,
     tail: Tensor | None,
     there: States,
     back: States,
     grads: tuple[Tensor, Tensor, Tensor],
-    policy: Policy,
-    direction: Direction,
-    query_scale: float,
-    key_scale: float,
     warps: int,
 ) -> tuple[Tensor, Tensor]:
     """Fills in the gradients of q, k and v; those of log decays and of input gates, Float[B H N]."""
-    (B, H, N, D), E, L = q.shape, v.shape[-1], there.chunk
-    initial: tuple[Tensor | None, ...] = there.initial or (None, None, None)
-    entering: tuple[Tensor | None, ...] = back.initial or (None, None, None)
-    stable = policy.stable
+    (B, H, N, D, E), L, stable = x.sizes, there.chunk, x.policy.stable
+    initial, initial_tail, initial_peak = present(there.initial, stable=stable)
+    back_initial, back_tail, _ = present(back.initial, stable=stable)
     dq, dk, dv = grads
     chunks = cdiv(N, L)
-    worths = q.new_empty(5, B, H, chunks, L, dtype=torch.float32)
-    beyond = q.new_empty(B, H, chunks, dtype=torch.float32)
+    worths = x.q.new_empty(5, B, H, chunks, L, dtype=torch.float32)
+    beyond = x.q.new_empty(B, H, chunks, dtype=torch.float32)
     arguments = (
-        {"q": q, "k": k, "v": v, "o_grad": o_grad, "gates": gates, "inputs": inputs, "saved": saved, "tail": tail}
-        | {"left": there.after, "initial": initial[0], "initial_tail": initial[1] if stable else None}
-        | {"initial_peak": initial[2] if stable else None, "peaks": there.peaks, "back": back.after}
-        | {"back_initial": entering[0], "back_tail": entering[1] if stable else None}
+        {"q": x.q, "k": x.k, "v": x.v, "o_grad": o_grad, "inputs": x.inputs, "saved": saved, "tail": tail}
+        | {"left": there.after, "initial": initial, "initial_tail": initial_tail, "initial_peak": initial_peak}
+        | {"peaks": there.peaks, "back": back.after, "back_initial": back_initial, "back_tail": back_tail}
         | {"q_grad": dq, "k_grad": dk, "v_grad": dv, "worths": worths, "beyond": beyond}
-        | {"query_scale": float(query_scale), "key_scale": float(key_scale), "N": N, "H": H, "chunks": cdiv(N, L)}
-        | strides(q=q, k=k, v=v, o=o_grad, dq=dq, dk=dk, dv=dv)
-        | gate_strides(gates, inputs, policy, False)
+        | {"query_scale": float(x.query_scale), "key_scale": float(x.key_scale), "N": N, "H": H, "chunks": chunks}
+        | strides(q=x.q, k=x.k, v=x.v, o=o_grad, dq=dq, dk=dk, dv=dv)
+        | gates_of(x)
     )
-    wide = threefold(q)  # three products for one hold three times the registers
-    constants = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable and not wide else 16)} | {
-        "REVERSE": direction == "reverse",
-        "DECAY": policy.decay,
-        "STABLE": stable,
-        "PRECISION": precision(q),
-    }
+    wide = threefold(x.q)  # three products for one hold three times the registers
+    constants = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable and not wide else 16)}
+    constants |= {"REVERSE": x.direction == "reverse", "DECAY": x.policy.decay, "STABLE": stable}
+    constants |= {"PRECISION": precision(x.q)}
     if D > 128 and wide:
         warps *= 2
     for part in ("queries", "keys", "values"):
-        BD = 32 if part == "values" and q.dtype == torch.float16 else 16  # as the compiler spills nothing
-        parted = {"PART": part, "BD": tile(D, BD)}
-        launch(
-            pull_gates_kernel,
-            (B * H, chunks),
-            arguments,
-            constants | parted,
-            warps=warps,
-            registers=ceiling(q, warps),
-        )
+        BD = 32 if part == "values" and x.q.dtype == torch.float16 else 16  # as the compiler spills nothing
+        parted = constants | {"PART": part, "BD": tile(D, BD)}
+        launch(pull_gates_kernel, (B * H, chunks), arguments, parted, warps=warps, registers=ceiling(x.q, warps))
 
     # A decay stands between a token before it and one from it on: sums that run away from it, either way.
-    if direction == "reverse":
+    if x.direction == "reverse":
         worths = worths.flip(-1)
     rows, columns, entering, leaving, own = worths
     grad = (rows - columns + entering).flip(-1).cumsum(-1).flip(-1) + pad(leaving[..., :-1], (1, 0)).cumsum(-1)
     found = torch.stack((grad + beyond.unsqueeze(-1), columns + leaving + own))
-    if direction == "reverse":
+    if x.direction == "reverse":
         found = found.flip(-1)
     decays_grad, inputs_grad = found.flatten(-2)[..., :N]
     return decays_grad, inputs_grad
 
 
 def _through_peaks(
-    gates: Tensor,
-    inputs: Tensor,
-    direction: Direction,
-    restless: Tensor,
-    there: States,
-    final_grad: tuple[Tensor, ...],
-    state: tuple[Tensor, ...],
+    x: Operands, inputs: Tensor, still_grad: Tensor, there: States, final_grad: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What log decays, input gates and the initial peak get through every token's peak, of which `restless` is the
-    gradient, Float[B H N]: it goes to the token whose weight the peak is, and to the decays since.
+    """What log decays, input gates and the initial peak get through every token's peak.
+
+    `still_grad` is the gradient of these peaks, Float[B H N], where all that they scale stands still. It goes to the
+    token whose weight the peak is, and to the decays since.
     """
     B, H, N = inputs.shape
-    last = 0 if direction == "reverse" else N - 1
-    worth = restless.double()
+    reverse, state = x.direction == "reverse", x.state
+    last = 0 if reverse else N - 1
+    worth = still_grad.double()
     if final_grad:
         carried = (there.final[0] * final_grad[0]).sum(-1) + (there.final[1] * final_grad[1]).sum(-1)
         at_end = (final_grad[2] - carried).view(B, H).double()
         worth = torch.cat(
             (worth[..., :last], worth[..., last : last + 1] + at_end.unsqueeze(-1), worth[..., last + 1 :]), -1
         )
-    turned = direction == "reverse"
-    i, lf = inputs.double(), logsigmoid(gates.double())
-    if turned:
+    i, lf = inputs.double(), logsigmoid(x.gates.double())
+    if reverse:
         i, lf, worth = i.flip(2), lf.flip(2), worth.flip(2)
     b = lf.cumsum(2)
     greatest, source = (i - b).cummax(2)
@@ -839,6 +624,6 @@ def _through_peaks(
     # A token's decay counts for the peaks of all tokens from it on, but for those whose source is it or after it.
     by_peaks = worth.flip(2).cumsum(2).flip(2) - by_inputs.flip(2).cumsum(2).flip(2)
     peak_grad = worth.masked_fill(~carried_in, 0.0).sum(2)
-    if turned:
+    if reverse:
         by_peaks, by_inputs = by_peaks.flip(2), by_inputs.flip(2)
     return by_peaks, by_inputs, peak_grad

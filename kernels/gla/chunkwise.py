@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vbench.errors import ShapeError
-from vbench.kernels.gla import cost
-from vbench.kernels.gla.shapes import check
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
@@ -49,11 +47,8 @@ def gla(
         group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
             a time; nothing is flipped.
     """
-    check(q, k, v, g, direction, state)
     if chunk < 1 or chunk & (chunk - 1) or (group is not None and group < 1):
         raise ShapeError(f"chunk is a power of two and group at least 1; got {chunk} and {group}")
-    if q.is_meta:
-        return cost.on_meta(q, k, v, direction, "chunkwise")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     gates = list(g) if direction == "both" else [g]
     return attend(q, k, v, gates, direction, scale=scale, state=state, chunk=chunk, group=group)

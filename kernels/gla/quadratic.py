@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.gla import cost
-from vbench.kernels.gla.shapes import check
 from vbench.kernels.shapes import Direction, accumulator
 
 ROWS = 16  # queries whose pairwise decays are held at a time; the arithmetic does not depend on it
@@ -29,9 +27,6 @@ def gla(
     and mirrored. Differences of running sums are taken pair by pair, in float64, so nothing overflows.
     Arguments, results and errors are those of `reference.gla`.
     """
-    check(q, k, v, g, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, direction, "quadratic")
     dtype = accumulator(q)
     queries = q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale)
     keys, values = k.to(dtype), v.to(dtype)

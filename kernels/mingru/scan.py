@@ -13,20 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vbench.kernels.mingru import cost
+from vbench.kernels.mingru.cost import CHUNK, GROUP, span_of
 from vbench.kernels.mingru.gates import coefficients
-from vbench.kernels.mingru.shapes import CHUNK, GROUP, check, span_of
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 
 def mingru(
-    a: Tensor,
-    b: Tensor,
-    *,
-    direction: Direction = "forward",
-    state: Tensor | None = None,
-    group: int = GROUP,
+    a: Tensor, b: Tensor, *, direction: Direction = "forward", state: Tensor | None = None, group: int = GROUP
 ) -> tuple[Tensor, Tensor]:
     """minGRU, parallel form (a scan of affine maps: Martin & Cundy 2018, arXiv:1709.04057, section 2).
 
@@ -36,9 +30,6 @@ def mingru(
         group: numbers handled together, so that temporaries are few and in cache. Inputs are read in place, a
             group of tokens at a time; nothing is flipped.
     """
-    check(a, b, direction, state)
-    if a.is_meta:
-        return cost.on_meta(a, "scan")
     dtype = accumulator(a)
     B, N, C = map(int, a.shape)  # int: under a trace, sizes are tensors
     h = a.new_zeros(B, C, dtype=dtype) if state is None else state.to(dtype)

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from vbench.errors import ShapeError
-from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS, normalise
-from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
@@ -49,11 +48,8 @@ def mlstm(
         group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
             a time.
     """
-    check(q, k, v, i, f, direction, state)
     if chunk < 1 or (group is not None and group < 1):
         raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "chunkwise")
     dtype, reverse = accumulator(q), direction == "reverse"
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     C, n, m = memory(q, v, state)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS, normalise
-from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction, accumulator
 
 BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
@@ -50,9 +49,6 @@ def mlstm(
     Returns: h (B, H, N, E) in q.dtype, and the final state, in float32 (float64 for float64 inputs).
     Raises: ShapeError if the inputs do not agree, and for direction "both".
     """
-    check(q, k, v, i, f, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "reference")
     dtype = accumulator(q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     C, n, m = memory(q, v, state)

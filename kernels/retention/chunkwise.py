@@ -16,7 +16,6 @@ from vbench.errors import ShapeError
 from vbench.kernels.output import Output
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping
-from vbench.kernels.retention.shapes import check
 from vbench.kernels.shapes import accumulator
 
 
@@ -40,11 +39,8 @@ def retention(
         group: chunks a group, at least 1; `cost.group_of` all heads if None. Inputs are read in place, a group at
             a time.
     """
-    check(q, k, v, g, state)
     if chunk < 1 or (group is not None and group < 1):
         raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "chunkwise")
     dtype = accumulator(q)
     B, H, N, D = (int(side) for side in q.shape)  # int: under a trace, sizes are tensors
     E = int(v.shape[-1])

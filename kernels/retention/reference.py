@@ -5,21 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.retention import cost
-from vbench.kernels.retention.shapes import check
 from vbench.kernels.shapes import accumulator
 
 BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def retention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    scale: float | None = None,
-    state: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, scale: float | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Retention, recurrent form (Sun et al. 2023, arXiv:2307.08621, equation 1, with real decays).
 
@@ -38,9 +30,6 @@ def retention(
         inputs).
     Raises: ShapeError if the inputs do not agree.
     """
-    check(q, k, v, g, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "reference")
     dtype = accumulator(q)
     B, H, N, D = q.shape
     scale = D**-0.5 if scale is None else scale
