@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vbench.kernels.blocks import blocks
 from vbench.kernels.shapes import accumulator
-
-BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def retention(
@@ -36,8 +35,7 @@ def retention(
     s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     lost = g.double().expm1().to(dtype).view(-1, 1, 1)  # more digits than the decay has, where it is near 1
     out = []
-    for start in range(0, int(N), BLOCK):
-        block = slice(start, start + BLOCK)
+    for block in blocks(N):
         queries = (q[:, :, block].to(dtype) * scale).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
         keys = k[:, :, block].to(dtype).unsqueeze(-1).unbind(2)  # of Float[B H D 1]
         values = v[:, :, block].to(dtype).unsqueeze(-2).unbind(2)  # of Float[B H 1 E]
