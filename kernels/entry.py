@@ -57,10 +57,9 @@ def enter(op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any
 def _agree(shapes: Shapes, layout: Layout, choice: str, inputs: Sequence[Tensor], state: State | None) -> bool:
     given, wanted = [x.shape for x in inputs], layout.inputs
     if state is not None:
-        several = isinstance(state, tuple)
-        if several != isinstance(shapes.state, tuple) or choice in shapes.stateless:
+        if isinstance(state, tuple) != isinstance(shapes.state, tuple) or choice in shapes.stateless:
             return False
-        given += [part.shape for part in (state if several else (state,))]
+        given += [part.shape for part in (state if isinstance(state, tuple) else (state,))]
         wanted += layout.state
     return match(given, wanted) is not None
 

@@ -13,6 +13,7 @@ sum of what rows and columns of pairs contribute; beyond it, the product of the 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import triton
@@ -496,8 +497,8 @@ def gradients(
 
 def _mirrored(x: Operands, o_grad: Tensor, final_grad: tuple[Tensor, ...]) -> Operands:
     """The operator whose states are the gradients of those of `x`: its keys are the queries, met the other way."""
-    scales = {"query_scale": x.key_scale, "key_scale": x.query_scale}
-    return replace(x, q=x.k, k=x.q, v=o_grad, direction=OPPOSITE[x.direction], state=final_grad, **scales)
+    turned = replace(x, direction=OPPOSITE[x.direction], query_scale=x.key_scale, key_scale=x.query_scale)
+    return replace(turned, q=x.k, k=x.q, v=o_grad, state=final_grad)
 
 
 def _of_vectors(
@@ -572,7 +573,7 @@ def _launch_pull_gates(
         | gates_of(x)
     )
     wide = threefold(x.q)  # three products for one hold three times the registers
-    constants = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable and not wide else 16)}
+    constants: dict[str, Any] = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable and not wide else 16)}
     constants |= {"REVERSE": x.direction == "reverse", "DECAY": x.policy.decay, "STABLE": stable}
     constants |= {"PRECISION": precision(x.q)}
     if D > 128 and wide:

@@ -104,7 +104,7 @@ def matrix_state(
 
 def _operands(op: str, direction: str, *given: Any) -> Operands:
     *rest, state = given
-    return dense(Operands(POLICIES[op], direction, *rest, tuple(state)))  # type: ignore[arg-type]
+    return dense(Operands(POLICIES[op], direction, *rest, tuple(state)))  # type: ignore[arg-type,call-arg]
 
 
 @matrix_state.register_fake
@@ -117,7 +117,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, inputs: Tensor | None, *re
 @register_flop_formula(torch.ops.vbench.matrix_state)
 def _flops(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
     direction, op, form = rest[4], *rest[-2:]
-    return 2 * cost.macs(cost.call(op, form, *q, v[3], 2 if direction == "both" else 1))
+    B, H, N, D = q
+    return 2 * cost.macs(cost.call(op, form, B, H, N, D, v[3], 2 if direction == "both" else 1))
 
 
 @torch.library.custom_op("vbench::matrix_state_gradients", mutates_args=())
