@@ -198,7 +198,7 @@ def test_torch_can_ask_the_operator_for_shapes_and_gradients(monkeypatch: pytest
         called.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr("vbench.kernels.mlstm.fused.matrix_state", spy)
+    monkeypatch.setattr("vbench.kernels.fused.operator.matrix_state", spy)
     trial = trials("mlstm")[0]
     one_head = {name: x[:1, :1] for name, x in draw(trial, 5).items()}
     trial.run(operator("mlstm", "fused"), one_head)

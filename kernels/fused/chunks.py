@@ -26,95 +26,8 @@ from torch import Tensor
 from vbench.kernels.fused.carry import carry
 from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two, precision, threefold
 from vbench.kernels.fused.layout import empty_output, empty_state, gates_of, present, strides, tile
+from vbench.kernels.fused.parts import entering_state, entering_sums, fold, log_decays, pair_weights, tile_of
 from vbench.kernels.fused.policy import Operands
-
-
-@triton.jit
-def _tile(x, rows, step, columns, WIDTH: tl.constexpr, stop):
-    """Rows [0, stop) and columns [0, WIDTH) of x in float32, zeros elsewhere."""
-    mask = ((rows >= 0) & (rows < stop))[:, None] & (columns < WIDTH)[None, :]
-    return tl.load(x + rows[:, None] * step + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _widen(before, after, decay, m):
-    """The decays of the tokens before and after each, Float[L BD]: from those within its block of m tokens to those
-    within its pair of blocks."""
-    t = tl.arange(0, decay.shape[0])
-    late = ((t // m) % 2 == 1)[:, None]
-    last = ((t // m) ^ 1) * m + m - 1  # of the other block, where the decay up to a token is that of the whole block
-    other = tl.gather(before * decay, tl.broadcast_to(last[:, None], decay.shape), 0)
-    return tl.where(late, before * other, before), tl.where(late, after, after * other)
-
-
-@triton.jit
-def _met(pairs, m):
-    """Of Float[L L], what belongs to two tokens in different blocks of one pair of blocks of m; zeros elsewhere."""
-    t = tl.arange(0, pairs.shape[0])
-    together = (t // (2 * m))[:, None] == (t // (2 * m))[None, :]
-    return tl.where(together & ((t // m)[:, None] != (t // m)[None, :]), pairs, 0.0)
-
-
-@triton.jit
-def _join(q, k, to_query, from_key, m, PRECISION: tl.constexpr):
-    """The scores between the two blocks of m tokens of each pair, Float[L L], damped on the way to and from the border.
-
-    `to_query` are the decays from the border to a query, in a late block and in an early one; `from_key` those from a
-    key to the border, likewise.
-    """
-    late = ((tl.arange(0, q.shape[0]) // m) % 2 == 1)[:, None]
-    queries = q * tl.where(late, to_query[0], to_query[1])
-    keys = k * tl.where(late, from_key[0], from_key[1])
-    return _met(tl.dot(queries, tl.trans(keys), input_precision=PRECISION), m)
-
-
-@triton.jit
-def _fold(
-    q, k, a, r,
-    LEVELS: tl.constexpr, FORWARD: tl.constexpr, REVERSE: tl.constexpr, SHARED: tl.constexpr, OWN: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """The scores of a chunk off the diagonal, Float[L L], L = 2^LEVELS, by decays Float[L BD]: a forward, r in reverse.
-
-    OWN is "query" or "key", as it is damped by its own token's decay too, or "none".
-
-    Returns besides: the decays from the start of the chunk to each token, forward, and from its end, in reverse.
-    """
-    # Within a token's block, the decays of the tokens before it and after it.
-    one = tl.full(a.shape, 1.0, tl.float32)
-    none = tl.full(a.shape, 0.0, tl.float32)
-    before, after = one, one
-    r_before, r_after = one, one
-    scores = tl.zeros((a.shape[0], a.shape[0]), tl.float32)
-    m = 1
-    for _ in range(LEVELS):  # not unrolled: a level is the same code, and its registers are free for the next
-        to_late = before * (a if OWN == "query" else 1.0) if FORWARD else none
-        to_early = (after if SHARED else r_after) * (r if OWN == "query" else 1.0) if REVERSE else none
-        from_early = after * (a if OWN == "key" else 1.0) if FORWARD else none
-        from_late = (before if SHARED else r_before) * (r if OWN == "key" else 1.0) if REVERSE else none
-        scores += _join(q, k, (to_late, to_early), (from_late, from_early), m, PRECISION)
-        if FORWARD or SHARED:
-            before, after = _widen(before, after, a, m)
-        if REVERSE and not SHARED:
-            r_before, r_after = _widen(r_before, r_after, r, m)
-        m *= 2
-    if SHARED:
-        r_after = after
-    if OWN == "query":
-        return scores, before * a, r_after * r
-    else:
-        return scores, before, r_after
-
-
-@triton.jit
-def _log_decays(gates, at, step, inside, HEAD: tl.constexpr):
-    """Log decays of tokens, Float64[L]: a head's own, or log σ of their gates; 0 outside."""
-    if HEAD:
-        g = tl.load(gates).to(tl.float64)
-        return tl.where(inside, g, 0.0)
-    else:
-        f = tl.load(gates + at * step, mask=inside, other=0.0).to(tl.float64)
-        return tl.where(inside, tl.minimum(f, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(f))), 0.0)
 
 
 @triton.jit
@@ -169,29 +82,29 @@ def summarise_kernel(
     stop = tl.minimum(N, c * L + L)
     SIZE: tl.constexpr = D * E + (D if STABLE else 0)
 
-    keys = _tile(k + b * k_b + h * k_h, t, k_n, d, D, stop) * scale
-    values = _tile(v + b * v_b + h * v_h, t, v_n, e, E, stop)
+    keys = tile_of(k + b * k_b + h * k_h, t, k_n, d, D, stop) * scale
+    values = tile_of(v + b * v_b + h * v_h, t, v_n, e, E, stop)
     gates += b * g_b + h * g_h
     for direction in tl.static_range(2):
         if (direction == 0 and FORWARD) or (direction == 1 and REVERSE):
             to = ((rows if direction == 1 and FORWARD else 0) + row) * chunks + c
             if DECAY == "vector":
                 mine = gates + (g_x if direction == 1 and FORWARD else 0)
-                g = _tile(mine, t, g_n, d, D, stop)
+                g = tile_of(mine, t, g_n, d, D, stop)
                 if OWN:
                     keys_here = keys * tl.exp(g)
                 else:
                     keys_here = keys
                 if direction == 0:
-                    near = tl.exp(_tile(mine, t + 1, g_n, d, D, stop))
+                    near = tl.exp(tile_of(mine, t + 1, g_n, d, D, stop))
                     fed = keys_here * tl.cumprod(near, 0, reverse=True)
                 else:
-                    near = tl.exp(_tile(mine, tl.where(t > c * L, t - 1, -1), g_n, d, D, stop))
+                    near = tl.exp(tile_of(mine, tl.where(t > c * L, t - 1, -1), g_n, d, D, stop))
                     fed = keys_here * tl.cumprod(near, 0)
                 if tl.program_id(1) % tiles == 0:
                     tl.store(keep + to * D + d, tl.exp(tl.sum(g, 0)), mask=d < D)
             else:
-                lf = _log_decays(gates, t, g_n, t < stop, DECAY == "head")
+                lf = log_decays(gates, t, g_n, t < stop, DECAY == "head")
                 total = tl.sum(lf, 0)
                 to_edge = total - tl.cumsum(lf, 0, reverse=direction == 1)
                 if OWN:
@@ -228,44 +141,6 @@ def summarise_kernel(
             added = tl.dot(tl.trans(fed), values, input_precision=PRECISION)
             mask = (d < D)[:, None] & (e < E)[None, :]
             tl.store(feed + to * SIZE + d[:, None] * E + e[None, :], added, mask=mask)
-
-
-@triton.jit
-def _entering(edge, d, e, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
-    """The state that enters a chunk at one of its edges, Float[BD BE].
-
-    An edge is (states, initial, to, row, there): the chunk in slot `to` of `states` left it if it is `there`, else it
-    is that of `row` in `initial`.
-    """
-    states, initial, to, row, there = edge
-    at = d[:, None] * E + e[None, :]
-    s = tl.load(states + to * SIZE + at, mask=(d < D * there)[:, None] & (e < E)[None, :], other=0.0)
-    if initial is not None:
-        mask = (d < D * (1 - there))[:, None] & (e < E)[None, :]
-        s += tl.load(initial + row * D * E + at, mask=mask, other=0.0)
-    return s
-
-
-@triton.jit
-def _entering_tail(edge, d, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
-    """What the normaliser sums at an edge, Float[BD]: `initial` is that of these sums."""
-    states, initial, to, row, there = edge
-    n = tl.load(states + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
-    if initial is not None:
-        n += tl.load(initial + row * D + d, mask=d < D * (1 - there), other=0.0)
-    return n
-
-
-@triton.jit
-def _pair_weights(sums, sources, REVERSE: tl.constexpr):
-    """The logs of what pairs of tokens weigh, Float[L L]: differences of float64, and -inf where a key is not seen."""
-    high, low = sums.to(tl.float32), (sums - sums.to(tl.float32).to(tl.float64)).to(tl.float32)
-    source_high = sources.to(tl.float32)
-    source_low = (sources - source_high.to(tl.float64)).to(tl.float32)
-    pairs = (high[:, None] - source_high[None, :]) + (low[:, None] - source_low[None, :])
-    within = tl.arange(0, sums.shape[0])
-    unseen = within[:, None] > within[None, :] if REVERSE else within[:, None] < within[None, :]
-    return tl.where(unseen, float("-inf"), pairs)
 
 
 @triton.jit
@@ -346,13 +221,13 @@ def read_kernel(
     behind = (states, initial, back_to, back, there_back)
 
     if DECAY != "vector":  # what pairs of tokens weigh, and what the entering state weighs
-        lf = _log_decays(gates, t, g_n, t < stop, DECAY == "head")
+        lf = log_decays(gates, t, g_n, t < stop, DECAY == "head")
         sums = tl.cumsum(lf, 0, reverse=REVERSE)
         sources = sums
         if STABLE:
             i = tl.load(inputs + b * i_b + h * i_h + t * i_n, mask=t < stop, other=float("-inf"))
             sources -= tl.where(t < stop, i.to(tl.float64), -1e30)
-        pairs = _pair_weights(sums, sources, REVERSE)
+        pairs = pair_weights(sums, sources, REVERSE)
         if STABLE:
             peak = tl.load(peaks + to, mask=there > 0, other=float("-inf"))
             if initial_peak is not None:
@@ -369,37 +244,37 @@ def read_kernel(
     normaliser = tl.zeros((L,), tl.float32)
     for start in range(0, D, BD):
         d = start + tl.arange(0, BD)
-        queries = _tile(q, t, q_n, d, D, stop)
-        keys = _tile(k, t, k_n, d, D, stop)
+        queries = tile_of(q, t, q_n, d, D, stop)
+        keys = tile_of(k, t, k_n, d, D, stop)
         if DECAY == "vector":
-            a = tl.exp(_tile(gates, t, g_n, d, D, stop))
-            r = a if SHARED else tl.exp(_tile(gates + g_x, t, g_n, d, D, stop))
+            a = tl.exp(tile_of(gates, t, g_n, d, D, stop))
+            r = a if SHARED else tl.exp(tile_of(gates + g_x, t, g_n, d, D, stop))
             if bonus is not None:
                 own = tl.load(bonus + h * D + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
             else:
                 own = 2.0 if FORWARD and REVERSE else 1.0
             diagonal = tl.sum(queries * keys * own, 1)
             scores += tl.where(within[:, None] == within[None, :], diagonal[:, None], 0.0)
-            folded, from_start, from_end = _fold(queries, keys, a, r, LEVELS, FORWARD, REVERSE, SHARED, OWN, PRECISION)
+            folded, from_start, from_end = fold(queries, keys, a, r, LEVELS, FORWARD, REVERSE, SHARED, OWN, PRECISION)
             scores += folded
             if FORWARD:
-                s = _entering(ahead, d, e, D, E, SIZE)
+                s = entering_state(ahead, d, e, D, E, SIZE)
                 read += tl.dot(queries * from_start, s, input_precision=PRECISION)
             if REVERSE:
-                s = _entering(behind, d, e, D, E, SIZE)
+                s = entering_state(behind, d, e, D, E, SIZE)
                 read += tl.dot(queries * from_end, s, input_precision=PRECISION)
         else:
             scores += tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-            s = _entering((states, initial, to, row, there), d, e, D, E, SIZE)
+            s = entering_state((states, initial, to, row, there), d, e, D, E, SIZE)
             read += tl.dot(queries * entering, s, input_precision=PRECISION)
             if STABLE:
-                n = _entering_tail((states, initial_tail, to, row, there), d, D, E, SIZE)
+                n = entering_sums((states, initial_tail, to, row, there), d, D, E, SIZE)
                 normaliser += tl.sum(queries * entering * n[None, :], 1)
 
     if DECAY != "vector":
         scores *= weights
     scores *= score_scale
-    values = _tile(v + b * v_b + h * v_h, t, v_n, e, E, stop)
+    values = tile_of(v + b * v_b + h * v_h, t, v_n, e, E, stop)
     out = tl.dot(scores, values, input_precision=PRECISION) + read * read_scale
     if STABLE:  # out / (max(|den|, e^-m) + eps), both sides times e^m where m < 0
         shrink = tl.exp(tl.minimum(m, 0.0))

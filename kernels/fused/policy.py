@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -31,6 +31,9 @@ POLICIES = {
     "retention": Policy("head"),
     "mlstm": Policy("gate", stable=True),
 }
+
+
+OPPOSITE: dict[Direction, Direction] = {"forward": "reverse", "reverse": "forward", "both": "both"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +80,10 @@ class Operands:
     def ways(self) -> dict[str, bool]:
         """The directions as kernels are told of them."""
         return {"FORWARD": self.direction != "reverse", "REVERSE": self.direction != "forward"}
+
+    def mirrored(self, o_grad: Tensor, final_grad: tuple[Tensor, ...]) -> Operands:
+        """The operator whose states are the gradients of these states: its keys are the queries, met the other way."""
+        turned = replace(
+            self, direction=OPPOSITE[self.direction], query_scale=self.key_scale, key_scale=self.query_scale
+        )
+        return replace(turned, q=self.k, k=self.q, v=o_grad, state=final_grad)
