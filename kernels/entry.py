@@ -35,7 +35,7 @@ def enter(op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any
     It has the signature of `function`, and raises ShapeError if the inputs do not agree.
     """
     shapes, signature = shapes_of(op), inspect.signature(function)
-    compute = partial(function, form=form) if OPS[op][form].told else function
+    compute = partial(function, form=form) if OPS[op][form].module else function
     layouts = {choice: shapes.layout(choice) for choice in shapes.choices}
 
     @wraps(function)
