@@ -90,8 +90,7 @@ def matrix_state(
 ) -> list[Tensor]:
     """An operator with a matrix state, by Triton kernels; arguments are those of `policy.Operands`.
 
-    The tuning table is asked for chunk and warps here, by `op` and `form`, and not by the caller: who traces a call
-    need not follow.
+    Chunk and warps are looked up here, by `op` and `form`, and not by the caller, so that a trace does not see it.
 
     Returns: o (B, H, N, E) in the type of q, and the final state, as `state` in `policy.Operands`.
     Raises: UnsupportedError if the form cannot run on q.

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from vbench.kernels.fused.launch import cdiv, launch, stored
 from vbench.kernels.fused.scans import WIDTH, affine, affine_nothing, carry
-from vbench.kernels.fused.tiling import Tiling, strided, takes, tiling
+from vbench.kernels.fused.tiling import Tiling, check_supported, strided, tiling
 from vbench.kernels.mingru import cost, passes
 from vbench.kernels.shapes import Direction
 
@@ -28,7 +28,7 @@ def mingru(
 
     Raises: UnsupportedError for float64, and for tensors on a device that the kernels do not run on.
     """
-    takes(f"mingru {form}", a, b)
+    check_supported(f"mingru {form}", a, b)
     op = _fused if form == "fused" else _recurrent
     h, final = op(a, b, None if state is None else state.float(), direction == "reverse")
     return h, final

@@ -1,4 +1,4 @@
-"""The matrix LSTM, one token a step: the definition that every other form is held to."""
+"""The matrix LSTM, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 

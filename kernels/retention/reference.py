@@ -1,4 +1,4 @@
-"""Retention, one token a step: the definition that every other form is held to."""
+"""Retention, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax retention as it is defined: every query weighs every key. Other forms are held to this one."""
+"""Softmax retention as it is defined: every query weighs every key. All other forms must agree with it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from vbench.kernels.fused.launch import cdiv, launch, stored
 from vbench.kernels.fused.scans import WIDTH, aged_nothing, carry, sums, sums_nothing
-from vbench.kernels.fused.tiling import Tiling, strided, takes, tiling
+from vbench.kernels.fused.tiling import Tiling, check_supported, strided, tiling
 from vbench.kernels.registry import computation
 from vbench.kernels.wkv import cost, passes
 from vbench.kernels.wkv.shapes import Reading
@@ -38,7 +38,7 @@ def wkv(
 
     Raises: UnsupportedError for float64, and for tensors on a device that the kernels do not run on.
     """
-    takes(f"wkv {form}", k, v)
+    check_supported(f"wkv {form}", k, v)
     if reading == "kernel":
         return computation("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)  # type: ignore[no-any-return]
     op = _fused if form == "fused" else _recurrent
