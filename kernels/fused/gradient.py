@@ -30,5 +30,5 @@ def gradients(
         final_grad: those of the final state, shaped as `x.state`; () for zeros.
         chunk, warps: as in `chunks.attend`; they need not be those of the forward pass.
     """
-    found = gradient_vectors if x.policy.decay == "vector" else gradient_numbers
-    return found.gradients(x, rows_of_tokens(o_grad), final_grad, states(x, chunk, warps), warps)
+    of_decays = gradient_vectors.gradients if x.policy.decay == "vector" else gradient_numbers.gradients
+    return of_decays(x, rows_of_tokens(o_grad), final_grad, states(x, chunk, warps), warps)
