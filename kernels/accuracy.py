@@ -17,7 +17,7 @@ from vbench.kernels.trials import Trial, cast, relative
 
 TOKENS = (196, 1024, 4096, 16384)
 DTYPES = (torch.float32, torch.bfloat16)
-ALL_PAIRS = ("quadratic", "suffix")  # forms whose work is quadratic in N; seconds decide how far they go
+ALL_PAIRS = ("quadratic", "suffix")  # forms whose work is quadratic in N; they are tried on fewer tokens
 BLOCK = re.compile(r"(?<=<!-- accuracy -->\n).*?(?=<!-- /accuracy -->)", re.DOTALL)
 
 
@@ -27,16 +27,16 @@ def trial(op: str) -> Trial:
 
 
 def farthest(op: str, form: str) -> int:
-    """The most tokens that a form is tried on."""
+    """The largest number of tokens that a form is tried on."""
     if form not in ALL_PAIRS:
         return TOKENS[-1]
     return TOKENS[2] if truth(op) in ALL_PAIRS else TOKENS[1]
 
 
 def errors(op: str, tokens: int) -> dict[str, tuple[float, ...]]:
-    """By form that runs on a CPU: relative L2 error of the output for inputs of each of DTYPES.
+    """Relative L2 error of the output for inputs in each of DTYPES, by form that runs on a CPU.
 
-    It is against the float64 recurrence (all pairs, if there is none) of the inputs as they are rounded to that type.
+    The inputs are rounded to that type first. Exact is the form `truth` of these, in float64.
     """
     exact = operator(op, truth(op))
     drawn = trial(op).draw(tokens, torch.Generator().manual_seed(tokens))
@@ -51,7 +51,7 @@ def errors(op: str, tokens: int) -> dict[str, tuple[float, ...]]:
 
 
 def table(op: str) -> str:
-    """A Markdown table of `errors` for every size that the truth reaches."""
+    """A Markdown table of `errors`, one row a size and form."""
     lines = ["| N | form | float32 | bfloat16 inputs |", "| --- | --- | --- | --- |"]
     for tokens in TOKENS:
         if tokens <= farthest(op, truth(op)):
@@ -63,10 +63,7 @@ def table(op: str) -> str:
 
 
 def fill(text: str, found: str) -> str:
-    """The text with this table between its markers.
-
-    Raises: ValueError if it has no markers.
-    """
+    """The text with the table between its markers; raises ValueError if it has no markers."""
     if not BLOCK.search(text):
         raise ValueError("no <!-- accuracy --> ... <!-- /accuracy --> in the text")
     return BLOCK.sub(lambda _: found, text)

@@ -17,15 +17,15 @@ Array = NDArray[Any]
 
 
 def machine_code(loop: Loop) -> Loop:
-    """The loop over arrays, compiled when it is first called for a type: a second or so, once a process.
+    """Compile a loop over arrays. This takes about a second at its first call with a type, in each process.
 
-    Products and sums may contract into one rounding, no sum is reordered, nothing is written to disk.
+    A product and a sum may be rounded once together. No sum is reordered. Nothing is written to disk.
     """
     return cast(Loop, numba.njit(loop, nogil=True, fastmath={"contract"}, error_model="numpy"))
 
 
 def array(x: Tensor, dtype: torch.dtype) -> Array:
-    """The numbers as a contiguous array of this type; of a tensor that is one already, in place."""
+    """The numbers as a contiguous array of this type. It shares the memory of the tensor where it can."""
     found: Array = x.detach().to(dtype).contiguous().numpy()
     return found
 
@@ -36,7 +36,7 @@ def rows(x: Array, kept: int) -> Array:
 
 
 def empty(dtype: torch.dtype, *shape: int) -> Array:
-    """An array to be filled."""
+    """An array without values."""
     return np.empty(shape, dtype=str(dtype).removeprefix("torch."))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,149 +21,86 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One algorithm for an operator.
+    """One algorithm for an operator: the function named after the operator, in the module named after the form.
 
-    `target` is the function, "module:name", imported when it is first asked for. `mode` says how it
-    walks the tokens: all at once ("parallel"), or one by one with a state of fixed size ("recurrent").
-    `summary` says in a line how it works, for who reads this table. An `elementwise` form has no matrix
-    products, so that a counter of these does not see its work. A form runs on some `devices` and takes some
-    `dtypes`, and may need a `package`; `missing` says what it lacks.
+    Attributes:
+        mode: "parallel" takes all tokens at once, "recurrent" one by one with a state of fixed size.
+        summary: how it works, in a line.
+        elementwise: it has no matrix products, so a counter of products does not see its work.
+        devices, dtypes: what it runs on, and what types it takes.
+        package: what must be installed for it.
+        module: another module, whose function serves several forms and takes the form's name as the keyword `form`.
     """
 
-    target: str
     mode: Mode
     summary: str
     elementwise: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda")
     dtypes: tuple[str, ...] = FLOATS
     package: str | None = None
+    module: str | None = None
 
 
-def _triton(target: str, how: str, *, elementwise: bool = False) -> dict[str, Form]:
-    """The two forms made of Triton's kernels; the recurrent one's function has `_recurrent` after its name."""
+def _triton(how: str, *, elementwise: bool = False) -> dict[str, Form]:
+    """The two forms made of Triton's kernels."""
     rest: dict[str, Any] = {"devices": ("cuda",), "dtypes": FLOATS[1:], "package": "triton", "elementwise": elementwise}
     return {
-        "fused": Form(target, "parallel", f"{how}, Triton", **rest),
-        "fused_recurrent": Form(f"{target}_recurrent", "recurrent", "one launch, one token a step, Triton", **rest),
+        "fused": Form("parallel", f"{how}, Triton", module="fused", **rest),
+        "fused_recurrent": Form("recurrent", "one launch, one token a step, Triton", module="fused", **rest),
     }
 
 
-def _machine_code(target: str, *, elementwise: bool = False) -> dict[str, Form]:
-    """The recurrence compiled by numba."""
+def _recurrent(*, elementwise: bool = False) -> dict[str, Form]:
+    """The recurrence, by torch and compiled by numba."""
     how = "one token a step, in machine code by numba"
-    form = Form(target, "recurrent", how, devices=("cpu",), package="numba", elementwise=elementwise)
-    return {"compiled": form}
+    return {
+        "reference": Form("recurrent", "one token a step, state in float32", elementwise=elementwise),
+        "compiled": Form("recurrent", how, devices=("cpu",), package="numba", elementwise=elementwise),
+    }
 
+
+_CHUNKS, _PAIRS = "chunks of 64 tokens, memory linear in N", "all pairs of tokens, work quadratic in N"
+_TILES = "tiles of tokens in registers, at most three launches"
+_CHUNKWISE = {"chunkwise": Form("parallel", _CHUNKS), "quadratic": Form("parallel", _PAIRS)}
 
 # The first form of a mode that can run on a device is that mode's default there.
 OPS: dict[str, dict[str, Form]] = {
-    "gla": {
-        **_triton("vbench.kernels.gla.fused:gla", "three launches, both directions at once"),
-        "chunkwise": Form("vbench.kernels.gla.chunkwise:gla", "parallel", "chunks of 64 tokens, memory linear in N"),
-        "quadratic": Form("vbench.kernels.gla.quadratic:gla", "parallel", "all pairs of tokens, work quadratic in N"),
-        "reference": Form("vbench.kernels.gla.reference:gla", "recurrent", "one token a step, state in float32"),
-        **_machine_code("vbench.kernels.gla.compiled:gla"),
-    },
+    "gla": {**_triton("three launches, both directions at once"), **_CHUNKWISE, **_recurrent()},
     "wkv": {
-        **_triton(
-            "vbench.kernels.wkv.fused:wkv", "tiles of tokens in registers, at most three launches", elementwise=True
-        ),
-        "scan": Form(
-            "vbench.kernels.wkv.scan:wkv", "parallel", "chunks of chunks of 8, memory linear in N", elementwise=True
-        ),
-        "quadratic": Form(
-            "vbench.kernels.wkv.quadratic:wkv", "parallel", "all pairs of tokens, work quadratic in N", elementwise=True
-        ),
-        "reference": Form(
-            "vbench.kernels.wkv.reference:wkv", "recurrent", "one token a step, state in float32", elementwise=True
-        ),
-        **_machine_code("vbench.kernels.wkv.compiled:wkv", elementwise=True),
+        **_triton(_TILES, elementwise=True),
+        "scan": Form("parallel", "chunks of chunks of 8, memory linear in N", elementwise=True),
+        "quadratic": Form("parallel", _PAIRS, elementwise=True),
+        **_recurrent(elementwise=True),
     },
-    "wkv6": {
-        **_triton("vbench.kernels.wkv6.fused:wkv6", "three launches, both directions at once"),
-        "chunkwise": Form("vbench.kernels.wkv6.chunkwise:wkv6", "parallel", "chunks of 64 tokens, memory linear in N"),
-        "quadratic": Form("vbench.kernels.wkv6.quadratic:wkv6", "parallel", "all pairs of tokens, work quadratic in N"),
-        "reference": Form("vbench.kernels.wkv6.reference:wkv6", "recurrent", "one token a step, state in float32"),
-        **_machine_code("vbench.kernels.wkv6.compiled:wkv6"),
-    },
-    "mlstm": {
-        **_triton("vbench.kernels.mlstm.fused:mlstm", "three launches"),
-        "chunkwise": Form(
-            "vbench.kernels.mlstm.chunkwise:mlstm", "parallel", "chunks of 64 tokens, memory linear in N"
-        ),
-        "quadratic": Form(
-            "vbench.kernels.mlstm.quadratic:mlstm", "parallel", "all pairs of tokens, work quadratic in N"
-        ),
-        "reference": Form("vbench.kernels.mlstm.reference:mlstm", "recurrent", "one token a step, state in float32"),
-        **_machine_code("vbench.kernels.mlstm.compiled:mlstm"),
-    },
-    "retention": {
-        **_triton("vbench.kernels.retention.fused:retention", "three launches"),
-        "chunkwise": Form(
-            "vbench.kernels.retention.chunkwise:retention", "parallel", "chunks of 64 tokens, memory linear in N"
-        ),
-        "quadratic": Form(
-            "vbench.kernels.retention.quadratic:retention", "parallel", "all pairs of tokens, work quadratic in N"
-        ),
-        "reference": Form(
-            "vbench.kernels.retention.reference:retention", "recurrent", "one token a step, state in float32"
-        ),
-        **_machine_code("vbench.kernels.retention.compiled:retention"),
-    },
+    "wkv6": {**_triton("three launches, both directions at once"), **_CHUNKWISE, **_recurrent()},
+    "mlstm": {**_triton("three launches"), **_CHUNKWISE, **_recurrent()},
+    "retention": {**_triton("three launches"), **_CHUNKWISE, **_recurrent()},
     "softmax_retention": {
-        "suffix": Form(
-            "vbench.kernels.softmax_retention.suffix:softmax_retention",
-            "parallel",
-            "pairs up to the token, one sum of all after it; work quadratic in N",
-        ),
-        "quadratic": Form(
-            "vbench.kernels.softmax_retention.quadratic:softmax_retention",
-            "parallel",
-            "all pairs of tokens, work quadratic in N",
-        ),
+        "suffix": Form("parallel", "pairs up to the token, one sum of all after it; work quadratic in N"),
+        "quadratic": Form("parallel", _PAIRS),
     },
     "mingru": {
-        **_triton(
-            "vbench.kernels.mingru.fused:mingru",
-            "tiles of tokens in registers, at most three launches",
-            elementwise=True,
-        ),
-        "scan": Form(
-            "vbench.kernels.mingru.scan:mingru",
-            "parallel",
-            "chunks of 8 tokens, of chunks, in linear space",
-            elementwise=True,
-        ),
-        "quadratic": Form(
-            "vbench.kernels.mingru.quadratic:mingru",
-            "parallel",
-            "all pairs of tokens, work quadratic in N",
-            elementwise=True,
-        ),
-        "reference": Form(
-            "vbench.kernels.mingru.reference:mingru",
-            "recurrent",
-            "one token a step, state in float32",
-            elementwise=True,
-        ),
-        **_machine_code("vbench.kernels.mingru.compiled:mingru", elementwise=True),
+        **_triton(_TILES, elementwise=True),
+        "scan": Form("parallel", "chunks of 8 tokens, of chunks, in linear space", elementwise=True),
+        "quadratic": Form("parallel", _PAIRS, elementwise=True),
+        **_recurrent(elementwise=True),
     },
 }
 
 
 def interpreted() -> bool:
-    """Whether Triton's kernels are interpreted here, on the CPU: slow, but with the arithmetic of the device."""
+    """Whether Triton's kernels are interpreted here, on the CPU. This is slow; the arithmetic is the device's."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache
 def _installed(package: str) -> bool:
-    """Asked once: forms ask at every call, and looking for a package takes as long as a kernel."""
+    """Cached: a search for a package takes as long as a kernel, and forms ask at every call."""
     return find_spec(package) is not None
 
 
 def missing(op: str, form: str, device: str = "cpu", dtype: str | None = None) -> str | None:
-    """Why `form` cannot run on a device ("cpu", "cuda:0") with inputs of `dtype` (of any, if None), or None."""
+    """Why `form` cannot run on a device ("cpu", "cuda:0") with inputs of `dtype` (None: any); None if it can."""
     about = OPS[op][form]
     kind = device.partition(":")[0]
     if about.package and not _installed(about.package):
@@ -183,9 +120,9 @@ def forms(op: str, device: str = "cpu", mode: Mode | None = None, dtype: str | N
 
 
 def default_form(op: str, mode: Mode, device: str = "cpu") -> str:
-    """The name of the form that serves `mode` of operator `op` on a device unless another is asked for.
+    """The form that serves `mode` of operator `op` on a device, unless the user names another.
 
-    It is the first of the table that is made for that kind of device; an interpreted one never is.
+    It is the first in the table that is made for this kind of device. An interpreted form is never the default.
 
     Raises: UnsupportedError if the operator has no form of that mode.
     """
@@ -197,23 +134,39 @@ def default_form(op: str, mode: Mode, device: str = "cpu") -> str:
 
 
 def truth(op: str) -> str:
-    """The form that the others of `op` are held to: "reference", or "quadratic" where there is no recurrence."""
+    """The form that all others of `op` must agree with: "reference", or "quadratic" if there is no recurrence."""
     return "reference" if "reference" in OPS[op] else "quadratic"
 
 
 def operator(op: str, form: str) -> Callable[..., Any]:
-    """The function that computes operator `op` by `form`.
+    """The function that computes operator `op` by `form`: always the same one for the same form.
+
+    It raises ShapeError if its inputs do not agree, and computes nothing of meta tensors (see `entry`).
 
     Raises: UnsupportedError if there is no such form.
     """
+    from vbench.kernels.entry import enter
+
+    return enter(op, form, _function(op, form))
+
+
+def computation(op: str, form: str) -> Callable[..., Any]:
+    """The form itself, without the checks: it computes on the meta device too.
+
+    Raises: UnsupportedError if there is no such form.
+    """
+    function = _function(op, form)
+    return partial(function, form=form) if OPS[op][form].module else function
+
+
+def _function(op: str, form: str) -> Callable[..., Any]:
     if form not in OPS[op]:
         raise UnsupportedError(f"{op} has no form '{form}'; it has {', '.join(OPS[op])}")
-    module, _, name = OPS[op][form].target.partition(":")
-    function: Callable[..., Any] = getattr(import_module(module), name)
+    function: Callable[..., Any] = getattr(import_module(f"vbench.kernels.{op}.{OPS[op][form].module or form}"), op)
     return function
 
 
 def trials(op: str) -> tuple[Trial, ...]:
-    """Inputs on which the forms of `op` are held against each other."""
+    """Inputs on which the forms of `op` are compared."""
     found: tuple[Trial, ...] = import_module(f"vbench.kernels.{op}.trials").TRIALS
     return found

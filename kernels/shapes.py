@@ -1,9 +1,10 @@
-"""What all operators share: the type they accumulate in, directions, and how misfits are told."""
+"""What all operators share: how their shapes are declared and checked, and the type that they accumulate in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,10 @@ from vbench.errors import ShapeError
 
 Direction = Literal["forward", "reverse", "both"]
 State = Tensor | tuple[Tensor, ...]  # what an operator carries; for "both" each tensor leads with 2, forward first
+Dims = tuple[str, ...]
+
+NAMES = {"B": "batch", "H": "heads", "N": "tokens", "D": "key_dim", "E": "value_dim", "C": "channels"}
+FIXED = {"2": 2, "3": 3}  # dimensions that are numbers
 
 
 def accumulator(x: Tensor) -> torch.dtype:
@@ -19,21 +24,90 @@ def accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def check_direction(direction: str) -> None:
-    """Raise ShapeError unless `direction` is one."""
-    if direction not in get_args(Direction):
-        raise ShapeError(f"direction is 'forward', 'reverse' or 'both', not {direction!r}")
+class Layout(NamedTuple):
+    """The dimensions of one kind of call: of each input, of the output, and of each tensor of the state."""
+
+    inputs: tuple[Dims, ...]
+    output: Dims
+    state: tuple[Dims, ...]
 
 
-def misfit(op: str, wanted: str, given: Mapping[str, State | None]) -> ShapeError:
-    """The error to raise where inputs do not agree: what was wanted, and every shape that was given."""
-    shapes = ", ".join(f"{name} {_shape(value)}" for name, value in given.items())
-    return ShapeError(f"{op}: want {wanted}; got {shapes}")
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What an operator takes and gives, for all of its forms.
+
+    Dimensions are words of a text such as "B H N D": the letters of `NAMES`, numbers, and W. W is 2 in a call with
+    direction "both", forward first, and is left out in all other calls.
+
+    Attributes:
+        inputs: the tensors of a call in their order, by name.
+        output: has the type of the first input.
+        state: of the keyword `state` and of what is returned: a tensor, or a tuple of tensors, in the type that the
+            operator accumulates in. () where there is no state.
+        option: the keyword that selects what is computed, if there is one: "direction" or "reading".
+        choices: its values; the first is the default.
+        stateless: those of the values that take no state.
+    """
+
+    inputs: Mapping[str, str]
+    output: str
+    state: str | tuple[str, ...] = ()
+    option: str = ""
+    choices: tuple[str, ...] = ("",)
+    stateless: tuple[str, ...] = ()
+
+    @property
+    def _states(self) -> tuple[str, ...]:
+        return self.state if isinstance(self.state, tuple) else (self.state,)
+
+    def layout(self, choice: str) -> Layout:
+        """The dimensions of a call."""
+
+        def dims(text: str) -> Dims:
+            return tuple("2" if word == "W" else word for word in text.split() if word != "W" or choice == "both")
+
+        return Layout(tuple(map(dims, self.inputs.values())), dims(self.output), tuple(map(dims, self._states)))
+
+    def sizes(self, found: Mapping[str, int], choice: str) -> dict[str, int | str]:
+        """The keywords of `cost.macs`: dimensions by name, directions if they share a call, and another option."""
+        named: dict[str, int | str] = {NAMES[dim]: side for dim, side in found.items() if dim in NAMES}
+        if "both" in self.choices:
+            return named | {"directions": 2 if choice == "both" else 1}
+        return named if self.option in ("", "direction") else named | {self.option: choice}
+
+    def refusal(self, op: str, choice: str, inputs: Sequence[Tensor], state: State | None) -> ShapeError:
+        """The error for a call that does not fit: what was wanted, and what was given."""
+        if choice not in self.choices:
+            *most, last = map(repr, self.choices)
+            return ShapeError(f"{op}: {self.option} is {', '.join(most)} or {last}, not {choice!r}")
+        if state is not None and choice in self.stateless:
+            return ShapeError(f"{op}: {self.option} {choice!r} takes no state")
+        layout, alike = self.layout(choice), dict[Dims, list[str]]()
+        for name, dims in zip(self.inputs, layout.inputs, strict=True):
+            alike.setdefault(dims, []).append(name)
+        wanted = [f"{', '.join(names)} {_told(dims)}" for dims, names in alike.items()] + ["N > 0"]
+        given = [f"{name} {tuple(x.shape)}" for name, x in zip(self.inputs, inputs, strict=True)]
+        if layout.state:
+            wanted.append(f"state {' '.join(map(_told, layout.state))}")
+            parts = state if isinstance(state, tuple) else () if state is None else (state,)
+            given.append(f"state {' '.join(str(tuple(part.shape)) for part in parts) or 'none'}")
+        return ShapeError(f"{f'{op} {choice}'.strip()}: want {', '.join(wanted)}; got {', '.join(given)}")
 
 
-def _shape(value: State | None) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, tuple):
-        return " ".join(map(_shape, value))
-    return str(tuple(value.shape))
+def match(shapes: Sequence[Sequence[int]], wanted: Sequence[Dims]) -> dict[str, int] | None:
+    """The size of each dimension; None if the shapes do not agree or if there is no token."""
+    if len(shapes) != len(wanted):
+        return None
+    found = dict(FIXED)
+    for shape, dims in zip(shapes, wanted, strict=True):
+        if len(shape) != len(dims):
+            return None
+        for dim, side in zip(dims, shape, strict=True):
+            if found.setdefault(dim, side) != side:
+                return None
+    return found if found["N"] > 0 else None
+
+
+def _told(dims: Dims) -> str:
+    """("H",) -> "(H,)"."""
+    return f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"

@@ -1,9 +1,10 @@
-"""How an operator is tried: inputs in several regimes, where their tokens are, and a sequence cut in two."""
+"""How an operator is tried: inputs of several kinds, where their tokens are, and a sequence cut in two."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,15 +24,20 @@ class Trial:
 
     name: str  # "both, closed gates"
     direction: Direction
-    draw: Callable[[int, Generator], Inputs]  # tokens -> float64 inputs, from this generator alone
-    token_dims: Mapping[str, int]  # where each argument has its tokens; an argument without is not named
+    draw: Callable[[int, Generator], Inputs]  # number of tokens -> float64 inputs, random by this generator alone
+    token_dims: Mapping[str, int]  # the dimension of the tokens in each argument that has tokens
     options: Mapping[str, Any] = field(default_factory=dict)  # keywords of the call, its direction among them
-    initial: Callable[[Inputs], State] | None = None  # the state before the first token; None: not divisible
+    initial: Callable[[Inputs], State] | None = None  # the state before the first token; None if there is none
 
     def run(self, function: Callable[..., Any], inputs: Inputs, state: State | None = None) -> tuple[Tensor, State]:
         """Call a form: (output, final state)."""
         o, s = function(*inputs.values(), **self.options, **({} if state is None else {"state": state}))
         return o, s
+
+
+def standard_normal(generator: Generator) -> Callable[..., Tensor]:
+    """A function of a size: numbers from N(0, 1), in float64."""
+    return partial(torch.randn, generator=generator, dtype=torch.float64)
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -57,9 +63,9 @@ def cut(trial: Trial, inputs: Inputs, at: int) -> tuple[Inputs, Inputs]:
 
 
 def hand_off(trial: Trial, function: Callable[..., Any], inputs: Inputs, at: int) -> tuple[Tensor, State]:
-    """What a form computes of a sequence cut before token `at`, each half given the other's state.
+    """Cut a sequence before token `at`, compute both halves, and join them. Each half gets the other's state.
 
-    The output's tokens are in its dim -2. Two directions need two passes: the states first, then the halves.
+    The tokens of the output are in dim -2. "both" needs two passes: first for the states, then for the halves.
     """
     left, right = cut(trial, inputs, at)
     if trial.direction == "forward":

@@ -1,4 +1,4 @@
-"""What a counter asks of one call of an operator; each operator's `cost.work` answers."""
+"""What a counter asks of one call of an operator; `entry.work` answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ class Work:
 
     `macs` are what the form executes, `macs_algorithm` what every form must at least equal. `flops_elementwise`
     is the form's pointwise work that no MAC counts: gates, decays, exponentials, sums and quotients, one FLOP an
-    operation or function value. `state_bytes` is what a recurrent walk carries, None where there is no state.
-    `gate_bytes` are those of the inputs that the stand-in on the meta device is not given.
+    operation or function value.
     """
 
     macs: int
     macs_algorithm: int
     flops_elementwise: int
-    state_bytes: int | None
-    gate_bytes: int

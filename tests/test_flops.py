@@ -317,7 +317,7 @@ def test_an_operators_formulas_are_what_it_does(op: str, form: str) -> None:
     assert not real.unknown
     on_meta = [x.to("meta") for x in inputs]
     formula = Ledger(Call(lambda _: function(*on_meta, **options))).enter(torch.ones(1))
-    assert [op_ for _, op_, kind in formula.entries if kind is Kind.OPERATOR] == [f"vbench.{op}"]
+    assert [op_ for _, op_, kind in formula.entries if kind is Kind.OPERATOR] == ["vbench.operator"]
     wanted, found = (2 * sums.macs_executed + sums.flops_elementwise for sums in (real.total(), formula.total()))
     assert found == pytest.approx(wanted, rel=0.05)
     _, state = function(*inputs, **options)

@@ -24,6 +24,7 @@ from vbench.kernels.trials import Inputs, Trial, cast, relative, tensors
 pytest.importorskip("triton")
 
 OPS = ("gla", "wkv6", "mlstm", "retention")
+BEYOND_A_CHUNK = {"gla": 33, "wkv6": 33, "mlstm": 65, "retention": 65}  # tokens
 FORMS = ("fused", "fused_recurrent")
 SIZES = (("fused", 40), ("fused_recurrent", 16))  # a step takes the interpreter as long as a chunk
 inside = pytest.mark.skipif(not interpreted(), reason="needs TRITON_INTERPRET=1")
@@ -71,8 +72,7 @@ def test_a_cpu_is_refused(op: str, form: str) -> None:
 
 
 @inside
-@pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("tokens", [1, 5, 65])
+@pytest.mark.parametrize(("op", "tokens"), [(op, tokens) for op in OPS for tokens in (1, 5, BEYOND_A_CHUNK[op])])
 def test_any_number_of_tokens(op: str, tokens: int) -> None:
     trial = trials(op)[-1]
     for form in FORMS if tokens < 17 else FORMS[:1]:
@@ -198,7 +198,7 @@ def test_torch_can_ask_the_operator_for_shapes_and_gradients(monkeypatch: pytest
         called.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr("vbench.kernels.mlstm.fused.matrix_state", spy)
+    monkeypatch.setattr("vbench.kernels.fused.operator.matrix_state", spy)
     trial = trials("mlstm")[0]
     one_head = {name: x[:1, :1] for name, x in draw(trial, 5).items()}
     trial.run(operator("mlstm", "fused"), one_head)

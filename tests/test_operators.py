@@ -1,8 +1,14 @@
-"""Every form of every operator: one function, divisible anywhere, causal where it says so, differentiable."""
+"""Every form of every operator: one function, divisible anywhere, causal where it says so, differentiable.
+
+What is particular to an operator is in a file of its own.
+"""
 
 from __future__ import annotations
 
 import inspect
+import re
+from collections.abc import Callable
+from importlib import import_module
 from itertools import product
 from typing import Any
 
@@ -13,9 +19,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vbench.kernels import OPS, forms, operator
+from vbench.errors import ShapeError, UnsupportedError
+from vbench.kernels import OPS, default_form, forms, operator
+from vbench.kernels.entry import shapes_of, work
 from vbench.kernels.registry import trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
+from vbench.kernels.work import Work
 
 BOUND = {torch.float64: 1e-11, torch.float32: 5e-6, torch.bfloat16: 2e-2}
 LENGTHS = (1, 63, 64, 65, 150)
@@ -29,6 +38,12 @@ def name(value: Any) -> str:
 
 def draw(trial: Trial, tokens: int, seed: int = 0) -> Inputs:
     return trial.draw(tokens, torch.Generator().manual_seed(1000 * seed + tokens))
+
+
+def work_of(op: str, form: str, trial: Trial, inputs: Inputs) -> Work:
+    shapes = shapes_of(op)
+    choice = str(trial.options.get(shapes.option, shapes.choices[0]))
+    return work([x.shape for x in inputs.values()], op, form, choice)
 
 
 @pytest.mark.parametrize(("op", "form", "trial"), FORMS, ids=name)
@@ -123,7 +138,7 @@ def test_meta_tensors_answer_with_shapes_and_cost(op: str, trial: Trial) -> None
         assert (o.shape, o.dtype) == (real.shape, real.dtype)
         for found, known in zip(tensors(state), tensors(real_state), strict=True):
             assert (found.shape, found.dtype) == (known.shape, known.dtype)
-        assert counter.get_total_flops() > 0
+        assert counter.get_total_flops() == 2 * work_of(op, form, trial, inputs).macs > 0
 
 
 @pytest.mark.parametrize("op", list(OPS))
@@ -134,3 +149,221 @@ def test_the_forms_of_an_operator_have_one_signature(op: str) -> None:
     wanted = shared(truth(op))
     for form in forms(op):
         assert shared(form)[: len(wanted)] == wanted, form
+
+
+# What each form refuses, with what words
+
+
+@pytest.mark.parametrize(("op", "form"), [(op, form) for op in OPS for form in forms(op)])
+def test_shapes_that_do_not_agree_are_named(op: str, form: str) -> None:
+    trial = trials(op)[0]
+    inputs = draw(trial, 5)
+    for key, x in inputs.items():
+        short = x.narrow(max(0, x.ndim - 2), 1, x.shape[max(0, x.ndim - 2)] - 1)
+        with pytest.raises(ShapeError, match=re.escape(f"{key} {tuple(short.shape)}")):
+            trial.run(operator(op, form), {**inputs, key: short})
+    with pytest.raises(ShapeError, match=f"{op}.*N > 0"):
+        trial.run(operator(op, form), draw(trial, 0))
+    if trial.initial:
+        _, state = trial.run(operator(op, form), inputs)
+        parts = tuple(part[None] for part in tensors(state))
+        told = " ".join(str(tuple(part.shape)) for part in parts)
+        with pytest.raises(ShapeError, match=re.escape(f"state {told}")):
+            trial.run(operator(op, form), inputs, parts if isinstance(state, tuple) else parts[0])
+        wrong = tensors(state)[0] if isinstance(state, tuple) else tensors(state)
+        with pytest.raises(ShapeError, match=f"{op}.*state"):
+            trial.run(operator(op, form), inputs, wrong)
+
+
+@pytest.mark.parametrize(("op", "form"), [(op, form) for op in OPS for form in forms(op) if shapes_of(op).option])
+def test_what_cannot_be_chosen_is_refused(op: str, form: str) -> None:
+    shapes, inputs = shapes_of(op), draw(trials(op)[0], 5).values()
+    several = " or ".join((", ".join(map(repr, shapes.choices[:-1])), repr(shapes.choices[-1])))
+    for other in ("sideways", *({"both"} - set(shapes.choices))):
+        with pytest.raises(ShapeError, match=f"{op}: {shapes.option} is {several}, not '{other}'"):
+            operator(op, form)(*inputs, **{shapes.option: other})
+
+
+@pytest.mark.parametrize("form", forms("wkv"))
+def test_the_released_reading_takes_no_state(form: str) -> None:
+    inputs = draw(trials("wkv")[0], 5)
+    _, state = operator("wkv", form)(*inputs.values())
+    with pytest.raises(ShapeError, match="'kernel' takes no state"):
+        operator("wkv", form)(*inputs.values(), reading="kernel", state=state)
+
+
+@pytest.mark.parametrize("op", ["gla", "mlstm", "retention"])
+def test_a_chunk_or_a_group_of_nothing_is_refused(op: str) -> None:
+    inputs = draw(trials(op)[0], 5).values()
+    for option in ("chunk", "group"):
+        with pytest.raises(ShapeError, match="at least 1"):
+            operator(op, "chunkwise")(*inputs, **{option: 0})
+    if op == "gla":
+        with pytest.raises(ShapeError, match="power of two"):
+            operator(op, "chunkwise")(*inputs, chunk=48)
+
+
+def test_a_form_is_always_the_same_function_and_takes_its_inputs_by_name_too() -> None:
+    for op in OPS:
+        trial = trials(op)[0]
+        inputs = draw(trial, 5)
+        for form in forms(op):
+            call = operator(op, form)
+            assert call is operator(op, form)
+            found, _ = call(**inputs, **trial.options)
+            assert torch.equal(found, trial.run(call, inputs)[0])
+            with pytest.raises(TypeError, match="missing"):
+                call(**dict(list(inputs.items())[1:]))
+    with pytest.raises(UnsupportedError, match="no form 'fast'"):
+        operator("gla", "fast")
+
+
+DEFAULTS = {
+    "gla": ("chunkwise", "reference"),
+    "wkv": ("scan", "reference"),
+    "wkv6": ("chunkwise", "reference"),
+    "mlstm": ("chunkwise", "reference"),
+    "retention": ("chunkwise", "reference"),
+    "softmax_retention": ("suffix", None),
+    "mingru": ("scan", "reference"),
+}
+
+
+@pytest.mark.parametrize("op", list(OPS))
+def test_default_forms(op: str) -> None:
+    parallel, recurrent = DEFAULTS[op]
+    assert default_form(op, "parallel") == parallel
+    if recurrent:
+        assert default_form(op, "recurrent") == recurrent
+    else:
+        with pytest.raises(UnsupportedError, match="no recurrent form"):
+            default_form(op, "recurrent")
+
+
+# The ends of the range
+
+
+def scaled(key: str, factor: float) -> Callable[[Inputs], None]:
+    """One argument made so large, on average."""
+    return lambda x: x.update({key: x[key] * (factor / x[key].abs().mean())})
+
+
+def filled(key: str, value: float) -> Callable[[Inputs], None]:
+    return lambda x: x.update({key: torch.full_like(x[key], value)})
+
+
+def one_closed(key: str, dim: int) -> Callable[[Inputs], None]:
+    """One shut gate among open ones, from which on a running sum of log decays would lose its digits."""
+
+    def change(x: Inputs) -> None:
+        x[key].select(dim, 40).fill_(-5e3)
+
+    return change
+
+
+def weights(decay: float, keys: float) -> Callable[[Inputs], None]:
+    return lambda x: x.update({"w": decay * (50 * x["w"]).abs(), "k": keys * x["k"]})
+
+
+def gates(value: float) -> Callable[[Inputs], None]:
+    return lambda x: x.update({"a": 15 * x["a"], "b": value + x["b"]})
+
+
+EXTREMES = [
+    *(("gla", scaled("g", decay), 3e-6) for decay in (0.0, 1e-6, 1.0, 30.0, 1e4)),
+    ("gla", one_closed("g", -2), 1e-6),
+    *(("wkv6", scaled("g", decay), 3e-6) for decay in (0.0, 1e-6, 1.0, 30.0, 1e4)),
+    ("mlstm", one_closed("f", -1), 1e-6),
+    *((op, filled("g", g), 2e-6) for op in ("retention", "softmax_retention") for g in (0.0, -1e-6, -1.0, -1e4, -1e30)),
+    # growing weights have the digits of the greatest exponent
+    *(
+        ("wkv", weights(decay, keys), 5e-6 if decay >= 0 else 2e-4)
+        for decay, keys in product((-100.0, -1.0, 0.0, 1e-6, 1.0, 100.0), (1.0, 1e3))
+    ),
+    *(("mingru", gates(gate), 1e-5) for gate in (-1e4, -90.0, -20.0, 20.0, 90.0, 1e4)),
+]
+
+
+@pytest.mark.parametrize(("op", "change", "bound"), EXTREMES)
+def test_extremes_stay_exact_in_float32(op: str, change: Callable[[Inputs], None], bound: float) -> None:
+    """In each direction once. minGRU begins with a state, for what is shut off from the start is all but 0."""
+    for trial in {each.direction: each for each in reversed(trials(op)) if each.initial or "soft" in op}.values():
+        inputs = draw(trial, 200)
+        change(inputs)
+        inputs = cast(inputs, torch.float32)
+        start = torch.linspace(0.1, 2, 48).view(2, 24) if op == "mingru" else None
+        wanted, wanted_state = trial.run(operator(op, truth(op)), cast(inputs, torch.float64), start)
+        for form in forms(op):
+            o, state = trial.run(operator(op, form), inputs, start)
+            assert relative(o, wanted) < bound, (form, trial.name)
+            for found, known in zip(tensors(state), tensors(wanted_state), strict=True):
+                assert torch.isfinite(found).all()
+                assert relative(found, known) < max(bound, 1e-5), (form, trial.name)
+
+
+# Chunks, groups, and what is counted
+
+CUT = {"gla": ("chunkwise", [1, 2, 16, 64, 128]), "mlstm": ("chunkwise", None), "retention": ("chunkwise", None)}
+
+
+@pytest.mark.parametrize("op", list(CUT))
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), group=st.integers(1, 5), tokens=st.integers(1, 200))
+def test_chunk_and_group_never_matter(op: str, data: st.DataObject, group: int, tokens: int) -> None:
+    form, allowed = CUT[op]
+    chunk = data.draw(st.sampled_from(allowed) if allowed else st.integers(1, 130))
+    trial = data.draw(st.sampled_from([each for each in trials(op) if "typical" in each.name]))
+    inputs = draw(trial, tokens)
+    wanted, final = trial.run(operator(op, truth(op)), inputs)
+    o, state = operator(op, form)(*inputs.values(), **trial.options, chunk=chunk, group=group)
+    for found, known in zip((o, *tensors(state)), (wanted, *tensors(final)), strict=True):
+        assert relative(found, known) < 1e-12
+
+
+MATRIX_FORMS = [
+    ("gla", "chunkwise"),
+    ("wkv6", "chunkwise"),
+    *product(("mlstm", "retention"), ("chunkwise", "quadratic")),
+    *product(("softmax_retention",), ("suffix", "quadratic")),
+]
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 197, 300, 1100])
+@pytest.mark.parametrize(("op", "form"), MATRIX_FORMS)
+def test_executed_macs_are_those_of_the_matrix_products(op: str, form: str, tokens: int) -> None:
+    """The formula against a count of what the form really dispatches.
+
+    The dot products on the diagonal are elementwise in the chunks of gla and wkv6, and are added.
+    """
+    for trial in {each.direction: each for each in trials(op)}.values():
+        inputs = cast(draw(trial, tokens), torch.float32)
+        with FlopCounterMode(display=False) as counter:
+            trial.run(operator(op, form), inputs)
+        B, H, _, D = next(iter(inputs.values())).shape
+        padded = tokens - tokens % 64 + (1 << (tokens % 64 - 1).bit_length() if tokens % 64 else 0)
+        diagonal = B * H * padded * D if op in ("gla", "wkv6") else 0
+        found = work_of(op, form, trial, inputs)
+        assert counter.get_total_flops() // 2 + diagonal == found.macs, trial.name
+        if form == default_form(op, "parallel"):
+            assert found.macs >= found.macs_algorithm
+
+
+HEADS = {"batch": 1, "heads": 3, "tokens": 196, "key_dim": 32, "value_dim": 64}
+CHANNELS = {"batch": 1, "tokens": 196, "channels": 192}
+BY_HAND = {
+    "gla": ({**HEADS, "directions": 2}, 196 * 3 * 2 * 2 * 32 * 64),
+    "wkv6": ({**HEADS, "directions": 2}, 196 * 3 * 2 * 2 * 32 * 64),
+    "mlstm": (HEADS, 196 * 3 * 2 * (32 * 64 + 32)),
+    "retention": (HEADS, 196 * 3 * 2 * 32 * 64),
+    "softmax_retention": (HEADS, 196 * 197 // 2 * 3 * (32 + 64)),
+    "wkv": (CHANNELS, 196 * 4 * 192),
+    "mingru": (CHANNELS, 196 * 192),
+}
+
+
+@pytest.mark.parametrize("op", list(OPS))
+def test_the_algorithm_is_counted_by_hand_and_the_reference_does_no_more(op: str) -> None:
+    macs, (sizes, wanted) = import_module(f"vbench.kernels.{op}.cost").macs, BY_HAND[op]
+    assert macs("algorithm", **sizes) == wanted
+    if "reference" in OPS[op]:
+        assert macs("reference", **sizes) == wanted

@@ -25,109 +25,9 @@ from torch import Tensor
 
 from vbench.kernels.fused.carry import carry
 from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two, precision, threefold
-from vbench.kernels.fused.layout import empty_output, first, gate_strides, rows_of_tokens, strides, tile
-from vbench.kernels.fused.policy import Policy
-from vbench.kernels.shapes import Direction
-
-
-@triton.jit
-def _tile(x, rows, step, columns, WIDTH: tl.constexpr, stop):
-    """Rows [0, stop) and columns [0, WIDTH) of x in float32, zeros elsewhere."""
-    mask = ((rows >= 0) & (rows < stop))[:, None] & (columns < WIDTH)[None, :]
-    return tl.load(x + rows[:, None] * step + columns[None, :], mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _widen(before, after, decay, m, L: tl.constexpr, BD: tl.constexpr):
-    """The decays of the tokens before and after each, Float[L BD]: from those within its block of m tokens to those
-    within its pair of blocks."""
-    t = tl.arange(0, L)
-    late = ((t // m) % 2 == 1)[:, None]
-    last = ((t // m) ^ 1) * m + m - 1  # of the other block, where the decay up to a token is that of the whole block
-    other = tl.gather(before * decay, tl.broadcast_to(last[:, None], (L, BD)), 0)
-    return tl.where(late, before * other, before), tl.where(late, after, after * other)
-
-
-@triton.jit
-def _met(pairs, m, L: tl.constexpr):
-    """Of Float[L L], what belongs to two tokens in different blocks of one pair of blocks of m; zeros elsewhere."""
-    t = tl.arange(0, L)
-    together = (t // (2 * m))[:, None] == (t // (2 * m))[None, :]
-    return tl.where(together & ((t // m)[:, None] != (t // m)[None, :]), pairs, 0.0)
-
-
-@triton.jit
-def _join(q, k, to_late, to_early, from_early, from_late, m, L: tl.constexpr, PRECISION: tl.constexpr):
-    """The scores between the two blocks of m tokens of each pair, Float[L L], damped on the way to and from the border.
-
-    `to_late` is the decay from the border to a query in the late block, `from_late` from a key in it to the border.
-    """
-    late = ((tl.arange(0, L) // m) % 2 == 1)[:, None]
-    queries = q * tl.where(late, to_late, to_early)
-    keys = k * tl.where(late, from_late, from_early)
-    return _met(tl.dot(queries, tl.trans(keys), input_precision=PRECISION), m, L)
-
-
-@triton.jit
-def _fold(
-    q,
-    k,
-    a,
-    r,
-    L: tl.constexpr,
-    LEVELS: tl.constexpr,
-    BD: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    SHARED: tl.constexpr,
-    OWN: tl.constexpr,  # "query" or "key", as it is damped by its own token's decay too; or "none"
-    PRECISION: tl.constexpr,
-):
-    """The scores of a chunk off the diagonal, Float[L L], L = 2^LEVELS, by decays Float[L BD]: a forward, r in reverse.
-
-    Returns besides: the decays from the start of the chunk to each token, forward, and from its end, in reverse.
-    """
-    # Within a token's block, the decays of the tokens before it and after it.
-    one = tl.full((L, BD), 1.0, tl.float32)
-    none = tl.full((L, BD), 0.0, tl.float32)
-    before, after = one, one
-    r_before, r_after = one, one
-    scores = tl.zeros((L, L), tl.float32)
-    m = 1
-    for _ in range(LEVELS):  # not unrolled: a level is the same code, and its registers are free for the next
-        scores += _join(
-            q,
-            k,
-            before * (a if OWN == "query" else 1.0) if FORWARD else none,
-            (after if SHARED else r_after) * (r if OWN == "query" else 1.0) if REVERSE else none,
-            after * (a if OWN == "key" else 1.0) if FORWARD else none,
-            (before if SHARED else r_before) * (r if OWN == "key" else 1.0) if REVERSE else none,
-            m,
-            L,
-            PRECISION,
-        )
-        if FORWARD or SHARED:
-            before, after = _widen(before, after, a, m, L, BD)
-        if REVERSE and not SHARED:
-            r_before, r_after = _widen(r_before, r_after, r, m, L, BD)
-        m *= 2
-    if SHARED:
-        r_after = after
-    if OWN == "query":
-        return scores, before * a, r_after * r
-    else:
-        return scores, before, r_after
-
-
-@triton.jit
-def _log_decays(gates, at, step, inside, HEAD: tl.constexpr):
-    """Log decays of tokens, Float64[L]: a head's own, or log σ of their gates; 0 outside."""
-    if HEAD:
-        g = tl.load(gates).to(tl.float64)
-        return tl.where(inside, g, 0.0)
-    else:
-        f = tl.load(gates + at * step, mask=inside, other=0.0).to(tl.float64)
-        return tl.where(inside, tl.minimum(f, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(f))), 0.0)
+from vbench.kernels.fused.layout import empty_output, empty_state, gates_of, present, strides, tile
+from vbench.kernels.fused.parts import entering_state, entering_sums, fold, log_decays, pair_weights, tile_of
+from vbench.kernels.fused.policy import Operands
 
 
 @triton.jit
@@ -182,29 +82,29 @@ def summarise_kernel(
     stop = tl.minimum(N, c * L + L)
     SIZE: tl.constexpr = D * E + (D if STABLE else 0)
 
-    keys = _tile(k + b * k_b + h * k_h, t, k_n, d, D, stop) * scale
-    values = _tile(v + b * v_b + h * v_h, t, v_n, e, E, stop)
+    keys = tile_of(k + b * k_b + h * k_h, t, k_n, d, D, stop) * scale
+    values = tile_of(v + b * v_b + h * v_h, t, v_n, e, E, stop)
     gates += b * g_b + h * g_h
     for direction in tl.static_range(2):
         if (direction == 0 and FORWARD) or (direction == 1 and REVERSE):
             to = ((rows if direction == 1 and FORWARD else 0) + row) * chunks + c
             if DECAY == "vector":
                 mine = gates + (g_x if direction == 1 and FORWARD else 0)
-                g = _tile(mine, t, g_n, d, D, stop)
+                g = tile_of(mine, t, g_n, d, D, stop)
                 if OWN:
                     keys_here = keys * tl.exp(g)
                 else:
                     keys_here = keys
                 if direction == 0:
-                    near = tl.exp(_tile(mine, t + 1, g_n, d, D, stop))
+                    near = tl.exp(tile_of(mine, t + 1, g_n, d, D, stop))
                     fed = keys_here * tl.cumprod(near, 0, reverse=True)
                 else:
-                    near = tl.exp(_tile(mine, tl.where(t > c * L, t - 1, -1), g_n, d, D, stop))
+                    near = tl.exp(tile_of(mine, tl.where(t > c * L, t - 1, -1), g_n, d, D, stop))
                     fed = keys_here * tl.cumprod(near, 0)
                 if tl.program_id(1) % tiles == 0:
                     tl.store(keep + to * D + d, tl.exp(tl.sum(g, 0)), mask=d < D)
             else:
-                lf = _log_decays(gates, t, g_n, t < stop, DECAY == "head")
+                lf = log_decays(gates, t, g_n, t < stop, DECAY == "head")
                 total = tl.sum(lf, 0)
                 to_edge = total - tl.cumsum(lf, 0, reverse=direction == 1)
                 if OWN:
@@ -241,17 +141,6 @@ def summarise_kernel(
             added = tl.dot(tl.trans(fed), values, input_precision=PRECISION)
             mask = (d < D)[:, None] & (e < E)[None, :]
             tl.store(feed + to * SIZE + d[:, None] * E + e[None, :], added, mask=mask)
-
-
-@triton.jit
-def _entering(states, initial, to, row, there, d, e, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
-    """The state that enters a chunk: what the chunk in slot `to` left if it is there, else the initial one."""
-    at = d[:, None] * E + e[None, :]
-    s = tl.load(states + to * SIZE + at, mask=(d < D * there)[:, None] & (e < E)[None, :], other=0.0)
-    if initial is not None:
-        mask = (d < D * (1 - there))[:, None] & (e < E)[None, :]
-        s += tl.load(initial + row * D * E + at, mask=mask, other=0.0)
-    return s
 
 
 @triton.jit
@@ -328,20 +217,17 @@ def read_kernel(
     back_to = back * chunks + c + 1
     there = there_back if REVERSE else there_ahead  # for one direction
     to = back_to if REVERSE else ahead_to
+    ahead = (states, initial, ahead_to, row, there_ahead)
+    behind = (states, initial, back_to, back, there_back)
 
     if DECAY != "vector":  # what pairs of tokens weigh, and what the entering state weighs
-        lf = _log_decays(gates, t, g_n, t < stop, DECAY == "head")
+        lf = log_decays(gates, t, g_n, t < stop, DECAY == "head")
         sums = tl.cumsum(lf, 0, reverse=REVERSE)
         sources = sums
         if STABLE:
             i = tl.load(inputs + b * i_b + h * i_h + t * i_n, mask=t < stop, other=float("-inf"))
             sources -= tl.where(t < stop, i.to(tl.float64), -1e30)
-        high, low = sums.to(tl.float32), (sums - sums.to(tl.float32).to(tl.float64)).to(tl.float32)
-        source_high = sources.to(tl.float32)
-        source_low = (sources - source_high.to(tl.float64)).to(tl.float32)
-        pairs = (high[:, None] - source_high[None, :]) + (low[:, None] - source_low[None, :])
-        unseen = within[:, None] > within[None, :] if REVERSE else within[:, None] < within[None, :]
-        pairs = tl.where(unseen, float("-inf"), pairs)
+        pairs = pair_weights(sums, sources, REVERSE)
         if STABLE:
             peak = tl.load(peaks + to, mask=there > 0, other=float("-inf"))
             if initial_peak is not None:
@@ -350,7 +236,7 @@ def read_kernel(
             pairs -= m[:, None]
             entering = tl.exp(((sums + peak.to(tl.float64)) - m.to(tl.float64)).to(tl.float32))[:, None]
         else:
-            entering = tl.exp(high)[:, None]
+            entering = tl.exp(sums.to(tl.float32))[:, None]
         weights = tl.exp(pairs)
 
     scores = tl.zeros((L, L), tl.float32)
@@ -358,41 +244,37 @@ def read_kernel(
     normaliser = tl.zeros((L,), tl.float32)
     for start in range(0, D, BD):
         d = start + tl.arange(0, BD)
-        queries = _tile(q, t, q_n, d, D, stop)
-        keys = _tile(k, t, k_n, d, D, stop)
+        queries = tile_of(q, t, q_n, d, D, stop)
+        keys = tile_of(k, t, k_n, d, D, stop)
         if DECAY == "vector":
-            a = tl.exp(_tile(gates, t, g_n, d, D, stop))
-            r = a if SHARED else tl.exp(_tile(gates + g_x, t, g_n, d, D, stop))
+            a = tl.exp(tile_of(gates, t, g_n, d, D, stop))
+            r = a if SHARED else tl.exp(tile_of(gates + g_x, t, g_n, d, D, stop))
             if bonus is not None:
                 own = tl.load(bonus + h * D + d, mask=d < D, other=0.0).to(tl.float32)[None, :]
             else:
                 own = 2.0 if FORWARD and REVERSE else 1.0
             diagonal = tl.sum(queries * keys * own, 1)
             scores += tl.where(within[:, None] == within[None, :], diagonal[:, None], 0.0)
-            folded, from_start, from_end = _fold(
-                queries, keys, a, r, L, LEVELS, BD, FORWARD, REVERSE, SHARED, OWN, PRECISION
-            )
+            folded, from_start, from_end = fold(queries, keys, a, r, LEVELS, FORWARD, REVERSE, SHARED, OWN, PRECISION)
             scores += folded
             if FORWARD:
-                s = _entering(states, initial, ahead_to, row, there_ahead, d, e, D, E, SIZE)
+                s = entering_state(ahead, d, e, D, E, SIZE)
                 read += tl.dot(queries * from_start, s, input_precision=PRECISION)
             if REVERSE:
-                s = _entering(states, initial, back_to, back, there_back, d, e, D, E, SIZE)
+                s = entering_state(behind, d, e, D, E, SIZE)
                 read += tl.dot(queries * from_end, s, input_precision=PRECISION)
         else:
             scores += tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-            s = _entering(states, initial, to, row, there, d, e, D, E, SIZE)
+            s = entering_state((states, initial, to, row, there), d, e, D, E, SIZE)
             read += tl.dot(queries * entering, s, input_precision=PRECISION)
             if STABLE:
-                n = tl.load(states + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
-                if initial_tail is not None:
-                    n += tl.load(initial_tail + row * D + d, mask=d < D * (1 - there), other=0.0)
+                n = entering_sums((states, initial_tail, to, row, there), d, D, E, SIZE)
                 normaliser += tl.sum(queries * entering * n[None, :], 1)
 
     if DECAY != "vector":
         scores *= weights
     scores *= score_scale
-    values = _tile(v + b * v_b + h * v_h, t, v_n, e, E, stop)
+    values = tile_of(v + b * v_b + h * v_h, t, v_n, e, E, stop)
     out = tl.dot(scores, values, input_precision=PRECISION) + read * read_scale
     if STABLE:  # out / (max(|den|, e^-m) + eps), both sides times e^m where m < 0
         shrink = tl.exp(tl.minimum(m, 0.0))
@@ -426,170 +308,90 @@ class States:
     chunk: int
 
 
-def states(
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    *,
-    chunk: int,
-    warps: int,
-    scale: float,
-    inputs: Tensor | None,
-    initial: tuple[Tensor, ...],
-    mirrors: tuple[States, Tensor, Tensor] | None = None,
-) -> States:
-    """The first two launches.
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What a mirrored operator needs of the one whose gradient it finds, if that is stable.
 
-    Args:
-        scale: of k. initial: before the first chunk; () for zeros.
-        mirrors: for a gradient, in which keys are damped by their own decay too; of a stable operator, its states, its
-            tokens' peaks and what the normaliser sums, Float[rows N].
+    Its states, its tokens' peaks and what the normaliser sums, both Float[rows N].
     """
-    B, H, N, D = k.shape
-    E = v.shape[-1]
-    rows, ways = B * H, 2 if direction == "both" else 1
+
+    of: States | None = None
+    peaks: Tensor | None = None
+    tail: Tensor | None = None
+
+
+def states(x: Operands, chunk: int, warps: int, mirror: Mirror | None = None) -> States:
+    """The first two launches: the states between chunks of `chunk` tokens, by programs of `warps`.
+
+    `mirror` is given with the operands of a mirrored operator, whose keys are damped by their own decay too.
+    """
+    (B, H, N, D, E), policy = x.sizes, x.policy
+    rows = B * H
     L = min(chunk, power_of_two(N, 16))
     chunks = cdiv(N, L)
-    feed = k.new_empty(ways * rows, chunks, D * E + (D if policy.stable else 0), dtype=torch.float32)
-    gradient = policy.stable and mirrors is not None
+    ways = 2 if x.both else 1
+    feed = x.k.new_empty(ways * rows, chunks, D * E + (D if policy.stable else 0), dtype=torch.float32)
+    gradient = mirror is not None and policy.stable
+    of = mirror.of if mirror is not None and policy.stable else None
     kept = (D,) if policy.decay == "vector" else (2,) if policy.stable and not gradient else ()
     exact = torch.float32 if policy.decay == "vector" else torch.float64
-    keep = k.new_empty(ways * rows, chunks, *kept, dtype=exact)
-    theirs = mirrors[0] if mirrors else None
+    keep = x.k.new_empty(ways * rows, chunks, *kept, dtype=exact)
     BD, BE = tile(D, 32), tile(E, 64)
     launch(
         summarise_kernel,
         (rows, cdiv(D, BD) * cdiv(E, BE), chunks),
-        {"k": k, "v": v, "gates": first(gates, mirrors is not None), "inputs": None if gradient else inputs}
-        | {"feed": feed, "keep": keep}
-        | {"peaks": theirs.peaks if gradient and theirs else None}
-        | {"initial_peak": theirs.initial[2] if gradient and theirs and theirs.initial else None}
-        | {"token_peaks": mirrors[1] if gradient and mirrors else None}
-        | {"tail": mirrors[2] if gradient and mirrors else None}
-        | {"scale": float(scale), "N": N, "H": H, "chunks": chunks}
-        | strides(k=k, v=v)
-        | gate_strides(gates, inputs, policy, direction == "both", swapped=mirrors is not None),
-        {"D": D, "E": E, "L": L, "BD": BD, "BE": BE}
-        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward"}
-        | {"DECAY": policy.decay, "OWN": mirrors is not None and not policy.exclusive, "STABLE": policy.stable}
-        | {"PRECISION": precision(k)},
+        {"k": x.k, "v": x.v, "inputs": None if gradient else x.inputs, "feed": feed, "keep": keep}
+        | {"peaks": of.peaks if of else None, "initial_peak": of.initial[2] if of and of.initial else None}
+        | {"token_peaks": mirror.peaks if mirror else None, "tail": mirror.tail if mirror else None}
+        | {"scale": float(x.key_scale), "N": N, "H": H, "chunks": chunks}
+        | strides(k=x.k, v=x.v)
+        | gates_of(x, mirrored=mirror is not None),
+        {"D": D, "E": E, "L": L, "BD": BD, "BE": BE, **x.ways, "DECAY": policy.decay}
+        | {"OWN": mirror is not None and not policy.exclusive, "STABLE": policy.stable, "PRECISION": precision(x.k)},
         warps=warps,
-        registers=ceiling(k, warps),
+        registers=ceiling(x.k, warps),
     )
-    final: tuple[Tensor, ...] = (k.new_empty(ways * rows, D * E, dtype=torch.float32),)
-    if policy.stable:
-        final += (k.new_empty(rows, D, dtype=torch.float32), k.new_empty(rows, dtype=torch.float32))
-    peaks = k.new_empty(rows, chunks, dtype=torch.float32) if policy.stable and not gradient else None
-    carry(feed, keep, peaks, initial, final, ahead=rows * (direction != "reverse"))
-    return States(feed, peaks, final, initial, L)
+    final = empty_state(x.k, x.v, ways, stable=policy.stable)
+    peaks = x.k.new_empty(rows, chunks, dtype=torch.float32) if policy.stable and not gradient else None
+    carry(feed, keep, peaks, x.state, final, ahead=rows * (x.direction != "reverse"))
+    return States(feed, peaks, final, x.state, L)
 
 
-def read(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    found: States,
-    *,
-    warps: int,
-    score_scale: float,
-    read_scale: float,
-    inputs: Tensor | None = None,
-    bonus: Tensor | None = None,
-    eps: float = 0.0,
-    mirrored: bool = False,
-    saved: Tensor | None = None,
-) -> Tensor:
+def read(x: Operands, found: States, warps: int, *, mirrored: bool = False, saved: Tensor | None = None) -> Tensor:
     """The third launch: what every token reads, (B, H, N, E) in q.dtype.
 
     Args:
-        score_scale, read_scale: of what a token reads by scores, and by states.
         mirrored: for a gradient: keys, and not queries, are damped by their own decay.
         saved: Float[3 rows N], to be filled with what a gradient of a stable operator needs.
     """
-    B, H, N, D = q.shape
-    E, L, both = v.shape[-1], found.chunk, direction == "both"
-    o = empty_output(q, E)
+    (B, H, N, D, E), L, policy = x.sizes, found.chunk, x.policy
+    o = empty_output(x.q, E)
     # Scores of a chunk take most registers; three products for one leave room for less of D and E.
-    narrow = policy.decay != "vector" and threefold(q)
+    narrow = policy.decay != "vector" and threefold(x.q)
     BD, BE = (tile(D, 16), tile(E, 32)) if narrow else (tile(D, 32), tile(E, 64))
-    stable = policy.stable and not mirrored
-    before: tuple[Tensor | None, ...] = found.initial or (None, None, None)
+    initial, tail, peak = present(found.initial, stable=policy.stable)
     launch(
         read_kernel,
         (B * H, cdiv(E, BE), cdiv(N, L)),
-        {"q": q, "k": k, "v": v, "gates": first(gates, mirrored), "inputs": inputs, "bonus": bonus}
-        | {"states": found.after}
-        | {"peaks": found.peaks, "initial": before[0], "initial_tail": before[1] if stable else None}
-        | {"initial_peak": before[2] if stable else None, "o": o, "saved": saved}
-        | {"score_scale": float(score_scale), "read_scale": float(read_scale), "eps": float(eps)}
+        {"q": x.q, "k": x.k, "v": x.v, "inputs": x.inputs, "bonus": x.bonus, "states": found.after}
+        | {"peaks": found.peaks, "initial": initial, "initial_tail": tail, "initial_peak": peak, "o": o, "saved": saved}
+        | {"score_scale": float(x.query_scale * x.key_scale), "read_scale": float(x.query_scale), "eps": float(x.eps)}
         | {"N": N, "H": H, "chunks": cdiv(N, L)}
-        | strides(q=q, k=k, v=v, o=o)
-        | gate_strides(gates, inputs, policy, both, swapped=mirrored),
-        {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE}
-        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward", "DECAY": policy.decay}
-        | {"SHARED": gates.ndim != q.ndim + 1, "STABLE": stable, "PRECISION": precision(q)}
+        | strides(q=x.q, k=x.k, v=x.v, o=o)
+        | gates_of(x, mirrored=mirrored),
+        {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE, **x.ways, "DECAY": policy.decay}
+        | {"SHARED": x.gates.ndim != x.q.ndim + 1, "STABLE": policy.stable, "PRECISION": precision(x.q)}
         | {"OWN": "none" if policy.exclusive else "key" if mirrored else "query"},
         warps=warps,
-        registers=ceiling(q, warps),
+        registers=ceiling(x.q, warps),
     )
-    return o.to(q.dtype)
+    return o.to(x.q.dtype)
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    *,
-    chunk: int,
-    warps: int,
-    query_scale: float = 1.0,
-    key_scale: float = 1.0,
-    inputs: Tensor | None = None,
-    bonus: Tensor | None = None,
-    eps: float = 0.0,
-    state: tuple[Tensor, ...] = (),
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """An operator of the family, in chunks.
+def attend(x: Operands, chunk: int, warps: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """An operator of the family, in chunks of `chunk` tokens (a power of two), by programs of `warps`.
 
-    Args:
-        q, k: (B, H, N, D). v: (B, H, N, E). Views with any strides.
-        gates: (B, H, N, D) log decays, (2, B, H, N, D) for two directions with gates of their own, (H,) log
-            decays, or (B, H, N) before the sigmoid, as `policy.decay` says.
-        direction: "both" for vector decays alone.
-        chunk: tokens a chunk, a power of two. warps: of a program.
-        inputs: (B, H, N) input gates, if `policy.stable`.
-        bonus: (H, D), if `policy.exclusive`.
-        state: (directions · B · H, D, E) float32; beside it (B · H, D) and (B · H,) if `policy.stable`.
-
-    Returns: o (B, H, N, E) in q.dtype, and the final state, shaped as `state`, in float32.
+    Returns: o (B, H, N, E) in q.dtype, and the final state, shaped as `x.state`, in float32.
     """
-    q, k, v = map(rows_of_tokens, (q, k, v))
-    if policy.decay == "vector":
-        gates = rows_of_tokens(gates)
-    found = states(
-        k, v, gates, policy, direction, chunk=chunk, warps=warps, scale=key_scale, inputs=inputs, initial=state
-    )
-    o = read(
-        q,
-        k,
-        v,
-        gates,
-        policy,
-        direction,
-        found,
-        warps=warps,
-        score_scale=query_scale * key_scale,
-        read_scale=query_scale,
-        inputs=inputs,
-        bonus=bonus,
-        eps=eps,
-    )
-    return o, found.final
+    found = states(x, chunk, warps)
+    return read(x, found, warps), found.final

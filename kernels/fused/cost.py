@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vbench.kernels.fused.layout import tile
-from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.policy import POLICIES, Policy
+from vbench.kernels.fused.tuning import chunk_of
+
+FORMS = ("fused", "fused_recurrent")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Sizes of one call. `shared`: two directions have one set of decays. chunk 0: token by token."""
+    """Sizes of one call; 0 tokens a chunk where one launch walks all tokens."""
 
+    policy: Policy
     batch: int
     heads: int
     tokens: int
@@ -19,7 +23,6 @@ class Call:
     value_dim: int
     directions: int
     chunk: int
-    shared: bool = False
 
     @property
     def chunks(self) -> int:
@@ -31,25 +34,33 @@ class Call:
         return min(self.chunk, max(16, 1 << (self.tokens - 1).bit_length()))
 
 
-def macs(policy: Policy, call: Call) -> int:
+def call(
+    op: str, form: str, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int
+) -> Call:
+    """A call of one of the `FORMS` of an operator, in chunks as the tuning table has them for any device."""
+    chunk = chunk_of(op, form, tokens, batch * heads)
+    return Call(POLICIES[op], batch, heads, tokens, key_dim, value_dim, directions, chunk)
+
+
+def macs(call: Call) -> int:
     """MACs of one call: those of whole tiles, masked tokens and channels among them.
 
     In chunks of L: scores are D · L² once for each tile of values, and log₂ L times where a decay is a vector; the
     values they weigh E · L²; the states D · E · L, written and read in each direction.
     """
     if not call.chunk:
-        values = call.value_dim + policy.stable  # the normaliser is one value more
+        values = call.value_dim + call.policy.stable  # the normaliser is one value more
         return call.batch * call.heads * call.tokens * call.directions * 2 * call.key_dim * values
     D, E = _whole(call.key_dim, 32), _whole(call.value_dim, 64)
     L = call.length
-    levels = L.bit_length() - 1 if policy.decay == "vector" else 1
+    levels = L.bit_length() - 1 if call.policy.decay == "vector" else 1
     scores = levels * L * L * D * (E // tile(call.value_dim, 64))
     states = call.directions * 2 * L * D * E
-    normaliser = L * D * (E // tile(call.value_dim, 64)) if policy.stable else 0
+    normaliser = L * D * (E // tile(call.value_dim, 64)) if call.policy.stable else 0
     return call.batch * call.heads * call.chunks * (scores + L * L * E + states + normaliser)
 
 
-def elementwise_flops(policy: Policy, call: Call) -> int:
+def elementwise_flops(call: Call) -> int:
     """Pointwise FLOPs of one call, in none of `macs`, without masked tokens and tiles.
 
     A decay is an exponential; by vectors a token then has, at each level of the fold, queries and keys damped and
@@ -57,12 +68,12 @@ def elementwise_flops(policy: Policy, call: Call) -> int:
     is decayed once a chunk (or a token).
     """
     D, E, N = call.key_dim, call.value_dim, call.tokens
-    normaliser = E + 11 if policy.stable else 0  # a quotient, two exponentials of the stabiliser, the divisor
+    normaliser = E + 11 if call.policy.stable else 0  # a quotient, two exponentials of the stabiliser, the divisor
     if not call.chunk:
         token = call.directions * (D * E + 2 * D) + normaliser
-    elif policy.decay == "vector":
+    elif call.policy.decay == "vector":
         levels = call.length.bit_length() - 1
-        gates = 1 if call.shared else call.directions
+        gates = 1 if call.policy.exclusive else call.directions  # both directions of such an operator share decays
         token = gates * (2 * D + levels * 3 * D) + levels * 2 * D + call.directions * 2 * D
     else:
         token = 4 * call.length + 4 * D + normaliser

@@ -35,8 +35,8 @@ _recorded: list[Launch] | None = None
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Within, launches are written down and not run; every tensor that they are given is left full of zeros, so that
-    what is computed from it is some number, and an index if it is used as one."""
+    """Record launches instead of running them. Their tensors are filled with zeros: later steps then read valid
+    numbers, and valid indices."""
     global _recorded  # noqa: PLW0603 - launches happen deep inside operators, on one thread
     _recorded = []
     try:
@@ -46,8 +46,7 @@ def recording() -> Iterator[list[Launch]]:
 
 
 def can_run(x: Tensor) -> bool:
-    """Whether a kernel can be launched on a tensor: on CUDA, where kernels are interpreted, or where launches are
-    only written down."""
+    """Whether a kernel can be launched on a tensor: on CUDA, or if kernels are interpreted or launches recorded."""
     return x.is_cuda or interpreted() or _recorded is not None
 
 
@@ -85,7 +84,7 @@ def launch(
 
 
 def options(warps: int, stages: int, registers: int | None) -> dict[str, Any]:
-    """How Triton is told to compile a kernel, whether it is launched or compiled ahead of time."""
+    """Triton's options for a kernel, at a launch and ahead of time."""
     # FP fusion is spelled out, for its default changes with Triton 3.10, and with it every last digit.
     told = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
     return told if registers is None else told | {"maxnreg": registers}
@@ -94,18 +93,18 @@ def options(warps: int, stages: int, registers: int | None) -> dict[str, Any]:
 def ceiling(x: Tensor, warps: int) -> int | None:
     """The most registers that a thread may take in a kernel that multiplies inputs of x's type.
 
-    Three products for one need many registers, and the compiler gives some up so that more programs fit on a
-    multiprocessor: it stores a few bytes in memory instead. A stated ceiling stops that. It is all that there is: 255
-    that a thread can address, or its share of the 65536 of a multiprocessor. Other types need none.
+    Three products for one need many registers. The compiler then stores a few bytes in memory, so that more programs
+    fit on a multiprocessor. A stated limit stops that. It is the largest possible one: 255, which a thread can
+    address, or its share of the 65536 registers of a multiprocessor. Other types need no limit: None.
     """
     return min(255, 65536 // (32 * warps)) if threefold(x) else None
 
 
 @cache
 def _let_loops_end() -> None:
-    """Let an interpreted kernel loop up to a number that it was given, once for this process.
+    """Let interpreted kernels loop up to a number that is an argument; once for this process.
 
-    Triton 3.6 reads that number by `int` of an array of one, which numpy 2.4 and later refuse. Triton 3.7 does not.
+    Triton 3.6 calls `int` on an array of one number, which numpy 2.4 refuses. Triton 3.7 does not.
     """
     from triton.runtime import interpreter
 
@@ -143,10 +142,10 @@ def precision(x: Tensor) -> str:
 
 
 def stored(x: Tensor) -> torch.dtype:
-    """The type in which a kernel stores results that are to have x's: its own.
+    """The type in which a kernel stores results that will have the type of x: that type.
 
-    But the interpreter cuts a bfloat16's digits off where the device rounds, which doubles the error; there it
-    stores float32, and the caller rounds.
+    The interpreter truncates bfloat16 where the device rounds, which doubles the error. There the kernel stores
+    float32, and the caller rounds.
     """
     return torch.float32 if interpreted() and x.dtype == torch.bfloat16 else x.dtype
 

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from vbench.kernels.fused.launch import power_of_two, stored
-from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.policy import Operands
 
 
 def rows_of_tokens(x: Tensor) -> Tensor:
     """x, copied only if its last dimension is not dense."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def dense(x: Operands) -> Operands:
+    """The operands with a dense last dimension each, as kernels read them."""
+    gates = rows_of_tokens(x.gates) if x.policy.decay == "vector" else x.gates
+    return replace(x, q=rows_of_tokens(x.q), k=rows_of_tokens(x.k), v=rows_of_tokens(x.v), gates=gates)
+
+
+def empty_state(q: Tensor, v: Tensor, ways: int, *, stable: bool) -> tuple[Tensor, ...]:
+    """Room for a final state, as `Operands.state`."""
+    (B, H, _, D), E = q.shape, v.shape[-1]
+    sizes = ((ways * B * H, D * E), (B * H, D), (B * H,))
+    return tuple(q.new_empty(size, dtype=torch.float32) for size in sizes[: 3 if stable else 1])
+
+
+def present(state: tuple[Tensor, ...], *, stable: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The parts of a state as kernels take them: None for each that is not there."""
+    return (*state[: 3 if stable else 1], None, None, None)[:3]  # type: ignore[return-value]
 
 
 def empty_output(q: Tensor, value_dim: int) -> Tensor:
@@ -31,24 +52,20 @@ def tile(size: int, most: int) -> int:
     return 32 if found > 32 and size % found else found
 
 
-def first(gates: Tensor, swapped: bool) -> Tensor:
-    """The gates of the direction that a kernel takes for the forward one, from which others are `g_x` away."""
-    return gates[1] if swapped and gates.ndim == 5 else gates
+def gates_of(x: Operands, *, mirrored: bool = False) -> dict[str, object]:
+    """Gates as kernels take them, with strides by direction (0 where they are shared), image, head and token.
 
-
-def gate_strides(
-    gates: Tensor, inputs: Tensor | None, policy: Policy, both: bool, *, swapped: bool = False
-) -> dict[str, int]:
-    """Strides of the gates by direction (0 where they are shared), image, head and token; of input gates too."""
-    found: tuple[int, ...]
-    if policy.decay == "head":
+    `mirrored`: the gates of the reverse direction come first, and those of the forward one are `g_x` away.
+    """
+    gates, two = x.gates, x.both and x.gates.ndim == 5
+    found: tuple[int, ...] = (0, *gates.stride()[:3])
+    if x.policy.decay == "head":
         found = (0, 0, gates.stride(0), 0)
-    elif both and gates.ndim == 5:
-        found = ((-1 if swapped else 1) * gates.stride(0), *gates.stride()[1:4])
-    else:
-        found = (0, *gates.stride()[:3])
+    elif two:
+        found = ((-1 if mirrored else 1) * gates.stride(0), *gates.stride()[1:4])
+    found += x.inputs.stride() if x.inputs is not None else (0, 0, 0)
     names = ("g_x", "g_b", "g_h", "g_n", "i_b", "i_h", "i_n")
-    return dict(zip(names, (*found, *(inputs.stride() if inputs is not None else (0, 0, 0))), strict=True))
+    return {"gates": gates[1] if mirrored and two else gates, **dict(zip(names, found, strict=True))}
 
 
 def strides(**tensors: Tensor) -> dict[str, int]:

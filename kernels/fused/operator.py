@@ -17,13 +17,46 @@ from vbench.kernels.fused import cost
 from vbench.kernels.fused.chunks import attend
 from vbench.kernels.fused.gradient import gradients
 from vbench.kernels.fused.launch import can_run, device_name
-from vbench.kernels.fused.policy import Policy
+from vbench.kernels.fused.layout import dense, empty_state
+from vbench.kernels.fused.policy import POLICIES, Operands
 from vbench.kernels.fused.tuning import chunk_of, pick
 from vbench.kernels.fused.walk import walk
 from vbench.kernels.registry import missing
+from vbench.kernels.shapes import Direction, State
 
 GRADIENT_CHUNK = {"vector": 16, "head": 32, "gate": 32}  # more tokens a chunk do not fit the registers
 GRADIENT_WARPS = 4
+
+
+def run(
+    op: str,
+    form: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    inputs: Tensor | None = None,
+    bonus: Tensor | None = None,
+    *,
+    state: State | None,
+    direction: Direction = "forward",
+    query_scale: float = 1.0,
+    key_scale: float = 1.0,
+    eps: float = 0.0,
+) -> tuple[Tensor, Any]:
+    """A fused form of an operator: its output and its final state, shaped as `state`.
+
+    Arguments are those of `policy.Operands`, but for the state, which has the shapes that the operator declares.
+
+    Raises: UnsupportedError if the form cannot run on q.
+    """
+    (B, H, _, D), E = q.shape, v.shape[-1]
+    parts = () if state is None else state if isinstance(state, tuple) else (state,)
+    before = [x.float().contiguous().view(rows) for x, rows in zip(parts, ((-1, D * E), (-1, D), (-1,)), strict=False)]
+    scales = (query_scale, key_scale, eps)
+    o, *final = matrix_state(q, k, v, gates, inputs, bonus, before, direction, *scales, op, form)
+    matrix = final[0].view(*((2,) if direction == "both" else ()), B, H, D, E)
+    return o, (matrix, final[1].view(B, H, D), final[2].view(B, H)) if final[1:] else matrix
 
 
 def choose(op: str, form: str, q: Tensor) -> tuple[int, int]:
@@ -48,8 +81,6 @@ def matrix_state(
     inputs: Tensor | None,
     bonus: Tensor | None,
     state: Sequence[Tensor],
-    decay: str,
-    exclusive: bool,
     direction: str,
     query_scale: float,
     key_scale: float,
@@ -57,69 +88,36 @@ def matrix_state(
     op: str,
     form: str,
 ) -> list[Tensor]:
-    """An operator with a matrix state, by Triton kernels.
+    """An operator with a matrix state, by Triton kernels; arguments are those of `policy.Operands`.
 
-        S_t = decay_t S_{t-1} + key_scale · k_t v_t^T      o_t = query_scale · S_t^T q_t
+    Chunk and warps are looked up here, by `op` and `form`, and not by the caller, so that a trace does not see it.
 
-    Args:
-        q, k: (B, H, N, D). v: (B, H, N, E). Views with any strides; o is computed in the type of q.
-        gates, inputs, bonus: as `chunks.attend` takes them; `inputs` make it stable.
-        state: what is carried in: none, or all of what is carried out.
-        decay, exclusive: the fields of a `Policy`. direction: "forward", "reverse" or "both".
-        op, form: by which the tuning table is asked for chunk and warps, here and not by the caller, so that who traces
-            a call need not follow.
-
-    Returns: o (B, H, N, E); and what is carried out, in float32: (directions · B · H, D · E), and with `inputs`
-        (B · H, D) and (B · H,).
+    Returns: o (B, H, N, E) in the type of q, and the final state, as `state` in `policy.Operands`.
     Raises: UnsupportedError if the form cannot run on q.
     """
     chunk, warps = choose(op, form, q)
-    policy = Policy(decay, exclusive, inputs is not None)  # type: ignore[arg-type]
-    scales = {"query_scale": query_scale, "key_scale": key_scale, "eps": eps}
-    rest = {**scales, "inputs": inputs, "bonus": bonus, "state": tuple(state)}
-    if chunk:
-        o, final = attend(q, k, v, gates, policy, direction, chunk=chunk, warps=warps, **rest)  # type: ignore[arg-type]
-    else:
-        o, final = walk(q, k, v, gates, policy, direction, **rest)  # type: ignore[arg-type]
+    x = _operands(op, direction, q, k, v, gates, inputs, bonus, query_scale, key_scale, eps, state)
+    o, final = attend(x, chunk, warps) if chunk else walk(x)
     return [o, *final]
+
+
+def _operands(op: str, direction: str, *given: Any) -> Operands:
+    *rest, state = given
+    return dense(Operands(POLICIES[op], direction, *rest, tuple(state)))  # type: ignore[arg-type,call-arg]
 
 
 @matrix_state.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, inputs: Tensor | None, *rest: Any) -> list[Tensor]:
-    B, H, _, D = q.shape
-    E = v.shape[-1]
-    ways = 2 if rest[4] == "both" else 1
-    o = q.new_empty(B, q.shape[2], H, E).transpose(1, 2)
-    final = [q.new_empty(ways * B * H, D * E, dtype=torch.float32)]
-    if inputs is not None:
-        final += [q.new_empty(B * H, D, dtype=torch.float32), q.new_empty(B * H, dtype=torch.float32)]
-    return [o, *final]
+    B, H, N, _ = q.shape
+    final = empty_state(q, v, 2 if rest[2] == "both" else 1, stable=inputs is not None)
+    return [q.new_empty(B, N, H, v.shape[-1]).transpose(1, 2), *final]
 
 
 @register_flop_formula(torch.ops.vbench.matrix_state)
-def _flops(
-    q: Any,
-    k: Any,
-    v: Any,
-    gates: Any,
-    inputs: Any,
-    bonus: Any,
-    state: Any,
-    decay: str,
-    exclusive: bool,
-    direction: str,
-    query_scale: float,
-    key_scale: float,
-    eps: float,
-    op: str,
-    form: str,
-    **_: Any,
-) -> int:
-    policy = Policy(decay, exclusive, inputs is not None)  # type: ignore[arg-type]
-    sizes = dict(zip(("batch", "heads", "tokens", "key_dim"), q, strict=True))
-    chunk = chunk_of(op, form, q[2], q[0] * q[1])
-    call = cost.Call(**sizes, value_dim=v[3], directions=2 if direction == "both" else 1, chunk=chunk)
-    return 2 * cost.macs(policy, call)
+def _flops(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
+    direction, op, form = rest[4], *rest[-2:]
+    B, H, N, D = q
+    return 2 * cost.macs(cost.call(op, form, B, H, N, D, v[3], 2 if direction == "both" else 1))
 
 
 @torch.library.custom_op("vbench::matrix_state_gradients", mutates_args=())
@@ -133,33 +131,16 @@ def matrix_state_gradients(
     inputs: Tensor | None,
     bonus: Tensor | None,
     state: Sequence[Tensor],
-    decay: str,
-    exclusive: bool,
     direction: str,
     query_scale: float,
     key_scale: float,
     eps: float,
+    op: str,
 ) -> list[Tensor]:
     """Gradients of what `matrix_state` takes: q, k, v, gates, inputs and bonus if there are any, and the state."""
-    policy = Policy(decay, exclusive, inputs is not None)  # type: ignore[arg-type]
-    found = gradients(
-        o_grad,
-        tuple(x.contiguous() for x in final_grad),
-        q,
-        k,
-        v,
-        gates,
-        policy,
-        direction,  # type: ignore[arg-type]
-        chunk=GRADIENT_CHUNK[decay],
-        warps=GRADIENT_WARPS,
-        query_scale=query_scale,
-        key_scale=key_scale,
-        inputs=inputs,
-        bonus=bonus,
-        eps=eps,
-        state=tuple(state),
-    )
+    x = _operands(op, direction, q, k, v, gates, inputs, bonus, query_scale, key_scale, eps, state)
+    entering = tuple(part.contiguous() for part in final_grad)
+    found = gradients(x, o_grad, entering, GRADIENT_CHUNK[x.policy.decay], GRADIENT_WARPS)
     named = [found[name] for name in ("q", "k", "v", "gates", "inputs", "bonus") if name in found]
     return [*named, *found["state"]]
 
@@ -176,42 +157,24 @@ def _(
     bonus: Tensor | None,
     *rest: Any,
 ) -> list[Tensor]:
-    (B, H, _, D), E = q.shape, v.shape[-1]
-    ways = 2 if rest[3] == "both" else 1
-    found = [x.new_empty(B, x.shape[2], H, x.shape[3]).transpose(1, 2) for x in (q, k, v)]
+    found = [x.new_empty(x.shape[0], x.shape[2], x.shape[1], x.shape[3]).transpose(1, 2) for x in (q, k, v)]
     found += [x.new_empty(x.shape) for x in (gates, inputs, bonus) if x is not None]
-    found.append(q.new_empty(ways * B * H, D * E, dtype=torch.float32))
-    if inputs is not None:
-        found += [q.new_empty(B * H, D, dtype=torch.float32), q.new_empty(B * H, dtype=torch.float32)]
-    return found
+    return [*found, *empty_state(q, v, 2 if rest[1] == "both" else 1, stable=inputs is not None)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *tensors, state, decay, exclusive, direction, query_scale, key_scale, eps, _, _ = inputs
+    *tensors, state, direction, query_scale, key_scale, eps, op, _ = inputs
     ctx.save_for_backward(*tensors, *state)
-    ctx.settings = (decay, exclusive, direction, query_scale, key_scale, eps)
+    ctx.settings = (direction, query_scale, key_scale, eps, op)
     ctx.set_materialize_grads(True)
 
 
 def _backward(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
-    q, k, v, gates, inputs, bonus, *state = ctx.saved_tensors
-    o_grad, *final_grad = grads
-    found = matrix_state_gradients(
-        o_grad,
-        final_grad,
-        q,
-        k,
-        v,
-        gates,
-        inputs,
-        bonus,
-        state,
-        *ctx.settings,
-    )
-    places = iter(found)
-    named = [next(places) if x is not None else None for x in (q, k, v, gates, inputs, bonus)]
-    rest = list(places)
-    return (*named, rest if state else [], *[None] * 8)
+    tensors, state = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+    found = iter(matrix_state_gradients(grads[0], grads[1:], *tensors, state, *ctx.settings))
+    named = [next(found) if x is not None else None for x in tensors]
+    rest = list(found)
+    return (*named, rest if state else [], *[None] * 6)
 
 
 matrix_state.register_autograd(_backward, setup_context=_save)

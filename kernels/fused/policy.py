@@ -1,9 +1,13 @@
-"""What tells the operators of family A apart."""
+"""What tells the operators of family A apart, and what one call of any of them is given."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from torch import Tensor
+
+from vbench.kernels.shapes import Direction
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +23,67 @@ class Policy:
     decay: Literal["vector", "head", "gate"]
     exclusive: bool = False
     stable: bool = False
+
+
+POLICIES = {
+    "gla": Policy("vector"),
+    "wkv6": Policy("vector", exclusive=True),
+    "retention": Policy("head"),
+    "mlstm": Policy("gate", stable=True),
+}
+
+
+OPPOSITE: dict[Direction, Direction] = {"forward": "reverse", "reverse": "forward", "both": "both"}
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """What one call is given.
+
+        S_t = decay_t S_{t-1} + key_scale · k_t v_t^T      o_t = query_scale · S_t^T q_t
+
+    Attributes:
+        q, k: (B, H, N, D). v: (B, H, N, E). Views with any strides.
+        gates: (B, H, N, D) log decays, (2, B, H, N, D) for two directions with gates of their own, (H,) log
+            decays, or (B, H, N) before the sigmoid, as `policy.decay` says.
+        direction: "both" for vector decays alone.
+        inputs: (B, H, N) input gates, if `policy.stable`.
+        bonus: (H, D), if `policy.exclusive`.
+        eps: is added to the normaliser, if `policy.stable`.
+        state: (directions · B · H, D · E) float32; beside it (B · H, D) and (B · H,) if `policy.stable`. () for zeros.
+    """
+
+    policy: Policy
+    direction: Direction
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    gates: Tensor
+    inputs: Tensor | None = None
+    bonus: Tensor | None = None
+    query_scale: float = 1.0
+    key_scale: float = 1.0
+    eps: float = 0.0
+    state: tuple[Tensor, ...] = ()
+
+    @property
+    def both(self) -> bool:
+        return self.direction == "both"
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """B, H, N, D, E."""
+        B, H, N, D = self.q.shape
+        return B, H, N, D, self.v.shape[-1]
+
+    @property
+    def ways(self) -> dict[str, bool]:
+        """The directions as kernels are told of them."""
+        return {"FORWARD": self.direction != "reverse", "REVERSE": self.direction != "forward"}
+
+    def mirrored(self, o_grad: Tensor, final_grad: tuple[Tensor, ...]) -> Operands:
+        """The operator whose states are the gradients of these states: its keys are the queries, met the other way."""
+        turned = replace(
+            self, direction=OPPOSITE[self.direction], query_scale=self.key_scale, key_scale=self.query_scale
+        )
+        return replace(turned, q=self.k, k=self.q, v=o_grad, state=final_grad)

@@ -76,7 +76,7 @@ def strided(name: str, x: Tensor) -> dict[str, Any]:
     return {name: x, f"{name}_b": x.stride(0), f"{name}_n": x.stride(1), f"{name}_c": x.stride(2)}
 
 
-def takes(form: str, *inputs: Tensor) -> None:
+def check_supported(form: str, *inputs: Tensor) -> None:
     """Raise UnsupportedError unless the kernels take these types and run on their device."""
     for x in inputs:
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):

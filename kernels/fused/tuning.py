@@ -1,4 +1,4 @@
-"""Which configuration a fused form takes: a small table, looked up by operator, tokens, rows and device."""
+"""The configuration of a fused form, from a small table, by operator, tokens, rows and device."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _tried: Choice | None = None
 
 @contextmanager
 def trying(choice: Choice) -> Iterator[None]:
-    """Within, every call takes this choice: how a table of timings is made."""
+    """Give every call this choice, to time it."""
     global _tried  # noqa: PLW0603 - forms ask `pick` deep inside operators, on one thread
     _tried = choice
     try:
@@ -69,7 +69,7 @@ def trying(choice: Choice) -> Iterator[None]:
 
 
 def pick(op: str, tokens: int, rows: int, device: str = "any") -> Choice:
-    """The first choice of the table that fits; those of the device come before those of any."""
+    """The first choice in the table that fits. Rows of the device come before rows of any device."""
     return _tried or _look_up(op, tokens, rows, device)
 
 
@@ -83,6 +83,6 @@ def _look_up(op: str, tokens: int, rows: int, device: str) -> Choice:
 
 
 def chunk_of(op: str, form: str, tokens: int, rows: int, device: str = "any") -> int:
-    """Tokens a chunk of a fused form; 0 where one launch walks all tokens."""
+    """Tokens in a chunk of a fused form; 0 if one launch walks all tokens."""
     choice = pick(op, tokens, rows, device)
     return 0 if choice.sequential or form == "fused_recurrent" else choice.chunk

@@ -12,42 +12,26 @@ import triton.language as tl
 from torch import Tensor
 
 from vbench.kernels.fused.launch import cdiv, launch, power_of_two
-from vbench.kernels.fused.layout import empty_output, gate_strides, rows_of_tokens, strides
-from vbench.kernels.fused.policy import Policy
-from vbench.kernels.shapes import Direction
+from vbench.kernels.fused.layout import empty_output, empty_state, gates_of, present, strides
+from vbench.kernels.fused.policy import Operands
 
 STATE = 2048  # numbers of a state's tile
 
 
 @triton.jit
 def _step(
-    s,
-    n,
-    m,
-    q,
-    k,
-    v,
-    gates,
-    inputs,
-    own,
-    t,
-    q_n,
-    k_n,
-    v_n,
-    g_n,
-    i_n,
-    query_scale,
-    key_scale,
-    eps,
-    d,
-    e,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    DECAY: tl.constexpr,
-    EXCLUSIVE: tl.constexpr,
-    STABLE: tl.constexpr,
-):
-    """One token: the state s Float[BD BE], n Float[BD], its peak m, and what the token reads, Float[BE]."""
+    state, given, steps, scales, own, t, d, e,
+    D: tl.constexpr, E: tl.constexpr, DECAY: tl.constexpr, EXCLUSIVE: tl.constexpr, STABLE: tl.constexpr,
+):  # fmt: skip
+    """One token: the state after it, and what it reads, Float[BE].
+
+    state: s Float[BD BE], n Float[BD] and the peak m. given: q, k, v, gates and input gates, of which a token's are
+    `steps` apart. scales: of queries and keys, and eps. own: what a token's own key is weighted by.
+    """
+    s, n, m = state
+    q, k, v, gates, inputs = given
+    q_n, k_n, v_n, g_n, i_n = steps
+    query_scale, key_scale, eps = scales
     query = tl.load(q + t * q_n + d, mask=d < D, other=0.0).to(tl.float32) * query_scale
     key = tl.load(k + t * k_n + d, mask=d < D, other=0.0).to(tl.float32) * key_scale
     value = tl.load(v + t * v_n + e, mask=e < E, other=0.0).to(tl.float32)
@@ -75,7 +59,7 @@ def _step(
         shrink = tl.exp(tl.minimum(low, 0.0))
         den = tl.maximum(tl.abs(tl.sum(query * n, 0)) * shrink, tl.exp(-tl.maximum(low, 0.0))) + eps * shrink
         out *= shrink / den
-    return s, n, m, out
+    return (s, n, m), out
 
 
 @triton.jit
@@ -156,67 +140,21 @@ def walk_kernel(
     own = tl.zeros((BD,), tl.float32)
     if EXCLUSIVE:
         own = tl.load(bonus + h * D + d, mask=d < D, other=0.0).to(tl.float32)
+    state = (s, n, m)
+    given = (q, k, v, gates, inputs)
+    steps = (q_n, k_n, v_n, g_n, i_n)
+    scales = (query_scale, key_scale, eps)
 
     if FORWARD and REVERSE:
         partial += row * N * E
+        turned = (z, n, m)  # n and m are those of stable operators, which have one direction
+        given_back = (q, k, v, gates + g_x, inputs)
         none = tl.zeros((BD,), tl.float32)  # a token reads itself once, forward
         for meeting in tl.static_range(2):  # the halves before and after the directions meet
             for t in range(meeting * (N // 2), N // 2 if meeting == 0 else N):
                 u = N - 1 - t
-                s, n, m, x = _step(
-                    s,
-                    n,
-                    m,
-                    q,
-                    k,
-                    v,
-                    gates,
-                    inputs,
-                    own,
-                    t,
-                    q_n,
-                    k_n,
-                    v_n,
-                    g_n,
-                    i_n,
-                    query_scale,
-                    key_scale,
-                    eps,
-                    d,
-                    e,
-                    D,
-                    E,
-                    DECAY,
-                    EXCLUSIVE,
-                    STABLE,
-                )
-                z, n, m, y = _step(
-                    z,
-                    n,
-                    m,
-                    q,
-                    k,
-                    v,
-                    gates + g_x,
-                    inputs,
-                    none,
-                    u,
-                    q_n,
-                    k_n,
-                    v_n,
-                    g_n,
-                    i_n,
-                    query_scale,
-                    key_scale,
-                    eps,
-                    d,
-                    e,
-                    D,
-                    E,
-                    DECAY,
-                    EXCLUSIVE,
-                    STABLE,
-                )
+                state, x = _step(state, given, steps, scales, own, t, d, e, D, E, DECAY, EXCLUSIVE, STABLE)
+                turned, y = _step(turned, given_back, steps, scales, none, u, d, e, D, E, DECAY, EXCLUSIVE, STABLE)
                 if meeting == 0:
                     tl.store(partial + t * E + e, x, mask=e < E)
                     tl.store(partial + u * E + e, y, mask=e < E)
@@ -228,38 +166,13 @@ def walk_kernel(
                     tl.store(o + t * o_n + e, x.to(o.dtype.element_ty), mask=e < E)
                     tl.store(o + u * o_n + e, y.to(o.dtype.element_ty), mask=e < E * apart)
             tl.debug_barrier()  # what one thread left, another reads
-        tl.store(final + (rows + row) * D * E + at, z, mask=mask)
+        tl.store(final + (rows + row) * D * E + at, turned[0], mask=mask)
     else:
         for step in range(0, N):
             t = N - 1 - step if REVERSE else step
-            s, n, m, x = _step(
-                s,
-                n,
-                m,
-                q,
-                k,
-                v,
-                gates,
-                inputs,
-                own,
-                t,
-                q_n,
-                k_n,
-                v_n,
-                g_n,
-                i_n,
-                query_scale,
-                key_scale,
-                eps,
-                d,
-                e,
-                D,
-                E,
-                DECAY,
-                EXCLUSIVE,
-                STABLE,
-            )
+            state, x = _step(state, given, steps, scales, own, t, d, e, D, E, DECAY, EXCLUSIVE, STABLE)
             tl.store(o + t * o_n + e, x.to(o.dtype.element_ty), mask=e < E)
+    s, n, m = state
     if STABLE:  # the state is relative to the peak that is handed on
         handed = m.to(tl.float32)
         s *= tl.exp((m - handed.to(tl.float64)).to(tl.float32))
@@ -271,51 +184,29 @@ def walk_kernel(
             tl.store(final_peak + row, handed)
 
 
-def walk(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    policy: Policy,
-    direction: Direction,
-    *,
-    query_scale: float = 1.0,
-    key_scale: float = 1.0,
-    inputs: Tensor | None = None,
-    bonus: Tensor | None = None,
-    eps: float = 0.0,
-    state: tuple[Tensor, ...] = (),
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """An operator of the family, one token a step; arguments and results are those of `chunks.attend`."""
-    B, H, N, D = q.shape
-    E = v.shape[-1]
-    q, k, v = map(rows_of_tokens, (q, k, v))
-    if policy.decay == "vector":
-        gates = rows_of_tokens(gates)
-    both = direction == "both"
-    rows, ways = B * H, 2 if both else 1
+def walk(x: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """An operator of the family, one token a step; the results are those of `chunks.attend`."""
+    (B, H, N, D, E), policy = x.sizes, x.policy
+    rows = B * H
     BD = power_of_two(D, 16)
     BE = min(power_of_two(E, 16), max(16, STATE // BD))
-    final: tuple[Tensor, ...] = (q.new_empty(ways * rows, D * E, dtype=torch.float32),)
-    if policy.stable:
-        final += (q.new_empty(rows, D, dtype=torch.float32), q.new_empty(rows, dtype=torch.float32))
-    before: tuple[Tensor | None, ...] = state or (None, None, None)
-    after: tuple[Tensor | None, ...] = final if policy.stable else (final[0], None, None)
-    o = empty_output(q, E)
+    final = empty_state(x.q, x.v, 2 if x.both else 1, stable=policy.stable)
+    states: dict[str, Tensor | None] = {}
+    for name, state in {"initial": x.state, "final": final}.items():
+        parts = present(state, stable=policy.stable)
+        states |= dict(zip((name, f"{name}_tail", f"{name}_peak"), parts, strict=True))
+    o = empty_output(x.q, E)
     launch(
         walk_kernel,
         (rows, cdiv(E, BE)),
-        {"q": q, "k": k, "v": v, "gates": gates, "inputs": inputs, "bonus": bonus}
-        | {"initial": before[0], "initial_tail": before[1] if policy.stable else None}
-        | {"initial_peak": before[2] if policy.stable else None, "o": o}
-        | {"partial": q.new_empty(rows, N, E, dtype=torch.float32) if both else None}
-        | {"final": after[0], "final_tail": after[1], "final_peak": after[2]}
-        | {"query_scale": float(query_scale), "key_scale": float(key_scale), "eps": float(eps), "N": N, "H": H}
-        | strides(q=q, k=k, v=v, o=o)
-        | gate_strides(gates, inputs, policy, both),
-        {"D": D, "E": E, "BD": BD, "BE": BE}
-        | {"FORWARD": direction != "reverse", "REVERSE": direction != "forward"}
+        {"q": x.q, "k": x.k, "v": x.v, "inputs": x.inputs, "bonus": x.bonus, "o": o}
+        | {"partial": x.q.new_empty(rows, N, E, dtype=torch.float32) if x.both else None}
+        | {"query_scale": float(x.query_scale), "key_scale": float(x.key_scale), "eps": float(x.eps), "N": N, "H": H}
+        | states
+        | strides(q=x.q, k=x.k, v=x.v, o=o)
+        | gates_of(x),
+        {"D": D, "E": E, "BD": BD, "BE": BE, **x.ways}
         | {"DECAY": policy.decay, "EXCLUSIVE": policy.exclusive, "STABLE": policy.stable},
         warps=min(4, max(1, BD * BE // 256)),
     )
-    return o.to(q.dtype), final
+    return o.to(x.q.dtype), final

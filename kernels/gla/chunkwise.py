@@ -10,8 +10,6 @@ the chunk's edge, and the keys as they write it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from math import e, log2
 
 import torch
@@ -19,8 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vbench.errors import ShapeError
-from vbench.kernels.gla import cost
-from vbench.kernels.gla.shapes import check
+from vbench.kernels.blocks import Span, carry, spans
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
@@ -49,11 +46,8 @@ def gla(
         group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
             a time; nothing is flipped.
     """
-    check(q, k, v, g, direction, state)
-    if chunk < 1 or chunk & (chunk - 1) or (group is not None and group < 1):
-        raise ShapeError(f"chunk is a power of two and group at least 1; got {chunk} and {group}")
-    if q.is_meta:
-        return cost.on_meta(q, k, v, direction, "chunkwise")
+    if chunk & (chunk - 1):
+        raise ShapeError(f"chunk is a power of two; got {chunk}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     gates = list(g) if direction == "both" else [g]
     return attend(q, k, v, gates, direction, scale=scale, state=state, chunk=chunk, group=group)
@@ -89,12 +83,12 @@ def attend(
         states = [q.new_zeros(B, H, D, E, dtype=dtype)] * len(ways)
     else:
         states = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
-    spans = list(_spans(N, chunk, group or max(1, GROUP // (B * H))))
+    cut = spans(N, chunk, group, GROUP // (B * H), padded=True)  # so that a short tail costs little
     out = Output(v, (B, H, N, E), 2, dtype)
 
     # Along the first direction: what tokens read from their own chunk, in all directions, and from that state.
-    later: list[tuple[_Span, Tensor, Tensor, Tensor, Tensor]] = []
-    for span in reversed(spans) if ways[0] else spans:
+    later: list[tuple[Span, Tensor, Tensor, Tensor, Tensor]] = []
+    for span in reversed(cut) if ways[0] else cut:
         queries, keys, values = _tile(q, span, dtype, scale), _tile(k, span, dtype), _tile(v, span, dtype)
         own = (queries * keys).view(B, H, -1, D)
         own = own.sum(-1) * len(ways) if bonus is None else (own * bonus.to(dtype).unsqueeze(1)).sum(-1)
@@ -110,43 +104,18 @@ def attend(
         entering, states[0] = _carry(*folded[0][1:], states[0], ways[0])
         o = (scores @ values).add_(folded[0][0] @ entering)
         if len(ways) == 1:
-            out.put(span.start, span.untile(o, B, H))
+            out.put(span.start, _untile(o, span, B, H))
         later += [(span, o, *each) for each in folded[1:]]
 
     # And back again: what they read from the other state.
     while later:
         span, o, reads, added, kept = later.pop()
         entering, states[1] = _carry(added, kept, states[1], ways[1])
-        out.put(span.start, span.untile(o.add_(reads @ entering), B, H))
+        out.put(span.start, _untile(o.add_(reads @ entering), span, B, H))
     return out.whole().to(q.dtype), torch.stack(states) if direction == "both" else states[0]
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Tokens [start, stop) taken as chunks of `length` tokens; the last may be ragged."""
-
-    start: int
-    stop: int
-    length: int
-
-    @property
-    def chunks(self) -> int:
-        return -(-(self.stop - self.start) // self.length)
-
-    def untile(self, x: Tensor, batch: int, heads: int) -> Tensor:
-        """What `_tile` made, Float[B·H·chunks length X] -> Float[B H tokens X]."""
-        return x.view(batch, heads, -1, x.shape[-1])[:, :, : self.stop - self.start]
-
-
-def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
-    whole = tokens - tokens % chunk
-    for start in range(0, whole, chunk * group):
-        yield _Span(start, min(start + chunk * group, whole), chunk)
-    if whole < tokens:  # a tail is one chunk of the next power of two, so that a short one costs little
-        yield _Span(whole, tokens, 1 << (tokens - whole - 1).bit_length())
-
-
-def _tile(x: Tensor, span: _Span, dtype: torch.dtype, factor: float = 1.0) -> Tensor:
+def _tile(x: Tensor, span: Span, dtype: torch.dtype, factor: float = 1.0) -> Tensor:
     """Float[B H N X] times a factor -> Float[B·H·chunks length X]. Missing tokens are zeros: no key, no decay."""
     x = x[:, :, span.start : span.stop].to(dtype)
     if missing := span.chunks * span.length - (span.stop - span.start):
@@ -155,6 +124,11 @@ def _tile(x: Tensor, span: _Span, dtype: torch.dtype, factor: float = 1.0) -> Te
     # One pass writes the tiles; but autograd has no rule for a product that is written somewhere.
     made = (x * factor).contiguous() if torch.is_grad_enabled() else torch.mul(x, factor, out=x.new_empty(x.shape))
     return made.flatten(0, 2)
+
+
+def _untile(x: Tensor, span: Span, batch: int, heads: int) -> Tensor:
+    """What `_tile` made, Float[B·H·chunks length X] -> Float[B H tokens X]."""
+    return x.view(batch, heads, -1, x.shape[-1])[:, :, : span.stop - span.start]
 
 
 def _fold(queries: Tensor, keys: Tensor, decay: Tensor, scores: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,14 +165,7 @@ def _damp(x: Tensor, block: int, decay: Tensor) -> Tensor:
 
 
 def _carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The state that enters each chunk and the last one, S' = kept · S + added, chunk by chunk.
-
-    added: Float[B·H·chunks D E], kept: Float[B·H·chunks D], state: Float[B H D E] -> as added, and as state
-    """
+    """As `blocks.carry`: added Float[B·H·chunks D E], kept Float[B·H·chunks D] -> as added, and Float[B H D E]."""
     size = (*state.shape[:2], -1)
-    gained, shares = added.unflatten(0, size).unbind(2), kept.unsqueeze(-1).unflatten(0, size).unbind(2)
-    entering = [state] * len(gained)
-    for at in range(len(gained))[:: -1 if reverse else 1]:
-        entering[at] = state
-        state = torch.addcmul(gained[at], shares[at], state)
-    return torch.stack(entering, dim=2).flatten(0, 2), state
+    entering, state = carry(added.unflatten(0, size), kept.unsqueeze(-1).unflatten(0, size), state, reverse)
+    return entering.flatten(0, 2), state

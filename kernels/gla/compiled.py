@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.gla import chunkwise, cost
-from vbench.kernels.gla.shapes import check
+from vbench.kernels.gla import chunkwise
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed, rows
 from vbench.kernels.shapes import Direction, accumulator
 
@@ -25,9 +24,6 @@ def gla(
 
     Arguments, results and errors are those of `reference.gla`. Gradients are those of `chunkwise.gla`.
     """
-    check(q, k, v, g, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, direction, "compiled")
     factor = q.shape[-1] ** -0.5 if scale is None else scale
 
     def run(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

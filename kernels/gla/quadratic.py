@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.gla import cost
-from vbench.kernels.gla.shapes import check
+from vbench.kernels.blocks import each_way
 from vbench.kernels.shapes import Direction, accumulator
 
 ROWS = 16  # queries whose pairwise decays are held at a time; the arithmetic does not depend on it
@@ -29,24 +28,16 @@ def gla(
     and mirrored. Differences of running sums are taken pair by pair, in float64, so nothing overflows.
     Arguments, results and errors are those of `reference.gla`.
     """
-    check(q, k, v, g, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, direction, "quadratic")
     dtype = accumulator(q)
     queries = q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale)
     keys, values = k.to(dtype), v.to(dtype)
-    if direction != "both":
-        o, s = _attend(queries, keys, values, g, state, reverse=direction == "reverse")
-        return o.to(q.dtype), s
-    ahead, back = (
-        _attend(queries, keys, values, g[i], None if state is None else state[i], reverse=bool(i)) for i in (0, 1)
+    gates = list(g) if direction == "both" else [g]
+    return each_way(
+        direction, state, q.dtype, lambda way, s, reverse: _attend(queries, keys, values, gates[way], s, reverse)
     )
-    return (ahead[0] + back[0]).to(q.dtype), torch.stack((ahead[1], back[1]))
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, *, reverse: bool
-) -> tuple[Tensor, Tensor]:
+def _attend(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
     N = q.shape[2]
     g = g.double()
     total = g.sum(2, keepdim=True)

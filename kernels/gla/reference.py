@@ -1,15 +1,12 @@
-"""Gated linear attention, one token a step: the definition that every other form is held to."""
+"""Gated linear attention, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from vbench.kernels.gla import cost
-from vbench.kernels.gla.shapes import check
+from vbench.kernels.blocks import blocks, each_way, turned
 from vbench.kernels.shapes import Direction, accumulator
-
-BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def gla(
@@ -43,36 +40,26 @@ def gla(
         float64 inputs).
     Raises: ShapeError if the inputs do not agree.
     """
-    check(q, k, v, g, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, direction, "reference")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if direction == "both":
-        s_f, s_r = (None, None) if state is None else (state[0], state[1])
-        o_f, s_f = _walk(q, k, v, g[0], scale, s_f, reverse=False)
-        o_r, s_r = _walk(q, k, v, g[1], scale, s_r, reverse=True)
-        return (o_f + o_r).to(q.dtype), torch.stack((s_f, s_r))
-    o, s = _walk(q, k, v, g, scale, state, reverse=direction == "reverse")
-    return o.to(q.dtype), s
+    gates = list(g) if direction == "both" else [g]
+    return each_way(direction, state, q.dtype, lambda way, s, reverse: _walk(q, k, v, gates[way], scale, s, reverse))
 
 
 def _walk(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor | None, *, reverse: bool
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     dtype = accumulator(q)
     B, H, N, D = q.shape
     s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
-    starts = range(0, N, BLOCK)
-    out: list[Tensor] = [s] * len(starts)
-    for i in reversed(range(len(starts))) if reverse else range(len(starts)):
-        block = slice(starts[i], starts[i] + BLOCK)
+    out = []
+    for block in blocks(N, reverse):
         rows = (q[:, :, block].to(dtype) * scale).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
         columns = k[:, :, block].to(dtype).unsqueeze(-1).unbind(2)  # of Float[B H D 1]
         values = v[:, :, block].to(dtype).unsqueeze(-2).unbind(2)  # of Float[B H 1 E]
         decays = g[:, :, block].to(dtype).exp().unsqueeze(-1).unbind(2)  # of Float[B H D 1]
-        read = [s] * len(rows)
-        for t in reversed(range(len(rows))) if reverse else range(len(rows)):
+        read = []
+        for t in turned(range(len(rows)), reverse):
             s = torch.addcmul(decays[t] * s, columns[t], values[t])
-            read[t] = rows[t] @ s
-        out[i] = torch.cat(read, dim=2)
-    return torch.cat(out, dim=2), s
+            read.append(rows[t] @ s)
+        out.append(torch.cat(turned(read, reverse), dim=2))
+    return torch.cat(turned(out, reverse), dim=2), s

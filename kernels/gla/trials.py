@@ -1,14 +1,13 @@
-"""Inputs on which the forms of gated linear attention are held against each other."""
+"""Inputs on which the forms of gated linear attention are compared."""
 
 from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Generator, Tensor
 
 from vbench.kernels.shapes import Direction
-from vbench.kernels.trials import Inputs, Trial
+from vbench.kernels.trials import Inputs, Trial, standard_normal
 
 B, H, D, E = 2, 2, 8, 12
 
@@ -17,9 +16,7 @@ GATES = {"typical": 0.05, "open": 1e-6, "closed": 8.0}
 
 
 def _draw(N: int, generator: Generator, *, direction: Direction, gates: float) -> Inputs:
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
-
+    normal = standard_normal(generator)
     pair = (2,) if direction == "both" else ()
     g = -gates * normal(*pair, B, H, N, D).abs()
     return {"q": normal(B, H, N, D), "k": normal(B, H, N, D), "v": normal(B, H, N, E), "g": g}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from vbench.kernels.blocks import blocks
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed
-from vbench.kernels.mingru import cost, scan
+from vbench.kernels.mingru import scan
 from vbench.kernels.mingru.gates import coefficients
-from vbench.kernels.mingru.shapes import check
 from vbench.kernels.shapes import Direction, accumulator
-
-BLOCK = 256  # tokens whose coefficients are held at a time; the arithmetic does not depend on it
 
 
 def mingru(
@@ -20,9 +18,6 @@ def mingru(
 
     Arguments, results and errors are those of `reference.mingru`. Gradients are those of `scan.mingru`.
     """
-    check(a, b, direction, state)
-    if a.is_meta:
-        return cost.on_meta(a, "compiled")
 
     def run(a: Tensor, b: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         dtype, reverse = accumulator(a), direction == "reverse"
@@ -31,8 +26,7 @@ def mingru(
         if state is not None:
             h.copy_(state)
         out = a.new_empty(B, N, C)
-        for start in range(0, N, BLOCK)[:: -1 if reverse else 1]:
-            block = slice(start, start + BLOCK)
+        for block in blocks(N, reverse):
             keep, feed = coefficients(a[:, block], b[:, block], dtype)
             feed = feed.contiguous()
             _walk(array(keep, dtype), feed.numpy(), h.numpy(), reverse)

@@ -1,23 +1,17 @@
-"""Work of minGRU's recurrence in multiply-accumulates (MACs), and the meta device's stand-in.
-
-A form run on meta tensors computes nothing: it answers with one operator, `vbench::mingru`, that knows the
-result's shape and what the form would have cost. A counter sees that operator and asks `macs`.
-"""
+"""Work of minGRU's recurrence in multiply-accumulates (MACs)."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
-
 from vbench.kernels.fused.tiling import cut, joins
-from vbench.kernels.mingru.shapes import CHUNK, GROUP, span_of
-from vbench.kernels.shapes import accumulator
-from vbench.kernels.work import Work
 
+CHUNK = 8  # tokens of `scan`
+GROUP = 1 << 17  # numbers that a temporary of `scan` holds, so that it stays in cache
 GATES = 7  # pointwise FLOPs of `gates.coefficients`, a token and channel
+
+
+def span_of(batch: int, channels: int, group: int) -> int:
+    """Tokens of a group of `scan`: whole chunks of whole chunks, so that only the last group need be padded."""
+    return max(1, group // (batch * channels * CHUNK**2)) * CHUNK**2
 
 
 def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROUP) -> int:
@@ -77,41 +71,3 @@ def _scan_joins(tokens: int) -> int:
         return 0
     chunks = -(-tokens // CHUNK)
     return chunks * (CHUNK - 1) + _scan_joins(chunks)
-
-
-def state_bytes(*, batch: int, channels: int) -> int:
-    """Bytes of the state: a number of float32 a channel."""
-    return 4 * batch * channels
-
-
-@torch.library.custom_op("vbench::mingru", mutates_args=())
-def _mingru(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
-    raise RuntimeError("vbench::mingru stands in on the meta device only; call a form")
-
-
-@_mingru.register_fake
-def _(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(a), a.new_empty(a.shape[0], a.shape[2], dtype=accumulator(a))
-
-
-@register_flop_formula(torch.ops.vbench.mingru)
-def _flops(a: Any, form: str, **_: Any) -> int:
-    return 2 * macs(form, batch=a[0], tokens=a[1], channels=a[2])
-
-
-def work(a: Tensor, form: str) -> Work:
-    """All that is counted of one call, from the arguments of the stand-in."""
-    B, N, C = a.shape
-    return Work(
-        macs=macs(form, batch=B, tokens=N, channels=C),
-        macs_algorithm=macs("algorithm", batch=B, tokens=N, channels=C),
-        flops_elementwise=elementwise_flops(form, batch=B, tokens=N, channels=C),
-        state_bytes=state_bytes(batch=B, channels=C),
-        gate_bytes=a.numel() * a.element_size(),  # b
-    )
-
-
-def on_meta(a: Tensor, form: str) -> tuple[Tensor, Tensor]:
-    """The result of `form` on meta tensors: shapes alone, counted by `macs`."""
-    h, state = _mingru(a, form)
-    return h, state

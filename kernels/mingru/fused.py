@@ -10,39 +10,25 @@ from torch.utils.flop_counter import register_flop_formula
 
 from vbench.kernels.fused.launch import cdiv, launch, stored
 from vbench.kernels.fused.scans import WIDTH, affine, affine_nothing, carry
-from vbench.kernels.fused.tiling import Tiling, strided, takes, tiling
+from vbench.kernels.fused.tiling import Tiling, check_supported, strided, tiling
 from vbench.kernels.mingru import cost, passes
-from vbench.kernels.mingru.shapes import check
 from vbench.kernels.shapes import Direction
 
 
 def mingru(
-    a: Tensor, b: Tensor, *, direction: Direction = "forward", state: Tensor | None = None
+    a: Tensor, b: Tensor, *, direction: Direction = "forward", state: Tensor | None = None, form: str = "fused"
 ) -> tuple[Tensor, Tensor]:
-    """minGRU, fused parallel form (a scan of affine maps: Martin & Cundy 2018, arXiv:1709.04057, section 2).
+    """minGRU on CUDA (a scan of affine maps: Martin & Cundy 2018, arXiv:1709.04057, section 2).
 
     Arguments, results and errors are those of `reference.mingru`. Besides:
 
+    Args:
+        form: "fused" works in tiles of tokens, "fused_recurrent" takes all tokens in order, in one launch. Their
+            gradient is the same.
+
     Raises: UnsupportedError for float64, and for tensors on a device that the kernels do not run on.
     """
-    return _call(a, b, direction, state, "fused")
-
-
-def mingru_recurrent(
-    a: Tensor, b: Tensor, *, direction: Direction = "forward", state: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """minGRU, fused recurrent form: all tokens in order, in one launch. Its gradient is that of `mingru` here.
-
-    Arguments, results and errors are those of `mingru` here.
-    """
-    return _call(a, b, direction, state, "fused_recurrent")
-
-
-def _call(a: Tensor, b: Tensor, direction: Direction, state: Tensor | None, form: str) -> tuple[Tensor, Tensor]:
-    check(a, b, direction, state)
-    if a.is_meta:
-        return cost.on_meta(a, form)
-    takes(f"mingru {form}", a, b)
+    check_supported(f"mingru {form}", a, b)
     op = _fused if form == "fused" else _recurrent
     h, final = op(a, b, None if state is None else state.float(), direction == "reverse")
     return h, final

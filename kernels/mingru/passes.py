@@ -22,12 +22,12 @@ from vbench.kernels.fused.scans import (
     store_element,
 )
 
-SHUT = tl.constexpr(-1e30)  # the b of a token that is none: it keeps all and adds nothing
+PADDING = tl.constexpr(-1e30)  # gate logit of a padding token; the state passes through
 
 
 @triton.jit
 def gates(a, b):
-    """keep, z and g(a), as in gates.py; no exponential of a positive number, and one quotient for all three."""
+    """keep, z and g(a), as in gates.py. All exponents are at most 0, and the three share one quotient."""
     small, below = tl.exp2(-tl.abs(b) * LOG2E), tl.exp2(tl.minimum(a, 0.0) * LOG2E)
     p, q = 1 + small, 1 + below
     both = 1 / (p * q)
@@ -58,12 +58,12 @@ def summary_kernel(
     x, x_b, x_n, x_c, b, b_b, b_n, b_c, found, N, C, chunks, batch,
     GRADIENT: tl.constexpr, BACK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """The element of each chunk: found float32 [2, batch, chunks, C], chunks in the order of the walk."""
+    """Write the element of each chunk to `found`, float32 [2, batch, chunks, C], chunks in the order of the walk."""
     chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     t, inside, way = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, BACK)
     xs = rows_of(x + line * x_b + t * x_n + c * x_c, way * x_n, inside, 0.0)
-    bs = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, SHUT)
+    bs = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, PADDING)
     total = fold(elements_of(xs, bs, GRADIENT), 0.0, affine, False)
     total = affine(before(total, affine_nothing(tl.zeros([ROWS, WIDTH], tl.float32)), 0.0, affine, False), total, 0.0)
     last = (tl.arange(0, ROWS)[:, None] == ROWS - 1) & (c < C)
@@ -88,12 +88,12 @@ def apply_kernel(
     a, a_b, a_n, a_c, b, b_b, b_n, b_c, state, carried, h, final, N, C, chunks, batch,
     BACK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """h [batch, N, C] and the last of them, float32 [batch, C]."""
+    """Write h [batch, N, C], and the last h of the walk to `final`, float32 [batch, C]."""
     chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     t, inside, way = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, BACK)
     a_s = rows_of(a + line * a_b + t * a_n + c * a_c, way * a_n, inside, 0.0)
-    b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, SHUT)
+    b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, PADDING)
     tokens = elements_of(a_s, b_s, False)
     x = before(fold(tokens, 0.0, affine, False), affine_nothing(tl.zeros(c.shape, tl.float32)), 0.0, affine, False)
     x = affine(start_of(state, carried, line, chunk, chunks, batch, C, c), x, 0.0)
@@ -115,7 +115,7 @@ def recurrent_kernel(
     for tile in range(tiles):
         t, inside, way = places(tile * STEPS, N, C, c, ROWS, STEPS, BACK)
         a_s = rows_of(a + line * a_b + t * a_n + c * a_c, way * a_n, inside, 0.0)
-        b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, SHUT)
+        b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, PADDING)
         x = store_walk(h + line * N * C + t * C + c, way * C, x, elements_of(a_s, b_s, False), inside)
     tl.store(final + line * C + c, x[1], mask=c < C)
 
@@ -146,7 +146,7 @@ def gradient_kernel(
     first = chunk * ROWS * STEPS
     t, inside, way = places(first, N, C, c, ROWS, STEPS, BACK)
     a_s = rows_of(a + line * a_b + t * a_n + c * a_c, way * a_n, inside, 0.0)
-    b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, SHUT)
+    b_s = rows_of(b + line * b_b + t * b_n + c * b_c, way * b_n, inside, PADDING)
     dhs = rows_of(dh + line * dh_b + t * dh_n + c * dh_c, way * dh_n, inside, 0.0)
     _, inner, _ = places(first + 1, N, C, c, ROWS, STEPS, BACK)  # tokens with one before them, which is met after them
     at = line * N * C + t * C + c

@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vbench.kernels.mingru import cost
 from vbench.kernels.mingru.gates import coefficients
-from vbench.kernels.mingru.shapes import check
 from vbench.kernels.shapes import Direction, accumulator
 
 PAIRS = 1 << 18  # pairwise decays that are held at a time; the arithmetic does not depend on it
@@ -26,9 +24,6 @@ def mingru(
     and mirrored. Differences of running sums are taken pair by pair, in float64, so nothing overflows and
     no digit is lost. Arguments, results and errors are those of `reference.mingru`.
     """
-    check(a, b, direction, state)
-    if a.is_meta:
-        return cost.on_meta(a, "quadratic")
     dtype = accumulator(a)
     B, N, C = map(int, a.shape)  # int: under a trace, sizes are tensors
     _, feed = coefficients(a, b, dtype)

@@ -1,16 +1,13 @@
-"""minGRU's recurrence, one token a step: the definition that every other form is held to."""
+"""minGRU's recurrence, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from vbench.kernels.mingru import cost
+from vbench.kernels.blocks import blocks, turned
 from vbench.kernels.mingru.gates import coefficients
-from vbench.kernels.mingru.shapes import check
 from vbench.kernels.shapes import Direction, accumulator
-
-BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def mingru(
@@ -34,21 +31,16 @@ def mingru(
     Raises: ShapeError if the inputs do not agree, or for direction "both": in VisionGRU each direction has
         projections of its own, so there is nothing to share.
     """
-    check(a, b, direction, state)
-    if a.is_meta:
-        return cost.on_meta(a, "reference")
     dtype = accumulator(a)
     B, N, C = a.shape
     h = a.new_zeros(B, C, dtype=dtype) if state is None else state.to(dtype)
     reverse = direction == "reverse"
-    starts = range(0, N, BLOCK)
-    out: list[Tensor] = [h] * len(starts)
-    for i in reversed(range(len(starts))) if reverse else range(len(starts)):
-        block = slice(starts[i], starts[i] + BLOCK)
+    out = []
+    for block in blocks(N, reverse):
         keep, feed = (x.unbind(1) for x in coefficients(a[:, block], b[:, block], dtype))  # of Float[B C]
-        states = [h] * len(keep)
-        for t in reversed(range(len(keep))) if reverse else range(len(keep)):
+        states = []
+        for t in turned(range(len(keep)), reverse):
             h = torch.addcmul(feed[t], keep[t], h)
-            states[t] = h
-        out[i] = torch.stack(states, dim=1).to(a.dtype)
-    return torch.cat(out, dim=1), h
+            states.append(h)
+        out.append(torch.stack(turned(states, reverse), dim=1).to(a.dtype))
+    return torch.cat(turned(out, reverse), dim=1), h

@@ -13,20 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vbench.kernels.mingru import cost
+from vbench.kernels.blocks import turned
+from vbench.kernels.mingru.cost import CHUNK, GROUP, span_of
 from vbench.kernels.mingru.gates import coefficients
-from vbench.kernels.mingru.shapes import CHUNK, GROUP, check, span_of
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 
 def mingru(
-    a: Tensor,
-    b: Tensor,
-    *,
-    direction: Direction = "forward",
-    state: Tensor | None = None,
-    group: int = GROUP,
+    a: Tensor, b: Tensor, *, direction: Direction = "forward", state: Tensor | None = None, group: int = GROUP
 ) -> tuple[Tensor, Tensor]:
     """minGRU, parallel form (a scan of affine maps: Martin & Cundy 2018, arXiv:1709.04057, section 2).
 
@@ -36,16 +31,13 @@ def mingru(
         group: numbers handled together, so that temporaries are few and in cache. Inputs are read in place, a
             group of tokens at a time; nothing is flipped.
     """
-    check(a, b, direction, state)
-    if a.is_meta:
-        return cost.on_meta(a, "scan")
     dtype = accumulator(a)
     B, N, C = map(int, a.shape)  # int: under a trace, sizes are tensors
     h = a.new_zeros(B, C, dtype=dtype) if state is None else state.to(dtype)
     reverse = direction == "reverse"
     span = span_of(B, C, group)
     out = Output(a, (B, N, C), 1, a.dtype)
-    for start in _order(range(0, N, span), reverse):
+    for start in turned(range(0, N, span), reverse):
         block = slice(start, start + span)
         states = _scan(*coefficients(a[:, block], b[:, block], dtype), h, reverse)
         h = states[:, 0 if reverse else -1]
@@ -69,7 +61,7 @@ def _scan(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
 def _walk(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
     """The state after each token: keep, feed Float[B n L C], h Float[B n C] -> Float[B n L C]."""
     keeps, states = keep.unbind(2), list(feed.unbind(2))
-    for t in _order(range(len(keeps)), reverse):
+    for t in turned(range(len(keeps)), reverse):
         if torch.is_grad_enabled():
             h = states[t] = torch.addcmul(states[t], keeps[t], h)
         else:  # in the place of what it feeds on, which nothing asks for again
@@ -80,12 +72,8 @@ def _walk(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
 def _join(keep: Tensor, feed: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
     """The one pair that acts as the tokens of each chunk do together: 2 × Float[B n L C] -> 2 × Float[B n C]."""
     keeps, feeds = keep.unbind(2), feed.unbind(2)
-    first, *rest = _order(range(len(keeps)), reverse)
+    first, *rest = turned(range(len(keeps)), reverse)
     joined, fed = keeps[first], feeds[first]
     for t in rest:
         joined, fed = joined * keeps[t], torch.addcmul(feeds[t], keeps[t], fed)
     return joined, fed
-
-
-def _order(steps: range, reverse: bool) -> range:
-    return steps[::-1] if reverse else steps

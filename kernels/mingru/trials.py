@@ -1,14 +1,13 @@
-"""Inputs on which the forms of minGRU are held against each other."""
+"""Inputs on which the forms of minGRU are compared."""
 
 from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Generator, Tensor
 
 from vbench.kernels.shapes import Direction
-from vbench.kernels.trials import Inputs, Trial
+from vbench.kernels.trials import Inputs, Trial, standard_normal
 
 B, C = 2, 24
 
@@ -18,10 +17,8 @@ GATES = {"short memory": (0.0, 1.0), "long memory": (-6.0, 1.0), "wide gates": (
 
 
 def _draw(N: int, generator: Generator, *, mean: float, spread: float) -> Inputs:
-    def normal() -> Tensor:
-        return torch.randn(B, N, C, generator=generator, dtype=torch.float64)
-
-    return {"a": 2 * normal(), "b": mean + spread * normal()}
+    normal = standard_normal(generator)
+    return {"a": 2 * normal(B, N, C), "b": mean + spread * normal(B, N, C)}
 
 
 def _initial(inputs: Inputs) -> Tensor:

@@ -8,17 +8,13 @@ numbers <= 0; the sums of log gates in them run over one chunk, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from vbench.errors import ShapeError
-from vbench.kernels.mlstm import cost
+from vbench.kernels.blocks import carry, spans
 from vbench.kernels.mlstm.readout import EPS, normalise
-from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
@@ -49,11 +45,6 @@ def mlstm(
         group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
             a time.
     """
-    check(q, k, v, i, f, direction, state)
-    if chunk < 1 or (group is not None and group < 1):
-        raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "chunkwise")
     dtype, reverse = accumulator(q), direction == "reverse"
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     C, n, m = memory(q, v, state)
@@ -61,17 +52,17 @@ def mlstm(
     stabilisers = _stabilisers(i, log_f, m, reverse).to(dtype)
 
     B, H, N, E = (int(side) for side in v.shape)  # int: under a trace, sizes are tensors
-    spans = list(_spans(N, chunk, group or max(1, GROUP // (B * H))))
     out = Output(q, (B, H, N, E), 2, q.dtype)
-    for span in reversed(spans) if reverse else spans:
+    cut = spans(N, chunk, group, GROUP // (B * H))
+    for span in reversed(cut) if reverse else cut:
         m_t = span.tile(stabilisers)
         pair, read, feed, keep, m = _weights(span.tile(i), span.tile(log_f), m_t, m, reverse)
         queries, values = span.tile(q, dtype), span.tile(v, dtype)
         keys = span.tile(k, dtype) * scale
 
         fed = keys * feed.unsqueeze(-1)
-        entering_C, C = _carry(fed.mT @ values, keep[..., None, None], C, reverse)
-        entering_n, n = _carry(fed.sum(-2), keep.unsqueeze(-1), n, reverse)
+        entering_C, C = carry(fed.mT @ values, keep[..., None, None], C, reverse)
+        entering_n, n = carry(fed.sum(-2), keep.unsqueeze(-1), n, reverse)
 
         scores = queries @ keys.mT * pair
         reads = queries * read.unsqueeze(-1)
@@ -91,28 +82,6 @@ def _stabilisers(i: Tensor, log_f: Tensor, m: Tensor, reverse: bool) -> Tensor:
     b = log_f.cumsum(2)
     m_t = b + torch.maximum((i - b).cummax(2).values, m.unsqueeze(-1))
     return m_t.flip(2) if reverse else m_t
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Tokens [start, stop) taken as whole chunks of `length` tokens."""
-
-    start: int
-    stop: int
-    length: int
-
-    def tile(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """[B H N ...] -> [B H chunks length ...], contiguous."""
-        tile: Tensor = x[:, :, self.start : self.stop].unflatten(2, (-1, self.length))
-        return tile.to(dtype or x.dtype, memory_format=torch.contiguous_format)
-
-
-def _spans(tokens: int, chunk: int, group: int) -> Iterator[_Span]:
-    whole = tokens - tokens % chunk
-    for start in range(0, whole, chunk * group):
-        yield _Span(start, min(start + chunk * group, whole), chunk)
-    if whole < tokens:
-        yield _Span(whole, tokens, tokens - whole)
 
 
 def _weights(
@@ -137,13 +106,3 @@ def _weights(
     feed = (total - leaving).unsqueeze(-1) + i - b
     keep = total + entering - leaving
     return pair.exp(), read.to(m.dtype).exp(), feed.to(m.dtype).exp(), keep.to(m.dtype).exp(), m
-
-
-def _carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The state that enters each chunk, [B H n ...], and the last one: S' = kept · S + added, chunk by chunk."""
-    gained, shares = added.unbind(2), kept.unbind(2)
-    entering = [state] * len(gained)
-    for at in reversed(range(len(gained))) if reverse else range(len(gained)):
-        entering[at] = state
-        state = torch.addcmul(gained[at], shares[at], state)
-    return torch.stack(entering, dim=2), state

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed, rows
-from vbench.kernels.mlstm import chunkwise, cost
+from vbench.kernels.mlstm import chunkwise
 from vbench.kernels.mlstm.readout import EPS, normalise
-from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction, accumulator
 
 
@@ -31,9 +31,6 @@ def mlstm(
 
     Arguments, results and errors are those of `reference.mlstm`. Gradients are those of `chunkwise.mlstm`.
     """
-    check(q, k, v, i, f, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "compiled")
     factor = q.shape[-1] ** -0.5 if scale is None else scale
 
     def run(

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from vbench.kernels.mlstm import cost
 from vbench.kernels.mlstm.readout import EPS, normalise
-from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction, accumulator
 
 ROWS = 64  # queries whose weights are held at a time; the arithmetic does not depend on it
@@ -35,9 +34,6 @@ def mlstm(
     and mirrored; an initial state is one more column, of weight b_t + m. All pairs are computed, and
     differences of running sums taken in float64. Arguments, results and errors are those of `reference.mlstm`.
     """
-    check(q, k, v, i, f, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "quadratic")
     dtype, N, reverse = accumulator(q), q.shape[2], direction == "reverse"
     queries, values = q.to(dtype), v.to(dtype)
     keys = k.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale)

@@ -1,4 +1,4 @@
-"""The matrix LSTM, one token a step: the definition that every other form is held to."""
+"""The matrix LSTM, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from vbench.kernels.mlstm import cost
+from vbench.kernels.blocks import blocks, turned
 from vbench.kernels.mlstm.readout import EPS, normalise
-from vbench.kernels.mlstm.shapes import Memory, check, memory
+from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction, accumulator
-
-BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def mlstm(
@@ -50,30 +48,25 @@ def mlstm(
     Returns: h (B, H, N, E) in q.dtype, and the final state, in float32 (float64 for float64 inputs).
     Raises: ShapeError if the inputs do not agree, and for direction "both".
     """
-    check(q, k, v, i, f, direction, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "reference")
     dtype = accumulator(q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     C, n, m = memory(q, v, state)
     S = torch.cat((C, n.unsqueeze(-1)), dim=-1)  # n is the memory of one more value, which is always 1
     reverse = direction == "reverse"
-    starts = range(0, q.shape[2], BLOCK)
-    out: list[Tensor] = [S] * len(starts)
-    for at in reversed(range(len(starts))) if reverse else range(len(starts)):
-        block = slice(starts[at], starts[at] + BLOCK)
+    out = []
+    for block in blocks(q.shape[2], reverse):
         m_t, forget, feed, m = _gates(i[:, :, block], f[:, :, block], m, reverse)
         rows = q[:, :, block].to(dtype).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
         columns = (k[:, :, block].to(dtype) * (scale * feed).unsqueeze(-1)).unsqueeze(-1).unbind(2)  # of Float[B H D 1]
         values = pad(v[:, :, block].to(dtype), (0, 1), value=1.0).unsqueeze(-2).unbind(2)  # of Float[B H 1 E+1]
         kept = forget[..., None, None].unbind(2)  # of Float[B H 1 1]
-        read = [S] * len(rows)
-        for t in reversed(range(len(rows))) if reverse else range(len(rows)):
+        read = []
+        for t in turned(range(len(rows)), reverse):
             S = torch.addcmul(kept[t] * S, columns[t], values[t])
-            read[t] = rows[t] @ S
-        sums = torch.cat(read, dim=2)
-        out[at] = normalise(sums[..., :-1], sums[..., -1], m_t, eps).to(q.dtype)
-    return torch.cat(out, dim=2), (S[..., :-1], S[..., -1], m)
+            read.append(rows[t] @ S)
+        sums = torch.cat(turned(read, reverse), dim=2)
+        out.append(normalise(sums[..., :-1], sums[..., -1], m_t, eps).to(q.dtype))
+    return torch.cat(turned(out, reverse), dim=2), (S[..., :-1], S[..., -1], m)
 
 
 def _gates(i: Tensor, f: Tensor, m: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -86,7 +79,7 @@ def _gates(i: Tensor, f: Tensor, m: Tensor, reverse: bool) -> tuple[Tensor, Tens
     inputs, forgets = i.unbind(2), log_f.unbind(2)
     before = [m] * len(inputs)
     after = [m] * len(inputs)
-    for t in reversed(range(len(inputs))) if reverse else range(len(inputs)):
+    for t in turned(range(len(inputs)), reverse):
         before[t] = m
         m = after[t] = torch.maximum(forgets[t] + m, inputs[t]).to(dtype)
     m_t = torch.stack(after, dim=2)

@@ -1,15 +1,14 @@
-"""Inputs on which the forms of the matrix LSTM are held against each other."""
+"""Inputs on which the forms of the matrix LSTM are compared."""
 
 from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Generator, Tensor
 
 from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction
-from vbench.kernels.trials import Inputs, Trial
+from vbench.kernels.trials import Inputs, Trial, standard_normal
 
 B, H, D, E = 2, 2, 16, 24
 
@@ -25,8 +24,7 @@ GATES = {
 
 
 def _draw(N: int, generator: Generator, *, input_gate: tuple[float, float], forget_gate: tuple[float, float]) -> Inputs:
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
+    normal = standard_normal(generator)
 
     def gates(mean: float, deviation: float) -> Tensor:
         return mean + deviation * normal(B, H, N)

@@ -7,16 +7,13 @@ chunk of a group adds to the states of the chunks after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from vbench.errors import ShapeError
+from vbench.kernels.blocks import spans
 from vbench.kernels.output import Output
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping
-from vbench.kernels.retention.shapes import check
 from vbench.kernels.shapes import accumulator
 
 
@@ -40,11 +37,6 @@ def retention(
         group: chunks a group, at least 1; `cost.group_of` all heads if None. Inputs are read in place, a group at
             a time.
     """
-    check(q, k, v, g, state)
-    if chunk < 1 or (group is not None and group < 1):
-        raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "chunkwise")
     dtype = accumulator(q)
     B, H, N, D = (int(side) for side in q.shape)  # int: under a trace, sizes are tensors
     E = int(v.shape[-1])
@@ -58,8 +50,9 @@ def retention(
     until_end = damping(g, L - 1 - at[:, None], dtype).unsqueeze(1)  # H 1 L 1
 
     out = Output(q, (B, H, N, E), 2, q.dtype)
-    for start, chunks, length in _spans(N, L, group or cost.group_of(B * H)):
-        queries, keys, values = (_tile(x, start, chunks, length, dtype) for x in (q, k, v))
+    for span in spans(N, chunk, group, cost.group_of(B * H)):
+        queries, keys, values = (span.tile(x, dtype) for x in (q, k, v))
+        chunks, length = span.chunks, span.length
         added = (keys * until_end[:, :, L - length :]).mT @ values  # B H n D E
         step = torch.arange(chunks + 1, device=q.device)
         carry = damping(g, length * (step[:, None] - step), dtype)  # H n+1 n+1
@@ -67,21 +60,6 @@ def retention(
         states = states.unflatten(-1, (D, E))  # before each chunk, and after the last
         o = (queries @ keys.mT * within[:, :, :length, :length]) @ values
         o = o + (queries * since_start[:, :, :length]) @ states[:, :, :-1]
-        out.put(start, o.flatten(2, 3))
+        out.put(span.start, o.flatten(2, 3))
         s = states[:, :, -1].clone()
     return out.whole(), s
-
-
-def _spans(tokens: int, chunk: int, group: int) -> Iterator[tuple[int, int, int]]:
-    """(first token, chunks, tokens a chunk) of each group; a ragged tail is a group of one shorter chunk."""
-    whole = tokens // chunk
-    for first in range(0, whole, group):
-        yield first * chunk, min(group, whole - first), chunk
-    if tail := tokens % chunk:
-        yield whole * chunk, 1, tail
-
-
-def _tile(x: Tensor, start: int, chunks: int, length: int, dtype: torch.dtype) -> Tensor:
-    """Float[B H N X] -> Float[B H chunks length X]."""
-    x = x[:, :, start : start + chunks * length].unflatten(2, (chunks, length))
-    return x.to(dtype, memory_format=torch.contiguous_format)

@@ -6,28 +6,18 @@ import torch
 from torch import Tensor
 
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed, rows
-from vbench.kernels.retention import chunkwise, cost
-from vbench.kernels.retention.shapes import check
+from vbench.kernels.retention import chunkwise
 from vbench.kernels.shapes import accumulator
 
 
 def retention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    scale: float | None = None,
-    state: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, scale: float | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Retention, recurrent form (Sun et al. 2023, arXiv:2307.08621, equation 1, with real decays), compiled.
 
     Arguments, results and errors are those of `reference.retention`. Gradients are those of
     `chunkwise.retention`.
     """
-    check(q, k, v, g, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "compiled")
     factor = q.shape[-1] ** -0.5 if scale is None else scale
 
     def run(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

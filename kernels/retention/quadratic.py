@@ -7,18 +7,11 @@ from torch import Tensor
 
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping, rows
-from vbench.kernels.retention.shapes import check
 from vbench.kernels.shapes import accumulator
 
 
 def retention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    scale: float | None = None,
-    state: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, scale: float | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Retention, quadratic form (Sun et al. 2023, arXiv:2307.08621, equation 5, with real decays).
 
@@ -27,9 +20,6 @@ def retention(
     A block of rows at a time, so that memory is linear in N. Arguments, results and errors are those of
     `reference.retention`.
     """
-    check(q, k, v, g, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "quadratic")
     dtype = accumulator(q)
     N = int(q.shape[2])
     queries = q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale)

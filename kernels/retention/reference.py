@@ -1,25 +1,16 @@
-"""Retention, one token a step: the definition that every other form is held to."""
+"""Retention, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from vbench.kernels.retention import cost
-from vbench.kernels.retention.shapes import check
+from vbench.kernels.blocks import blocks
 from vbench.kernels.shapes import accumulator
-
-BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def retention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    *,
-    scale: float | None = None,
-    state: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, scale: float | None = None, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Retention, recurrent form (Sun et al. 2023, arXiv:2307.08621, equation 1, with real decays).
 
@@ -38,17 +29,13 @@ def retention(
         inputs).
     Raises: ShapeError if the inputs do not agree.
     """
-    check(q, k, v, g, state)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "reference")
     dtype = accumulator(q)
     B, H, N, D = q.shape
     scale = D**-0.5 if scale is None else scale
     s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     lost = g.double().expm1().to(dtype).view(-1, 1, 1)  # more digits than the decay has, where it is near 1
     out = []
-    for start in range(0, int(N), BLOCK):
-        block = slice(start, start + BLOCK)
+    for block in blocks(N):
         queries = (q[:, :, block].to(dtype) * scale).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
         keys = k[:, :, block].to(dtype).unsqueeze(-1).unbind(2)  # of Float[B H D 1]
         values = v[:, :, block].to(dtype).unsqueeze(-2).unbind(2)  # of Float[B H 1 E]

@@ -1,4 +1,4 @@
-"""Inputs on which the forms of retention are held against each other."""
+"""Inputs on which the forms of retention are compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from vbench.kernels.trials import Inputs, Trial
+from vbench.kernels.trials import Inputs, Trial, standard_normal
 
 B, H, D, E = 2, 3, 16, 24
 
@@ -22,9 +22,7 @@ DECAYS = {
 def draw(N: int, generator: Generator, *, decays: tuple[float, ...]) -> Inputs:
     """q, k, v ~ N(0, 1), and g as given: a log decay for each of the H heads."""
 
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
-
+    normal = standard_normal(generator)
     g = torch.tensor(decays, dtype=torch.float64)
     return {"q": normal(B, H, N, D), "k": normal(B, H, N, D), "v": normal(B, H, N, E), "g": g}
 

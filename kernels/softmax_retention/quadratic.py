@@ -1,4 +1,4 @@
-"""Softmax retention as it is defined: every query weighs every key. Other forms are held to this one."""
+"""Softmax retention as it is defined: every query weighs every key. All other forms must agree with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor
 from vbench.kernels.retention.damping import damping
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.softmax_retention import cost
-from vbench.kernels.softmax_retention.shapes import check
 
 
 def softmax_retention(
@@ -31,9 +30,6 @@ def softmax_retention(
     Returns: o (B, H, N, E) in q.dtype, and (): there is no state.
     Raises: ShapeError if the inputs do not agree.
     """
-    check(q, k, v, g)
-    if q.is_meta:
-        return cost.on_meta(q, k, v, "quadratic"), ()
     dtype = accumulator(q)
     queries = q.to(dtype) * (q.shape[-1] ** -0.5 if scale is None else scale)
     keys, values = k.to(dtype), v.to(dtype)

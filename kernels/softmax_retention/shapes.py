@@ -1,22 +1,5 @@
-"""What every form of softmax retention checks first."""
+"""The shapes of softmax retention; `quadratic.softmax_retention` says what each tensor is."""
 
-from __future__ import annotations
+from vbench.kernels.shapes import Shapes
 
-from torch import Tensor
-
-from vbench.kernels.shapes import misfit
-
-
-def check(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> None:
-    """Raise ShapeError, with all shapes in its message, unless the inputs agree (see `quadratic`)."""
-    fits = (
-        q.ndim == 4
-        and k.shape == q.shape
-        and v.ndim == 4
-        and v.shape[:3] == q.shape[:3]
-        and g.shape == q.shape[1:2]
-        and q.shape[2] > 0
-    )
-    if not fits:
-        wanted = "q, k (B, H, N, D), v (B, H, N, E), g (H,), N > 0"
-        raise misfit("softmax_retention", wanted, {"q": q, "k": k, "v": v, "g": g})
+SHAPES = Shapes(inputs={"q": "B H N D", "k": "B H N D", "v": "B H N E", "g": "H"}, output="B H N E")

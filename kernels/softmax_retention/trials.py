@@ -1,4 +1,4 @@
-"""Inputs on which the forms of softmax retention are held against each other."""
+"""Inputs on which the forms of softmax retention are compared."""
 
 from __future__ import annotations
 

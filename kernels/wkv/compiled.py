@@ -8,26 +8,17 @@ import torch
 from torch import Tensor
 
 from vbench.kernels.machine_code import Array, array, machine_code, recomputed
-from vbench.kernels.wkv import cost, reference, scan
-from vbench.kernels.wkv.shapes import Reading, check
+from vbench.kernels.wkv import reference, scan
+from vbench.kernels.wkv.shapes import Reading
 
 
 def wkv(
-    k: Tensor,
-    v: Tensor,
-    w: Tensor,
-    u: Tensor,
-    *,
-    reading: Reading = "paper",
-    state: Tensor | None = None,
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, *, reading: Reading = "paper", state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Bidirectional WKV (Duan et al. 2024, arXiv:2403.02308, section 3), recurrent form, compiled.
 
     Arguments, results and errors are those of `reference.wkv`. Gradients are those of `scan.wkv`.
     """
-    check(k, v, w, u, reading, state)
-    if k.is_meta:
-        return cost.on_meta(k, v, reading, "compiled")
 
     def run(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         return reference.by_walks(_walk, k, v, w, u, reading, state)

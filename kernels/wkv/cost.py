@@ -1,22 +1,10 @@
-"""Work of Bi-WKV in multiply-accumulates (MACs), and the meta device's stand-in.
-
-A form run on meta tensors computes nothing: it answers with one operator, `vbench::wkv`, that knows the
-result's shape and what the form would have cost. A counter sees that operator and asks `macs`.
-"""
+"""Work of Bi-WKV in multiply-accumulates (MACs)."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
-
 from vbench.kernels.fused.tiling import cut, joins
-from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import segment
-from vbench.kernels.work import Work
 
 WALKS = ("reference", "compiled")  # forms that take one token a step
 FALLBACK = {"fused": "scan", "fused_recurrent": "reference"}  # the forms that serve the reading "kernel"
@@ -87,42 +75,3 @@ def elementwise_flops(
     executed = macs(form, batch=batch, tokens=tokens, channels=channels, reading=reading, chunk=chunk)
     table = tokens * (tokens + 2) * channels if form == "quadratic" else 0  # what a pair costs, once for all images
     return 2 * executed + 2 * numbers + table
-
-
-def state_bytes(*, batch: int, channels: int) -> int:
-    """Bytes of the state: numerator, denominator and greatest exponent in float32, a channel and direction."""
-    return 4 * 2 * 3 * batch * channels
-
-
-@torch.library.custom_op("vbench::wkv", mutates_args=())
-def _wkv(k: Tensor, v: Tensor, reading: str, form: str) -> tuple[Tensor, Tensor]:
-    raise RuntimeError("vbench::wkv stands in on the meta device only; call a form")
-
-
-@_wkv.register_fake
-def _(k: Tensor, v: Tensor, reading: str, form: str) -> tuple[Tensor, Tensor]:
-    B, _, C = k.shape
-    return torch.empty_like(k), k.new_empty(2, 3, B, C, dtype=accumulator(k))
-
-
-@register_flop_formula(torch.ops.vbench.wkv)
-def _flops(k: Any, v: Any, reading: Reading, form: str, **_: Any) -> int:
-    return 2 * macs(form, batch=k[0], tokens=k[1], channels=k[2], reading=reading)
-
-
-def work(k: Tensor, v: Tensor, reading: Reading, form: str) -> Work:
-    """All that is counted of one call, from the arguments of the stand-in."""
-    B, N, C = k.shape
-    return Work(
-        macs=macs(form, batch=B, tokens=N, channels=C, reading=reading),
-        macs_algorithm=macs("algorithm", batch=B, tokens=N, channels=C),
-        flops_elementwise=elementwise_flops(form, batch=B, tokens=N, channels=C, reading=reading),
-        state_bytes=state_bytes(batch=B, channels=C),
-        gate_bytes=2 * C * 4,  # w and u, in float32
-    )
-
-
-def on_meta(k: Tensor, v: Tensor, reading: Reading, form: str) -> tuple[Tensor, Tensor]:
-    """The result of `form` on meta tensors: shapes alone, counted by `macs`."""
-    y, state = _wkv(k, v, reading, form)
-    return y, state

@@ -10,10 +10,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 from vbench.kernels.fused.launch import cdiv, launch, stored
 from vbench.kernels.fused.scans import WIDTH, aged_nothing, carry, sums, sums_nothing
-from vbench.kernels.fused.tiling import Tiling, strided, takes, tiling
-from vbench.kernels.registry import operator
+from vbench.kernels.fused.tiling import Tiling, check_supported, strided, tiling
+from vbench.kernels.registry import computation
 from vbench.kernels.wkv import cost, passes
-from vbench.kernels.wkv.shapes import Reading, check
+from vbench.kernels.wkv.shapes import Reading
 
 
 def wkv(
@@ -24,43 +24,23 @@ def wkv(
     *,
     reading: Reading = "paper",
     state: Tensor | None = None,
+    form: str = "fused",
 ) -> tuple[Tensor, Tensor]:
-    """Bidirectional WKV (Duan et al. 2024, arXiv:2403.02308, section 3), fused parallel form.
+    """Bidirectional WKV on CUDA (Duan et al. 2024, arXiv:2403.02308, section 3).
 
-    Arguments, results and errors are those of `reference.wkv`. The reading "kernel" is that of `scan.wkv`, which
-    computes it: a segment's sums with growing weights are in no kernel here. Besides:
+    Arguments, results and errors are those of `reference.wkv`. Besides:
+
+    Args:
+        reading: "kernel" is computed by the form that `cost.FALLBACK` names: a segment's sums with growing weights
+            are in no kernel here.
+        form: "fused" works in tiles of tokens, "fused_recurrent" takes all tokens in order, there and back, in one
+            launch. Their gradient is the same.
 
     Raises: UnsupportedError for float64, and for tensors on a device that the kernels do not run on.
     """
-    return _call(k, v, w, u, reading, state, "fused")
-
-
-def wkv_recurrent(
-    k: Tensor,
-    v: Tensor,
-    w: Tensor,
-    u: Tensor,
-    *,
-    reading: Reading = "paper",
-    state: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Bidirectional WKV, fused recurrent form: all tokens in order, there and back, in one launch.
-
-    Its gradient is that of `wkv` here. Arguments, results and errors are those of `wkv` here, but that
-    the reading "kernel" is `reference.wkv`'s.
-    """
-    return _call(k, v, w, u, reading, state, "fused_recurrent")
-
-
-def _call(
-    k: Tensor, v: Tensor, w: Tensor, u: Tensor, reading: Reading, state: Tensor | None, form: str
-) -> tuple[Tensor, Tensor]:
-    check(k, v, w, u, reading, state)
-    if k.is_meta:
-        return cost.on_meta(k, v, reading, form)
-    takes(f"wkv {form}", k, v)
+    check_supported(f"wkv {form}", k, v)
     if reading == "kernel":
-        return operator("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)  # type: ignore[no-any-return]
+        return computation("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)  # type: ignore[no-any-return]
     op = _fused if form == "fused" else _recurrent
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (k, v, w, u, state))
     y, final, *_ = op(k, v, w.float(), u.float(), None if state is None else state.float(), train)

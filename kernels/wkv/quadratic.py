@@ -6,21 +6,14 @@ import torch
 from torch import Tensor
 
 from vbench.kernels.shapes import accumulator
-from vbench.kernels.wkv import cost
-from vbench.kernels.wkv.shapes import Reading, check
+from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import costs, excess, gather, initial, read, segment, tokens
 
 ROWS = 4  # tokens whose weights are held at a time; the arithmetic does not depend on it
 
 
 def wkv(
-    k: Tensor,
-    v: Tensor,
-    w: Tensor,
-    u: Tensor,
-    *,
-    reading: Reading = "paper",
-    state: Tensor | None = None,
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, *, reading: Reading = "paper", state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Bidirectional WKV, quadratic form (Duan et al. 2024, arXiv:2403.02308, equation 3).
 
@@ -29,9 +22,6 @@ def wkv(
     A state is one more token, before the first or after the last. Arguments, results and errors are those of
     `reference.wkv`.
     """
-    check(k, v, w, u, reading, state)
-    if k.is_meta:
-        return cost.on_meta(k, v, reading, "quadratic")
     dtype, N = accumulator(k), k.shape[1]
     w, u = w.to(dtype), u.to(dtype)
     ahead, back = (initial(k, dtype) if state is None else state.to(dtype)).unsqueeze(-2).unbind(0)

@@ -1,4 +1,4 @@
-"""Bi-WKV, one token a step: the definition that every other form is held to."""
+"""Bi-WKV, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ import torch
 from torch import Tensor
 
 from vbench.kernels.shapes import accumulator
-from vbench.kernels.wkv import cost
-from vbench.kernels.wkv.shapes import Reading, check
+from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import empty, initial, join, read, released, segment, tokens
 
 BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def wkv(
-    k: Tensor,
-    v: Tensor,
-    w: Tensor,
-    u: Tensor,
-    *,
-    reading: Reading = "paper",
-    state: Tensor | None = None,
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, *, reading: Reading = "paper", state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Bidirectional WKV of Vision-RWKV (Duan et al. 2024, arXiv:2403.02308, section 3), recurrent form.
 
@@ -47,9 +40,6 @@ def wkv(
         reading), in float32 (float64 for float64 inputs).
     Raises: ShapeError if the inputs do not agree, or if a state comes with the reading "kernel".
     """
-    check(k, v, w, u, reading, state)
-    if k.is_meta:
-        return cost.on_meta(k, v, reading, "reference")
     return by_walks(_walk, k, v, w, u, reading, state)
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from vbench.kernels.shapes import accumulator
-from vbench.kernels.wkv import cost
-from vbench.kernels.wkv.shapes import Reading, check
+from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import costs, empty, gather, initial, read, released, segment, tokens
 
 CHUNK = 8  # tokens
@@ -23,21 +22,12 @@ WEIGHTS = {"cpu": 2**18, "cuda": 2**22}  # held at a time; a CPU keeps them in i
 
 
 def wkv(
-    k: Tensor,
-    v: Tensor,
-    w: Tensor,
-    u: Tensor,
-    *,
-    reading: Reading = "paper",
-    state: Tensor | None = None,
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, *, reading: Reading = "paper", state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Bidirectional WKV (Duan et al. 2024, arXiv:2403.02308, section 3), scan form.
 
     Arguments, results and errors are those of `reference.wkv`.
     """
-    check(k, v, w, u, reading, state)
-    if k.is_meta:
-        return cost.on_meta(k, v, reading, "scan")
     dtype = accumulator(k)
     w, u = w.to(dtype), u.to(dtype)
     entering = initial(k, dtype) if state is None else state.to(dtype)

@@ -1,14 +1,13 @@
-"""Inputs on which the forms of Bi-WKV are held against each other."""
+"""Inputs on which the forms of Bi-WKV are compared."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
-from vbench.kernels.trials import Inputs, Trial
+from vbench.kernels.trials import Inputs, Trial, standard_normal
 from vbench.kernels.wkv.sums import initial
 
 B, C = 2, 24
@@ -24,9 +23,7 @@ REGIMES = {
 
 
 def _draw(N: int, generator: Generator, *, decay: Any, size: float) -> Inputs:
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
+    normal = standard_normal(generator)
     return {"k": size * normal(B, N, C), "v": normal(B, N, C), "w": decay(normal(C)), "u": normal(C)}
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from vbench.kernels.gla.chunkwise import attend
 from vbench.kernels.shapes import Direction
-from vbench.kernels.wkv6 import cost
-from vbench.kernels.wkv6.shapes import check
 
 
 def wkv6(
@@ -29,7 +27,4 @@ def wkv6(
 
     Arguments, results and errors are those of `reference.wkv6`.
     """
-    check(r, k, v, g, u, direction, state)
-    if r.is_meta:
-        return cost.on_meta(r, k, v, direction, "chunkwise")
     return attend(r, k, v, [g], direction, scale=1.0, state=state, bonus=u * (direction != "reverse"))

@@ -7,8 +7,7 @@ from torch import Tensor
 from vbench.kernels.gla.compiled import attend
 from vbench.kernels.machine_code import recomputed
 from vbench.kernels.shapes import Direction
-from vbench.kernels.wkv6 import chunkwise, cost
-from vbench.kernels.wkv6.shapes import check
+from vbench.kernels.wkv6 import chunkwise
 
 
 def wkv6(
@@ -25,9 +24,6 @@ def wkv6(
 
     Arguments, results and errors are those of `reference.wkv6`. Gradients are those of `chunkwise.wkv6`.
     """
-    check(r, k, v, g, u, direction, state)
-    if r.is_meta:
-        return cost.on_meta(r, k, v, direction, "compiled")
 
     def run(r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         return attend(r, k, v, [g], direction, state=state, like=r, bonus=u * (direction != "reverse"))

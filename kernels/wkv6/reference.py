@@ -1,15 +1,12 @@
-"""WKV6, one token a step: the definition that every other form is held to."""
+"""WKV6, one token a step: the definition. All other forms must agree with it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from vbench.kernels.blocks import blocks, each_way, turned
 from vbench.kernels.shapes import Direction, accumulator
-from vbench.kernels.wkv6 import cost
-from vbench.kernels.wkv6.shapes import check
-
-BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def wkv6(
@@ -43,35 +40,26 @@ def wkv6(
         float64 inputs).
     Raises: ShapeError if the inputs do not agree.
     """
-    check(r, k, v, g, u, direction, state)
-    if r.is_meta:
-        return cost.on_meta(r, k, v, direction, "reference")
-    if direction != "both":
-        o, s = _walk(r, k, v, g, u, state, reverse=direction == "reverse")
-        return o.to(r.dtype), s
-    ahead, back = (_walk(r, k, v, g, u, None if state is None else state[i], reverse=bool(i)) for i in (0, 1))
-    return (ahead[0] + back[0]).to(r.dtype), torch.stack((ahead[1], back[1]))
+    return each_way(direction, state, r.dtype, lambda _, s, reverse: _walk(r, k, v, g, u, s, reverse))
 
 
 def _walk(
-    r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None, *, reverse: bool
+    r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
     dtype = accumulator(r)
     B, H, N, D = r.shape
     s = r.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     bonus = (u * (not reverse)).to(dtype)[:, None]
-    starts = range(0, N, BLOCK)
-    out: list[Tensor] = [s] * len(starts)
-    for i in reversed(range(len(starts))) if reverse else range(len(starts)):
-        block = slice(starts[i], starts[i] + BLOCK)
+    out = []
+    for block in blocks(N, reverse):
         queries, keys, values, decays = (x[:, :, block].to(dtype) for x in (r, k, v, g))
         rows = queries.unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
         columns = keys.unsqueeze(-1).unbind(2)  # of Float[B H D 1]
         outer = values.unsqueeze(-2).unbind(2)  # of Float[B H 1 E]
         kept = decays.exp().unsqueeze(-1).unbind(2)  # of Float[B H D 1]
-        read = [s] * len(rows)
-        for t in reversed(range(len(rows))) if reverse else range(len(rows)):
-            read[t] = rows[t] @ s
+        read = []
+        for t in turned(range(len(rows)), reverse):
+            read.append(rows[t] @ s)
             s = torch.addcmul(kept[t] * s, columns[t], outer[t])
-        out[i] = torch.cat(read, dim=2) + (queries * keys * bonus).sum(-1, keepdim=True) * values
-    return torch.cat(out, dim=2), s
+        out.append(torch.cat(turned(read, reverse), dim=2) + (queries * keys * bonus).sum(-1, keepdim=True) * values)
+    return torch.cat(turned(out, reverse), dim=2), s

@@ -1,14 +1,13 @@
-"""Inputs on which the forms of WKV6 are held against each other."""
+"""Inputs on which the forms of WKV6 are compared."""
 
 from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Generator, Tensor
 
 from vbench.kernels.shapes import Direction
-from vbench.kernels.trials import Inputs, Trial
+from vbench.kernels.trials import Inputs, Trial, standard_normal
 
 B, H, D, E = 2, 3, 16, 24
 
@@ -17,9 +16,7 @@ DECAYS = {"typical": -3.0, "open": -12.0, "closed": 3.0}
 
 
 def _draw(N: int, generator: Generator, *, decay: float) -> Inputs:
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
-
+    normal = standard_normal(generator)
     g = -(decay + normal(B, H, N, D)).exp()
     return {"r": normal(B, H, N, D), "k": normal(B, H, N, D), "v": normal(B, H, N, E), "g": g, "u": normal(H, D)}
 

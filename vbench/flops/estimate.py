@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from vbench import jobs
-from vbench.kernels import operator
+from vbench.kernels.registry import computation, operator
 from vbench.plan import Case, Protocol
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def predicted_peak(case: Case) -> int:
         def drop(self, nbytes: int) -> None:
             self.now -= nbytes
 
-    def inside(form: Callable[..., Any]) -> Callable[..., Any]:
-        """The form, seen inside: its first call on some shapes runs, later ones are answered and priced alike."""
+    def inside(form: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
+        """The form, seen inside: its first call on some shapes computes, later ones are answered and priced alike."""
         priced: dict[Any, tuple[int, int]] = {}  # bytes at the peak and bytes kept, above those before the call
 
         def call(*args: Any, **options: Any) -> Any:
@@ -138,11 +138,7 @@ def predicted_peak(case: Case) -> int:
                 live.now = before + priced[key][1]
                 return out
             peak, live.peak = live.peak, before
-            torch.Tensor.is_meta = False  # else the form answers without computing
-            try:
-                out = form(*args, **options)
-            finally:
-                del torch.Tensor.is_meta
+            out = compute(*args, **options)
             priced[key] = live.peak - before, live.now - before
             live.peak = max(peak, live.peak)
             return out
@@ -162,7 +158,7 @@ def predicted_peak(case: Case) -> int:
             row = case.spec
             if row.operator and case.form and case.mode == "parallel":
                 form = operator(row.operator, case.form)
-                replace_function(model, form, inside(form))
+                replace_function(model, form, inside(form, computation(row.operator, case.form)))
             logits = model(torch.empty(_images(case), 3, case.height, case.width, dtype=dtype))
             del logits
     finally:

@@ -22,7 +22,7 @@ from vbench.flops import count as flops
 from vbench.flops.estimate import SEEN_INSIDE, predicted_peak
 from vbench.flops.ledger import ALLOCATIONS, VIEWS, Kind, Ledger, Tally, tensors
 from vbench.kernels.fused.launch import recording
-from vbench.kernels.registry import OPS, operator
+from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.build import replace_function
 from vbench.plan import Case
 
@@ -123,16 +123,16 @@ class Operations(Ledger):
             self.calls[f"vbench.{op} {form}"] += 1
             key = tuple(_kind(x) for x in (*args, *options.items()))
             if key not in self._met:
-                self._met[key] = self._inside_of(op, form, function, args, options)
+                self._met[key] = self._inside_of(op, form, args, options)
             found, shape = self._met[key]
             self.inside.add(found)
             return out if shape is None else tree_map_only(Tensor, _alike, shape)
 
         return call
 
-    def _inside_of(self, op: str, form: str, function: Any, args: Any, options: Any) -> tuple[Inside, Any]:
+    def _inside_of(self, op: str, form: str, args: Any, options: Any) -> tuple[Inside, Any]:
         """What one call is made of, and its results; None for these if the form was not run."""
-        package = OPS[op][form].package
+        function, package = computation(op, form), OPS[op][form].package
         if package == "triton":
             return Inside(
                 _kernels(function, args, options), unseen="of Triton's kernels, launches alone are seen"
@@ -142,7 +142,7 @@ class Operations(Ledger):
         if (tokens := args[0].shape[-2]) > SEEN_INSIDE:
             reason = f"a call on {tokens} tokens is not looked into, only up to {SEEN_INSIDE}"
             return Inside(Counter({f"vbench.{op}.unseen": 1}), unseen=reason), None
-        with self._aside(entered=False) as (calls, entries), _computing():
+        with self._aside(entered=False) as (calls, entries):
             out = function(*args, **options)
         sums = Tally()
         for tally in entries.values():
@@ -160,16 +160,6 @@ class Operations(Ledger):
             yield self.calls, self.entries
         finally:
             self.calls, self.entries = calls, entries
-
-
-@contextmanager
-def _computing() -> Iterator[None]:
-    """Within, forms do not know a meta tensor when they see one, and compute."""
-    torch.Tensor.is_meta = False
-    try:
-        yield
-    finally:
-        del torch.Tensor.is_meta
 
 
 def _kernels(function: Callable[..., Any], args: Any, options: Any) -> Counter[str]:

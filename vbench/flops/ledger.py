@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import Enum
-from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from vbench.kernels import entry
 from vbench.kernels.work import Work
 
 
@@ -201,9 +201,9 @@ class Ledger(TorchDispatchMode):
         given, results = tensors(*args, *kwargs.values()), tensors(out)
         tally = Tally(calls=1, bytes_touched=sum(map(_bytes, given)) + sum(map(_bytes, results)))
         kind = Kind.UNKNOWN
-        if func.namespace == "vbench":
+        if packet is torch.ops.vbench.operator:
             kind = Kind.OPERATOR
-            self._operator(tally, import_module(f"vbench.kernels.{name}.cost").work(*args), given, results[0])
+            self._operator(tally, entry.work([x.shape for x in args[0]], *args[1:]), given, results)
         elif func.namespace == "aten" and (_is_product(packet) or base in PRODUCTS):
             kind = Kind.MATRIX
             tally.macs_matmul = tally.macs_algorithm = _matrix_macs(packet, base, args, kwargs, out)
@@ -216,14 +216,15 @@ class Ledger(TorchDispatchMode):
             tally.flops_elementwise = found
         return kind, tally
 
-    def _operator(self, tally: Tally, work: Work, given: list[Tensor], result: Tensor) -> None:
+    def _operator(self, tally: Tally, work: Work, given: list[Tensor], results: list[Tensor]) -> None:
         """One of ours; its state may stay on chip, and is not among the bytes."""
         tally.macs_elementwise, tally.macs_matmul = (work.macs, 0) if self._elementwise else (0, work.macs)
         tally.macs_algorithm = work.macs_algorithm
         tally.flops_elementwise = work.flops_elementwise
-        tally.bytes_min = self._operands(given) + _bytes(result) + work.gate_bytes
-        if work.state_bytes is not None:
-            self.states.append(work.state_bytes)
+        output, *state = results
+        tally.bytes_min = self._operands(given) + _bytes(output)
+        if state:
+            self.states.append(sum(map(_bytes, state)))
 
     def _operands(self, given: list[Tensor]) -> int:
         """Bytes to read: of a weight the first time alone."""

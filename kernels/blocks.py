@@ -1,0 +1,90 @@
+"""How forms made of torch's operations take their tokens: in blocks, in chunks, forwards or in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from vbench.errors import ShapeError
+from vbench.kernels.shapes import Direction
+
+BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
+
+Ordered = TypeVar("Ordered", list[Tensor], tuple[Tensor, ...], range)
+
+
+def turned(items: Ordered, reverse: bool) -> Ordered:
+    """The items in the order of travel: as they are, or from the last to the first."""
+    return items[::-1] if reverse else items
+
+
+def blocks(tokens: int, reverse: bool = False) -> Iterator[slice]:
+    """Blocks of `BLOCK` tokens in the order of travel."""
+    for start in turned(range(0, int(tokens), BLOCK), reverse):
+        yield slice(start, start + BLOCK)
+
+
+def each_way(
+    direction: Direction,
+    state: Tensor | None,
+    dtype: torch.dtype,
+    walk: Callable[[int, Tensor | None, bool], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """The output in `dtype` and the state of one direction, or of "both": the sum of outputs, and the states stacked.
+
+    `walk` takes the number of the direction in the call, its state, and whether it is the reverse one.
+    """
+    if direction != "both":
+        o, s = walk(0, state, direction == "reverse")
+        return o.to(dtype), s
+    ahead, back = (walk(i, None if state is None else state[i], bool(i)) for i in (0, 1))
+    return (ahead[0] + back[0]).to(dtype), torch.stack((ahead[1], back[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens [start, stop) taken as chunks of `length` tokens; the last chunk may be ragged."""
+
+    start: int
+    stop: int
+    length: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-(self.stop - self.start) // self.length)
+
+    def tile(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """[B H N ...] -> [B H chunks length ...], contiguous; of whole chunks."""
+        tile: Tensor = x[:, :, self.start : self.stop].unflatten(2, (-1, self.length))
+        return tile.to(dtype or x.dtype, memory_format=torch.contiguous_format)
+
+
+def spans(tokens: int, chunk: int, group: int | None, usual: int, *, padded: bool = False) -> list[Span]:
+    """All tokens in order, `group` chunks at a time, or `usual` if that is None, but at least one.
+
+    The tokens that are left over are one short chunk; if `padded`, its length is the next power of two.
+
+    Raises: ShapeError if a chunk or a group is empty.
+    """
+    group = max(1, usual) if group is None else group
+    if chunk < 1 or group < 1:
+        raise ShapeError(f"chunk and group are at least 1; got {chunk} and {group}")
+    whole, rest = tokens - tokens % chunk, tokens % chunk
+    found = [Span(start, min(start + chunk * group, whole), chunk) for start in range(0, whole, chunk * group)]
+    if rest:
+        found.append(Span(whole, tokens, 1 << (rest - 1).bit_length() if padded else rest))
+    return found
+
+
+def carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The state that enters each chunk, [B H chunks ...], and the last one: S' = kept · S + added, chunk by chunk."""
+    gained, shares = added.unbind(2), kept.unbind(2)
+    entering = [state] * len(gained)
+    for at in turned(range(len(gained)), reverse):
+        entering[at] = state
+        state = torch.addcmul(gained[at], shares[at], state)
+    return torch.stack(entering, dim=2), state
