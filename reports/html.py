@@ -26,7 +26,8 @@ from vbench.models.registry import spec
 from vbench.reports import plots, tables
 from vbench.reports.tables import figure
 from vbench.results.answers import Answer
-from vbench.results.frame import frame
+from vbench.results.axes import AXES, PARTS, differing
+from vbench.results.frame import frame, rows_of
 from vbench.results.lint import unfair
 from vbench.results.store import Record, read
 
@@ -191,9 +192,7 @@ def _interval(row: dict[str, Any]) -> Cell:
 
 def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
     """Settings are columns where rows differ in them, energy where it was measured."""
-    names = {"device_name": "device", "dtype": "dtype", "phase": "phase", "backend": "back end", "layout": "layout"}
-    told = [_text(name, key) for key, name in names.items() if table[key].nunique() > 1]
-    told += [_text("attention", "attention")] if table["attention"].nunique() > 1 else []
+    told = [_text(AXES[key].label, key) for key in differing(table, PARTS)]
     told += [_text("run", "run")] if len(runs) > 1 else []
     energy = [_number("J an image", "energy_j_per_image")] if table["energy_j_per_image"].notna().any() else []
     return [
@@ -223,8 +222,7 @@ def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
 def _rows(runs: Sequence[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
     columns, origin = _columns(runs, table), _origin(runs)
     found = []
-    for raw in table.to_dict("records"):
-        row = {str(key): None if pd.isna(value) else value for key, value in raw.items()}
+    for row in rows_of(table):
         row["run"] = origin[str(row["device_name"]), str(row["case_id"])]
         found.append({"status": row["status"], "cells": [column.cell(row) for column in columns]})
     return found

@@ -15,12 +15,10 @@ from vbench.plan import parse_sizes
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
 from vbench.reports.tables import NOTES, figure, several_forms
-from vbench.results.frame import batch_asked, filled
+from vbench.results.axes import SETTING, SUBJECT, unusual
+from vbench.results.frame import batch_asked, filled, rows_of
 from vbench.results.lint import unfair
 
-SETTING = ("device_name", "device", "dtype", "phase", "backend", "layout", "threads", "batch_asked")  # of one grid
-SUBJECT = ("model", "mode", "form", "attention")  # of one row
-USUAL = {"device": ("cpu", "cuda:0"), "phase": ("infer",), "backend": ("eager",), "layout": ("nchw",)}  # not in a title
 MARKS = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
 FEW = 4  # sizes that stand side by side on a page
 LIKE = 1.5  # parameters of models that are compared differ by this factor at most
@@ -169,14 +167,6 @@ def _said(value: Any) -> str:
     return "not known" if pd.isna(value) else str(value)
 
 
-def records(table: pd.DataFrame) -> list[Cells]:
-    """Rows as dicts with None for what is missing."""
-    return [
-        {str(key): value if isinstance(value, tuple) or not pd.isna(value) else None for key, value in cells.items()}
-        for cells in table.to_dict("records")
-    ]
-
-
 def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
     """Cells that are alike in these keys, small ones first, under the name of what they have in common.
 
@@ -190,7 +180,7 @@ def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
             for key in keys
         )
 
-    cells = records(rows[supported(rows)])
+    cells = rows_of(rows[supported(rows)])
     least: dict[str, float] = {}
     for one in cells:
         least[one["class"]] = min(least.get(one["class"], float("inf")), _params(one) or float("inf"))
@@ -263,12 +253,12 @@ def grid_of(
         caption += " In parentheses: the 95 % interval."
     if any(cell.bold for cell in cells):
         caption += f" {BEST}"
-    unusual = [value for key, value in setting.items() if value not in USUAL.get(key, (value,))]
+    rest = unusual(setting, [key for key in setting if key != "dtype"])
     threads = f"{setting['threads']} threads" if setting.get("threads", "1") != "1" else ""
     asked = setting.get("batch_asked", "knee")
     option = "batch" if setting.get("phase") == "train" else "--batch"  # which moves throughput alone
     batch = "" if asked == "knee" else f"{option} {asked}"
-    under = [setting.get("device_name", ""), setting["dtype"], *unusual, threads, batch]
+    under = [setting.get("device_name", ""), setting["dtype"], *rest, threads, batch]
     title = f"{title}: {', '.join(part for part in under if part)}"
     return Grid(title, columns, tuple(blocks), caption, tuple(remarks), setting)
 

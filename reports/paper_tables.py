@@ -19,9 +19,7 @@ from vbench.reports.paper_cells import (
     GMACS,
     LATENCY,
     MEMORY,
-    SETTING,
     STATE,
-    SUBJECT,
     THROUGHPUT,
     TRAINED,
     WHO,
@@ -38,12 +36,13 @@ from vbench.reports.paper_cells import (
     parts,
     prepared,
     px,
-    records,
     sizes_of,
     subjects,
 )
 from vbench.reports.write import whole
 from vbench.results import scaling
+from vbench.results.axes import SETTING, SUBJECT
+from vbench.results.frame import rows_of
 from vbench.results.statistics import Interval, ratio
 
 FORMATS = ("md", "tex", "csv")
@@ -191,7 +190,7 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
     ]
     grids = []
     for part in parts(table):
-        lines = tuple(_exponent(cells, part) for cells in records(scaling.exponents(part.rows)))
+        lines = tuple(_exponent(cells, part) for cells in rows_of(scaling.exponents(part.rows)))
         if lines:
             grids.append(grid_of("How costs grow", part, columns, [Block(lines)], [*also, *behind(part)]))
     return grids
@@ -212,7 +211,7 @@ def crossovers(table: pd.DataFrame) -> list[Grid]:
         like = dict(zip(part.rows["model"], part.rows["class"], strict=True))
         lines = []
         for cost in scaling.FITTED:
-            for pair in records(scaling.crossovers(part.rows, cost)):
+            for pair in rows_of(scaling.crossovers(part.rows, cost)):
                 one, other = (pair[key].partition(" ")[0] for key in ("a", "b"))
                 if like[one] == like[other] and spec(one).baseline != spec(other).baseline:
                     lines.append(_crossing(pair, part.rows))

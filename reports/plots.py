@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from vbench.reports.looks import ENDINGS
-from vbench.reports.series import SETTINGS, Series, series_of
+from vbench.reports.series import Series, series_of
 from vbench.reports.tables import figure
 from vbench.results.published import accuracies
 from vbench.results.ratios import ratio
@@ -303,10 +303,10 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
 
 def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[dict[str, Any]]:
     """The recurrent mode's cost over that of the same model's parallel mode under the same settings, size by size."""
-    beside = [other for other in series if other.model == one.model and other.mode == "parallel" and _alike(one, other)]
-    if not beside:
+    beside = [other for other in series if (other.model, other.mode) == (one.model, "parallel")]
+    other = next((other for other in beside if other.setting == one.setting), None)
+    if other is None:
         return []
-    other = beside[0]
     theirs = other.cells.set_index(["height", "width"])
     mine = one.cells.set_index(["height", "width"])
     common = [size for size in mine.index if size in theirs.index]
@@ -320,15 +320,6 @@ def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[
     name = f"{one.label} over {other.label}"
     text = [_hover(name, panel, row, *at) for row, *at in zip(rows, values, low, high, strict=True)]
     return [*_band(one, [row["side"] for row in rows], low, high), _line(one, rows, values, text)]
-
-
-def _alike(one: Series, other: Series) -> bool:
-    """Whether two series were measured under the same settings. Missing is a setting too."""
-    return all(
-        str(one.cells[setting].iloc[0]) == str(other.cells[setting].iloc[0])
-        for setting in SETTINGS
-        if setting != "attention"
-    )
 
 
 def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from vbench.reports.looks import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
+from vbench.results.axes import PARTS, SETTING, differing, said
 from vbench.results.frame import batch_asked
-
-SETTINGS = ("device_name", "dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +23,30 @@ class Series:
     mode: str
     cells: pd.DataFrame  # sorted by `side`, the root of height · width in px
 
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """What two curves must share to be compared. A missing value is a setting too."""
+        return tuple(str(self.cells[key].iloc[0]) for key in SETTING)
+
 
 def series_of(table: pd.DataFrame) -> list[Series]:
     """The curves of a frame, in the order of families, models and modes. What cannot be measured is left out."""
     table = table[table["status"] != "unsupported"].copy()
     table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
-    table["asked"] = batch_asked(table, "batch ")
+    table["batch_asked"] = batch_asked(table)
     modes = table.groupby("model")["mode"].nunique().to_dict()
-    told = [setting for setting in SETTINGS if table[setting].nunique() > 1]  # what a label must say
-    if (table.groupby(["model", "mode"])["form"].nunique() > 1).any():
-        told.append("form")
+    told = differing(table, PARTS)  # what a label must say
+    forms = ["form"] if (table.groupby(["model", "mode"])["form"].nunique() > 1).any() else []
     members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
     found: list[Series] = []
-    for key, cells in table.groupby(["family", "model", "mode", *told], dropna=False):
+    for key, cells in table.groupby(["family", "model", "mode", *told, *forms], dropna=False):
         family, model, mode = map(str, key[:3])
         shade = SHADES[members[family].index(model) % len(SHADES)]
         flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
         brand = [text for flag, text in BRANDS.items() if flag in flags]
-        settings = [value for value in key[3:] if isinstance(value, str)]  # what is missing is no string
-        parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
+        settings = [said(name, value) for name, value in zip(told, key[3:], strict=False) if not pd.isna(value)]
+        form = [value for value in key[3 + len(told) :] if not pd.isna(value)]
+        parts = [model, mode if modes[model] > 1 else "", *settings, *form, *brand]
         like = sum(one.model == model and one.mode == mode for one in found)
         found.append(
             Series(

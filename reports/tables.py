@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -11,6 +11,8 @@ from rich.table import Table
 
 from vbench.reports import grid
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
+from vbench.results.axes import AXES, SETTING, differing, said, unusual
+from vbench.results.frame import rows_of
 from vbench.results.lint import unfair
 
 HEADER = (
@@ -47,16 +49,16 @@ NOTES = {
 
 def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """One row of text a cell, under `HEADER`, without cells that cannot exist (see `absent`)."""
-    several = several_forms(table)
-    return [_row(cell, several) for cell in _cells(table) if cell["status"] != "unsupported"]
+    named = naming(table)
+    return [_row(cell, named) for cell in _cells(table) if cell["status"] != "unsupported"]
 
 
 def absent(table: pd.DataFrame) -> list[str]:
     """One line for each reason why cells were not, or not wholly, measured: which, and why."""
     missing = table[table["status"] != "ok"]
-    several = several_forms(table)
+    named = naming(table)
     return [
-        f"{status}: {reason} ({_named(group, several)})"
+        f"{status}: {reason} ({_named(group, named)})"
         for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False)
     ]
 
@@ -68,16 +70,16 @@ def without_work(table: pd.DataFrame) -> pd.DataFrame:
 
 def uncounted(table: pd.DataFrame) -> list[str]:
     """One line for each reason why measured cells have no MACs: which, and why."""
-    several = several_forms(table)
+    named = naming(table)
     return [
-        f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, several)})"
+        f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, named)})"
         for reason, group in without_work(table).groupby("reason", sort=False, dropna=False)
     ]
 
 
-def _named(group: pd.DataFrame, several: set[tuple[str, str]]) -> str:
-    """The first three cells, and how many there are beside."""
-    cells = [f"{label(cell, several)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
+def _named(group: pd.DataFrame, naming: Naming) -> str:
+    """The first three cells, and how many more there are."""
+    cells = [f"{label(cell, naming)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
     return ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
 
 
@@ -171,11 +173,11 @@ def to_markdown(table: pd.DataFrame) -> str:
 def full(table: pd.DataFrame) -> Grid:
     """The rows and all that must be said with them, for paper."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEADER)
-    several = several_forms(table)
+    named = naming(table)
     found = []
     for cell in _cells(table):
         if cell["status"] != "unsupported":
-            texts = dict(zip(HEADER, _row(cell, several), strict=True))
+            texts = dict(zip(HEADER, _row(cell, named), strict=True))
             found.append(tuple(_printed(name, text, cell) for name, text in texts.items()))
     return Grid("", columns, (Block(tuple(found)),), caption(table), tuple(remarks(table)))
 
@@ -196,20 +198,17 @@ def _printed(name: str, text: str, cell: dict[str, Any]) -> Cell:
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Cells as dicts with None for what is missing, models together, small images first."""
-    order = ["dtype", "phase", "backend", "layout", "model", "attention", "mode", "form", "height", "width"]
-    ordered = table.sort_values(order, kind="stable")
-    return [
-        {str(key): None if pd.isna(value) else value for key, value in cell.items()}
-        for cell in ordered.to_dict("records")
-    ]
+    settings = [key for key in SETTING if key in table]
+    order = [*settings, "model", "attention", "mode", "form", "height", "width"]
+    return rows_of(table.sort_values(order, kind="stable"))
 
 
-def _row(cell: dict[str, Any], several: set[tuple[str, str]]) -> tuple[str, ...]:
+def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
     interval = (
         "" if cell["latency_ms_lo"] is None else f"{figure(cell['latency_ms_lo'])}–{figure(cell['latency_ms_hi'])}"
     )
     return (
-        label(cell, several),
+        label(cell, naming),
         _mode(cell),
         _size(cell),
         cell["status"],
@@ -234,12 +233,23 @@ def several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
     }
 
 
-def label(cell: dict[str, Any], several: Container[tuple[str, str]] = ()) -> str:
-    """A row's model, its form where there are several, and whatever setting of it is not the usual one."""
-    usual = ("float32", "infer", "eager", "nchw", "fused", None)
-    rest = [cell[key] for key in ("dtype", "phase", "backend", "layout", "attention") if cell[key] not in usual]
-    form = [cell["form"]] if cell["form"] and (cell["model"], cell["mode"]) in several else []
-    return " ".join([cell["model"], *form, *rest])
+class Naming(NamedTuple):
+    """What rows of a table must say beside their model: (model, mode) with several forms, and settings that differ."""
+
+    forms: set[tuple[str, str]] = set()  # noqa: RUF012  # never changed
+    settings: Sequence[str] = ()
+
+
+def naming(table: pd.DataFrame) -> Naming:
+    """What the rows of this table must say; settings that have a usual value are said by `label` wherever unusual."""
+    return Naming(several_forms(table), [key for key in differing(table, SETTING) if not AXES[key].usual])
+
+
+def label(cell: dict[str, Any], naming: Naming = Naming()) -> str:  # noqa: B008
+    """A row's model, its form where there are several, its settings where rows differ or they are unusual."""
+    form = [cell["form"]] if cell["form"] and (cell["model"], cell["mode"]) in naming.forms else []
+    settings = [said(key, cell[key]) for key in naming.settings if cell[key] is not None]
+    return " ".join([cell["model"], *form, *settings, *unusual(cell)])
 
 
 def _short(commit: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vbench.models.registry import spec
+from vbench.results.axes import AXES, SUBJECT
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count
 from vbench.results.store import Record, current
@@ -20,7 +21,7 @@ HELD_BACK = 0.01  # the share of a launch's time that a quota may have taken
 HOST_BOUND = 0.95  # a call that returns after this share of the device's time keeps the device waiting
 QUEUED = 1.05  # and so do calls back to back that take this many times the device's own
 
-COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
+_LISTED = {
     "model": "string",
     "family": "string",
     "mode": "string",
@@ -107,6 +108,8 @@ COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
     "case_id": "string",
     "conditions": "string",
 }
+# In this order; the type is pandas'. A setting that is not listed comes last.
+COLUMNS: dict[str, str] = _LISTED | {name: axis.kind for name, axis in AXES.items() if axis.source}
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -124,8 +127,17 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
         for launches in current(r for r in records if str(r.host.get("device_name")) == device).values()
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    order = ["device_name", "model", "mode", "dtype", "phase", "backend", "layout", "attention", "form"]
-    return table.sort_values([*order, "height", "width", "case_id"], kind="stable", ignore_index=True)
+    parting = [name for name, axis in AXES.items() if axis.parts and axis.source]
+    order = dict.fromkeys(["device_name", "device", "model", "mode", *parting, "form", "height", "width", "case_id"])
+    return table.sort_values(list(order), kind="stable", ignore_index=True)
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts, with None for what is missing."""
+    return [
+        {str(key): value if isinstance(value, tuple) or not pd.isna(value) else None for key, value in row.items()}
+        for row in table.to_dict("records")
+    ]
 
 
 def filled(values: pd.Series[Any], otherwise: Any) -> pd.Series[Any]:
@@ -133,10 +145,20 @@ def filled(values: pd.Series[Any], otherwise: Any) -> pd.Series[Any]:
     return values.astype(object).where(values.notna(), otherwise)
 
 
-def batch_asked(table: pd.DataFrame, prefix: str = "") -> pd.Series[Any]:
-    """The batch that each row of a frame was asked for, after a prefix, or the policy that chose it: "8", "knee"."""
-    fixed = table["batch_policy"] == "fixed"
-    return (prefix + table["batch"].astype("string")).where(fixed, table["batch_policy"])
+def batch_asked(table: pd.DataFrame) -> pd.Series[Any]:
+    """The batch that each row of a frame was asked for, or the policy that chose it: "8", "knee"."""
+    return table["batch"].astype("string").where(table["batch_policy"] == "fixed", table["batch_policy"])
+
+
+def apart(table: pd.DataFrame) -> list[str]:
+    """What in `SUBJECT` beside model and mode tells rows apart: where a model and mode has several."""
+    ways = table.groupby(["model", "mode"])
+    return [key for key in SUBJECT[2:] if key in table and (ways[key].nunique(dropna=False) > 1).any()]
+
+
+def commit(host: Mapping[str, Any]) -> str | None:
+    """The commit of a record's host, with "-dirty" if there were changes; None if it is not known."""
+    return host["commit"] + "-dirty" * bool(host.get("dirty")) if host.get("commit") else None
 
 
 def _row(launches: list[Record]) -> dict[str, Any]:
@@ -144,15 +166,18 @@ def _row(launches: list[Record]) -> dict[str, Any]:
     first = launches[0]
     ended = next((record for record in launches if record.status != "ok"), first)
     case, host = first.case, first.host
-    work, settings = first.work or {}, first.settings or {}
+    work = first.work or {}
+    sources: dict[str, dict[str, Any]] = {
+        "case": case,
+        "settings": {**case, **(first.settings or {})},  # of a cell that failed: what was asked for
+        "protocol": first.protocol,
+        "host": host,
+        "versions": {**host.get("versions", {}), "commit": commit(host)},
+    }
     row: dict[str, Any] = {
-        **{key: case[key] for key in ("model", "mode", "form", "phase", "height", "width", "dtype", "device")},
-        **{key: case[key] for key in ("backend", "layout")},
-        "attention": settings.get("attention", case["attention"]),
-        "weights_dtype": settings.get("weights_dtype"),
-        "tf32": settings.get("tf32"),
+        **{key: case[key] for key in ("model", "mode", "form", "height", "width")},
+        **{name: sources[axis.source].get(name) for name, axis in AXES.items() if axis.source},
         "family": spec(case["model"]).family,
-        "device_name": host.get("device_name"),
         "status": first.status,
         "reason": ended.reason,
         "verified": (first.verified or {}).get("ok"),
@@ -161,10 +186,6 @@ def _row(launches: list[Record]) -> dict[str, Any]:
         "predicted_peak_bytes": work.get("predicted_peak_bytes"),
         "macs_fvcore": (first.second_count or {}).get("macs_fvcore"),
         "padded_share": spec(case["model"]).padded_share(case["height"], case["width"]),
-        "threads": first.protocol.get("threads"),
-        "rigor": first.protocol.get("rigor"),
-        **{key: host.get("versions", {}).get(key) for key in ("torch", "triton", "timm", "vbench")},
-        "commit": host.get("commit") and host["commit"] + ("-dirty" if host.get("dirty") else ""),
         "started_at": first.started_at,
         "case_id": first.case_id,
         "conditions": first.conditions,

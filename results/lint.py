@@ -5,24 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from vbench.models.registry import spec
+from vbench.results.axes import AXES, EQUAL
 from vbench.results.frame import filled
 
-SETTINGS = (  # in which rows that are compared must agree
-    "device_name",
-    "phase",
-    "dtype",
-    "weights_dtype",
-    "tf32",
-    "layout",
-    "attention",
-    "backend",
-    "threads",
-    "latency_batch",
-    "memory_batch",
-    "batch_policy",
-)
-VERSIONS = ("torch", "triton", "timm", "vbench", "commit")
-OPTIONAL = ("attention", "triton")  # missing where a model, or a machine, has none; elsewhere missing is not known
 SHORT = 12  # characters of a commit that are shown
 
 
@@ -36,23 +21,23 @@ def unfair(table: pd.DataFrame) -> list[str]:
     is one.
     """
     rows = table[table["status"] == "ok"] if "status" in table else table
-    lines = [line for setting in SETTINGS if (line := _difference(rows, setting))]
-    lines += [line for version in VERSIONS if (line := _difference(rows, version))]
+    lines = [line for column in EQUAL if (line := _difference(rows, column))]
     if not lines and (line := _difference(rows, "conditions")):
         lines.append(f"{line}; it is a digest of device, versions, code and protocol")
     return [*lines, *_batches(rows), *_padding(rows)]
 
 
-def _difference(rows: pd.DataFrame, setting: str) -> str | None:
+def _difference(rows: pd.DataFrame, column: str) -> str | None:
     """ "rows differ in dtype: bfloat16 (12), float32 (12); compare within one", or None."""
-    if setting not in rows:
+    if column not in rows:
         return None
-    values = rows[setting].dropna() if setting in OPTIONAL else filled(rows[setting], "not known")
+    optional = column in AXES and AXES[column].optional
+    values = rows[column].dropna() if optional else filled(rows[column], "not known")
     counts = values.map(_name).value_counts().sort_index()
     if len(counts) < 2:
         return None
     found = ", ".join(f"{value} ({count})" for value, count in counts.items())
-    return f"rows differ in {setting}: {found}; compare within one"
+    return f"rows differ in {column}: {found}; compare within one"
 
 
 def _name(value: object) -> str:

@@ -18,7 +18,8 @@ from rich.table import Table
 from scipy.special import ndtri, stdtrit
 
 from vbench.errors import UsageError
-from vbench.results.frame import batch_asked
+from vbench.results.axes import SETTING, SUBJECT, differing, said
+from vbench.results.frame import apart, batch_asked
 
 CONFIDENCE = 0.95
 TOLERANCE = 0.06  # an exponent that near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, Swin's padding
@@ -37,8 +38,6 @@ COSTS: dict[str, str] = {  # what is shown of it: "A needs less time a call than
 }
 FITTED = ("macs_executed", "latency_ms", "ms_per_image", "activation_bytes")
 COUNTED = ("macs_executed", "macs")
-SUBJECT = ("model", "mode", "form", "attention")  # what is compared
-SETTING = ("device_name", "phase", "dtype", "backend", "layout", "threads", "batch_asked")  # what must be equal
 
 Floats = NDArray[np.float64]
 
@@ -129,8 +128,8 @@ def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> 
             there = ", ".join(sorted({f"{m} {o}" for m, o in zip(table["model"], table["mode"], strict=True)}))
             raise UsageError(f"the table has no {name}; it has {there or 'no rows'}")
         if rows.duplicated(["height", "width"]).any():
-            apart = [key for key in (*SUBJECT, *SETTING) if key in rows and rows[key].nunique(dropna=False) > 1]
-            raise UsageError(f"{name} has several rows a size, which differ in {', '.join(apart)}; select one of each")
+            ways = [*apart(rows), *differing(rows, SETTING)]
+            raise UsageError(f"{name} has several rows a size, which differ in {', '.join(ways)}; select one of each")
         curves.append(_curve(rows, cost))
     found = _cross((a, b), curves[0], curves[1], cost)
     if found is None:
@@ -158,6 +157,7 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
     _check_cost(cost)
     table = _prepared(table)
     keys = [key for key in SETTING if key in table]
+    told = differing(table, keys)
     subject = [key for key in SUBJECT if key in table]
     rows = []
     for values, group in _groups(table, keys):
@@ -171,7 +171,9 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
             if found is not None and found.verdict == "not reached":
                 found = _cross((other, one), curves[other], curves[one], cost)
             if found is not None:
-                rows.append({**dict(zip(keys, values, strict=True)), **asdict(found)})
+                setting = dict(zip(keys, values, strict=True))
+                under = "".join(f", {said(key, setting[key])}" for key in told if not pd.isna(setting[key]))
+                rows.append({**setting, **asdict(found), "reading": found.reading + under})
     fields = list(Crossover.__dataclass_fields__)
     types = {"px": "Float64", "px_lo": "Float64", "px_hi": "Float64"}
     return pd.DataFrame(rows, columns=[*keys, *fields]).astype(types)
@@ -179,7 +181,7 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
 
 def to_rich(found: pd.DataFrame) -> Table:
     """What `exponents` returns, for a terminal; settings are shown where rows differ in them."""
-    also = _apart(found)
+    also = [*apart(found), *differing(found, SETTING)]
     out = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("model", "mode", *also, "cost", "sizes", "exponent", "interval", "at the top", "verdict"):
         right = name in ("sizes", "exponent", "interval", "at the top")
@@ -210,13 +212,6 @@ def log_error(rows: pd.DataFrame, cost: str) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.log(high / low) / 2 / ndtri((1 + level) / 2)
     return np.where((level > 0) & (level < 1), error, np.nan)
-
-
-def _apart(found: pd.DataFrame) -> list[str]:
-    """The settings in which these rows differ, and the forms where a model and mode has several."""
-    ways = found.groupby(["model", "mode"])
-    forms = [key for key in SUBJECT[2:] if key in found and (ways[key].nunique(dropna=False) > 1).any()]
-    return forms + [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
 
 
 def _check_cost(cost: str) -> None:

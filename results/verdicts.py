@@ -27,15 +27,15 @@ import pandas as pd
 from vbench.kernels.registry import default_form
 from vbench.models.closed_forms import closed_form
 from vbench.models.registry import MODELS, spec
+from vbench.results.axes import SETTING, VERSIONS, unusual
 from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
-from vbench.results.frame import batch_asked
-from vbench.results.lint import VERSIONS
+from vbench.results.frame import batch_asked, rows_of
 from vbench.results.operators import FILE as OPERATORS_FILE
 from vbench.results.ratios import ratio
-from vbench.results.scaling import SETTING, exponents
 from vbench.results.scaling import TOLERANCE as EXPONENT_TOLERANCE
 from vbench.results.scaling import WIDEST as EXPONENT_WIDEST
+from vbench.results.scaling import exponents
 
 TOLERANCE = 0.05  # what two printed digits leave open: "90 % saved" is anything from 9.5 to 10.5 times less
 WIDEST = 0.25  # half-width of an interval, as a share of its value
@@ -165,12 +165,10 @@ def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
     """The exponent of activation memory in tokens, on any device: linear or slower holds."""
     rows = _rows(table, (claim.subject,), None)
     rows = rows[rows["status"] == "ok"]
-    for _, group in sorted(
-        rows.groupby(["device_name", "device", "dtype", "backend", "layout", "form"], sort=False, dropna=False),
-        key=lambda one: _preference(one[1].iloc[0].to_dict()),
-    ):
-        group = group.drop_duplicates("height")  # noqa: PLW2901
-        found = exponents(group.drop(columns=list(SETTING), errors="ignore"), ("activation_bytes",))
+    keys = [key for key in (*SETTING, "form") if key in rows]
+    groups = [group.drop_duplicates("height") for _, group in rows.groupby(keys, sort=False, dropna=False)]
+    for group in sorted(groups, key=lambda group: _preference(group.iloc[0].to_dict())):
+        found = exponents(group, ("activation_bytes",))
         found = found[~found["verdict"].isin(["too few points", "interval too wide"])]
         for row in found.to_dict("records"):
             low, high, local = (float(row[key]) for key in ("exponent_lo", "exponent_hi", "local_exponent"))
@@ -226,12 +224,13 @@ class _Pair:
 
     subject: dict[str, Any]
     baseline: dict[str, dict[str, Any]]  # by attention, "fused" or "unfused"
+    setting: tuple[Any, ...]
 
     @property
     def where(self) -> str:
         """Device and setting, in words."""
         cell = self.subject
-        rest = [str(cell[key]) for key, usual in (("backend", "eager"), ("layout", "nchw")) if cell[key] != usual]
+        rest = unusual(cell, [key for key in SETTING if key != "dtype"])
         rest += [f"batch {cell['batch']}"] if cell["batch_policy"] == "fixed" else []
         rest += ["tf32"] if cell["tf32"] else []
         return ", ".join([_device(cell), str(cell["dtype"]), *rest])
@@ -259,7 +258,7 @@ def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
     """The verdict under one setting."""
     sides = {attention: _ratio(claim, pair, attention) for attention in ("fused", "unfused")}
     if claim.unit == "grows":
-        smaller = next((one for one in before if one.where == pair.where), None)
+        smaller = next((one for one in before if one.setting == pair.setting), None)
         for attention, now in sides.items():
             sides[attention] = _grown(claim, "" if smaller is None else _ratio(claim, smaller, attention), now)
     ours = {attention: one for attention, one in sides.items() if isinstance(one, Ours)}
@@ -308,12 +307,12 @@ def _pairs(claim: Claim, table: pd.DataFrame, res: int) -> list[_Pair]:
     rows = _rows(table, (claim.subject, claim.baseline or ""), res)
     rows = rows.assign(batch_asked=batch_asked(rows))
     found = []
-    for _, group in rows.groupby([*SETTING, "device", "tf32"], sort=False, dropna=False):
-        cells = [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in group.to_dict("records")]
+    for _, group in rows.groupby([*SETTING, "tf32"], sort=False, dropna=False):
+        cells = rows_of(group)
         mine = _usual(claim.subject, [cell for cell in cells if cell["model"] == claim.subject])
         theirs = {str(cell["attention"]): cell for cell in cells if cell["model"] == claim.baseline}
         if mine is not None and theirs:
-            found.append(_Pair(mine, theirs))
+            found.append(_Pair(mine, theirs, tuple(cells[0][key] for key in (*SETTING, "tf32"))))
     return sorted(found, key=lambda pair: (_preference(pair.subject), -len(pair.baseline)))
 
 

@@ -11,7 +11,8 @@ from vbench.models.registry import spec
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet
 from vbench.reports.looks import COLOURS, MARKERS
-from vbench.results.scaling import COSTS, SETTING, crossovers
+from vbench.results.axes import SETTING, differing, said
+from vbench.results.scaling import COSTS, crossovers
 
 COMPARED = ("macs_executed", "latency_ms", "peak_memory_bytes")
 MOST = 20  # pairs; a page holds no more
@@ -62,11 +63,11 @@ def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Rows of `crossovers` by the pair, the recurrent one first; against attention, if there are such."""
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
     mixed = [row for row in rows if len({spec(_model(row[end])).baseline for end in "ab"}) == 2]
-    apart = [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
+    told = differing(found, SETTING)
     named = {}
     for row in mixed or rows:
         pair = sorted((row["a"], row["b"]), key=lambda name: (spec(_model(name)).baseline, name))
-        setting = [str(row[key]) for key in apart if not pd.isna(row[key])]
+        setting = [said(key, row[key]) for key in told if not pd.isna(row[key])]
         named[" ".join(["\n".join(map(_short, pair)), *setting])] = row
     return named
 

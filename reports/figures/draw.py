@@ -20,13 +20,10 @@ from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
+from vbench.results.axes import AXES, CAPTION
 
-SETTINGS = (  # that a caption states
-    *("rigor", "phase", "backend", "layout", "attention", "weights_dtype", "tf32", "batch_policy", "batch"),
-    *("latency_batch", "memory_batch", "triton"),
-)
 WIDTH = 100  # of a caption, characters
-SHOWN = ("device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy")  # on figures
+SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + ["form"]  # on figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +160,7 @@ def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 def conditions(rows: pd.DataFrame) -> str:
     """Protocol and settings, in words."""
-    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in SETTINGS}
+    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in CAPTION}
     said = [f"{key} {', '.join(values)}" for key, values in found.items() if values]
     return f"Protocol: {'; '.join(said)}."
 

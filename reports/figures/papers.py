@@ -22,6 +22,8 @@ from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import MUTED, Drawn, Options, ground, ink, sheet
 from vbench.reports.looks import COLOURS, MARKERS
+from vbench.results.axes import PARTS, differing, said
+from vbench.results.frame import batch_asked
 from vbench.results.published import accuracies, efficiency
 
 VIG = "arXiv:2405.18425"
@@ -73,14 +75,17 @@ def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, P
     rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
     rows = rows[(rows["height"] == rows["width"]) & rows[quantity.column].notna()]
     rows = rows.drop_duplicates("height") if quantity.counted else rows[rows["device"].str.startswith("cuda")]
-    keys = ["device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy"]
+    keys = [*PARTS, "form"]
+    rows = rows.assign(batch_asked=batch_asked(rows))
+    unsaid = {"phase", "device", "threads"} - set(differing(rows, PARTS))
     found: dict[str, Points] = {}
     for values, own in [((), rows)] if quantity.counted else list(rows.groupby(keys, dropna=False)):
         value = own[quantity.column].astype(float)
         value = quantity.unit / value if quantity.inverse else quantity.unit * value
         points = dict(zip(own["height"].astype(float), value, strict=True))
         if points:
-            found[", ".join(str(v) for v in values if isinstance(v, str)) or "counted"] = points
+            known = [(key, v) for key, v in zip(keys, values, strict=False) if key not in unsaid and not pd.isna(v)]
+            found[", ".join(said(key, v) for key, v in known) or "counted"] = points
     return found
 
 
