@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from vbench.errors import UsageError
@@ -22,6 +21,7 @@ from vbench.results.operators import FILE as OPERATORS
 from vbench.results.operators import read as read_operators
 from vbench.results.store import FILE as RECORDS
 from vbench.results.store import read
+from vbench.results.text import bare_table, print_whole
 from vbench.results.verdicts import (
     FAILS,
     HOLDS,
@@ -104,14 +104,11 @@ def _ours(one: Judgement) -> dict[str, Any]:
 
 def show(found: Sequence[Judgement], console: Console) -> None:
     """Print the table, then why, with the records that prove it, a line for each claim. No text is cut."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in HEADER:
-        table.add_column(name, no_wrap=True)
+    table = bare_table(HEADER)
     for one in found:
         *cells, verdict = _row(one)
         table.add_row(*map(Text, cells), Text(verdict, style=STYLES[one.verdict]))
-    table.width = Console(width=1000).measure(table).maximum
-    console.print(table, soft_wrap=True)
+    print_whole(table, console)
     console.print()
     for one in found:
         console.print(f"{one.claim.id} ({one.claim.printed}): {one.reason}{_proof(one)}", markup=False, soft_wrap=True)

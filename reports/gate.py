@@ -17,7 +17,6 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from vbench.reports import metrics
@@ -36,6 +35,7 @@ from vbench.results.outcome import (
     Outcome,
     Verdict,
 )
+from vbench.results.text import bare_table, print_whole
 
 SCHEMA = 1  # of the JSON
 FEW = 8  # findings that are SAME are shown up to this many, else counted
@@ -122,15 +122,12 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
     """Print the table, then what it means. A narrow terminal wraps lines; no figure is cut."""
     shown, hidden = _folded(outcome)
     if shown:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in HEADER:
-            table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True)
+        table = bare_table(HEADER, RIGHT)
         for finding in shown:
             table.add_row(
                 *(Text(text, style=_style(finding) if text == finding.verdict else "") for text in _row(finding))
             )
-        table.width = Console(width=1000).measure(table).maximum
-        console.print(table, soft_wrap=True)
+        print_whole(table, console)
     if hidden:
         console.print(f"{hidden} more are SAME.", style="dim")
     first, *rest = sentences(outcome, strict=strict)

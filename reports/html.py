@@ -30,6 +30,7 @@ from vbench.results.axes import AXES, PARTS, differing
 from vbench.results.frame import frame, rows_of
 from vbench.results.lint import unfair
 from vbench.results.store import Record, read
+from vbench.results.text import listed, px
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
 FEW = 3  # models; of more, how costs grow is folded away
@@ -142,10 +143,12 @@ def _json(value: Any) -> str:
 
 def _lead(runs: Sequence[Run], table: pd.DataFrame) -> str:
     counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().sort_index().items())
-    sizes = sorted({height * width: _size(height, width) for height, width in _sides(table)}.items())
+    sides = zip(table["height"], table["width"], strict=True)
+    sizes = sorted({height * width: px(height, width) for height, width in sides}.items())
     span = f"{sizes[0][1]} to {sizes[-1][1]} px" if len(sizes) > 1 else f"{sizes[0][1]} px"
     models = table["model"].nunique()
-    return f"{len(table)} cells ({counts}) of {models} model{'s'[: models > 1]}, {span}, from {_listed(runs)}."
+    named = listed([run.name for run in runs])
+    return f"{len(table)} cells ({counts}) of {models} model{'s'[: models > 1]}, {span}, from {named}."
 
 
 def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -200,9 +203,7 @@ def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
         _text("mode", "mode"),
         _text("form", "form"),
         *told,
-        Column(
-            "size (px)", "number", lambda r: Cell(_size(r["height"], r["width"]), "number", r["height"] * r["width"])
-        ),
+        Column("size (px)", "number", lambda r: Cell(px(r["height"], r["width"]), "number", r["height"] * r["width"])),
         _text("status", "status"),
         _number("GMACs", "macs", 1e9),
         _number("latency (ms)", "latency_ms"),
@@ -354,16 +355,3 @@ def _pairs(facts: dict[str, Any]) -> str:
 def _most(states: Sequence[dict[str, Any]], key: str) -> str:
     known = [state[key] for state in states if state.get(key) is not None]
     return f"{max(known):.1%} at most" if known else ""
-
-
-def _sides(table: pd.DataFrame) -> list[tuple[int, int]]:
-    return list(zip(table["height"], table["width"], strict=True))
-
-
-def _size(height: int, width: int) -> str:
-    return f"{height}" if height == width else f"{height}x{width}"
-
-
-def _listed(runs: Sequence[Run]) -> str:
-    known = [run.name for run in runs]
-    return " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known)

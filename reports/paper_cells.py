@@ -18,6 +18,7 @@ from vbench.reports.tables import NOTES, figure, several_forms
 from vbench.results.axes import SETTING, SUBJECT, unusual
 from vbench.results.frame import batch_asked, filled, rows_of
 from vbench.results.lint import unfair
+from vbench.results.text import px
 
 MARKS = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
 FEW = 4  # sizes that stand side by side on a page
@@ -109,9 +110,9 @@ def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
     except UsageError as error:
         raise UsageError(str(error).replace("--res", "--at")) from None
     there = sizes_of(table)
-    known = ", ".join(map(px, there)) or "none"
+    known = ", ".join(px(*size) for size in there) or "none"
     if missing := [size for size in asked if size not in there]:
-        raise UsageError(f"--at: the records have no {px(missing[0])} px; they have {known}")
+        raise UsageError(f"--at: the records have no {px(*missing[0])} px; they have {known}")
     return list(asked)
 
 
@@ -186,7 +187,7 @@ def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
         least[one["class"]] = min(least.get(one["class"], float("inf")), _params(one) or float("inf"))
     for _, group in groupby(sorted(cells, key=order), key=lambda one: tuple(one[key] for key in keys)):
         members = list(group)
-        yield ", ".join(px(members[0][key]) + " px" if key == "size" else members[0][key] for key in keys), members
+        yield ", ".join(px(*members[0][key]) + " px" if key == "size" else members[0][key] for key in keys), members
 
 
 def supported(rows: pd.DataFrame) -> pd.Series[bool]:
@@ -220,11 +221,6 @@ def _few(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
 
 def _within(table: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.Series[bool]:
     return pd.Series([size in sizes for size in table["size"]], index=table.index, dtype=bool)
-
-
-def px(size: tuple[int, int]) -> str:
-    """(512, 512) -> "512", (512, 1024) -> "512x1024"."""
-    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
 def _params(cells: Cells) -> float | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from vbench.errors import OutputError, UsageError
+from vbench.errors import UsageError
 from vbench.models.registry import spec
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row, to_csv, to_latex, to_markdown
@@ -35,15 +34,15 @@ from vbench.reports.paper_cells import (
     name_of,
     parts,
     prepared,
-    px,
     sizes_of,
     subjects,
 )
-from vbench.reports.write import whole
+from vbench.reports.write import write_text
 from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of
 from vbench.results.statistics import Interval, ratio
+from vbench.results.text import px
 
 FORMATS = ("md", "tex", "csv")
 
@@ -61,8 +60,8 @@ def resolution(table: pd.DataFrame) -> list[Grid]:
     table = table[table["phase"] == "infer"]
     shown = sizes_of(table[table["shown"]])
     quantities = (GMACS, LATENCY, MEMORY)
-    columns = (*WHO, *(quantity.heading(f"{px(size)} px") for size in shown for quantity in quantities))
-    left = ", ".join(map(px, sizes_of(table[~table["shown"]])))
+    columns = (*WHO, *(quantity.heading(f"{px(*size)} px") for size in shown for quantity in quantities))
+    left = ", ".join(px(*size) for size in sizes_of(table[~table["shown"]]))
     also = [f"not shown: {left} px; --at names sizes"] if left else []
     grids = []
     for part in parts(table[table["shown"]]):
@@ -113,7 +112,7 @@ def modes(table: pd.DataFrame) -> list[Grid]:
                 lines.append(
                     (
                         Cell(one["model"], notes=brands([one["flags"], other["flags"]])),
-                        Cell(px(one["size"])),
+                        Cell(px(*one["size"])),
                         Cell(f"{one['form']}, {other['form']}"),
                         Cell(_verified(one, other)),
                         *(cell_of(cells, LATENCY) for cells in (one, other)),
@@ -278,12 +277,8 @@ def render(made: dict[str, list[Grid]], form: str) -> str:
 def write(made: dict[str, list[Grid]], formats: Iterable[str], folder: Path) -> list[Path]:
     """Files KIND.FORMAT; each appears whole or not at all. Raises: OutputError if the folder cannot be written."""
     texts = {folder / f"{name}.{form}": render({name: made[name]}, form) for name in made for form in formats}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+    for path, text in texts.items():
+        write_text(path, text)
     return list(texts)
 
 

@@ -14,6 +14,7 @@ from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
 from vbench.results.axes import AXES, SETTING, differing, said, unusual
 from vbench.results.frame import rows_of
 from vbench.results.lint import unfair
+from vbench.results.text import bare_table, print_whole, px
 
 HEADER = (
     "model",
@@ -79,7 +80,7 @@ def uncounted(table: pd.DataFrame) -> list[str]:
 
 def _named(group: pd.DataFrame, naming: Naming) -> str:
     """The first three cells, and how many more there are."""
-    cells = [f"{label(cell, naming)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
+    cells = [f"{label(cell, naming)} {_where(cell)}" for cell in _cells(group)]
     return ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
 
 
@@ -135,7 +136,7 @@ def disagreements(table: pd.DataFrame) -> list[str]:
                 and abs(cell[vote] - cell[ledger]) > 0.01 * cell[ledger]
             ):
                 lines.append(
-                    f"{label(cell)} {_mode(cell)} {_size(cell)}: {name} counts {figure(cell[vote], 1e9)} GMACs, "
+                    f"{label(cell)} {_where(cell)}: {name} counts {figure(cell[vote], 1e9)} GMACs, "
                     f"the ledger {figure(cell[ledger], 1e9)}"
                 )
     return lines
@@ -148,19 +149,12 @@ def remarks(table: pd.DataFrame) -> list[str]:
 
 def show(table: pd.DataFrame, console: Console) -> None:
     """Print the table and what must be said with it. A narrow terminal wraps lines; no figure is ever cut."""
-    whole = to_rich(table)
-    whole.width = Console(width=1000).measure(whole).maximum
-    console.print(whole, soft_wrap=True)
-    for line in [caption(table), *remarks(table)]:
-        console.print(line, style="dim", markup=False)
+    print_whole(to_rich(table), console, [caption(table), *remarks(table)])
 
 
 def to_rich(table: pd.DataFrame) -> Table:
     """The rows for a terminal; print it by `show`."""
-    out = Table(box=None, pad_edge=False, header_style="bold")
-    for name in HEADER:
-        right = name in NUMBERS
-        out.add_column(name.replace(" (", "\n("), justify="right" if right else "left", no_wrap=True)
+    out = bare_table([name.replace(" (", "\n(") for name in HEADER], [name.replace(" (", "\n(") for name in NUMBERS])
     for row in rows(table):
         out.add_row(*row)
     return out
@@ -209,8 +203,8 @@ def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
     )
     return (
         label(cell, naming),
-        _mode(cell),
-        _size(cell),
+        cell["mode"],
+        px(cell["height"], cell["width"]),
         cell["status"],
         figure(cell["macs"], 1e9),
         figure(cell["latency_ms"]),
@@ -252,18 +246,13 @@ def label(cell: dict[str, Any], naming: Naming = Naming()) -> str:  # noqa: B008
     return " ".join([cell["model"], *form, *settings, *unusual(cell)])
 
 
+def _where(cell: dict[str, Any]) -> str:
+    return f"{cell['mode']} {px(cell['height'], cell['width'])}"
+
+
 def _short(commit: str) -> str:
     digest, _, changed = commit.partition("-")
     return digest[:12] + (" with changes" if changed else "")
-
-
-def _mode(cell: dict[str, Any]) -> str:
-    return str(cell["mode"])
-
-
-def _size(cell: dict[str, Any]) -> str:
-    square = cell["height"] == cell["width"]
-    return str(cell["height"]) if square else f"{cell['height']}x{cell['width']}"
 
 
 def figure(value: float | None, unit: float = 1.0) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isnan, log
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked
 from vbench.results.ratios import BATCHES, ratio
 from vbench.results.scaling import COSTS, crossing, exponents
+from vbench.results.text import listed, px
 
 SHOWN = (1024, 1024)  # px; the size that the papers' claims speak of, shown beside the largest
 LIKE = 1.25  # two models differ less than by this factor in parameters, or it is said
@@ -112,10 +113,10 @@ def _ratios(pair: Pair) -> Iterator[Answer]:
         at = [f"batch {batch}" for batch in batches] if len(batches) == 1 else []
         at += [_parameters(pair)] if not _apart(pair.mine, pair.theirs) < log(LIKE) else []
         under = f" ({'; '.join(at)}){pair.under}" if at else pair.under
-        needs = f"needs {_listed(needed)} of" if needed else "is not compared with"
-        text = f"At {_px(size)} px {pair.subject} {needs} {pair.baseline}{under}"
+        needs = f"needs {listed(needed)} of" if needed else "is not compared with"
+        text = f"At {px(*size)} px {pair.subject} {needs} {pair.baseline}{under}"
         if lacking:
-            text += f"; {_listed(lacking)} cannot be compared: {_why(pair, mine, theirs)}"
+            text += f"; {listed(lacking)} cannot be compared: {_why(pair, mine, theirs)}"
         yield Answer(pair.model, "ratio", f"{text}.")
 
 
@@ -160,11 +161,3 @@ def _growth(table: pd.DataFrame) -> Iterator[Answer]:
         parts += [row[key] for key in ways if not pd.isna(row[key])]
         named = "".join(f", {part}" for part in parts)
         yield Answer(row["model"], "growth", f"{COSTS[row['cost']]} of {row['model']}{named}: {row['reading']}.")
-
-
-def _listed(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _px(size: Any) -> str:
-    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"

@@ -11,13 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from vbench.errors import UsageError
 from vbench.plan import Case
 from vbench.results import store
-from vbench.results.frame import frame
+from vbench.results.frame import commit, frame, rows_of
 from vbench.results.holm import holm
 from vbench.results.judge import CONFIDENCE
 from vbench.results.machines import differences, machine
@@ -83,10 +82,7 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
         for case_id, launches in store.current(records).items()
     }
     table = frame([record for launches in current.values() for record in launches])
-    rows = {
-        str(row["case_id"]): {str(key): None if pd.isna(value) else value for key, value in row.items()}
-        for row in table.to_dict("records")
-    }
+    rows = {str(row["case_id"]): row for row in rows_of(table)}
     cells = {case_id: Cell(Case(**launches[0].case), rows[case_id], launches) for case_id, launches in current.items()}
     return Run(name, cells, complete)
 
@@ -383,7 +379,7 @@ def _about(run: Run) -> dict[str, Any]:
     return {
         "run": run.name,
         "device_name": each(host.get("device_name") for host in hosts),
-        "commits": each(host.get("commit") and host["commit"] + "-dirty" * bool(host.get("dirty")) for host in hosts),
+        "commits": each(map(commit, hosts)),
         "versions": {name: ", ".join(map(str, found)) or None for name, found in versions.items()},
         "started_at": min((record.started_at for record in records), default=None),
         "complete": run.complete,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from vbench.errors import SchemaError, UsageError
 from vbench.results.outcome import Finding, Outcome, Verdict
+from vbench.results.text import px
 
 WHAT, SCHEMA = "counters of vbench gate", 1
 Count = int | float | None
@@ -248,7 +249,8 @@ def _exponents(pairs: Iterable[tuple[Cell, Cell]], tolerances: Mapping[str, floa
                 continue
             delta = slack(tolerances, "exponent", before)
             verdict = _judged(before, after, delta)
-            note = None if verdict == "SAME" else f"over {', '.join(_size(cell.case) for cell, _ in curve)} px"
+            sizes = ", ".join(px(cell.case["height"], cell.case["width"]) for cell, _ in curve)
+            note = None if verdict == "SAME" else f"over {sizes} px"
             where, what = _without_size(curve[0][0]), f"exponent of {cost}"
             found.append(Finding(where, what, verdict, before, after, delta=delta, note=note))
     return found
@@ -261,10 +263,6 @@ def _slope(cells: list[Cell], cost: str) -> float | None:
     if len(set(sizes)) < 2 or not all(costs):
         return None
     return linear_regression([log(size) for size in sizes], [log(each) for each in costs]).slope
-
-
-def _size(case: Mapping[str, Any]) -> str:
-    return f"{case['height']}" if case["height"] == case["width"] else f"{case['height']}x{case['width']}"
 
 
 def _without_size(cell: Cell) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 from vbench.models.registry import spec
 from vbench.results.axes import AXES, EQUAL
 from vbench.results.frame import filled
+from vbench.results.text import px
 
 SHORT = 12  # characters of a commit that are shown
 
@@ -82,13 +83,10 @@ def _padding(rows: pd.DataFrame) -> list[str]:
             most = max(shares, key=lambda size: shares[size])
             lines.append(
                 f"{model} pads at {len(shares)} of {len(sizes)} sizes: {shares[most]:.1%} of what it computes on is "
-                f"padding at {_size(most)} px{', the most' * (len(shares) > 1)}"
+                f"padding at {px(*most)} px{', the most' * (len(shares) > 1)}"
             )
         cut = [size for size in sizes if (spec(model).padding(*size) or "").startswith("cuts off")]
         if cut:
-            lines.append(f"{model} ignores part of the image at {', '.join(map(_size, cut))} px: no whole patches")
+            where = ", ".join(px(*size) for size in cut)
+            lines.append(f"{model} ignores part of the image at {where} px: no whole patches")
     return lines
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"

@@ -20,6 +20,7 @@ from scipy.special import ndtri, stdtrit
 from vbench.errors import UsageError
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked
+from vbench.results.text import bare_table, px
 
 CONFIDENCE = 0.95
 TOLERANCE = 0.06  # an exponent that near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, Swin's padding
@@ -182,10 +183,8 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
 def to_rich(found: pd.DataFrame) -> Table:
     """What `exponents` returns, for a terminal; settings are shown where rows differ in them."""
     also = [*apart(found), *differing(found, SETTING)]
-    out = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "mode", *also, "cost", "sizes", "exponent", "interval", "at the top", "verdict"):
-        right = name in ("sizes", "exponent", "interval", "at the top")
-        out.add_column(name, justify="right" if right else "left", no_wrap=True)
+    numbers = ("sizes", "exponent", "interval", "at the top")
+    out = bare_table(["model", "mode", *also, "cost", *numbers, "verdict"], numbers)
     for row in found.to_dict("records"):
         out.add_row(
             row["model"],
@@ -254,7 +253,7 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
     known = "tokens" in rows and rows["tokens"].notna().all()
     counted = cost in COUNTED
     return Curve(
-        [f"{h}" if h == w else f"{h}x{w}" for h, w in zip(rows["height"], rows["width"], strict=True)],
+        list(map(px, rows["height"], rows["width"])),
         np.log(rows["pixels"].to_numpy(np.float64)) / 2,
         np.log(rows["tokens" if known else "pixels"].to_numpy(np.float64)),
         "tokens" if known else "pixels",

@@ -36,6 +36,7 @@ from vbench.results.ratios import ratio
 from vbench.results.scaling import TOLERANCE as EXPONENT_TOLERANCE
 from vbench.results.scaling import WIDEST as EXPONENT_WIDEST
 from vbench.results.scaling import exponents
+from vbench.results.text import one_line
 
 TOLERANCE = 0.05  # what two printed digits leave open: "90 % saved" is anything from 9.5 to 10.5 times less
 WIDEST = 0.25  # half-width of an interval, as a share of its value
@@ -175,7 +176,7 @@ def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
             ids = tuple(group["case_id"].astype(str))
             fair = Ours(float(row["exponent"]), low, high, "exponent of activation memory", ids, unit="")
             linear = low <= 1 + EXPONENT_TOLERANCE and local <= 1 + EXPONENT_WIDEST
-            where = f"{_device(group.iloc[0])}, {group['dtype'].iloc[0]}"
+            where = f"{one_line(group['device_name'].iloc[0])}, {group['dtype'].iloc[0]}"
             return Judgement(claim, HOLDS if linear else FAILS, f"{where}: {row['reading']}", None, fair)
     sizes = "memory at three sizes or more, a factor of 4 apart in tokens"
     return Judgement(claim, UNKNOWN, f"needs records of {claim.subject} with {sizes}; {MEASURE}")
@@ -211,11 +212,11 @@ OPERATORS = {"bi_wkv_op": "wkv"}  # what the table calls them
 
 def _operator_ratio(own: Mapping[str, Any], attention: Mapping[str, Any]) -> Ours:
     basis = (
-        f"form {said(own['form'])} against torch's fused attention of as many tokens at DeiT-T's width, on "
-        f"{said(own.get('device_name'))}, {said(own['dtype'])}, batch {own['batch']}, {said(own['backend'])}, caches "
-        f"{said(own['l2'])} ({OPERATORS_FILE}, {said(own.get('started_at'))})"
+        f"form {own['form']} against torch's fused attention of as many tokens at DeiT-T's width, on "
+        f"{own.get('device_name')}, {own['dtype']}, batch {own['batch']}, {own['backend']}, caches "
+        f"{own['l2']} ({OPERATORS_FILE}, {own.get('started_at')})"
     )
-    return _over(attention, own, "ms", basis, ())
+    return _over(attention, own, "ms", one_line(basis), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ class _Pair:
         rest = unusual(cell, [key for key in SETTING if key != "dtype"])
         rest += [f"batch {cell['batch']}"] if cell["batch_policy"] == "fixed" else []
         rest += ["tf32"] if cell["tf32"] else []
-        return ", ".join([_device(cell), str(cell["dtype"]), *rest])
+        return ", ".join([one_line(cell["device_name"]), str(cell["dtype"]), *rest])
 
 
 def _measured(claim: Claim, table: pd.DataFrame) -> Judgement:
@@ -359,7 +360,7 @@ def _ratio(claim: Claim, pair: _Pair, attention: str) -> Ours | str:
 def _lacking(cell: Mapping[str, Any], how: str) -> str | None:
     """Why a row proves nothing, or None."""
     if cell["status"] != "ok":
-        return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {said(cell['reason'])}"
+        return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {one_line(cell['reason'])}"
     if "modes_differ" in (cell["flags"] or "").split():
         return f"the modes of {cell['model']} are not one function ('vbench verify'), so its row proves nothing"
     return None
@@ -412,15 +413,6 @@ def _rows(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.Dat
     rows = table[table["model"].isin(list(models)) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
     rows = rows[rows["height"] == rows["width"]]
     return rows if res is None else rows[rows["height"] == res]
-
-
-def _device(cell: Any) -> str:
-    return said(cell["device_name"])
-
-
-def said(text: object) -> str:
-    """What a record says, on one line and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 def _short(value: float) -> str:

@@ -88,11 +88,9 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
     if row["verdict"] != "crosses":
         x, arrow = (first, "<") if row["verdict"] == "cheaper at every size" else (last, ">")
         axis.plot([x], [number], marker=arrow, color=colour, markerfacecolor="none", linestyle="none")
-        said = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
-        side: Any = {"xytext": (6 if arrow == "<" else -6, 0), "ha": "left" if arrow == "<" else "right"}
-        axis.annotate(
-            said, (x, number), textcoords="offset points", va="center", fontsize="small", color=colour, **side
-        )
+        words = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
+        offset, side = ((6, 0), "left") if arrow == "<" else ((-6, 0), "right")
+        marks.note(axis, words, (x, number), offset, ha=side, color=colour)
         return
     px = float(row["px"])
     axis.plot([px], [number], marker=marker, color=colour, linestyle="none")
@@ -103,14 +101,5 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
         axis.plot([low, high], [number, number], color=colour, linewidth=1.1)
     right = px > (first * last) ** 0.5
     text = f"{_model(row['a'])} from {px:.0f} px" + ("" if known else "*")
-    axis.annotate(
-        text,
-        (px, number),
-        xytext=(-5 if right else 5, 5),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="center",
-        fontsize="small",
-        color=colour,
-        path_effects=marks.halo(),
-    )
+    offset, side = ((-5, 5), "right") if right else ((5, 5), "left")
+    marks.note(axis, text, (px, number), offset, ha=side, color=colour, path_effects=marks.halo())

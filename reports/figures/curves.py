@@ -19,6 +19,7 @@ from vbench.reports.figures.measures import Measure
 from vbench.reports.figures.style import MUTED, ink
 from vbench.reports.looks import ENDINGS
 from vbench.reports.series import Series
+from vbench.results.text import px
 
 NARROW = 3.0  # a log axis spans at least this factor
 
@@ -134,7 +135,7 @@ def log_axis(axis: Axes, which: str = "y") -> None:
 def sides_of(table: pd.DataFrame) -> dict[float, str]:
     """The sizes of a table by side, the root of height · width in px, as "512" or "512x1024"."""
     sizes = sorted(set(zip(table["height"].astype(int), table["width"].astype(int), strict=True)))
-    return {(h * w) ** 0.5: str(h) if h == w else f"{h}x{w}" for h, w in sizes}
+    return {(h * w) ** 0.5: px(h, w) for h, w in sizes}
 
 
 def size_axis(axes: Sequence[Axes], sides: dict[float, str]) -> None:

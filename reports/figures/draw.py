@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +15,14 @@ from typing import Any, cast
 import matplotlib as mpl
 import pandas as pd
 
-from vbench.errors import OutputError, UsageError
+from vbench.errors import UsageError
 from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
+from vbench.reports.write import whole, writing
 from vbench.results.axes import AXES, CAPTION
+from vbench.results.text import one_line
 
 WIDTH = 100  # of a caption, characters
 SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + ["form"]  # on figures
@@ -117,12 +119,9 @@ def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Pat
                 if request.strict:
                     raise UsageError(line) from None
                 missing.append(line)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
             for name, one in drawn.items():
                 files += write_files(one, caption(name, table, one), folder / name.replace(":", "-"), request.formats)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
     return files, missing
 
 
@@ -130,11 +129,11 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     """One figure of the table `FIGURES`, under the style that is set. Raises: NotDrawnError, UsageError."""
     entry = FIGURES[name]
     rows = _rows(name, table)
-    rows = rows.assign(**{key: rows[key].map(plain, na_action="ignore") for key in SHOWN})
+    rows = rows.assign(**{key: rows[key].map(one_line, na_action="ignore") for key in SHOWN})
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
         reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
-        why = f" ({plain(reasons[0])})" if len(reasons) else ""
+        why = f" ({one_line(reasons[0])})" if len(reasons) else ""
         raise NotDrawnError(f"no row{where} has {', '.join(entry.needs) or 'anything'}{why}")
     module, function = entry.draw.split(":")
     found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(rows, options)
@@ -148,7 +147,7 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
-    return "\n".join(textwrap.fill(plain(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+    return "\n".join(textwrap.fill(one_line(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -177,21 +176,11 @@ def looking(style: str) -> Iterator[None]:
 def write_files(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "txt")]
     for path in paths:
-        part = path.with_name(f".part-{path.name}")
-        try:
-            if path.suffix == ".txt":
-                part.write_text(text, encoding="utf-8")
-            else:
-                save(drawn.figure, part)
-            os.replace(part, path)  # noqa: PTH105
-        finally:
-            part.unlink(missing_ok=True)
+        if path.suffix == ".txt":
+            whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+        else:
+            whole(path, partial(save, drawn.figure))
     return paths
-
-
-def plain(text: object) -> str:
-    """A line of what may hold any characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def _near(name: str) -> str:

@@ -276,8 +276,7 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
         top1 = accuracies()[model, 224].top1
         colour = ink(look.colour)
         bars.bar(number, top1, color="none", edgecolor=colour, hatch="////", width=0.6)
-        bars.annotate(f"{top1:.1f}", (number, top1), xytext=(0, 2), textcoords="offset points", ha="center",
-                      fontsize="small", color=colour)  # fmt: skip
+        marks.note(bars, f"{top1:.1f}", (number, top1), (0, 2), ha="center", va="baseline", color=colour)
         _label_points(work, printed(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
     bars.set_xticks((0, 1), [f"{look.name}\n{params[model]:g} M" for model, look in reversed(GRU_LOOKS.items())])
     bars.set_ylim(78, 85)
@@ -429,10 +428,8 @@ def _limits(axis: Axes, low: float, high: float) -> None:
 
 def _label_points(axis: Axes, points: Points, colour: str, *, above: bool, digits: int = 1) -> None:
     for x, y in points.items():
-        axis.annotate(
-            f"{y:.{digits}f}", (x, y), xytext=(0, 7 if above else -8), textcoords="offset points", ha="center",
-            va="center", fontsize="small", color=colour, path_effects=marks.halo(),
-        )  # fmt: skip
+        look = {"ha": "center", "color": colour, "path_effects": marks.halo()}
+        marks.note(axis, f"{y:.{digits}f}", (x, y), (0, 7 if above else -8), **look)
 
 
 def _ooms(axis: Axes, paper: str, looks: Mapping[str, Look], places: Points | None = None) -> None:
