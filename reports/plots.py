@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from vbench.reports.looks import ENDINGS
+from vbench.reports.appearance import ENDINGS
 from vbench.reports.series import Series, series_of
 from vbench.reports.tables import figure
 from vbench.results.frame import rows_of
@@ -32,7 +32,7 @@ SYMBOLS = {  # plotly's names of matplotlib's markers
     "x": "x-thin",
 }
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
-FEW, TICKS = 3, 12  # ticks of an axis, at least and at most
+FEWEST_TICKS, MOST_TICKS = 3, 12  # ticks of an axis, at least and at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[floa
         return None
     axis = {"showline": True, "linecolor": "#888", "gridcolor": "#ddd", "zeroline": False, "automargin": "width"}
     x = {**axis, "title": {"text": "image side (px)", "standoff": 6}, "type": "log"}
-    if 0 < len(ticks) <= TICKS:
+    if 0 < len(ticks) <= MOST_TICKS:
         x |= {"tickmode": "array", "tickvals": [side for side, _ in ticks], "ticktext": [name for _, name in ticks]}
     y = {**axis, "title": {"text": panel.label}, "type": "linear" if panel is ACCURACY else "log", **_log_ticks(traces)}
     y |= {"exponentformat": "none", "separatethousands": True}
@@ -156,10 +156,10 @@ def _log_ticks(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     decades, steps = ([step * 10.0**power for power in powers for step in each] for each in ((1,), (1, 2, 5)))
     for choice in (steps, decades):
         ticks = [tick for tick in choice if values[0] <= tick <= values[-1]]
-        if FEW <= len(ticks) <= TICKS:
+        if FEWEST_TICKS <= len(ticks) <= MOST_TICKS:
             break
     else:
-        ticks = values if len(values) < FEW else []
+        ticks = values if len(values) < FEWEST_TICKS else []
     names = [f"{tick:.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
     return {"tickvals": ticks, "ticktext": names} if ticks else {}
 
@@ -316,10 +316,7 @@ def _hover(
     if value is None:
         return ""
     between = "" if low is None or high is None else f" ({figure(low)}–{figure(high)})"
-    lines = [
-        f"<b>{escape(name)}</b>, {px(row['height'], row['width'])} px",
-        f"{panel.label}: {figure(value)}{between}",
-    ]
+    lines = [f"<b>{escape(name)}</b>, {px(row['height'], row['width'])} px", f"{panel.label}: {figure(value)}{between}"]
     if panel.key == "latency" and between:
         level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
         lines.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from vbench.reports.looks import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
+from vbench.reports.appearance import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
 from vbench.results.axes import PARTS, SETTING, differing, said
 from vbench.results.frame import batch_asked
 
@@ -39,14 +40,15 @@ def series_of(table: pd.DataFrame) -> list[Series]:
     forms = ["form"] if (table.groupby(["model", "mode"])["form"].nunique() > 1).any() else []
     members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
     found: list[Series] = []
-    for key, cells in table.groupby(["family", "model", "mode", *told, *forms], dropna=False):
-        family, model, mode = map(str, key[:3])
+    keys = ["family", "model", "mode", *told, *forms]
+    for _, cells in table.groupby(keys, dropna=False):
+        first: dict[str, Any] = {key: None if pd.isna(cells[key].iloc[0]) else cells[key].iloc[0] for key in keys}
+        family, model, mode = (str(first[key]) for key in keys[:3])
         shade = SHADES[members[family].index(model) % len(SHADES)]
         flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
         brand = [text for flag, text in BRANDS.items() if flag in flags]
-        settings = [said(name, value) for name, value in zip(told, key[3:], strict=False) if not pd.isna(value)]
-        form = [value for value in key[3 + len(told) :] if not pd.isna(value)]
-        parts = [model, mode if modes[model] > 1 else "", *settings, *form, *brand]
+        settings = [said(key, first[key]) for key in keys[3:] if first[key] is not None]
+        parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
         like = sum(one.model == model and one.mode == mode for one in found)
         found.append(
             Series(

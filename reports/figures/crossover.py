@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vbench.models.registry import spec
+from vbench.reports.appearance import COLOURS, MARKERS
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet
-from vbench.reports.looks import COLOURS, MARKERS
 from vbench.results.axes import SETTING, differing, said
 from vbench.results.scaling import COSTS, crossovers
 

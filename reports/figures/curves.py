@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from vbench.reports.appearance import ENDINGS
 from vbench.reports.figures import marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import Measure
 from vbench.reports.figures.style import MUTED, ink
-from vbench.reports.looks import ENDINGS
 from vbench.reports.series import Series
 from vbench.results.text import px
 

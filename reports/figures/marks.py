@@ -287,6 +287,14 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
     return None
 
 
+def frame_inset(axis: Axes, inset: Axes) -> None:
+    """Frame an inset once its limits are set, and show in the panel where it looks."""
+    inset.tick_params(length=2, pad=1.5)
+    for spine in inset.spines.values():
+        spine.set_visible(True)
+    axis.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.6)
+
+
 def within(points: NDArray[np.float64], box: Bbox, margin: float) -> NDArray[np.bool_]:
     """Which of (n, 2) points lie in a box, or less than `margin` pixels from it."""
     x, y = points[:, 0], points[:, 1]

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from vbench.reports.appearance import ENDINGS
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
 from vbench.reports.figures.style import PUBLISHED, Drawn, Options, ground, ink, sheet
-from vbench.reports.looks import ENDINGS
 from vbench.reports.series import Series, series_of
 from vbench.results.published import accuracies
 
@@ -136,10 +136,7 @@ def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, me
     )
     inset.xaxis.set_minor_locator(NullLocator())
     inset.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    inset.tick_params(length=2, pad=1.5)
-    for spine in inset.spines.values():
-        spine.set_visible(True)
-    axis.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.6)
+    marks.frame_inset(axis, inset)
 
 
 def _crossing(pair: Pair, measure: Measure) -> tuple[float, float, float, float] | None:

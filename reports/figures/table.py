@@ -21,9 +21,7 @@ class Entry:
 
 FIGURES: dict[str, Entry] = {
     "resolution": Entry(
-        "resolution:resolution",
-        "How do work, memory, latency and accuracy change with resolution?",
-        phase=None,
+        "resolution:resolution", "How do work, memory, latency and accuracy change with resolution?", phase=None
     ),
     "accuracy-cost": Entry(
         "accuracy_cost:accuracy_cost",
@@ -31,9 +29,7 @@ FIGURES: dict[str, Entry] = {
         needs=("top1_published",),
     ),
     "throughput": Entry(
-        "lines:throughput",
-        "How many images a second, at which resolution?",
-        needs=("throughput_img_s",),
+        "lines:throughput", "How many images a second, at which resolution?", needs=("throughput_img_s",)
     ),
     "modes": Entry(
         "modes:modes",
