@@ -111,24 +111,18 @@ def against_timm(benchmark: Path, folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ours: list[dict[str, Any]] = []
     theirs: list[dict[str, Any]] = []
+
+    def run(*words: str, cwd: str) -> None:
+        subprocess.run([sys.executable, *words], check=True, env=environment, stdout=subprocess.DEVNULL, cwd=cwd)
+
     for turn in range(TURNS):
         with tempfile.TemporaryDirectory() as place:
             options = ["--models", f"timm/{COMPARED}", "--res", str(SIDE), "--modes", "parallel", "--batch", "1"]
-            command = [sys.executable, "-P", "-m", "vbench", "sweep", *options, "--seed", str(turn), "-o", place]
-            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            run("-P", "-m", "vbench", "sweep", *options, "--seed", str(turn), "-o", place, cwd=".")
             ours += [asdict(record) for record in read(Path(place))]
             options = ["--model", COMPARED, "--bench", "inference", "-b", "1", "--device", "cpu", "--no-retry"]
             found = Path(place) / "timm.json"
-            command = [
-                sys.executable,
-                str(benchmark),
-                *options,
-                "--results-file",
-                str(found),
-                "--results-format",
-                "json",
-            ]
-            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, cwd=place)
+            run(str(benchmark), *options, "--results-file", str(found), "--results-format", "json", cwd=place)
             said = json.loads(found.read_text())
             theirs += said if isinstance(said, list) else [said]
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,10 +141,7 @@ def compared_markdown(folder: Path) -> str:
     """The comparison as a table, and whether the intervals meet."""
     said = json.loads((folder / "timm.json").read_text())
     ours, theirs = compared(folder)
-    lines = [
-        "| tool | latency (ms) | 95 % interval | processes | samples in each |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = ["| tool | latency (ms) | 95 % interval | processes | samples in each |", "| --- | --- | --- | --- | --- |"]
     samples = round(median(len(record["latency"]["samples_ms"]) for record in said["vbench"]))
     for tool, of, runs, each in (
         ("vbench sweep", ours, len(said["vbench"]), f"{samples} calls, their median"),

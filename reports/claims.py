@@ -22,17 +22,7 @@ from vbench.results.operators import read as read_operators
 from vbench.results.store import FILE as RECORDS
 from vbench.results.store import read
 from vbench.results.text import bare_table, print_whole
-from vbench.results.verdicts import (
-    FAILS,
-    HOLDS,
-    TOLERANCE,
-    UNFUSED,
-    UNKNOWN,
-    VERDICTS,
-    WIDEST,
-    Judgement,
-    judge,
-)
+from vbench.results.verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, WIDEST, Judgement, judge
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
 STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}

@@ -38,7 +38,7 @@ from vbench.results.outcome import (
 from vbench.results.text import bare_table, print_whole
 
 SCHEMA = 1  # of the JSON
-FEW = 8  # findings that are SAME are shown up to this many, else counted
+SHOWN_SAME = 8  # findings that are SAME are shown up to this many, else counted
 HEADER = ("cell", "what", "base", "head", "head / base", "95 % interval", "matters from", "verdict", "note")
 RIGHT = HEADER[2:7]
 ABOUT = (  # facts that the terminal shows
@@ -141,7 +141,7 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
 def _folded(outcome: Outcome) -> tuple[list[Finding], int]:
     """The findings to show, and how many that are SAME are not."""
     same = len(outcome.of("SAME"))
-    if same <= FEW:
+    if same <= SHOWN_SAME:
         return ordered(outcome.findings), 0
     return [finding for finding in ordered(outcome.findings) if finding.verdict != "SAME"], same
 
@@ -271,7 +271,7 @@ def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for key, value in facts.items():
         name = tame(f"{before}{key}")
-        many = isinstance(value, Mapping | list | tuple) and len(value) > 4 * FEW
+        many = isinstance(value, Mapping | list | tuple) and len(value) > 4 * SHOWN_SAME
         if many or (isinstance(value, Mapping) and value and all(map(_deep, value.values()))) or _deep(value):
             found.append((name, f"{len(value)} entries, in gate.json"))
         elif isinstance(value, Mapping):

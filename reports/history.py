@@ -16,11 +16,11 @@ from rich.markup import escape
 
 from vbench.models.registry import spec
 from vbench.reports import grid
+from vbench.reports.appearance import COLOURS
 from vbench.reports.figures import draw, marks
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import MUTED, RATIO, Drawn, ink, sheet
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
-from vbench.reports.looks import COLOURS
 from vbench.reports.tables import figure as digits
 from vbench.reports.write import write_text, writing
 from vbench.results.changes import ALARM
@@ -119,16 +119,8 @@ def to_json(found: Sequence[Series], what: str) -> list[dict[str, Any]]:
 
 
 def _point(point: Point) -> dict[str, Any]:
-    return {
-        "run": point.run.folder,
-        "started_at": point.run.started_at,
-        "commit": point.run.commit,
-        "value": point.value,
-        "lo": point.lo,
-        "hi": point.hi,
-        "basis": point.basis,
-        "why": point.why,
-    }
+    run = {"run": point.run.folder, "started_at": point.run.started_at, "commit": point.run.commit}
+    return {**run, **{name: getattr(point, name) for name in ("value", "lo", "hi", "basis", "why")}}
 
 
 def to_markdown(found: Sequence[Series], what: str) -> str:
@@ -219,18 +211,9 @@ def _panel(axis: Axes, one: Series, what: str, *, several: bool) -> None:
             axis.plot(n, 0.03, "x", transform=axis.get_xaxis_transform(), color=MUTED, markersize=4)
     for step in one.steps:
         axis.axvline(step.at - 0.5, color=ink(RATIO), linewidth=0.9, zorder=1)
-        text = axis.text(
-            step.at - 0.5,
-            0.98,
-            f" {step.ratio - 1:+.1%} ",
-            transform=axis.get_xaxis_transform(),
-            va="top",
-            ha="left" if step.at < len(one.points) / 2 else "right",
-            color=ink(RATIO),
-            fontsize="small",
-            path_effects=marks.halo(),
-            gid="change",
-        )
+        look: dict[str, Any] = {"va": "top", "ha": "left" if step.at < len(one.points) / 2 else "right"}
+        look |= {"color": ink(RATIO), "fontsize": "small", "path_effects": marks.halo(), "gid": "change"}
+        text = axis.text(step.at - 0.5, 0.98, f" {step.ratio - 1:+.1%} ", transform=axis.get_xaxis_transform(), **look)
         text.set_in_layout(False)
     title = one.cell + (f"\n{one.machine}" if several else "")
     axis.set_title("\n".join(textwrap.fill(one_line(line), 52) for line in title.splitlines()))

@@ -20,9 +20,9 @@ from vbench.results.frame import batch_asked, filled, rows_of
 from vbench.results.lint import unfair
 from vbench.results.text import px
 
-MARKS = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
-FEW = 4  # sizes that stand side by side on a page
-LIKE = 1.5  # parameters of models that are compared differ by this factor at most
+PREFERRED_SIDES = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
+SIDE_BY_SIDE = 4  # sizes that stand side by side on a page
+LIKE_PARAMS = 1.5  # parameters of models that are compared differ by this factor at most
 PAGES = 0.01  # memory has no interval in a frame; what differs by less than this ties
 
 BRANDS = ("modes_differ", "caveat")  # of a model, which is then best of nothing
@@ -32,8 +32,8 @@ DOUBTFUL = ("counters_disagree", "uncounted")  # of a count, which is then best 
 ENDED = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
 SAID = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
 BEST = (
-    f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE:g} at most. Where intervals "
-    "overlap that of the best, all of these tie and are bold; "
+    f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE_PARAMS:g} at most. "
+    "Where intervals overlap that of the best, all of these tie and are bold; "
     f"where all tie, none is. Memory has no interval, and ties within {100 * PAGES:g} %."
 )
 
@@ -98,7 +98,7 @@ def prepared(table: pd.DataFrame, at: str | None) -> pd.DataFrame:
     if at is not None:
         table = table[_within(table, _sizes_named(table, at))].copy()
     infer = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
-    table["shown"] = _within(table, sizes_of(table) if at else _few(sizes_of(infer)))
+    table["shown"] = _within(table, sizes_of(table) if at else _shown_sizes(sizes_of(infer)))
     table["batch_asked"] = batch_asked(table)
     table["class"] = table["model"].map(_classes(table))
     return table
@@ -117,7 +117,7 @@ def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
 
 
 def _classes(table: pd.DataFrame) -> dict[str, str]:
-    """model -> the name of its class: models whose parameters at 224 px differ by no more than `LIKE`."""
+    """model -> the name of its class: models whose parameters at 224 px differ by no more than `LIKE_PARAMS`."""
     known: dict[str, float] = {}
     for model, counts in table.groupby("model")["params"]:
         params = spec(str(model)).params or counts.min()
@@ -126,7 +126,7 @@ def _classes(table: pd.DataFrame) -> dict[str, str]:
     found = dict.fromkeys(table["model"].unique(), "parameters not known")
     members: list[str] = []
     for model in sorted(known, key=lambda name: (known[name], name)):
-        if members and known[model] > LIKE * known[members[0]]:
+        if members and known[model] > LIKE_PARAMS * known[members[0]]:
             members = []
         members.append(model)
         least, most = f"{known[members[0]]:.3g}", f"{known[model]:.3g}"
@@ -211,12 +211,16 @@ def sizes_of(table: pd.DataFrame) -> list[tuple[int, int]]:
     return sorted(table["size"].unique(), key=lambda size: (size[0] * size[1], size))
 
 
-def _few(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """`FEW` at most: `MARKS` where at least two of them are there, else some from the smallest to the largest."""
-    if len(sizes) <= FEW:
+def _shown_sizes(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """At most `SIDE_BY_SIDE` sizes: the `PREFERRED_SIDES` if two of them are there, else some from small to large."""
+    if len(sizes) <= SIDE_BY_SIDE:
         return sizes
-    marks = [size for size in sizes if size[0] == size[1] and size[0] in MARKS]
-    return marks if len(marks) > 1 else [sizes[round(i * (len(sizes) - 1) / (FEW - 1))] for i in range(FEW)]
+    marks = [size for size in sizes if size[0] == size[1] and size[0] in PREFERRED_SIDES]
+    return (
+        marks
+        if len(marks) > 1
+        else [sizes[round(i * (len(sizes) - 1) / (SIDE_BY_SIDE - 1))] for i in range(SIDE_BY_SIDE)]
+    )
 
 
 def _within(table: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.Series[bool]:
@@ -229,11 +233,7 @@ def _params(cells: Cells) -> float | None:
 
 
 def grid_of(
-    title: str,
-    part: Part,
-    columns: tuple[Column, ...],
-    blocks: Sequence[Block],
-    also: Sequence[str] = (),
+    title: str, part: Part, columns: tuple[Column, ...], blocks: Sequence[Block], also: Sequence[str] = ()
 ) -> Grid:
     """A grid with all that must be said with it."""
     cells = [cell for block in blocks for row in block.rows for cell in row]
@@ -307,7 +307,7 @@ def _contends(cells: Cells, quantity: Quantity) -> bool:
 
 
 def _best(rivals: dict[int, Cell], quantity: Quantity) -> list[int]:
-    """Those that no other is better than, beyond its interval; none if that is all, or if there is no other."""
+    """Rows tied for best (intervals overlap); empty if all tie."""
     values = {row: cell.value * quantity.best for row, cell in rivals.items() if cell.value is not None}
     if len(values) < 2:
         return []

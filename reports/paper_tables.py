@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -55,6 +55,11 @@ class Kind:
     needs: str
 
 
+def _words(*heads: str) -> Iterator[Column]:
+    """Columns of words."""
+    return (Column(head, number=False) for head in heads)
+
+
 def resolution(table: pd.DataFrame) -> list[Grid]:
     """A row a model and mode; of each size GMACs, latency and peak memory."""
     table = table[table["phase"] == "infer"]
@@ -84,10 +89,9 @@ def modes(table: pd.DataFrame) -> list[Grid]:
     """A row a model and size: parallel beside recurrent mode, the ratios, and the state that the latter carries."""
     each = ("parallel", "recurrent")
     columns = (
-        Column("model", number=False),
+        *_words("model"),
         Column("size (px)"),
-        Column("forms: parallel, recurrent", number=False),
-        Column("one function", number=False),
+        *_words("forms: parallel, recurrent", "one function"),
         *(Column(f"{mode} (ms)", "latency", interval=True) for mode in each),
         Column("ratio", "latency", interval=True),
         *(Column(f"{mode} (MiB)", "peak memory") for mode in each),
@@ -172,14 +176,12 @@ def work(table: pd.DataFrame) -> list[Grid]:
 def exponents(table: pd.DataFrame) -> list[Grid]:
     """How each cost grows with the number of tokens: `scaling.exponents`."""
     columns = (
-        Column("model", number=False),
-        Column("mode", number=False),
-        Column("cost", number=False),
+        *_words("model", "mode", "cost"),
         Column("sizes"),
         Column("tokens"),
         Column("exponent", interval=True),
         Column("at the top", interval=True),
-        Column("verdict", number=False),
+        *_words("verdict"),
     )
     also = [
         "exponent p: the cost grows as tokens to the power of p, fitted over all sizes; at the top: between the two "
@@ -197,13 +199,7 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
 
 def crossovers(table: pd.DataFrame) -> list[Grid]:
     """From which size on a recurrent backbone and an attention baseline of like size cost less than each other."""
-    columns = (
-        Column("cost", number=False),
-        Column("cheaper", number=False),
-        Column("than", number=False),
-        Column("from (px)", interval=True),
-        Column("in words", number=False),
-    )
+    columns = (*_words("cost", "cheaper", "than"), Column("from (px)", interval=True), *_words("in words"))
     also = ["pairs: a recurrent backbone and an attention baseline of like size; between sizes costs are power laws"]
     grids = []
     for part in parts(table):

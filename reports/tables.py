@@ -130,11 +130,8 @@ def disagreements(table: pd.DataFrame) -> list[str]:
     lines = []
     for cell in _cells(table[table["flags"].str.contains("counters_disagree", na=False)]):
         for vote, ledger, name in votes:
-            if (
-                cell[vote] is not None
-                and cell[ledger] is not None
-                and abs(cell[vote] - cell[ledger]) > 0.01 * cell[ledger]
-            ):
+            known = cell[vote] is not None and cell[ledger] is not None
+            if known and abs(cell[vote] - cell[ledger]) > 0.01 * cell[ledger]:
                 lines.append(
                     f"{label(cell)} {_where(cell)}: {name} counts {figure(cell[vote], 1e9)} GMACs, "
                     f"the ledger {figure(cell[ledger], 1e9)}"
