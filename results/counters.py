@@ -20,7 +20,7 @@ Count = int | float | None
 
 
 class Counter(NamedTuple):
-    """What is counted of a cell. Those of `libraries` may change with torch and timm, and be no change of ours."""
+    """What is counted of a cell. A counter of `libraries` may change with torch and timm, without a change of ours."""
 
     name: str
     unit: str
@@ -123,7 +123,7 @@ def compare(base: Baseline, now: Counted, *, name: str, head: str) -> Outcome:
     counted is BROKEN; one that lacks a package here is UNMEASURED. Modes that are not one function are UNEQUAL.
 
     Args:
-        name: of the baseline's file. head: what was counted, in words.
+        name: the baseline's file. head: what was counted, in words.
     """
     others = {
         key: [base.versions.get(key), now.versions.get(key)]
@@ -317,16 +317,14 @@ def to_text(base: Baseline) -> str:
         lines = [f'"{part}": {json.dumps(getattr(cell, part))}' for part in parts if getattr(cell, part)]
         cells.append(f'  {{"cell": {json.dumps(cell.name)},\n   ' + ",\n   ".join(lines) + "}")
     kernels = [f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in base.kernels.items()]
-    return "\n".join(
-        [
-            f'{{"what": {json.dumps(WHAT)}, "schema": {SCHEMA},',
-            f' "versions": {json.dumps(base.versions)},',
-            f' "tolerances": {json.dumps(base.tolerances)},',
-            ' "cells": [' + ("\n" + ",\n".join(cells) if cells else "") + "],",
-            ' "kernels": {' + ("\n" + ",\n".join(kernels) if kernels else "") + "}}",
-            "",
-        ]
-    )
+    lines = [
+        f'{{"what": {json.dumps(WHAT)}, "schema": {SCHEMA},',
+        f' "versions": {json.dumps(base.versions)},',
+        f' "tolerances": {json.dumps(base.tolerances)},',
+        ' "cells": [' + ("\n" + ",\n".join(cells) if cells else "") + "],",
+        ' "kernels": {' + ("\n" + ",\n".join(kernels) if kernels else "") + "}}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def read(file: Path) -> Baseline:

@@ -17,13 +17,13 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from vbench.results.holm import holm
 from vbench.results.outcome import THRESHOLD
+from vbench.results.statistics import CONFIDENCE
 
-CONFIDENCE = 0.95
 FEWEST = 3  # blocks, without which there is no verdict
 ENOUGH = 8  # blocks, from which a bootstrap's interval holds what it says
 DRAWS = 9999
 
-Verdict = Literal["FAST", "SAME", "SLOW", "AMBIGUOUS"]
+TimingVerdict = Literal["FAST", "SAME", "SLOW", "AMBIGUOUS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Comparison:
     """What the blocks of a cell say. `ratio` is head over base, `lo` and `hi` its 95 % interval; `delta` is the change
     that can be told here, the greater of the threshold and twice the noise floor."""
 
-    verdict: Verdict
+    verdict: TimingVerdict
     ratio: float
     lo: float
     hi: float
@@ -78,28 +78,25 @@ def judge(cells: Sequence[Cell]) -> list[Comparison | None]:
     Holm's correction over all cells. SAME if the interval lies within 1 ± the threshold, for noise that hides a change
     is no proof that there is none. Else AMBIGUOUS, and more blocks may tell.
     """
-    found: list[Comparison | None] = []
-    deltas = [max(cell.threshold, 2 * floor(cell.noise)) for cell in cells]
-    judged = [len(cell.blocks) >= FEWEST for cell in cells]
-    told = [(cell, delta) for cell, delta, enough in zip(cells, deltas, judged, strict=True) if enough]
-    slow = iter(holm([_beyond(cell.blocks, log(1 + delta), 1) for cell, delta in told]))
-    fast = iter(holm([_beyond(cell.blocks, -log(1 - delta), -1) for cell, delta in told]))
-    for cell, delta, enough in zip(cells, deltas, judged, strict=True):
-        if not enough:
-            found.append(None)
-            continue
+    found: list[Comparison | None] = [None] * len(cells)
+    judged = [place for place, cell in enumerate(cells) if len(cell.blocks) >= FEWEST]
+    deltas = {place: max(cells[place].threshold, 2 * floor(cells[place].noise)) for place in judged}
+    slow = iter(holm([_beyond(cells[place].blocks, log(1 + deltas[place]), 1) for place in judged]))
+    fast = iter(holm([_beyond(cells[place].blocks, -log(1 - deltas[place]), -1) for place in judged]))
+    for place in judged:
+        cell, delta = cells[place], deltas[place]
         middle = float(np.mean(cell.blocks))
         low, high = interval(cell.blocks)
         chance_slow, chance_fast = next(slow), next(fast)
         tail = (1 - CONFIDENCE) / 2
-        verdict: Verdict = "AMBIGUOUS"
+        verdict: TimingVerdict = "AMBIGUOUS"
         if low > log(1 + delta) and chance_slow <= tail:
             verdict = "SLOW"
         elif high < log(1 - delta) and chance_fast <= tail:
             verdict = "FAST"
         elif low > log(1 - cell.threshold) and high < log(1 + cell.threshold):
             verdict = "SAME"
-        found.append(Comparison(verdict, exp(middle), exp(low), exp(high), delta, len(cell.blocks)))
+        found[place] = Comparison(verdict, exp(middle), exp(low), exp(high), delta, len(cell.blocks))
     return found
 
 

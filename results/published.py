@@ -49,15 +49,8 @@ def accuracies() -> dict[tuple[str, int], Accuracy]:
             continue
         if row["variant"] and not row["variant"].startswith(_PLAIN):
             continue
-        found = Accuracy(
-            row["model"],
-            224,
-            int(row["eval_res"]),
-            float(row["top1"]),
-            row["source"],
-            row["locator"],
-            row["how"],
-        )
+        where = (row["source"], row["locator"], row["how"])
+        found = Accuracy(row["model"], 224, int(row["eval_res"]), float(row["top1"]), *where)
         rank = (not _own(row), _PREFERENCE[row["how"]])
         key = (found.model, found.eval_res)
         if key not in best or rank < best[key][0]:

@@ -1,18 +1,18 @@
-"""Does a claim hold? Our value under the paper's conditions, that against today's baseline, and a verdict.
+"""Does a claim hold? Our value under the paper's conditions, our value against today's baseline, and a verdict.
 
-Every value is an advantage: the baseline's cost over the subject's, so that more is better; of what grows, an exponent.
+A value is an advantage: the baseline's cost over the subject's. More is better. Of growth, it is an exponent.
 
 (a) As stated: MACs by the paper's own counting; memory and speed against attention that is not fused.
-(b) Fair: MACs with everything counted; memory and speed against fused attention. Both with the forms that are this
-    project's defaults on the device, parallel mode, inference.
+(b) Fair: MACs with everything counted; memory and speed against fused attention. Both use our default forms on the
+    device, parallel mode, inference.
 
-A value reaches what is printed if it is at least that, less `TOLERANCE`; a measured one, if any of its interval is. An
-interval wider than `WIDEST` that lies on both sides tells nothing. Then
+A value reaches what is printed if it is at least that, less `TOLERANCE`. A measured value reaches it if any of its
+interval does. An interval wider than `WIDEST` with ends on both sides tells nothing.
 
     holds                                  (b) reaches it
-    holds only against unfused attention   (a) of memory or speed does, (b) does not
-    does not hold                          (b) does not, nor does (a) where that is another measurement
-    not measurable here                    anything else: no such model, no record, no GPU, no number
+    holds only against unfused attention   (a) of memory or speed reaches it, (b) does not
+    does not hold                          neither does; of MACs, (b) does not
+    not measurable here                    no such model, no record, no GPU, no number
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ TOLERANCE = 0.05  # what two printed digits leave open: "90 % saved" is anything
 WIDEST = 0.25  # half-width of an interval, as a share of its value
 SIDES = (224, 512, 1024, 2048)  # px, at which growth is counted
 
-Verdict = Literal["holds", "holds only against unfused attention", "does not hold", "not measurable here"]
-HOLDS, UNFUSED, FAILS, UNKNOWN = VERDICTS = get_args(Verdict)
+ClaimVerdict = Literal["holds", "holds only against unfused attention", "does not hold", "not measurable here"]
+HOLDS, UNFUSED, FAILS, UNKNOWN = VERDICTS = get_args(ClaimVerdict)
 MEASURE = "'vbench sweep --suite claims --device cuda' measures it"
 
 
@@ -68,7 +68,7 @@ class Judgement:
     """A claim, what we make of it, and why."""
 
     claim: Claim
-    verdict: Verdict
+    verdict: ClaimVerdict
     reason: str
     stated: Ours | None = None  # (a)
     fair: Ours | None = None  # (b)
@@ -201,7 +201,7 @@ def _operator(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Judgement:
         return Judgement(claim, UNKNOWN, f"needs a GPU, and the operator by itself; {how}")
     own, attention = min(pairs, key=lambda pair: (*_preference(pair[0]), pair[0]["l2"] == "cold", pair[0]["batch"]))
     fair = _operator_ratio(own, attention)
-    if not str(own["device"]).startswith("cuda"):
+    if not _on_gpu(own):
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {fair.basis}", None, fair)
     verdict, rule = _ruled(claim, fair, fair)  # the paper's baseline is the fair one
     return Judgement(claim, verdict, f"{rule}: {fair}, {fair.basis}", None, fair)
@@ -245,12 +245,12 @@ def _measured(claim: Claim, table: pd.DataFrame) -> Judgement:
         return Judgement(claim, UNKNOWN, f"needs a GPU, and records of both at {claim.res} px; {MEASURE}")
     judged = [_under(claim, pair, before) for pair in pairs]
     first = judged[0]
-    if len(judged) == 1 or not str(pairs[0].subject["device"]).startswith("cuda"):
+    if len(judged) == 1 or not _on_gpu(pairs[0].subject):
         return first
     others = "; ".join(
         f"{pair.where}: {one.verdict}" + (f" ({one.fair} fair)" if one.fair else "")
         for pair, one in zip(pairs[1:], judged[1:], strict=True)
-        if str(pair.subject["device"]).startswith("cuda")
+        if _on_gpu(pair.subject)
     )
     return replace(first, reason=f"{first.reason}. Elsewhere: {others}") if others else first
 
@@ -266,7 +266,7 @@ def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
     why = [one for one in sides.values() if isinstance(one, str)]
     fair, stated = ours.get("fused"), ours.get("unfused")
     found = "; ".join([*(f"{one} against {attention} attention, {one.basis}" for attention, one in ours.items()), *why])
-    if not str(pair.subject["device"]).startswith("cuda"):
+    if not _on_gpu(pair.subject):
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU ({pair.where}): {found}", stated, fair)
     if claim.unit == "none":
         return Judgement(claim, UNKNOWN, f"the paper prints no number; {pair.where}: {found}", stated, fair)
@@ -274,7 +274,7 @@ def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
     return Judgement(claim, verdict, f"{rule}; {pair.where}: {found}", stated, fair)
 
 
-def _ruled(claim: Claim, fair: Ours | None, stated: Ours | None) -> tuple[Verdict, str]:
+def _ruled(claim: Claim, fair: Ours | None, stated: Ours | None) -> tuple[ClaimVerdict, str]:
     does, lacks = ("grows", "does not grow")
     if claim.ratio is not None:
         does, lacks = (f"{verb} {claim.ratio:.3g}×" for verb in ("reaches", "does not reach"))
@@ -319,12 +319,12 @@ def _pairs(claim: Claim, table: pd.DataFrame, res: int) -> list[_Pair]:
 
 def _preference(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
     """What sorts a GPU first, then half precision, where fused attention is at its best, then no compiler or graph."""
-    dtypes = ("bfloat16", "float16", "float32")
-    return (
-        not str(cell["device"]).startswith("cuda"),
-        dtypes.index(cell["dtype"]) if cell["dtype"] in dtypes else len(dtypes),
-        cell["backend"] != "eager",
-    )
+    dtypes = ["bfloat16", "float16", "float32", cell["dtype"]]  # an unknown one comes last
+    return not _on_gpu(cell), dtypes.index(cell["dtype"]), cell["backend"] != "eager"
+
+
+def _on_gpu(cell: Mapping[Any, Any]) -> bool:
+    return str(cell["device"]).startswith("cuda")
 
 
 def _usual(model: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -401,11 +401,11 @@ def _bytes(cell: dict[str, Any], batch: int) -> float | None:
 
 def _about(mine: dict[str, Any], theirs: dict[str, Any]) -> str:
     """What makes a ratio doubtful: flags of its rows, and versions in which they differ."""
-    flags = dict.fromkeys(
-        f"{cell['model']} {flag}" for cell in (mine, theirs) for flag in (cell["flags"] or "").split()
-    )
-    apart = [f"rows differ in {version}" for version in VERSIONS if mine[version] != theirs[version]]
-    return "".join(f", {one}" for one in [*(["flags: " + ", ".join(flags)] if flags else []), *apart])
+    cells = (mine, theirs)
+    flags = dict.fromkeys(f"{cell['model']} {flag}" for cell in cells for flag in (cell["flags"] or "").split())
+    parts = [f"flags: {', '.join(flags)}"] if flags else []
+    parts += [f"rows differ in {version}" for version in VERSIONS if mine[version] != theirs[version]]
+    return "".join(f", {part}" for part in parts)
 
 
 def _rows(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.DataFrame:
