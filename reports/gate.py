@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vbench.reports import metrics
-from vbench.reports.grid import tame
+from vbench.reports.grid import escaped, pipes, tame
 from vbench.reports.write import write_text
 from vbench.results.outcome import (
     FAILS,
@@ -231,8 +231,8 @@ def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
     if same := [finding for finding in every if finding.verdict == "SAME"]:
         lines += ["<details>", f"<summary>{len(same)} SAME</summary>", "", *_md_table(same), "</details>", ""]
     if facts := _facts({key: value for key, value in outcome.facts.items() if key not in ("note", "warnings")}):
-        rows = [f"| {_code(name)} | {_code(text)} |" for name, text in facts]
-        lines += ["<details>", "<summary>How it was done</summary>", "", "| fact | value |", "| --- | --- |", *rows]
+        rows = [(_code(name), _code(text)) for name, text in facts]
+        lines += ["<details>", "<summary>How it was done</summary>", "", *pipes(("fact", "value"), rows)]
         lines += ["", "</details>", ""]
     return "\n".join(lines)
 
@@ -240,13 +240,12 @@ def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
 def _md_table(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return []
-    lines = ["| " + " | ".join(HEADER) + " |"]
-    lines += ["|" + "".join(" ---: |" if name in RIGHT else " --- |" for name in HEADER)]
+    rows = []
     for finding in findings:
         cell, what, *figures, verdict, note = _row(finding)
         word = f"**{verdict}**" if finding.verdict in FAILS else verdict
-        lines.append("| " + " | ".join([_code(cell), _code(what), *map(_md, figures), word, _code(note)]) + " |")
-    return [*lines, ""]
+        rows.append([_code(cell), _code(what), *map(_md, figures), word, _code(note)])
+    return [*pipes(HEADER, rows, RIGHT), ""]
 
 
 def _code(text: str) -> str:
@@ -261,8 +260,7 @@ def _code(text: str) -> str:
 
 def _md(text: str) -> str:
     """A sentence as Markdown shows it, with nothing in it that acts."""
-    text = text.replace("|", "¦").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*\[\]~$#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    text = escaped(text.replace("|", "¦")).replace("#", "\\#")
     return text.replace("@", "@\u200b").replace("://", ":\u200b//")  # neither mentions nor links
 
 
@@ -293,11 +291,11 @@ def _plain(value: Any) -> str:
 
 
 def to_junit(outcome: Outcome) -> str:
-    """JUnit XML as Jenkins and GitLab read it: a testcase for each finding, named by its cell and quantity.
+    """JUnit XML for Jenkins and GitLab: a testcase for each finding, named by its cell and quantity.
 
-    What FAILS is a failure; what is NEW, gone, ambiguous or not measured is skipped, with its reason. A session without
-    a verdict has an error, and its findings, which decide nothing, are skipped. Both readers take the reason from an
-    element's text, Jenkins from `message` too; GitLab ignores the second testcase of a name.
+    A finding in FAILS is a failure. One that is NEW, gone, ambiguous or not measured is skipped, with its reason. A
+    session without a verdict is an error, and its findings are skipped. Both readers show an element's text, Jenkins
+    `message` too; GitLab ignores the second testcase of a name.
     """
     suite = ET.Element("testsuite", name=f"vbench {outcome.command}")
     properties = ET.SubElement(suite, "properties")
@@ -343,9 +341,9 @@ def _in_words(finding: Finding) -> str:
 
 
 def write_outputs(outcome: Outcome, folder: Path, *, strict: bool = False) -> list[Path]:
-    """Write `FILES` into a folder, which is made; each appears whole or not at all. Returns those that were written.
+    """Write `FILES` into a folder, each whole or not at all; return those that were written.
 
-    Where head has no value there are no metrics, and an earlier session's are taken away.
+    If head has no value there are no metrics, and those of an earlier session are removed.
 
     Raises: OutputError if the folder cannot be written.
     """

@@ -1,10 +1,10 @@
-"""How often the timing gate cries wolf, and what it catches, from real sessions and from many more simulated ones.
+"""How often the timing gate is wrong, and what it catches, from real sessions and from many simulated ones.
 
 python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl.gz -> DIR/power.*, and the page
 
-Real sessions are those of `vbench.gate_calibration`. Simulated ones follow the rules of `vbench.ab` on one cell: a pass
-of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn from
-the recorded ones: as they are, of equal code; or scaled to a level of noise, for the power.
+A simulated session follows the gate's rules on one cell: a pass of blocks, one more if the verdict is ambiguous, and
+all again with fresh sides if the cell is flagged. Its blocks are drawn from recorded ones: as they are for equal code,
+scaled to a level of noise for the power.
 """
 
 from __future__ import annotations

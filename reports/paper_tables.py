@@ -42,7 +42,7 @@ from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of
 from vbench.results.statistics import Interval, ratio
-from vbench.results.text import px
+from vbench.results.text import choices, px
 
 FORMATS = ("md", "tex", "csv")
 
@@ -235,14 +235,11 @@ def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple
 
     Args:
         what: names of `KINDS`, comma-separated, or "all".
-        at: sizes as in --res; None for all, of which `resolution` then shows a few.
+        at: sizes as in --res; None for all, of which `resolution` shows a few.
 
-    Raises: UsageError for an unknown kind, a size that is not there, a kind that was named and cannot be made, or if
-        none can.
+    Raises: UsageError for an unknown kind or size, for a named kind that cannot be made, or if none can.
     """
-    names = list(KINDS) if what == "all" else list(dict.fromkeys(item.strip() for item in what.split(",")))
-    if wrong := [name for name in names if name not in KINDS]:
-        raise UsageError(f"--what: '{wrong[0]}' is no table; take all, or some of {', '.join(KINDS)}")
+    names = KINDS if what == "all" else choices(what, "--what", ("all", *KINDS))
     table = prepared(table, at)
     found = {name: KINDS[name].make(table) if len(table) else [] for name in names}
     lacking = [f"no table '{name}': the records lack {KINDS[name].needs}" for name, grids in found.items() if not grids]
@@ -253,10 +250,7 @@ def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple
 
 def parse_formats(text: str) -> tuple[str, ...]:
     """ "md,tex" -> formats. Raises: UsageError."""
-    found = tuple(dict.fromkeys(item.strip() for item in text.split(",")))
-    if wrong := [item for item in found if item not in FORMATS]:
-        raise UsageError(f"--format: '{wrong[0]}' is not one of {', '.join(FORMATS)}")
-    return found
+    return choices(text, "--format", FORMATS)
 
 
 def render(made: dict[str, list[Grid]], form: str) -> str:

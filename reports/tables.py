@@ -16,20 +16,9 @@ from vbench.results.frame import rows_of
 from vbench.results.lint import unfair
 from vbench.results.text import bare_table, print_whole, px
 
-HEADER = (
-    "model",
-    "mode",
-    "size (px)",
-    "status",
-    "GMACs",
-    "latency (ms)",
-    "95 % interval",
-    "images/s",
-    "at batch",
-    "peak memory (MiB)",
-    "flags",
-)
-NUMBERS = tuple(name for name in HEADER if name not in ("model", "mode", "status", "flags"))
+FIGURES = ("GMACs", "latency (ms)", "95 % interval", "images/s", "at batch", "peak memory (MiB)")
+HEADER = ("model", "mode", "size (px)", "status", *FIGURES, "flags")
+NUMBERS = ("size (px)", *FIGURES)
 NOTES = {
     "modes_differ": "modes_differ: THE MODES OF THIS MODEL ARE NOT ONE FUNCTION; see 'vbench verify'",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",

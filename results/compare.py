@@ -90,18 +90,17 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
 
 
 def compare(base: Run, head: Run, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
-    """Head against base, cell by cell; `threshold` is the share of a cost from which a change matters.
+    """Compare head with base, cell by cell. `threshold` is the share of a cost from which a change matters.
 
-    - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, and still does after
-      Holm's correction over the cells; SAME if it lies within; else AMBIGUOUS. An interval over launches is needed on
-      both sides: what one launch says of itself does not tell what another would have given.
-    - Peak memory: MORE if it grew beyond the threshold and every launch of head lies above every launch of base;
-      LESS likewise. Parameters and MACs: CHANGED if they differ at all.
-    - A cell that was measured and is not any more is BROKEN, the reverse MENDED; UNMEASURED if neither is. What cannot
-      exist on either side is left out. Throughput is not judged.
+    - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, also after Holm's
+      correction over the cells; SAME if it lies within; else AMBIGUOUS. Both sides need an interval over launches.
+    - Peak memory: MORE if it grew beyond the threshold and each launch of head lies above each of base; LESS likewise.
+    - Parameters and MACs: CHANGED if they differ.
+    - Status: BROKEN if a cell was measured and is not now, MENDED the reverse, UNMEASURED if neither side has it.
 
-    Raises: UsageError for another machine, or several on one side, unless `allow_mismatch`; for a threshold that is
-        not between 0 and 1.
+    Throughput is not judged. Cells that are unsupported on both sides are left out.
+
+    Raises: UsageError for several machines without `allow_mismatch`, or a threshold that is not between 0 and 1.
     """
     if not 0 < threshold < 1:
         raise UsageError(f"--threshold: {threshold:g} is not between 0 and 1; 0.03 is 3 %")

@@ -57,12 +57,12 @@ COLUMNS |= {name: axis.kind for name, axis in AXES.items() if axis.source}  # a 
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row a cell and device; of several records of a launch the newest counts (`store.current`).
+    """One row a cell and device. Of several records of a launch the newest counts (`store.current`).
 
-    Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`;
-    `latency_ms_lo` and `_hi` its interval, `latency_level` that interval's level and `latency_basis` what it speaks for
-    (`statistics.interval`); `throughput_img_s` is at `batch`, peak memory at `memory_batch`. What was not measured is
-    missing, and `status`, `reason` or `energy_reason` say why.
+    Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`, with the
+    interval `latency_ms_lo` to `_hi` of `latency_level`; `latency_basis` says what it covers (`statistics.interval`).
+    `throughput_img_s` is at `batch`, peak memory at `memory_batch`. Where a value is missing, `status`, `reason` or
+    `energy_reason` says why.
     """
     devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
     rows = [

@@ -155,10 +155,10 @@ def _code(record: Record) -> tuple[Any, ...]:
 
 
 def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
-    """Each cell's `what`, a column of the frame, through these runs, which are put in order of time.
+    """Each cell's `what`, a column of the frame, through these runs in order of time.
 
-    Machines are never mixed, nor are threads, TF32 and batches: each is a series of its own. Another driver, kernel
-    or version is no other machine: it is named where a level changes. What cannot exist is left out.
+    Another machine, number of threads, TF32 or batch begins another series. Another driver, kernel or version does not;
+    it is named where a level changes. Unsupported cells are left out.
 
     Raises: UsageError for a `what` that is not in `WHATS`.
     """

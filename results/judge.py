@@ -1,8 +1,8 @@
 """Is one revision slower than another? Verdicts from blocks in which both were measured in turn. Pure.
 
-A block is a fresh process of each side, and their calls in turn: ABABA, A outside and B inside, so that whatever drifts
-from call to call falls on both alike. In as many blocks base is outside as head is, so that what a place costs falls on
-both alike too. Blocks in which a twin of base stands for head, in the same places, give the noise floor.
+A block is a fresh process of each side, called in turn: ABABA. What drifts from call to call falls on both alike. Base
+is outside (A) in as many blocks as head, so the cost of a place falls on both alike. Blocks with a twin of base in
+place of head give the noise floor.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Comparison:
 def block(outer: Sequence[float], inner: Sequence[float]) -> float:
     """The log of inner over outer in one block: the median of each inner call against the two outer ones around it.
 
-    What drifts at a constant pace from call to call cancels in each; a burst moves few of them.
+    A constant drift cancels; a burst moves few of the calls.
 
     Args:
-        outer, inner: times of the calls of either side, in order and in turn; one outer call more than inner ones.
+        outer, inner: times of the calls of either side, in order; one outer call more than inner ones.
 
-    Raises: ValueError for times that are not positive, or not of such numbers.
+    Raises: ValueError for times that are not positive, or other numbers of calls.
     """
     if len(outer) != len(inner) + 1 or len(inner) == 0 or min(*outer, *inner) <= 0:
         raise ValueError("a block is positive times in turn, of one outer call more than inner ones")
@@ -72,11 +72,10 @@ def floor(blocks: Sequence[float]) -> float:
 
 
 def judge(cells: Sequence[Cell]) -> list[Comparison | None]:
-    """The verdicts on the cells of a session; None for one with fewer than `FEWEST` blocks: no verdict, and no pass.
+    """The verdict on each cell of a session; None for a cell with fewer than `FEWEST` blocks.
 
-    SLOW or FAST if the interval of the ratio lies beyond 1 ± delta, and Student's t says so too at 2.5 % a side after
-    Holm's correction over all cells. SAME if the interval lies within 1 ± the threshold, for noise that hides a change
-    is no proof that there is none. Else AMBIGUOUS, and more blocks may tell.
+    SLOW or FAST if the interval of the ratio lies beyond 1 ± delta, and Student's t agrees at 2.5 % a side after Holm's
+    correction over all cells. SAME if the interval lies within 1 ± the threshold. Else AMBIGUOUS: more blocks may tell.
     """
     found: list[Comparison | None] = [None] * len(cells)
     judged = [place for place, cell in enumerate(cells) if len(cell.blocks) >= FEWEST]

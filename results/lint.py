@@ -15,11 +15,9 @@ SHORT = 12  # characters of a commit that are shown
 def unfair(table: pd.DataFrame) -> list[str]:
     """One line for each setting in which measured rows differ; empty if the comparison is fair.
 
-    What is compared on purpose, model, mode, form and size, is no such setting. Settings that the table lacks are
-    skipped. `conditions`, a digest of all that may move a number, is named only where nothing else says what moved.
-    Throughput at several batches is said without reproach where each model was to find its own. Then, for each model
-    that pads or cuts what it is given, how much of its work is padding, from the column `padded_share` where there
-    is one.
+    Rows may differ in model, mode, form and size. Columns that the table lacks are skipped. `conditions`, a digest, is
+    named only where no other line says what differs. Further lines: batches that a policy chose for each row, and for
+    each model that pads or cuts the image, how much of its work is padding (column `padded_share`).
     """
     rows = table[table["status"] == "ok"] if "status" in table else table
     lines = [line for column in EQUAL if (line := _difference(rows, column))]

@@ -18,7 +18,7 @@ from scipy.special import ndtri, stdtrit
 
 from vbench.errors import UsageError
 from vbench.results.axes import SETTING, SUBJECT, differing, said
-from vbench.results.frame import apart, batch_asked
+from vbench.results.frame import apart, batch_asked, filled
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.text import bare_table, px
 
@@ -169,9 +169,8 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
                 setting = dict(zip(keys, values, strict=True))
                 under = "".join(f", {said(key, setting[key])}" for key in told if not pd.isna(setting[key]))
                 rows.append({**setting, **asdict(found), "reading": found.reading + under})
-    fields = list(Crossover.__dataclass_fields__)
-    types = {"px": "Float64", "px_lo": "Float64", "px_hi": "Float64"}
-    return pd.DataFrame(rows, columns=[*keys, *fields]).astype(types)
+    columns = [*keys, *Crossover.__dataclass_fields__]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("px", "px_lo", "px_hi"), "Float64"))
 
 
 def to_rich(found: pd.DataFrame) -> Table:
@@ -237,8 +236,7 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
     """The sizes at which this cost is known and positive; None if there are none."""
     if cost not in rows:
         return None
-    rows = rows[rows[cost].notna()]
-    rows = rows[(rows[cost] > 0).astype(bool)]
+    rows = rows[filled(rows[cost] > 0, False).astype(bool)]
     rows = rows.assign(pixels=rows["height"] * rows["width"]).sort_values(["pixels", "height"], kind="stable")
     if rows.empty:
         return None
@@ -275,11 +273,6 @@ def _fit(curve: Curve) -> dict[str, Any]:
     return {**found, "verdict": verdict, "reading": _reading(curve, found, verdict)}
 
 
-def _enough(curve: Curve) -> bool:
-    x = curve.log_tokens
-    return len(set(x)) >= POINTS and float(x.max() - x.min()) >= np.log(SPAN) - 1e-9
-
-
 def _range(curve: Curve) -> tuple[float, float]:
     """The least and the greatest slope between two sizes at least `SPAN` apart."""
     x, y = curve.log_tokens, curve.log_cost
@@ -306,7 +299,8 @@ def _slope_interval(curve: Curve, slope: float, spread: float) -> tuple[float, f
 
 
 def _verdict(curve: Curve, found: dict[str, Any]) -> str:
-    if not _enough(curve):
+    x = curve.log_tokens
+    if len(set(x)) < POINTS or float(x.max() - x.min()) < np.log(SPAN) - 1e-9:
         return "too few points"
     low, high = found["exponent_lo"], found["exponent_hi"]
     if not curve.counted and high - low > 2 * WIDEST:
@@ -370,9 +364,7 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
         ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
         low, high = (float(roots[round(share * (len(roots) - 1))]) for share in ends)
 
-    def px(log_px: float) -> float | None:
-        return float(np.exp(log_px)) if np.isfinite(log_px) else None
-
+    at, at_lo, at_hi = (float(np.exp(end)) if np.isfinite(end) else None for end in (point, low, high))
     first, last = common[0], common[-1]
     if np.isfinite(point):
         verdict: Literal["crosses", "cheaper at every size", "not reached"] = "crosses"
@@ -389,7 +381,7 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
         where += f" (95 % interval: {bounds[0]} to {bounds[1]} px)"
     less = "fewer" if cost in COUNTED else "less"
     reading = f"{names[0]} needs {less} {COSTS[cost]} than {names[1]}: {where}"
-    return Crossover(names[0], names[1], cost, len(common), verdict, px(point), px(low), px(high), reading)
+    return Crossover(names[0], names[1], cost, len(common), verdict, at, at_lo, at_hi, reading)
 
 
 def _root(side: Floats, apart: Floats) -> Floats:

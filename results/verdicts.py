@@ -6,8 +6,8 @@ A value is an advantage: the baseline's cost over the subject's. More is better.
 (b) Fair: MACs with everything counted; memory and speed against fused attention. Both use our default forms on the
     device, parallel mode, inference.
 
-A value reaches what is printed if it is at least that, less `TOLERANCE`. A measured value reaches it if any of its
-interval does. An interval wider than `WIDEST` with ends on both sides tells nothing.
+A value reaches what is printed if it, or any of its interval, is at least that, less `TOLERANCE`. An interval wider
+than `WIDEST` with ends on both sides tells nothing.
 
     holds                                  (b) reaches it
     holds only against unfused attention   (a) of memory or speed reaches it, (b) does not
@@ -31,7 +31,7 @@ from vbench.results.axes import SETTING, VERSIONS, unusual
 from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
 from vbench.results.frame import batch_asked, rows_of
-from vbench.results.operators import FILE as OPERATORS_FILE
+from vbench.results.operators import FILE, beside_attention
 from vbench.results.ratios import ratio
 from vbench.results.scaling import TOLERANCE as EXPONENT_TOLERANCE
 from vbench.results.scaling import WIDEST as EXPONENT_WIDEST
@@ -44,6 +44,7 @@ SIDES = (224, 512, 1024, 2048)  # px, at which growth is counted
 
 ClaimVerdict = Literal["holds", "holds only against unfused attention", "does not hold", "not measurable here"]
 HOLDS, UNFUSED, FAILS, UNKNOWN = VERDICTS = get_args(ClaimVerdict)
+OPERATORS = {"bi_wkv_op": "wkv"}  # names in the table of claims
 MEASURE = "'vbench sweep --suite claims --device cuda' measures it"
 
 
@@ -57,6 +58,11 @@ class Ours:
     basis: str  # of what, under what settings, in words
     case_ids: tuple[str, ...] = ()  # of the records that it is from; none if it was counted by closed form
     unit: str = "×"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval; without one, the value twice."""
+        return (self.value if self.lo is None else self.lo, self.value if self.hi is None else self.hi)
 
     def __str__(self) -> str:
         bounds = "" if self.lo is None or self.hi is None else f" ({_short(self.lo)}–{_short(self.hi)})"
@@ -101,7 +107,7 @@ def judge(claim: Claim, table: pd.DataFrame, operators: Sequence[Mapping[str, An
 
 def reaches(ours: Ours, least: float) -> bool | None:
     """Whether a value, or any of its interval, is at least this; None if the interval is too wide to tell."""
-    low, high = (ours.value if end is None else end for end in (ours.lo, ours.hi))
+    low, high = ours.bounds
     if low < least <= high and (high - low) / 2 > WIDEST * ours.value:
         return None
     return high >= least
@@ -114,10 +120,10 @@ def _counted(claim: Claim, table: pd.DataFrame) -> Judgement:
         return Judgement(claim, UNKNOWN, "the paper prints no number")
     stated = None
     if claim.quantity == "params":
-        sizes = [spec(name).params for name in (claim.subject, baseline)]
-        if None in sizes:
+        mine, theirs = (spec(name).params for name in (claim.subject, baseline))
+        if mine is None or theirs is None:
             return Judgement(claim, UNKNOWN, "the parameters of one of them are not known")
-        fair = Ours(float(sizes[1] or 0) / float(sizes[0] or 1), None, None, "parameters at 224 px")
+        fair = Ours(theirs / mine, None, None, "parameters at 224 px")
     else:
         fair = _macs(claim.subject, baseline, claim.res, table)
         if claim.counting != "full":
@@ -131,10 +137,10 @@ def _counted(claim: Claim, table: pd.DataFrame) -> Judgement:
 def _macs(subject: str, baseline: str, res: int, table: pd.DataFrame) -> Ours:
     """The ratio of MACs from records of both, or else by closed form."""
     rows = _rows(table, (subject, baseline), res)
-    known = [rows[(rows["model"] == name) & rows["macs"].notna()].head(1) for name in (subject, baseline)]
-    if all(len(one) for one in known):
-        mine, theirs = (float(one["macs"].iloc[0]) for one in known)
-        ids = tuple(str(one["case_id"].iloc[0]) for one in known)
+    known = [rows_of(rows[(rows["model"] == name) & rows["macs"].notna()].head(1)) for name in (subject, baseline)]
+    if all(known):
+        mine, theirs = (float(cell["macs"]) for (cell,) in known)
+        ids = tuple(str(cell["case_id"]) for (cell,) in known)
         return Ours(theirs / mine, None, None, "MACs with everything counted, as recorded", ids)
     mine, theirs = (float(closed_form(name, res, res) or math.nan) for name in (subject, baseline))
     return Ours(theirs / mine, None, None, "MACs with everything counted, by closed form")
@@ -158,8 +164,8 @@ def _exponent(model: str, counting: str) -> Ours:
         cell = {"model": model, "mode": "parallel", "height": side, "width": side, "tokens": grid[0] * grid[1]}
         rows.append({**cell, "macs": published_macs(counting, model, side)})
     found = exponents(pd.DataFrame(rows), ("macs",)).iloc[0]
-    lo, hi = float(found["exponent_lo"]), float(found["exponent_hi"])
-    return Ours(float(found["exponent"]), lo, hi, f"exponent of MACs counted {COUNTINGS[counting].words}", unit="")
+    value, lo, hi = (float(found[key]) for key in ("exponent", "exponent_lo", "exponent_hi"))
+    return Ours(value, lo, hi, f"exponent of MACs counted {COUNTINGS[counting].words}", unit="")
 
 
 def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
@@ -185,38 +191,21 @@ def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
 def _operator(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Judgement:
     """The speed of an operator by itself beside fused attention, of the last rows that were timed in turn."""
     op, tokens = OPERATORS[claim.subject], (claim.res // 16) ** 2
-    rows = [row for row in rows if row["op"] == op and row["tokens"] == tokens and row["status"] == "ok"]
-    found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        setting = tuple(row.get(key) for key in ("started_at", "device", "dtype", "batch", "backend", "l2"))
-        found.setdefault(setting, {})[str(row["form"])] = row
-    pairs = []
-    for calls in reversed(found.values()):  # the newest first
-        attention = calls.get("sdpa")
-        own = attention and calls.get(default_form(op, "parallel", str(attention["device"])))
-        if own and attention and own["ms"] and attention["ms"]:
-            pairs.append((own, attention))
+    pairs = beside_attention(rows, op, tokens)
     if not pairs:
         how = f"'vbench kernels bench --op {op} --n {tokens} --device cuda' times it beside attention"
         return Judgement(claim, UNKNOWN, f"needs a GPU, and the operator by itself; {how}")
     own, attention = min(pairs, key=lambda pair: (*_preference(pair[0]), pair[0]["l2"] == "cold", pair[0]["batch"]))
-    fair = _operator_ratio(own, attention)
+    basis = (
+        f"form {own['form']} against torch's fused attention of as many tokens at DeiT-T's width, on "
+        f"{own.get('device_name')}, {own['dtype']}, batch {own['batch']}, {own['backend']}, caches "
+        f"{own['l2']} ({FILE}, {own.get('started_at')})"
+    )
+    fair = _over(attention, own, "ms", one_line(basis), ())
     if not _on_gpu(own):
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {fair.basis}", None, fair)
     verdict, rule = _ruled(claim, fair, fair)  # the paper's baseline is the fair one
     return Judgement(claim, verdict, f"{rule}: {fair}, {fair.basis}", None, fair)
-
-
-OPERATORS = {"bi_wkv_op": "wkv"}  # what the table calls them
-
-
-def _operator_ratio(own: Mapping[str, Any], attention: Mapping[str, Any]) -> Ours:
-    basis = (
-        f"form {own['form']} against torch's fused attention of as many tokens at DeiT-T's width, on "
-        f"{own.get('device_name')}, {own['dtype']}, batch {own['batch']}, {own['backend']}, caches "
-        f"{own['l2']} ({OPERATORS_FILE}, {own.get('started_at')})"
-    )
-    return _over(attention, own, "ms", one_line(basis), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +232,11 @@ def _measured(claim: Claim, table: pd.DataFrame) -> Judgement:
     before = _pairs(claim, table, claim.res_from) if claim.res_from else []
     if not pairs:
         return Judgement(claim, UNKNOWN, f"needs a GPU, and records of both at {claim.res} px; {MEASURE}")
-    judged = [_under(claim, pair, before) for pair in pairs]
-    first = judged[0]
-    if len(judged) == 1 or not _on_gpu(pairs[0].subject):
-        return first
+    first, *rest = (_under(claim, pair, before) for pair in pairs)
     others = "; ".join(
         f"{pair.where}: {one.verdict}" + (f" ({one.fair} fair)" if one.fair else "")
-        for pair, one in zip(pairs[1:], judged[1:], strict=True)
-        if _on_gpu(pair.subject)
+        for pair, one in zip(pairs[1:], rest, strict=True)
+        if _on_gpu(pair.subject)  # they come first
     )
     return replace(first, reason=f"{first.reason}. Elsewhere: {others}") if others else first
 
@@ -275,21 +261,19 @@ def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
 
 
 def _ruled(claim: Claim, fair: Ours | None, stated: Ours | None) -> tuple[ClaimVerdict, str]:
-    does, lacks = ("grows", "does not grow")
-    if claim.ratio is not None:
-        does, lacks = (f"{verb} {claim.ratio:.3g}×" for verb in ("reaches", "does not reach"))
     if fair is None:
         return UNKNOWN, "fused attention was not measured"
-    holds = _shows(claim, fair)
-    if holds is not False:
+    does, lacks = ("grows", "does not grow")
+    if claim.ratio is not None:
+        does, lacks = f"reaches {claim.ratio:.3g}×", f"does not reach {claim.ratio:.3g}×"
+    if (holds := _shows(claim, fair)) is not False:
         open_ = f"the interval is too wide to tell whether it {does} against fused attention"
         return (HOLDS, f"{does} against fused attention") if holds else (UNKNOWN, open_)
     if stated is None:
         return UNKNOWN, f"{lacks} against fused attention; unfused was not measured"
     if stated is fair:
         return FAILS, lacks
-    unfused = _shows(claim, stated)
-    if unfused is None:
+    if (unfused := _shows(claim, stated)) is None:
         return UNKNOWN, f"{lacks} against fused attention; against unfused the interval is too wide to tell"
     only = f"{does} against unfused attention, not against fused"
     return (UNFUSED, only) if unfused else (FAILS, f"{lacks} against fused attention, nor against unfused")
@@ -299,7 +283,7 @@ def _shows(claim: Claim, ours: Ours) -> bool | None:
     """Whether a value reaches the claim; growth is only shown by an interval that is above 1 as a whole."""
     if claim.ratio is not None:
         return reaches(ours, claim.ratio * (1 - TOLERANCE))
-    low, high = (ours.value if end is None else end for end in (ours.lo, ours.hi))
+    low, high = ours.bounds
     return True if low > 1 else False if high <= 1 else None
 
 
@@ -379,8 +363,7 @@ def _grown(claim: Claim, first: Ours | str, now: Ours | str) -> Ours | str:
     if isinstance(first, str) or isinstance(now, str):
         return next((one for one in (first, now) if isinstance(one, str) and one), f"no records at {claim.res_from} px")
     basis = f"an advantage of {first} at {claim.res_from} px and {now} at {claim.res} px, {now.basis}"
-    ids = (*first.case_ids, *now.case_ids)
-    times, unit = now.value / first.value, "× as large"
+    times, ids, unit = now.value / first.value, (*first.case_ids, *now.case_ids), "× as large"
     if first.lo is None or first.hi is None or now.lo is None or now.hi is None:
         return Ours(times, None, None, basis, ids, unit)
     down = math.hypot(math.log(now.value / now.lo), math.log(first.hi / first.value))
@@ -390,13 +373,10 @@ def _grown(claim: Claim, first: Ours | str, now: Ours | str) -> Ours | str:
 
 def _bytes(cell: dict[str, Any], batch: int) -> float | None:
     """Peak memory of a batch: the weights once, all else as often as there are images."""
-    if cell["peak_memory_bytes"] is None or cell["memory_batch"] != 1:
+    peak, weights = cell["peak_memory_bytes"], cell["weights_bytes"]
+    if peak is None or cell["memory_batch"] != 1 or (weights is None and batch > 1):
         return None
-    if batch == 1:
-        return float(cell["peak_memory_bytes"])
-    if cell["weights_bytes"] is None:
-        return None
-    return float(cell["weights_bytes"] + batch * (cell["peak_memory_bytes"] - cell["weights_bytes"]))
+    return float(peak if batch == 1 else weights + batch * (peak - weights))
 
 
 def _about(mine: dict[str, Any], theirs: dict[str, Any]) -> str:

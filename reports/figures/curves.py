@@ -119,13 +119,9 @@ def log_axis(axis: Axes, which: str = "y") -> None:
         low, high = middle / NARROW**0.5, middle * NARROW**0.5
         set_limits(low, high)
     decades = np.log10(high / low)
-    subs = (
-        (1.0,)
-        if decades > (3 if which == "y" else 1.6)
-        else (1.0, 2.0, 5.0)
-        if decades > 0.8
-        else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-    )
+    subs: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    if decades > 0.8:
+        subs = (1.0,) if decades > (3 if which == "y" else 1.6) else (1.0, 2.0, 5.0)
     along.set_major_locator(LogLocator(base=10, subs=subs))
     along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     along.set_minor_locator(LogLocator(base=10, subs=(2, 5)) if subs == (1.0,) else NullLocator())

@@ -22,7 +22,7 @@ from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, 
 from vbench.reports.figures.table import FIGURES
 from vbench.reports.write import whole, writing
 from vbench.results.axes import AXES, CAPTION
-from vbench.results.text import one_line
+from vbench.results.text import choices, one_line
 
 WIDTH = 100  # of a caption, characters
 SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + ["form"]  # on figures
@@ -56,15 +56,6 @@ def parse_words(words: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
     return chosen, [Path(word) for word in rest]
 
 
-def parse_list(text: str, option: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    """A comma-separated choice. Raises: UsageError."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    for part in found:
-        if part not in allowed:
-            raise UsageError(f"{option} '{part}' is not known; take of {', '.join(allowed)}")
-    return found
-
-
 def parse_sides(text: str) -> tuple[int, ...]:
     """Sizes in px, as in "512,1024". Raises: UsageError."""
     parts = [part.strip() for part in text.split(",")]
@@ -86,26 +77,25 @@ def parse(
     """The request that options mean; without names, all figures. Raises: UsageError."""
     if style not in STYLES:
         raise UsageError(f"--style '{style}' is not known; take one of {', '.join(STYLES)}")
-    costs = parse_list(cost, "--cost", tuple(MEASURES)) if cost else None
+    costs = choices(cost, "--cost", tuple(MEASURES)) if cost else None
     options = Options(parse_sides(at), baseline, subject, costs)
-    return Request(names or tuple(FIGURES), style, parse_list(formats, "--format", FORMATS), options, bool(names))
+    return Request(names or tuple(FIGURES), style, choices(formats, "--format", FORMATS), options, bool(names))
 
 
 def of_dtype(table: pd.DataFrame, dtypes: str | None) -> pd.DataFrame:
     """The rows of these dtypes, comma-separated; all without. Raises: UsageError if there are none of one."""
     if dtypes is None:
         return table
-    return table[table["dtype"].isin(list(parse_list(dtypes, "--dtype", sorted(table["dtype"].unique()))))]
+    return table[table["dtype"].isin(list(choices(dtypes, "--dtype", sorted(table["dtype"].unique()))))]
 
 
 def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str]]:
-    """Draw what the rows allow; the files written, and a line for each figure that was not drawn.
+    """Draw what the rows allow; return the files written, and a line for each figure that was not drawn.
 
-    Of "paper:vig" the files are paper-vig.png ... and paper-vig.txt, its caption. Nothing is written before all is
-    drawn, and each file appears whole or not at all.
+    "paper:vig" gives paper-vig.png ... and its caption paper-vig.txt. All is drawn before a file is written; each file
+    appears whole or not at all.
 
-    Raises: UsageError for a figure that was asked for by name and cannot be drawn, or a series that is not there;
-        OutputError if the folder cannot be written.
+    Raises: UsageError for a named figure that cannot be drawn, or an unknown series; OutputError if writing fails.
     """
     files: list[Path] = []
     missing: list[str] = []

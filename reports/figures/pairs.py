@@ -25,10 +25,9 @@ class Pair(NamedTuple):
 
 
 def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
-    """The baseline and the subject: as named, or an attention model and the fastest recurrent one like it.
+    """The baseline and the subject: those named, or an attention model and the fastest recurrent one like it.
 
-    Both under equal settings, on one device; the fastest is that of least latency at the largest size that both have.
-    None if there is no such pair.
+    Both have equal settings. The fastest has the least latency at the largest common size. None if there is no pair.
 
     Raises: UsageError for a name that no series has.
     """

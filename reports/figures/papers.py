@@ -1,8 +1,8 @@
-"""Panels of the papers: what they print, hollow, and where it is the same quantity what records hold, filled.
+"""Panels of the papers: what they print is hollow; what records hold of the same quantity is filled.
 
-Axes, scales, colours and what is drawn follow each paper's own figure; where that is not stored, the choices are ours
-and the caption says so. What papers call FLOPs is MACs, and labelled so. Work does not depend on the device and is
-taken of any row; time, memory and throughput only of rows of a GPU, for that is what was printed.
+Axes, scales and colours follow each paper's own figure. Where that figure is not stored, the caption says that the
+choices are ours. Papers print MACs as FLOPs; labels say MACs. Work is taken of any row; time, memory and throughput
+only of rows of a GPU, as papers print a GPU's.
 """
 
 from __future__ import annotations

@@ -23,11 +23,10 @@ PANELS = ("macs", "peak_memory_bytes", "latency_ms")
 
 
 def resolution(table: pd.DataFrame, options: Options) -> Drawn:
-    """Four panels against the size of the image; the fourth is accuracy as papers print it, hollow, never measured.
+    """Four panels against the size of the image; the fourth is accuracy as papers print it, hollow.
 
-    A curve ends at a wall where a cell ran out of memory or time. Arrows stand between the baseline and the subject
-    (`pairs.pair_of`) at the sizes `options.at` at which both have a value, their text computed from these values.
-    Where the two cross and there is room, an inset shows it closer.
+    A curve ends at a wall where a cell ran out of memory or time. Arrows join baseline and subject (`pairs.pair_of`) at
+    those of the sizes `options.at` that both have. An inset shows a crossing closer where there is room.
     """
     series = series_of(table)
     pair = pair_of(series, options)
