@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from vbench.reports.grid import pipes
 from vbench.reports.tables import figure
 from vbench.results.frame import frame
 from vbench.results.statistics import Interval, interval
@@ -30,11 +31,11 @@ SIDE = 224
 
 
 def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
-    """One row a cell of sweeps that were all the same: how often their intervals hold the pooled median.
+    """One row a cell of equal sweeps: how often their intervals hold the pooled median.
 
-    Columns: `model`, `height`, `width`; `pooled_ms`, the median of all launches' medians; `covered`, the sweeps whose
-    stated interval holds it, of `sweeps`; over the pooled median `half_width`, the median of the intervals'
-    half-widths, and `launch_spread` and `sweep_spread`, standard deviations of launches within a sweep and of sweeps.
+    Columns: `model`, `height`, `width`; `pooled_ms`, the median of all launches' medians; `covered`, the number of
+    `sweeps` whose interval holds it. As shares of it: `half_width`, the median half-width of the intervals;
+    `launch_spread` and `sweep_spread`, standard deviations of launches within a sweep, and of sweeps.
     """
     tables = [frame(list(run)) for run in runs]
     cells = pd.concat(tables, keys=range(len(tables)), names=["sweep"]).reset_index("sweep")
@@ -69,19 +70,15 @@ def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
 
 def coverage_markdown(found: pd.DataFrame) -> str:
     """The table of `coverage`, and what it comes to."""
-    lines = [
-        "| cell | pooled median (ms) | intervals that hold it | half-width | scatter of launches | of sweeps |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row['model']} {row['height']} | {figure(row['pooled_ms'])} | {row['covered']} of {row['sweeps']} "
-        f"| ±{row['half_width']:.1%} | {row['launch_spread']:.1%} | {row['sweep_spread']:.1%} |"
-        for row in found.to_dict("records")
-    ]
+    heads = ("cell", "pooled median (ms)", "intervals that hold it", "half-width", "scatter of launches", "of sweeps")
+    rows = []
+    for row in found.to_dict("records"):
+        first = [f"{row['model']} {row['height']}", figure(row["pooled_ms"]), f"{row['covered']} of {row['sweeps']}"]
+        scatter = [f"{row['launch_spread']:.1%}", f"{row['sweep_spread']:.1%}"]
+        rows.append([*first, f"±{row['half_width']:.1%}", *scatter])
     covered, all_of = int(found["covered"].sum()), int(found["sweeps"].sum())
     share = f"{covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}."
-    lines += ["", f"In all {share}"]
-    return "\n".join(lines)
+    return "\n".join([*pipes(heads, rows), "", f"In all {share}"])
 
 
 def constants_markdown(runs: Sequence[Sequence[Record]]) -> str:
@@ -111,24 +108,18 @@ def against_timm(benchmark: Path, folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ours: list[dict[str, Any]] = []
     theirs: list[dict[str, Any]] = []
+
+    def run(*words: str, cwd: str) -> None:
+        subprocess.run([sys.executable, *words], check=True, env=environment, stdout=subprocess.DEVNULL, cwd=cwd)
+
     for turn in range(TURNS):
         with tempfile.TemporaryDirectory() as place:
             options = ["--models", f"timm/{COMPARED}", "--res", str(SIDE), "--modes", "parallel", "--batch", "1"]
-            command = [sys.executable, "-P", "-m", "vbench", "sweep", *options, "--seed", str(turn), "-o", place]
-            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+            run("-P", "-m", "vbench", "sweep", *options, "--seed", str(turn), "-o", place, cwd=".")
             ours += [asdict(record) for record in read(Path(place))]
             options = ["--model", COMPARED, "--bench", "inference", "-b", "1", "--device", "cpu", "--no-retry"]
             found = Path(place) / "timm.json"
-            command = [
-                sys.executable,
-                str(benchmark),
-                *options,
-                "--results-file",
-                str(found),
-                "--results-format",
-                "json",
-            ]
-            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, cwd=place)
+            run(str(benchmark), *options, "--results-file", str(found), "--results-format", "json", cwd=place)
             said = json.loads(found.read_text())
             theirs += said if isinstance(said, list) else [said]
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,22 +138,16 @@ def compared_markdown(folder: Path) -> str:
     """The comparison as a table, and whether the intervals meet."""
     said = json.loads((folder / "timm.json").read_text())
     ours, theirs = compared(folder)
-    lines = [
-        "| tool | latency (ms) | 95 % interval | processes | samples in each |",
-        "| --- | --- | --- | --- | --- |",
-    ]
     samples = round(median(len(record["latency"]["samples_ms"]) for record in said["vbench"]))
-    for tool, of, runs, each in (
-        ("vbench sweep", ours, len(said["vbench"]), f"{samples} calls, their median"),
-        ("timm benchmark.py", theirs, len(said["timm"]), "40 calls, their mean"),
-    ):
-        lines.append(f"| {tool} | {figure(of.median)} | {figure(of.lo)}–{figure(of.hi)} | {runs} | {each} |")
-    meet = ours.lo <= theirs.hi and theirs.lo <= ours.hi
-    lines += [
-        "",
-        f"They differ by {theirs.median / ours.median - 1:+.1%}; the intervals {'meet' if meet else 'do not meet'}.",
+    each = {"vbench": f"{samples} calls, their median", "timm": "40 calls, their mean"}
+    rows = [
+        (tool, figure(of.median), f"{figure(of.lo)}–{figure(of.hi)}", str(len(said[key])), each[key])
+        for key, tool, of in (("vbench", "vbench sweep", ours), ("timm", "timm benchmark.py", theirs))
     ]
-    return "\n".join(lines)
+    lines = pipes(("tool", "latency (ms)", "95 % interval", "processes", "samples in each"), rows)
+    meet = "meet" if ours.lo <= theirs.hi and theirs.lo <= ours.hi else "do not meet"
+    differ = f"They differ by {theirs.median / ours.median - 1:+.1%}; the intervals {meet}."
+    return "\n".join([*lines, "", differ])
 
 
 def overhead(folder: Path) -> str:

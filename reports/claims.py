@@ -12,27 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from vbench.errors import UsageError
+from vbench.reports.grid import escaped, pipes
 from vbench.results.claims import Claim, claims
 from vbench.results.frame import frame
 from vbench.results.operators import FILE as OPERATORS
 from vbench.results.operators import read as read_operators
 from vbench.results.store import FILE as RECORDS
 from vbench.results.store import read
-from vbench.results.verdicts import (
-    FAILS,
-    HOLDS,
-    TOLERANCE,
-    UNFUSED,
-    UNKNOWN,
-    VERDICTS,
-    WIDEST,
-    Judgement,
-    judge,
-)
+from vbench.results.text import bare_table, print_whole
+from vbench.results.verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, WIDEST, Judgement, judge
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
 STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}
@@ -98,22 +89,18 @@ def to_json(found: Sequence[Judgement]) -> str:
 
 
 def _ours(one: Judgement) -> dict[str, Any]:
-    sides = {
-        name: None if value is None else asdict(value) for name, value in (("as_paper", one.stated), ("fair", one.fair))
-    }
-    return {"verdict": one.verdict, "reason": one.reason, **sides, "case_ids": list(one.case_ids)}
+    as_paper, fair = (value and asdict(value) for value in (one.stated, one.fair))
+    ids = list(one.case_ids)
+    return {"verdict": one.verdict, "reason": one.reason, "as_paper": as_paper, "fair": fair, "case_ids": ids}
 
 
 def show(found: Sequence[Judgement], console: Console) -> None:
     """Print the table, then why, with the records that prove it, a line for each claim. No text is cut."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in HEADER:
-        table.add_column(name, no_wrap=True)
+    table = bare_table(HEADER)
     for one in found:
         *cells, verdict = _row(one)
         table.add_row(*map(Text, cells), Text(verdict, style=STYLES[one.verdict]))
-    table.width = Console(width=1000).measure(table).maximum
-    console.print(table, soft_wrap=True)
+    print_whole(table, console)
     console.print()
     for one in found:
         console.print(f"{one.claim.id} ({one.claim.printed}): {one.reason}{_proof(one)}", markup=False, soft_wrap=True)
@@ -137,13 +124,11 @@ def to_csv(found: Sequence[Judgement]) -> str:
 
 def to_markdown(found: Sequence[Judgement]) -> str:
     """The table; then for each claim who makes it, under what conditions, why the verdict, and the proof."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
-    lines += ["| " + " | ".join(map(_escaped, _row(one))) + " |" for one in found]
-    lines += ["", summary(found)]
+    lines = [*pipes(HEADER, [[escaped(text) for text in _row(one)] for one in found]), "", summary(found)]
     for paper in dict.fromkeys(one.claim.paper for one in found):
         own = [one for one in found if one.claim.paper == paper]
         sources = "; ".join(dict.fromkeys(one.claim.source for one in own))
-        lines += ["", f"## {_escaped(paper)}", "", f"From {_escaped(sources)}.", "", *map(_item, own)]
+        lines += ["", f"## {escaped(paper)}", "", f"From {escaped(sources)}.", "", *map(_item, own)]
     return "\n".join(lines) + "\n"
 
 
@@ -160,7 +145,7 @@ def _item(one: Judgement) -> str:
         claim.notes.rstrip("."),
         f"{one.verdict}: {one.reason}{_proof(one)}",
     ]
-    first, *rest = [_escaped(text) for text in told if text]
+    first, *rest = [escaped(text) for text in told if text]
     return f"- **{claim.id}**: {first}. " + ". ".join(text[0].upper() + text[1:] for text in rest) + "."
 
 
@@ -187,12 +172,6 @@ def _claimed(claim: Claim) -> str:
 
 def _proof(one: Judgement) -> str:
     return f" [records: {', '.join(one.case_ids)}]" if one.case_ids else ""
-
-
-def _escaped(text: str) -> str:
-    """For Markdown: what came from a record or a table may not make markup."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "\\`*|[]" else c for c in text)
 
 
 def page(folders: Sequence[Path]) -> str:

@@ -17,11 +17,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from vbench.reports import metrics
-from vbench.reports.grid import tame
+from vbench.reports.grid import escaped, pipes, tame
 from vbench.reports.write import write_text
 from vbench.results.outcome import (
     FAILS,
@@ -36,9 +35,10 @@ from vbench.results.outcome import (
     Outcome,
     Verdict,
 )
+from vbench.results.text import bare_table, print_whole
 
 SCHEMA = 1  # of the JSON
-FEW = 8  # findings that are SAME are shown up to this many, else counted
+SHOWN_SAME = 8  # findings that are SAME are shown up to this many, else counted
 HEADER = ("cell", "what", "base", "head", "head / base", "95 % interval", "matters from", "verdict", "note")
 RIGHT = HEADER[2:7]
 ABOUT = (  # facts that the terminal shows
@@ -122,15 +122,12 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
     """Print the table, then what it means. A narrow terminal wraps lines; no figure is cut."""
     shown, hidden = _folded(outcome)
     if shown:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in HEADER:
-            table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True)
+        table = bare_table(HEADER, RIGHT)
         for finding in shown:
             table.add_row(
                 *(Text(text, style=_style(finding) if text == finding.verdict else "") for text in _row(finding))
             )
-        table.width = Console(width=1000).measure(table).maximum
-        console.print(table, soft_wrap=True)
+        print_whole(table, console)
     if hidden:
         console.print(f"{hidden} more are SAME.", style="dim")
     first, *rest = sentences(outcome, strict=strict)
@@ -144,7 +141,7 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
 def _folded(outcome: Outcome) -> tuple[list[Finding], int]:
     """The findings to show, and how many that are SAME are not."""
     same = len(outcome.of("SAME"))
-    if same <= FEW:
+    if same <= SHOWN_SAME:
         return ordered(outcome.findings), 0
     return [finding for finding in ordered(outcome.findings) if finding.verdict != "SAME"], same
 
@@ -234,8 +231,8 @@ def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
     if same := [finding for finding in every if finding.verdict == "SAME"]:
         lines += ["<details>", f"<summary>{len(same)} SAME</summary>", "", *_md_table(same), "</details>", ""]
     if facts := _facts({key: value for key, value in outcome.facts.items() if key not in ("note", "warnings")}):
-        rows = [f"| {_code(name)} | {_code(text)} |" for name, text in facts]
-        lines += ["<details>", "<summary>How it was done</summary>", "", "| fact | value |", "| --- | --- |", *rows]
+        rows = [(_code(name), _code(text)) for name, text in facts]
+        lines += ["<details>", "<summary>How it was done</summary>", "", *pipes(("fact", "value"), rows)]
         lines += ["", "</details>", ""]
     return "\n".join(lines)
 
@@ -243,13 +240,12 @@ def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
 def _md_table(findings: Sequence[Finding]) -> list[str]:
     if not findings:
         return []
-    lines = ["| " + " | ".join(HEADER) + " |"]
-    lines += ["|" + "".join(" ---: |" if name in RIGHT else " --- |" for name in HEADER)]
+    rows = []
     for finding in findings:
         cell, what, *figures, verdict, note = _row(finding)
         word = f"**{verdict}**" if finding.verdict in FAILS else verdict
-        lines.append("| " + " | ".join([_code(cell), _code(what), *map(_md, figures), word, _code(note)]) + " |")
-    return [*lines, ""]
+        rows.append([_code(cell), _code(what), *map(_md, figures), word, _code(note)])
+    return [*pipes(HEADER, rows, RIGHT), ""]
 
 
 def _code(text: str) -> str:
@@ -264,8 +260,7 @@ def _code(text: str) -> str:
 
 def _md(text: str) -> str:
     """A sentence as Markdown shows it, with nothing in it that acts."""
-    text = text.replace("|", "¦").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*\[\]~$#]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    text = escaped(text.replace("|", "¦")).replace("#", "\\#")
     return text.replace("@", "@\u200b").replace("://", ":\u200b//")  # neither mentions nor links
 
 
@@ -274,7 +269,7 @@ def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for key, value in facts.items():
         name = tame(f"{before}{key}")
-        many = isinstance(value, Mapping | list | tuple) and len(value) > 4 * FEW
+        many = isinstance(value, Mapping | list | tuple) and len(value) > 4 * SHOWN_SAME
         if many or (isinstance(value, Mapping) and value and all(map(_deep, value.values()))) or _deep(value):
             found.append((name, f"{len(value)} entries, in gate.json"))
         elif isinstance(value, Mapping):
@@ -296,11 +291,11 @@ def _plain(value: Any) -> str:
 
 
 def to_junit(outcome: Outcome) -> str:
-    """JUnit XML as Jenkins and GitLab read it: a testcase for each finding, named by its cell and quantity.
+    """JUnit XML for Jenkins and GitLab: a testcase for each finding, named by its cell and quantity.
 
-    What FAILS is a failure; what is NEW, gone, ambiguous or not measured is skipped, with its reason. A session without
-    a verdict has an error, and its findings, which decide nothing, are skipped. Both readers take the reason from an
-    element's text, Jenkins from `message` too; GitLab ignores the second testcase of a name.
+    A finding in FAILS is a failure. One that is NEW, gone, ambiguous or not measured is skipped, with its reason. A
+    session without a verdict is an error, and its findings are skipped. Both readers show an element's text, Jenkins
+    `message` too; GitLab ignores the second testcase of a name.
     """
     suite = ET.Element("testsuite", name=f"vbench {outcome.command}")
     properties = ET.SubElement(suite, "properties")
@@ -346,9 +341,9 @@ def _in_words(finding: Finding) -> str:
 
 
 def write_outputs(outcome: Outcome, folder: Path, *, strict: bool = False) -> list[Path]:
-    """Write `FILES` into a folder, which is made; each appears whole or not at all. Returns those that were written.
+    """Write `FILES` into a folder, each whole or not at all; return those that were written.
 
-    Where head has no value there are no metrics, and an earlier session's are taken away.
+    If head has no value there are no metrics, and those of an earlier session are removed.
 
     Raises: OutputError if the folder cannot be written.
     """

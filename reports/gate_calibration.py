@@ -1,10 +1,10 @@
-"""How often the timing gate cries wolf, and what it catches, from real sessions and from many more simulated ones.
+"""How often the timing gate is wrong, and what it catches, from real sessions and from many simulated ones.
 
 python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl.gz -> DIR/power.*, and the page
 
-Real sessions are those of `vbench.gate.calibration`. Simulated ones follow the rules of `vbench.gate.ab` on one cell: a
-pass of blocks, one more if it is ambiguous, and the same again by fresh sides if it is flagged. Their blocks are drawn
-from the recorded ones: as they are, of equal code; or scaled to a level of noise, for the power.
+A simulated session follows the gate's rules on one cell: a pass of blocks, one more if the verdict is ambiguous, and
+all again with fresh sides if the cell is flagged. Its blocks are drawn from recorded ones: as they are for equal code,
+scaled to a level of noise for the power.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from vbench.reports.write import whole, write_text
 from vbench.results.judge import Cell, block, judge
@@ -34,6 +35,7 @@ SESSIONS = 400  # simulated at each point
 EQUAL = 4000  # simulated of equal code
 FILES = ("power.csv", "power.png", "power.pdf")
 
+Floats = NDArray[np.float64]
 Draw = Callable[[str, int], list[float]]  # ("head" or "twin", how many) -> logs of the ratio of as many blocks
 
 
@@ -92,7 +94,7 @@ def equal_code(sessions: Sequence[dict[str, Any]], count: int, seed: int = 0) ->
     return Counter(simulate(drawer(), drawer()) for _ in range(count))
 
 
-def residuals(sessions: Sequence[dict[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def residuals(sessions: Sequence[dict[str, Any]]) -> Floats:
     """The recorded blocks' deviations from their session's mean, by kind, over their standard deviation."""
     found = []
     for session in sessions:
@@ -112,23 +114,22 @@ def power(sessions: Sequence[dict[str, Any]], *, count: int = SESSIONS, seed: in
     rows = []
     for level, slowdown, slot in points:
         random = np.random.default_rng([seed, *(int(1e4 * abs(x)) for x in (level, slowdown, slot))])
-
-        def draw(
-            kind: str,
-            number: int,
-            random: np.random.Generator = random,
-            level: float = level,
-            slowdown: float = slowdown,
-            slot: float = slot,
-        ) -> list[float]:
-            noise = level * random.choice(shapes, number)
-            places = slot * np.resize([1, -1], number)  # ABBA, BAAB, ABBA ...
-            return (noise + places + (log(1 + slowdown) if kind == "head" else 0.0)).tolist()  # type: ignore[no-any-return]
-
+        draw = _drawer(random, shapes, level, slowdown, slot)
         verdicts = Counter(simulate(draw, draw) for _ in range(count))
         shares = {name: verdicts[name] / count for name in ("SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID")}
         rows.append({"noise": level, "slowdown": slowdown, "slot": slot, "sessions": count, **shares})
     return pd.DataFrame(rows)
+
+
+def _drawer(random: np.random.Generator, shapes: Floats, level: float, slowdown: float, slot: float) -> Draw:
+    """Draws blocks with this level of noise, this slowdown of head and this cost of inner places."""
+
+    def draw(kind: str, number: int) -> list[float]:
+        noise = level * random.choice(shapes, number)
+        places = slot * np.resize([1, -1], number)  # ABBA, BAAB, ABBA ...
+        return (noise + places + (log(1 + slowdown) if kind == "head" else 0.0)).tolist()  # type: ignore[no-any-return]
+
+    return draw
 
 
 def interval(hits: int, of: int) -> tuple[float, float]:
@@ -179,16 +180,9 @@ def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
             low, high = interval(row["SLOW"], row["sessions"])
             share = row["SLOW"] / row["sessions"]
             bars = [[100 * (share - low)], [100 * (high - share)]]
-            axis.errorbar(
-                [100 * row["slowdown"]],
-                [100 * share],
-                bars,
-                color="#000000",
-                marker="x",
-                capsize=2,
-                linestyle="none",
-                label="real sessions, 95 %" if row["slowdown"] == 0 else None,
-            )
+            look: dict[str, Any] = {"color": "#000000", "marker": "x", "capsize": 2, "linestyle": "none"}
+            label = "real sessions, 95 %" if row["slowdown"] == 0 else None
+            axis.errorbar([100 * row["slowdown"]], [100 * share], bars, label=label, **look)
         axis.set_xlabel("injected slowdown (%)")
         axis.set_ylabel("sessions that call it SLOW (%)")
         axis.set_ylim(-4, 104)

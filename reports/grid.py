@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import groupby
@@ -109,30 +109,32 @@ def to_csv(grids: Sequence[Grid]) -> str:
 
 
 def _markdown(grid: Grid) -> str:
-    lines = [f"### {_md(grid.title)}\n"] if grid.title else []
-    lines += [_md_row([_md(column.name) for column in grid.columns])]
-    lines += ["|" + "".join(" ---: |" if column.number else " --- |" for column in grid.columns)]
+    lines = [f"### {escaped(grid.title)}\n"] if grid.title else []
+    rows: list[list[str]] = []
     for block in grid.blocks:
         if block.name:
-            lines.append(_md_row([f"*{_md(block.name)}*", *[""] * (len(grid.columns) - 1)]))
-        lines += [_md_row([_md_cell(cell, grid.marks) for cell in row]) for row in block.rows]
-    lines += ["", _md(grid.caption)]
-    lines += [f"\n- <sup>{mark}</sup> {_md(note)}" for note, mark in grid.marks.items()]
-    lines += [f"\n- {_md(line)}" for line in grid.remarks]
+            rows.append([f"*{escaped(block.name)}*", *[""] * (len(grid.columns) - 1)])
+        rows += [[_md_cell(cell, grid.marks) for cell in row] for row in block.rows]
+    right = [escaped(column.name) for column in grid.columns if column.number]
+    lines += [*pipes([escaped(column.name) for column in grid.columns], rows, right), "", escaped(grid.caption)]
+    lines += [f"\n- <sup>{mark}</sup> {escaped(note)}" for note, mark in grid.marks.items()]
+    lines += [f"\n- {escaped(line)}" for line in grid.remarks]
     return "\n".join(lines) + "\n"
 
 
-def _md_row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def pipes(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Container[str] = ()) -> list[str]:
+    """The lines of a table in Markdown, of cells that are escaped. Columns in `right` are flush right."""
+    first, *rest = ["| " + " | ".join(row) + " |" for row in [heads, *rows]]
+    return [first, "|" + "".join(" ---: |" if head in right else " --- |" for head in heads), *rest]
 
 
 def _md_cell(cell: Cell, marks: dict[str, str]) -> str:
-    text = f"**{_md(cell.text)}**" if cell.bold else _md(cell.text)
+    text = f"**{escaped(cell.text)}**" if cell.bold else escaped(cell.text)
     mark = ",".join(marks[note] for note in cell.notes)
-    return " ".join(filter(None, [text, _md(cell.extent)])) + (f" <sup>{mark}</sup>" if mark else "")
+    return " ".join(filter(None, [text, escaped(cell.extent)])) + (f" <sup>{mark}</sup>" if mark else "")
 
 
-def _md(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown shows as it is. Underscores within a word mean nothing to it."""
     text = tame(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
@@ -185,13 +187,7 @@ def _tex_cell(cell: Cell, marks: dict[str, str]) -> str:
 
 _TEX = {
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "%": r"\%",
+    **{c: f"\\{c}" for c in "{}$&#_%"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",

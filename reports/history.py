@@ -13,20 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from vbench.errors import OutputError
 from vbench.models.registry import spec
 from vbench.reports import grid
+from vbench.reports.appearance import COLOURS
 from vbench.reports.figures import draw, marks
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import MUTED, RATIO, Drawn, ink, sheet
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
-from vbench.reports.looks import COLOURS
 from vbench.reports.tables import figure as digits
-from vbench.reports.write import write_text
+from vbench.reports.write import write_text, writing
 from vbench.results.changes import ALARM
 from vbench.results.history import Point, Series, Step
+from vbench.results.text import bare_table, one_line, print_whole
 
 PANELS = 12  # that a sheet has at most
 TICKS = 9  # commits named on an axis at most
@@ -87,20 +86,15 @@ def remarks(found: Sequence[Series]) -> list[str]:
             lines.append(f"{one.cell}: no value at {', '.join(runs)}: {why}")
     if any(point.run.commit and point.run.commit.endswith("-dirty") for one in found for point in one.points):
         lines.append("*: the working tree held changes that the commit lacks")
-    return [draw.plain(line) for line in lines]
+    return [one_line(line) for line in lines]
 
 
 def show(found: Sequence[Series], what: str, console: Console) -> None:
     """Print the table and what must be said with it."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title=MEASURES[what].label, title_justify="left")
-    for name in HEAD:
-        table.add_column(name, no_wrap=True, justify="right" if name in NUMBERS else "left")
+    table = bare_table(HEAD, NUMBERS, title=MEASURES[what].label, title_justify="left")
     for row in rows(found, what):
-        table.add_row(*(escape(draw.plain(text)) for text in row))
-    table.width = Console(width=1000).measure(table).maximum
-    console.print(table, soft_wrap=True)
-    for line in remarks(found):
-        console.print(line, style="dim", markup=False)
+        table.add_row(*(escape(one_line(text)) for text in row))
+    print_whole(table, console, remarks(found))
 
 
 def to_json(found: Sequence[Series], what: str) -> list[dict[str, Any]]:
@@ -125,22 +119,14 @@ def to_json(found: Sequence[Series], what: str) -> list[dict[str, Any]]:
 
 
 def _point(point: Point) -> dict[str, Any]:
-    return {
-        "run": point.run.folder,
-        "started_at": point.run.started_at,
-        "commit": point.run.commit,
-        "value": point.value,
-        "lo": point.lo,
-        "hi": point.hi,
-        "basis": point.basis,
-        "why": point.why,
-    }
+    run = {"run": point.run.folder, "started_at": point.run.started_at, "commit": point.run.commit}
+    return {**run, **{name: getattr(point, name) for name in ("value", "lo", "hi", "basis", "why")}}
 
 
 def to_markdown(found: Sequence[Series], what: str) -> str:
     """The table as a page; what came from records is escaped."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEAD)
-    body = tuple(tuple(Cell(draw.plain(text)) for text in row) for row in rows(found, what))
+    body = tuple(tuple(Cell(one_line(text)) for text in row) for row in rows(found, what))
     caption = f"{MEASURES[what].label}; runs in order of time."
     return grid.to_markdown([Grid("History", columns, (Block(body),), caption, tuple(remarks(found)))])
 
@@ -152,11 +138,8 @@ def write(found: Sequence[Series], what: str, folder: Path) -> list[Path]:
     """
     with draw.looking("paper"):
         drawn = chart(found, what)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
             files = draw.write_files(drawn, caption(found, drawn, what), folder / "history", ("png", "pdf"))
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
     write_text(folder / "history.md", to_markdown(found, what))
     return [folder / "history.md", *files]
 
@@ -164,7 +147,7 @@ def write(found: Sequence[Series], what: str, folder: Path) -> list[Path]:
 def caption(found: Sequence[Series], drawn: Drawn, what: str) -> str:
     """What must stand beneath the chart."""
     lines = [f"history: How has {MEASURES[what].title.lower()} changed from run to run?", *drawn.notes, *remarks(found)]
-    return "\n".join(textwrap.fill(draw.plain(line), draw.WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+    return "\n".join(textwrap.fill(one_line(line), draw.WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def chart(found: Sequence[Series], what: str) -> Drawn:
@@ -228,21 +211,12 @@ def _panel(axis: Axes, one: Series, what: str, *, several: bool) -> None:
             axis.plot(n, 0.03, "x", transform=axis.get_xaxis_transform(), color=MUTED, markersize=4)
     for step in one.steps:
         axis.axvline(step.at - 0.5, color=ink(RATIO), linewidth=0.9, zorder=1)
-        text = axis.text(
-            step.at - 0.5,
-            0.98,
-            f" {step.ratio - 1:+.1%} ",
-            transform=axis.get_xaxis_transform(),
-            va="top",
-            ha="left" if step.at < len(one.points) / 2 else "right",
-            color=ink(RATIO),
-            fontsize="small",
-            path_effects=marks.halo(),
-            gid="change",
-        )
+        look: dict[str, Any] = {"va": "top", "ha": "left" if step.at < len(one.points) / 2 else "right"}
+        look |= {"color": ink(RATIO), "fontsize": "small", "path_effects": marks.halo(), "gid": "change"}
+        text = axis.text(step.at - 0.5, 0.98, f" {step.ratio - 1:+.1%} ", transform=axis.get_xaxis_transform(), **look)
         text.set_in_layout(False)
     title = one.cell + (f"\n{one.machine}" if several else "")
-    axis.set_title("\n".join(textwrap.fill(draw.plain(line), 52) for line in title.splitlines()))
+    axis.set_title("\n".join(textwrap.fill(one_line(line), 52) for line in title.splitlines()))
     axis.set_ylabel(measure.label)
     _commits(axis, one)
 

@@ -26,12 +26,14 @@ from vbench.models.registry import spec
 from vbench.reports import plots, tables
 from vbench.reports.tables import figure
 from vbench.results.answers import Answer
-from vbench.results.frame import frame
+from vbench.results.axes import AXES, PARTS, differing
+from vbench.results.frame import frame, rows_of
 from vbench.results.lint import unfair
 from vbench.results.store import Record, read
+from vbench.results.text import listed, px
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
-FEW = 3  # models; of more, how costs grow is folded away
+UNFOLDED_MODELS = 3  # models; of more, how costs grow is folded away
 SHAPES = {  # of markers in the legend, about (20, 7)
     "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "square": "M16 3h8v8h-8z",
@@ -55,7 +57,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class PageCell:
     """One cell of the table of rows: what it shows, and in a column of numbers what it is sorted by."""
 
     text: str
@@ -141,10 +143,12 @@ def _json(value: Any) -> str:
 
 def _lead(runs: Sequence[Run], table: pd.DataFrame) -> str:
     counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts().sort_index().items())
-    sizes = sorted({height * width: _size(height, width) for height, width in _sides(table)}.items())
+    sides = zip(table["height"], table["width"], strict=True)
+    sizes = sorted({height * width: px(height, width) for height, width in sides}.items())
     span = f"{sizes[0][1]} to {sizes[-1][1]} px" if len(sizes) > 1 else f"{sizes[0][1]} px"
     models = table["model"].nunique()
-    return f"{len(table)} cells ({counts}) of {models} model{'s'[: models > 1]}, {span}, from {_listed(runs)}."
+    named = listed([run.name for run in runs])
+    return f"{len(table)} cells ({counts}) of {models} model{'s'[: models > 1]}, {span}, from {named}."
 
 
 def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -154,7 +158,7 @@ def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
         {
             "model": model,
             "kinds": [
-                {"title": title, "texts": texts, "folded": kind == "growth" and len(models) > FEW}
+                {"title": title, "texts": texts, "folded": kind == "growth" and len(models) > UNFOLDED_MODELS}
                 for kind, title in KINDS.items()
                 if (texts := [answer.text for answer in found if (answer.model, answer.kind) == (model, kind)])
             ],
@@ -168,32 +172,38 @@ def _key(key: plots.Key) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class PageColumn:
     """One column of the table of rows: its name, and its cell of a row."""
 
     name: str
     kind: Literal["text", "long", "number"]
-    cell: Callable[[dict[str, Any]], Cell]
+    cell: Callable[[dict[str, Any]], PageCell]
 
 
-def _text(name: str, key: str, kind: Literal["text", "long"] = "text") -> Column:
-    return Column(name, kind, lambda row: Cell("" if row[key] is None else str(row[key]), kind))
+def _text(name: str, key: str, kind: Literal["text", "long"] = "text") -> PageColumn:
+    return PageColumn(name, kind, lambda row: PageCell("" if row[key] is None else str(row[key]), kind))
 
 
-def _number(name: str, key: str, unit: float = 1.0) -> Column:
-    return Column(name, "number", lambda row: Cell(figure(row[key], unit), "number", row[key]))
+def _number(name: str, key: str, unit: float = 1.0) -> PageColumn:
+    return PageColumn(name, "number", lambda row: PageCell(figure(row[key], unit), "number", row[key]))
 
 
-def _interval(row: dict[str, Any]) -> Cell:
+def _size(row: dict[str, Any]) -> PageCell:
+    return PageCell(px(row["height"], row["width"]), "number", row["height"] * row["width"])
+
+
+def _batch(row: dict[str, Any]) -> PageCell:
+    return PageCell("" if row["batch"] is None else str(row["batch"]), "number", row["batch"])
+
+
+def _interval(row: dict[str, Any]) -> PageCell:
     low, high = row["latency_ms_lo"], row["latency_ms_hi"]
-    return Cell("" if low is None else f"{figure(low)}–{figure(high)}", "number", low)
+    return PageCell("" if low is None else f"{figure(low)}–{figure(high)}", "number", low)
 
 
-def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
+def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[PageColumn]:
     """Settings are columns where rows differ in them, energy where it was measured."""
-    names = {"device_name": "device", "dtype": "dtype", "phase": "phase", "backend": "back end", "layout": "layout"}
-    told = [_text(name, key) for key, name in names.items() if table[key].nunique() > 1]
-    told += [_text("attention", "attention")] if table["attention"].nunique() > 1 else []
+    told = [_text(AXES[key].label, key) for key in differing(table, PARTS)]
     told += [_text("run", "run")] if len(runs) > 1 else []
     energy = [_number("J an image", "energy_j_per_image")] if table["energy_j_per_image"].notna().any() else []
     return [
@@ -201,17 +211,15 @@ def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
         _text("mode", "mode"),
         _text("form", "form"),
         *told,
-        Column(
-            "size (px)", "number", lambda r: Cell(_size(r["height"], r["width"]), "number", r["height"] * r["width"])
+        PageColumn(
+            "size (px)", "number", lambda r: PageCell(px(r["height"], r["width"]), "number", r["height"] * r["width"])
         ),
         _text("status", "status"),
         _number("GMACs", "macs", 1e9),
         _number("latency (ms)", "latency_ms"),
-        Column("interval", "number", _interval),
+        PageColumn("interval", "number", _interval),
         _number("images/s", "throughput_img_s"),
-        Column(
-            "at batch", "number", lambda r: Cell("" if r["batch"] is None else str(r["batch"]), "number", r["batch"])
-        ),
+        PageColumn("at batch", "number", _batch),
         _number("peak memory (MiB)", "peak_memory_bytes", 2**20),
         *energy,
         _text("flags", "flags"),
@@ -223,8 +231,7 @@ def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[Column]:
 def _rows(runs: Sequence[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
     columns, origin = _columns(runs, table), _origin(runs)
     found = []
-    for raw in table.to_dict("records"):
-        row = {str(key): None if pd.isna(value) else value for key, value in raw.items()}
+    for row in rows_of(table):
         row["run"] = origin[str(row["device_name"]), str(row["case_id"])]
         found.append({"status": row["status"], "cells": [column.cell(row) for column in columns]})
     return found
@@ -253,10 +260,8 @@ def _verified(records: Sequence[Record]) -> list[tuple[str, ...]]:
         model, said = record.case["model"], record.verified
         if said is None:
             continue
-        verdict = "one function" if said.get("ok") else "THE MODES DIFFER"
-        found[
-            model, verdict, str(said.get("checks", "not known")), "; ".join(map(str, said.get("failed") or ["none"]))
-        ] = None
+        verdict, failed = "one function" if said.get("ok") else "THE MODES DIFFER", said.get("failed") or ["none"]
+        found[model, verdict, str(said.get("checks", "not known")), "; ".join(map(str, failed))] = None
     there = {row[0] for row in found}
     for model in sorted({record.case["model"] for record in records} - there):
         one = spec(model).baseline
@@ -278,16 +283,10 @@ def _ledger(records: Sequence[Record]) -> list[tuple[str, ...]]:
         second = [record.second_count or {} for record in group]
         unknown = sorted({str(op) for work in works for op in work.get("unknown") or {}})
         coverage = [work["coverage"] for work in works if work.get("coverage") is not None]
-        found.append(
-            (
-                named,
-                str(len(group)),
-                _votes([work.get("closed_form_agrees") for work in works], ["no formula for this model"]),
-                _votes([count.get("agree") for count in second], [count.get("reason") for count in second]),
-                ", ".join(unknown) or "nothing",
-                f"{min(coverage):.2%}" if coverage else "not recorded",
-            )
-        )
+        by_hand = _votes([work.get("closed_form_agrees") for work in works], ["no formula for this model"])
+        by_fvcore = _votes([count.get("agree") for count in second], [count.get("reason") for count in second])
+        known = f"{min(coverage):.2%}" if coverage else "not recorded"
+        found.append((named, str(len(group)), by_hand, by_fvcore, ", ".join(unknown) or "nothing", known))
     return found
 
 
@@ -310,12 +309,11 @@ def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
     states = [record.state for record in records if record.state]
     loads = [record.load["load_1min"] for record in records if record.load and "load_1min" in record.load]
     starts = sorted(record.started_at for record in records)
+    again = f", of which {len(own) - shown} measured again in a later run" if shown < len(own) else ""
+    commits = [(host["commit"], " with changes" * bool(host.get("dirty"))) for host in hosts if host.get("commit")]
+    load = f"{min(loads):.2f} to {max(loads):.2f} runnable processes before a launch" if loads else ""
     facts = [
-        (
-            "cells",
-            f"{len(own)}"
-            + (f", of which {len(own) - shown} measured again in a later run" if shown < len(own) else ""),
-        ),
+        ("cells", f"{len(own)}{again}"),
         ("launches", str(len(records))),
         ("measured", f"{starts[0]} to {starts[-1]}"),
         ("time that launches took", f"{sum(record.wall_s for record in records) / 60:.1f} minutes"),
@@ -325,20 +323,10 @@ def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
         ("GPU", _distinct(_pairs(host["gpu"]) for host in hosts if host.get("gpu")) or "none"),
         ("system", _distinct(host.get("os") for host in hosts)),
         ("versions", _distinct(_pairs(host.get("versions") or {}) for host in hosts)),
-        (
-            "commit",
-            _distinct(
-                f"{host['commit']}{' with changes' if host.get('dirty') else ''}"
-                for host in hosts
-                if host.get("commit")
-            ),
-        ),
+        ("commit", _distinct(map("".join, commits))),
         ("conditions", _distinct(record.conditions for record in records)),
         ("protocol", _distinct(_pairs(record.protocol) for record in records)),
-        (
-            "load of the host",
-            f"{min(loads):.2f} to {max(loads):.2f} runnable processes before a launch" if loads else "",
-        ),
+        ("load of the host", load),
         ("processors kept busy by others", _most(states, "others_busy_share")),
         ("processor time stolen", _most(states, "stolen_share")),
     ]
@@ -356,16 +344,3 @@ def _pairs(facts: dict[str, Any]) -> str:
 def _most(states: Sequence[dict[str, Any]], key: str) -> str:
     known = [state[key] for state in states if state.get(key) is not None]
     return f"{max(known):.1%} at most" if known else ""
-
-
-def _sides(table: pd.DataFrame) -> list[tuple[int, int]]:
-    return list(zip(table["height"], table["width"], strict=True))
-
-
-def _size(height: int, width: int) -> str:
-    return f"{height}" if height == width else f"{height}x{width}"
-
-
-def _listed(runs: Sequence[Run]) -> str:
-    known = [run.name for run in runs]
-    return " and ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known)

@@ -15,15 +15,14 @@ from vbench.plan import parse_sizes
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
 from vbench.reports.tables import NOTES, figure, several_forms
-from vbench.results.frame import batch_asked, filled
+from vbench.results.axes import SETTING, SUBJECT, unusual
+from vbench.results.frame import batch_asked, filled, rows_of
 from vbench.results.lint import unfair
+from vbench.results.text import px
 
-SETTING = ("device_name", "device", "dtype", "phase", "backend", "layout", "threads", "batch_asked")  # of one grid
-SUBJECT = ("model", "mode", "form", "attention")  # of one row
-USUAL = {"device": ("cpu", "cuda:0"), "phase": ("infer",), "backend": ("eager",), "layout": ("nchw",)}  # not in a title
-MARKS = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
-FEW = 4  # sizes that stand side by side on a page
-LIKE = 1.5  # parameters of models that are compared differ by this factor at most
+PREFERRED_SIDES = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
+SIDE_BY_SIDE = 4  # sizes that stand side by side on a page
+LIKE_PARAMS = 1.5  # parameters of models that are compared differ by this factor at most
 PAGES = 0.01  # memory has no interval in a frame; what differs by less than this ties
 
 BRANDS = ("modes_differ", "caveat")  # of a model, which is then best of nothing
@@ -33,8 +32,8 @@ DOUBTFUL = ("counters_disagree", "uncounted")  # of a count, which is then best 
 ENDED = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
 SAID = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
 BEST = (
-    f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE:g} at most. Where intervals "
-    "overlap that of the best, all of these tie and are bold; "
+    f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE_PARAMS:g} at most. "
+    "Where intervals overlap that of the best, all of these tie and are bold; "
     f"where all tie, none is. Memory has no interval, and ties within {100 * PAGES:g} %."
 )
 
@@ -99,7 +98,7 @@ def prepared(table: pd.DataFrame, at: str | None) -> pd.DataFrame:
     if at is not None:
         table = table[_within(table, _sizes_named(table, at))].copy()
     infer = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
-    table["shown"] = _within(table, sizes_of(table) if at else _few(sizes_of(infer)))
+    table["shown"] = _within(table, sizes_of(table) if at else _shown_sizes(sizes_of(infer)))
     table["batch_asked"] = batch_asked(table)
     table["class"] = table["model"].map(_classes(table))
     return table
@@ -111,14 +110,14 @@ def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
     except UsageError as error:
         raise UsageError(str(error).replace("--res", "--at")) from None
     there = sizes_of(table)
-    known = ", ".join(map(px, there)) or "none"
+    known = ", ".join(px(*size) for size in there) or "none"
     if missing := [size for size in asked if size not in there]:
-        raise UsageError(f"--at: the records have no {px(missing[0])} px; they have {known}")
+        raise UsageError(f"--at: the records have no {px(*missing[0])} px; they have {known}")
     return list(asked)
 
 
 def _classes(table: pd.DataFrame) -> dict[str, str]:
-    """model -> the name of its class: models whose parameters at 224 px differ by no more than `LIKE`."""
+    """model -> the name of its class: models whose parameters at 224 px differ by no more than `LIKE_PARAMS`."""
     known: dict[str, float] = {}
     for model, counts in table.groupby("model")["params"]:
         params = spec(str(model)).params or counts.min()
@@ -127,7 +126,7 @@ def _classes(table: pd.DataFrame) -> dict[str, str]:
     found = dict.fromkeys(table["model"].unique(), "parameters not known")
     members: list[str] = []
     for model in sorted(known, key=lambda name: (known[name], name)):
-        if members and known[model] > LIKE * known[members[0]]:
+        if members and known[model] > LIKE_PARAMS * known[members[0]]:
             members = []
         members.append(model)
         least, most = f"{known[members[0]]:.3g}", f"{known[model]:.3g}"
@@ -169,14 +168,6 @@ def _said(value: Any) -> str:
     return "not known" if pd.isna(value) else str(value)
 
 
-def records(table: pd.DataFrame) -> list[Cells]:
-    """Rows as dicts with None for what is missing."""
-    return [
-        {str(key): value if isinstance(value, tuple) or not pd.isna(value) else None for key, value in cells.items()}
-        for cells in table.to_dict("records")
-    ]
-
-
 def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
     """Cells that are alike in these keys, small ones first, under the name of what they have in common.
 
@@ -190,13 +181,13 @@ def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
             for key in keys
         )
 
-    cells = records(rows[supported(rows)])
+    cells = rows_of(rows[supported(rows)])
     least: dict[str, float] = {}
     for one in cells:
         least[one["class"]] = min(least.get(one["class"], float("inf")), _params(one) or float("inf"))
     for _, group in groupby(sorted(cells, key=order), key=lambda one: tuple(one[key] for key in keys)):
         members = list(group)
-        yield ", ".join(px(members[0][key]) + " px" if key == "size" else members[0][key] for key in keys), members
+        yield ", ".join(px(*members[0][key]) + " px" if key == "size" else members[0][key] for key in keys), members
 
 
 def supported(rows: pd.DataFrame) -> pd.Series[bool]:
@@ -220,21 +211,20 @@ def sizes_of(table: pd.DataFrame) -> list[tuple[int, int]]:
     return sorted(table["size"].unique(), key=lambda size: (size[0] * size[1], size))
 
 
-def _few(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """`FEW` at most: `MARKS` where at least two of them are there, else some from the smallest to the largest."""
-    if len(sizes) <= FEW:
+def _shown_sizes(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """At most `SIDE_BY_SIDE` sizes: the `PREFERRED_SIDES` if two of them are there, else some from small to large."""
+    if len(sizes) <= SIDE_BY_SIDE:
         return sizes
-    marks = [size for size in sizes if size[0] == size[1] and size[0] in MARKS]
-    return marks if len(marks) > 1 else [sizes[round(i * (len(sizes) - 1) / (FEW - 1))] for i in range(FEW)]
+    marks = [size for size in sizes if size[0] == size[1] and size[0] in PREFERRED_SIDES]
+    return (
+        marks
+        if len(marks) > 1
+        else [sizes[round(i * (len(sizes) - 1) / (SIDE_BY_SIDE - 1))] for i in range(SIDE_BY_SIDE)]
+    )
 
 
 def _within(table: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.Series[bool]:
     return pd.Series([size in sizes for size in table["size"]], index=table.index, dtype=bool)
-
-
-def px(size: tuple[int, int]) -> str:
-    """(512, 512) -> "512", (512, 1024) -> "512x1024"."""
-    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
 def _params(cells: Cells) -> float | None:
@@ -243,11 +233,7 @@ def _params(cells: Cells) -> float | None:
 
 
 def grid_of(
-    title: str,
-    part: Part,
-    columns: tuple[Column, ...],
-    blocks: Sequence[Block],
-    also: Sequence[str] = (),
+    title: str, part: Part, columns: tuple[Column, ...], blocks: Sequence[Block], also: Sequence[str] = ()
 ) -> Grid:
     """A grid with all that must be said with it."""
     cells = [cell for block in blocks for row in block.rows for cell in row]
@@ -263,12 +249,12 @@ def grid_of(
         caption += " In parentheses: the 95 % interval."
     if any(cell.bold for cell in cells):
         caption += f" {BEST}"
-    unusual = [value for key, value in setting.items() if value not in USUAL.get(key, (value,))]
+    rest = unusual(setting, [key for key in setting if key != "dtype"])
     threads = f"{setting['threads']} threads" if setting.get("threads", "1") != "1" else ""
     asked = setting.get("batch_asked", "knee")
     option = "batch" if setting.get("phase") == "train" else "--batch"  # which moves throughput alone
     batch = "" if asked == "knee" else f"{option} {asked}"
-    under = [setting.get("device_name", ""), setting["dtype"], *unusual, threads, batch]
+    under = [setting.get("device_name", ""), setting["dtype"], *rest, threads, batch]
     title = f"{title}: {', '.join(part for part in under if part)}"
     return Grid(title, columns, tuple(blocks), caption, tuple(remarks), setting)
 
@@ -321,7 +307,7 @@ def _contends(cells: Cells, quantity: Quantity) -> bool:
 
 
 def _best(rivals: dict[int, Cell], quantity: Quantity) -> list[int]:
-    """Those that no other is better than, beyond its interval; none if that is all, or if there is no other."""
+    """Rows tied for best (intervals overlap); empty if all tie."""
     values = {row: cell.value * quantity.best for row, cell in rivals.items() if cell.value is not None}
     if len(values) < 2:
         return []

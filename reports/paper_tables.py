@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from vbench.errors import OutputError, UsageError
+from vbench.errors import UsageError
 from vbench.models.registry import spec
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row, to_csv, to_latex, to_markdown
@@ -19,9 +18,7 @@ from vbench.reports.paper_cells import (
     GMACS,
     LATENCY,
     MEMORY,
-    SETTING,
     STATE,
-    SUBJECT,
     THROUGHPUT,
     TRAINED,
     WHO,
@@ -37,14 +34,15 @@ from vbench.reports.paper_cells import (
     name_of,
     parts,
     prepared,
-    px,
-    records,
     sizes_of,
     subjects,
 )
-from vbench.reports.write import whole
+from vbench.reports.write import write_text
 from vbench.results import scaling
+from vbench.results.axes import SETTING, SUBJECT
+from vbench.results.frame import rows_of
 from vbench.results.statistics import Interval, ratio
+from vbench.results.text import choices, px
 
 FORMATS = ("md", "tex", "csv")
 
@@ -57,13 +55,18 @@ class Kind:
     needs: str
 
 
+def _words(*heads: str) -> Iterator[Column]:
+    """Columns of words."""
+    return (Column(head, number=False) for head in heads)
+
+
 def resolution(table: pd.DataFrame) -> list[Grid]:
     """A row a model and mode; of each size GMACs, latency and peak memory."""
     table = table[table["phase"] == "infer"]
     shown = sizes_of(table[table["shown"]])
     quantities = (GMACS, LATENCY, MEMORY)
-    columns = (*WHO, *(quantity.heading(f"{px(size)} px") for size in shown for quantity in quantities))
-    left = ", ".join(map(px, sizes_of(table[~table["shown"]])))
+    columns = (*WHO, *(quantity.heading(f"{px(*size)} px") for size in shown for quantity in quantities))
+    left = ", ".join(px(*size) for size in sizes_of(table[~table["shown"]]))
     also = [f"not shown: {left} px; --at names sizes"] if left else []
     grids = []
     for part in parts(table[table["shown"]]):
@@ -86,10 +89,9 @@ def modes(table: pd.DataFrame) -> list[Grid]:
     """A row a model and size: parallel beside recurrent mode, the ratios, and the state that the latter carries."""
     each = ("parallel", "recurrent")
     columns = (
-        Column("model", number=False),
+        *_words("model"),
         Column("size (px)"),
-        Column("forms: parallel, recurrent", number=False),
-        Column("one function", number=False),
+        *_words("forms: parallel, recurrent", "one function"),
         *(Column(f"{mode} (ms)", "latency", interval=True) for mode in each),
         Column("ratio", "latency", interval=True),
         *(Column(f"{mode} (MiB)", "peak memory") for mode in each),
@@ -114,7 +116,7 @@ def modes(table: pd.DataFrame) -> list[Grid]:
                 lines.append(
                     (
                         Cell(one["model"], notes=brands([one["flags"], other["flags"]])),
-                        Cell(px(one["size"])),
+                        Cell(px(*one["size"])),
                         Cell(f"{one['form']}, {other['form']}"),
                         Cell(_verified(one, other)),
                         *(cell_of(cells, LATENCY) for cells in (one, other)),
@@ -174,14 +176,12 @@ def work(table: pd.DataFrame) -> list[Grid]:
 def exponents(table: pd.DataFrame) -> list[Grid]:
     """How each cost grows with the number of tokens: `scaling.exponents`."""
     columns = (
-        Column("model", number=False),
-        Column("mode", number=False),
-        Column("cost", number=False),
+        *_words("model", "mode", "cost"),
         Column("sizes"),
         Column("tokens"),
         Column("exponent", interval=True),
         Column("at the top", interval=True),
-        Column("verdict", number=False),
+        *_words("verdict"),
     )
     also = [
         "exponent p: the cost grows as tokens to the power of p, fitted over all sizes; at the top: between the two "
@@ -191,7 +191,7 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
     ]
     grids = []
     for part in parts(table):
-        lines = tuple(_exponent(cells, part) for cells in records(scaling.exponents(part.rows)))
+        lines = tuple(_exponent(cells, part) for cells in rows_of(scaling.exponents(part.rows)))
         if lines:
             grids.append(grid_of("How costs grow", part, columns, [Block(lines)], [*also, *behind(part)]))
     return grids
@@ -199,20 +199,14 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
 
 def crossovers(table: pd.DataFrame) -> list[Grid]:
     """From which size on a recurrent backbone and an attention baseline of like size cost less than each other."""
-    columns = (
-        Column("cost", number=False),
-        Column("cheaper", number=False),
-        Column("than", number=False),
-        Column("from (px)", interval=True),
-        Column("in words", number=False),
-    )
+    columns = (*_words("cost", "cheaper", "than"), Column("from (px)", interval=True), *_words("in words"))
     also = ["pairs: a recurrent backbone and an attention baseline of like size; between sizes costs are power laws"]
     grids = []
     for part in parts(table):
         like = dict(zip(part.rows["model"], part.rows["class"], strict=True))
         lines = []
         for cost in scaling.FITTED:
-            for pair in records(scaling.crossovers(part.rows, cost)):
+            for pair in rows_of(scaling.crossovers(part.rows, cost)):
                 one, other = (pair[key].partition(" ")[0] for key in ("a", "b"))
                 if like[one] == like[other] and spec(one).baseline != spec(other).baseline:
                     lines.append(_crossing(pair, part.rows))
@@ -241,14 +235,11 @@ def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple
 
     Args:
         what: names of `KINDS`, comma-separated, or "all".
-        at: sizes as in --res; None for all, of which `resolution` then shows a few.
+        at: sizes as in --res; None for all, of which `resolution` shows a few.
 
-    Raises: UsageError for an unknown kind, a size that is not there, a kind that was named and cannot be made, or if
-        none can.
+    Raises: UsageError for an unknown kind or size, for a named kind that cannot be made, or if none can.
     """
-    names = list(KINDS) if what == "all" else list(dict.fromkeys(item.strip() for item in what.split(",")))
-    if wrong := [name for name in names if name not in KINDS]:
-        raise UsageError(f"--what: '{wrong[0]}' is no table; take all, or some of {', '.join(KINDS)}")
+    names = KINDS if what == "all" else choices(what, "--what", ("all", *KINDS))
     table = prepared(table, at)
     found = {name: KINDS[name].make(table) if len(table) else [] for name in names}
     lacking = [f"no table '{name}': the records lack {KINDS[name].needs}" for name, grids in found.items() if not grids]
@@ -259,10 +250,7 @@ def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple
 
 def parse_formats(text: str) -> tuple[str, ...]:
     """ "md,tex" -> formats. Raises: UsageError."""
-    found = tuple(dict.fromkeys(item.strip() for item in text.split(",")))
-    if wrong := [item for item in found if item not in FORMATS]:
-        raise UsageError(f"--format: '{wrong[0]}' is not one of {', '.join(FORMATS)}")
-    return found
+    return choices(text, "--format", FORMATS)
 
 
 def render(made: dict[str, list[Grid]], form: str) -> str:
@@ -279,12 +267,8 @@ def render(made: dict[str, list[Grid]], form: str) -> str:
 def write(made: dict[str, list[Grid]], formats: Iterable[str], folder: Path) -> list[Path]:
     """Files KIND.FORMAT; each appears whole or not at all. Raises: OutputError if the folder cannot be written."""
     texts = {folder / f"{name}.{form}": render({name: made[name]}, form) for name in made for form in formats}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in texts.items():
-            whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+    for path, text in texts.items():
+        write_text(path, text)
     return list(texts)
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from vbench.reports.looks import ENDINGS
-from vbench.reports.series import SETTINGS, Series, series_of
+from vbench.reports.appearance import ENDINGS
+from vbench.reports.series import Series, series_of
 from vbench.reports.tables import figure
+from vbench.results.frame import rows_of
 from vbench.results.published import accuracies
 from vbench.results.ratios import ratio
+from vbench.results.text import px
 
 SYMBOLS = {  # plotly's names of matplotlib's markers
     "o": "circle",
@@ -30,7 +32,7 @@ SYMBOLS = {  # plotly's names of matplotlib's markers
     "x": "x-thin",
 }
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
-FEW, TICKS = 3, 12  # ticks of an axis, at least and at most
+FEWEST_TICKS, MOST_TICKS = 3, 12  # ticks of an axis, at least and at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,57 +49,26 @@ class Panel:
     measured: bool = True  # a curve ends where a cell ended; what is counted does not
 
 
+_WORK = "What the algorithm needs; 1 MAC = 2 FLOPs."
+_MEMORY = "Weights and input included."
+_SPEED = "Calls back to back, at each row's own batch."
+_ENERGY = "By the hardware's counter, less idle."
 PANELS = (
-    Panel(
-        "macs", "Work", "macs", 1e9, "GMACs of one image", "What the algorithm needs; 1 MAC = 2 FLOPs.", measured=False
-    ),
-    Panel(
-        "memory",
-        "Peak memory",
-        "peak_memory_bytes",
-        2**20,
-        "peak memory (MiB)",
-        "Weights and input included.",
-        "memory_batch",
-    ),
+    Panel("macs", "Work", "macs", 1e9, "GMACs of one image", _WORK, measured=False),
+    Panel("memory", "Peak memory", "peak_memory_bytes", 2**20, "peak memory (MiB)", _MEMORY, "memory_batch"),
     Panel("latency", "Latency", "latency_ms", 1, "time a call (ms)", "Median of single calls.", "latency_batch"),
-    Panel(
-        "throughput", "Throughput", "throughput_img_s", 1, "images/s", "Calls back to back, at each row's own batch."
-    ),
-    Panel(
-        "energy",
-        "Energy",
-        "energy_j_per_image",
-        1,
-        "energy (J an image)",
-        "By the hardware's counter, less idle.",
-        "batch",
-    ),
+    Panel("throughput", "Throughput", "throughput_img_s", 1, "images/s", _SPEED),
+    Panel("energy", "Energy", "energy_j_per_image", 1, "energy (J an image)", _ENERGY, "batch"),
     Panel("state", "Recurrent state", "state_bytes", 2**10, "state (KiB)", "In closed form.", measured=False),
 )
-LESS = "Below 1 the recurrent mode needs less."
+_LESS = "Below 1 the recurrent mode needs less."
+_TIME, _PEAK = "Recurrent over parallel mode: time", "Recurrent over parallel mode: memory"
 MODES = (
-    Panel(
-        "modes-latency", "Recurrent over parallel mode: time", "latency_ms", 1, "ratio of times", LESS, "latency_batch"
-    ),
-    Panel(
-        "modes-memory",
-        "Recurrent over parallel mode: memory",
-        "peak_memory_bytes",
-        1,
-        "ratio of peaks",
-        LESS,
-        "memory_batch",
-    ),
+    Panel("modes-latency", _TIME, "latency_ms", 1, "ratio of times", _LESS, "latency_batch"),
+    Panel("modes-memory", _PEAK, "peak_memory_bytes", 1, "ratio of peaks", _LESS, "memory_batch"),
 )
-ACCURACY = Panel(
-    "accuracy",
-    "Accuracy as published, not measured",
-    "top1",
-    1,
-    "ImageNet-1K top-1 (%)",
-    "What papers print for weights trained at 224 px, tested at other sizes.",
-)
+_PUBLISHED = "What papers print for weights trained at 224 px, tested at other sizes."
+ACCURACY = Panel("accuracy", "Accuracy as published, not measured", "top1", 1, "ImageNet-1K top-1 (%)", _PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +101,7 @@ def keys(table: pd.DataFrame) -> list[Key]:
 def plots(table: pd.DataFrame) -> list[Plot]:
     """The figures of a frame; what no cell has a value of is left out."""
     series = series_of(table)
-    ticks = sorted({side: _px(h, w) for one in series for side, h, w in _sizes(one.cells)}.items())
+    ticks = sorted({side: px(h, w) for one in series for side, h, w in _sizes(one.cells)}.items())
     made = [_plot(panel, [trace for one in series for trace in _curve(one, panel)], ticks) for panel in PANELS]
     for panel in MODES:
         traces = [trace for one in series if one.mode == "recurrent" for trace in _over_parallel(one, series, panel)]
@@ -154,7 +125,7 @@ def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[floa
         return None
     axis = {"showline": True, "linecolor": "#888", "gridcolor": "#ddd", "zeroline": False, "automargin": "width"}
     x = {**axis, "title": {"text": "image side (px)", "standoff": 6}, "type": "log"}
-    if 0 < len(ticks) <= TICKS:
+    if 0 < len(ticks) <= MOST_TICKS:
         x |= {"tickmode": "array", "tickvals": [side for side, _ in ticks], "ticktext": [name for _, name in ticks]}
     y = {**axis, "title": {"text": panel.label}, "type": "linear" if panel is ACCURACY else "log", **_log_ticks(traces)}
     y |= {"exponentformat": "none", "separatethousands": True}
@@ -185,18 +156,12 @@ def _log_ticks(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     decades, steps = ([step * 10.0**power for power in powers for step in each] for each in ((1,), (1, 2, 5)))
     for choice in (steps, decades):
         ticks = [tick for tick in choice if values[0] <= tick <= values[-1]]
-        if FEW <= len(ticks) <= TICKS:
+        if FEWEST_TICKS <= len(ticks) <= MOST_TICKS:
             break
     else:
-        ticks = values if len(values) < FEW else []
-    return (
-        {
-            "tickvals": ticks,
-            "ticktext": [f"{tick:.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks],
-        }
-        if ticks
-        else {}
-    )
+        ticks = values if len(values) < FEWEST_TICKS else []
+    names = [f"{tick:.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks]
+    return {"tickvals": ticks, "ticktext": names} if ticks else {}
 
 
 def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
@@ -210,19 +175,21 @@ def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
         _numbers(cells[f"{panel.column}_{end}"] / panel.unit) if f"{panel.column}_{end}" in cells else [None] * len(y)
         for end in ("lo", "hi")
     )
-    rows = _rows(cells)
+    rows = rows_of(cells)
     text = [_hover(one.label, panel, row, *at) for row, *at in zip(rows, y, low, high, strict=True)]
     traces = [*_band(one, _numbers(cells["side"]), low, high), _line(one, rows, y, text)]
     return traces + (_ending(one, rows, y) if panel.measured else [])
 
 
+def _trace(one: Series, *, legend: bool = False) -> dict[str, Any]:
+    """What each trace of a series says."""
+    return {"type": "scatter", "name": escape(one.label), "legendgroup": one.label, "showlegend": legend}
+
+
 def _line(one: Series, rows: list[dict[str, Any]], y: list[float | None], text: list[str]) -> dict[str, Any]:
     return {
-        "type": "scatter",
+        **_trace(one, legend=True),
         "mode": "lines+markers",
-        "name": escape(one.label),
-        "legendgroup": one.label,
-        "showlegend": True,
         "x": [row["side"] for row in rows],
         "y": y,
         "line": {"color": one.colour, "dash": DASHES[one.line], "width": 2},
@@ -246,11 +213,8 @@ def _band(one: Series, x: list[Any], low: list[Any], high: list[Any]) -> list[di
         return []
     return [
         {
-            "type": "scatter",
+            **_trace(one),
             "mode": "lines",
-            "name": escape(one.label),
-            "legendgroup": one.label,
-            "showlegend": False,
             "x": across[:-1],
             "y": up[:-1],
             "line": {"width": 0, "color": one.colour},
@@ -274,11 +238,10 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
         return []
     end = beyond[0]
     named = ENDINGS[end["status"]]
-    said = [f"<b>{escape(one.label)}</b>, {_px(end['height'], end['width'])} px: {named}", *_lines(end["reason"])]
-    common = {"type": "scatter", "name": escape(one.label), "legendgroup": one.label, "showlegend": False}
+    said = [f"<b>{escape(one.label)}</b>, {px(end['height'], end['width'])} px: {named}", *_lines(end["reason"])]
     return [
         {
-            **common,
+            **_trace(one),
             "mode": "lines",
             "x": [rows[last]["side"], end["side"]],
             "y": [y[last], y[last]],
@@ -286,7 +249,7 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
             "hoverinfo": "skip",
         },
         {
-            **common,
+            **_trace(one),
             "mode": "markers+text",
             "x": [end["side"]],
             "y": [y[last]],
@@ -303,10 +266,10 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
 
 def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[dict[str, Any]]:
     """The recurrent mode's cost over that of the same model's parallel mode under the same settings, size by size."""
-    beside = [other for other in series if other.model == one.model and other.mode == "parallel" and _alike(one, other)]
-    if not beside:
+    beside = [other for other in series if (other.model, other.mode) == (one.model, "parallel")]
+    other = next((other for other in beside if other.setting == one.setting), None)
+    if other is None:
         return []
-    other = beside[0]
     theirs = other.cells.set_index(["height", "width"])
     mine = one.cells.set_index(["height", "width"])
     common = [size for size in mine.index if size in theirs.index]
@@ -316,19 +279,10 @@ def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[
     values, low, high = ([getattr(one, part, None) for one in found] for part in ("value", "lo", "hi"))
     if not any(values):
         return []
-    rows = _rows(mine.reset_index())
+    rows = rows_of(mine.reset_index())
     name = f"{one.label} over {other.label}"
     text = [_hover(name, panel, row, *at) for row, *at in zip(rows, values, low, high, strict=True)]
     return [*_band(one, [row["side"] for row in rows], low, high), _line(one, rows, values, text)]
-
-
-def _alike(one: Series, other: Series) -> bool:
-    """Whether two series were measured under the same settings. Missing is a setting too."""
-    return all(
-        str(one.cells[setting].iloc[0]) == str(other.cells[setting].iloc[0])
-        for setting in SETTINGS
-        if setting != "attention"
-    )
 
 
 def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -362,10 +316,7 @@ def _hover(
     if value is None:
         return ""
     between = "" if low is None or high is None else f" ({figure(low)}–{figure(high)})"
-    lines = [
-        f"<b>{escape(name)}</b>, {_px(row['height'], row['width'])} px",
-        f"{panel.label}: {figure(value)}{between}",
-    ]
+    lines = [f"<b>{escape(name)}</b>, {px(row['height'], row['width'])} px", f"{panel.label}: {figure(value)}{between}"]
     if panel.key == "latency" and between:
         level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
         lines.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")
@@ -390,19 +341,9 @@ def _lines(text: str | None, width: int = 60) -> list[str]:
     return [escape(line) for line in wrap(text or "", width)]
 
 
-def _rows(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): None if pd.isna(value) else value for key, value in row.items()} for row in cells.to_dict("records")
-    ]
-
-
 def _numbers(values: pd.Series[Any]) -> list[float | None]:
     return [None if pd.isna(value) else float(value) for value in values]
 
 
 def _sizes(cells: pd.DataFrame) -> list[tuple[float, int, int]]:
     return list(zip(cells["side"], cells["height"], cells["width"], strict=True))
-
-
-def _px(height: int, width: int) -> str:
-    return f"{height}" if height == width else f"{height}x{width}"

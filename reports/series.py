@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from vbench.reports.looks import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
+from vbench.reports.appearance import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
+from vbench.results.axes import PARTS, SETTING, differing, said
 from vbench.results.frame import batch_asked
-
-SETTINGS = ("device_name", "dtype", "phase", "backend", "layout", "attention", "asked")  # that part curves
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +24,30 @@ class Series:
     mode: str
     cells: pd.DataFrame  # sorted by `side`, the root of height · width in px
 
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """What two curves must share to be compared. A missing value is a setting too."""
+        return tuple(str(self.cells[key].iloc[0]) for key in SETTING)
+
 
 def series_of(table: pd.DataFrame) -> list[Series]:
     """The curves of a frame, in the order of families, models and modes. What cannot be measured is left out."""
     table = table[table["status"] != "unsupported"].copy()
     table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
-    table["asked"] = batch_asked(table, "batch ")
+    table["batch_asked"] = batch_asked(table)
     modes = table.groupby("model")["mode"].nunique().to_dict()
-    told = [setting for setting in SETTINGS if table[setting].nunique() > 1]  # what a label must say
-    if (table.groupby(["model", "mode"])["form"].nunique() > 1).any():
-        told.append("form")
+    told = differing(table, PARTS)  # what a label must say
+    forms = ["form"] if (table.groupby(["model", "mode"])["form"].nunique() > 1).any() else []
     members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
     found: list[Series] = []
-    for key, cells in table.groupby(["family", "model", "mode", *told], dropna=False):
-        family, model, mode = map(str, key[:3])
+    keys = ["family", "model", "mode", *told, *forms]
+    for _, cells in table.groupby(keys, dropna=False):
+        first: dict[str, Any] = {key: None if pd.isna(cells[key].iloc[0]) else cells[key].iloc[0] for key in keys}
+        family, model, mode = (str(first[key]) for key in keys[:3])
         shade = SHADES[members[family].index(model) % len(SHADES)]
         flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
         brand = [text for flag, text in BRANDS.items() if flag in flags]
-        settings = [value for value in key[3:] if isinstance(value, str)]  # what is missing is no string
+        settings = [said(key, first[key]) for key in keys[3:] if first[key] is not None]
         parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
         like = sum(one.model == model and one.mode == mode for one in found)
         found.append(

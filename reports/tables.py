@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -11,22 +11,14 @@ from rich.table import Table
 
 from vbench.reports import grid
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
+from vbench.results.axes import AXES, SETTING, differing, said, unusual
+from vbench.results.frame import rows_of
 from vbench.results.lint import unfair
+from vbench.results.text import bare_table, print_whole, px
 
-HEADER = (
-    "model",
-    "mode",
-    "size (px)",
-    "status",
-    "GMACs",
-    "latency (ms)",
-    "95 % interval",
-    "images/s",
-    "at batch",
-    "peak memory (MiB)",
-    "flags",
-)
-NUMBERS = tuple(name for name in HEADER if name not in ("model", "mode", "status", "flags"))
+FIGURES = ("GMACs", "latency (ms)", "95 % interval", "images/s", "at batch", "peak memory (MiB)")
+HEADER = ("model", "mode", "size (px)", "status", *FIGURES, "flags")
+NUMBERS = ("size (px)", *FIGURES)
 NOTES = {
     "modes_differ": "modes_differ: THE MODES OF THIS MODEL ARE NOT ONE FUNCTION; see 'vbench verify'",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
@@ -47,16 +39,16 @@ NOTES = {
 
 def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """One row of text a cell, under `HEADER`, without cells that cannot exist (see `absent`)."""
-    several = several_forms(table)
-    return [_row(cell, several) for cell in _cells(table) if cell["status"] != "unsupported"]
+    named = naming(table)
+    return [_row(cell, named) for cell in _cells(table) if cell["status"] != "unsupported"]
 
 
 def absent(table: pd.DataFrame) -> list[str]:
     """One line for each reason why cells were not, or not wholly, measured: which, and why."""
     missing = table[table["status"] != "ok"]
-    several = several_forms(table)
+    named = naming(table)
     return [
-        f"{status}: {reason} ({_named(group, several)})"
+        f"{status}: {reason} ({_named(group, named)})"
         for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False)
     ]
 
@@ -68,16 +60,16 @@ def without_work(table: pd.DataFrame) -> pd.DataFrame:
 
 def uncounted(table: pd.DataFrame) -> list[str]:
     """One line for each reason why measured cells have no MACs: which, and why."""
-    several = several_forms(table)
+    named = naming(table)
     return [
-        f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, several)})"
+        f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, named)})"
         for reason, group in without_work(table).groupby("reason", sort=False, dropna=False)
     ]
 
 
-def _named(group: pd.DataFrame, several: set[tuple[str, str]]) -> str:
-    """The first three cells, and how many there are beside."""
-    cells = [f"{label(cell, several)} {_mode(cell)} {_size(cell)}" for cell in _cells(group)]
+def _named(group: pd.DataFrame, naming: Naming) -> str:
+    """The first three cells, and how many more there are."""
+    cells = [f"{label(cell, naming)} {_where(cell)}" for cell in _cells(group)]
     return ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
 
 
@@ -127,13 +119,10 @@ def disagreements(table: pd.DataFrame) -> list[str]:
     lines = []
     for cell in _cells(table[table["flags"].str.contains("counters_disagree", na=False)]):
         for vote, ledger, name in votes:
-            if (
-                cell[vote] is not None
-                and cell[ledger] is not None
-                and abs(cell[vote] - cell[ledger]) > 0.01 * cell[ledger]
-            ):
+            known = cell[vote] is not None and cell[ledger] is not None
+            if known and abs(cell[vote] - cell[ledger]) > 0.01 * cell[ledger]:
                 lines.append(
-                    f"{label(cell)} {_mode(cell)} {_size(cell)}: {name} counts {figure(cell[vote], 1e9)} GMACs, "
+                    f"{label(cell)} {_where(cell)}: {name} counts {figure(cell[vote], 1e9)} GMACs, "
                     f"the ledger {figure(cell[ledger], 1e9)}"
                 )
     return lines
@@ -146,19 +135,12 @@ def remarks(table: pd.DataFrame) -> list[str]:
 
 def show(table: pd.DataFrame, console: Console) -> None:
     """Print the table and what must be said with it. A narrow terminal wraps lines; no figure is ever cut."""
-    whole = to_rich(table)
-    whole.width = Console(width=1000).measure(whole).maximum
-    console.print(whole, soft_wrap=True)
-    for line in [caption(table), *remarks(table)]:
-        console.print(line, style="dim", markup=False)
+    print_whole(to_rich(table), console, [caption(table), *remarks(table)])
 
 
 def to_rich(table: pd.DataFrame) -> Table:
     """The rows for a terminal; print it by `show`."""
-    out = Table(box=None, pad_edge=False, header_style="bold")
-    for name in HEADER:
-        right = name in NUMBERS
-        out.add_column(name.replace(" (", "\n("), justify="right" if right else "left", no_wrap=True)
+    out = bare_table([name.replace(" (", "\n(") for name in HEADER], [name.replace(" (", "\n(") for name in NUMBERS])
     for row in rows(table):
         out.add_row(*row)
     return out
@@ -171,11 +153,11 @@ def to_markdown(table: pd.DataFrame) -> str:
 def full(table: pd.DataFrame) -> Grid:
     """The rows and all that must be said with them, for paper."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEADER)
-    several = several_forms(table)
+    named = naming(table)
     found = []
     for cell in _cells(table):
         if cell["status"] != "unsupported":
-            texts = dict(zip(HEADER, _row(cell, several), strict=True))
+            texts = dict(zip(HEADER, _row(cell, named), strict=True))
             found.append(tuple(_printed(name, text, cell) for name, text in texts.items()))
     return Grid("", columns, (Block(tuple(found)),), caption(table), tuple(remarks(table)))
 
@@ -196,22 +178,19 @@ def _printed(name: str, text: str, cell: dict[str, Any]) -> Cell:
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Cells as dicts with None for what is missing, models together, small images first."""
-    order = ["dtype", "phase", "backend", "layout", "model", "attention", "mode", "form", "height", "width"]
-    ordered = table.sort_values(order, kind="stable")
-    return [
-        {str(key): None if pd.isna(value) else value for key, value in cell.items()}
-        for cell in ordered.to_dict("records")
-    ]
+    settings = [key for key in SETTING if key in table]
+    order = [*settings, "model", "attention", "mode", "form", "height", "width"]
+    return rows_of(table.sort_values(order, kind="stable"))
 
 
-def _row(cell: dict[str, Any], several: set[tuple[str, str]]) -> tuple[str, ...]:
+def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
     interval = (
         "" if cell["latency_ms_lo"] is None else f"{figure(cell['latency_ms_lo'])}–{figure(cell['latency_ms_hi'])}"
     )
     return (
-        label(cell, several),
-        _mode(cell),
-        _size(cell),
+        label(cell, naming),
+        cell["mode"],
+        px(cell["height"], cell["width"]),
         cell["status"],
         figure(cell["macs"], 1e9),
         figure(cell["latency_ms"]),
@@ -234,26 +213,32 @@ def several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
     }
 
 
-def label(cell: dict[str, Any], several: Container[tuple[str, str]] = ()) -> str:
-    """A row's model, its form where there are several, and whatever setting of it is not the usual one."""
-    usual = ("float32", "infer", "eager", "nchw", "fused", None)
-    rest = [cell[key] for key in ("dtype", "phase", "backend", "layout", "attention") if cell[key] not in usual]
-    form = [cell["form"]] if cell["form"] and (cell["model"], cell["mode"]) in several else []
-    return " ".join([cell["model"], *form, *rest])
+class Naming(NamedTuple):
+    """What rows of a table must say beside their model: (model, mode) with several forms, and settings that differ."""
+
+    forms: set[tuple[str, str]] = set()  # noqa: RUF012  # never changed
+    settings: Sequence[str] = ()
+
+
+def naming(table: pd.DataFrame) -> Naming:
+    """What the rows of this table must say; settings that have a usual value are said by `label` wherever unusual."""
+    return Naming(several_forms(table), [key for key in differing(table, SETTING) if not AXES[key].usual])
+
+
+def label(cell: dict[str, Any], naming: Naming = Naming()) -> str:  # noqa: B008
+    """A row's model, its form where there are several, its settings where rows differ or they are unusual."""
+    form = [cell["form"]] if cell["form"] and (cell["model"], cell["mode"]) in naming.forms else []
+    settings = [said(key, cell[key]) for key in naming.settings if cell[key] is not None]
+    return " ".join([cell["model"], *form, *settings, *unusual(cell)])
+
+
+def _where(cell: dict[str, Any]) -> str:
+    return f"{cell['mode']} {px(cell['height'], cell['width'])}"
 
 
 def _short(commit: str) -> str:
     digest, _, changed = commit.partition("-")
     return digest[:12] + (" with changes" if changed else "")
-
-
-def _mode(cell: dict[str, Any]) -> str:
-    return str(cell["mode"])
-
-
-def _size(cell: dict[str, Any]) -> str:
-    square = cell["height"] == cell["width"]
-    return str(cell["height"]) if square else f"{cell['height']}x{cell['width']}"
 
 
 def figure(value: float | None, unit: float = 1.0) -> str:

@@ -46,15 +46,8 @@ def row(name: str) -> str:
     gmacs = macs(name, res) / 1e9
     millions = (spec(name).params or 0) / 1e6
     said = [*deviation(name, "params_m", millions, params), *deviation(name, "flops_g", gmacs, work)]
-    cells = (
-        name,
-        f"{millions:.3f}",
-        params.text if params else "",
-        f"{gmacs:.4g}",
-        str(res),
-        work.text if work else "",
-        "; ".join(said),
-    )
+    printed = [cost.text if cost else "" for cost in (params, work)]
+    cells = (name, f"{millions:.3f}", printed[0], f"{gmacs:.4g}", str(res), printed[1], "; ".join(said))
     return "| " + " | ".join(cells) + " |\n"
 
 

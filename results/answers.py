@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isnan, log
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
 from vbench.models.registry import spec
-from vbench.results.frame import batch_asked
+from vbench.results.axes import SETTING, SUBJECT, differing, said
+from vbench.results.frame import apart, batch_asked
 from vbench.results.ratios import BATCHES, ratio
-from vbench.results.scaling import COSTS, SETTING, SUBJECT, crossing, exponents
+from vbench.results.scaling import COSTS, crossing, exponents
+from vbench.results.text import listed, px
 
 SHOWN = (1024, 1024)  # px; the size that the papers' claims speak of, shown beside the largest
 LIKE = 1.25  # two models differ less than by this factor in parameters, or it is said
@@ -59,11 +61,11 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
     Both have at least one size in common under the same settings. An attention model is one without an operator.
     """
     table = _asked(table)
-    told = [key for key in SETTING if key in table and table[key].nunique() > 1]
+    told = differing(table, SETTING)
     forms = (table.groupby(["model", "mode"])["form"].nunique() > 1).to_dict()
     found = []
     for _, rows in table.groupby([key for key in SETTING if key in table], sort=False, dropna=False):
-        under = [_setting(key, rows[key].iloc[0]) for key in told if not pd.isna(rows[key].iloc[0])]
+        under = [said(key, rows[key].iloc[0]) for key in told if not pd.isna(rows[key].iloc[0])]
         subjects = [
             (str(who[0]), who[1:], own.set_index(["height", "width"]).sort_index())
             for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
@@ -75,11 +77,11 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
                 continue
             nearest = min((_apart(mine, own), place, name) for place, (name, _, own) in enumerate(beside))[-1]
             own_form = [f"form {form}"] if forms.get((model, mode)) else []
-            said = "".join(f", {part}" for part in [*own_form, *under])
+            words = "".join(f", {part}" for part in [*own_form, *under])
             for baseline, (_, _, attention), theirs in beside:
                 if baseline == nearest:
                     named = f"{baseline} unfused" if attention == "unfused" else baseline
-                    found.append(Pair(model, f"{model} {mode}", named, said, mine, theirs))
+                    found.append(Pair(model, f"{model} {mode}", named, words, mine, theirs))
     return found
 
 
@@ -105,16 +107,16 @@ def _ratios(pair: Pair) -> Iterator[Answer]:
     for size in _sizes(pair):
         mine, theirs = pair.mine.loc[[size]], pair.theirs.loc[[size]]
         known = {cost: ratio(mine.iloc[0], theirs.iloc[0], cost) for cost in COMPARED}
-        said = [f"{found} {COMPARED[cost]}" for cost, found in known.items() if found]
+        needed = [f"{found} {COMPARED[cost]}" for cost, found in known.items() if found]
         lacking = [COMPARED[cost] for cost, found in known.items() if not found]
         batches = {int(value) for column in BATCHES.values() for value in mine[column].dropna()}
         at = [f"batch {batch}" for batch in batches] if len(batches) == 1 else []
         at += [_parameters(pair)] if not _apart(pair.mine, pair.theirs) < log(LIKE) else []
         under = f" ({'; '.join(at)}){pair.under}" if at else pair.under
-        needs = f"needs {_listed(said)} of" if said else "is not compared with"
-        text = f"At {_px(size)} px {pair.subject} {needs} {pair.baseline}{under}"
+        needs = f"needs {listed(needed)} of" if needed else "is not compared with"
+        text = f"At {px(*size)} px {pair.subject} {needs} {pair.baseline}{under}"
         if lacking:
-            text += f"; {_listed(lacking)} cannot be compared: {_why(pair, mine, theirs)}"
+            text += f"; {listed(lacking)} cannot be compared: {_why(pair, mine, theirs)}"
         yield Answer(pair.model, "ratio", f"{text}.")
 
 
@@ -152,25 +154,10 @@ def _crossovers(pair: Pair) -> Iterator[Answer]:
 def _growth(table: pd.DataFrame) -> Iterator[Answer]:
     found = exponents(table, GROWN)
     modes = table.groupby("model")["mode"].nunique().to_dict()
-    told = [key for key in SETTING if key in found and found[key].nunique() > 1]
-    ways = found.groupby(["model", "mode"])
-    told += [key for key in SUBJECT[2:] if (ways[key].nunique() > 1).any()]
+    told, ways = differing(found, SETTING), apart(found)
     for row in found.to_dict("records"):
         parts = [row["mode"]] if modes[row["model"]] > 1 else []
-        parts += [_setting(key, row[key]) for key in told if not pd.isna(row[key])]
+        parts += [said(key, row[key]) for key in told if not pd.isna(row[key])]
+        parts += [row[key] for key in ways if not pd.isna(row[key])]
         named = "".join(f", {part}" for part in parts)
         yield Answer(row["model"], "growth", f"{COSTS[row['cost']]} of {row['model']}{named}: {row['reading']}.")
-
-
-def _setting(key: str, value: Any) -> str:
-    """One of `scaling.SETTING`, as a sentence says it."""
-    named = {"threads": f"{value} threads", "batch_asked": f"asked for batch {value}"}
-    return named.get(key, str(value))
-
-
-def _listed(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _px(size: Any) -> str:
-    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"

@@ -1,9 +1,8 @@
-"""Where a series of measurements changes its level for good. For looking at a history; no gate decides by it. Pure.
+"""Where a series of measurements changes its level for good. For looking at a history; no gate uses it. Pure.
 
-The series is cut into blocks of one level each by Bayesian Blocks (Scargle et al. 2013, point measures, as astropy
-computes it): the optimal cut, where each block must explain the values better by more than a penalty. The penalty is
-that which a series of as many values without any change exceeds with a chance of `ALARM`, found by simulation, the
-error of the estimate of noise included; so neither noise nor penalty is a matter of taste.
+Bayesian Blocks (Scargle et al. 2013, point measures, as in astropy) cut the series into blocks of one level each: the
+best cut, in which each block must explain the values better by more than a penalty. A series without a change exceeds
+the penalty with a chance of `ALARM`; simulation finds it, errors in the estimate of noise included.
 """
 
 from __future__ import annotations

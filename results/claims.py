@@ -19,12 +19,12 @@ Direction = Literal["less", "more", "linear"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim. What is empty or None the source does not say.
+    """One claim. A field is None or empty where the source does not say.
 
-    `value` is the printed number in `unit`: "x", a ratio; "% saved" and "% of" the baseline's cost; "G", of the
-    subject, with the baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Without a number:
-    "linear" in tokens; "grows", the subject's advantage from `res_from` to `res`; "none". `stated` and `missing` are
-    the paper's conditions, `inferred` what its figures betray, `batch` the one, of these, that memory is taken at.
+    `value` is the printed number in `unit`: "x", a ratio; "% saved" and "% of" the baseline's cost; "G", with the
+    baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Without a number: "linear" in tokens;
+    "grows", the advantage from `res_from` to `res`; "none". `stated` and `missing` are the paper's conditions,
+    `inferred` is what its figures show, `batch` is that of a claim on memory.
     """
 
     id: str
@@ -88,7 +88,6 @@ def parse(text: str, name: str) -> tuple[Claim, ...]:
     return table
 
 
-_TEXT = ("id", "paper", "source", "locator", "says", "subject", "printed", "baseline", "notes")
 _WHOLE = ("res", "res_from", "batch")
 _NUMBER = ("value", "baseline_value")
 _LIST = ("stated", "missing", "inferred")
@@ -109,8 +108,7 @@ def _claim(row: dict[str, Any], where: str) -> Claim:
     if wrong := [key for key in row if key not in known] + [key for key in needed if key not in row]:
         raise UsageError(f"{where}: unknown or missing keys: {', '.join(wrong)}; a claim has {', '.join(known)}")
     for key, value in row.items():
-        if not _fits(key, value):
-            allowed = ", ".join(_ONE_OF[key]) if key in _ONE_OF else _KINDS[key]
+        if allowed := _wanted(key, value):
             raise UsageError(f"{where}: {key} is {value!r}; it must be {allowed}")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     claim = Claim(**values)
@@ -128,20 +126,15 @@ def _claim(row: dict[str, Any], where: str) -> Claim:
     return claim
 
 
-_KINDS = {
-    **dict.fromkeys(_TEXT, "text"),
-    **dict.fromkeys(_WHOLE, "a positive whole number"),
-    **dict.fromkeys(_NUMBER, "a positive number"),
-    **dict.fromkeys(_LIST, "a list of texts"),
-}
-
-
-def _fits(key: str, value: object) -> bool:
+def _wanted(key: str, value: object) -> str | None:
+    """What a value must be, in words; None if it is."""
     if key in _ONE_OF:
-        return value in _ONE_OF[key]
-    if key in _LIST:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if key in _TEXT:
-        return isinstance(value, str) and bool(value)
-    kinds = (int,) if key in _WHOLE else (int, float)
-    return isinstance(value, kinds) and not isinstance(value, bool) and value > 0
+        fits, words = value in _ONE_OF[key], ", ".join(_ONE_OF[key])
+    elif key in _LIST:
+        fits, words = isinstance(value, list) and all(isinstance(item, str) for item in value), "a list of texts"
+    elif key in (*_WHOLE, *_NUMBER):
+        kinds, words = ((int,), "a positive whole number") if key in _WHOLE else ((int, float), "a positive number")
+        fits = isinstance(value, kinds) and not isinstance(value, bool) and value > 0
+    else:
+        fits, words = isinstance(value, str) and bool(value), "text"
+    return None if fits else words

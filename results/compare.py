@@ -11,18 +11,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from vbench.errors import UsageError
 from vbench.plan import Case
 from vbench.results import store
-from vbench.results.frame import frame
+from vbench.results.frame import commit, frame, rows_of
 from vbench.results.holm import holm
-from vbench.results.judge import CONFIDENCE
 from vbench.results.machines import differences, machine
 from vbench.results.outcome import THRESHOLD, Finding, Outcome, Verdict
 from vbench.results.ratios import BATCHES, Ratio, ratio
+from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import Record
 
 NOTE = "the runs were not interleaved: what drifted between them is in no interval; 'vbench gate --ab' measures in turn"
@@ -31,7 +30,7 @@ COUNTS = {"params": "parameters", "macs": "MACs", "macs_executed": "MACs"}  # co
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class StoredCell:
     """A cell of one run: its row of the frame, None for what is missing, and the launches behind it."""
 
     case: Case
@@ -61,7 +60,7 @@ class Run:
     """One side of a comparison. `complete` is what its run.json says of the last sweep; None if it says nothing."""
 
     name: str
-    cells: Mapping[str, Cell]  # by case_id
+    cells: Mapping[str, StoredCell]  # by case_id
     complete: bool | None = None
 
 
@@ -83,27 +82,25 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
         for case_id, launches in store.current(records).items()
     }
     table = frame([record for launches in current.values() for record in launches])
-    rows = {
-        str(row["case_id"]): {str(key): None if pd.isna(value) else value for key, value in row.items()}
-        for row in table.to_dict("records")
+    rows = {str(row["case_id"]): row for row in rows_of(table)}
+    cells = {
+        case_id: StoredCell(Case(**launches[0].case), rows[case_id], launches) for case_id, launches in current.items()
     }
-    cells = {case_id: Cell(Case(**launches[0].case), rows[case_id], launches) for case_id, launches in current.items()}
     return Run(name, cells, complete)
 
 
 def compare(base: Run, head: Run, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
-    """Head against base, cell by cell; `threshold` is the share of a cost from which a change matters.
+    """Compare head with base, cell by cell. `threshold` is the share of a cost from which a change matters.
 
-    - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, and still does after
-      Holm's correction over the cells; SAME if it lies within; else AMBIGUOUS. An interval over launches is needed on
-      both sides: what one launch says of itself does not tell what another would have given.
-    - Peak memory: MORE if it grew beyond the threshold and every launch of head lies above every launch of base;
-      LESS likewise. Parameters and MACs: CHANGED if they differ at all.
-    - A cell that was measured and is not any more is BROKEN, the reverse MENDED; UNMEASURED if neither is. What cannot
-      exist on either side is left out. Throughput is not judged.
+    - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, also after Holm's
+      correction over the cells; SAME if it lies within; else AMBIGUOUS. Both sides need an interval over launches.
+    - Peak memory: MORE if it grew beyond the threshold and each launch of head lies above each of base; LESS likewise.
+    - Parameters and MACs: CHANGED if they differ.
+    - Status: BROKEN if a cell was measured and is not now, MENDED the reverse, UNMEASURED if neither side has it.
 
-    Raises: UsageError for another machine, or several on one side, unless `allow_mismatch`; for a threshold that is
-        not between 0 and 1.
+    Throughput is not judged. Cells that are unsupported on both sides are left out.
+
+    Raises: UsageError for several machines without `allow_mismatch`, or a threshold that is not between 0 and 1.
     """
     if not 0 < threshold < 1:
         raise UsageError(f"--threshold: {threshold:g} is not between 0 and 1; 0.03 is 3 %")
@@ -130,7 +127,7 @@ def compare(base: Run, head: Run, *, threshold: float = THRESHOLD, allow_mismatc
     return Outcome("compare", base.name, head.name, tuple(found), facts=_facts(base, head, other, threshold))
 
 
-def _labels(cells: Sequence[Cell]) -> dict[str, str]:
+def _labels(cells: Sequence[StoredCell]) -> dict[str, str]:
     """The names of cells by case_id; those that would share one say their batch and device too."""
     cases = {cell.launches[0].case_id: cell.case for cell in cells}
     shared = Counter(map(str, cases.values()))
@@ -140,7 +137,7 @@ def _labels(cells: Sequence[Cell]) -> dict[str, str]:
     }
 
 
-def _on_one_side(cell: str, one: Cell | None, two: Cell | None) -> list[Finding]:
+def _on_one_side(cell: str, one: StoredCell | None, two: StoredCell | None) -> list[Finding]:
     there = one or two
     ended = there.failed if there else None
     if ended and ended.status == "unsupported":
@@ -149,7 +146,7 @@ def _on_one_side(cell: str, one: Cell | None, two: Cell | None) -> list[Finding]
     return [Finding(cell, "status", "GONE" if one else "NEW", note=how)]
 
 
-def _failed(cell: str, one: Cell, two: Cell) -> list[Finding]:
+def _failed(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     was, is_ = one.failed, two.failed
     if was and is_:
         if was.status == is_.status == "unsupported":
@@ -161,7 +158,7 @@ def _failed(cell: str, one: Cell, two: Cell) -> list[Finding]:
     return [Finding(cell, "status", verdict, note=note)]
 
 
-def _modes(cell: str, one: Cell, two: Cell) -> list[Finding]:
+def _modes(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     if two.row["verified"] is not False or one.row["verified"] is False:
         return []
     return [
@@ -169,7 +166,7 @@ def _modes(cell: str, one: Cell, two: Cell) -> list[Finding]:
     ]
 
 
-def _memory(cell: str, one: Cell, two: Cell, threshold: float) -> Finding:
+def _memory(cell: str, one: StoredCell, two: StoredCell, threshold: float) -> Finding:
     what = "peak_memory_bytes"
     found = ratio(two.row, one.row, what)
     if found is None:
@@ -187,7 +184,7 @@ def _memory(cell: str, one: Cell, two: Cell, threshold: float) -> Finding:
     return Finding(cell, what, verdict, base, head, "B", found.value, delta=threshold, note=note)
 
 
-def _counts(cell: str, one: Cell, two: Cell) -> list[Finding]:
+def _counts(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     """Of what was counted on either side; what was counted on one alone is not compared, and said."""
     findings = []
     for what, unit in COUNTS.items():
@@ -203,7 +200,7 @@ def _counts(cell: str, one: Cell, two: Cell) -> list[Finding]:
     return findings
 
 
-def _why_no_ratio(one: Cell, two: Cell, what: str) -> str:
+def _why_no_ratio(one: StoredCell, two: StoredCell, what: str) -> str:
     lacking = [side for side, cell in (("base", one), ("head", two)) if cell.row[what] is None]
     if lacking:
         return f"not measured in {' and '.join(lacking)}"
@@ -238,7 +235,7 @@ class _Time:
         return min(1.0, 2 * float(stdtr(self.freedom, -beyond * quantile / half)))
 
 
-def _time(cell: str, one: Cell, two: Cell) -> _Time:
+def _time(cell: str, one: StoredCell, two: StoredCell) -> _Time:
     what = "latency_ms"
     base, head = one.row, two.row
     found = ratio(head, base, what)
@@ -309,19 +306,10 @@ def _judge(time: _Time, p: float | None, corrected: float | None, threshold: flo
         verdict = "SAME"
     else:
         verdict = "AMBIGUOUS"
-    return Finding(
-        time.cell,
-        "latency_ms",
-        verdict,
-        time.base_ms,
-        time.head_ms,
-        "ms",
-        found.value if found else None,
-        found.lo if found else None,
-        found.hi if found else None,
-        threshold,
-        "; ".join(notes) or None,
-    )
+    over, lo, hi = (found.value, found.lo, found.hi) if found else (None, None, None)
+    note = "; ".join(notes) or None
+    base, head = time.base_ms, time.head_ms
+    return Finding(time.cell, "latency_ms", verdict, base, head, "ms", over, lo, hi, threshold, note)
 
 
 def _records(run: Run) -> list[Record]:
@@ -345,14 +333,8 @@ def _other_machines(base: Run, head: Run) -> list[str]:
 def _facts(base: Run, head: Run, other: Sequence[str], threshold: float) -> dict[str, Any]:
     """How it was done: a note, warnings, and for each side commits, versions and times; JSON-able."""
     sides = {"base": _about(base), "head": _about(head)}
-    warnings = [
-        *other,
-        *(
-            f"{run.name} was interrupted: its plan was not measured to the end"
-            for run in (base, head)
-            if run.complete is False
-        ),
-    ]
+    cut = [run.name for run in (base, head) if run.complete is False]
+    warnings = [*other, *(f"{name} was interrupted: its plan was not measured to the end" for name in cut)]
     if unlike := _protocols(base, head):
         warnings.append(f"the protocols differ: {', '.join(unlike)}")
     versions = {
@@ -383,7 +365,7 @@ def _about(run: Run) -> dict[str, Any]:
     return {
         "run": run.name,
         "device_name": each(host.get("device_name") for host in hosts),
-        "commits": each(host.get("commit") and host["commit"] + "-dirty" * bool(host.get("dirty")) for host in hosts),
+        "commits": each(map(commit, hosts)),
         "versions": {name: ", ".join(map(str, found)) or None for name, found in versions.items()},
         "started_at": min((record.started_at for record in records), default=None),
         "complete": run.complete,

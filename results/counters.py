@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 from vbench.errors import SchemaError, UsageError
 from vbench.results.outcome import Finding, Outcome, Verdict
+from vbench.results.text import px
 
 WHAT, SCHEMA = "counters of vbench gate", 1
 Count = int | float | None
 
 
 class Counter(NamedTuple):
-    """What is counted of a cell. Those of `libraries` may change with torch and timm, and be no change of ours."""
+    """What is counted of a cell. A counter of `libraries` may change with torch and timm, without a change of ours."""
 
     name: str
     unit: str
@@ -52,9 +53,9 @@ NAMED = 3  # operations that a note names
 class Cell:
     """One pass of one image.
 
-    `case` are the fields of a `plan.Case` that matter here. `counts` has `tokens`, None if not known, and `COUNTERS`,
-    None where there is no such value. `operations` of the model and `inside` its operator are calls by name and dtype
-    ("aten.mm float32"); `unseen` says why the operator was not looked into.
+    `case` has the fields of a `plan.Case` that matter here. `counts` has `tokens` and `COUNTERS`; None is not known.
+    `operations` of the model and `inside` its operator are calls by name and dtype ("aten.mm float32"). `unseen` says
+    why the operator was not looked into.
     """
 
     name: str
@@ -91,9 +92,9 @@ class Equality(NamedTuple):
 class Counted:
     """What was counted now.
 
-    `cells` by name: the cell; or, where it could not be counted, why. Not among these, but by name and with the reason:
-    `absent`, what lacks a package here, and `refused`, what cannot exist. `equality` is by operator or model.
-    `uncompiled` says why no kernel was compiled, under "", or none of an operator.
+    `cells` gives for each name the cell, or why it could not be counted. `absent` gives the reason of cells that lack a
+    package here, `refused` of cells that cannot exist. `equality` is by operator or model. `uncompiled` gives, by
+    operator or "" for all, why no kernel was compiled.
     """
 
     versions: dict[str, str | None]
@@ -110,19 +111,16 @@ class Counted:
         where[name] = reason
 
 
-# ---------------------------------------------------------------------------------------------------- comparing
-
-
 def compare(base: Baseline, now: Counted, *, name: str, head: str) -> Outcome:
-    """Every quantity of every cell of the baseline, judged.
+    """Judge every quantity of every cell of the baseline.
 
-    A count above the baseline by more than its tolerance is MORE, below it LESS; another number of parameters is
-    CHANGED. Operations are MORE if there are more of them, or any in float64 that was not; CHANGED if they are others
-    and as many. What depends on libraries and differs under other versions of them is AMBIGUOUS. A cell that cannot be
-    counted is BROKEN; one that lacks a package here is UNMEASURED. Modes that are not one function are UNEQUAL.
+    A count is MORE or LESS if it differs by more than its tolerance; parameters are CHANGED if they differ. Operations
+    are MORE if there are more of them or more in float64, CHANGED if they are others and as many. A difference that
+    other versions of libraries explain is AMBIGUOUS. A cell is BROKEN if it cannot be counted, UNMEASURED if a package
+    is missing here. Modes that are not one function are UNEQUAL.
 
     Args:
-        name: of the baseline's file. head: what was counted, in words.
+        name: the baseline's file. head: what was counted, in words.
     """
     others = {
         key: [base.versions.get(key), now.versions.get(key)]
@@ -166,21 +164,17 @@ def _of_cell(base: Cell, head: Cell, tolerances: Mapping[str, float | str], libr
         before, after = base.counts.get(counter.name), head.counts.get(counter.name)
         if before is None and after is None:
             continue
-        excuse = libraries if counter.libraries else None
-        if before is None or after is None:
-            lost = "not known now" if after is None else "not known in the baseline"
-            verdict: Verdict = "AMBIGUOUS" if excuse else "CHANGED"
-            found.append(_finding(base.name, counter.name, verdict, before, after, counter.unit, (lost, excuse)))
-            continue
-        verdict = _judged(before, after, slack(tolerances, counter.name, before))
-        note: tuple[str | None, ...] = ()
-        if verdict != "SAME":
-            note = (culprit,)
-            if counter.name == "params":
-                verdict, note = "CHANGED", ()
-            if excuse:
-                verdict, note = "AMBIGUOUS", (culprit, excuse)
-        found.append(_finding(base.name, counter.name, verdict, before, after, counter.unit, note))
+        verdict: Verdict = "CHANGED"
+        notes: list[str | None] = ["not known now" if after is None else "not known in the baseline"]
+        if before is not None and after is not None:
+            verdict, notes = _judged(before, after, slack(tolerances, counter.name, before)), [culprit]
+            if counter.name == "params" and verdict != "SAME":
+                verdict, notes = "CHANGED", []
+        if verdict == "SAME":
+            notes = []
+        elif counter.libraries and libraries:
+            verdict, notes = "AMBIGUOUS", [*notes, libraries]
+        found.append(_finding(base.name, counter.name, verdict, before, after, counter.unit, notes))
     for what, ours, theirs in (
         ("operations", base.operations, head.operations),
         ("operations inside", base.inside, head.inside),
@@ -189,9 +183,8 @@ def _of_cell(base: Cell, head: Cell, tolerances: Mapping[str, float | str], libr
             continue
         verdict = _of_operations(ours, theirs)
         excused = libraries if verdict != "SAME" else None
-        note = (culprits(ours, theirs), excused)
-        sums = sum(ours.values()), sum(theirs.values())
-        found.append(_finding(base.name, what, "AMBIGUOUS" if excused else verdict, *sums, "calls", note))
+        notes, sums = [culprits(ours, theirs), excused], (sum(ours.values()), sum(theirs.values()))
+        found.append(_finding(base.name, what, "AMBIGUOUS" if excused else verdict, *sums, "calls", notes))
     return found
 
 
@@ -248,7 +241,8 @@ def _exponents(pairs: Iterable[tuple[Cell, Cell]], tolerances: Mapping[str, floa
                 continue
             delta = slack(tolerances, "exponent", before)
             verdict = _judged(before, after, delta)
-            note = None if verdict == "SAME" else f"over {', '.join(_size(cell.case) for cell, _ in curve)} px"
+            sizes = ", ".join(px(cell.case["height"], cell.case["width"]) for cell, _ in curve)
+            note = None if verdict == "SAME" else f"over {sizes} px"
             where, what = _without_size(curve[0][0]), f"exponent of {cost}"
             found.append(Finding(where, what, verdict, before, after, delta=delta, note=note))
     return found
@@ -261,10 +255,6 @@ def _slope(cells: list[Cell], cost: str) -> float | None:
     if len(set(sizes)) < 2 or not all(costs):
         return None
     return linear_regression([log(size) for size in sizes], [log(each) for each in costs]).slope
-
-
-def _size(case: Mapping[str, Any]) -> str:
-    return f"{case['height']}" if case["height"] == case["width"] else f"{case['height']}x{case['width']}"
 
 
 def _without_size(cell: Cell) -> str:
@@ -308,9 +298,6 @@ def _kernels(base: Baseline, now: Counted, compiler: str | None) -> list[Finding
     return found + [Finding(name, "resources", "NEW") for name in now.kernels if name not in base.kernels]
 
 
-# ---------------------------------------------------------------------------------------------------- the file
-
-
 def to_text(base: Baseline) -> str:
     """A file: JSON, a line for each part of a cell, in the order of the cells."""
     parts = {"case": 1, "counts": 1, "operations": 1, "inside": 1, "unseen": 1}
@@ -319,16 +306,14 @@ def to_text(base: Baseline) -> str:
         lines = [f'"{part}": {json.dumps(getattr(cell, part))}' for part in parts if getattr(cell, part)]
         cells.append(f'  {{"cell": {json.dumps(cell.name)},\n   ' + ",\n   ".join(lines) + "}")
     kernels = [f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in base.kernels.items()]
-    return "\n".join(
-        [
-            f'{{"what": {json.dumps(WHAT)}, "schema": {SCHEMA},',
-            f' "versions": {json.dumps(base.versions)},',
-            f' "tolerances": {json.dumps(base.tolerances)},',
-            ' "cells": [' + ("\n" + ",\n".join(cells) if cells else "") + "],",
-            ' "kernels": {' + ("\n" + ",\n".join(kernels) if kernels else "") + "}}",
-            "",
-        ]
-    )
+    lines = [
+        f'{{"what": {json.dumps(WHAT)}, "schema": {SCHEMA},',
+        f' "versions": {json.dumps(base.versions)},',
+        f' "tolerances": {json.dumps(base.tolerances)},',
+        ' "cells": [' + ("\n" + ",\n".join(cells) if cells else "") + "],",
+        ' "kernels": {' + ("\n" + ",\n".join(kernels) if kernels else "") + "}}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def read(file: Path) -> Baseline:

@@ -65,16 +65,9 @@ def _vil(model: str, side: int) -> int:
 
 COUNTINGS: dict[str, Counting] = {
     "full": Counting("with everything counted", lambda model, side: 0),
-    "vig": Counting(
-        "as ViG's figure seems to be, without the MLP's second matrix and one direction of the scan",
-        _vig,
-    ),
-    "vision_gru": Counting(
-        "as VisionGRU's figure seems to be, without DeiT's QKV and output projections",
-        _vision_gru,
-    ),
+    "vig": Counting("as ViG's figure seems to be, without the MLP's second matrix and one direction of the scan", _vig),
+    "vision_gru": Counting("as VisionGRU's figure seems to be, without DeiT's QKV and output projections", _vision_gru),
     "vil": Counting(
-        "as Vision-LSTM's table seems to be, by the causal half of the quadratic form in place of the recurrence",
-        _vil,
+        "as Vision-LSTM's table seems to be, by the causal half of the quadratic form in place of the recurrence", _vil
     ),
 }

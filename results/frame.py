@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vbench.models.registry import spec
+from vbench.results.axes import AXES, SUBJECT
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count
 from vbench.results.store import Record, current
@@ -20,102 +21,48 @@ HELD_BACK = 0.01  # the share of a launch's time that a quota may have taken
 HOST_BOUND = 0.95  # a call that returns after this share of the device's time keeps the device waiting
 QUEUED = 1.05  # and so do calls back to back that take this many times the device's own
 
-COLUMNS: dict[str, str] = {  # in this order; the type is pandas'
-    "model": "string",
-    "family": "string",
-    "mode": "string",
-    "form": "string",
-    "phase": "string",
-    "height": "int64",
-    "width": "int64",
-    "tokens": "Int64",
-    "batch": "Int64",
-    "dtype": "string",
-    "backend": "string",
-    "layout": "string",
-    "attention": "string",
-    "weights_dtype": "string",
-    "tf32": "boolean",
-    "device": "string",
-    "device_name": "string",
-    "status": "string",
-    "reason": "string",
-    "flags": "string",
-    "verified": "boolean",
-    "params": "Int64",
-    "macs": "Int64",
-    "macs_executed": "Int64",
-    "macs_matmul": "Int64",
-    "macs_elementwise": "Int64",
-    "macs_fvcore": "Int64",
-    "macs_closed_form": "Int64",
-    "flops_elementwise": "Int64",
-    "flops_total": "Int64",
-    "flops_coverage": "Float64",
-    "bytes_min": "Int64",
-    "intensity": "Float64",
-    "latency_batch": "Int64",
-    "latency_ms": "Float64",
-    "latency_ms_lo": "Float64",
-    "latency_ms_hi": "Float64",
-    "latency_level": "Float64",
-    "latency_basis": "string",
-    "latency_launches": "Int64",
-    "latency_samples": "Int64",
-    "latency_outliers": "Int64",
-    "latency_ms_min": "Float64",
-    "latency_ms_p10": "Float64",
-    "latency_ms_p90": "Float64",
-    "latency_ms_p99": "Float64",
-    "forward_ms": "Float64",
-    "backward_ms": "Float64",
-    "update_ms": "Float64",
-    "first_call_s": "Float64",
-    "compile_s": "Float64",
-    "throughput_img_s": "Float64",
-    "throughput_img_s_lo": "Float64",
-    "throughput_img_s_hi": "Float64",
-    "batch_policy": "string",
-    "memory_batch": "Int64",
-    "peak_memory_bytes": "Int64",
-    "weights_bytes": "Int64",
-    "input_bytes": "Int64",
-    "activation_bytes": "Int64",
-    "gradients_bytes": "Int64",
-    "optimizer_bytes": "Int64",
-    "slack_bytes": "Int64",
-    "growth_bytes": "Int64",
-    "growth_reason": "string",
-    "process_bytes": "Int64",
-    "state_bytes": "Int64",
-    "predicted_peak_bytes": "Int64",
-    "energy_j_per_image": "Float64",
-    "energy_gross_j_per_image": "Float64",
-    "energy_reason": "string",
-    "padding": "string",
-    "padded_share": "Float64",
-    "top1_published": "Float64",
-    "top1_source": "string",
-    "threads": "Int64",
-    "rigor": "string",
-    "torch": "string",
-    "triton": "string",
-    "timm": "string",
-    "vbench": "string",
-    "commit": "string",
-    "started_at": "string",
-    "case_id": "string",
-    "conditions": "string",
-}
+_LISTED = [  # in this order, neighbours of one type together
+    ("string", "model family mode form phase"),
+    ("int64", "height width"),
+    ("Int64", "tokens batch"),
+    ("string", "dtype backend layout attention weights_dtype"),
+    ("boolean", "tf32"),
+    ("string", "device device_name status reason flags"),
+    ("boolean", "verified"),
+    ("Int64", "params macs macs_executed macs_matmul macs_elementwise macs_fvcore macs_closed_form"),
+    ("Int64", "flops_elementwise flops_total"),
+    ("Float64", "flops_coverage"),
+    ("Int64", "bytes_min"),
+    ("Float64", "intensity"),
+    ("Int64", "latency_batch"),
+    ("Float64", "latency_ms latency_ms_lo latency_ms_hi latency_level"),
+    ("string", "latency_basis"),
+    ("Int64", "latency_launches latency_samples latency_outliers"),
+    ("Float64", "latency_ms_min latency_ms_p10 latency_ms_p90 latency_ms_p99 forward_ms backward_ms"),
+    ("Float64", "update_ms first_call_s compile_s throughput_img_s throughput_img_s_lo throughput_img_s_hi"),
+    ("string", "batch_policy"),
+    ("Int64", "memory_batch peak_memory_bytes weights_bytes input_bytes activation_bytes gradients_bytes"),
+    ("Int64", "optimizer_bytes slack_bytes growth_bytes"),
+    ("string", "growth_reason"),
+    ("Int64", "process_bytes state_bytes predicted_peak_bytes"),
+    ("Float64", "energy_j_per_image energy_gross_j_per_image"),
+    ("string", "energy_reason padding"),
+    ("Float64", "padded_share top1_published"),
+    ("string", "top1_source"),
+    ("Int64", "threads"),
+    ("string", "rigor torch triton timm vbench commit started_at case_id conditions"),
+]
+COLUMNS: dict[str, str] = {name: kind for kind, names in _LISTED for name in names.split()}  # with pandas' types
+COLUMNS |= {name: axis.kind for name, axis in AXES.items() if axis.source}  # a setting that is not listed comes last
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row a cell and device; of several records of a launch the newest counts (`store.current`).
+    """One row a cell and device. Of several records of a launch the newest counts (`store.current`).
 
-    Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`;
-    `latency_ms_lo` and `_hi` its interval, `latency_level` that interval's level and `latency_basis` what it speaks for
-    (`statistics.interval`); `throughput_img_s` is at `batch`, peak memory at `memory_batch`. What was not measured is
-    missing, and `status`, `reason` or `energy_reason` say why.
+    Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`, with the
+    interval `latency_ms_lo` to `_hi` of `latency_level`; `latency_basis` says what it covers (`statistics.interval`).
+    `throughput_img_s` is at `batch`, peak memory at `memory_batch`. Where a value is missing, `status`, `reason` or
+    `energy_reason` says why.
     """
     devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
     rows = [
@@ -124,8 +71,17 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
         for launches in current(r for r in records if str(r.host.get("device_name")) == device).values()
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    order = ["device_name", "model", "mode", "dtype", "phase", "backend", "layout", "attention", "form"]
-    return table.sort_values([*order, "height", "width", "case_id"], kind="stable", ignore_index=True)
+    parting = [name for name, axis in AXES.items() if axis.parts and axis.source]
+    order = dict.fromkeys(["device_name", "device", "model", "mode", *parting, "form", "height", "width", "case_id"])
+    return table.sort_values(list(order), kind="stable", ignore_index=True)
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts, with None for what is missing."""
+    return [
+        {str(key): value if isinstance(value, tuple) or not pd.isna(value) else None for key, value in row.items()}
+        for row in table.to_dict("records")
+    ]
 
 
 def filled(values: pd.Series[Any], otherwise: Any) -> pd.Series[Any]:
@@ -133,10 +89,20 @@ def filled(values: pd.Series[Any], otherwise: Any) -> pd.Series[Any]:
     return values.astype(object).where(values.notna(), otherwise)
 
 
-def batch_asked(table: pd.DataFrame, prefix: str = "") -> pd.Series[Any]:
-    """The batch that each row of a frame was asked for, after a prefix, or the policy that chose it: "8", "knee"."""
-    fixed = table["batch_policy"] == "fixed"
-    return (prefix + table["batch"].astype("string")).where(fixed, table["batch_policy"])
+def batch_asked(table: pd.DataFrame) -> pd.Series[Any]:
+    """The batch that each row of a frame was asked for, or the policy that chose it: "8", "knee"."""
+    return table["batch"].astype("string").where(table["batch_policy"] == "fixed", table["batch_policy"])
+
+
+def apart(table: pd.DataFrame) -> list[str]:
+    """What in `SUBJECT` beside model and mode tells rows apart: where a model and mode has several."""
+    ways = table.groupby(["model", "mode"])
+    return [key for key in SUBJECT[2:] if key in table and (ways[key].nunique(dropna=False) > 1).any()]
+
+
+def commit(host: Mapping[str, Any]) -> str | None:
+    """The commit of a record's host, with "-dirty" if there were changes; None if it is not known."""
+    return host["commit"] + "-dirty" * bool(host.get("dirty")) if host.get("commit") else None
 
 
 def _row(launches: list[Record]) -> dict[str, Any]:
@@ -144,27 +110,25 @@ def _row(launches: list[Record]) -> dict[str, Any]:
     first = launches[0]
     ended = next((record for record in launches if record.status != "ok"), first)
     case, host = first.case, first.host
-    work, settings = first.work or {}, first.settings or {}
+    work = first.work or {}
+    sources: dict[str, dict[str, Any]] = {
+        "case": case,
+        "settings": {**case, **(first.settings or {})},  # of a cell that failed: what was asked for
+        "protocol": first.protocol,
+        "host": host,
+        "versions": {**host.get("versions", {}), "commit": commit(host)},
+    }
     row: dict[str, Any] = {
-        **{key: case[key] for key in ("model", "mode", "form", "phase", "height", "width", "dtype", "device")},
-        **{key: case[key] for key in ("backend", "layout")},
-        "attention": settings.get("attention", case["attention"]),
-        "weights_dtype": settings.get("weights_dtype"),
-        "tf32": settings.get("tf32"),
+        **{key: case[key] for key in ("model", "mode", "form", "height", "width")},
+        **{name: sources[axis.source].get(name) for name, axis in AXES.items() if axis.source},
         "family": spec(case["model"]).family,
-        "device_name": host.get("device_name"),
         "status": first.status,
         "reason": ended.reason,
         "verified": (first.verified or {}).get("ok"),
         **{key: work.get(key) for key in _WORK},
         "flops_coverage": work.get("coverage"),
-        "predicted_peak_bytes": work.get("predicted_peak_bytes"),
         "macs_fvcore": (first.second_count or {}).get("macs_fvcore"),
         "padded_share": spec(case["model"]).padded_share(case["height"], case["width"]),
-        "threads": first.protocol.get("threads"),
-        "rigor": first.protocol.get("rigor"),
-        **{key: host.get("versions", {}).get(key) for key in ("torch", "triton", "timm", "vbench")},
-        "commit": host.get("commit") and host["commit"] + ("-dirty" if host.get("dirty") else ""),
         "started_at": first.started_at,
         "case_id": first.case_id,
         "conditions": first.conditions,
@@ -179,20 +143,9 @@ def _row(launches: list[Record]) -> dict[str, Any]:
     return row
 
 
-_WORK = (
-    "params",
-    "tokens",
-    "padding",
-    "macs",
-    "macs_executed",
-    "macs_matmul",
-    "macs_elementwise",
-    "macs_closed_form",
-    "flops_elementwise",
-    "flops_total",
-    "bytes_min",
-    "intensity",
-    "state_bytes",
+_WORK = (  # what a record's work has under the frame's own names
+    *("params", "tokens", "padding", "macs", "macs_executed", "macs_matmul", "macs_elementwise", "macs_closed_form"),
+    *("flops_elementwise", "flops_total", "bytes_min", "intensity", "state_bytes", "predicted_peak_bytes"),
 )
 _MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "slack", "process")
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from vbench.errors import UsageError
 from vbench.plan import Case
 from vbench.results import store
 from vbench.results.changes import FEWEST, changes
-from vbench.results.frame import frame
+from vbench.results.frame import commit, frame, rows_of
 from vbench.results.machines import Machine, differences, machine
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.store import Record
@@ -40,8 +39,7 @@ class Run:
     @property
     def commit(self) -> str | None:
         """In full, with "-dirty" if there were changes; None if it is not known."""
-        host = self.records[0].host
-        return host["commit"] + "-dirty" * bool(host.get("dirty")) if host.get("commit") else None
+        return commit(self.records[0].host)
 
     @property
     def surroundings(self) -> dict[str, str]:
@@ -157,10 +155,10 @@ def _code(record: Record) -> tuple[Any, ...]:
 
 
 def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
-    """Each cell's `what`, a column of the frame, through these runs, which are put in order of time.
+    """Each cell's `what`, a column of the frame, through these runs in order of time.
 
-    Machines are never mixed, nor are threads, TF32 and batches: each is a series of its own. Another driver, kernel
-    or version is no other machine: it is named where a level changes. What cannot exist is left out.
+    Another machine, number of threads, TF32 or batch begins another series. Another driver, kernel or version does not;
+    it is named where a level changes. Unsupported cells are left out.
 
     Raises: UsageError for a `what` that is not in `WHATS`.
     """
@@ -172,13 +170,12 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
     for run in sorted(runs, key=lambda run: (run.started_at, run.folder)):
         place = _place(machines, machine(run.records[0].host))
         by_id = {record.case_id: Case(**record.case) for record in run.records}
-        for row in frame(run.records).to_dict("records"):
+        for row in rows_of(frame(run.records)):
             if row["status"] == "unsupported":
                 continue
-            values = {str(key): None if pd.isna(value) else value for key, value in row.items()}
-            key = (place, row["case_id"], *(values[name] for name in _parting(what)))
+            key = (place, row["case_id"], *(row[name] for name in _parting(what)))
             cases[key] = by_id[str(row["case_id"])]
-            found[key].append((_point(run, values, what), values))
+            found[key].append((_point(run, row, what), row))
     found = _with_failures(found)
     labels = _labels({key: cases[key] for key in found}, what)
     names = _machine_names(machines)

@@ -1,8 +1,8 @@
 """Is one revision slower than another? Verdicts from blocks in which both were measured in turn. Pure.
 
-A block is a fresh process of each side, and their calls in turn: ABABA, A outside and B inside, so that whatever drifts
-from call to call falls on both alike. In as many blocks base is outside as head is, so that what a place costs falls on
-both alike too. Blocks in which a twin of base stands for head, in the same places, give the noise floor.
+A block is a fresh process of each side, called in turn: ABABA. What drifts from call to call falls on both alike. Base
+is outside (A) in as many blocks as head, so the cost of a place falls on both alike. Blocks with a twin of base in
+place of head give the noise floor.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from vbench.results.holm import holm
 from vbench.results.outcome import THRESHOLD
+from vbench.results.statistics import CONFIDENCE
 
-CONFIDENCE = 0.95
 FEWEST = 3  # blocks, without which there is no verdict
 ENOUGH = 8  # blocks, from which a bootstrap's interval holds what it says
 DRAWS = 9999
 
-Verdict = Literal["FAST", "SAME", "SLOW", "AMBIGUOUS"]
+TimingVerdict = Literal["FAST", "SAME", "SLOW", "AMBIGUOUS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Comparison:
     """What the blocks of a cell say. `ratio` is head over base, `lo` and `hi` its 95 % interval; `delta` is the change
     that can be told here, the greater of the threshold and twice the noise floor."""
 
-    verdict: Verdict
+    verdict: TimingVerdict
     ratio: float
     lo: float
     hi: float
@@ -51,12 +51,12 @@ class Comparison:
 def block(outer: Sequence[float], inner: Sequence[float]) -> float:
     """The log of inner over outer in one block: the median of each inner call against the two outer ones around it.
 
-    What drifts at a constant pace from call to call cancels in each; a burst moves few of them.
+    A constant drift cancels; a burst moves few of the calls.
 
     Args:
-        outer, inner: times of the calls of either side, in order and in turn; one outer call more than inner ones.
+        outer, inner: times of the calls of either side, in order; one outer call more than inner ones.
 
-    Raises: ValueError for times that are not positive, or not of such numbers.
+    Raises: ValueError for times that are not positive, or other numbers of calls.
     """
     if len(outer) != len(inner) + 1 or len(inner) == 0 or min(*outer, *inner) <= 0:
         raise ValueError("a block is positive times in turn, of one outer call more than inner ones")
@@ -72,34 +72,30 @@ def floor(blocks: Sequence[float]) -> float:
 
 
 def judge(cells: Sequence[Cell]) -> list[Comparison | None]:
-    """The verdicts on the cells of a session; None for one with fewer than `FEWEST` blocks: no verdict, and no pass.
+    """The verdict on each cell of a session; None for a cell with fewer than `FEWEST` blocks.
 
-    SLOW or FAST if the interval of the ratio lies beyond 1 ± delta, and Student's t says so too at 2.5 % a side after
-    Holm's correction over all cells. SAME if the interval lies within 1 ± the threshold, for noise that hides a change
-    is no proof that there is none. Else AMBIGUOUS, and more blocks may tell.
+    SLOW or FAST if the interval of the ratio lies beyond 1 ± delta, and Student's t agrees at 2.5 % a side after Holm's
+    correction over all cells. SAME if the interval lies within 1 ± the threshold. Else AMBIGUOUS: more blocks may tell.
     """
-    found: list[Comparison | None] = []
-    deltas = [max(cell.threshold, 2 * floor(cell.noise)) for cell in cells]
-    judged = [len(cell.blocks) >= FEWEST for cell in cells]
-    told = [(cell, delta) for cell, delta, enough in zip(cells, deltas, judged, strict=True) if enough]
-    slow = iter(holm([_beyond(cell.blocks, log(1 + delta), 1) for cell, delta in told]))
-    fast = iter(holm([_beyond(cell.blocks, -log(1 - delta), -1) for cell, delta in told]))
-    for cell, delta, enough in zip(cells, deltas, judged, strict=True):
-        if not enough:
-            found.append(None)
-            continue
+    found: list[Comparison | None] = [None] * len(cells)
+    judged = [place for place, cell in enumerate(cells) if len(cell.blocks) >= FEWEST]
+    deltas = {place: max(cells[place].threshold, 2 * floor(cells[place].noise)) for place in judged}
+    slow = iter(holm([_beyond(cells[place].blocks, log(1 + deltas[place]), 1) for place in judged]))
+    fast = iter(holm([_beyond(cells[place].blocks, -log(1 - deltas[place]), -1) for place in judged]))
+    for place in judged:
+        cell, delta = cells[place], deltas[place]
         middle = float(np.mean(cell.blocks))
         low, high = interval(cell.blocks)
         chance_slow, chance_fast = next(slow), next(fast)
         tail = (1 - CONFIDENCE) / 2
-        verdict: Verdict = "AMBIGUOUS"
+        verdict: TimingVerdict = "AMBIGUOUS"
         if low > log(1 + delta) and chance_slow <= tail:
             verdict = "SLOW"
         elif high < log(1 - delta) and chance_fast <= tail:
             verdict = "FAST"
         elif low > log(1 - cell.threshold) and high < log(1 + cell.threshold):
             verdict = "SAME"
-        found.append(Comparison(verdict, exp(middle), exp(low), exp(high), delta, len(cell.blocks)))
+        found[place] = Comparison(verdict, exp(middle), exp(low), exp(high), delta, len(cell.blocks))
     return found
 
 

@@ -5,54 +5,38 @@ from __future__ import annotations
 import pandas as pd
 
 from vbench.models.registry import spec
+from vbench.results.axes import AXES, EQUAL
 from vbench.results.frame import filled
+from vbench.results.text import px
 
-SETTINGS = (  # in which rows that are compared must agree
-    "device_name",
-    "phase",
-    "dtype",
-    "weights_dtype",
-    "tf32",
-    "layout",
-    "attention",
-    "backend",
-    "threads",
-    "latency_batch",
-    "memory_batch",
-    "batch_policy",
-)
-VERSIONS = ("torch", "triton", "timm", "vbench", "commit")
-OPTIONAL = ("attention", "triton")  # missing where a model, or a machine, has none; elsewhere missing is not known
 SHORT = 12  # characters of a commit that are shown
 
 
 def unfair(table: pd.DataFrame) -> list[str]:
     """One line for each setting in which measured rows differ; empty if the comparison is fair.
 
-    What is compared on purpose, model, mode, form and size, is no such setting. Settings that the table lacks are
-    skipped. `conditions`, a digest of all that may move a number, is named only where nothing else says what moved.
-    Throughput at several batches is said without reproach where each model was to find its own. Then, for each model
-    that pads or cuts what it is given, how much of its work is padding, from the column `padded_share` where there
-    is one.
+    Rows may differ in model, mode, form and size. Columns that the table lacks are skipped. `conditions`, a digest, is
+    named only where no other line says what differs. Further lines: batches that a policy chose for each row, and for
+    each model that pads or cuts the image, how much of its work is padding (column `padded_share`).
     """
     rows = table[table["status"] == "ok"] if "status" in table else table
-    lines = [line for setting in SETTINGS if (line := _difference(rows, setting))]
-    lines += [line for version in VERSIONS if (line := _difference(rows, version))]
+    lines = [line for column in EQUAL if (line := _difference(rows, column))]
     if not lines and (line := _difference(rows, "conditions")):
         lines.append(f"{line}; it is a digest of device, versions, code and protocol")
     return [*lines, *_batches(rows), *_padding(rows)]
 
 
-def _difference(rows: pd.DataFrame, setting: str) -> str | None:
+def _difference(rows: pd.DataFrame, column: str) -> str | None:
     """ "rows differ in dtype: bfloat16 (12), float32 (12); compare within one", or None."""
-    if setting not in rows:
+    if column not in rows:
         return None
-    values = rows[setting].dropna() if setting in OPTIONAL else filled(rows[setting], "not known")
+    optional = column in AXES and AXES[column].optional
+    values = rows[column].dropna() if optional else filled(rows[column], "not known")
     counts = values.map(_name).value_counts().sort_index()
     if len(counts) < 2:
         return None
     found = ", ".join(f"{value} ({count})" for value, count in counts.items())
-    return f"rows differ in {setting}: {found}; compare within one"
+    return f"rows differ in {column}: {found}; compare within one"
 
 
 def _name(value: object) -> str:
@@ -97,13 +81,10 @@ def _padding(rows: pd.DataFrame) -> list[str]:
             most = max(shares, key=lambda size: shares[size])
             lines.append(
                 f"{model} pads at {len(shares)} of {len(sizes)} sizes: {shares[most]:.1%} of what it computes on is "
-                f"padding at {_size(most)} px{', the most' * (len(shares) > 1)}"
+                f"padding at {px(*most)} px{', the most' * (len(shares) > 1)}"
             )
         cut = [size for size in sizes if (spec(model).padding(*size) or "").startswith("cuts off")]
         if cut:
-            lines.append(f"{model} ignores part of the image at {', '.join(map(_size, cut))} px: no whole patches")
+            where = ", ".join(px(*size) for size in cut)
+            lines.append(f"{model} ignores part of the image at {where} px: no whole patches")
     return lines
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"

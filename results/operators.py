@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vbench.errors import OutputError, SchemaError
+from vbench.kernels.registry import default_form
 
 FILE = "kernels.jsonl"
 _KEYS = ("op", "form", "peer", "tokens", "batch", "dtype", "device", "backend", "l2", "status", "ms")
@@ -34,3 +36,21 @@ def read(folder: Path) -> list[dict[str, Any]]:
             raise SchemaError(f"{path}: line {number} is no row of 'vbench kernels bench'; mend or remove it")
         found.append(row)
     return found
+
+
+def beside_attention(
+    rows: Iterable[Mapping[str, Any]], op: str, tokens: int
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The operator's default form and fused attention, of calls that were timed in turn; the newest first."""
+    found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["op"] == op and row["tokens"] == tokens and row["status"] == "ok" and row["ms"]:
+            setting = tuple(row.get(key) for key in ("started_at", "device", "dtype", "batch", "backend", "l2"))
+            found.setdefault(setting, {})[str(row["form"])] = row
+    pairs = []
+    for calls in reversed(found.values()):
+        attention = calls.get("sdpa")
+        own = attention and calls.get(default_form(op, "parallel", str(attention["device"])))
+        if own and attention:
+            pairs.append((own, attention))
+    return pairs

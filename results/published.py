@@ -36,6 +36,10 @@ class Accuracy:
     how: str
 
 
+def _table(name: str) -> csv.DictReader[str]:
+    return csv.DictReader((files("vbench.results") / "published" / f"{name}.csv").read_text("utf-8").splitlines())
+
+
 @cache
 def accuracies() -> dict[tuple[str, int], Accuracy]:
     """The one figure we show for each (model, eval_res) trained at 224 px.
@@ -43,21 +47,13 @@ def accuracies() -> dict[tuple[str, int], Accuracy]:
     Of several, the model's own paper's comes first: the first row of the best kind in the file.
     """
     best: dict[tuple[str, int], tuple[tuple[bool, int], Accuracy]] = {}
-    text = (files("vbench.results") / "published" / "accuracy.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(text.splitlines()):
+    for row in _table("accuracy"):
         if row["how"] not in _PREFERENCE or row["train_res"] != "224" or not row["top1"]:
             continue
         if row["variant"] and not row["variant"].startswith(_PLAIN):
             continue
-        found = Accuracy(
-            row["model"],
-            224,
-            int(row["eval_res"]),
-            float(row["top1"]),
-            row["source"],
-            row["locator"],
-            row["how"],
-        )
+        where = (row["source"], row["locator"], row["how"])
+        found = Accuracy(row["model"], 224, int(row["eval_res"]), float(row["top1"]), *where)
         rank = (not _own(row), _PREFERENCE[row["how"]])
         key = (found.model, found.eval_res)
         if key not in best or rank < best[key][0]:
@@ -98,7 +94,6 @@ class Cost:
 @cache
 def costs() -> dict[tuple[str, str], Cost]:
     """The first figure of each (model, quantity) that the model's own source gives, parameters at 224 px."""
-    folder = files("vbench.results") / "published"
     found: dict[tuple[str, str], Cost] = {}
 
     def add(row: dict[str, str], quantity: str, res: str, text: str, own: bool) -> None:
@@ -106,10 +101,10 @@ def costs() -> dict[tuple[str, str], Cost]:
             cost = Cost(row["model"], quantity, int(res or 224), text, row["source"], row["locator"])
             found[row["model"], quantity] = cost
 
-    for row in csv.DictReader((folder / "accuracy.csv").read_text(encoding="utf-8").splitlines()):
+    for row in _table("accuracy"):
         if row["how"] != "log":  # training logs are at another resolution
             add(row, "params_m", row["eval_res"], row["params_m"], _own(row))
-    for row in csv.DictReader((folder / "efficiency.csv").read_text(encoding="utf-8").splitlines()):
+    for row in _table("efficiency"):
         if row["metric"] in ("flops_g", "params_m"):
             own = any(row["model"].startswith(family) and paper in row["source"] for family, paper in _OWN.items())
             add(row, row["metric"], row["res"], row["value"], own)
@@ -134,9 +129,8 @@ class Printed:
 @cache
 def efficiency() -> tuple[Printed, ...]:
     """All efficiency figures that papers and repositories print, in the order of the file."""
-    text = (files("vbench.results") / "published" / "efficiency.csv").read_text(encoding="utf-8")
     keys = ("model", "batch", "dtype", "metric", "source", "locator", "how")
     return tuple(
         Printed(res=int(row["res"]) if row["res"] else None, value=float(row["value"]), **{k: row[k] for k in keys})
-        for row in csv.DictReader(text.splitlines())
+        for row in _table("efficiency")
     )

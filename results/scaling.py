@@ -1,7 +1,6 @@
-"""How costs grow with the image, and where one model becomes cheaper than another. From the frame alone.
+"""How costs grow with the image, and from where one model is cheaper than another. Reads a frame alone.
 
-A cost that was counted (MACs) is exact: what is given with it is a range, not an uncertainty. A cost that was measured
-carries its cell's interval, where the frame has one; memory has none.
+A counted cost (MACs) is exact, and its bounds are a range. A measured cost has its cell's interval; memory has none.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ from rich.table import Table
 from scipy.special import ndtri, stdtrit
 
 from vbench.errors import UsageError
-from vbench.results.frame import batch_asked
+from vbench.results.axes import SETTING, SUBJECT, differing, said
+from vbench.results.frame import apart, batch_asked, filled
+from vbench.results.statistics import CONFIDENCE
+from vbench.results.text import bare_table, px
 
-CONFIDENCE = 0.95
 TOLERANCE = 0.06  # an exponent that near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, Swin's padding
 WIDEST = 0.25  # half-width of an interval; a wider one tells nothing
 POINTS = 3  # sizes, at least
@@ -37,8 +38,6 @@ COSTS: dict[str, str] = {  # what is shown of it: "A needs less time a call than
 }
 FITTED = ("macs_executed", "latency_ms", "ms_per_image", "activation_bytes")
 COUNTED = ("macs_executed", "macs")
-SUBJECT = ("model", "mode", "form", "attention")  # what is compared
-SETTING = ("device_name", "phase", "dtype", "backend", "layout", "threads", "batch_asked")  # what must be equal
 
 Floats = NDArray[np.float64]
 
@@ -71,30 +70,26 @@ class Crossover:
 
 
 def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFrame:
-    """Exponents of cost in tokens: one row for each model, mode and setting, and each of the costs, keys of `COSTS`.
+    """The exponents of costs in tokens: a row for each model, mode, setting and cost (keys of `COSTS`).
 
-    Columns: those of `SUBJECT` and `SETTING` that the frame has; `cost`; `points`, sizes with that cost; `unit`,
-    "tokens", or "pixels" where tokens are not known; `tokens_lo`, `tokens_hi` in that unit; `exponent`, the
-    least-squares slope in log-log; `exponent_lo`, `exponent_hi`; `local_exponent` between the two largest sizes with
-    `local_lo` and `local_hi`; `verdict`; `reading`, the same in words. `ms_per_image` is from throughput.
+    Columns: `SUBJECT` and `SETTING` as far as the frame has them; `cost`; `points`, the number of sizes; `unit`,
+    "tokens", or "pixels" where tokens are not known; `tokens_lo`, `tokens_hi`; `exponent`, the least-squares slope in
+    log-log, with `exponent_lo` and `_hi`; `local_exponent` between the two largest sizes, with `local_lo` and `_hi`;
+    `verdict`; `reading`, the verdict in words. `ms_per_image` comes from throughput.
 
-    Of what was counted, `exponent_lo` and `_hi` are the least and the greatest slope between any two sizes a factor
-    of 4 or more apart in tokens, and the local interval is a point. Of what was measured, they are a 95 % interval,
-    the wider of two: the residuals' (Student's t, points - 2 degrees of freedom), which holds how far the points are
-    from a power law; and that which the cells' own intervals propagate. The slope is linear in log cost, so neither
-    needs random draws. The local interval is what the two cells propagate, missing where they have none.
+    The bounds of a counted cost are the least and the greatest slope between two sizes that are a factor of 4 or more
+    apart. Those of a measured cost are a 95 % interval: the wider of Student's t on the residuals (points - 2 degrees
+    of freedom) and of what the cells' own intervals propagate. The local bounds are what two cells propagate.
 
-    Verdicts, with `TOLERANCE` 0.06: "consistent with linear" if the range of what was counted lies within 1 ± 0.06,
-    or if the intervals of what was measured, local one included, reach into it; "consistent with quadratic"
-    likewise about 2; "neither"; "interval too wide" if its half-width exceeds 0.25; "too few points" for fewer than
-    3 sizes or a span below a factor of 4 in tokens.
+    A cost is consistent with linear if its bounds lie within 1 ± `TOLERANCE` (counted) or reach into it, local bounds
+    included (measured); likewise with quadratic about 2. "interval too wide" is a half-width above `WIDEST`; "too few
+    points" is fewer than `POINTS` sizes, or a span of tokens below `SPAN`.
 
     Raises: UsageError for an unknown cost.
     """
     for cost in costs:
         _check_cost(cost)
-    rows = []
-    table = _prepared(table)
+    rows, table = [], _prepared(table)
     keys = [key for key in (*SUBJECT, *SETTING) if key in table]
     for values, group in _groups(table, keys):
         for cost in costs:
@@ -109,8 +104,8 @@ def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFram
 def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> Crossover:
     """The size from which `a` costs less than `b` at every larger size that both have.
 
-    Between the last size where it does not and the next, costs are taken as power laws of the side. The interval is
-    that of 2,000 draws in which every cell varies as its own interval says (normal in log cost).
+    Between two sizes costs are power laws of the side. The interval is from 2,000 draws in which every cell varies as
+    its own interval says (normal in log cost).
 
     Args:
         a, b: a model and its mode, "vig_t recurrent"; without one, its parallel mode.
@@ -129,13 +124,12 @@ def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> 
             there = ", ".join(sorted({f"{m} {o}" for m, o in zip(table["model"], table["mode"], strict=True)}))
             raise UsageError(f"the table has no {name}; it has {there or 'no rows'}")
         if rows.duplicated(["height", "width"]).any():
-            apart = [key for key in (*SUBJECT, *SETTING) if key in rows and rows[key].nunique(dropna=False) > 1]
-            raise UsageError(f"{name} has several rows a size, which differ in {', '.join(apart)}; select one of each")
+            ways = [*apart(rows), *differing(rows, SETTING)]
+            raise UsageError(f"{name} has several rows a size, which differ in {', '.join(ways)}; select one of each")
         curves.append(_curve(rows, cost))
-    found = _cross((a, b), curves[0], curves[1], cost)
-    if found is None:
-        raise UsageError(f"{a} and {b} have fewer than two sizes in common with {cost}")
-    return found
+    if found := _cross((a, b), curves[0], curves[1], cost):
+        return found
+    raise UsageError(f"{a} and {b} have fewer than two sizes in common with {cost}")
 
 
 def crossing(mine: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str], cost: str) -> Crossover | None:
@@ -148,16 +142,17 @@ def crossing(mine: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str], c
 
 
 def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
-    """`crossover` of every two models or modes with two or more common sizes under equal settings.
+    """`crossover` of every two models or modes that share two or more sizes under equal settings.
 
-    One row a pair, `a` being the one that is cheaper at the largest common size, so that "not reached" occurs only
-    where both cost the same there. Columns: those of `SETTING` that the frame has, then the fields of `Crossover`.
+    A row a pair; `a` is cheaper at the largest common size ("not reached": both cost the same there). Columns:
+    `SETTING` as far as the frame has it, then the fields of `Crossover`.
 
     Raises: UsageError for an unknown cost.
     """
     _check_cost(cost)
     table = _prepared(table)
     keys = [key for key in SETTING if key in table]
+    told = differing(table, keys)
     subject = [key for key in SUBJECT if key in table]
     rows = []
     for values, group in _groups(table, keys):
@@ -171,19 +166,18 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
             if found is not None and found.verdict == "not reached":
                 found = _cross((other, one), curves[other], curves[one], cost)
             if found is not None:
-                rows.append({**dict(zip(keys, values, strict=True)), **asdict(found)})
-    fields = list(Crossover.__dataclass_fields__)
-    types = {"px": "Float64", "px_lo": "Float64", "px_hi": "Float64"}
-    return pd.DataFrame(rows, columns=[*keys, *fields]).astype(types)
+                setting = dict(zip(keys, values, strict=True))
+                under = "".join(f", {said(key, setting[key])}" for key in told if not pd.isna(setting[key]))
+                rows.append({**setting, **asdict(found), "reading": found.reading + under})
+    columns = [*keys, *Crossover.__dataclass_fields__]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("px", "px_lo", "px_hi"), "Float64"))
 
 
 def to_rich(found: pd.DataFrame) -> Table:
     """What `exponents` returns, for a terminal; settings are shown where rows differ in them."""
-    also = _apart(found)
-    out = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "mode", *also, "cost", "sizes", "exponent", "interval", "at the top", "verdict"):
-        right = name in ("sizes", "exponent", "interval", "at the top")
-        out.add_column(name, justify="right" if right else "left", no_wrap=True)
+    also = [*apart(found), *differing(found, SETTING)]
+    numbers = ("sizes", "exponent", "interval", "at the top")
+    out = bare_table(["model", "mode", *also, "cost", *numbers, "verdict"], numbers)
     for row in found.to_dict("records"):
         out.add_row(
             row["model"],
@@ -212,13 +206,6 @@ def log_error(rows: pd.DataFrame, cost: str) -> Floats:
     return np.where((level > 0) & (level < 1), error, np.nan)
 
 
-def _apart(found: pd.DataFrame) -> list[str]:
-    """The settings in which these rows differ, and the forms where a model and mode has several."""
-    ways = found.groupby(["model", "mode"])
-    forms = [key for key in SUBJECT[2:] if key in found and (ways[key].nunique(dropna=False) > 1).any()]
-    return forms + [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
-
-
 def _check_cost(cost: str) -> None:
     if cost not in COSTS:
         raise UsageError(f"'{cost}' is no cost that is compared; take one of {', '.join(COSTS)}")
@@ -242,24 +229,21 @@ def _prepared(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _groups(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
-    if not keys:
-        return [((), table)]
-    return [(values, rows) for values, rows in table.groupby(keys, sort=False, dropna=False)]
+    return list(table.groupby(keys, sort=False, dropna=False)) if keys else [((), table)]
 
 
 def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
     """The sizes at which this cost is known and positive; None if there are none."""
     if cost not in rows:
         return None
-    rows = rows[rows[cost].notna()]
-    rows = rows[(rows[cost] > 0).astype(bool)]
+    rows = rows[filled(rows[cost] > 0, False).astype(bool)]
     rows = rows.assign(pixels=rows["height"] * rows["width"]).sort_values(["pixels", "height"], kind="stable")
     if rows.empty:
         return None
     known = "tokens" in rows and rows["tokens"].notna().all()
     counted = cost in COUNTED
     return Curve(
-        [f"{h}" if h == w else f"{h}x{w}" for h, w in zip(rows["height"], rows["width"], strict=True)],
+        list(map(px, rows["height"], rows["width"])),
         np.log(rows["pixels"].to_numpy(np.float64)) / 2,
         np.log(rows["tokens" if known else "pixels"].to_numpy(np.float64)),
         "tokens" if known else "pixels",
@@ -279,25 +263,14 @@ def _fit(curve: Curve) -> dict[str, Any]:
     if x[-1] > x[-2]:
         local = float((y[-1] - y[-2]) / (x[-1] - x[-2]))
         local_error = float(np.hypot(*curve.error[-2:]) / (x[-1] - x[-2]) * ndtri((1 + CONFIDENCE) / 2))
+    tokens_lo, tokens_hi = (round(float(np.exp(end))) for end in (x.min(), x.max()))
     found = {
-        "points": len(x),
-        "unit": curve.unit,
-        "tokens_lo": round(float(np.exp(x.min()))),
-        "tokens_hi": round(float(np.exp(x.max()))),
-        "exponent": slope,
-        "exponent_lo": low,
-        "exponent_hi": high,
-        "local_exponent": local,
-        "local_lo": local - local_error,
-        "local_hi": local + local_error,
+        **{"points": len(x), "unit": curve.unit, "tokens_lo": tokens_lo, "tokens_hi": tokens_hi},
+        **{"exponent": slope, "exponent_lo": low, "exponent_hi": high},
+        **{"local_exponent": local, "local_lo": local - local_error, "local_hi": local + local_error},
     }
     verdict = _verdict(curve, found)
     return {**found, "verdict": verdict, "reading": _reading(curve, found, verdict)}
-
-
-def _enough(curve: Curve) -> bool:
-    x = curve.log_tokens
-    return len(set(x)) >= POINTS and float(x.max() - x.min()) >= np.log(SPAN) - 1e-9
 
 
 def _range(curve: Curve) -> tuple[float, float]:
@@ -326,7 +299,8 @@ def _slope_interval(curve: Curve, slope: float, spread: float) -> tuple[float, f
 
 
 def _verdict(curve: Curve, found: dict[str, Any]) -> str:
-    if not _enough(curve):
+    x = curve.log_tokens
+    if len(set(x)) < POINTS or float(x.max() - x.min()) < np.log(SPAN) - 1e-9:
         return "too few points"
     low, high = found["exponent_lo"], found["exponent_hi"]
     if not curve.counted and high - low > 2 * WIDEST:
@@ -353,11 +327,11 @@ def _reading(curve: Curve, found: dict[str, Any], verdict: str) -> str:
     low, high = found["exponent_lo"], found["exponent_hi"]
     bounds = "over spans of a factor of 4" if curve.counted else "95 % interval"
     whole = f"exponent {found['exponent']:.2f} ({bounds}: {low:.2f} to {high:.2f}) {over}"
-    grows = {
-        "consistent with linear": "linear within the tolerance",
-        "consistent with quadratic": "quadratic within the tolerance",
-        "interval too wide": "the interval is too wide to tell",
-    }.get(verdict, _pace(low, high))
+    grows = _pace(low, high)
+    if verdict == "interval too wide":
+        grows = "the interval is too wide to tell"
+    elif verdict != "neither":
+        grows = f"{verdict.removeprefix('consistent with ')} within the tolerance"
     return f"{grows}; {whole}; {top}"
 
 
@@ -390,9 +364,7 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
         ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
         low, high = (float(roots[round(share * (len(roots) - 1))]) for share in ends)
 
-    def px(log_px: float) -> float | None:
-        return float(np.exp(log_px)) if np.isfinite(log_px) else None
-
+    at, at_lo, at_hi = (float(np.exp(end)) if np.isfinite(end) else None for end in (point, low, high))
     first, last = common[0], common[-1]
     if np.isfinite(point):
         verdict: Literal["crosses", "cheaper at every size", "not reached"] = "crosses"
@@ -401,17 +373,15 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
         verdict, where = "cheaper at every size", f"at every size from {first} to {last} px"
     else:
         verdict, where = "not reached", f"not reached by {last} px"
-    bounds = (
-        f"below {first}" if low == -np.inf else f"beyond {last}" if low == np.inf else f"{np.exp(low):.0f}",
-        f"below {first}" if high == -np.inf else f"beyond {last}" if high == np.inf else f"{np.exp(high):.0f}",
-    )
+    outside = {-np.inf: f"below {first}", np.inf: f"beyond {last}"}
+    bounds = [outside.get(end) or f"{np.exp(end):.0f}" for end in (low, high)]
     if np.isnan(low):
         where += " (interval not known)"
     elif not low == high == point:
         where += f" (95 % interval: {bounds[0]} to {bounds[1]} px)"
     less = "fewer" if cost in COUNTED else "less"
     reading = f"{names[0]} needs {less} {COSTS[cost]} than {names[1]}: {where}"
-    return Crossover(names[0], names[1], cost, len(common), verdict, px(point), px(low), px(high), reading)
+    return Crossover(names[0], names[1], cost, len(common), verdict, at, at_lo, at_hi, reading)
 
 
 def _root(side: Floats, apart: Floats) -> Floats:

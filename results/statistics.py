@@ -34,9 +34,9 @@ Samples = NDArray[np.float64]
 class Interval:
     """A median and where it lies, in the samples' unit.
 
-    `basis` says what repeats: "launches" where the interval covers what another launch would give, "within one
-    launch" where it covers that launch's own median alone, "range" where the samples are too few for an interval
-    and lo and hi are the least and the greatest. `level` is the interval's; None if it is not known.
+    `basis` says what the interval covers: "launches", what another launch would give; "within one launch", that
+    launch's own median alone; "range", the least and the greatest of samples that are too few. `level` is None if it is
+    not known.
     """
 
     median: float
@@ -65,23 +65,22 @@ def interval(
 ) -> Interval:
     """The median of the launches' medians, and its interval.
 
-    Of two launches or more, symmetric on the log scale: the larger of two half-widths.
+    The interval of two or more launches is symmetric on the log scale, and the wider of two:
 
-    - Launches are resampled; the standard deviation of the log of the cell's median, times Student's t with L - 1
-      degrees of freedom. Of two launches it is √2 too small, which is put right; of three or more, resampling
-      overstates the scatter of a median by as much as their small number understates it.
-    - Launches are kept and their samples resampled, as many as are worth independent ones (`effective_samples`);
-      the standard deviation times the normal quantile. It keeps launches that agree by chance from seeming exact.
+    - Launches are resampled: the standard deviation of the log median, times Student's t with L - 1 degrees of freedom.
+      With two launches it is √2 too small, and is corrected. With three or more, resampling overstates the scatter of
+      a median by as much as their small number understates it.
+    - Samples are resampled within launches, as many as are independent (`effective_samples`), times the normal
+      quantile. So launches that agree by chance do not seem exact.
 
-    The scatter of launch medians holds the samples' noise already; resampling both at once would count it twice.
-    Of one launch, the pair of order statistics that covers its median at `level`, at its effective number of
-    samples. Where that number is below six (at 95 %), the range, whose level is known only for samples that are
-    independent.
+    The scatter of launches holds the samples' noise; resampling both at once would count it twice. The interval of one
+    launch is a pair of order statistics at its effective number of samples, or the range where these are too few (six
+    at 95 %); the level of a range is known only if the samples are independent.
 
     Args:
         launches: samples of each launch in order, ms, all positive.
         level: of the interval, between 0 and 1.
-        draws: of the bootstrap. seed: of its random numbers; the same input gives the same interval.
+        draws, seed: of the bootstrap; the same input gives the same interval.
 
     Raises: ValueError for no launch, a launch without samples, or a sample that is not positive and finite.
     """
@@ -156,18 +155,17 @@ def effective_samples(samples: Sequence[float] | Samples) -> float:
 def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
     """What is wrong with the samples of a cell, of "drift", "bimodal", "outliers", in this order.
 
-    - drift: the median moves through a launch, by more than 1 % of it between its first and its last third, and
-      Theil's slope over block medians is not 0, or its halves differ, at 99.9 %. A step that stays is drift.
-    - bimodal: samples go to and fro between two levels more than 1 % apart, each held by at least 10 % of them, with
-      a valley between that is emptier than either level.
+    - drift: the median moves by more than 1 % from the first to the last third of a launch, and Theil's slope over
+      block medians is not 0, or the halves differ, at 99.9 %. A step that stays is drift.
+    - bimodal: samples alternate between two levels more than 1 % apart; each level holds at least 10 % of them, and the
+      valley between is emptier than either.
     - outliers: at least two samples and 1 % of all have a modified z-score above 3.5 and lie more than 1 % of the
-      median away, after drift is taken out and from the nearer of two modes.
+      median away from the nearer mode, drift removed.
 
-    Drift and bimodality are faults of a process: they count if more than half of the launches that are long enough
-    show them; what one launch of several shows is in the interval. Outliers are rare, so launches are pooled.
-    Launches of fewer than ten samples are not judged, and ten show only what is glaring.
+    Drift and bimodality count if more than half of the launches show them. Outliers are rare, so launches are pooled.
+    A launch of fewer than ten samples is not judged.
     """
-    judged = [_judge(_series(launch)) for launch in launches if len(launch) >= FEWEST]
+    judged = [_faults_of(_series(launch)) for launch in launches if len(launch) >= FEWEST]
     found = []
     if 2 * sum(launch.drifts for launch in judged) > len(judged):
         found.append("drift")
@@ -181,11 +179,11 @@ def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
 
 def outlier_count(launches: Sequence[Sequence[float]]) -> int:
     """How many samples of all launches of ten or more are outliers, as in `faults`, however few."""
-    return sum(_judge(_series(launch)).outliers for launch in launches if len(launch) >= FEWEST)
+    return sum(_faults_of(_series(launch)).outliers for launch in launches if len(launch) >= FEWEST)
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _LaunchFaults:
     """What one launch shows."""
 
     samples: int
@@ -229,7 +227,7 @@ def _within(series: Samples, level: float) -> Interval:
     return Interval(median, float(ordered[rank]), float(ordered[n - 1 - rank]), level, "within one launch")
 
 
-def _judge(series: Samples) -> _Verdict:
+def _faults_of(series: Samples) -> _LaunchFaults:
     median = float(np.median(series))
     least = MATTERS * abs(median)
     slope, drifts = _drift(series, least)
@@ -237,7 +235,7 @@ def _judge(series: Samples) -> _Verdict:
     upper = _second_mode(level, least)
     groups = [level] if upper is None else [level[upper], level[~upper]]
     outliers = sum(_outliers(group, least) for group in groups)
-    return _Verdict(len(series), drifts, upper is not None, outliers)
+    return _LaunchFaults(len(series), drifts, upper is not None, outliers)
 
 
 def _drift(series: Samples, least: float) -> tuple[float, bool]:
@@ -274,10 +272,9 @@ def _theil(series: Samples, size: int) -> tuple[float, float]:
 def _second_mode(series: Samples, least: float) -> NDArray[np.bool_] | None:
     """Which samples belong to the upper of two modes; None if there is one mode.
 
-    The split is the one that leaves the least scatter within its two sides, found without the outermost 5 % on
-    either side. Two peaks show by the valley between them: the middle third of their distance holds fewer samples
-    than as wide a window about either peak, by more than chance would have it in a flat stretch. A launch that
-    rarely changes sides counts as so many fewer samples.
+    The split leaves the least scatter within its sides; the outermost 5 % at either end are left out. There are two
+    modes if the middle third between the peaks holds fewer samples than as wide a window about either peak, beyond
+    chance. A launch that rarely changes sides counts as fewer samples.
     """
     n = len(series)
     ordered = np.sort(series)

@@ -20,13 +20,12 @@ FILE = "records.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One launch of a cell: a process that measured it, or why it was not. Its fields are the keys of a line.
+    """One launch of a cell: a process that measured it, or why it was not measured. Its fields are the keys of a line.
 
-    `work`, `second_count`, `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`, `state` and `spent` are
-    what `vbench.sweep.measure` yields; None where the launch ended before it got there. `verified` says whether the
-    model's modes were found to be one function before it was measured (`vbench.verify.stamp`); None where there is one
-    form.
-    `conditions` is a digest of device, versions, code and protocol; `order` is the launch's place in the sweep.
+    A job (`sweep.measure`) yields `work`, `second_count`, `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`, `state`
+    and `spent`; they are None if the launch ended before. `verified` says whether the model's modes are one function;
+    None for a model with one form. `conditions` is a digest of device, versions, code and protocol; `order` is the
+    launch's place in the sweep.
     """
 
     case_id: str

@@ -1,18 +1,18 @@
-"""Does a claim hold? Our value under the paper's conditions, that against today's baseline, and a verdict.
+"""Does a claim hold? Our value under the paper's conditions, our value against today's baseline, and a verdict.
 
-Every value is an advantage: the baseline's cost over the subject's, so that more is better; of what grows, an exponent.
+A value is an advantage: the baseline's cost over the subject's. More is better. Of growth, it is an exponent.
 
 (a) As stated: MACs by the paper's own counting; memory and speed against attention that is not fused.
-(b) Fair: MACs with everything counted; memory and speed against fused attention. Both with the forms that are this
-    project's defaults on the device, parallel mode, inference.
+(b) Fair: MACs with everything counted; memory and speed against fused attention. Both use our default forms on the
+    device, parallel mode, inference.
 
-A value reaches what is printed if it is at least that, less `TOLERANCE`; a measured one, if any of its interval is. An
-interval wider than `WIDEST` that lies on both sides tells nothing. Then
+A value reaches what is printed if it, or any of its interval, is at least that, less `TOLERANCE`. An interval wider
+than `WIDEST` with ends on both sides tells nothing.
 
     holds                                  (b) reaches it
-    holds only against unfused attention   (a) of memory or speed does, (b) does not
-    does not hold                          (b) does not, nor does (a) where that is another measurement
-    not measurable here                    anything else: no such model, no record, no GPU, no number
+    holds only against unfused attention   (a) of memory or speed reaches it, (b) does not
+    does not hold                          neither does; of MACs, (b) does not
+    not measurable here                    no such model, no record, no GPU, no number
 """
 
 from __future__ import annotations
@@ -27,22 +27,24 @@ import pandas as pd
 from vbench.kernels.registry import default_form
 from vbench.models.closed_forms import closed_form
 from vbench.models.registry import MODELS, spec
+from vbench.results.axes import SETTING, VERSIONS, unusual
 from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
-from vbench.results.frame import batch_asked
-from vbench.results.lint import VERSIONS
-from vbench.results.operators import FILE as OPERATORS_FILE
+from vbench.results.frame import batch_asked, rows_of
+from vbench.results.operators import FILE, beside_attention
 from vbench.results.ratios import ratio
-from vbench.results.scaling import SETTING, exponents
 from vbench.results.scaling import TOLERANCE as EXPONENT_TOLERANCE
 from vbench.results.scaling import WIDEST as EXPONENT_WIDEST
+from vbench.results.scaling import exponents
+from vbench.results.text import one_line
 
 TOLERANCE = 0.05  # what two printed digits leave open: "90 % saved" is anything from 9.5 to 10.5 times less
 WIDEST = 0.25  # half-width of an interval, as a share of its value
 SIDES = (224, 512, 1024, 2048)  # px, at which growth is counted
 
-Verdict = Literal["holds", "holds only against unfused attention", "does not hold", "not measurable here"]
-HOLDS, UNFUSED, FAILS, UNKNOWN = VERDICTS = get_args(Verdict)
+ClaimVerdict = Literal["holds", "holds only against unfused attention", "does not hold", "not measurable here"]
+HOLDS, UNFUSED, FAILS, UNKNOWN = VERDICTS = get_args(ClaimVerdict)
+OPERATORS = {"bi_wkv_op": "wkv"}  # names in the table of claims
 MEASURE = "'vbench sweep --suite claims --device cuda' measures it"
 
 
@@ -57,6 +59,11 @@ class Ours:
     case_ids: tuple[str, ...] = ()  # of the records that it is from; none if it was counted by closed form
     unit: str = "×"
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval; without one, the value twice."""
+        return (self.value if self.lo is None else self.lo, self.value if self.hi is None else self.hi)
+
     def __str__(self) -> str:
         bounds = "" if self.lo is None or self.hi is None else f" ({_short(self.lo)}–{_short(self.hi)})"
         return f"{_short(self.value)}{self.unit}{bounds}"
@@ -67,7 +74,7 @@ class Judgement:
     """A claim, what we make of it, and why."""
 
     claim: Claim
-    verdict: Verdict
+    verdict: ClaimVerdict
     reason: str
     stated: Ours | None = None  # (a)
     fair: Ours | None = None  # (b)
@@ -100,7 +107,7 @@ def judge(claim: Claim, table: pd.DataFrame, operators: Sequence[Mapping[str, An
 
 def reaches(ours: Ours, least: float) -> bool | None:
     """Whether a value, or any of its interval, is at least this; None if the interval is too wide to tell."""
-    low, high = (ours.value if end is None else end for end in (ours.lo, ours.hi))
+    low, high = ours.bounds
     if low < least <= high and (high - low) / 2 > WIDEST * ours.value:
         return None
     return high >= least
@@ -113,10 +120,10 @@ def _counted(claim: Claim, table: pd.DataFrame) -> Judgement:
         return Judgement(claim, UNKNOWN, "the paper prints no number")
     stated = None
     if claim.quantity == "params":
-        sizes = [spec(name).params for name in (claim.subject, baseline)]
-        if None in sizes:
+        mine, theirs = (spec(name).params for name in (claim.subject, baseline))
+        if mine is None or theirs is None:
             return Judgement(claim, UNKNOWN, "the parameters of one of them are not known")
-        fair = Ours(float(sizes[1] or 0) / float(sizes[0] or 1), None, None, "parameters at 224 px")
+        fair = Ours(theirs / mine, None, None, "parameters at 224 px")
     else:
         fair = _macs(claim.subject, baseline, claim.res, table)
         if claim.counting != "full":
@@ -130,10 +137,10 @@ def _counted(claim: Claim, table: pd.DataFrame) -> Judgement:
 def _macs(subject: str, baseline: str, res: int, table: pd.DataFrame) -> Ours:
     """The ratio of MACs from records of both, or else by closed form."""
     rows = _rows(table, (subject, baseline), res)
-    known = [rows[(rows["model"] == name) & rows["macs"].notna()].head(1) for name in (subject, baseline)]
-    if all(len(one) for one in known):
-        mine, theirs = (float(one["macs"].iloc[0]) for one in known)
-        ids = tuple(str(one["case_id"].iloc[0]) for one in known)
+    known = [rows_of(rows[(rows["model"] == name) & rows["macs"].notna()].head(1)) for name in (subject, baseline)]
+    if all(known):
+        mine, theirs = (float(cell["macs"]) for (cell,) in known)
+        ids = tuple(str(cell["case_id"]) for (cell,) in known)
         return Ours(theirs / mine, None, None, "MACs with everything counted, as recorded", ids)
     mine, theirs = (float(closed_form(name, res, res) or math.nan) for name in (subject, baseline))
     return Ours(theirs / mine, None, None, "MACs with everything counted, by closed form")
@@ -157,27 +164,25 @@ def _exponent(model: str, counting: str) -> Ours:
         cell = {"model": model, "mode": "parallel", "height": side, "width": side, "tokens": grid[0] * grid[1]}
         rows.append({**cell, "macs": published_macs(counting, model, side)})
     found = exponents(pd.DataFrame(rows), ("macs",)).iloc[0]
-    lo, hi = float(found["exponent_lo"]), float(found["exponent_hi"])
-    return Ours(float(found["exponent"]), lo, hi, f"exponent of MACs counted {COUNTINGS[counting].words}", unit="")
+    value, lo, hi = (float(found[key]) for key in ("exponent", "exponent_lo", "exponent_hi"))
+    return Ours(value, lo, hi, f"exponent of MACs counted {COUNTINGS[counting].words}", unit="")
 
 
 def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
     """The exponent of activation memory in tokens, on any device: linear or slower holds."""
     rows = _rows(table, (claim.subject,), None)
     rows = rows[rows["status"] == "ok"]
-    for _, group in sorted(
-        rows.groupby(["device_name", "device", "dtype", "backend", "layout", "form"], sort=False, dropna=False),
-        key=lambda one: _preference(one[1].iloc[0].to_dict()),
-    ):
-        group = group.drop_duplicates("height")  # noqa: PLW2901
-        found = exponents(group.drop(columns=list(SETTING), errors="ignore"), ("activation_bytes",))
+    keys = [key for key in (*SETTING, "form") if key in rows]
+    groups = [group.drop_duplicates("height") for _, group in rows.groupby(keys, sort=False, dropna=False)]
+    for group in sorted(groups, key=lambda group: _preference(group.iloc[0].to_dict())):
+        found = exponents(group, ("activation_bytes",))
         found = found[~found["verdict"].isin(["too few points", "interval too wide"])]
         for row in found.to_dict("records"):
             low, high, local = (float(row[key]) for key in ("exponent_lo", "exponent_hi", "local_exponent"))
             ids = tuple(group["case_id"].astype(str))
             fair = Ours(float(row["exponent"]), low, high, "exponent of activation memory", ids, unit="")
             linear = low <= 1 + EXPONENT_TOLERANCE and local <= 1 + EXPONENT_WIDEST
-            where = f"{_device(group.iloc[0])}, {group['dtype'].iloc[0]}"
+            where = f"{one_line(group['device_name'].iloc[0])}, {group['dtype'].iloc[0]}"
             return Judgement(claim, HOLDS if linear else FAILS, f"{where}: {row['reading']}", None, fair)
     sizes = "memory at three sizes or more, a factor of 4 apart in tokens"
     return Judgement(claim, UNKNOWN, f"needs records of {claim.subject} with {sizes}; {MEASURE}")
@@ -186,38 +191,21 @@ def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
 def _operator(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Judgement:
     """The speed of an operator by itself beside fused attention, of the last rows that were timed in turn."""
     op, tokens = OPERATORS[claim.subject], (claim.res // 16) ** 2
-    rows = [row for row in rows if row["op"] == op and row["tokens"] == tokens and row["status"] == "ok"]
-    found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        setting = tuple(row.get(key) for key in ("started_at", "device", "dtype", "batch", "backend", "l2"))
-        found.setdefault(setting, {})[str(row["form"])] = row
-    pairs = []
-    for calls in reversed(found.values()):  # the newest first
-        attention = calls.get("sdpa")
-        own = attention and calls.get(default_form(op, "parallel", str(attention["device"])))
-        if own and attention and own["ms"] and attention["ms"]:
-            pairs.append((own, attention))
+    pairs = beside_attention(rows, op, tokens)
     if not pairs:
         how = f"'vbench kernels bench --op {op} --n {tokens} --device cuda' times it beside attention"
         return Judgement(claim, UNKNOWN, f"needs a GPU, and the operator by itself; {how}")
     own, attention = min(pairs, key=lambda pair: (*_preference(pair[0]), pair[0]["l2"] == "cold", pair[0]["batch"]))
-    fair = _operator_ratio(own, attention)
-    if not str(own["device"]).startswith("cuda"):
+    basis = (
+        f"form {own['form']} against torch's fused attention of as many tokens at DeiT-T's width, on "
+        f"{own.get('device_name')}, {own['dtype']}, batch {own['batch']}, {own['backend']}, caches "
+        f"{own['l2']} ({FILE}, {own.get('started_at')})"
+    )
+    fair = _over(attention, own, "ms", one_line(basis), ())
+    if not _on_gpu(own):
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {fair.basis}", None, fair)
     verdict, rule = _ruled(claim, fair, fair)  # the paper's baseline is the fair one
     return Judgement(claim, verdict, f"{rule}: {fair}, {fair.basis}", None, fair)
-
-
-OPERATORS = {"bi_wkv_op": "wkv"}  # what the table calls them
-
-
-def _operator_ratio(own: Mapping[str, Any], attention: Mapping[str, Any]) -> Ours:
-    basis = (
-        f"form {said(own['form'])} against torch's fused attention of as many tokens at DeiT-T's width, on "
-        f"{said(own.get('device_name'))}, {said(own['dtype'])}, batch {own['batch']}, {said(own['backend'])}, caches "
-        f"{said(own['l2'])} ({OPERATORS_FILE}, {said(own.get('started_at'))})"
-    )
-    return _over(attention, own, "ms", basis, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +214,16 @@ class _Pair:
 
     subject: dict[str, Any]
     baseline: dict[str, dict[str, Any]]  # by attention, "fused" or "unfused"
+    setting: tuple[Any, ...]
 
     @property
     def where(self) -> str:
         """Device and setting, in words."""
         cell = self.subject
-        rest = [str(cell[key]) for key, usual in (("backend", "eager"), ("layout", "nchw")) if cell[key] != usual]
+        rest = unusual(cell, [key for key in SETTING if key != "dtype"])
         rest += [f"batch {cell['batch']}"] if cell["batch_policy"] == "fixed" else []
         rest += ["tf32"] if cell["tf32"] else []
-        return ", ".join([_device(cell), str(cell["dtype"]), *rest])
+        return ", ".join([one_line(cell["device_name"]), str(cell["dtype"]), *rest])
 
 
 def _measured(claim: Claim, table: pd.DataFrame) -> Judgement:
@@ -243,14 +232,11 @@ def _measured(claim: Claim, table: pd.DataFrame) -> Judgement:
     before = _pairs(claim, table, claim.res_from) if claim.res_from else []
     if not pairs:
         return Judgement(claim, UNKNOWN, f"needs a GPU, and records of both at {claim.res} px; {MEASURE}")
-    judged = [_under(claim, pair, before) for pair in pairs]
-    first = judged[0]
-    if len(judged) == 1 or not str(pairs[0].subject["device"]).startswith("cuda"):
-        return first
+    first, *rest = (_under(claim, pair, before) for pair in pairs)
     others = "; ".join(
         f"{pair.where}: {one.verdict}" + (f" ({one.fair} fair)" if one.fair else "")
-        for pair, one in zip(pairs[1:], judged[1:], strict=True)
-        if str(pair.subject["device"]).startswith("cuda")
+        for pair, one in zip(pairs[1:], rest, strict=True)
+        if _on_gpu(pair.subject)  # they come first
     )
     return replace(first, reason=f"{first.reason}. Elsewhere: {others}") if others else first
 
@@ -259,14 +245,14 @@ def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
     """The verdict under one setting."""
     sides = {attention: _ratio(claim, pair, attention) for attention in ("fused", "unfused")}
     if claim.unit == "grows":
-        smaller = next((one for one in before if one.where == pair.where), None)
+        smaller = next((one for one in before if one.setting == pair.setting), None)
         for attention, now in sides.items():
             sides[attention] = _grown(claim, "" if smaller is None else _ratio(claim, smaller, attention), now)
     ours = {attention: one for attention, one in sides.items() if isinstance(one, Ours)}
     why = [one for one in sides.values() if isinstance(one, str)]
     fair, stated = ours.get("fused"), ours.get("unfused")
     found = "; ".join([*(f"{one} against {attention} attention, {one.basis}" for attention, one in ours.items()), *why])
-    if not str(pair.subject["device"]).startswith("cuda"):
+    if not _on_gpu(pair.subject):
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU ({pair.where}): {found}", stated, fair)
     if claim.unit == "none":
         return Judgement(claim, UNKNOWN, f"the paper prints no number; {pair.where}: {found}", stated, fair)
@@ -274,22 +260,20 @@ def _under(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement:
     return Judgement(claim, verdict, f"{rule}; {pair.where}: {found}", stated, fair)
 
 
-def _ruled(claim: Claim, fair: Ours | None, stated: Ours | None) -> tuple[Verdict, str]:
-    does, lacks = ("grows", "does not grow")
-    if claim.ratio is not None:
-        does, lacks = (f"{verb} {claim.ratio:.3g}×" for verb in ("reaches", "does not reach"))
+def _ruled(claim: Claim, fair: Ours | None, stated: Ours | None) -> tuple[ClaimVerdict, str]:
     if fair is None:
         return UNKNOWN, "fused attention was not measured"
-    holds = _shows(claim, fair)
-    if holds is not False:
+    does, lacks = ("grows", "does not grow")
+    if claim.ratio is not None:
+        does, lacks = f"reaches {claim.ratio:.3g}×", f"does not reach {claim.ratio:.3g}×"
+    if (holds := _shows(claim, fair)) is not False:
         open_ = f"the interval is too wide to tell whether it {does} against fused attention"
         return (HOLDS, f"{does} against fused attention") if holds else (UNKNOWN, open_)
     if stated is None:
         return UNKNOWN, f"{lacks} against fused attention; unfused was not measured"
     if stated is fair:
         return FAILS, lacks
-    unfused = _shows(claim, stated)
-    if unfused is None:
+    if (unfused := _shows(claim, stated)) is None:
         return UNKNOWN, f"{lacks} against fused attention; against unfused the interval is too wide to tell"
     only = f"{does} against unfused attention, not against fused"
     return (UNFUSED, only) if unfused else (FAILS, f"{lacks} against fused attention, nor against unfused")
@@ -299,7 +283,7 @@ def _shows(claim: Claim, ours: Ours) -> bool | None:
     """Whether a value reaches the claim; growth is only shown by an interval that is above 1 as a whole."""
     if claim.ratio is not None:
         return reaches(ours, claim.ratio * (1 - TOLERANCE))
-    low, high = (ours.value if end is None else end for end in (ours.lo, ours.hi))
+    low, high = ours.bounds
     return True if low > 1 else False if high <= 1 else None
 
 
@@ -308,23 +292,23 @@ def _pairs(claim: Claim, table: pd.DataFrame, res: int) -> list[_Pair]:
     rows = _rows(table, (claim.subject, claim.baseline or ""), res)
     rows = rows.assign(batch_asked=batch_asked(rows))
     found = []
-    for _, group in rows.groupby([*SETTING, "device", "tf32"], sort=False, dropna=False):
-        cells = [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in group.to_dict("records")]
+    for _, group in rows.groupby([*SETTING, "tf32"], sort=False, dropna=False):
+        cells = rows_of(group)
         mine = _usual(claim.subject, [cell for cell in cells if cell["model"] == claim.subject])
         theirs = {str(cell["attention"]): cell for cell in cells if cell["model"] == claim.baseline}
         if mine is not None and theirs:
-            found.append(_Pair(mine, theirs))
+            found.append(_Pair(mine, theirs, tuple(cells[0][key] for key in (*SETTING, "tf32"))))
     return sorted(found, key=lambda pair: (_preference(pair.subject), -len(pair.baseline)))
 
 
 def _preference(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
     """What sorts a GPU first, then half precision, where fused attention is at its best, then no compiler or graph."""
-    dtypes = ("bfloat16", "float16", "float32")
-    return (
-        not str(cell["device"]).startswith("cuda"),
-        dtypes.index(cell["dtype"]) if cell["dtype"] in dtypes else len(dtypes),
-        cell["backend"] != "eager",
-    )
+    dtypes = ["bfloat16", "float16", "float32", cell["dtype"]]  # an unknown one comes last
+    return not _on_gpu(cell), dtypes.index(cell["dtype"]), cell["backend"] != "eager"
+
+
+def _on_gpu(cell: Mapping[Any, Any]) -> bool:
+    return str(cell["device"]).startswith("cuda")
 
 
 def _usual(model: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -360,7 +344,7 @@ def _ratio(claim: Claim, pair: _Pair, attention: str) -> Ours | str:
 def _lacking(cell: Mapping[str, Any], how: str) -> str | None:
     """Why a row proves nothing, or None."""
     if cell["status"] != "ok":
-        return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {said(cell['reason'])}"
+        return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {one_line(cell['reason'])}"
     if "modes_differ" in (cell["flags"] or "").split():
         return f"the modes of {cell['model']} are not one function ('vbench verify'), so its row proves nothing"
     return None
@@ -379,8 +363,7 @@ def _grown(claim: Claim, first: Ours | str, now: Ours | str) -> Ours | str:
     if isinstance(first, str) or isinstance(now, str):
         return next((one for one in (first, now) if isinstance(one, str) and one), f"no records at {claim.res_from} px")
     basis = f"an advantage of {first} at {claim.res_from} px and {now} at {claim.res} px, {now.basis}"
-    ids = (*first.case_ids, *now.case_ids)
-    times, unit = now.value / first.value, "× as large"
+    times, ids, unit = now.value / first.value, (*first.case_ids, *now.case_ids), "× as large"
     if first.lo is None or first.hi is None or now.lo is None or now.hi is None:
         return Ours(times, None, None, basis, ids, unit)
     down = math.hypot(math.log(now.value / now.lo), math.log(first.hi / first.value))
@@ -390,22 +373,19 @@ def _grown(claim: Claim, first: Ours | str, now: Ours | str) -> Ours | str:
 
 def _bytes(cell: dict[str, Any], batch: int) -> float | None:
     """Peak memory of a batch: the weights once, all else as often as there are images."""
-    if cell["peak_memory_bytes"] is None or cell["memory_batch"] != 1:
+    peak, weights = cell["peak_memory_bytes"], cell["weights_bytes"]
+    if peak is None or cell["memory_batch"] != 1 or (weights is None and batch > 1):
         return None
-    if batch == 1:
-        return float(cell["peak_memory_bytes"])
-    if cell["weights_bytes"] is None:
-        return None
-    return float(cell["weights_bytes"] + batch * (cell["peak_memory_bytes"] - cell["weights_bytes"]))
+    return float(peak if batch == 1 else weights + batch * (peak - weights))
 
 
 def _about(mine: dict[str, Any], theirs: dict[str, Any]) -> str:
     """What makes a ratio doubtful: flags of its rows, and versions in which they differ."""
-    flags = dict.fromkeys(
-        f"{cell['model']} {flag}" for cell in (mine, theirs) for flag in (cell["flags"] or "").split()
-    )
-    apart = [f"rows differ in {version}" for version in VERSIONS if mine[version] != theirs[version]]
-    return "".join(f", {one}" for one in [*(["flags: " + ", ".join(flags)] if flags else []), *apart])
+    cells = (mine, theirs)
+    flags = dict.fromkeys(f"{cell['model']} {flag}" for cell in cells for flag in (cell["flags"] or "").split())
+    parts = [f"flags: {', '.join(flags)}"] if flags else []
+    parts += [f"rows differ in {version}" for version in VERSIONS if mine[version] != theirs[version]]
+    return "".join(f", {part}" for part in parts)
 
 
 def _rows(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.DataFrame:
@@ -413,15 +393,6 @@ def _rows(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.Dat
     rows = table[table["model"].isin(list(models)) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
     rows = rows[rows["height"] == rows["width"]]
     return rows if res is None else rows[rows["height"] == res]
-
-
-def _device(cell: Any) -> str:
-    return said(cell["device_name"])
-
-
-def said(text: object) -> str:
-    """What a record says, on one line and without what a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in str(text))
 
 
 def _short(value: float) -> str:

@@ -77,4 +77,4 @@ def test_settings_that_differ_are_named() -> None:
         for one in usual
     ]
     said = texts(answers(frame([*usual, *fixed])), "ratio")
-    assert {text.rpartition("), ")[2] for text in said} == {"asked for batch 8.", "asked for batch knee."}
+    assert {text.rpartition("), ")[2] for text in said} == {"batch 8.", "batch knee."}

@@ -60,10 +60,7 @@ def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
         (line,) = axis.plot(x, y, one.line, color=colour, marker=one.marker, markerfacecolor=ground(), linewidth=0.9)
         names.append(Name(axis, float(x[-1]), float(y[-1]), one.label, colour, line))
         for at, accuracy, side in zip(x, y, cells["height"], strict=True):
-            axis.annotate(
-                str(side), (at, accuracy), xytext=PLACES[0], textcoords="offset points", ha="center", va="center",
-                fontsize="small", color=MUTED, gid="size",
-            )  # fmt: skip
+            marks.note(axis, str(side), (at, accuracy), PLACES[0], ha="center", color=MUTED, gid="size")
     if every:
         best = front(np.concatenate(every))
         axis.step(best[:, 0], best[:, 1], where="post", color=MUTED, linewidth=3, alpha=0.3, zorder=1)

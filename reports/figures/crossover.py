@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vbench.models.registry import spec
+from vbench.reports.appearance import COLOURS, MARKERS
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet
-from vbench.reports.looks import COLOURS, MARKERS
-from vbench.results.scaling import COSTS, SETTING, crossovers
+from vbench.results.axes import SETTING, differing, said
+from vbench.results.scaling import COSTS, crossovers
 
 COMPARED = ("macs_executed", "latency_ms", "peak_memory_bytes")
 MOST = 20  # pairs; a page holds no more
@@ -62,11 +63,11 @@ def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Rows of `crossovers` by the pair, the recurrent one first; against attention, if there are such."""
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
     mixed = [row for row in rows if len({spec(_model(row[end])).baseline for end in "ab"}) == 2]
-    apart = [key for key in SETTING if key in found and found[key].nunique(dropna=False) > 1]
+    told = differing(found, SETTING)
     named = {}
     for row in mixed or rows:
         pair = sorted((row["a"], row["b"]), key=lambda name: (spec(_model(name)).baseline, name))
-        setting = [str(row[key]) for key in apart if not pd.isna(row[key])]
+        setting = [said(key, row[key]) for key in told if not pd.isna(row[key])]
         named[" ".join(["\n".join(map(_short, pair)), *setting])] = row
     return named
 
@@ -87,11 +88,9 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
     if row["verdict"] != "crosses":
         x, arrow = (first, "<") if row["verdict"] == "cheaper at every size" else (last, ">")
         axis.plot([x], [number], marker=arrow, color=colour, markerfacecolor="none", linestyle="none")
-        said = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
-        side: Any = {"xytext": (6 if arrow == "<" else -6, 0), "ha": "left" if arrow == "<" else "right"}
-        axis.annotate(
-            said, (x, number), textcoords="offset points", va="center", fontsize="small", color=colour, **side
-        )
+        words = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
+        offset, side = ((6, 0), "left") if arrow == "<" else ((-6, 0), "right")
+        marks.note(axis, words, (x, number), offset, ha=side, color=colour)
         return
     px = float(row["px"])
     axis.plot([px], [number], marker=marker, color=colour, linestyle="none")
@@ -102,14 +101,5 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
         axis.plot([low, high], [number, number], color=colour, linewidth=1.1)
     right = px > (first * last) ** 0.5
     text = f"{_model(row['a'])} from {px:.0f} px" + ("" if known else "*")
-    axis.annotate(
-        text,
-        (px, number),
-        xytext=(-5 if right else 5, 5),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="center",
-        fontsize="small",
-        color=colour,
-        path_effects=marks.halo(),
-    )
+    offset, side = ((-5, 5), "right") if right else ((5, 5), "left")
+    marks.note(axis, text, (px, number), offset, ha=side, color=colour, path_effects=marks.halo())

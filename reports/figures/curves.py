@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from vbench.reports.appearance import ENDINGS
 from vbench.reports.figures import marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import Measure
 from vbench.reports.figures.style import MUTED, ink
-from vbench.reports.looks import ENDINGS
 from vbench.reports.series import Series
+from vbench.results.text import px
 
 NARROW = 3.0  # a log axis spans at least this factor
 
@@ -118,13 +119,9 @@ def log_axis(axis: Axes, which: str = "y") -> None:
         low, high = middle / NARROW**0.5, middle * NARROW**0.5
         set_limits(low, high)
     decades = np.log10(high / low)
-    subs = (
-        (1.0,)
-        if decades > (3 if which == "y" else 1.6)
-        else (1.0, 2.0, 5.0)
-        if decades > 0.8
-        else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-    )
+    subs: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+    if decades > 0.8:
+        subs = (1.0,) if decades > (3 if which == "y" else 1.6) else (1.0, 2.0, 5.0)
     along.set_major_locator(LogLocator(base=10, subs=subs))
     along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     along.set_minor_locator(LogLocator(base=10, subs=(2, 5)) if subs == (1.0,) else NullLocator())
@@ -134,7 +131,7 @@ def log_axis(axis: Axes, which: str = "y") -> None:
 def sides_of(table: pd.DataFrame) -> dict[float, str]:
     """The sizes of a table by side, the root of height · width in px, as "512" or "512x1024"."""
     sizes = sorted(set(zip(table["height"].astype(int), table["width"].astype(int), strict=True)))
-    return {(h * w) ** 0.5: str(h) if h == w else f"{h}x{w}" for h, w in sizes}
+    return {(h * w) ** 0.5: px(h, w) for h, w in sizes}
 
 
 def size_axis(axes: Sequence[Axes], sides: dict[float, str]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -15,18 +15,17 @@ from typing import Any, cast
 import matplotlib as mpl
 import pandas as pd
 
-from vbench.errors import OutputError, UsageError
+from vbench.errors import UsageError
 from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
+from vbench.reports.write import whole, writing
+from vbench.results.axes import AXES, CAPTION
+from vbench.results.text import choices, one_line
 
-SETTINGS = (  # that a caption states
-    *("rigor", "phase", "backend", "layout", "attention", "weights_dtype", "tf32", "batch_policy", "batch"),
-    *("latency_batch", "memory_batch", "triton"),
-)
 WIDTH = 100  # of a caption, characters
-SHOWN = ("device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy")  # on figures
+SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + ["form"]  # on figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +56,6 @@ def parse_words(words: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
     return chosen, [Path(word) for word in rest]
 
 
-def parse_list(text: str, option: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    """A comma-separated choice. Raises: UsageError."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    for part in found:
-        if part not in allowed:
-            raise UsageError(f"{option} '{part}' is not known; take of {', '.join(allowed)}")
-    return found
-
-
 def parse_sides(text: str) -> tuple[int, ...]:
     """Sizes in px, as in "512,1024". Raises: UsageError."""
     parts = [part.strip() for part in text.split(",")]
@@ -87,26 +77,25 @@ def parse(
     """The request that options mean; without names, all figures. Raises: UsageError."""
     if style not in STYLES:
         raise UsageError(f"--style '{style}' is not known; take one of {', '.join(STYLES)}")
-    costs = parse_list(cost, "--cost", tuple(MEASURES)) if cost else None
+    costs = choices(cost, "--cost", tuple(MEASURES)) if cost else None
     options = Options(parse_sides(at), baseline, subject, costs)
-    return Request(names or tuple(FIGURES), style, parse_list(formats, "--format", FORMATS), options, bool(names))
+    return Request(names or tuple(FIGURES), style, choices(formats, "--format", FORMATS), options, bool(names))
 
 
 def of_dtype(table: pd.DataFrame, dtypes: str | None) -> pd.DataFrame:
     """The rows of these dtypes, comma-separated; all without. Raises: UsageError if there are none of one."""
     if dtypes is None:
         return table
-    return table[table["dtype"].isin(list(parse_list(dtypes, "--dtype", sorted(table["dtype"].unique()))))]
+    return table[table["dtype"].isin(list(choices(dtypes, "--dtype", sorted(table["dtype"].unique()))))]
 
 
 def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str]]:
-    """Draw what the rows allow; the files written, and a line for each figure that was not drawn.
+    """Draw what the rows allow; return the files written, and a line for each figure that was not drawn.
 
-    Of "paper:vig" the files are paper-vig.png ... and paper-vig.txt, its caption. Nothing is written before all is
-    drawn, and each file appears whole or not at all.
+    "paper:vig" gives paper-vig.png ... and its caption paper-vig.txt. All is drawn before a file is written; each file
+    appears whole or not at all.
 
-    Raises: UsageError for a figure that was asked for by name and cannot be drawn, or a series that is not there;
-        OutputError if the folder cannot be written.
+    Raises: UsageError for a named figure that cannot be drawn, or an unknown series; OutputError if writing fails.
     """
     files: list[Path] = []
     missing: list[str] = []
@@ -120,12 +109,9 @@ def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Pat
                 if request.strict:
                     raise UsageError(line) from None
                 missing.append(line)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
             for name, one in drawn.items():
                 files += write_files(one, caption(name, table, one), folder / name.replace(":", "-"), request.formats)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
     return files, missing
 
 
@@ -133,11 +119,11 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     """One figure of the table `FIGURES`, under the style that is set. Raises: NotDrawnError, UsageError."""
     entry = FIGURES[name]
     rows = _rows(name, table)
-    rows = rows.assign(**{key: rows[key].map(plain, na_action="ignore") for key in SHOWN})
+    rows = rows.assign(**{key: rows[key].map(one_line, na_action="ignore") for key in SHOWN})
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
         reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
-        why = f" ({plain(reasons[0])})" if len(reasons) else ""
+        why = f" ({one_line(reasons[0])})" if len(reasons) else ""
         raise NotDrawnError(f"no row{where} has {', '.join(entry.needs) or 'anything'}{why}")
     module, function = entry.draw.split(":")
     found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(rows, options)
@@ -151,7 +137,7 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
-    return "\n".join(textwrap.fill(plain(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+    return "\n".join(textwrap.fill(one_line(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +149,7 @@ def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
 
 def conditions(rows: pd.DataFrame) -> str:
     """Protocol and settings, in words."""
-    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in SETTINGS}
+    found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in CAPTION}
     said = [f"{key} {', '.join(values)}" for key, values in found.items() if values]
     return f"Protocol: {'; '.join(said)}."
 
@@ -180,21 +166,11 @@ def looking(style: str) -> Iterator[None]:
 def write_files(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "txt")]
     for path in paths:
-        part = path.with_name(f".part-{path.name}")
-        try:
-            if path.suffix == ".txt":
-                part.write_text(text, encoding="utf-8")
-            else:
-                save(drawn.figure, part)
-            os.replace(part, path)  # noqa: PTH105
-        finally:
-            part.unlink(missing_ok=True)
+        if path.suffix == ".txt":
+            whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+        else:
+            whole(path, partial(save, drawn.figure))
     return paths
-
-
-def plain(text: object) -> str:
-    """A line of what may hold any characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def _near(name: str) -> str:

@@ -6,33 +6,26 @@ import pandas as pd
 
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import Drawn, NotDrawnError, Options, sheet
+from vbench.reports.figures.style import Drawn, Options, sheet
 from vbench.reports.series import series_of
 
 
 def throughput(table: pd.DataFrame, _: Options) -> Drawn:
     """Images a second against the size of the image, each curve at the batch of its own rows."""
-    drawn = _panel(table, "throughput_img_s")
     rows = table[table["throughput_img_s"].notna()]
     batches = ", ".join(str(batch) for batch in sorted(rows["batch"].dropna().unique()))
     policies = ", ".join(sorted(rows["batch_policy"].dropna().unique()))
-    return Drawn(
-        drawn.figure, (f"Calls back to back, at batch {batches} (policy: {policies}); see the table for each row's.",)
-    )
+    note = f"Calls back to back, at batch {batches} (policy: {policies}); see the table for each row's."
+    return _panel(table, "throughput_img_s", note)
 
 
 def energy(table: pd.DataFrame, _: Options) -> Drawn:
     """Joules an image against its size, idle power subtracted."""
-    drawn = _panel(table, "energy_j_per_image")
-    return Drawn(
-        drawn.figure, ("By the hardware's counter of the whole device, idle power subtracted; median of launches.",)
-    )
+    note = "By the hardware's counter of the whole device, idle power subtracted; median of launches."
+    return _panel(table, "energy_j_per_image", note)
 
 
-def _panel(table: pd.DataFrame, key: str) -> Drawn:
-    if table[key].isna().all():
-        reasons = list(table["energy_reason"].dropna().unique()) if key == "energy_j_per_image" else []
-        raise NotDrawnError(f"no row has {key}" + (f": {reasons[0]}" if len(reasons) else ""))
+def _panel(table: pd.DataFrame, key: str, note: str) -> Drawn:
     figure = sheet(1, 2.6)
     axis = figure.subplots()
     names = curves.draw(axis, series_of(table), MEASURES[key])
@@ -40,4 +33,4 @@ def _panel(table: pd.DataFrame, key: str) -> Drawn:
     sides = curves.sides_of(table)
     curves.size_axis([axis], sides)
     curves.finish(figure, names, sides)
-    return Drawn(figure)
+    return Drawn(figure, (note,))

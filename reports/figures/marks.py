@@ -27,9 +27,8 @@ WIDEST = 0.45  # the share of a panel's width that names may take; beyond it the
 STEPS = 60  # heights of a line, above and below, at which a place for a name is sought
 NEAR = 13  # of these places, tried before those on the other side of the end
 LEADER = 1.3  # line heights from its curve beyond which a name is led to it by a line
-BESIDE: tuple[
-    tuple[float, float, Literal["left", "right", "center"]], ...
-] = (  # of an arrow's middle, in shares of the font's size: where its text may stand
+Side = Literal["left", "right", "center"]
+BESIDE: tuple[tuple[float, float, Side], ...] = (  # where an arrow's text may stand, in shares of the font's size
     (0.4, 0.0, "left"),
     (-0.4, 0.0, "right"),
     (0.0, -1.5, "center"),
@@ -63,6 +62,12 @@ def halo() -> list[Any]:
     return [withStroke(linewidth=1.8, foreground=ground())]
 
 
+def note(axis: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any) -> Annotation:
+    """Small text that stands `offset` points from a place. `look` is what matplotlib takes."""
+    usual: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": "small"}
+    return axis.annotate(text, at, xytext=offset, **{**usual, **look})
+
+
 def ratio(axis: Axes, x: float, ends: tuple[float, float], text: str) -> None:
     """A vertical arrow with two heads between two values at `x`, and its text, which `place_ratios` moves beside it."""
     low, high = sorted(ends)
@@ -73,18 +78,7 @@ def ratio(axis: Axes, x: float, ends: tuple[float, float], text: str) -> None:
         arrowprops={"arrowstyle": "<->", "color": ink(RATIO), "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0},
     )
     middle = (low * high) ** 0.5 if axis.get_yscale() == "log" else (low + high) / 2
-    axis.annotate(
-        text,
-        (x, middle),
-        xytext=(em(0.4), 0),
-        textcoords="offset points",
-        va="center",
-        fontsize="small",
-        fontweight="bold",
-        path_effects=halo(),
-        gid="ratio",
-        zorder=5,
-    )
+    note(axis, text, (x, middle), (em(0.4), 0), fontweight="bold", path_effects=halo(), gid="ratio", zorder=5)
 
 
 def place_ratios(figure: Figure, axes: Sequence[Axes]) -> None:
@@ -105,7 +99,7 @@ def place_ratios(figure: Figure, axes: Sequence[Axes]) -> None:
             taken.append(extent(figure, text))
 
 
-def _move(text: Text, x: float, y: float, side: Literal["left", "right", "center"]) -> None:
+def _move(text: Text, x: float, y: float, side: Side) -> None:
     text.set_position((x, y))
     text.set_horizontalalignment(side)
 
@@ -117,22 +111,9 @@ def wall(axis: Axes, x: float, ended: Mapping[str, Sequence[tuple[str, str]]]) -
     for number, (why, curves) in enumerate(ended.items()):
         names = ", ".join(name for name, _ in curves) if len(curves) <= ON_A_WALL else f"{len(curves)} curves"
         text, colour = f"{names}: {why}", curves[0][1] if len(curves) == 1 else MUTED
-        axis.annotate(
-            text,
-            (x, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(em(0.4 + 1.1 * number), -2),
-            textcoords="offset points",
-            rotation=90,
-            ha="left",
-            va="top",
-            color=colour,
-            fontsize="small",
-            path_effects=halo(),
-            annotation_clip=False,
-            gid="wall",
-            zorder=6,
-        ).set_in_layout(False)
+        place, look = (em(0.4 + 1.1 * number), -2), {"rotation": 90, "ha": "left", "va": "top", "color": colour}
+        look |= {"path_effects": halo(), "annotation_clip": False, "gid": "wall", "zorder": 6}
+        note(axis, text, (x, 1.0), place, xycoords=("data", "axes fraction"), **look).set_in_layout(False)
 
 
 def settle(figure: Figure) -> None:
@@ -197,19 +178,8 @@ def _name(figure: Figure, axis: Axes, names: Sequence[Name]) -> bool:
 
 
 def _text(name: Name) -> Annotation:
-    text = name.axis.annotate(
-        name.text,
-        (name.x, name.y),
-        xytext=(em(ROOM), 0),
-        textcoords="offset points",
-        va="center",
-        color=name.colour,
-        fontsize="small",
-        path_effects=halo(),
-        annotation_clip=False,
-        gid="name",
-        zorder=6,
-    )
+    look = {"color": name.colour, "path_effects": halo(), "annotation_clip": False, "gid": "name", "zorder": 6}
+    text = note(name.axis, name.text, (name.x, name.y), (em(ROOM), 0), **look)
     text.set_in_layout(False)
     return text
 
@@ -315,6 +285,14 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
             inset.set_in_layout(False)
             return inset
     return None
+
+
+def frame_inset(axis: Axes, inset: Axes) -> None:
+    """Frame an inset once its limits are set, and show in the panel where it looks."""
+    inset.tick_params(length=2, pad=1.5)
+    for spine in inset.spines.values():
+        spine.set_visible(True)
+    axis.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.6)
 
 
 def within(points: NDArray[np.float64], box: Bbox, margin: float) -> NDArray[np.bool_]:

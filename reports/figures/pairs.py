@@ -13,7 +13,6 @@ from vbench.reports.figures.style import Options
 from vbench.reports.series import Series
 from vbench.results.ratios import Ratio, ratio
 
-SETTINGS = ("device_name", "phase", "dtype", "backend", "layout", "threads", "asked")  # that both must share
 BASELINE = "deit_t"  # the papers' own, where it is there
 LIKE = 2.0  # models within this factor in parameters are compared first
 
@@ -26,10 +25,9 @@ class Pair(NamedTuple):
 
 
 def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
-    """The baseline and the subject: as named, or an attention model and the fastest recurrent one like it.
+    """The baseline and the subject: those named, or an attention model and the fastest recurrent one like it.
 
-    Both under equal settings, on one device; the fastest is that of least latency at the largest size that both have.
-    None if there is no such pair.
+    Both have equal settings. The fastest has the least latency at the largest common size. None if there is no pair.
 
     Raises: UsageError for a name that no series has.
     """
@@ -41,7 +39,7 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
             subjects = [one for one in series if not spec(one.model).baseline]
             like = [one for one in subjects if 1 / LIKE <= _params(one) / _params(baseline) <= LIKE]
             subjects = like or subjects
-        rivals = [one for one in subjects if one is not baseline and _setting(one) == _setting(baseline)]
+        rivals = [one for one in subjects if one is not baseline and one.setting == baseline.setting]
         if rivals:
             return Pair(baseline, min(rivals, key=lambda one: _pace(one, baseline)))
     return None
@@ -78,10 +76,6 @@ def _fused(one: Series) -> bool:
 def _params(one: Series) -> float:
     known = one.cells["params"].dropna()
     return float(known.iloc[0]) if len(known) else float("nan")
-
-
-def _setting(one: Series) -> tuple[str, ...]:
-    return tuple(str(one.cells[key].iloc[0]) for key in SETTINGS)
 
 
 def _pace(one: Series, other: Series) -> tuple[float, float]:

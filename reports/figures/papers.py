@@ -1,27 +1,41 @@
-"""Panels of the papers: what they print, hollow, and where it is the same quantity what records hold, filled.
+"""Panels of the papers: what they print is hollow; what records hold of the same quantity is filled.
 
-Axes, scales, colours and what is drawn follow each paper's own figure; where that is not stored, the choices are ours
-and the caption says so. What papers call FLOPs is MACs, and labelled so. Work does not depend on the device and is
-taken of any row; time, memory and throughput only of rows of a GPU, for that is what was printed.
+Axes, scales and colours follow each paper's own figure. Where that figure is not stored, the caption says that the
+choices are ours. Papers print MACs as FLOPs; labels say MACs. Work is taken of any row; time, memory and throughput
+only of rows of a GPU, as papers print a GPU's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
 
+from vbench.reports.appearance import COLOURS, MARKERS
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
-from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import MUTED, Drawn, Options, ground, ink, sheet
-from vbench.reports.looks import COLOURS, MARKERS
+from vbench.reports.figures.printed import (
+    LATENCY,
+    MEMORY,
+    SPEED,
+    WORK,
+    Look,
+    Quantity,
+    filled,
+    hollow,
+    label_points,
+    measured,
+    printed,
+    printed_and_ours,
+    reproductions,
+    set_limits,
+    size_axis,
+    walls,
+)
+from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
 from vbench.results.published import accuracies, efficiency
 
 VIG = "arXiv:2405.18425"
@@ -29,59 +43,6 @@ VRWKV = "arXiv:2403.02308"
 VIL = "arXiv:2406.04303"
 VISION_GRU = "arXiv:2412.18178"
 VIM = "arXiv:2401.09417"
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How a model is called and drawn in one paper's figure."""
-
-    name: str
-    colour: str
-    marker: str
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A printed metric, and the column of ours that is the same quantity: `ours` · `unit`, or its inverse."""
-
-    metric: str
-    column: str
-    unit: float
-    inverse: bool = False
-    counted: bool = False  # whatever the device
-    per_image: bool = True  # else it is of a batch that the paper does not state, and there is no reproduction ratio
-
-
-WORK = Quantity("flops_g", "macs", 1e-9, counted=True)
-LATENCY = Quantity("latency_ms", "throughput_img_s", 1e3, inverse=True)  # of an image within a batch
-MEMORY = Quantity("peak_memory_gb", "peak_memory_bytes", 1e-9, per_image=False)
-SPEED = Quantity("log10_throughput_img_s", "throughput_img_s", 1)
-
-Points = dict[float, float]  # size in px -> value
-
-
-def printed(paper: str, model: str, metric: str) -> Points:
-    """What a paper prints, or what was read off its figure, by size in px."""
-    rows = [row for row in efficiency() if row.model == model and row.metric == metric and row.source.startswith(paper)]
-    return {
-        float(row.res): row.value for row in rows if row.res is not None and row.how in ("figure-digitised", "table")
-    }
-
-
-def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, Points]:
-    """Ours in the printed unit, by the conditions of the rows: parallel mode, inference, on a GPU unless counted."""
-    rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
-    rows = rows[(rows["height"] == rows["width"]) & rows[quantity.column].notna()]
-    rows = rows.drop_duplicates("height") if quantity.counted else rows[rows["device"].str.startswith("cuda")]
-    keys = ["device_name", "dtype", "backend", "layout", "attention", "form", "batch_policy"]
-    found: dict[str, Points] = {}
-    for values, own in [((), rows)] if quantity.counted else list(rows.groupby(keys, dropna=False)):
-        value = own[quantity.column].astype(float)
-        value = quantity.unit / value if quantity.inverse else quantity.unit * value
-        points = dict(zip(own["height"].astype(float), value, strict=True))
-        if points:
-            found[", ".join(str(v) for v in values if isinstance(v, str)) or "counted"] = points
-    return found
 
 
 VIG_LOOKS = {
@@ -106,21 +67,21 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
         ("Latency per image (ms)", "log", None),
     )
     for axis, quantity, (label, scale, limits) in zip(panels, (WORK, MEMORY, LATENCY), scales, strict=False):
-        names += _curves(axis, table, VIG, VIG_LOOKS, quantity, notes)
+        names += printed_and_ours(axis, table, VIG, VIG_LOOKS, quantity, notes)
         axis.set_ylabel(label)
         if scale == "log":
             curves.log_axis(axis)
         if limits:
-            _limits(axis, *limits)
+            set_limits(axis, *limits)
         for side in VIG_MARKS[quantity.metric]:
             ends = [printed(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
             if ends[0] and ends[1] and (quantity is not MEMORY or side != 512):
                 marks.ratio(axis, side, (ends[0], ends[1]), f"{ends[0] / ends[1]:.1f}×")
     names += _vig_accuracy(panels[3])
-    _size_axis(panels, VIG_SIZES)
+    size_axis(panels, VIG_SIZES)
     for axis, letter, what in zip(panels, "abcd", ("Work", "Memory", "Latency", "Accuracy, published"), strict=True):
         axis.set_title(f"({letter}) {what}")
-    _ooms(panels[1], VIG, VIG_LOOKS)
+    walls(panels[1], VIG, VIG_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
     _vig_zoom(figure, panels[1])
     notes += [
@@ -137,7 +98,7 @@ def _vig_accuracy(axis: Axes) -> list[Name]:
     shown = {model: {s: a.top1 for (name, s), a in sorted(accuracies().items()) if name == model} for model in looks}
     for model, look in looks.items():
         x, y = list(shown[model]), list(shown[model].values())
-        names.append(_hollow(axis, x, y, look))
+        names.append(hollow(axis, x, y, look))
     last = max(set(shown["vig_t"]) & set(shown["deit_t"]))
     ends = shown["deit_t"][last], shown["vig_t"][last]
     marks.ratio(axis, last, ends, f"{ends[1] - ends[0]:.1f}")
@@ -159,12 +120,9 @@ def _vig_zoom(figure: Figure, axis: Axes) -> None:
     inset.set_ylim(0, 3)
     inset.set_xticks([512])
     inset.set_yticks([0, 1, 2, 3])
-    inset.tick_params(length=2, pad=1.5)
-    for spine in inset.spines.values():
-        spine.set_visible(True)
     ends = [printed(VIG, model, "peak_memory_gb")[512] for model in ("deit_t", "vig_t")]
     marks.ratio(inset, 512, (ends[0], ends[1]), f"{ends[0] / ends[1]:.1f}×")
-    axis.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.6)
+    marks.frame_inset(axis, inset)
 
 
 VRWKV_LOOKS = {
@@ -182,9 +140,9 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     names = []
     for model, look in VRWKV_LOOKS.items():
         points = {side: 1e3 / ms for side, ms in printed(VIG, model, "latency_ms").items()}
-        names.append(_hollow(speed, list(points), list(points.values()), look))
-        names += _filled(speed, measured(table, model, inverse), points, look, notes, "throughput", reproduced=True)
-    names += _curves(memory, table, VIG, VRWKV_LOOKS, MEMORY, notes)
+        names.append(hollow(speed, list(points), list(points.values()), look))
+        names += filled(speed, measured(table, model, inverse), points, look, notes, "throughput", reproduced=True)
+    names += printed_and_ours(memory, table, VIG, VRWKV_LOOKS, MEMORY, notes)
     for axis, metric, invert in ((speed, "latency_ms", True), (memory, "peak_memory_gb", False)):
         slow, fast = (printed(VIG, model, metric) for model in ("deit_t", "vrwkv_t"))
         for side in (1024.0, 2048.0):
@@ -196,8 +154,8 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     memory.set_ylabel("GPU memory (GB)")
     speed.set_title("(b) Inference speed")
     memory.set_title("(c) Memory")
-    _size_axis((speed, memory), VIG_SIZES)
-    _ooms(memory, VIG, VRWKV_LOOKS)
+    size_axis((speed, memory), VIG_SIZES)
+    walls(memory, VIG, VRWKV_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
     claims = [
         row for row in efficiency() if row.model == "vrwkv_t" and row.source.startswith(VRWKV) and row.res == 2048
@@ -233,7 +191,7 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
         points = sorted(
             (row.value, float(found[1])) for row in own if (found := re.search(r"top-1 ([\d.]+)", row.locator))
         )
-        name = _hollow(axis, [x for x, _ in points], [y for _, y in points], look)
+        name = hollow(axis, [x for x, _ in points], [y for _, y in points], look)
         name.handle.set_linestyle("--")
         names.append(name)
     curves.log_axis(axis, "x")
@@ -251,10 +209,7 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
     )
 
 
-GRU_LOOKS = {
-    "deit_s": Look("DeiT-S", "#FF7F0E", "^"),
-    "vision_gru_t": Look("VisionGRU-Ti", "#1F77B4", "o"),
-}
+GRU_LOOKS = {"deit_s": Look("DeiT-S", "#FF7F0E", "^"), "vision_gru_t": Look("VisionGRU-Ti", "#1F77B4", "o")}
 GRU_SIZES = (512, 640, 738, 1024, 1248)
 
 
@@ -263,7 +218,7 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
     figure = sheet(2, 2.9)
     bars, work = figure.subplots(1, 2, width_ratios=(1, 2.6))
     notes: list[str] = []
-    names = _curves(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
+    names = printed_and_ours(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
     params = {
         row.model: row.value for row in efficiency() if row.metric == "params_m" and row.source.startswith(VISION_GRU)
     }
@@ -271,18 +226,17 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
         top1 = accuracies()[model, 224].top1
         colour = ink(look.colour)
         bars.bar(number, top1, color="none", edgecolor=colour, hatch="////", width=0.6)
-        bars.annotate(f"{top1:.1f}", (number, top1), xytext=(0, 2), textcoords="offset points", ha="center",
-                      fontsize="small", color=colour)  # fmt: skip
-        _label_points(work, printed(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
+        marks.note(bars, f"{top1:.1f}", (number, top1), (0, 2), ha="center", va="baseline", color=colour)
+        label_points(work, printed(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
     bars.set_xticks((0, 1), [f"{look.name}\n{params[model]:g} M" for model, look in reversed(GRU_LOOKS.items())])
     bars.set_ylim(78, 85)
     bars.set_ylabel("ImageNet-1K top-1 (%), published")
     bars.set_title("(a) Classification")
     bars.grid(visible=False, axis="x")
-    _limits(work, -30, 500)  # room for the labels beneath
+    set_limits(work, -30, 500)  # room for the labels beneath
     work.set_ylabel("GMACs per image (printed as FLOPs)")
     work.set_title("(b) Work")
-    _size_axis((work,), GRU_SIZES)
+    size_axis((work,), GRU_SIZES)
     curves.finish(figure, names, {float(side): str(side) for side in GRU_SIZES})
     notes += [
         "The paper's counts of DeiT-S lack about the projections to Q, K, V and out (inferred).",
@@ -306,8 +260,8 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     for axis, quantity in ((speed, SPEED), (memory, MEMORY)):
         for model, look in VIM_LOOKS.items():
             points = {side: value for side, value in printed(VIM, model, quantity.metric).items() if side in places}
-            names.append(_hollow(axis, [places[side] for side in points], list(points.values()), look))
-            _label_points(
+            names.append(hollow(axis, [places[side] for side in points], list(points.values()), look))
+            label_points(
                 axis, {places[side]: value for side, value in points.items()}, ink(look.colour),
                 above=(model == "vim_t") == (axis is speed), digits=2,
             )  # fmt: skip
@@ -323,19 +277,19 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
                     )
                     names.append(Name(axis, *list(shown.items())[-1], f"{look.name}, ours", ink(look.colour), line))
             if quantity is SPEED:
-                notes += _reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
+                notes += reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
         axis.set_xticks(range(len(VIM_SIZES)), list(map(str, VIM_SIZES)))
         axis.set_xlabel("Image side (px), equal steps")
     slow, fast = (printed(VIM, model, SPEED.metric) for model in ("deit_t", "vim_t"))
     last = max(set(slow) & set(fast))
     marks.ratio(speed, places[last], (slow[last], fast[last]), f"{10 ** (fast[last] - slow[last]):.1f}×")
     speed.set_ylabel("log10 of throughput (images/s)")
-    _limits(speed, 1, 2.75)
+    set_limits(speed, 1, 2.75)
     memory.set_ylabel("GPU memory (GB)")
-    _limits(memory, -8, 80)  # room for the labels beneath
+    set_limits(memory, -8, 80)  # room for the labels beneath
     speed.set_title("(b) Speed")
     memory.set_title("(c) Memory")
-    _ooms(memory, VIM, VIM_LOOKS, places)
+    walls(memory, VIM, VIM_LOOKS, places)
     marks.name_curves(figure, names)
     marks.place_ratios(figure, [speed, memory])
     saved = [row.value for row in efficiency() if row.metric == "memory_saved_pct" and row.source.startswith(VIM)]
@@ -346,104 +300,3 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
         "738 px is no multiple of 16; whole patches cover 736.",
     ]
     return Drawn(figure, tuple(notes))
-
-
-def _curves(
-    axis: Axes, table: pd.DataFrame, paper: str, looks: Mapping[str, Look], quantity: Quantity, notes: list[str]
-) -> list[Name]:
-    """Printed curves of these models, hollow, and ours, filled; notes of the reproduction ratios are added."""
-    names = []
-    for model, look in looks.items():
-        points = printed(paper, model, quantity.metric)
-        names.append(_hollow(axis, list(points), list(points.values()), look))
-        ours = measured(table, model, quantity)
-        what = MEASURES[quantity.column].title.lower() if not quantity.inverse else "latency per image"
-        names += _filled(axis, ours, points, look, notes, what, reproduced=quantity.per_image)
-    there = not table.empty and table[quantity.column].notna().any()
-    if there and not quantity.counted and not table["device"].str.startswith("cuda").any():
-        what = axis_words(quantity)
-        notes.append(f"Our {what} is not drawn: it was measured on a CPU, and what was printed is a GPU's.")
-    if there and not quantity.per_image:
-        notes.append("Memory has no reproduction ratio: the paper does not state its batch.")
-    return names
-
-
-def axis_words(quantity: Quantity) -> str:
-    """What a quantity is called in a sentence."""
-    return {"latency_ms": "latency per image", "peak_memory_gb": "memory"}.get(quantity.metric, "throughput")
-
-
-def _hollow(axis: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> Name:
-    colour = ink(look.colour)
-    (line,) = axis.plot(x, y, ":", color=colour, marker=look.marker, markerfacecolor=ground(), linewidth=1.0, zorder=3)
-    return Name(axis, x[-1], y[-1], look.name, colour, line)
-
-
-def _filled(
-    axis: Axes,
-    ours: Mapping[str, Points],
-    theirs: Points,
-    look: Look,
-    notes: list[str],
-    what: str,
-    *,
-    reproduced: bool,
-) -> list[Name]:
-    """Our curves; their names carry the reproduction ratio at the largest size that both have."""
-    names = []
-    colour = ink(look.colour)
-    for points in ours.values():
-        (line,) = axis.plot(list(points), list(points.values()), "-", color=colour, marker=look.marker, zorder=4)
-        last, common = max(points), [side for side in points if side in theirs]
-        ratio = f"ours {_ratio(points, theirs, max(common))}×" if reproduced and common else "ours"
-        names.append(Name(axis, last, points[last], f"{look.name}, {ratio}", colour, line))
-    if reproduced:
-        notes += _reproductions(look.name, what, ours, theirs)
-    return names
-
-
-def _reproductions(name: str, what: str, ours: Mapping[str, Points], theirs: Points) -> list[str]:
-    """The reproduction ratios, ours over the printed, in words."""
-    lines = []
-    for under, points in ours.items():
-        found = [f"{_ratio(points, theirs, side)} at {side:.0f}" for side in sorted(points) if side in theirs]
-        if found:
-            lines.append(f"Reproduction ratio (ours / printed), {what} of {name}, {under}: {', '.join(found)} px.")
-    return lines
-
-
-def _ratio(ours: Points, theirs: Points, side: float) -> str:
-    value = ours[side] / theirs[side]
-    return f"{value:.2f}" if 0.1 <= value < 100 else f"{value:.2g}"
-
-
-def _limits(axis: Axes, low: float, high: float) -> None:
-    """The paper's limits, wider where ours lie outside: no value is cut off unsaid."""
-    axis.set_ylim(min(low, 1.05 * axis.dataLim.y0), max(high, 1.05 * axis.dataLim.y1))
-
-
-def _label_points(axis: Axes, points: Points, colour: str, *, above: bool, digits: int = 1) -> None:
-    for x, y in points.items():
-        axis.annotate(
-            f"{y:.{digits}f}", (x, y), xytext=(0, 7 if above else -8), textcoords="offset points", ha="center",
-            va="center", fontsize="small", color=colour, path_effects=marks.halo(),
-        )  # fmt: skip
-
-
-def _ooms(axis: Axes, paper: str, looks: Mapping[str, Look], places: Points | None = None) -> None:
-    """A wall where the paper prints that a model ran out of memory."""
-    for row in efficiency():
-        if row.metric == "oom" and row.source.startswith(paper) and row.model in looks and row.res is not None:
-            x = places[float(row.res)] if places else float(row.res)
-            look = looks[row.model]
-            marks.wall(axis, x, {"out of memory, as printed": [(look.name, ink(look.colour))]})
-
-
-def _size_axis(axes: Sequence[Axes], sides: Sequence[int]) -> None:
-    """The papers' linear axis of sizes, ticks at those drawn."""
-    margin = 0.05 * (sides[-1] - sides[0])
-    for axis in axes:
-        axis.set_xlabel("Image side (px)")
-        axis.xaxis.set_major_locator(FixedLocator(list(sides)))
-        axis.set_xlim(sides[0] - margin, sides[-1] + margin)
-        axis.grid(visible=True, axis="x", color=MUTED, alpha=0.4, linestyle="--")

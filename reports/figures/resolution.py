@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from vbench.reports.appearance import ENDINGS
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
 from vbench.reports.figures.style import PUBLISHED, Drawn, Options, ground, ink, sheet
-from vbench.reports.looks import ENDINGS
 from vbench.reports.series import Series, series_of
 from vbench.results.published import accuracies
 
@@ -23,11 +23,10 @@ PANELS = ("macs", "peak_memory_bytes", "latency_ms")
 
 
 def resolution(table: pd.DataFrame, options: Options) -> Drawn:
-    """Four panels against the size of the image; the fourth is accuracy as papers print it, hollow, never measured.
+    """Four panels against the size of the image; the fourth is accuracy as papers print it, hollow.
 
-    A curve ends at a wall where a cell ran out of memory or time. Arrows stand between the baseline and the subject
-    (`pairs.pair_of`) at the sizes `options.at` at which both have a value, their text computed from these values.
-    Where the two cross and there is room, an inset shows it closer.
+    A curve ends at a wall where a cell ran out of memory or time. Arrows join baseline and subject (`pairs.pair_of`) at
+    those of the sizes `options.at` that both have. An inset shows a crossing closer where there is room.
     """
     series = series_of(table)
     pair = pair_of(series, options)
@@ -136,10 +135,7 @@ def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, me
     )
     inset.xaxis.set_minor_locator(NullLocator())
     inset.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    inset.tick_params(length=2, pad=1.5)
-    for spine in inset.spines.values():
-        spine.set_visible(True)
-    axis.indicate_inset_zoom(inset, edgecolor="#888888", linewidth=0.6)
+    marks.frame_inset(axis, inset)
 
 
 def _crossing(pair: Pair, measure: Measure) -> tuple[float, float, float, float] | None:

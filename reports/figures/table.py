@@ -21,9 +21,7 @@ class Entry:
 
 FIGURES: dict[str, Entry] = {
     "resolution": Entry(
-        "resolution:resolution",
-        "How do work, memory, latency and accuracy change with resolution?",
-        phase=None,
+        "resolution:resolution", "How do work, memory, latency and accuracy change with resolution?", phase=None
     ),
     "accuracy-cost": Entry(
         "accuracy_cost:accuracy_cost",
@@ -31,9 +29,7 @@ FIGURES: dict[str, Entry] = {
         needs=("top1_published",),
     ),
     "throughput": Entry(
-        "lines:throughput",
-        "How many images a second, at which resolution?",
-        needs=("throughput_img_s",),
+        "lines:throughput", "How many images a second, at which resolution?", needs=("throughput_img_s",)
     ),
     "modes": Entry(
         "modes:modes",
@@ -64,34 +60,30 @@ FIGURES: dict[str, Entry] = {
         needs=("energy_j_per_image",),
         command=f"{SWEEP} on a device whose energy can be read ('vbench doctor' says)",
     ),
-    "paper:vig": Entry(
-        "papers:vig",
+}
+_PAPERS = {  # question, and what measures it
+    "vig": (
         "ViG's efficiency and accuracy against resolution: what was printed, and what we measure",
-        command="vbench sweep --models vig_t,vrwkv_t,deit_t --res 224,512,640,768,1024,1280,1640,2048 --device cuda",
-        alone=True,
+        "vbench sweep --models vig_t,vrwkv_t,deit_t --res 224,512,640,768,1024,1280,1640,2048 --device cuda",
     ),
-    "paper:vrwkv": Entry(
-        "papers:vrwkv",
+    "vrwkv": (
         "Vision-RWKV's speed and memory against resolution: what was printed, and what we measure",
-        command="vbench sweep --models vrwkv_t,deit_t --res 224:2048 --device cuda",
-        alone=True,
+        "vbench sweep --models vrwkv_t,deit_t --res 224:2048 --device cuda",
     ),
-    "paper:vil": Entry(
-        "papers:vil",
+    "vil": (
         "Vision-LSTM's accuracy against the compute of pre-training, as printed",
-        command="nothing: vbench trains no model to the end",
-        alone=True,
+        "nothing: vbench trains no model to the end",
     ),
-    "paper:vision_gru": Entry(
-        "papers:vision_gru",
+    "vision_gru": (
         "VisionGRU's work against resolution: what was printed, and what we count",
-        command="vbench sweep --models vision_gru_t,deit_s --res 512,640,1024,1248",
-        alone=True,
+        "vbench sweep --models vision_gru_t,deit_s --res 512,640,1024,1248",
     ),
-    "paper:vim": Entry(
-        "papers:vim",
+    "vim": (
         "Vim's speed and memory against resolution: what was printed, and what we measure of its baseline",
-        command="vbench sweep --models deit_t --res 512,640,1024,1248 --device cuda",
-        alone=True,
+        "vbench sweep --models deit_t --res 512,640,1024,1248 --device cuda",
     ),
+}
+FIGURES |= {
+    f"paper:{name}": Entry(f"papers:{name}", question, command=command, alone=True)
+    for name, (question, command) in _PAPERS.items()
 }

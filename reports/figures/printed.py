@@ -1,0 +1,167 @@
+"""What papers print beside what records hold: their points, hollow, and ours, filled, where it is the same quantity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator
+
+from vbench.reports.figures import marks
+from vbench.reports.figures.marks import Name
+from vbench.reports.figures.measures import MEASURES
+from vbench.reports.figures.style import MUTED, ground, ink
+from vbench.results.axes import PARTS, differing, said
+from vbench.results.frame import batch_asked, rows_of
+from vbench.results.published import efficiency
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a model is called and drawn in one paper's figure."""
+
+    name: str
+    colour: str
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A printed metric, and the column of ours that is the same quantity: `ours` · `unit`, or its inverse."""
+
+    metric: str
+    column: str
+    unit: float
+    inverse: bool = False
+    counted: bool = False  # whatever the device
+    per_image: bool = True  # else it is of a batch that the paper does not state, and there is no reproduction ratio
+
+
+WORK = Quantity("flops_g", "macs", 1e-9, counted=True)
+LATENCY = Quantity("latency_ms", "throughput_img_s", 1e3, inverse=True)  # of an image within a batch
+MEMORY = Quantity("peak_memory_gb", "peak_memory_bytes", 1e-9, per_image=False)
+SPEED = Quantity("log10_throughput_img_s", "throughput_img_s", 1)
+
+Points = dict[float, float]  # size in px -> value
+
+
+def printed(paper: str, model: str, metric: str) -> Points:
+    """What a paper prints, or what was read off its figure, by size in px."""
+    rows = [row for row in efficiency() if row.model == model and row.metric == metric and row.source.startswith(paper)]
+    return {
+        float(row.res): row.value for row in rows if row.res is not None and row.how in ("figure-digitised", "table")
+    }
+
+
+def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, Points]:
+    """Ours in the printed unit, by the conditions of the rows: parallel mode, inference, on a GPU unless counted."""
+    rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
+    rows = rows[(rows["height"] == rows["width"]) & rows[quantity.column].notna()]
+    rows = rows.drop_duplicates("height") if quantity.counted else rows[rows["device"].str.startswith("cuda")]
+    keys = [*PARTS, "form"]
+    rows = rows.assign(batch_asked=batch_asked(rows))
+    unsaid = {"phase", "device", "threads"} - set(differing(rows, PARTS))
+    found: dict[str, Points] = {}
+    for own in [rows] if quantity.counted else [own for _, own in rows.groupby(keys, dropna=False)]:
+        value = own[quantity.column].astype(float)
+        value = quantity.unit / value if quantity.inverse else quantity.unit * value
+        points = dict(zip(own["height"].astype(float), value, strict=True))
+        if points:
+            first = rows_of(own.head(1))[0]
+            words = [said(key, first[key]) for key in keys if key not in unsaid and first[key] is not None]
+            found["counted" if quantity.counted else ", ".join(words)] = points
+    return found
+
+
+def printed_and_ours(
+    axis: Axes, table: pd.DataFrame, paper: str, looks: Mapping[str, Look], quantity: Quantity, notes: list[str]
+) -> list[Name]:
+    """Printed curves of these models, hollow, and ours, filled; notes of the reproduction ratios are added."""
+    names = []
+    for model, look in looks.items():
+        points = printed(paper, model, quantity.metric)
+        names.append(hollow(axis, list(points), list(points.values()), look))
+        ours = measured(table, model, quantity)
+        what = MEASURES[quantity.column].title.lower() if not quantity.inverse else "latency per image"
+        names += filled(axis, ours, points, look, notes, what, reproduced=quantity.per_image)
+    there = not table.empty and table[quantity.column].notna().any()
+    if there and not quantity.counted and not table["device"].str.startswith("cuda").any():
+        what = axis_words(quantity)
+        notes.append(f"Our {what} is not drawn: it was measured on a CPU, and what was printed is a GPU's.")
+    if there and not quantity.per_image:
+        notes.append("Memory has no reproduction ratio: the paper does not state its batch.")
+    return names
+
+
+def axis_words(quantity: Quantity) -> str:
+    """What a quantity is called in a sentence."""
+    return {"latency_ms": "latency per image", "peak_memory_gb": "memory"}.get(quantity.metric, "throughput")
+
+
+def hollow(axis: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> Name:
+    colour = ink(look.colour)
+    (line,) = axis.plot(x, y, ":", color=colour, marker=look.marker, markerfacecolor=ground(), linewidth=1.0, zorder=3)
+    return Name(axis, x[-1], y[-1], look.name, colour, line)
+
+
+def filled(
+    axis: Axes, ours: Mapping[str, Points], theirs: Points, look: Look, notes: list[str], what: str, *, reproduced: bool
+) -> list[Name]:
+    """Our curves; their names carry the reproduction ratio at the largest size that both have."""
+    names = []
+    colour = ink(look.colour)
+    for points in ours.values():
+        (line,) = axis.plot(list(points), list(points.values()), "-", color=colour, marker=look.marker, zorder=4)
+        last, common = max(points), [side for side in points if side in theirs]
+        ratio = f"ours {_ratio(points, theirs, max(common))}×" if reproduced and common else "ours"
+        names.append(Name(axis, last, points[last], f"{look.name}, {ratio}", colour, line))
+    if reproduced:
+        notes += reproductions(look.name, what, ours, theirs)
+    return names
+
+
+def reproductions(name: str, what: str, ours: Mapping[str, Points], theirs: Points) -> list[str]:
+    """The reproduction ratios, ours over the printed, in words."""
+    lines = []
+    for under, points in ours.items():
+        found = [f"{_ratio(points, theirs, side)} at {side:.0f}" for side in sorted(points) if side in theirs]
+        if found:
+            lines.append(f"Reproduction ratio (ours / printed), {what} of {name}, {under}: {', '.join(found)} px.")
+    return lines
+
+
+def _ratio(ours: Points, theirs: Points, side: float) -> str:
+    value = ours[side] / theirs[side]
+    return f"{value:.2f}" if 0.1 <= value < 100 else f"{value:.2g}"
+
+
+def set_limits(axis: Axes, low: float, high: float) -> None:
+    """The paper's limits, wider where ours lie outside: no value is cut off unsaid."""
+    axis.set_ylim(min(low, 1.05 * axis.dataLim.y0), max(high, 1.05 * axis.dataLim.y1))
+
+
+def label_points(axis: Axes, points: Points, colour: str, *, above: bool, digits: int = 1) -> None:
+    for x, y in points.items():
+        look = {"ha": "center", "color": colour, "path_effects": marks.halo()}
+        marks.note(axis, f"{y:.{digits}f}", (x, y), (0, 7 if above else -8), **look)
+
+
+def walls(axis: Axes, paper: str, looks: Mapping[str, Look], places: Points | None = None) -> None:
+    """A wall where the paper prints that a model ran out of memory."""
+    for row in efficiency():
+        if row.metric == "oom" and row.source.startswith(paper) and row.model in looks and row.res is not None:
+            x = places[float(row.res)] if places else float(row.res)
+            look = looks[row.model]
+            marks.wall(axis, x, {"out of memory, as printed": [(look.name, ink(look.colour))]})
+
+
+def size_axis(axes: Sequence[Axes], sides: Sequence[int]) -> None:
+    """The papers' linear axis of sizes, ticks at those drawn."""
+    margin = 0.05 * (sides[-1] - sides[0])
+    for axis in axes:
+        axis.set_xlabel("Image side (px)")
+        axis.xaxis.set_major_locator(FixedLocator(list(sides)))
+        axis.set_xlim(sides[0] - margin, sides[-1] + margin)
+        axis.grid(visible=True, axis="x", color=MUTED, alpha=0.4, linestyle="--")

@@ -1,0 +1,104 @@
+"""The settings and axes of a row, a line each: all that must be known of a column in order to compare rows.
+
+A new setting needs three things: a line in `AXES`, a meter that puts its value into a record's `settings`, and a test.
+Frame, lint, curves, exponents, crossovers, ratios, verdicts, tables, captions and the page take it from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+Source = Literal["case", "settings", "protocol", "host", "versions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What is known of one column.
+
+    `equal`: rows must agree in it to be compared. `parts`: it parts curves. `caption`: a caption gives its values.
+    `optional`: a missing value means "not applicable"; elsewhere it means "not known". `told_by`: the column that tells
+    it as well, where each of its values has but one of these. `source` is the part of a record that holds the value;
+    None if `frame` computes it.
+    """
+
+    column: str
+    label: str  # for people
+    kind: str = "string"  # the type in a frame
+    source: Source | None = None
+    usual: tuple[str, ...] = ()  # values that need not be said
+    equal: bool = True
+    parts: bool = False
+    caption: bool = False
+    optional: bool = False
+    told_by: str | None = None
+    words: str = "{}"  # a value in words
+
+
+AXES = {  # in the order in which rows are sorted, and settings are listed
+    axis.column: axis
+    for axis in (
+        Axis("rigor", "rigor", source="protocol", equal=False, caption=True),
+        Axis("device_name", "device", source="host", parts=True),
+        Axis(
+            "device", "torch device", source="case", usual=("cpu", "cuda", "cuda:0"), parts=True, told_by="device_name"
+        ),
+        Axis("dtype", "dtype", source="case", usual=("float32",), parts=True),
+        Axis("phase", "phase", source="case", usual=("infer",), parts=True, caption=True),
+        Axis("backend", "back end", source="case", usual=("eager",), parts=True, caption=True),
+        Axis("layout", "layout", source="case", usual=("nchw",), parts=True, caption=True),
+        Axis("attention", "attention", source="settings", usual=("fused",), parts=True, caption=True, optional=True),
+        # A cell that failed does not say these two, so they do not part curves: its curve would lose its end.
+        Axis("weights_dtype", "dtype of weights", source="settings", caption=True),
+        Axis("tf32", "TF32", "boolean", source="settings", caption=True),
+        Axis("threads", "CPU threads", "Int64", source="protocol", parts=True, words="{} threads"),
+        Axis("batch_asked", "batch asked for", equal=False, parts=True, words="batch {}"),  # see `frame.batch_asked`
+        Axis("batch_policy", "batch policy", caption=True),
+        Axis("batch", "batch", "Int64", equal=False, caption=True),
+        Axis("latency_batch", "batch of latency", "Int64", caption=True),
+        Axis("memory_batch", "batch of memory", "Int64", caption=True),
+        Axis("torch", "torch", source="versions"),
+        Axis("triton", "triton", source="versions", caption=True, optional=True),
+        Axis("timm", "timm", source="versions"),
+        Axis("vbench", "vbench", source="versions"),
+        Axis("commit", "commit", source="versions"),
+    )
+}
+SUBJECT = ("model", "mode", "form", "attention")  # what is compared
+EQUAL = tuple(name for name, axis in AXES.items() if axis.equal)
+VERSIONS = tuple(name for name, axis in AXES.items() if axis.source == "versions")
+PARTS = tuple(name for name, axis in AXES.items() if axis.parts)
+SETTING = tuple(name for name in PARTS if name not in SUBJECT)  # what is equal within a comparison
+CAPTION = tuple(name for name, axis in AXES.items() if axis.caption)
+
+
+def differing(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Those of the columns in which the rows differ, without those that another of them tells.
+
+    Columns that the table lacks are skipped.
+    """
+
+    def values(column: str) -> int:
+        return int(table[column].nunique(dropna=AXES[column].optional))
+
+    found = [column for column in columns if column in table and values(column) > 1]
+    return [column for column in found if not _told(table, column, found)]
+
+
+def _told(table: pd.DataFrame, column: str, found: Sequence[str]) -> bool:
+    by = AXES[column].told_by
+    return by in found and bool((table.groupby(by, dropna=False)[column].nunique(dropna=False) == 1).all())
+
+
+def said(column: str, value: Any) -> str:
+    """A value in words: "batch 8", "4 threads", "bfloat16"."""
+    return AXES[column].words.format(value) if column in AXES else str(value)
+
+
+def unusual(row: Mapping[Any, Any], columns: Sequence[str] = PARTS) -> list[str]:
+    """The values of a row that must be said, of columns that have usual ones."""
+    usual = {name: axis.usual for name, axis in AXES.items() if axis.usual}
+    return [str(row[name]) for name in columns if name in usual and row[name] not in (*usual[name], None)]

@@ -1,0 +1,51 @@
+"""How facts are written as text: sizes, lists, lines without control characters, and tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vbench.errors import UsageError
+
+
+def px(height: int, width: int) -> str:
+    """(512, 512) -> "512", (512, 1024) -> "512x1024"."""
+    return f"{height}" if height == width else f"{height}x{width}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def choices(text: str, option: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    """ "png, svg" -> ("png", "svg"), each once. Raises: UsageError, which names the option, for what is not allowed."""
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for part in found:
+        if part not in allowed:
+            raise UsageError(f"{option} '{part}' is not known; take some of {', '.join(allowed)}")
+    return found
+
+
+def one_line(text: object) -> str:
+    """Any text on one line, without characters that control a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
+def bare_table(heads: Sequence[str], right: Container[str] = (), **look: Any) -> Table:
+    """An empty table without lines, for a terminal. Columns in `right` are flush right. No cell is wrapped."""
+    table = Table(box=None, pad_edge=False, header_style="bold", **look)
+    for head in heads:
+        table.add_column(head, justify="right" if head in right else "left", no_wrap=True)
+    return table
+
+
+def print_whole(table: Table, console: Console, below: Iterable[str] = ()) -> None:
+    """Print a table, then dim lines. A narrow terminal wraps lines; no figure is cut."""
+    table.width = Console(width=1000).measure(table).maximum
+    console.print(table, soft_wrap=True)
+    for line in below:
+        console.print(line, style="dim", markup=False)
