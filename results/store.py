@@ -22,10 +22,10 @@ FILE = "records.jsonl"
 class Record:
     """One launch of a cell: a process that measured it, or why it was not measured. Its fields are the keys of a line.
 
-    A job (`sweep.measure`) yields `work`, `second_count`, `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`, `state`
-    and `spent`; they are None if the launch ended before. `verified` says whether the model's modes are one function;
-    None for a model with one form. `conditions` is a digest of device, versions, code and protocol; `order` is the
-    launch's place in the sweep.
+    `sweep.measure` yields `work`, `second_count`, `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`,
+    `state` and `spent`; they are None if the launch ended before. `verified` says whether the model's modes are one
+    function; None for a model with one form. `conditions` is a digest of device, versions, code and protocol; `order`
+    is the launch's place in the sweep.
     """
 
     case_id: str
