@@ -1,4 +1,4 @@
-"""What the rows answer, in words: ratios to attention, who is cheaper from where, how costs grow. All computed."""
+"""What the rows say, in sentences: ratios to attention, from where a model is cheaper, how costs grow. All computed."""
 
 from __future__ import annotations
 
