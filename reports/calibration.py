@@ -1,4 +1,4 @@
-"""Whether the figures can be trusted here: the same sweep many times over, and timm's own benchmark beside ours.
+"""Can the figures be trusted here? The same sweep many times, and timm's benchmark beside ours.
 
 python -P -m vbench.reports.calibration timm BENCHMARK.py DIR   measures, in turn, and writes DIR/timm.json
 python -P -m vbench.reports.calibration DIR docs/measuring.md   fills the page from DIR/aa-*/ and DIR/timm.json
@@ -54,9 +54,7 @@ def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
         held = (cell["latency_ms_lo"] <= pooled) & (pooled <= cell["latency_ms_hi"])
         rows.append(
             {
-                "model": cell["model"].iloc[0],
-                "height": cell["height"].iloc[0],
-                "width": cell["width"].iloc[0],
+                **{key: cell[key].iloc[0] for key in ("model", "height", "width")},
                 "pooled_ms": pooled,
                 "covered": int(held.sum()),
                 "sweeps": len(cell),
@@ -166,7 +164,7 @@ def overhead(folder: Path) -> str:
 
 
 def fill(text: str, folder: Path) -> str:
-    """The page with whatever stands between its markers made anew. Raises: ValueError if a marker is missing."""
+    """The page, with new text between its markers. Raises: ValueError if a marker is missing."""
     from vbench.reports.readme import between
 
     runs = [read(run) for run in sorted(folder.glob("aa-*"))]

@@ -27,14 +27,7 @@ from vbench.results.verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, V
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
 STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}
-QUANTITIES = {
-    "macs": "MACs",
-    "params": "parameters",
-    "memory": "memory",
-    "speed": "speed",
-    "operator_speed": "speed",
-    "accuracy": "accuracy",
-}
+QUANTITIES = {"macs": "MACs", "params": "parameters", "operator_speed": "speed"}  # others are called as they are
 
 PAGE = f"""# Which claims hold?
 
@@ -159,7 +152,7 @@ def _of(claim: Claim) -> str:
     growth = "growth of " if claim.unit == "linear" else ""
     sizes = f"{claim.res_from} to {claim.res}" if claim.res_from else str(claim.res)
     where = "" if claim.unit == "linear" else f" at {sizes} px"
-    return f"{growth}{QUANTITIES[claim.quantity]} of {claim.subject}{against}{where}"
+    return f"{growth}{QUANTITIES.get(claim.quantity, claim.quantity)} of {claim.subject}{against}{where}"
 
 
 def _claimed(claim: Claim) -> str:

@@ -210,7 +210,7 @@ def to_json(outcome: Outcome, *, strict: bool = False) -> str:
 
 
 def _json(value: Any) -> Any:
-    """The same in what JSON has: text that can be printed, and null for a number that is none."""
+    """The value as JSON can hold it: printable text, and null for NaN and infinity."""
     if isinstance(value, Mapping):
         return {tame(str(key)): _json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

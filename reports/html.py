@@ -207,9 +207,7 @@ def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[PageColumn]:
     told += [_text("run", "run")] if len(runs) > 1 else []
     energy = [_number("J an image", "energy_j_per_image")] if table["energy_j_per_image"].notna().any() else []
     return [
-        _text("model", "model"),
-        _text("mode", "mode"),
-        _text("form", "form"),
+        *(_text(key, key) for key in ("model", "mode", "form")),
         *told,
         PageColumn(
             "size (px)", "number", lambda r: PageCell(px(r["height"], r["width"]), "number", r["height"] * r["width"])

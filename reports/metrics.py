@@ -51,11 +51,8 @@ def metrics(outcome: Outcome) -> list[Metric]:
 def _metric(finding: Finding) -> Metric | None:
     if finding.head is None or not isfinite(finding.head) or "<" in finding.what or ">" in finding.what:
         return None
-    lo = hi = None
-    if finding.ratio and finding.lo is not None and finding.hi is not None:
-        lo, hi = (finding.head * end / finding.ratio for end in (finding.lo, finding.hi))
-        if not (isfinite(lo) and isfinite(hi)):
-            lo = hi = None
+    ends = [finding.head * end / finding.ratio for end in (finding.lo, finding.hi) if finding.ratio and end is not None]
+    lo, hi = ends if len(ends) == 2 and all(map(isfinite, ends)) else (None, None)
     extra: list[str] = [finding.verdict]
     if finding.base is not None and isfinite(finding.base):
         extra.append(f"base {finding.base:g}")

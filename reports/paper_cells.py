@@ -364,6 +364,5 @@ def cell_of(cells: Cells | None, quantity: Quantity) -> Cell:
     lo, hi = (cells[f"{quantity.column}_{end}"] for end in ("lo", "hi"))
     if lo is None:
         return Cell(text, "(not known)", value / unit, notes=tuple(notes))
-    return Cell(
-        text, f"({figure(lo, unit)}–{figure(hi, unit)})", value / unit, lo / unit, hi / unit, notes=tuple(notes)
-    )
+    extent = f"({figure(lo, unit)}–{figure(hi, unit)})"
+    return Cell(text, extent, value / unit, lo / unit, hi / unit, notes=tuple(notes))

@@ -205,12 +205,9 @@ def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
 def several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
     """(model, mode) of which the table has measured several forms, so that a row must say its own."""
     measured = table[table["status"] != "unsupported"]
-    return {
-        (str(model), str(mode))
-        for model, of_model in measured.groupby("model")
-        for mode, cells in of_model.groupby("mode")
-        if cells["form"].nunique() > 1
-    }
+    forms = measured.groupby(["model", "mode"])["form"].nunique().reset_index()
+    several = forms[forms["form"] > 1]
+    return set(zip(several["model"], several["mode"], strict=True))
 
 
 class Naming(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the rows answer, in words: ratios to attention, who is cheaper from where, how costs grow. All computed."""
+"""What the rows say, in sentences: ratios to attention, from where a model is cheaper, how costs grow. All computed."""
 
 from __future__ import annotations
 
@@ -92,14 +92,15 @@ def _asked(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _params(rows: pd.DataFrame) -> float:
+def params_of(rows: pd.DataFrame) -> float:
+    """The parameters of a model, from its rows; NaN if they are not known."""
     known = rows["params"].dropna()
     return float(known.iloc[0]) if len(known) else float("nan")
 
 
 def _apart(mine: pd.DataFrame, theirs: pd.DataFrame) -> float:
     """How far two models are apart in parameters, as a log; infinite if either is not known."""
-    apart = abs(log(_params(mine) / _params(theirs)))
+    apart = abs(log(params_of(mine) / params_of(theirs)))
     return float("inf") if isnan(apart) else apart
 
 
@@ -138,7 +139,7 @@ def _why(pair: Pair, mine: pd.DataFrame, theirs: pd.DataFrame) -> str:
 
 
 def _parameters(pair: Pair) -> str:
-    mine, theirs = (_params(own) for own in (pair.mine, pair.theirs))
+    mine, theirs = (params_of(own) for own in (pair.mine, pair.theirs))
     if isnan(mine) or isnan(theirs):
         return "parameters not known"
     return f"{mine / 1e6:.1f} M parameters against {theirs / 1e6:.1f} M"

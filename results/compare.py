@@ -148,12 +148,9 @@ def _on_one_side(cell: str, one: StoredCell | None, two: StoredCell | None) -> l
 
 def _failed(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     was, is_ = one.failed, two.failed
-    if was and is_:
-        if was.status == is_.status == "unsupported":
-            return []
-        verdict: Verdict = "UNMEASURED"
-    else:
-        verdict = "BROKEN" if is_ else "MENDED"
+    if was and is_ and was.status == is_.status == "unsupported":
+        return []
+    verdict: Verdict = "UNMEASURED" if was and is_ else "BROKEN" if is_ else "MENDED"
     note = " → ".join(f"{ended.status}: {ended.reason}" if ended else "ok" for ended in (was, is_))
     return [Finding(cell, "status", verdict, note=note)]
 
@@ -161,9 +158,8 @@ def _failed(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
 def _modes(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     if two.row["verified"] is not False or one.row["verified"] is False:
         return []
-    return [
-        Finding(cell, "mode equality", "UNEQUAL", note="the modes of head are not one function; see 'vbench verify'")
-    ]
+    note = "the modes of head are not one function; see 'vbench verify'"
+    return [Finding(cell, "mode equality", "UNEQUAL", note=note)]
 
 
 def _memory(cell: str, one: StoredCell, two: StoredCell, threshold: float) -> Finding:
@@ -263,10 +259,8 @@ def _time(cell: str, one: StoredCell, two: StoredCell) -> _Time:
 
 
 def _launches(row: Mapping[str, Any]) -> str:
-    count = row["latency_launches"]
-    return (
-        f"{count} launch{'es' * (count != 1)} of few samples" if row["latency_basis"] == "range" else f"{count} launch"
-    )
+    count, few = row["latency_launches"], row["latency_basis"] == "range"
+    return f"{count} launch{'es' * (count != 1)} of few samples" if few else f"{count} launch"
 
 
 def _freedom(base: Mapping[str, Any], head: Mapping[str, Any]) -> float:
@@ -337,10 +331,8 @@ def _facts(base: Run, head: Run, other: Sequence[str], threshold: float) -> dict
     warnings = [*other, *(f"{name} was interrupted: its plan was not measured to the end" for name in cut)]
     if unlike := _protocols(base, head):
         warnings.append(f"the protocols differ: {', '.join(unlike)}")
-    versions = {
-        name: [sides["base"]["versions"].get(name), sides["head"]["versions"].get(name)]
-        for name in dict.fromkeys([*sides["base"]["versions"], *sides["head"]["versions"]])
-    }
+    was, is_ = (sides[side]["versions"] for side in ("base", "head"))
+    versions = {name: [was.get(name), is_.get(name)] for name in {**was, **is_}}
     return {
         "note": NOTE,
         "warnings": warnings,

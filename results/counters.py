@@ -317,7 +317,7 @@ def to_text(base: Baseline) -> str:
 
 
 def read(file: Path) -> Baseline:
-    """A baseline. Raises: UsageError if there is no such file; SchemaError if it is no baseline, or damaged."""
+    """Read a baseline. Raises: UsageError if the file is missing; SchemaError if it is damaged or something else."""
     try:
         given = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -327,7 +327,7 @@ def read(file: Path) -> Baseline:
     except ValueError:
         raise SchemaError(f"{file} is no JSON; make it again with --write, or take the committed one") from None
     if not isinstance(given, dict) or given.get("what") != WHAT:
-        raise SchemaError(f"{file} is no baseline of vbench gate --counters; give one made with --write")
+        raise SchemaError(f"{file} is not a baseline of vbench gate --counters; give one made with --write")
     if given.get("schema") != SCHEMA:
         raise SchemaError(f"{file} has schema {given.get('schema')!r}; this version reads {SCHEMA}: --write it again")
     try:

@@ -232,7 +232,7 @@ def _median(values: Iterable[float | Sequence[float] | None]) -> float | None:
 
 
 def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
-    """What makes a row doubtful. A timing flag that launches disagree on is raised if most of them do."""
+    """What makes a row doubtful. A timing flag is raised if most launches raise it."""
     first = launches[0]
     latencies = [record.latency for record in launches if record.latency]
     flags = {

@@ -43,7 +43,7 @@ class Run:
 
     @property
     def surroundings(self) -> dict[str, str]:
-        """What may move a cost beside the commit: versions, the GPU's driver, the kernel."""
+        """What may change a cost beside the commit: versions, the GPU's driver, the kernel."""
         host = self.records[0].host
         gpu = host.get("gpu") or {}
         known = {

@@ -1,6 +1,8 @@
-"""In what settings the rows of a table differ, so that setting them side by side would not be fair."""
+"""Says in which settings the rows of a table differ, so that comparing them would not be fair."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 
@@ -72,10 +74,9 @@ def _padding(rows: pd.DataFrame) -> list[str]:
     for model in rows["model"].unique().tolist():
         group = rows[rows["model"] == model]
         sizes = list(zip(group["height"].astype(int), group["width"].astype(int), strict=True))
+        known: list[Any] = [spec(model).padded_share(*size) for size in sizes]
         if "padded_share" in group:
-            known = [None if pd.isna(share) else float(share) for share in group["padded_share"]]
-        else:
-            known = [spec(model).padded_share(*size) for size in sizes]
+            known = group["padded_share"].fillna(0.0).tolist()
         shares = {size: share for size, share in zip(sizes, known, strict=True) if share}
         if shares:
             most = max(shares, key=lambda size: shares[size])

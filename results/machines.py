@@ -1,4 +1,4 @@
-"""Whether two records come from one machine: times of two are not to be set side by side. Pure."""
+"""Do two records come from one machine? Times of two machines must not be compared. Pure."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _KEYS = ("op", "form", "peer", "tokens", "batch", "dtype", "device", "backend", 
 def read(folder: Path) -> list[dict[str, Any]]:
     """All rows of a folder, the oldest first; empty if it has none. A row's keys are those of `kernel_bench`.
 
-    Raises: OutputError if the file cannot be read; SchemaError for a line that is no such row.
+    Raises: OutputError if the file cannot be read; SchemaError for a line that is not such a row.
     """
     path = folder / FILE
     try:
@@ -33,7 +33,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or any(key not in row for key in _KEYS):
-            raise SchemaError(f"{path}: line {number} is no row of 'vbench kernels bench'; mend or remove it")
+            raise SchemaError(f"{path}: line {number} is not a row of 'vbench kernels bench'; mend or remove it")
         found.append(row)
     return found
 

@@ -208,7 +208,7 @@ def log_error(rows: pd.DataFrame, cost: str) -> Floats:
 
 def _check_cost(cost: str) -> None:
     if cost not in COSTS:
-        raise UsageError(f"'{cost}' is no cost that is compared; take one of {', '.join(COSTS)}")
+        raise UsageError(f"'{cost}' is not a cost that can be compared; take one of {', '.join(COSTS)}")
 
 
 def _prepared(table: pd.DataFrame) -> pd.DataFrame:

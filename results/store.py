@@ -84,7 +84,7 @@ def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
 
 
 def check(folder: Path) -> None:
-    """Raise what opening a Store there would raise, without leaving a trace.
+    """Raise what opening a Store there would raise; write nothing.
 
     Raises: OutputError, SchemaError.
     """
@@ -131,14 +131,10 @@ def _record(values: dict[str, Any], where: str) -> Record:
             f"{where} has schema {schema!r}; this vbench reads {SCHEMA}. "
             "Take another folder, or the vbench that wrote it"
         )
-    known = {f.name for f in fields(Record)}
-    required = {f.name for f in fields(Record) if f.name not in _OPTIONAL}
-    if missing := sorted(required - values.keys()):
-        raise SchemaError(f"{where} lacks {', '.join(missing)}; it is no record of vbench's")
+    known = {f.name: f.default is MISSING for f in fields(Record)}
+    if missing := sorted(name for name, required in known.items() if required and name not in values):
+        raise SchemaError(f"{where} lacks {', '.join(missing)}; it is not a record of vbench")
     return Record(**{key: value for key, value in values.items() if key in known})
-
-
-_OPTIONAL = {f.name for f in fields(Record) if f.default is not MISSING and f.name != "schema"}
 
 
 class Store:

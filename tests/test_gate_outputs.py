@@ -101,8 +101,8 @@ def test_what_fails_comes_first_and_what_is_the_same_is_folded() -> None:
         *("UNEQUAL", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER"),
     ]
     assert set(gate.ORDER) == set(VERDICTS)
-    many = of(SLOW, *(timed(f"net {side}", "SAME") for side in range(100, 100 + gate.FEW + 1)))
-    assert f"{gate.FEW + 1} more are SAME" in shown(many)
+    many = of(SLOW, *(timed(f"net {side}", "SAME") for side in range(100, 100 + gate.SHOWN_SAME + 1)))
+    assert f"{gate.SHOWN_SAME + 1} more are SAME" in shown(many)
     assert "net 101" not in shown(many)
     few = of(SAME, SLOW)
     assert shown(few).index("net 64") < shown(few).index("net 128") < shown(few).index("Regression: of 2")

@@ -146,7 +146,7 @@ class TestExponents:
         assert exponents(table, ["activation_bytes"]).iloc[0]["exponent"] == pytest.approx(1.0)
 
     def test_an_unknown_cost_is_refused(self) -> None:
-        with pytest.raises(UsageError, match="'seconds' is no cost"):
+        with pytest.raises(UsageError, match="'seconds' is not a cost"):
             exponents(rows(), ["seconds"])
 
 
@@ -247,7 +247,7 @@ class TestCrossover:
                 "latency_ms",
                 "has no vig_t recurrent; it has deit_t parallel, vig_t parallel",
             ),
-            ("vig_t", "deit_t", "seconds", "'seconds' is no cost"),
+            ("vig_t", "deit_t", "seconds", "'seconds' is not a cost"),
             ("vig_t", "deit_t", "macs", "fewer than two sizes"),
         ],
     )
@@ -295,7 +295,9 @@ class TestFit:
             store.append(make_record())
         assert "nothing can be fitted" in CliRunner().invoke(app, ["fit", str(tmp_path)]).output
 
-    @pytest.mark.parametrize(("arguments", "what"), [((), "no records.jsonl"), (("--cost", "joy"), "'joy' is no cost")])
+    @pytest.mark.parametrize(
+        ("arguments", "what"), [((), "no records.jsonl"), (("--cost", "joy"), "'joy' is not a cost")]
+    )
     def test_what_cannot_be_is_refused(self, tmp_path: Path, arguments: tuple[str, ...], what: str) -> None:
         folder = tmp_path
         if arguments:

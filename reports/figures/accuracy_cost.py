@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import MUTED, PUBLISHED, Drawn, NotDrawnError, Options, ground, ink, sheet
+from vbench.reports.figures.style import MUTED, PUBLISHED, Drawn, NotDrawnError, Options, ground, sheet
 from vbench.reports.series import series_of
 
 DEFAULT = ("macs", "latency_ms", "peak_memory_bytes")
@@ -56,9 +56,8 @@ def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
         x = cells[cost].to_numpy(dtype=float) / measure.unit
         y = cells["top1_published"].to_numpy(dtype=float)
         every.append(np.column_stack([x, y]))
-        colour = ink(one.colour)
-        (line,) = axis.plot(x, y, one.line, color=colour, marker=one.marker, markerfacecolor=ground(), linewidth=0.9)
-        names.append(Name(axis, float(x[-1]), float(y[-1]), one.label, colour, line))
+        look = {"marker": one.marker, "markerfacecolor": ground(), "linewidth": 0.9}
+        names.append(marks.curve(axis, x, y, one.label, one.colour, one.line, **look))
         for at, accuracy, side in zip(x, y, cells["height"], strict=True):
             marks.note(axis, str(side), (at, accuracy), PLACES[0], ha="center", color=MUTED, gid="size")
     if every:

@@ -12,6 +12,7 @@ from vbench.reports.appearance import COLOURS, MARKERS
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet
 from vbench.results.axes import SETTING, differing, said
+from vbench.results.frame import rows_of
 from vbench.results.scaling import COSTS, crossovers
 
 COMPARED = ("macs_executed", "latency_ms", "peak_memory_bytes")
@@ -61,13 +62,13 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
 
 def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Rows of `crossovers` by the pair, the recurrent one first; against attention, if there are such."""
-    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in found.to_dict("records")]
+    rows = rows_of(found)
     mixed = [row for row in rows if len({spec(_model(row[end])).baseline for end in "ab"}) == 2]
     told = differing(found, SETTING)
     named = {}
     for row in mixed or rows:
         pair = sorted((row["a"], row["b"]), key=lambda name: (spec(_model(name)).baseline, name))
-        setting = [said(key, row[key]) for key in told if not pd.isna(row[key])]
+        setting = [said(key, row[key]) for key in told if row[key] is not None]
         named[" ".join(["\n".join(map(_short, pair)), *setting])] = row
     return named
 
@@ -96,9 +97,8 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
     axis.plot([px], [number], marker=marker, color=colour, linestyle="none")
     known = "(interval not known)" not in row["reading"]
     if known:
-        low = first if pd.isna(row["px_lo"]) else float(row["px_lo"])
-        high = last if pd.isna(row["px_hi"]) else float(row["px_hi"])
-        axis.plot([low, high], [number, number], color=colour, linewidth=1.1)
+        ends = [row["px_lo"] or first, row["px_hi"] or last]
+        axis.plot(ends, [number, number], color=colour, linewidth=1.1)
     right = px > (first * last) ** 0.5
     text = f"{_model(row['a'])} from {px:.0f} px" + ("" if known else "*")
     offset, side = ((-5, 5), "right") if right else ((5, 5), "left")

@@ -17,7 +17,7 @@ from vbench.reports.appearance import ENDINGS
 from vbench.reports.figures import marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import Measure
-from vbench.reports.figures.style import MUTED, ink
+from vbench.reports.figures.style import MUTED
 from vbench.reports.series import Series
 from vbench.results.text import px
 
@@ -64,10 +64,10 @@ def draw(axis: Axes, series: Sequence[Series], measure: Measure) -> list[Name]:
         x, y = points(one, measure)
         if not len(x):
             continue
-        colour = ink(one.colour)
-        (line,) = axis.plot(x, y, one.line, color=colour, marker=one.marker, label=one.label, zorder=3)
+        look = {"marker": one.marker, "label": one.label, "zorder": 3}
+        name = marks.curve(axis, x, y, one.label, one.colour, one.line, **look)
+        colour = name.colour
         _band(axis, one, measure, colour)
-        name = Name(axis, float(x[-1]), float(y[-1]), one.label, colour, line)
         ended = _wall(one, x[-1]) if measure.walls else None
         if ended is None:
             names.append(name)

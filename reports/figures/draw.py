@@ -156,7 +156,7 @@ def conditions(rows: pd.DataFrame) -> str:
 
 @contextmanager
 def looking(style: str) -> Iterator[None]:
-    """Whatever is drawn and saved within has this style, whatever matplotlibrc the user has."""
+    """Draw and save in this style; the user's matplotlibrc is ignored."""
     with mpl.rc_context():
         mpl.rcdefaults()
         cast(dict[str, Any], mpl.rcParams).update(STYLES[style])

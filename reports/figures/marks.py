@@ -62,6 +62,12 @@ def halo() -> list[Any]:
     return [withStroke(linewidth=1.8, foreground=ground())]
 
 
+def curve(axis: Axes, x: Any, y: Any, text: str, colour: str, line: str, **look: Any) -> Name:
+    """Draw a curve; its name, to be written at its end. `colour` is that of light ground."""
+    (handle,) = axis.plot(x, y, line, color=ink(colour), **look)
+    return Name(axis, float(x[-1]), float(y[-1]), text, ink(colour), handle)
+
+
 def note(axis: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any) -> Annotation:
     """Small text that stands `offset` points from a place. `look` is what matplotlib takes."""
     usual: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": "small"}
@@ -235,15 +241,9 @@ def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
 
 
 def _lead(text: Annotation, shift_pt: float) -> None:
-    text.axes.annotate(  # type: ignore[union-attr]
-        "",
-        text.xy,
-        xytext=(em(ROOM), shift_pt),
-        textcoords="offset points",
-        arrowprops={"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1},
-        annotation_clip=False,
-        gid="leader",
-    ).set_in_layout(False)
+    arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1}
+    place, look = (em(ROOM), shift_pt), {"arrowprops": arrow, "annotation_clip": False, "gid": "leader"}
+    note(cast(Axes, text.axes), "", text.xy, place, **look).set_in_layout(False)
 
 
 def thin_ticks(figure: Figure, axes: Sequence[Axes], sides: dict[float, str]) -> None:
@@ -287,8 +287,10 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
     return None
 
 
-def frame_inset(axis: Axes, inset: Axes) -> None:
-    """Frame an inset once its limits are set, and show in the panel where it looks."""
+def frame_inset(axis: Axes, inset: Axes, box: tuple[float, float, float, float]) -> None:
+    """Let an inset show (x0, x1, y0, y1), frame it, and show in the panel where it looks."""
+    inset.set_xlim(box[0], box[1])
+    inset.set_ylim(box[2], box[3])
     inset.tick_params(length=2, pad=1.5)
     for spine in inset.spines.values():
         spine.set_visible(True)

@@ -11,6 +11,7 @@ from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.style import Options
 from vbench.reports.series import Series
+from vbench.results.answers import params_of
 from vbench.results.ratios import Ratio, ratio
 
 BASELINE = "deit_t"  # the papers' own, where it is there
@@ -37,7 +38,7 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
             subjects = _named(series, options.subject)
         else:
             subjects = [one for one in series if not spec(one.model).baseline]
-            like = [one for one in subjects if 1 / LIKE <= _params(one) / _params(baseline) <= LIKE]
+            like = [one for one in subjects if 1 / LIKE <= params_of(one.cells) / params_of(baseline.cells) <= LIKE]
             subjects = like or subjects
         rivals = [one for one in subjects if one is not baseline and one.setting == baseline.setting]
         if rivals:
@@ -66,16 +67,11 @@ def _named(series: Sequence[Series], name: str) -> list[Series]:
 
 def _baselines(series: Sequence[Series]) -> list[Series]:
     attention = [one for one in series if spec(one.model).baseline]
-    return sorted(attention, key=lambda one: (one.model != BASELINE, _fused(one), _params(one)))
+    return sorted(attention, key=lambda one: (one.model != BASELINE, _fused(one), params_of(one.cells)))
 
 
 def _fused(one: Series) -> bool:
     return bool((one.cells["attention"] == "unfused").any())
-
-
-def _params(one: Series) -> float:
-    known = one.cells["params"].dropna()
-    return float(known.iloc[0]) if len(known) else float("nan")
 
 
 def _pace(one: Series, other: Series) -> tuple[float, float]:

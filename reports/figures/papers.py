@@ -8,6 +8,7 @@ only of rows of a GPU, as papers print a GPU's.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -114,15 +115,13 @@ def _vig_zoom(figure: Figure, axis: Axes) -> None:
         return
     for model, look in VIG_LOOKS.items():
         points = printed(VIG, model, "peak_memory_gb")
-        inset.plot(list(points), list(points.values()), ":", color=ink(look.colour), marker=look.marker, markersize=2.5,
-                   markerfacecolor=ground(), linewidth=0.9)  # fmt: skip
-    inset.set_xlim(384, 640)
-    inset.set_ylim(0, 3)
+        line: dict[str, Any] = {"marker": look.marker, "markersize": 2.5, "markerfacecolor": ground(), "linewidth": 0.9}
+        inset.plot(list(points), list(points.values()), ":", color=ink(look.colour), **line)
     inset.set_xticks([512])
     inset.set_yticks([0, 1, 2, 3])
     ends = [printed(VIG, model, "peak_memory_gb")[512] for model in ("deit_t", "vig_t")]
     marks.ratio(inset, 512, (ends[0], ends[1]), f"{ends[0] / ends[1]:.1f}×")
-    marks.frame_inset(axis, inset)
+    marks.frame_inset(axis, inset, (384, 640, 0, 3))
 
 
 VRWKV_LOOKS = {
@@ -272,10 +271,8 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
             for own in logs.values():
                 shown = {places[side]: value for side, value in own.items() if side in places}
                 if shown:
-                    (line,) = axis.plot(
-                        list(shown), list(shown.values()), "-", color=ink(look.colour), marker=look.marker
-                    )
-                    names.append(Name(axis, *list(shown.items())[-1], f"{look.name}, ours", ink(look.colour), line))
+                    x, y, text = list(shown), list(shown.values()), f"{look.name}, ours"
+                    names.append(marks.curve(axis, x, y, text, look.colour, "-", marker=look.marker))
             if quantity is SPEED:
                 notes += reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
         axis.set_xticks(range(len(VIM_SIZES)), list(map(str, VIM_SIZES)))

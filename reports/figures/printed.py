@@ -101,9 +101,8 @@ def axis_words(quantity: Quantity) -> str:
 
 
 def hollow(axis: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> Name:
-    colour = ink(look.colour)
-    (line,) = axis.plot(x, y, ":", color=colour, marker=look.marker, markerfacecolor=ground(), linewidth=1.0, zorder=3)
-    return Name(axis, x[-1], y[-1], look.name, colour, line)
+    line = {"marker": look.marker, "markerfacecolor": ground(), "linewidth": 1.0, "zorder": 3}
+    return marks.curve(axis, x, y, look.name, look.colour, ":", **line)
 
 
 def filled(
@@ -111,12 +110,11 @@ def filled(
 ) -> list[Name]:
     """Our curves; their names carry the reproduction ratio at the largest size that both have."""
     names = []
-    colour = ink(look.colour)
     for points in ours.values():
-        (line,) = axis.plot(list(points), list(points.values()), "-", color=colour, marker=look.marker, zorder=4)
-        last, common = max(points), [side for side in points if side in theirs]
+        common = [side for side in points if side in theirs]
         ratio = f"ours {_ratio(points, theirs, max(common))}×" if reproduced and common else "ours"
-        names.append(Name(axis, last, points[last], f"{look.name}, {ratio}", colour, line))
+        x, y, text = list(points), list(points.values()), f"{look.name}, {ratio}"
+        names.append(marks.curve(axis, x, y, text, look.colour, "-", marker=look.marker, zorder=4))
     if reproduced:
         notes += reproductions(look.name, what, ours, theirs)
     return names

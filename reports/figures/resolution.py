@@ -108,9 +108,8 @@ def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str]) -> 
         if not shown:
             continue
         x, y = zip(*shown, strict=True)
-        colour = ink(one.colour)
-        (line,) = axis.plot(x, y, ":", color=colour, marker=one.marker, markerfacecolor=ground(), label=one.model)
-        names.append(Name(axis, x[-1], y[-1], one.model, colour, line))
+        look = {"marker": one.marker, "markerfacecolor": ground(), "label": one.model}
+        names.append(marks.curve(axis, x, y, one.model, one.colour, ":", **look))
     axis.set_ylabel("ImageNet-1K top-1 (%)")
     axis.set_title("Accuracy as published, not measured")
     if not names:
@@ -128,14 +127,11 @@ def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, me
         x, y = curves.points(one, measure)
         inset.plot(x, y, one.line, color=ink(one.colour), marker=one.marker, markersize=2.5, linewidth=0.9)
     inset.set_xscale("log", base=2)
-    inset.set_xlim(box[0], box[1])
-    inset.set_ylim(box[2], box[3])
-    inset.set_xticks(
-        [round(box[0] * 1.04), round(box[1] / 1.04)], [str(round(box[0] * 1.04)), str(round(box[1] / 1.04))]
-    )
+    ends = [round(box[0] * 1.04), round(box[1] / 1.04)]
+    inset.set_xticks(ends, list(map(str, ends)))
     inset.xaxis.set_minor_locator(NullLocator())
     inset.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    marks.frame_inset(axis, inset)
+    marks.frame_inset(axis, inset, box)
 
 
 def _crossing(pair: Pair, measure: Measure) -> tuple[float, float, float, float] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 from vbench.reports.figures import curves, marks
-from vbench.reports.figures.marks import Name
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet
 from vbench.reports.series import series_of
 
@@ -29,10 +28,8 @@ def roofline(table: pd.DataFrame, _: Options) -> Drawn:
         work = (cells["flops_total"] * cells["latency_batch"]).to_numpy(dtype=float) / 1e9
         y = work / cells["latency_ms"].to_numpy(dtype=float) * 1e3
         low, high = (work / cells[f"latency_ms_{end}"].to_numpy(dtype=float) * 1e3 for end in ("hi", "lo"))
-        colour = ink(one.colour)
-        (line,) = axis.plot(x, y, one.line, color=colour, marker=one.marker, zorder=3)
-        axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-        names.append(Name(axis, float(x[-1]), float(y[-1]), one.label, colour, line))
+        names.append(marks.curve(axis, x, y, one.label, one.colour, one.line, marker=one.marker, zorder=3))
+        axis.fill_between(x, low, high, color=ink(one.colour), alpha=0.2, linewidth=0)
     curves.log_axis(axis)
     curves.log_axis(axis, "x")
     axis.set_xlabel("Arithmetic intensity (FLOPs/byte)")
