@@ -160,8 +160,9 @@ def pull_kernel(
         next_edge = (back, back_initial, second * chunks + c + 1, second, there_back)
         dq = to_a * through(o_grad, o_n, t, stop, edge, d, D, E, D * E, BE, PRECISION)
         dk = after * through(v, v_n, t, stop, next_edge, d, D, E, D * E, BE, PRECISION)
+        beyond = border(edge, next_edge, d, D, E, D * E, BE)
         kept = tl.exp(tl.sum(tile_of(gates, t, g_n, d, D, stop), 0))
-        beyond = (kept * border(edge, next_edge, d, D, E, D * E, BE))[None, :]
+        beyond = (kept * beyond)[None, :]
         dg = _spanned(queries * dq_ahead, keys * dk_ahead, queries * dq, keys * dk, beyond, False, EXCLUSIVE)
         dq_ahead += dq
         dk_ahead += dk
@@ -172,8 +173,9 @@ def pull_kernel(
         next_edge = (back, back_initial, row * chunks + c - 1, row, there_ahead)
         dq = to_r * through(o_grad, o_n, t, stop, edge, d, D, E, D * E, BE, PRECISION)
         dk = r_before * through(v, v_n, t, stop, next_edge, d, D, E, D * E, BE, PRECISION)
+        beyond = border(edge, next_edge, d, D, E, D * E, BE)
         kept = tl.exp(tl.sum(tile_of(gates if SHARED else gates + g_x, t, g_n, d, D, stop), 0))
-        beyond = (kept * border(edge, next_edge, d, D, E, D * E, BE))[None, :]
+        beyond = (kept * beyond)[None, :]
         dr = _spanned(queries * dq_back, keys * dk_back, queries * dq, keys * dk, beyond, True, EXCLUSIVE)
         dq_back += dq
         dk_back += dk
