@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vbench.kernels.fused.chunks import Mirror, States, read, states
-from vbench.kernels.fused.launch import cdiv, ceiling, launch, precision
+from vbench.kernels.fused.launch import cdiv, ceiling, launch, precision, threefold
 from vbench.kernels.fused.layout import empty_like, gates_of, strides, tile
 from vbench.kernels.fused.parts import border, met, pair_worths, through, tile_of, widen
 from vbench.kernels.fused.policy import Operands
@@ -217,7 +217,9 @@ def gradients(
     gates_grad = torch.empty_like(x.gates, dtype=torch.float32, memory_format=torch.contiguous_format)
     bonus_grad = x.q.new_empty(B, H, chunks, D, dtype=torch.float32) if x.bonus is not None else None
     dg = gates_grad.stride() if gates_grad.ndim > x.q.ndim else (0, *gates_grad.stride())
-    BD, BE = tile(D, 32), tile(E, 16)
+    # A bonus takes registers too; bfloat16 has no ceiling of them, and so takes less of D.
+    narrow = x.bonus is not None and not threefold(x.q)
+    BD, BE = tile(D, 16 if narrow else 32), tile(E, 16)
     launch(
         pull_kernel,
         (B * H, cdiv(D, BD), chunks),
