@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +54,15 @@ def beside_attention(
         if own and attention:
             pairs.append((own, attention))
     return pairs
+
+
+def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Add rows to the folder's file. Raises: OutputError."""
+    file = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as out:
+            out.writelines(json.dumps(row) + "\n" for row in rows)
+    except OSError as error:
+        raise OutputError(f"--out: {file} cannot be written: {error.strerror}") from None
+    return file

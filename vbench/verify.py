@@ -3,6 +3,8 @@
 An operator is tried on inputs of its own (`kernels/OP/trials.py`): its forms against the recurrence in
 float64, float32 and half types, cut in two at random places, probed for tokens that it must not see, and
 differentiated. A model is built in every form with the same random weights, and its logits are compared.
+
+One file over 400 lines: every check of an operator and of a model stands here, and they share their helpers.
 """
 
 from __future__ import annotations

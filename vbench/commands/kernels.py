@@ -156,6 +156,7 @@ def bench(
     from vbench.operators import check as kernel_check
     from vbench.operators import peers as kernel_peers
     from vbench.reports import operators
+    from vbench.results import operators as records
 
     ops = kernel_check.parse_ops(op)
     plan = timing.parse(
@@ -172,11 +173,11 @@ def bench(
         threads=threads,
         peers=kernel_peers.parse_peers(peer or []),
     )
-    timing.append(folder, [])
+    records.append(folder, [])
     rows = []
     with Launcher() as launcher, err.status("timing") as status:
         for found in timing.run(plan, launcher, status.update):
-            file = timing.append(folder, found)
+            file = records.append(folder, found)
             rows += found
     if as_json:
         print_json(rows)

@@ -6,22 +6,19 @@ follow one of them. A form whose output is wrong has no time. What cannot run, o
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vbench import host, jobs
-from vbench.errors import OutputError, UsageError
+from vbench.errors import UsageError
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, missing, operator
 from vbench.meters import memory
 from vbench.operators.sampling import Backend, Cache, taker
 from vbench.plan import DTYPES
-from vbench.results.operators import FILE
 from vbench.results.statistics import median_interval
 
 if TYPE_CHECKING:
@@ -390,15 +387,3 @@ def _enough(samples: Sequence[float], seconds: float) -> bool:
     if len(samples) >= most or (len(samples) >= 2 and samples[0] > SLOW_S * 1e3):
         return True
     return len(samples) >= least and sum(samples) >= seconds * 1e3
-
-
-def append(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Add rows to the folder's file. Raises: OutputError."""
-    file = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as out:
-            out.writelines(json.dumps(row) + "\n" for row in rows)
-    except OSError as error:
-        raise OutputError(f"--out: {file} cannot be written: {error.strerror}") from None
-    return file
