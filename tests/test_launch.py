@@ -113,7 +113,7 @@ def test_a_file_in_the_working_directory_is_never_imported(tmp_path: Path) -> No
         "if __name__ == '__main__':\n"
         "    with Launcher() as launcher:\n"
         "        asked = {'device': 'cpu', 'models': ['timm/resnet18']}\n"
-        "        print(launcher.run('vbench.sweep.measure:probe', asked, 60).status)\n"
+        "        print(launcher.run('probe', asked, 60).status)\n"
     )
     assert _script(code, tmp_path) == "ok"
 

@@ -58,3 +58,10 @@ class CompileError(VbenchError):
 
 class CheckpointError(UsageError, ValueError):
     """Weights that cannot be read or do not fit; the message names missing, unexpected and misshapen keys."""
+
+
+def first_line(error: BaseException, *, named: bool = False) -> str:
+    """The first line of an error, 300 characters at most; after the name of its type if `named`."""
+    lines = str(error).strip().splitlines()
+    line = lines[0][:300] if lines else "no message"
+    return f"{type(error).__name__}: {line}" if named else line

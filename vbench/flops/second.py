@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from vbench.errors import first_line
 from vbench.kernels.registry import operator
 from vbench.meters.build import build, replace_function, unfuse
 from vbench.plan import Case
@@ -39,21 +40,16 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
         total = _second_count(case)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "fvcore":
-            return _failed(error)
+            return no_opinion(f"fvcore could not count: {first_line(error, named=True)}")
         return no_opinion("fvcore is not installed; pip install fvcore")
     except Exception as error:  # whatever befalls it, the first counter's word stands
-        return _failed(error)
+        return no_opinion(f"fvcore could not count: {first_line(error, named=True)}")
     return {"macs_fvcore": total, "agree": abs(total - macs) <= AGREE * macs, "reason": None}
 
 
 def no_opinion(reason: str) -> dict[str, Any]:
     """What `second_count` returns where fvcore has not counted."""
     return {"macs_fvcore": None, "agree": None, "reason": reason}
-
-
-def _failed(error: Exception) -> dict[str, Any]:
-    said = str(error).strip().splitlines() or ["no message"]
-    return no_opinion(f"fvcore could not count: {type(error).__name__}: {said[0][:300]}")
 
 
 def _second_count(case: Case) -> int:

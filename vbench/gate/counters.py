@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vbench import host, jobs, verify
-from vbench.errors import UnsupportedError, UsageError, VbenchError
+from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
 from vbench.jobs.launch import Ending, Runner, two_at_a_time
 from vbench.kernels.registry import OPS, missing
 from vbench.models import spec
@@ -199,8 +199,7 @@ def count_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         except UnsupportedError as error:
             yield name, {"unsupported": str(error)}
         except Exception as error:  # whatever a model raises; the next one may be well
-            lines = str(error).strip().splitlines()
-            yield name, {"broken": f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"}
+            yield name, {"broken": first_line(error, named=True)}
 
 
 def _verifying(subject: str, models: dict[str, Case], now: Counted, launcher: Runner) -> _Task:

@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
 from vbench import jobs
-from vbench.errors import UnsupportedError, UsageError
+from vbench.errors import UnsupportedError, UsageError, first_line
 from vbench.kernels.registry import OPS
 from vbench.models.registry import MODELS
 
@@ -232,13 +232,13 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
     except UsageError as error:
         send(status="usage", reason=str(error))
     except UnsupportedError as error:
-        send(status="unsupported", reason=_line(error))
+        send(status="unsupported", reason=first_line(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         oom = is_oom(error)
         send(
             status="oom" if oom else "error",
-            reason=_line(error) if oom else f"{type(error).__name__}: {_line(error)}",
+            reason=first_line(error, named=not oom),
         )
     else:
         send(status="ok", reason=None)
@@ -253,11 +253,6 @@ def is_oom(error: Exception) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError) and any(all(word in said for word in words) for words in _OOM)
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else "no message"
 
 
 def _die_with_parent() -> None:

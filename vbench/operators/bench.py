@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from vbench import host, jobs
-from vbench.errors import UsageError
+from vbench.errors import UsageError, first_line
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, missing, operator
 from vbench.meters import memory
@@ -293,9 +293,8 @@ def _floor(least: Floor, peaks: Mapping[str, float]) -> dict[str, Any]:
 def _failure(error: Exception) -> dict[str, Any]:
     from vbench.jobs.launch import is_oom
 
-    line = (str(error).strip().splitlines() or ["no message"])[0][:300]
     oom = is_oom(error)
-    return {"status": "oom" if oom else "error", "reason": line if oom else f"{type(error).__name__}: {line}"}
+    return {"status": "oom" if oom else "error", "reason": first_line(error, named=not oom)}
 
 
 def _wanted(op: str, width: Width, inputs: Inputs) -> Any:
