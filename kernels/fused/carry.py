@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vbench.kernels.fused.launch import cdiv, launch, power_of_two
+from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two
 
 GROUP = 16  # chunks whose loads are under way together
 BLOCK = 128  # channels of a program
@@ -115,6 +115,7 @@ def carry(
     logs = keep.dtype is not feed.dtype
     block = min(BLOCK, power_of_two(size))
     before: tuple[Tensor | None, ...] = initial or (None, None, None)
+    warps = max(1, block // (64 if peaks is None else 32))  # peaks take registers too
     launch(
         carry_kernel,
         (rows, cdiv(size, block)),
@@ -139,5 +140,6 @@ def carry(
             "GROUP": min(GROUP if peaks is None else GROUP // 2, power_of_two(chunks)),
             "BLOCK": block,
         },
-        warps=max(1, block // (64 if peaks is None else 32)),  # peaks take registers too
+        warps=warps,
+        registers=ceiling(warps),
     )

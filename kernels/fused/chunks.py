@@ -349,7 +349,7 @@ def states(x: Operands, chunk: int, warps: int, mirror: Mirror | None = None) ->
         {"D": D, "E": E, "L": L, "BD": BD, "BE": BE, **x.ways, "DECAY": policy.decay}
         | {"OWN": mirror is not None and not policy.exclusive, "STABLE": policy.stable, "PRECISION": precision(x.k)},
         warps=warps,
-        registers=ceiling(x.k, warps),
+        registers=ceiling(warps) if threefold(x.k) else None,
     )
     final = empty_state(x.k, x.v, ways, stable=policy.stable)
     peaks = x.k.new_empty(rows, chunks, dtype=torch.float32) if policy.stable and not gradient else None
@@ -383,7 +383,7 @@ def read(x: Operands, found: States, warps: int, *, mirrored: bool = False, save
         | {"SHARED": x.gates.ndim != x.q.ndim + 1, "STABLE": policy.stable, "PRECISION": precision(x.q)}
         | {"OWN": "none" if policy.exclusive else "key" if mirrored else "query"},
         warps=warps,
-        registers=ceiling(x.q, warps),
+        registers=ceiling(warps) if threefold(x.q) else None,
     )
     return o.to(x.q.dtype)
 

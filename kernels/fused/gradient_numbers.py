@@ -277,7 +277,7 @@ def _launch_pull_gates(
     for part in ("queries", "keys", "values"):
         BD = 32 if part == "values" and x.q.dtype == torch.float16 else 16  # as the compiler spills nothing
         parted = constants | {"PART": part, "BD": tile(D, BD)}
-        launch(pull_gates_kernel, (B * H, chunks), arguments, parted, warps=warps, registers=ceiling(x.q, warps))
+        launch(pull_gates_kernel, (B * H, chunks), arguments, parted, warps=warps, registers=ceiling(warps))
 
     # A decay stands between a token before it and one from it on: sums that run away from it, either way.
     if x.direction == "reverse":

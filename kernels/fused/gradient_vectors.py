@@ -217,7 +217,7 @@ def gradients(
     gates_grad = torch.empty_like(x.gates, dtype=torch.float32, memory_format=torch.contiguous_format)
     bonus_grad = x.q.new_empty(B, H, chunks, D, dtype=torch.float32) if x.bonus is not None else None
     dg = gates_grad.stride() if gates_grad.ndim > x.q.ndim else (0, *gates_grad.stride())
-    # A bonus takes registers too; bfloat16 has no ceiling of them, and so takes less of D.
+    # A bonus takes registers too; bfloat16, which has no ceiling of them, takes less of D.
     narrow = x.bonus is not None and not threefold(x.q)
     BD, BE = tile(D, 16 if narrow else 32), tile(E, 16)
     launch(
@@ -234,7 +234,7 @@ def gradients(
         {"D": D, "E": E, "L": L, "LEVELS": L.bit_length() - 1, "BD": BD, "BE": BE, **x.ways}
         | {"SHARED": x.gates.ndim == x.q.ndim, "PRECISION": precision(x.q)},
         warps=warps,
-        registers=ceiling(x.q, warps),
+        registers=ceiling(warps) if threefold(x.q) else None,
     )
     found: dict[str, Tensor | tuple[Tensor, ...]] = {"q": q_grad, "k": k_grad, "v": v_grad}
     if x.bonus is not None and bonus_grad is not None:

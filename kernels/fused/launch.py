@@ -90,14 +90,13 @@ def options(warps: int, stages: int, registers: int | None) -> dict[str, Any]:
     return told if registers is None else told | {"maxnreg": registers}
 
 
-def ceiling(x: Tensor, warps: int) -> int | None:
-    """The most registers that a thread may take in a kernel that multiplies inputs of x's type.
+def ceiling(warps: int) -> int:
+    """The most registers that a thread can take: 255, or its share of the 65536 of a multiprocessor.
 
-    Three products for one need many registers. The compiler then stores a few bytes in memory, so that more programs
-    fit on a multiprocessor. A stated limit stops that. It is the largest possible one: 255, which a thread can
-    address, or its share of the 65536 registers of a multiprocessor. Other types need no limit: None.
+    A kernel that needs many registers states it. Otherwise the compiler may store a few bytes in memory, so that more
+    programs fit on a multiprocessor; which kernel it does that to changes with every Triton.
     """
-    return min(255, 65536 // (32 * warps)) if threefold(x) else None
+    return min(255, 65536 // (32 * warps))
 
 
 @cache
