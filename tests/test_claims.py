@@ -395,7 +395,7 @@ class TestOperators:
         (tmp_path / operators.FILE).write_text(json.dumps(self.ROW) + "\n")
         assert operators.read(tmp_path) == [self.ROW]
         (tmp_path / operators.FILE).write_text(json.dumps(self.ROW) + "\n{}\n")
-        with pytest.raises(SchemaError, match="line 2 is no row"):
+        with pytest.raises(SchemaError, match="line 2 is not a row"):
             operators.read(tmp_path)
 
 

@@ -344,8 +344,8 @@ def _with(**parts: Any) -> str:
     ("text", "said"),
     [
         ("{", "no JSON"),
-        ("[]", "no baseline"),
-        ('{"schema": 1, "cells": []}', "no baseline"),
+        ("[]", "not a baseline"),
+        ('{"schema": 1, "cells": []}', "not a baseline"),
         (_with(schema=2), "schema 2"),
         (_with(cells=3), "'3' is no list"),
         (_with(cells=[{"cell": "a"}]), "no 'case'"),

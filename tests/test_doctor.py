@@ -17,7 +17,7 @@ from vbench.doctor import examine as doctor
 from vbench.doctor import peaks, selftest
 from vbench.doctor.examine import Finding
 from vbench.jobs.launch import Ending
-from vbench.meters import state
+from vbench.meters import cpu, state
 
 CPU = torch.device("cpu")
 
@@ -64,8 +64,8 @@ def put(root: Path, files: dict[str, str]) -> None:
     ],
 )
 def test_the_governor(tmp_path: Path, governors: list[str], verdict: str, words: str) -> None:
-    for cpu, governor in enumerate(governors):
-        put(tmp_path, {f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor": governor + "\n"})
+    for core, governor in enumerate(governors):
+        put(tmp_path, {f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor": governor + "\n"})
     found = by_topic(doctor.cpu_findings(tmp_path))["CPU clock"]
     assert found.verdict == verdict
     assert words in found.text
@@ -82,7 +82,7 @@ def test_cores_that_are_shared(tmp_path: Path, smt: str | None, verdict: str) ->
     [("max 100000", "ok", "none"), ("150000 100000", "note", "1.5 cores"), ("900000 100000", "ok", "9 cores")],
 )
 def test_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, verdict: str, words: str) -> None:
-    monkeypatch.setattr(state, "usable_cores", lambda: 4)
+    monkeypatch.setattr(cpu, "usable_cores", lambda: 4)
     put(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": limit + "\n"})
     found = by_topic(doctor.cpu_findings(tmp_path))["CPU quota"]
     assert found.verdict == verdict

@@ -162,7 +162,7 @@ def test_the_limiting_allocation_is_read_from_the_error(reason: str, size: int |
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"mode": "recurrent"}, "no recurrent mode.*take --mode parallel"),
+        ({"mode": "recurrent"}, "no recurrent mode.*use --mode parallel"),
         ({"mode": "parallel,recurrent"}, "--mode: one at a time"),
         ({"model": "deit_*"}, "MODEL: one at a time"),
         ({"model": "deit"}, "unknown model"),
@@ -252,5 +252,5 @@ def test_a_mode_that_is_not_there_is_a_usage_error() -> None:
     done = vbench("maxres", "deit_t", "--mode", "recurrent")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        "vbench: deit_t has no recurrent mode: attention keeps no state of fixed size; take --mode parallel"
+        "vbench: deit_t has no recurrent mode: attention keeps no state of fixed size; use --mode parallel"
     ]

@@ -188,7 +188,7 @@ def cases(
         raise UsageError(f"--form: '{form}' is a {forms[form].mode} form, not a {mode} one; leave --mode out")
     found = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,)))
     if reason := found[0].unsupported:
-        raise UsageError(f"--mode: {reason}; take --mode parallel")
+        raise UsageError(f"--mode: {reason}; use --mode parallel")
     return [replace(case, form=form) if form else case for case in found]
 
 
