@@ -143,7 +143,7 @@ def test_verify(tmp_path: Path) -> None:
     assert "torch.save did not write it" in done.stderr
     done = vbench("verify", "--models", "vig_t,vig_s", "--weights", "weights.pth")
     assert done.returncode == 2
-    assert "--weights: one file belongs to one model; --models names 2" in done.stderr
+    assert "--weights: one file belongs to one model, and --models names 2" in done.stderr
 
 
 @pytest.mark.parametrize(
