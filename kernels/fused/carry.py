@@ -14,6 +14,7 @@ from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two
 
 GROUP = 16  # chunks whose loads are under way together
 BLOCK = 128  # channels of a program
+LARGE = 2**16  # channels of a row; with more, Triton 3.7 stores 8 B on sm_100 unless the ceiling of registers is stated
 
 
 @triton.jit
@@ -141,5 +142,5 @@ def carry(
             "BLOCK": block,
         },
         warps=warps,
-        registers=ceiling(warps),
+        registers=ceiling(warps) if size > LARGE else None,
     )
