@@ -15,7 +15,7 @@ _KEYS = ("op", "form", "peer", "tokens", "batch", "dtype", "device", "backend", 
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All rows of a folder, the oldest first; empty if it has none. A row's keys are those of `kernel_bench`.
+    """All rows of a folder, the oldest first; empty if it has none. `operators.bench` says what a row's keys mean.
 
     Raises: OutputError if the file cannot be read; SchemaError for a line that is not such a row.
     """

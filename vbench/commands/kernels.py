@@ -1,4 +1,4 @@
-"""`vbench kernels`: the operators by themselves. A skin over `kernel_check`, `_compile`, `_bench` and `_tune`."""
+"""`vbench kernels`: the operators by themselves. A skin over the room `vbench.operators`."""
 
 from __future__ import annotations
 

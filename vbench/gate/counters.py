@@ -189,7 +189,7 @@ def _counting(names: Sequence[str], wanted: dict[str, dict[str, Any]], now: Coun
 
 
 def count_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"cases"} -> for each, under its name, "cell": what `operations.look` returns; or "unsupported" or "broken", why
+    """{"cases"} -> for each, under its name, "cell": what `inside.look` returns; or "unsupported" or "broken", why
     there is no such cell, or why it cannot be counted."""
     from vbench.flops.inside import look
 
