@@ -19,9 +19,9 @@ from xml.etree import ElementTree as ET
 from rich.console import Console
 from rich.text import Text
 
+from vbench.files import write_text
 from vbench.reports import metrics
 from vbench.reports.grid import escaped, pipes, tame
-from vbench.reports.write import write_text
 from vbench.results.outcome import (
     FAILS,
     NOTHING,

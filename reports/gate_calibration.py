@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vbench.reports.write import whole, write_text
+from vbench.files import write_text, write_whole
 from vbench.results.judge import Cell, block, judge
 from vbench.results.statistics import CONFIDENCE
 
@@ -188,7 +188,7 @@ def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
         axis.set_ylim(-4, 104)
         axis.legend(title="noise of a block", loc="lower right")
         for suffix in ("png", "pdf"):
-            whole(folder / f"power.{suffix}", lambda path: style.save(sheet, path))
+            write_whole(folder / f"power.{suffix}", lambda path: style.save(sheet, path))
 
 
 def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Counter[str]) -> str:

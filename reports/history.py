@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from rich.console import Console
 from rich.markup import escape
 
+from vbench.files import write_text, writing
 from vbench.models.registry import spec
 from vbench.reports import grid
 from vbench.reports.appearance import COLOURS
@@ -22,7 +23,6 @@ from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import MUTED, RATIO, Drawn, ink, sheet
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
 from vbench.reports.tables import figure as digits
-from vbench.reports.write import write_text, writing
 from vbench.results.changes import ALARM
 from vbench.results.history import Point, Series, Step
 from vbench.results.text import bare_table, one_line, print_whole

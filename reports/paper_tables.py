@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from vbench.errors import UsageError
+from vbench.files import write_text
 from vbench.models.registry import spec
+from vbench.options import choices
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row, to_csv, to_latex, to_markdown
 from vbench.reports.paper_cells import (
@@ -37,12 +39,11 @@ from vbench.reports.paper_cells import (
     sizes_of,
     subjects,
 )
-from vbench.reports.write import write_text
 from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of
 from vbench.results.statistics import Interval, ratio
-from vbench.results.text import choices, px
+from vbench.results.text import px
 
 FORMATS = ("md", "tex", "csv")
 

@@ -8,8 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vbench.errors import UsageError
-
 
 def px(height: int, width: int) -> str:
     """(512, 512) -> "512", (512, 1024) -> "512x1024"."""
@@ -19,15 +17,6 @@ def px(height: int, width: int) -> str:
 def listed(parts: Sequence[str]) -> str:
     """ "a, b and c"."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def choices(text: str, option: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    """ "png, svg" -> ("png", "svg"), each once. Raises: UsageError, which names the option, for what is not allowed."""
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    for part in found:
-        if part not in allowed:
-            raise UsageError(f"{option} '{part}' is not known; take some of {', '.join(allowed)}")
-    return found
 
 
 def one_line(text: object) -> str:

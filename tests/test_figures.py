@@ -500,8 +500,8 @@ class TestFiles:
         ("changes", "message"),
         [
             ({"style": "neon"}, "--style 'neon' is not known; take one of paper, slides, dark"),
-            ({"formats": "gif"}, "--format 'gif' is not known; take some of png, pdf, svg"),
-            ({"at": "512,big"}, "--at '512,big' is no list of sizes"),
+            ({"formats": "gif"}, "--format: 'gif' is not one of png, pdf, svg"),
+            ({"at": "512,big"}, "--at: 'big' is not a size in px"),
             ({"cost": "money"}, "--cost 'money' is not known"),
         ],
     )
@@ -513,7 +513,7 @@ class TestFiles:
     def test_rows_of_a_dtype_alone(self) -> None:
         rows = frame([make_record(), of_case(make_record(), dtype="bfloat16")])
         assert list(draw.of_dtype(rows, "bfloat16")["dtype"]) == ["bfloat16"]
-        with pytest.raises(UsageError, match="--dtype 'float16' is not known; take some of bfloat16, float32"):
+        with pytest.raises(UsageError, match="--dtype: 'float16' is not one of bfloat16, float32"):
             draw.of_dtype(rows, "float16")
 
     def test_the_command_imports_no_torch(self, tmp_path: Path) -> None:

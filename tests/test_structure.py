@@ -17,10 +17,21 @@ from vbench.jobs.launch import Launcher
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a room uses those before it, and itself.
 ROOMS = (
-    *("errors", "kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
+    *("errors", "options", "files"),
+    *("kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
     *("verify", "operators", "sweep", "doctor", "reports", "gate", "commands", "side", "__main__"),
 )
-FACE = {"__init__.py", "__main__.py", "errors.py", "host.py", "plan.py", "side.py", "verify.py"}
+FACE = {
+    "__init__.py",
+    "__main__.py",
+    "errors.py",
+    "files.py",
+    "host.py",
+    "options.py",
+    "plan.py",
+    "side.py",
+    "verify.py",
+}
 LINES = 400  # of a file; a longer one says at its head why it is
 
 

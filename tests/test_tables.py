@@ -440,7 +440,7 @@ class TestRequests:
     @pytest.mark.parametrize(
         ("what", "at", "says"),
         [
-            ("resolutions", None, "'resolutions' is not known; take some of all, resolution, full"),
+            ("resolutions", None, "'resolutions' is not one of all, resolution, full"),
             ("training", None, "the records lack training; vbench sweep --suite training measures it"),
             ("all", "300", "--at: the records have no 300 px; they have 224, 512, 1024"),
             ("all", "large", "--at: 'large' is not a size"),
@@ -463,7 +463,7 @@ class TestRequests:
         ]
 
     def test_wrong_formats(self) -> None:
-        with pytest.raises(UsageError, match="'pdf' is not known; take some of md, tex, csv"):
+        with pytest.raises(UsageError, match="'pdf' is not one of md, tex, csv"):
             paper_tables.parse_formats("md,pdf")
 
     def test_a_file_where_the_folder_should_be(self, records: list[Record], tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 from vbench.errors import ResolutionError, UsageError
 from vbench.kernels.registry import OPS, Mode, default_form, missing
 from vbench.models.registry import ModelSpec, names, ours, spec
+from vbench.options import choices, items
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -28,7 +29,6 @@ Attention = Literal["fused", "unfused"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 AUTO = "auto"  # of the forms of an operator, the one that is its mode's default on the device
 Batch = int | Literal["knee", "max"]
-T = TypeVar("T", bound=str)
 LARGEST = 65_536  # px; a longer side is a slip of the keyboard
 
 
@@ -248,7 +248,7 @@ def parse_models(text: str) -> tuple[str, ...]:
     Raises: UnknownModelError for a name that is not there, UsageError for a pattern that matches none.
     """
     found: dict[str, None] = {}
-    for item in _items(text, "--models", "vig_t,deit_t"):
+    for item in items(text, "--models", "vig_t,deit_t"):
         matches = names("*") if item == "all" else names(item) if set(item) & set("*?[") else [ours(item)]
         if not matches:
             raise UsageError(f"--models: no model matches '{item}'; see 'vbench models'")
@@ -266,7 +266,7 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
     Raises: ResolutionError for a malformed, reversed, empty or non-positive one.
     """
     found: dict[tuple[int, int], None] = {}
-    for item in _items(text, "--res", "224:2048"):
+    for item in items(text, "--res", "224:2048"):
         for size in _range(item) if ":" in item else [_size(item)]:
             found[size] = None
     return tuple(found)
@@ -274,48 +274,48 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 def parse_modes(text: str) -> tuple[Mode, ...]:
     """ "parallel,recurrent" -> modes. Raises: UsageError."""
-    return _choices(text, "--modes", MODES)
+    return choices(text, "--modes", MODES)
 
 
 def parse_dtypes(text: str) -> tuple[Dtype, ...]:
     """ "float32,bfloat16" -> dtypes. Raises: UsageError."""
-    return _choices(text, "--dtype", DTYPES)
+    return choices(text, "--dtype", DTYPES)
 
 
 def parse_phases(text: str) -> tuple[Phase, ...]:
     """ "infer,train" -> phases. Raises: UsageError."""
-    return _choices(text, "--phase", PHASES)
+    return choices(text, "--phase", PHASES)
 
 
 def parse_backends(text: str) -> tuple[Backend, ...]:
     """ "eager,compile" -> back ends. Raises: UsageError."""
-    return _choices(text, "--backend", BACKENDS)
+    return choices(text, "--backend", BACKENDS)
 
 
 def parse_layouts(text: str) -> tuple[Layout, ...]:
     """ "nchw,nhwc" -> memory layouts of weights and images. Raises: UsageError."""
-    return _choices(text, "--layout", LAYOUTS)
+    return choices(text, "--layout", LAYOUTS)
 
 
 def parse_attentions(text: str) -> tuple[Attention, ...]:
     """ "fused,unfused" -> how the attention of timm's models is computed. Raises: UsageError."""
-    return _choices(text, "--attention", ATTENTIONS)
+    return choices(text, "--attention", ATTENTIONS)
 
 
 def parse_forms(text: str) -> tuple[str, ...]:
     """ "auto", "reference,chunkwise" -> forms of operators. Raises: UsageError for one that no operator has."""
-    return _choices(text, "--form", (AUTO, *dict.fromkeys(form for table in OPS.values() for form in table)))
+    return choices(text, "--form", (AUTO, *dict.fromkeys(form for table in OPS.values() for form in table)))
 
 
 def parse_rigor(text: str) -> Protocol:
     """ "quick" -> its protocol. Raises: UsageError."""
-    return RIGORS[_choices(text, "--rigor", tuple(RIGORS))[0]]
+    return RIGORS[choices(text, "--rigor", tuple(RIGORS))[0]]
 
 
 def parse_batches(text: str) -> tuple[Batch, ...]:
     """ "knee", "max" or "1,8" -> batches. Raises: UsageError."""
     found: dict[Batch, None] = {}
-    for item in _items(text, "--batch", "knee"):
+    for item in items(text, "--batch", "knee"):
         if item in ("knee", "auto"):
             found["knee"] = None
         elif item == "max":
@@ -324,23 +324,6 @@ def parse_batches(text: str) -> tuple[Batch, ...]:
             found[int(item)] = None
         else:
             raise UsageError(f"--batch: '{item}' is not knee, max or a positive number")
-    return tuple(found)
-
-
-def _items(text: str, option: str, example: str) -> list[str]:
-    items = [item.strip() for item in text.split(",")]
-    if not all(items):
-        raise UsageError(f"{option}: '{text}' has an empty item; write it like {example}")
-    return items
-
-
-def _choices(text: str, option: str, allowed: Sequence[T]) -> tuple[T, ...]:
-    found: dict[T, None] = {}
-    for item in _items(text, option, ",".join(allowed)):
-        match = next((choice for choice in allowed if choice == item), None)
-        if match is None:
-            raise UsageError(f"{option}: '{item}' is not one of {', '.join(allowed)}")
-        found[match] = None
     return tuple(found)
 
 

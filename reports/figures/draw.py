@@ -16,13 +16,15 @@ import matplotlib as mpl
 import pandas as pd
 
 from vbench.errors import UsageError
+from vbench.files import write_whole, writing
+from vbench.options import choices, numbers
+from vbench.plan import LARGEST
 from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
-from vbench.reports.write import whole, writing
 from vbench.results.axes import AXES, CAPTION
-from vbench.results.text import choices, one_line
+from vbench.results.text import one_line
 
 WIDTH = 100  # of a caption, characters
 SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + ["form"]  # on figures
@@ -56,14 +58,6 @@ def parse_words(words: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
     return chosen, [Path(word) for word in rest]
 
 
-def parse_sides(text: str) -> tuple[int, ...]:
-    """Sizes in px, as in "512,1024". Raises: UsageError."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UsageError(f"--at '{text}' is no list of sizes in px; give some as in 512,1024,2048")
-    return tuple(dict.fromkeys(int(part) for part in parts))
-
-
 def parse(
     names: tuple[str, ...],
     *,
@@ -78,7 +72,8 @@ def parse(
     if style not in STYLES:
         raise UsageError(f"--style '{style}' is not known; take one of {', '.join(STYLES)}")
     costs = choices(cost, "--cost", tuple(MEASURES)) if cost else None
-    options = Options(parse_sides(at), baseline, subject, costs)
+    sides = numbers(at, "--at", "512,1024,2048", allowed=range(1, LARGEST + 1), kind="a size in px")
+    options = Options(sides, baseline, subject, costs)
     return Request(names or tuple(FIGURES), style, choices(formats, "--format", FORMATS), options, bool(names))
 
 
@@ -167,9 +162,9 @@ def write_files(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> 
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "txt")]
     for path in paths:
         if path.suffix == ".txt":
-            whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+            write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
         else:
-            whole(path, partial(save, drawn.figure))
+            write_whole(path, partial(save, drawn.figure))
     return paths
 
 

@@ -137,8 +137,8 @@ def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
 
 def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     """Write the page of these runs, and print what it answers."""
+    from vbench.files import write_text
     from vbench.reports import html
-    from vbench.reports.write import write_text
     from vbench.results.answers import answers
 
     if file.suffix.lower() not in (".html", ".htm") or file.is_dir():

@@ -44,7 +44,7 @@ def gate(file: Path, launcher: Runner, *, cases: Sequence[Case] | None = None, w
     Raises: UsageError if there are `cases` and nothing to `write`, for a cell to be written that cannot be counted,
         and as `results.counters.read` does; OutputError. Then nothing is written.
     """
-    from vbench.reports.write import write_text
+    from vbench.files import write_text
 
     if cases is not None and not write:
         raise UsageError("the cells of --counters are those of its file; to choose others add --write")

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vbench.errors import OutputError
+from vbench.files import write_text
 from vbench.jobs.launch import Ending, Runner
 
 
@@ -39,9 +41,6 @@ class Memo:
             return Ending(**json.loads(file.read_text()))
         ending = self._launcher.run(job, argument, timeout_s)
         if ending.status == "ok":
-            with suppress(OSError):  # a machine without a home folder proves it every time
-                self._folder.mkdir(parents=True, exist_ok=True)
-                part = file.with_suffix(f".part{os.getpid()}")
-                part.write_text(json.dumps(asdict(ending)))
-                os.replace(part, file)  # noqa: PTH105
+            with suppress(OutputError):  # a machine without a home folder proves it every time
+                write_text(file, json.dumps(asdict(ending)))
         return ending

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vbench import host, jobs
 from vbench.errors import UsageError, first_line
@@ -18,6 +18,7 @@ from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, missing, operator
 from vbench.meters import memory
 from vbench.operators.sampling import Backend, Cache, taker
+from vbench.options import choices, numbers
 from vbench.plan import DTYPES
 from vbench.results.statistics import median_interval
 
@@ -77,7 +78,7 @@ def parse(
     from vbench.operators.calls import WIDTHS
 
     kind = device.partition(":")[0]
-    backends = _among("--backend", backend, ("eager", "cudagraph")) if backend else BACKENDS[kind]
+    backends = choices(backend, "--backend", get_args(Backend)) if backend else BACKENDS[kind]
     if "cudagraph" in backends and kind != "cuda":
         raise UsageError(f"--backend: {device} has no CUDA graphs")
     if dtype is not None and dtype not in DTYPES:
@@ -85,12 +86,12 @@ def parse(
     return Plan(
         ops=tuple(op for op in ops if op in WIDTHS),
         forms=forms,
-        tokens=_numbers("--n", tokens) if tokens else TOKENS[kind],
-        batches=_numbers("--batch", batch) if batch else BATCHES[kind],
+        tokens=_sizes(tokens, "--n", "196,4096") if tokens else TOKENS[kind],
+        batches=_sizes(batch, "--batch", "1,8") if batch else BATCHES[kind],
         dtype=dtype or DTYPE[kind],
         device=device,
         backends=backends,  # type: ignore[arg-type]
-        caches=_among("--l2", l2, ("cold", "warm")) if l2 else L2[kind],  # type: ignore[arg-type]
+        caches=choices(l2, "--l2", get_args(Cache)) if l2 else L2[kind],  # type: ignore[arg-type]
         seconds=seconds or SECONDS[kind],
         limit_s=limit_s or LIMIT_S[kind],
         threads=threads,
@@ -98,20 +99,8 @@ def parse(
     )
 
 
-def _among(option: str, text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    items = [item.strip() for item in text.split(",")]
-    for item in items:
-        if item not in allowed:
-            raise UsageError(f"{option}: '{item}' is not one of {', '.join(allowed)}")
-    return tuple(dict.fromkeys(items))
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    items = [item.strip() for item in text.split(",")]
-    for item in items:
-        if not item.isdecimal() or not 0 < int(item) <= 2**24:
-            raise UsageError(f"{option}: '{item}' is not a positive number")
-    return tuple(sorted({int(item) for item in items}))
+def _sizes(text: str, option: str, example: str) -> tuple[int, ...]:
+    return tuple(sorted(numbers(text, option, example, allowed=range(1, 2**24 + 1), kind="a positive number")))
 
 
 def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: None) -> Iterator[list[dict[str, Any]]]:

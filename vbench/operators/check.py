@@ -15,6 +15,7 @@ from vbench.errors import UnsupportedError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
 from vbench.kernels.fused import tuning
 from vbench.kernels.registry import OPS, Mode, default_form, interpreted, missing
+from vbench.options import choices
 from vbench.verify import TOKENS, Check, Extent, Verdict
 
 # The interpreter takes 20 ms a program; these are one whole chunk and a ragged one, more in gradients.
@@ -25,22 +26,13 @@ LIMIT_S = 600.0  # for one child
 
 def parse_ops(text: str | None) -> tuple[str, ...]:
     """ "gla,wkv6" -> operators, all if None. Raises: UsageError."""
-    return _among("--op", text, tuple(OPS))
+    return tuple(OPS) if text is None else choices(text, "--op", tuple(OPS))
 
 
 def parse_forms(text: str | None, ops: Iterable[str]) -> tuple[str, ...]:
     """ "fused,scan" -> forms that these operators have, all if None. Raises: UsageError."""
-    return _among("--form", text, tuple(dict.fromkeys(form for op in ops for form in OPS[op])))
-
-
-def _among(option: str, text: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    if text is None:
-        return allowed
-    items = [item.strip() for item in text.split(",")]
-    for item in items:
-        if item not in allowed:
-            raise UsageError(f"{option}: '{item}' is not one of {', '.join(allowed)}")
-    return tuple(dict.fromkeys(items))
+    forms = tuple(dict.fromkeys(form for op in ops for form in OPS[op]))
+    return forms if text is None else choices(text, "--form", forms)
 
 
 def interpret(device: str) -> bool:

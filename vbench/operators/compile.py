@@ -26,6 +26,7 @@ from vbench import jobs
 from vbench.errors import CompileError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
 from vbench.kernels.registry import OPS
+from vbench.options import numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -254,11 +255,8 @@ def _cause(error: BaseException) -> str:
 
 def parse_archs(text: str) -> tuple[int, ...]:
     """ "80,90" -> architectures. Raises: UsageError."""
-    items = [item.strip() for item in text.split(",")]
-    for item in items:
-        if not item.isdecimal() or not 80 <= int(item) <= 130:
-            raise UsageError(f"--arch: '{item}' is not an architecture such as 80, 90 or 100")
-    return tuple(dict.fromkeys(map(int, items)))
+    kind = "an architecture such as 80, 90 or 100"
+    return numbers(text, "--arch", "80,90", allowed=range(80, 131), kind=kind)
 
 
 def run(ops: Sequence[str], archs: Sequence[int], launcher: Runner) -> list[Resources]:

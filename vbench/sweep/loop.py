@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 import warnings
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 from vbench import host, jobs, plan, verify
 from vbench.errors import DeviceError
+from vbench.files import write_text
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.memo import Memo
 from vbench.meters import state
@@ -362,6 +362,4 @@ def _note(folder: Path, summary: dict[str, Any]) -> None:
         runs = json.loads(path.read_text())["runs"]
     except (OSError, ValueError, KeyError):
         runs = []
-    part = path.with_name(f".part-{path.name}")
-    part.write_text(json.dumps({"runs": [*runs, summary]}, indent=1) + "\n")
-    os.replace(part, path)  # noqa: PTH105
+    write_text(path, json.dumps({"runs": [*runs, summary]}, indent=1) + "\n")
