@@ -81,7 +81,7 @@ claims: ## docs/claims.md: which of the papers' claims hold, by the committed re
 	python -P -m vbench.reports.claims results/cpu-amd-epyc docs/claims.md
 
 suites: ## docs/suites.md: what each suite answers, its time and its cells
-	python -P -m vbench.suites.listing docs/suites.md
+	python -P -m vbench.reports.suites docs/suites.md
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
 	for seed in $$(seq -w 1 20); do \

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from vbench.models.registry import MODELS, ModelSpec
 from vbench.results.published import accuracies
+from vbench.results.text import bare_table
 
 
 def _recurrent(row: ModelSpec) -> str | None:
@@ -42,9 +43,8 @@ def rows() -> list[dict[str, Any]]:
 
 def to_rich() -> Table:
     """The rows for a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "family", "params (M)", "operator", "recurrent", "top-1 (%)", "source"):
-        table.add_column(name, justify="right" if name in ("params (M)", "top-1 (%)") else "left", no_wrap=True)
+    heads = ("model", "family", "params (M)", "operator", "recurrent", "top-1 (%)", "source")
+    table = bare_table(heads, right=("params (M)", "top-1 (%)"))
     for row in rows():
         params = "" if row["params"] is None else f"{row['params'] / 1e6:.2f}"
         top1 = "" if row["top1_published"] is None else f"{row['top1_published']:.1f}"

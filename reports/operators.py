@@ -1,15 +1,61 @@
-"""Timings of operators, for a terminal: a table, what stands out, and remarks."""
+"""Operators for a terminal: their forms, what their kernels take, their timings, and what stands out of these."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench.kernels.fused.tuning import ANY_TOKENS
+from vbench.results.text import bare_table
+
 if TYPE_CHECKING:
-    pass
+    from vbench.operators.compile import Resources
+
+
+def forms_to_rich(rows: Sequence[Mapping[str, Any]], device: str) -> Table:
+    """One row a form of `operators.check.rows`."""
+    heads = ("operator", "form", "mode", "devices", "dtypes", "default on", f"on {device}", "how")
+    table = bare_table(heads, wrap=heads)
+    for row in rows:
+        table.add_row(
+            row["operator"],
+            row["form"],
+            row["mode"],
+            ", ".join(row["devices"]),
+            ", ".join(row["dtypes"]),
+            ", ".join(row["default_on"]),
+            row["missing"] or "runs",
+            "; ".join([row["summary"], *map(_choice, row["tuning"] or [])]),
+        )
+    return table
+
+
+def _choice(row: Mapping[str, Any]) -> str:
+    """A row of the tuning table in words."""
+    tokens = f" to {row['tokens_max']} tokens" if row["tokens_max"] < ANY_TOKENS else ""
+    rows_min = f" from {row['rows_min']} rows" if row["rows_min"] else ""
+    how = "sequential" if row["choice"]["sequential"] else f"chunk {row['choice']['chunk']}"
+    return f"{row['device']}{tokens}{rows_min}: {how}, {row['choice']['warps']} warps ({row['source']})"
+
+
+def resources_to_rich(rows: Iterable[Resources]) -> Table:
+    """One row a kernel and architecture: how many variants there are, and the most that any of them takes."""
+    numbers = ("sm", "variants", "registers", "stack (B)", "shared (KiB)")
+    heads = ("operator", "kernel", *numbers, "products")
+    table = bare_table(heads, right=numbers, wrap=heads)
+    groups: dict[tuple[str, str, int], list[Resources]] = {}
+    for row in rows:
+        groups.setdefault((row.op, row.kernel, row.arch), []).append(row)
+    for (op, kernel, arch), group in groups.items():
+        registers, stack, shared = (
+            max(getattr(row, what) for row in group) for what in ("registers", "stack", "shared")
+        )
+        kinds = ", ".join(sorted({row.mma for row in group}))
+        table.add_row(op, kernel, str(arch), str(len(group)), str(registers), str(stack), f"{shared / 1024:.1f}", kinds)
+    return table
 
 
 def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -19,10 +65,10 @@ def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def to_rich(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row a timing; what was not timed is told by `remarks`."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    left = ("operator", "form", "setting")
-    for name in ("operator", "tokens", "batch", "setting", "form", "ms", "interval", "x floor", "x fastest", "error"):
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    numbers = ("ms", "interval", "x floor", "x fastest", "error")
+    table = bare_table(
+        ("operator", "tokens", "batch", "setting", "form", *numbers), right=("tokens", "batch", *numbers)
+    )
     timed = [row for row in rows if row["ms"] is not None]
     fastest: dict[tuple[Any, ...], float] = {}
     for row in timed:

@@ -1,13 +1,12 @@
-"""Counted work, for a terminal: of a model at each size, and of its modules."""
+"""Tables of work for a terminal: of a model at each size, of its modules, and estimates of what cells cost."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
-if TYPE_CHECKING:
-    pass
+from vbench.results.text import bare_table
 
 
 def unknown_line(found: list[dict[str, Any]]) -> str | None:
@@ -26,25 +25,10 @@ def unknown_line(found: list[dict[str, Any]]) -> str | None:
 
 def to_rich(found: list[dict[str, Any]]) -> Table:
     """One row a size, for a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "model",
-        "mode",
-        "form",
-        "size (px)",
-        "GMACs",
-        "GMACs executed",
-        "GMACs by hand",
-        "GMACs by fvcore",
-        "GFLOPs pointwise",
-        "GFLOPs total",
-        "least MiB",
-        "FLOPs/byte",
-        "state (KiB)",
-        "coverage",
-    ):
-        left = name in ("model", "mode", "form")
-        table.add_column(name, justify="left" if left else "right", no_wrap=left)
+    names = ("model", "mode", "form")
+    counts = ("GMACs", "GMACs executed", "GMACs by hand", "GMACs by fvcore", "GFLOPs pointwise", "GFLOPs total")
+    numbers = ("size (px)", *counts, "least MiB", "FLOPs/byte", "state (KiB)", "coverage")
+    table = bare_table((*names, *numbers), right=numbers, wrap=numbers)
     table.columns[0].min_width = max(len(work["model"]) for work in found)
     for work in found:
         table.add_row(
@@ -71,23 +55,35 @@ def modules_to_rich(work: dict[str, Any]) -> Table:
     columns = ("macs_matmul", "macs_elementwise", "flops_elementwise", "flops_total")
     rows = work["modules"]
     sums = {name: sum(row[name] for row in rows) for name in (*columns, "bytes_min")}
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for name in (
-        f"{work['model']} {work['height']}x{work['width']}",
-        "GMACs in products",
-        "GMACs elementwise",
-        "GFLOPs pointwise",
-        "GFLOPs total",
-        "share",
-        "least MiB",
-    ):
-        table.add_column(name, justify="right" if table.columns else "left")
+    name = f"{work['model']} {work['height']}x{work['width']}"
+    numbers = ("GMACs in products", "GMACs elementwise", "GFLOPs pointwise", "GFLOPs total", "share", "least MiB")
+    table = bare_table((name, *numbers), right=numbers, wrap=(name, *numbers))
     for row in [*rows, {"module": "sum", **sums}]:
         table.add_row(
             row["module"],
             *(_giga(row[name]) for name in columns),
             f"{100 * row['flops_total'] / sums['flops_total']:.1f} %",
             f"{row['bytes_min'] / 2**20:.2f}",
+        )
+    return table
+
+
+def estimates_to_rich(rows: list[dict[str, Any]]) -> Table:
+    """One row a cell of `flops.estimate.row`."""
+    guesses = ("~time (s)", "~peak memory (MiB)")
+    heads = ("model", "size (px)", "mode", "form", "batch", "dtype", *guesses, "remarks")
+    table = bare_table(heads, right=guesses, wrap=heads)
+    for cell in rows:
+        table.add_row(
+            cell["model"],
+            f"{cell['height']}x{cell['width']}",
+            cell["mode"],
+            cell["form"] or "",
+            str(cell["batch"]),
+            cell["dtype"],
+            "" if cell["seconds"] is None else f"{cell['seconds']:.0f}",
+            "" if cell["peak_bytes"] is None else f"{cell['peak_bytes'] / 2**20:.0f}",
+            cell["unsupported"] or cell["padding"] or "",
         )
     return table
 

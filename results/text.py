@@ -24,11 +24,11 @@ def one_line(text: object) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
-def bare_table(heads: Sequence[str], right: Container[str] = (), **look: Any) -> Table:
-    """An empty table without lines, for a terminal. Columns in `right` are flush right. No cell is wrapped."""
+def bare_table(heads: Sequence[str], right: Container[str] = (), wrap: Container[str] = (), **look: Any) -> Table:
+    """An empty table without lines, for a terminal. Columns in `right` are flush right; only those in `wrap` wrap."""
     table = Table(box=None, pad_edge=False, header_style="bold", **look)
     for head in heads:
-        table.add_column(head, justify="right" if head in right else "left", no_wrap=True)
+        table.add_column(head, justify="right" if head in right else "left", no_wrap=head not in wrap)
     return table
 
 

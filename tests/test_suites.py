@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from vbench import plan
 from vbench.commands import app as cli
 from vbench.errors import UsageError
-from vbench.suites import listing
+from vbench.reports import suites as listing
 from vbench.suites.load import load, shipped
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "suites.md"
@@ -99,5 +99,5 @@ def test_the_command_lists_all_or_shows_one(tmp_path: Path) -> None:
 
 
 def test_listing_imports_no_torch() -> None:
-    code = "import sys; from vbench.suites import listing; listing.page(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from vbench.reports import suites; suites.page(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

@@ -25,13 +25,14 @@ def list_(device: Device = "auto", as_json: AsJson = False) -> None:
     """List operators and forms: mode, devices, dtypes, whether each can run here, what it is the default for."""
     from vbench import host
     from vbench.operators import check as kernel_check
+    from vbench.reports import operators
 
     where = host.resolve(device)
     found = kernel_check.rows(where)
     if as_json:
         print_json(found)
     else:
-        out.print(kernel_check.to_rich(found, where))
+        out.print(operators.forms_to_rich(found, where))
 
 
 @app.command()
@@ -89,6 +90,7 @@ def compile_(
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
     from vbench.operators import compile as compiling
+    from vbench.reports import operators
 
     ops, archs = kernel_check.parse_ops(op), compiling.parse_archs(arch)
     os.environ.pop("TRITON_INTERPRET", None)  # an interpreted kernel cannot be compiled
@@ -113,7 +115,7 @@ def compile_(
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
-        out.print(compiling.to_rich(rows))
+        out.print(operators.resources_to_rich(rows))
     for line in [*told, *failed]:
         err.print(line, markup=False)
     if failed:

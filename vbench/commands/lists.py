@@ -36,7 +36,7 @@ def suites(
     as_json: AsJson = False,
 ) -> None:
     """List the suites: the question, the time and the number of cells of each; or show one suite with its axes."""
-    from vbench.suites import listing
+    from vbench.reports import suites as listing
 
     found = listing.rows() if name is None else [listing.row(name)]
     if as_json:

@@ -134,6 +134,7 @@ def plan(
     from vbench import host
     from vbench.flops import estimate
     from vbench.jobs.launch import Launcher
+    from vbench.reports import work
 
     asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     cases = cells(asked, suite, host.resolve(device))
@@ -144,7 +145,7 @@ def plan(
     if as_json:
         print_json(rows)
         return
-    out.print(estimate.to_rich(rows))
+    out.print(work.estimates_to_rich(rows))
     total = sum(row["seconds"] or 0 for row in rows)
     out.print(f"{len(rows)} cells, roughly {total / 60:.1f} minutes on {cases[0].device}; all figures are estimates.")
 
@@ -214,6 +215,7 @@ def _limit(
     """Search and print; `fixed` is what the other axis stands at: (--res, None) or (None, --batch)."""
     from vbench import host
     from vbench.jobs.launch import Launcher
+    from vbench.reports import limits as probes
     from vbench.sweep import limits
 
     res, batch = fixed
@@ -236,7 +238,7 @@ def _limit(
     if as_json:
         print_json(found.to_json())
     else:
-        out.print(limits.to_rich(found))
+        out.print(probes.to_rich(found))
         out.print(limits.sentence(found) + ".", markup=False)
     raise typer.Exit(0 if found.found else 1)
 

@@ -24,6 +24,7 @@ from vbench.doctor import selftest
 from vbench.errors import DeviceError
 from vbench.jobs.launch import Launcher
 from vbench.meters import cpu, state
+from vbench.results.text import bare_table
 
 OPTIONAL = {"triton", "fvcore"}  # fused kernels, and a second count of MACs, need them; everything else runs without
 JOB_LIMIT_S = 120.0
@@ -331,7 +332,7 @@ def noise_finding(noise: dict[str, Any]) -> Finding:
 
 def to_rich(findings: list[Finding]) -> Table:
     """The findings for a terminal."""
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = bare_table((), show_header=False)
     for finding in findings:
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
         table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", Text(finding.text))

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from vbench import jobs
 from vbench.kernels.registry import computation, operator
 from vbench.plan import Case, Protocol
@@ -207,33 +205,3 @@ def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
         "seconds": None if guess is None else round(guess.seconds, 1),
         "peak_bytes": None if guess is None else guess.peak_bytes,
     }
-
-
-def to_rich(rows: list[dict[str, Any]]) -> Table:
-    """The rows for a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "model",
-        "size (px)",
-        "mode",
-        "form",
-        "batch",
-        "dtype",
-        "~time (s)",
-        "~peak memory (MiB)",
-        "remarks",
-    ):
-        table.add_column(name, justify="right" if name.startswith("~") else "left")
-    for cell in rows:
-        table.add_row(
-            cell["model"],
-            f"{cell['height']}x{cell['width']}",
-            cell["mode"],
-            cell["form"] or "",
-            str(cell["batch"]),
-            cell["dtype"],
-            "" if cell["seconds"] is None else f"{cell['seconds']:.0f}",
-            "" if cell["peak_bytes"] is None else f"{cell['peak_bytes'] / 2**20:.0f}",
-            cell["unsupported"] or cell["padding"] or "",
-        )
-    return table

@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any
 
-from rich.table import Table
-
 from vbench import jobs
 from vbench.errors import UnsupportedError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
@@ -76,32 +74,6 @@ def _default(op: str, mode: Mode, kind: str) -> str | None:
 
 def _tuned(form: str) -> bool:
     return form == "fused"
-
-
-def to_rich(found: Sequence[dict[str, Any]], device: str) -> Table:
-    """One row a form."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("operator", "form", "mode", "devices", "dtypes", "default on", f"on {device}", "how"):
-        table.add_column(name)
-    for row in found:
-        table.add_row(
-            row["operator"],
-            row["form"],
-            row["mode"],
-            ", ".join(row["devices"]),
-            ", ".join(row["dtypes"]),
-            ", ".join(row["default_on"]),
-            row["missing"] or "runs",
-            row["summary"] + "".join(f"; {said}" for said in map(_choice, row["tuning"] or [])),
-        )
-    return table
-
-
-def _choice(row: dict[str, Any]) -> str:
-    tokens = f" to {row['tokens_max']} tokens" if row["tokens_max"] < tuning.ANY_TOKENS else ""
-    rows_min = f" from {row['rows_min']} rows" if row["rows_min"] else ""
-    how = "sequential" if row["choice"]["sequential"] else f"chunk {row['choice']['chunk']}"
-    return f"{row['device']}{tokens}{rows_min}: {how}, {row['choice']['warps']} warps ({row['source']})"
 
 
 def check(

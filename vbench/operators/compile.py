@@ -20,8 +20,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from vbench import jobs
 from vbench.errors import CompileError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
@@ -374,19 +372,3 @@ def stale(rows: Sequence[Resources], table: Iterable[Resources], ops: Sequence[s
     made, tritons = {row.key for row in rows}, {row.triton for row in rows}
     gone = [row for row in table if _among(row, ops, archs, tritons) and row.key not in made]
     return [f"{row}: in the table, but no longer made; run vbench kernels compile --update" for row in gone]
-
-
-def to_rich(rows: Iterable[Resources]) -> Table:
-    """One row a kernel and architecture: how many variants there are, and the most that any of them takes."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("operator", "kernel", "sm", "variants", "registers", "stack (B)", "shared (KiB)", "products"):
-        table.add_column(name, justify="left" if name in ("operator", "kernel", "products") else "right")
-    groups: dict[tuple[str, str, int], list[Resources]] = {}
-    for row in rows:
-        groups.setdefault((row.op, row.kernel, row.arch), []).append(row)
-    for (op, kernel, arch), group in groups.items():
-        most = (max(getattr(row, what) for row in group) for what in ("registers", "stack", "shared"))
-        registers, stack, shared = most
-        kinds = ", ".join(sorted({row.mma for row in group}))
-        table.add_row(op, kernel, str(arch), str(len(group)), str(registers), str(stack), f"{shared / 1024:.1f}", kinds)
-    return table

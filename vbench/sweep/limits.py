@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.table import Table
-from rich.text import Text
-
 from vbench import jobs
 from vbench.errors import ResolutionError, UsageError
 from vbench.models import spec
@@ -344,20 +341,3 @@ def _why(probe: Probe) -> str:
     if probe.allocation_bytes is None:
         return probe.reason or "out of memory"
     return f"an allocation of {probe.allocation_bytes / MIB:,.1f} MiB fails"
-
-
-def to_rich(limit: Limit) -> Table:
-    """The probes for a terminal, in order."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    numbers = (limit.task.axis, "peak memory (MiB)", "seconds")
-    for name in (numbers[0], "status", *numbers[1:], "reason"):
-        table.add_column(name, justify="right" if name in numbers else "left")
-    for probe in limit.probes:
-        table.add_row(
-            str(probe.size),
-            probe.status,
-            "" if probe.peak_bytes is None else f"{probe.peak_bytes / MIB:,.1f}",
-            "" if probe.seconds is None else f"{probe.seconds:.2f}",
-            Text(probe.reason or ""),
-        )
-    return table

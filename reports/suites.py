@@ -11,6 +11,7 @@ from rich.text import Text
 
 from vbench import plan
 from vbench.errors import UsageError
+from vbench.results.text import bare_table
 from vbench.suites.load import Suite, load, shipped
 
 HEADER = """# Suites
@@ -69,11 +70,10 @@ def rows() -> list[dict[str, Any]]:
 
 def to_rich(found: list[dict[str, Any]]) -> Table:
     """The rows for a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("suite", "cells", "question", "time"):
-        table.add_column(name, justify="right" if name == "cells" else "left", no_wrap=name in ("suite", "cells"))
+    heads = ("suite", "cells", "question", "time")
+    table = bare_table(heads, right=("cells",), wrap=("question", "time"))
     for each in found:
-        table.add_row(*(Text(str(each[key])) for key in ("suite", "cells", "question", "time")))
+        table.add_row(*(Text(str(each[head])) for head in heads))
     return table
 
 
