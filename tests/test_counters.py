@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from vbench import jobs
 from vbench.commands import app as cli
 from vbench.errors import SchemaError, UsageError, VbenchError
-from vbench.flops.inside import look
+from vbench.flops.inside import count_inside
 from vbench.gate import counters
 from vbench.jobs.launch import Ending, Launcher
 from vbench.kernels.gla import chunkwise, quadratic
@@ -94,7 +94,7 @@ def cases(*models: str, sides: tuple[int, ...] = (32, 64)) -> list[Case]:
 
 def cell(case: Case) -> Cell:
     fields = next(iter(counters.names_of([case]).values()))
-    return Cell(name=str(case), case=fields, **json.loads(json.dumps(look(case))))
+    return Cell(name=str(case), case=fields, **json.loads(json.dumps(count_inside(case))))
 
 
 def counted(*cells: Cell, **changes: Any) -> Counted:
@@ -172,15 +172,15 @@ def test_the_operations_of_the_model_are_those_that_torch_dispatches(nets: Any) 
 @pytest.mark.skipif(kernel_compile.triton_version() is None, reason="no Triton")
 def test_forms_that_torch_cannot_look_into_say_so_and_count_their_launches() -> None:
     fused = Case("vig_t", 128, 128, "parallel", "fused", 1, "float32", "cuda")
-    found = look(fused)
+    found = count_inside(fused)
     assert found["inside"] == {"triton.carry_kernel": 12, "triton.read_kernel": 12, "triton.summarise_kernel": 12}
     assert "launches alone" in found["unseen"]
-    chunked = look(replace(fused, form="chunkwise"))
+    chunked = count_inside(replace(fused, form="chunkwise"))
     assert found["operations"].pop("vbench.gla fused") == chunked["operations"].pop("vbench.gla chunkwise") == 12
     assert found["counts"]["launches"] < chunked["counts"]["launches"]
     assert found["counts"]["flops_inside"] is None
     assert chunked["unseen"] is None
-    compiled = look(replace(fused, mode="recurrent", form="compiled", device="cpu"))
+    compiled = count_inside(replace(fused, mode="recurrent", form="compiled", device="cpu"))
     assert compiled["inside"] == {"numba.gla": 12}
 
 

@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from vbench.flops.estimate import estimate, foresee, predicted_peak
+from vbench.flops.estimate import estimate, foresee
+from vbench.flops.peak import predicted_peak
 from vbench.jobs.launch import Launcher
 from vbench.meters import memory
 from vbench.plan import RIGORS, Sweep, plan

@@ -15,7 +15,7 @@ from fakes import make_record
 from taken_away import NO_ATTENTION_ON_META, NO_FVCORE, without
 
 from vbench.flops import count as flops
-from vbench.flops import estimate, second
+from vbench.flops import second
 from vbench.jobs.launch import Launcher
 from vbench.plan import Case, Sweep, plan
 from vbench.reports import tables
@@ -34,7 +34,7 @@ def test_without_fvcore_its_opinion_alone_is_lacking(tmp_path: Path) -> None:
     for record in records:
         assert record.work is not None
         assert record.work["macs"] > 0
-        assert record.second_count == second.no_opinion("fvcore is not installed; pip install fvcore")
+        assert record.second_count == second.not_counted("fvcore is not installed; pip install fvcore")
     done = without(NO_FVCORE, tmp_path, "flops", "deit_t", "--res", "32", "--json")
     work = json.loads(done.stdout)
     assert (done.returncode, work["macs_fvcore"]) == (0, None)
@@ -90,19 +90,19 @@ def test_whatever_befalls_the_second_counter_the_first_ones_count_stays(
         raise error
 
     monkeypatch.setattr(second, "_second_count", fail)
-    found = dict(estimate.count_cells({"cases": [asdict(CASE)]}))[CASE.id]
+    found = dict(flops.count_cells({"cases": [asdict(CASE)]}))[CASE.id]
     assert found["work"]["macs"] > 0
     assert found["second_count"]["macs_fvcore"] is None
     assert found["second_count"]["reason"].startswith(reason)
-    *_, (part, opinion) = flops.counted({"case": asdict(CASE), "by_module": False})
+    *_, (part, opinion) = flops.count_in_full({"case": asdict(CASE), "by_module": False})
     assert part == "second_count"
     assert opinion == found["second_count"]
 
 
 def count_and_die(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """`estimate.count_cells` where the second counter ends the process."""
-    second.second_count = lambda case, macs: os.kill(os.getpid(), signal.SIGSEGV)  # type: ignore[assignment,return-value]
-    yield from estimate.count_cells(argument)
+    """`count_cells` where the second counter ends the process."""
+    flops.second_count = lambda case, macs: os.kill(os.getpid(), signal.SIGSEGV)  # type: ignore[assignment,return-value]
+    yield from flops.count_cells(argument)
 
 
 def test_a_second_counter_that_ends_the_process_loses_nothing_but_its_word() -> None:
@@ -110,4 +110,4 @@ def test_a_second_counter_that_ends_the_process_loses_nothing_but_its_word() -> 
         ending = launcher.run("test_uncounted:count_and_die", {"cases": [asdict(CASE)]}, 120)
     assert ending.status == "error"
     assert ending.parts[CASE.id]["work"]["macs"] > 0
-    assert ending.parts[CASE.id]["second_count"] == second.no_opinion("fvcore's count ended the process")
+    assert ending.parts[CASE.id]["second_count"] == second.not_counted("fvcore's count ended the process")

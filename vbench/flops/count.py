@@ -1,19 +1,20 @@
 """Work of one image: multiply-accumulates (MACs) by two counters and by hand, FLOPs, bytes. One MAC is two FLOPs.
 
-The first counter enters every operation of a forward pass on the meta device into a ledger (`ledger.py`): attention
-is seen whether or not timm fuses it, our own operators by the formulas beside their kernels, and what no table
-knows is said. The second (fvcore) reads a trace of a real pass, with attention unfused. The third vote is a formula
-for each family, derived by hand (`models/closed_forms.py`).
+The first counter enters every operation of a forward pass on the meta device into a ledger (`ledger.py`). It sees
+attention whether or not timm fuses it, counts our operators by the formulas beside their kernels, and names the
+operations that it does not know. The second (fvcore) reads a trace of a real pass, with attention unfused. The third
+count is a formula for each family, derived by hand (`models/closed_forms.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
-from vbench.errors import UsageError
-from vbench.flops.second import AGREE, second_count
+from vbench.errors import UnsupportedError, UsageError
+from vbench.flops.second import AGREE, not_counted, second_count
 from vbench.kernels.registry import OPS, Mode
 from vbench.meters.build import build
 from vbench.models import spec
@@ -36,8 +37,8 @@ def count(case: Case) -> dict[str, Any]:
         params, tokens: parameters; tokens that enter the first block, None if not known.
         macs: what the recurrence or the attention itself needs, equal for all forms.
         macs_executed: what this cell's form does, the sum of `macs_matmul` (matrix products, convolutions,
-            attention, operators made of these) and `macs_elementwise` (operators that are not).
-        flops_elementwise: arithmetic and functions in no MAC, one FLOP each.
+            attention, operators made of these) and `macs_elementwise` (the other operators).
+        flops_elementwise: arithmetic and functions outside MACs, one FLOP each.
         flops_total: 2 · macs_executed + flops_elementwise; None, with `flops_reason`, where the ledger does not
             know operations that touch more than 1 % of the bytes.
         bytes_min: operands and results of all that has MACs, at the cell's dtype, weights once, if all else is fused.
@@ -48,15 +49,14 @@ def count(case: Case) -> dict[str, Any]:
         macs_closed_form, closed_form_agrees: `macs` by hand, and whether it is within 1 %; None for timm's models.
         padding: what the model pads, in words.
     """
-    return summed(case, *_enter(case))
+    return work_of(case, *_enter(case))
 
 
-def summed(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
-    """What `count` returns, from the ledger of a pass."""
+def work_of(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
+    """The work of a cell as `count` returns it, from the ledger of a pass."""
     from vbench.flops.ledger import UNKNOWN_LIMIT
 
-    row = case.spec
-    sums, grid = ledger.total(), row.grid(case.height, case.width)
+    sums, grid = ledger.total(), case.spec.grid(case.height, case.width)
     by_hand = closed_form(case.model, case.height, case.width)
     unknown = sum(each["bytes"] for each in ledger.unknown.values())
     known = 1 - ledger.coverage <= UNKNOWN_LIMIT
@@ -75,17 +75,17 @@ def summed(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
         "intensity": None if total is None else total / sums.bytes_min,
         "coverage": ledger.coverage,
         "unknown": ledger.unknown,
-        "state_bytes": (sum if row.streams else max)(ledger.states) if ledger.states else None,
+        "state_bytes": (sum if case.spec.streams else max)(ledger.states) if ledger.states else None,
         "macs_closed_form": by_hand,
         "closed_form_agrees": None if by_hand is None else abs(by_hand - sums.macs_algorithm) <= AGREE * by_hand,
-        "padding": row.padding(case.height, case.width),
+        "padding": case.spec.padding(case.height, case.width),
     }
 
 
 def count_by_module(case: Case) -> list[dict[str, Any]]:
-    """The same work by module, two levels deep, in the order of the pass; containers are no level.
+    """The same work by module, two levels deep, in the order of the pass. Containers do not count as a level.
 
-    The numbers of repeated blocks are `*`, and their work is one row.
+    Repeated blocks have a `*` for their number, and share one row.
 
     Returns: rows of `module`, `macs_executed`, `macs_matmul`, `macs_elementwise`, `flops_elementwise`, `flops_total`
         (without what is unknown) and `bytes_min`. Each column's sum is the whole model's.
@@ -136,19 +136,19 @@ def is_elementwise(case: Case) -> bool:
 
 
 def _rows(model: nn.Module) -> dict[str, str]:
-    """Each module's path -> the row that it belongs to: the path two levels down, its last number a `*`."""
+    """Each module's path -> its row: the path two levels down, with a `*` for its last number."""
     from torch import nn
 
-    found: dict[str, tuple[str, int]] = {"": ("(model)", 0)}  # row and level
+    places: dict[str, tuple[str, int]] = {"": ("(model)", 0)}  # row and level
     for path, module in model.named_modules():
         if not path:
             continue
-        row, level = found[path.rpartition(".")[0]]
+        row, level = places[path.rpartition(".")[0]]
         if level < 2:
             row = _starred(path)
             level += not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-        found[path] = (row, level)
-    return {path: row for path, (row, _) in found.items()}
+        places[path] = (row, level)
+    return {path: row for path, (row, _) in places.items()}
 
 
 def _starred(path: str) -> str:
@@ -158,8 +158,26 @@ def _starred(path: str) -> str:
     return ".".join("*" if i == last else part for i, part in enumerate(parts))
 
 
-def counted(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case", "by_module"} -> "work", "modules" (or None) and "second_count" of one image; no device."""
+def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"cases"} -> for each, under its id, "work" and "second_count", or "unsupported", why it cannot be built.
+
+    "work" has a predicted peak too. No device is needed. Many cases share a process because its first pass on the meta
+    device costs as much as the next three. A case is yielded before the second count and after it: if that count ends
+    the process, the first one is not lost.
+    """
+    from vbench.flops.peak import predicted_peak
+
+    for case in (Case(**fields) for fields in argument["cases"]):
+        try:
+            work = count(case) | {"predicted_peak_bytes": predicted_peak(case)}
+            yield case.id, {"work": work, "second_count": not_counted("fvcore's count ended the process")}
+            yield case.id, {"work": work, "second_count": second_count(case, work["macs_matmul"])}
+        except UnsupportedError as error:
+            yield case.id, {"unsupported": str(error)}
+
+
+def count_in_full(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"case", "by_module"} -> "work", "modules" (or None) and "second_count" of one image; needs no device."""
     case = Case(**argument["case"])
     work = count(case)
     yield "work", work
@@ -177,32 +195,29 @@ def cases(
 
     Raises: UnknownModelError, ResolutionError, UsageError.
     """
-    from dataclasses import replace
-
-    row = spec(model)
-    forms = OPS[row.operator] if row.operator else {}
+    op = spec(model).operator
+    forms = OPS[op] if op else {}
     if form and form not in forms:
         raise UsageError(f"--form: {model} has no form '{form}'; it has {', '.join(forms) or 'no operator of ours'}")
     mode = mode or (forms[form].mode if form else "parallel")
     if form and forms[form].mode != mode:
         raise UsageError(f"--form: '{form}' is a {forms[form].mode} form, not a {mode} one; leave --mode out")
-    found = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,)))
-    if reason := found[0].unsupported:
+    planned = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,)))
+    if reason := planned[0].unsupported:
         raise UsageError(f"--mode: {reason}; use --mode parallel")
-    return [replace(case, form=form) if form else case for case in found]
+    return [replace(case, form=form) if form else case for case in planned]
 
 
 def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str, Any]:
-    """All that is known of one cell's work as a flat, JSON-able dict, counted in a child.
+    """All that is known of one cell's work, counted in a child, as a flat, JSON-able dict.
 
     Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if `by_module`.
-    Raises: UnknownModelError, UsageError for a model that cannot be built at this size, or not be counted.
+    Raises: UnknownModelError; UsageError if the model cannot be built at this size or cannot be counted.
     """
-
     ending = launcher.run(*jobs.count_in_full(case, by_module=by_module), TIME_LIMIT_S)
     if "modules" not in ending.parts:
         raise UsageError(f"{case} cannot be counted: {ending.reason}")
-    second = ending.parts.get("second_count", {"macs_fvcore": None, "agree": None, "reason": ending.reason})
+    second = ending.parts.get("second_count", not_counted(ending.reason))
     return {
         **{axis: getattr(case, axis) for axis in ("model", "height", "width", "mode", "form", "dtype")},
         **ending.parts["work"],

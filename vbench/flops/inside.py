@@ -1,8 +1,7 @@
 """What a pass of one image is made of: operations by name and dtype, inside our own operators too.
 
-On the meta device our operators stand in for themselves, and their work is what the formulas beside the kernels say. A
-formula does not change with the code that it is about; so here each form is run as well, on tensors without data, and
-what it really does is entered apart.
+A ledger takes the work of our operators from the formulas beside the kernels. A formula does not change when the code
+changes. So each form also runs here, on tensors without data, and its real operations are counted separately.
 """
 
 from __future__ import annotations
@@ -19,34 +18,33 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from vbench.flops import count as flops
-from vbench.flops.estimate import SEEN_INSIDE, predicted_peak
-from vbench.flops.ledger import ALLOCATIONS, VIEWS, Kind, Ledger, Tally, tensors
+from vbench.flops.ledger import ALLOCATIONS, VIEWS, Kind, Ledger, Tally, tensors, total_of
+from vbench.flops.peak import SEEN_INSIDE, predicted_peak
 from vbench.kernels.fused.launch import recording
 from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.build import replace_function
 from vbench.plan import Case
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # the widest of an operation names it
-_UNSENT = VIEWS | ALLOCATIONS  # of which a GPU sees nothing
+NOT_LAUNCHED = VIEWS | ALLOCATIONS  # no kernel is launched for these
 
 
-def look(case: Case) -> dict[str, Any]:
-    """All counters of a cell, JSON-able. Touches no device.
+def count_inside(case: Case) -> dict[str, Any]:
+    """All counters of a cell, JSON-able. Needs no device.
 
     Returns:
-        counts: what `flops.count` returns, if a number; predicted_peak_bytes; macs_inside, flops_inside: of the
-            operators' forms as they run, products by torch's formulas, 2 · macs_inside + pointwise work, None without
-            an operator that can be looked into; launches: all operations below, each of our operators as what is
-            inside, which is what a GPU would be sent in eager mode.
-        operations: calls in the model by name and dtype, an operator of ours as one; views and allocations, of which a
-            GPU sees nothing, are left out. inside: likewise in the operators' forms; of a form made of Triton's kernels
-            their launches, of one in machine code the calls.
+        counts: the numbers of `flops.count`; predicted_peak_bytes; macs_inside and flops_inside, of the operators'
+            forms as they run: products by torch's formulas, and 2 · macs_inside + pointwise work; None without an
+            operator, or if its form is not looked into; launches: how many kernels a GPU would get in eager mode.
+        operations: calls in the model by name and dtype, without views and allocations; a call of our operator is one.
+        inside: the same for the operators' forms. A form made of Triton's kernels has their launches here, a form in
+            machine code its calls.
         unseen: why a form was not looked into, or None.
     """
     model, image = flops.on_meta(case)
     op = case.operator
     ledger = Operations(model, op, case.form, elementwise=flops.is_elementwise(case)).enter(image)
-    work, inside = flops.summed(case, model, ledger), ledger.inside
+    work, inside = flops.work_of(case, model, ledger), ledger.inside
     unseen = inside.unseen if ledger.inside.calls else None
     seen = bool(op) and unseen is None
     counts = {key: value for key, value in work.items() if type(value) is int or value is None}
@@ -67,13 +65,13 @@ def look(case: Case) -> dict[str, Any]:
 
 
 def launches(calls: Mapping[str, int]) -> int:
-    """How many of these calls a GPU would be sent; our operators' own names stand for what is inside."""
+    """How many of these calls launch a kernel on a GPU. A call of our operator does not; the calls inside it do."""
     return sum(times for name, times in calls.items() if not name.startswith("vbench."))
 
 
 @dataclass(slots=True)
 class Inside:
-    """What calls of an operator are made of; see `look`."""
+    """What calls of an operator are made of; see `count_inside`."""
 
     calls: Counter[str] = field(default_factory=Counter)
     macs: int = 0
@@ -88,9 +86,9 @@ class Inside:
 
 
 class Operations(Ledger):
-    """A ledger that also tells operations apart by their dtypes, and runs the forms of operators to see inside.
+    """A ledger that also counts calls by operation and dtype, and runs the forms of operators to count inside them.
 
-    A form is run once for each kind of arguments; its other calls are taken to be alike.
+    A form runs once for each kind of arguments; its other calls are taken to be the same.
 
     Args:
         model: on the meta device. op, form: of its operator; None for a model without. elementwise: as in `Ledger`.
@@ -100,58 +98,55 @@ class Operations(Ledger):
         super().__init__(model, elementwise=elementwise)
         self.calls: Counter[str] = Counter()
         self.inside = Inside()
-        self._met: dict[Any, tuple[Inside, Any]] = {}
+        self._known: dict[Any, tuple[Inside, Any]] = {}  # by a call's kind of arguments
         if op and form:
             function = operator(op, form)
-            replace_function(model, function, self._looking(op, form, function))
+            replace_function(model, function, self._seen_inside(op, form, function))
 
     def enter(self, image: Tensor) -> Operations:
         super().enter(image)
         return self
 
     def _assess(self, func: Any, args: Any, kwargs: Any, out: Any) -> tuple[Kind, Tally]:
-        if func._schema.name.partition("::")[2].removesuffix("_") not in _UNSENT:
+        if func._schema.name.partition("::")[2].removesuffix("_") not in NOT_LAUNCHED:
             self.calls[f"{func._overloadpacket}{_dtype(*args, *kwargs.values(), out)}"] += 1
         return super()._assess(func, args, kwargs, out)
 
-    def _looking(self, op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The form, whose work is entered as ever, by its formula, and which is looked into."""
+    def _seen_inside(self, op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The form, entered by its formula as in any ledger, and looked into."""
 
         def call(*args: Any, **options: Any) -> Any:
-            with self._aside(entered=True):
+            with self._separately(entered=True):
                 out = function(*args, **options)
             self.calls[f"vbench.{op} {form}"] += 1
             key = tuple(_kind(x) for x in (*args, *options.items()))
-            if key not in self._met:
-                self._met[key] = self._inside_of(op, form, args, options)
-            found, shape = self._met[key]
-            self.inside.add(found)
-            return out if shape is None else tree_map_only(Tensor, _alike, shape)
+            if key not in self._known:
+                self._known[key] = self._inside_of(op, form, args, options)
+            inside, results = self._known[key]
+            self.inside.add(inside)
+            return out if results is None else tree_map_only(Tensor, _same_layout, results)
 
         return call
 
     def _inside_of(self, op: str, form: str, args: Any, options: Any) -> tuple[Inside, Any]:
-        """What one call is made of, and its results; None for these if the form was not run."""
+        """What one call is made of, and its results; None for the results if the form did not run."""
         function, package = computation(op, form), OPS[op][form].package
         if package == "triton":
-            return Inside(
-                _kernels(function, args, options), unseen="of Triton's kernels, launches alone are seen"
-            ), None
+            reason = "of Triton's kernels, launches alone are seen"
+            return Inside(_kernels(function, args, options), unseen=reason), None
         if package is not None:
             return Inside(Counter({f"{package}.{op}": 1}), unseen=f"{package}'s machine code is not looked into"), None
         if (tokens := args[0].shape[-2]) > SEEN_INSIDE:
             reason = f"a call on {tokens} tokens is not looked into, only up to {SEEN_INSIDE}"
             return Inside(Counter({f"vbench.{op}.unseen": 1}), unseen=reason), None
-        with self._aside(entered=False) as (calls, entries):
+        with self._separately(entered=False) as (calls, entries):
             out = function(*args, **options)
-        sums = Tally()
-        for tally in entries.values():
-            sums.add(tally)
+        sums = total_of(entries.values())
         return Inside(calls, sums.macs_executed, sums.flops_elementwise), out
 
     @contextmanager
-    def _aside(self, *, entered: bool) -> Iterator[tuple[Counter[str], dict[Any, Tally]]]:
-        """Within, operations are counted on a page of their own; with `entered`, their work still is the model's."""
+    def _separately(self, *, entered: bool) -> Iterator[tuple[Counter[str], dict[Any, Tally]]]:
+        """Count operations within separately. If `entered`, their work still belongs to the model."""
         calls, entries = self.calls, self.entries
         self.calls = Counter()
         if not entered:
@@ -168,9 +163,9 @@ def _kernels(function: Callable[..., Any], args: Any, options: Any) -> Counter[s
     def real(x: Tensor) -> Tensor:
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cpu").zero_()
 
-    with _disable_current_modes(), recording() as found:
+    with _disable_current_modes(), recording() as launched:
         function(*tree_map_only(Tensor, real, args), **tree_map_only(Tensor, real, options))
-    return Counter(f"triton.{launch.kernel.fn.__name__}" for launch in found)
+    return Counter(f"triton.{launch.kernel.fn.__name__}" for launch in launched)
 
 
 def _kind(value: Any) -> Any:
@@ -179,14 +174,14 @@ def _kind(value: Any) -> Any:
     return tuple(map(_kind, value)) if isinstance(value, tuple) else value
 
 
-def _alike(x: Tensor) -> Tensor:
-    """A tensor of the same shape, strides and dtype, of which no operation tells."""
+def _same_layout(x: Tensor) -> Tensor:
+    """A tensor of the same shape, strides and dtype, made without an operation that the ledger sees."""
     with _disable_current_modes():
         return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
 
 
 def _dtype(*values: Any) -> str:
-    """ " float32", the widest floating type among the tensors; else the type of the last of them."""
+    """ " float32": the widest floating type among the tensors, or else the type of the last one."""
     types = {x.dtype: None for x in tensors(*values)}
     widest = next((dtype for dtype in FLOATS if dtype in types), [None, *types][-1])
     return "" if widest is None else f" {widest}".replace("torch.", "")

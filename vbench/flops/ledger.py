@@ -1,19 +1,19 @@
-"""A ledger of one forward pass: every operation that torch dispatches is entered, and none is skipped in silence.
+"""A ledger of one forward pass: it enters every operation that torch dispatches.
 
 An operation is of exactly one kind. MATRIX: a matrix product, a convolution or attention, counted in
 multiply-accumulates (MACs; one is two FLOPs) by torch's own formulas and a few that torch lacks. OPERATOR: one of
 ours, by the formulas beside its kernels. ELEMENTWISE: arithmetic, functions, reductions, norms, softmax, pooling,
-in FLOPs by the tables below. FREE: no number is computed. Anything else is UNKNOWN, with its calls and its bytes.
+in FLOPs by the tables below. FREE: computes no number. Anything else is UNKNOWN, with its calls and its bytes.
 
-The convention of the tables is one FLOP for an operation (+ - · / max) and one for a value of a function (exp, √,
-sigmoid, Φ) of each element; a norm counts its gain and bias whether or not it has them. What is done once a row
-and not once an element, such as the root in a norm, is left out where it is a part of a larger operation. A
-bias that a matrix product adds is where its accumulation starts, and costs nothing.
+The tables count one FLOP for an operation (+ - · / max) and one for a value of a function (exp, √, sigmoid, Φ) of each
+element. A norm counts its gain and bias whether or not it has them. Work that is done once a row, such as the root in a
+norm, is left out where it is a part of a larger operation. A bias that a matrix product adds costs nothing: the
+accumulation starts at it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -33,7 +33,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# FLOPs an element of the (first) result. Names are torch's, without the underscore of what works in place.
+# FLOPs an element of the (first) result. Names are torch's, without the underscore of in-place operations.
 PER_OUTPUT: dict[str, int] = {
     **dict.fromkeys(
         _names(
@@ -70,13 +70,13 @@ PER_INPUT: dict[str, int] = {
 # One FLOP for each element of each window; the window's sides are the second argument.
 WINDOWS = _names("avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices")
 
-# The same bytes seen otherwise: nothing is computed and nothing moves.
+# Views of the same bytes: nothing is computed and nothing moves.
 VIEWS = _names(
     """_reshape_alias _unsafe_view alias as_strided detach diagonal expand lift_fresh movedim permute select slice split
     split_with_sizes squeeze t transpose unbind unfold unsqueeze view view_as_real"""
 )
 
-# Bytes move, or are allocated, compared, or chosen by; no new number comes of it.
+# Bytes are moved, allocated, compared or selected; no new number is computed.
 MOVES = _names(
     """_local_scalar_dense _to_copy _unsafe_index all any arange argmax argmin argsort bitwise_and bitwise_not
     bitwise_or cat channel_shuffle clone constant_pad_nd copy embedding empty empty_like empty_strided eq eye fill flip
@@ -86,14 +86,14 @@ MOVES = _names(
     topk tril triu upsample_nearest2d where zero zeros zeros_like"""
 )
 
-# Nothing is launched for these: memory alone is given out.
+# These only allocate memory; they launch no kernel.
 ALLOCATIONS = _names("empty empty_like empty_strided new_empty new_empty_strided")
 
 # Products that torch's own formulas lack -> the argument whose elements each take one MAC.
 PRODUCTS = {"dot": 0, "vdot": 0, "mv": 0, "addmv": 1}
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention
-UNKNOWN_LIMIT = 0.01  # of all bytes; beyond, a total would be a guess
+UNKNOWN_LIMIT = 0.01  # of all bytes; above it a total would be a guess
 
 
 class Kind(Enum):
@@ -109,9 +109,9 @@ class Tally:
     """Sums over operations.
 
     `macs_matmul` are executed in matrix products, convolutions, attention and operators made of these,
-    `macs_elementwise` in operators that are not; `macs_algorithm` is what all of these need at least. `bytes_min`
-    are the operands and results of the same, weights once, as if all pointwise work were fused into them.
-    `bytes_touched` are the arguments and results of every operation that is no view.
+    `macs_elementwise` in the other operators; `macs_algorithm` is what all of these need at least. `bytes_min` are
+    their operands and results, weights once, as if all pointwise work were fused into them. `bytes_touched` are the
+    arguments and results of every operation except views.
     """
 
     calls: int = 0
@@ -131,12 +131,20 @@ class Tally:
         return self.macs_matmul + self.macs_elementwise
 
 
+def total_of(tallies: Iterable[Tally]) -> Tally:
+    """The sum of tallies."""
+    total = Tally()
+    for tally in tallies:
+        total.add(tally)
+    return total
+
+
 class Ledger(TorchDispatchMode):
     """Enters what a model does. `enter` one pass; then read `total`, `unknown`, `states` and `entries`.
 
     Args:
-        model: on any device; on the meta device nothing is computed, and our operators stand in for themselves.
-        elementwise: whether our operators' MACs are in no matrix product, as their `Form` says.
+        model: on any device; on the meta device nothing is computed, and a call of our operators is one operation.
+        elementwise: whether our operators' MACs are outside matrix products, as their `Form` says.
     """
 
     def __init__(self, model: nn.Module, *, elementwise: bool = False) -> None:
@@ -146,33 +154,30 @@ class Ledger(TorchDispatchMode):
         self._model, self._elementwise = model, elementwise
         self._weights = {weight.untyped_storage() for weight in model.parameters()}
         self._read: set[tuple[Any, int]] = set()  # weights that were read: storage and offset
-        self._whole: set[Any] = set()  # operations that are made of no others
-        self._inside = [""]
+        self._elementary: set[Any] = set()  # operations that torch does not decompose into others
+        self._path = [""]  # of the modules that run, the innermost last
 
     def enter(self, image: Tensor) -> Ledger:
-        """Run the model once, under inference mode; the ledger itself."""
-        with torch.inference_mode(), self._named(), self:  # inference mode shows attention before it is taken apart
+        """Run the model once, under inference mode. Returns the ledger itself."""
+        with torch.inference_mode(), self._following_modules(), self:
+            # Inference mode shows attention before it is decomposed.
             self._model(image)
         return self
 
     def total(self, *kinds: Kind) -> Tally:
         """Sums over the entries of these kinds, or over all."""
-        found = Tally()
-        for (_, _, kind), tally in self.entries.items():
-            if not kinds or kind in kinds:
-                found.add(tally)
-        return found
+        return total_of(tally for (_, _, kind), tally in self.entries.items() if not kinds or kind in kinds)
 
     @property
     def unknown(self) -> dict[str, dict[str, int]]:
         """The operations that are in no table: {name: {"calls", "bytes"}}."""
-        found: dict[str, dict[str, int]] = {}
+        operations: dict[str, dict[str, int]] = {}
         for (_, op, kind), tally in self.entries.items():
             if kind is Kind.UNKNOWN:
-                sums = found.setdefault(op, {"calls": 0, "bytes": 0})
+                sums = operations.setdefault(op, {"calls": 0, "bytes": 0})
                 sums["calls"] += tally.calls
                 sums["bytes"] += tally.bytes_touched
-        return found
+        return operations
 
     @property
     def coverage(self) -> float:
@@ -182,15 +187,15 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        if func not in self._whole:
+        if func not in self._elementary:
             with self:
                 parts = NotImplemented if _is_product(packet) else func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
-            self._whole.add(func)
+            self._elementary.add(func)
         out = func(*args, **kwargs)
         kind, tally = self._assess(func, args, kwargs, out)
-        self.entries.setdefault((self._inside[-1], str(packet), kind), Tally()).add(tally)
+        self.entries.setdefault((self._path[-1], str(packet), kind), Tally()).add(tally)
         return out
 
     def _assess(self, func: Any, args: Any, kwargs: Any, out: Any) -> tuple[Kind, Tally]:
@@ -211,13 +216,13 @@ class Ledger(TorchDispatchMode):
             tally.flops_elementwise = _softmax_flops(args, kwargs) if "attention" in base else 0
         elif func.namespace == "aten" and base in MOVES:
             kind = Kind.FREE
-        elif func.namespace == "aten" and (found := _pointwise_flops(base, args, given, results)) is not None:
+        elif func.namespace == "aten" and (flops := _pointwise_flops(base, args, given, results)) is not None:
             kind = Kind.ELEMENTWISE
-            tally.flops_elementwise = found
+            tally.flops_elementwise = flops
         return kind, tally
 
     def _operator(self, tally: Tally, work: Work, given: list[Tensor], results: list[Tensor]) -> None:
-        """One of ours; its state may stay on chip, and is not among the bytes."""
+        """Enter one of our operators. Its state may stay on chip, so the bytes of the state do not count."""
         tally.macs_elementwise, tally.macs_matmul = (work.macs, 0) if self._elementwise else (0, work.macs)
         tally.macs_algorithm = work.macs_algorithm
         tally.flops_elementwise = work.flops_elementwise
@@ -227,32 +232,31 @@ class Ledger(TorchDispatchMode):
             self.states.append(sum(map(_bytes, state)))
 
     def _operands(self, given: list[Tensor]) -> int:
-        """Bytes to read: of a weight the first time alone."""
+        """Bytes to read; a weight counts the first time only."""
         total = 0
         for x in given:
             key = (x.untyped_storage(), int(x.storage_offset()))
-            if key[0] not in self._weights:
+            if key not in self._read:
                 total += _bytes(x)
-            elif key not in self._read:
+            if key[0] in self._weights:
                 self._read.add(key)
-                total += _bytes(x)
         return total
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """While it lasts, `_inside` ends with the path of the module that runs."""
+    def _following_modules(self) -> Iterator[None]:
+        """Keep the path of the module that runs at the end of `_path`."""
         hooks = []
         for name, module in self._model.named_modules():
-            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._inside.append(name)))
-            hooks.append(module.register_forward_hook(lambda *_: self._leave(), always_call=True))
+            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
+            hooks.append(module.register_forward_hook(self._leave, always_call=True))
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _leave(self) -> None:
-        self._inside.pop()
+    def _leave(self, *_: Any) -> None:
+        self._path.pop()
 
 
 def _is_product(packet: Any) -> bool:
@@ -261,17 +265,12 @@ def _is_product(packet: Any) -> bool:
 
 def tensors(*values: Any) -> list[Tensor]:
     """The tensors among arguments or results, and in lists of them."""
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += [item for item in value if isinstance(item, Tensor)]
-    return found
+    lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
+    return [item for each in lists for item in each if isinstance(item, Tensor)]
 
 
 def _bytes(x: Tensor) -> int:
-    """Bytes that a tensor spans; dimensions along which it only repeats itself count once."""
+    """Bytes that a tensor spans; a dimension of stride 0 counts once."""
     sides = (side for side, stride in zip(x.shape, x.stride(), strict=True) if stride)
     return 0 if x.numel() == 0 else prod(sides) * x.element_size()
 
@@ -286,7 +285,7 @@ def _matrix_macs(packet: Any, base: str, args: Any, kwargs: Any, out: Any) -> in
 
 
 def _pointwise_flops(base: str, args: Any, given: list[Tensor], results: list[Tensor]) -> int | None:
-    """FLOPs by the tables; None for what is in none of them."""
+    """FLOPs by the tables; None for an operation that is in none of them."""
     if base in PER_OUTPUT:
         return PER_OUTPUT[base] * results[0].numel()
     if base in PER_INPUT:

@@ -1,4 +1,4 @@
-"""The second counter's opinion: fvcore reads a trace of a real pass, with attention unfused."""
+"""The second counter: fvcore reads a trace of a real pass, with attention unfused."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ SECOND_COUNT_LIMIT = 2_000_000_000  # MACs; fvcore executes the model to trace i
 
 
 def second_count(case: Case, macs: int) -> dict[str, Any]:
-    """fvcore's opinion of `macs`, the first counter's `macs_matmul`. It raises nothing: an opinion may be lacking.
+    """fvcore's count beside `macs`, the first counter's `macs_matmul`. Raises nothing: the count may be missing.
 
-    fvcore traces a real pass, attention unfused. A trace costs by its length, so that our operator, the same in many
-    blocks, is traced apart from them, once for each size of its inputs.
+    The time of a trace grows with its length. So our operator, which is the same in many blocks, is traced apart from
+    the model, once for each size of its inputs.
 
     Returns: `macs_fvcore`, or None and `reason`; `agree`, whether they differ by at most 1 %.
     """
     if case.mode == "recurrent":
-        return no_opinion("fvcore counts matrix products; the step form's outer products are elementwise")
+        return not_counted("fvcore counts matrix products; the step form's outer products are elementwise")
     if macs > SECOND_COUNT_LIMIT:
-        return no_opinion(
+        return not_counted(
             f"fvcore executes what it counts; above {SECOND_COUNT_LIMIT / 1e9:g} GMACs that takes too long"
         )
     try:
         total = _second_count(case)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "fvcore":
-            return no_opinion(f"fvcore could not count: {first_line(error, named=True)}")
-        return no_opinion("fvcore is not installed; pip install fvcore")
-    except Exception as error:  # whatever befalls it, the first counter's word stands
-        return no_opinion(f"fvcore could not count: {first_line(error, named=True)}")
+            return not_counted(f"fvcore could not count: {first_line(error, named=True)}")
+        return not_counted("fvcore is not installed; pip install fvcore")
+    except Exception as error:  # the first counter's result stays, whatever fails here
+        return not_counted(f"fvcore could not count: {first_line(error, named=True)}")
     return {"macs_fvcore": total, "agree": abs(total - macs) <= AGREE * macs, "reason": None}
 
 
-def no_opinion(reason: str) -> dict[str, Any]:
+def not_counted(reason: str | None) -> dict[str, Any]:
     """What `second_count` returns where fvcore has not counted."""
     return {"macs_fvcore": None, "agree": None, "reason": reason}
 
@@ -72,7 +72,7 @@ def _second_count(case: Case) -> int:
     total = _traced_macs(model, image)
     for call, times in Counter(calls).items():
         inputs = [torch.zeros(shape, dtype=dtype) for shape, dtype in call.inputs]
-        total += times * _traced_macs(_alone(form, dict(call.options)), *inputs)
+        total += times * _traced_macs(_as_model(form, dict(call.options)), *inputs)
     return total
 
 
@@ -86,7 +86,7 @@ class _Call:
 
 
 def _record(form: Callable[..., Any], calls: list[_Call], *inputs: Tensor, **options: Any) -> Any:
-    """The form on meta tensors, remembered."""
+    """Run the form on meta tensors, and append the call to `calls`."""
     o, state = form(*inputs, **options)
     given = tuple((x.shape, x.dtype) for x in inputs)
     calls.append(_Call(given, tuple(options.items()), (o.shape, o.dtype)))
@@ -94,22 +94,22 @@ def _record(form: Callable[..., Any], calls: list[_Call], *inputs: Tensor, **opt
 
 
 def _stand_in(calls: Iterator[_Call], *inputs: Tensor, **options: Any) -> Any:
-    """A tensor of the right shape that hangs on all inputs, so that a trace keeps what made them; no state."""
+    """A tensor of the right shape, and no state. It depends on all inputs, so that a trace keeps what made them."""
     shape, dtype = next(calls).output
-    hold = sum(x[(0,) * x.ndim] for x in inputs)
-    return inputs[0].new_zeros(shape, dtype=dtype) + hold, None
+    firsts = sum(x[(0,) * x.ndim] for x in inputs)
+    return inputs[0].new_zeros(shape, dtype=dtype) + firsts, None
 
 
-def _alone(form: Callable[..., Any], options: dict[str, Any]) -> nn.Module:
-    """An operator as a model that gives out its state as well: a trace drops what nothing needs."""
+def _as_model(form: Callable[..., Any], options: dict[str, Any]) -> nn.Module:
+    """An operator as a model. It returns the state too, as a trace drops what nothing needs."""
     from torch import Tensor, nn
     from torch.utils._pytree import tree_leaves
 
-    class Alone(nn.Module):
+    class Operator(nn.Module):
         def forward(self, *inputs: Tensor) -> Any:
             return tuple(leaf for leaf in tree_leaves(form(*inputs, **options)) if isinstance(leaf, Tensor))
 
-    return Alone()
+    return Operator()
 
 
 def _traced_macs(model: nn.Module, *inputs: Tensor) -> int:

@@ -189,13 +189,12 @@ def _counting(names: Sequence[str], wanted: dict[str, dict[str, Any]], now: Coun
 
 
 def count_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"cases"} -> for each, under its name, "cell": what `inside.look` returns; or "unsupported" or "broken", why
-    there is no such cell, or why it cannot be counted."""
-    from vbench.flops.inside import look
+    """{"cases"} -> under each name, "cell", as `count_inside` returns it; or "unsupported" or "broken", and why."""
+    from vbench.flops.inside import count_inside
 
     for name, given in argument["cases"].items():
         try:
-            yield name, {"cell": look(Case(**given))}
+            yield name, {"cell": count_inside(Case(**given))}
         except UnsupportedError as error:
             yield name, {"unsupported": str(error)}
         except Exception as error:  # whatever a model raises; the next one may be well

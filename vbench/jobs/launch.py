@@ -47,6 +47,7 @@ PRELOAD = [
     "vbench.flops.estimate",
     "vbench.flops.count",
     "vbench.flops.ledger",
+    "vbench.flops.peak",
     "vbench.models.closed_forms",
     "vbench.meters.subject",
     "vbench.meters.timing",
