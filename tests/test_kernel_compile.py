@@ -63,11 +63,11 @@ def test_what_spills_or_grows_is_told() -> None:
     launches += [("float32", one) for one in found]
     rows = [row for _, row in compiling.measured(launches, "toy", 90)]
     spilled, clean = rows
-    assert "spills" in compiling.broken([spilled])[0]
-    assert any("not on tensor cores" in line for line in compiling.broken([spilled]))
-    assert compiling.broken([clean]) == []
+    assert "spills" in compiling.over_limits([spilled])[0]
+    assert any("not on tensor cores" in line for line in compiling.over_limits([spilled]))
+    assert compiling.over_limits([clean]) == []
     assert (clean.kernel, clean.dots, clean.mma, clean.constants) == ("double", False, "none", "BLOCK=128")
-    assert [line for line in compiling.broken([replace(clean, shared=100 * 1024)]) if "shared memory" in line]
+    assert [line for line in compiling.over_limits([replace(clean, shared=100 * 1024)]) if "shared memory" in line]
 
 
 ROW = Resources("gla", "chunk", "bfloat16", "CHUNK=64", 4, "c0ffee00", 90, "3.8", 100, 0, 0, 16384, "wgmma", True)
@@ -97,7 +97,7 @@ def test_growth_is_held_to_rows_by_the_same_triton() -> None:
     assert "209 registers, 200 in the table" in compiling.grown([replace(other, registers=209)], known)[0]
     assert compiling.grown([replace(ROW, triton="3.10", registers=255)], known) == []  # a Triton that is not known
     spilled = replace(ROW, triton="3.10", stack=8)
-    assert "spills" in compiling.broken([spilled])[0]
+    assert "spills" in compiling.over_limits([spilled])[0]
 
 
 def test_an_update_replaces_what_was_compiled_and_leaves_the_rest() -> None:

@@ -103,7 +103,7 @@ def compile_(
     file, triton = compiling.table_file(), compiling.triton_version()
     before = compiling.read(file)
     known = sorted({row.triton for row in before})
-    failed, told = compiling.broken(rows), []
+    failed, told = compiling.over_limits(rows), []
     if update:
         compiling.write(file, compiling.merge(before, rows, ops, archs))
         told.append(f"written: {file.name}, {len(rows)} rows, with Triton {triton}")
@@ -204,6 +204,7 @@ def tune(
     """Time the configurations of every fused form on a GPU and write the fastest as rows of their table."""
     from vbench import host, jobs
     from vbench.errors import UsageError
+    from vbench.files import write_text
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
     from vbench.operators import tune as kernel_tune
@@ -219,8 +220,9 @@ def tune(
     about = host.fingerprint(where, gpu)
     source = f"{about['device_name']}, commit {(about['commit'] or about['source'])[:12]}"
     found = kernel_tune.rows(timings, about["device_name"], source)
-    kernel_tune.write(file, found)
-    out.print(kernel_tune.to_toml(found), markup=False)
+    text = kernel_tune.to_toml(found)
+    write_text(file, text)
+    out.print(text, markup=False)
     err.print(f"written: {file}, {len(found)} rows from {len(timings)} timings", markup=False)
     for line in failed:
         err.print(line, markup=False)

@@ -1,7 +1,7 @@
 """`vbench kernels bench`: the time of one call of an operator, by every form and every peer, beside its floor.
 
-What is compared is timed in turn, in one process: a form, the next, and again, so that heat and neighbours do not
-follow one of them. A form whose output is wrong has no time. What cannot run, or would take too long, is a row too.
+Forms and peers are timed in turn in one process, so that heat and neighbours do not follow one of them. A form whose
+output is wrong has no time. A form that cannot run, or would take too long, has a row with the reason.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
 from vbench import host, jobs
@@ -25,7 +26,7 @@ from vbench.results.statistics import median_interval
 if TYPE_CHECKING:
     from vbench.kernels.trials import Inputs
     from vbench.meters.device import Call, Device
-    from vbench.operators.calls import Floor, Width
+    from vbench.operators.calls import Width
 
 TOKENS = {"cpu": (196, 1024, 4096, 16384), "cuda": (196, 1024, 4096, 16384, 65536)}
 BATCHES = {"cpu": (1,), "cuda": (1, 8, 64)}
@@ -38,12 +39,16 @@ CHILD_LIMIT_S = 3600.0
 BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}  # of an output's relative error, for our forms
 PEER_BOUND = 5e-2  # a peer may be less exact; its error is shown
 SAMPLES = 5, 200  # at least, and at most
+KEYS = (  # of every row
+    *("op", "form", "peer", "model", "sizes", "tokens", "batch", "dtype", "device", "backend", "l2"),
+    *("status", "reason", "ms", "error"),
+)
 SLOW_S = 1.0  # a call that takes longer has two samples
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is timed, and how long a look is taken."""
+    """What is timed, and for how long."""
 
     ops: tuple[str, ...]
     forms: tuple[str, ...]
@@ -74,7 +79,7 @@ def parse(
     threads: int,
     peers: Mapping[str, str],
 ) -> Plan:
-    """A plan from what was asked for; what was not is the device's usual. Raises: UsageError."""
+    """A plan from the options; None takes the usual value of the device. Raises: UsageError."""
     from vbench.operators.calls import WIDTHS
 
     kind = device.partition(":")[0]
@@ -104,9 +109,9 @@ def _sizes(text: str, option: str, example: str) -> tuple[int, ...]:
 
 
 def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: None) -> Iterator[list[dict[str, Any]]]:
-    """Measure, one operator in one child at a time; the rows of each as it ends.
+    """Measure one operator in one child at a time; yields the rows of each when it ends.
 
-    Raises: UsageError, before anything is timed, for a peer that cannot be had.
+    Raises: UsageError for a peer that cannot be imported, before anything is timed.
     """
     launcher.run(*jobs.import_peers(dict(plan.peers)), CHILD_LIMIT_S)
     tell("measuring what the device can do at most")
@@ -137,7 +142,7 @@ def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: No
 
 
 def peers_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"peers"} -> nothing. Raises: UsageError for one that cannot be imported."""
+    """{"peers"} -> each target, and True. Raises: UsageError for a peer that cannot be imported."""
     from vbench.operators.peers import resolve
 
     for target in argument["peers"].values():
@@ -171,13 +176,22 @@ class Contestant:
     name: str
     peer: bool
     build: Callable[[Inputs, Mapping[str, Any]], Call]
-    same: bool
-    work: Callable[[int, int], float]  # what its time should be proportional to, of tokens and batch
-    absent: str | None
-    seen: tuple[float, float] | None = None  # (work, seconds) of the largest call so far
+    same: bool  # whether it computes the operator, so that its output can be checked
+    growth: int  # the power of the tokens with which its time should grow
+    absent: str | None  # why it cannot run here
+    seen: tuple[float, float] | None = None  # (work, seconds) of the last call that was timed
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """Its keys in a row."""
+        return {"form": self.name, "peer": self.peer}
+
+    def work(self, tokens: int, batch: int) -> float:
+        """What the time of a call should be proportional to."""
+        return float(batch * tokens**self.growth)
 
     def expected_s(self, tokens: int, batch: int) -> float | None:
-        """The seconds of one call, from the largest one that was made; None before the first."""
+        """The seconds of one call, from the last one that was timed; None before the first."""
         return None if self.seen is None else self.seen[1] * self.work(tokens, batch) / self.seen[0]
 
 
@@ -185,15 +199,12 @@ def contestants(plan: Plan, op: str) -> list[Contestant]:
     """All forms that were asked for, and all peers."""
     from vbench.operators.peers import peers
 
-    found = []
-    for form in OPS[op]:
-        if form in plan.forms:
-            growth = 2 if form == "quadratic" else 1
-            function = operator(op, form)
-            absent = missing(op, form, plan.device, plan.dtype)
-            found.append(Contestant(form, False, _caller(function), True, _work(growth), absent))
-    return found + [
-        Contestant(peer.name, True, peer.build, peer.same, _work(peer.growth), peer.missing(plan.device))
+    forms = []
+    for form in (form for form in OPS[op] if form in plan.forms):
+        build, growth = _caller(operator(op, form)), 2 if form == "quadratic" else 1
+        forms.append(Contestant(form, False, build, True, growth, missing(op, form, plan.device, plan.dtype)))
+    return forms + [
+        Contestant(peer.name, True, peer.build, peer.same, peer.growth, peer.missing(plan.device))
         for peer in peers(op, plan.peers)
     ]
 
@@ -202,81 +213,51 @@ def _caller(function: Callable[..., Any]) -> Callable[[Inputs, Mapping[str, Any]
     return lambda inputs, options: lambda: function(*inputs.values(), **options)
 
 
-def _work(growth: int) -> Callable[[int, int], float]:
-    return lambda tokens, batch: float(batch * tokens**growth)
-
-
 def measure(plan: Plan, op: str, width: Width, peaks: Mapping[str, float], device: Device) -> Iterator[dict[str, Any]]:
     """The rows of one operator: every call, from short sequences to long ones."""
     from vbench.operators.calls import floor
 
-    field_ = contestants(plan, op)
-    for one in field_:
-        if one.absent:
-            yield {**_blank(op, plan), **_who(one), "status": "unavailable", "reason": one.absent}
-    field_ = [one for one in field_ if not one.absent]
-    for tokens in plan.tokens:
-        for batch in plan.batches:
-            cell = {**_blank(op, plan), "model": width.model, "sizes": width.sizes, "tokens": tokens, "batch": batch}
-            try:
-                inputs = width.inputs(batch=batch, tokens=tokens, dtype=plan.dtype, device=plan.device)
-                wanted = _wanted(op, width, inputs)
-                least = floor(op, inputs, width.options)
-            except Exception as error:
-                yield {**cell, "form": "inputs", **_failure(error)}
+    everyone = contestants(plan, op)
+    for one in (one for one in everyone if one.absent):
+        yield {**_blank(op, plan), **one.who, "status": "unavailable", "reason": one.absent}
+    for tokens, batch in product(plan.tokens, plan.batches):
+        cell = {**_blank(op, plan), "model": width.model, "sizes": width.sizes, "tokens": tokens, "batch": batch}
+        try:
+            inputs = width.inputs(batch=batch, tokens=tokens, dtype=plan.dtype, device=plan.device)
+            wanted = _wanted(op, width, inputs)
+            least = floor(op, inputs, width.options)
+        except Exception as error:
+            yield {**cell, "form": "inputs", **_failure(error)}
+            continue
+        floor_ms = least.ms(peaks["copy_bytes_per_s"], peaks["gemm_flops_per_s"])
+        cell |= {"bytes_min": least.bytes, "flops_min": least.flops, "floor_ms": floor_ms}
+        ready: dict[str, tuple[Contestant, Call, dict[str, Any]]] = {}
+        for one in (one for one in everyone if not one.absent):
+            row = cell | one.who
+            expected = one.expected_s(tokens, batch)
+            if expected is not None and expected > plan.limit_s:
+                why = f"one call would take about {expected:.2g} s, by the last one; --limit-s is {plan.limit_s:g}"
+                yield {**row, "status": "skipped", "reason": why}
                 continue
-            cell |= _floor(least, peaks)
-            ready: dict[str, tuple[Contestant, Call, dict[str, Any]]] = {}
-            for one in field_:
-                expected = one.expected_s(tokens, batch)
-                if expected is not None and expected > plan.limit_s:
-                    said = f"one call would take about {expected:.2g} s, by the last one; --limit-s is {plan.limit_s:g}"
-                    yield {**cell, **_who(one), "status": "skipped", "reason": said}
-                    continue
-                try:
-                    call = one.build(inputs, width.options)
-                    tried = _try(one, call, wanted, plan.dtype, device)
-                except Exception as error:
-                    yield {**cell, **_who(one), **_failure(error)}
-                    continue
-                one.seen = one.work(tokens, batch), tried.pop("seconds")
-                if tried["status"] == "ok":
-                    ready[one.name] = one, call, {**cell, **_who(one), **tried}
-                else:
-                    yield {**cell, **_who(one), **tried}
-            for backend in plan.backends:
-                for cache in plan.caches:
-                    yield from _in_turn(ready, backend, cache, plan, device)
+            try:
+                call = one.build(inputs, width.options)
+                tried = _try(one, call, wanted, plan.dtype, device)
+            except Exception as error:
+                yield {**row, **_failure(error)}
+                continue
+            one.seen = one.work(tokens, batch), tried.pop("seconds")
+            if tried["status"] == "ok":
+                ready[one.name] = one, call, {**row, **tried}
+            else:
+                yield {**row, **tried}
+        for backend, cache in product(plan.backends, plan.caches):
+            yield from _in_turn(ready, backend, cache, plan, device)
 
 
 def _blank(op: str, plan: Plan) -> dict[str, Any]:
     """The keys that every row has."""
-    return {
-        "op": op,
-        "form": None,
-        "peer": False,
-        "model": None,
-        "sizes": None,
-        "tokens": None,
-        "batch": None,
-        "dtype": plan.dtype,
-        "device": plan.device,
-        "backend": None,
-        "l2": None,
-        "status": "ok",
-        "reason": None,
-        "ms": None,
-        "error": None,
-    }
-
-
-def _who(one: Contestant) -> dict[str, Any]:
-    return {"form": one.name, "peer": one.peer}
-
-
-def _floor(least: Floor, peaks: Mapping[str, float]) -> dict[str, Any]:
-    ms = least.ms(peaks["copy_bytes_per_s"], peaks["gemm_flops_per_s"])
-    return {"bytes_min": least.bytes, "flops_min": least.flops, "floor_ms": ms}
+    known = {"op": op, "peer": False, "dtype": plan.dtype, "device": plan.device, "status": "ok"}
+    return dict.fromkeys(KEYS) | known
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -287,7 +268,7 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _wanted(op: str, width: Width, inputs: Inputs) -> Any:
-    """The first image's output by the form in torch that is the best, in float64."""
+    """The first image's output in float64, by the first parallel form that needs torch only."""
     import torch
 
     best = next(name for name, form in OPS[op].items() if form.package is None and form.mode == "parallel")
@@ -298,11 +279,12 @@ def _wanted(op: str, width: Width, inputs: Inputs) -> Any:
 
 
 def _try(one: Contestant, call: Call, wanted: Any, dtype: str, device: Device) -> dict[str, Any]:
-    """Two calls: the first compiles what must be, the second says how long one takes; and whether it is right."""
+    """Make a call, which may compile, and a second one that is timed, unless the first was slow; check its output."""
     from vbench.kernels.trials import relative
 
-    found = _timed(call, device)
-    seconds, o = found if found[0] > SLOW_S else _timed(call, device)
+    seconds, o = _timed(call, device)
+    if seconds <= SLOW_S:
+        seconds, o = _timed(call, device)
     if not one.same:
         return {"seconds": seconds, "status": "ok"}
     o = o[0] if isinstance(o, tuple) else o
@@ -331,7 +313,7 @@ def _in_turn(
     plan: Plan,
     device: Device,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one setting: samples of all contestants in turn, each round begun by another of them."""
+    """The rows of one setting: samples of all contestants in turn; another one begins each round."""
     takers: dict[str, Callable[[], float]] = {}
     samples: dict[str, list[float]] = {}
     for name, (one, call, row) in ready.items():
@@ -345,14 +327,10 @@ def _in_turn(
             continue
         takers[name], samples[name] = take, []
     names = list(takers)
-    open_ = set(names)
-    while open_:
+    while names:
         for name in names:
-            if name in open_:
-                samples[name].append(takers[name]())
-                if _enough(samples[name], plan.seconds):
-                    open_.discard(name)
-        names.append(names.pop(0))
+            samples[name].append(takers[name]())
+        names = [name for name in names[1:] + names[:1] if not _enough(samples[name], plan.seconds)]
     for name, taken in samples.items():
         row = ready[name][2]
         middle, low, high, level = median_interval(taken)

@@ -15,12 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from vbench.kernels.registry import operator, truth
 from vbench.kernels.trials import Inputs, tensors
 
-Draw = Callable[["Maker"], Inputs]
-
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What a draw needs: the call's sizes and type, where it is, and a generator there. N(0, 1) in all of it."""
+    """Draws tensors from N(0, 1) for one call: its sizes, its type, its device and a generator there."""
 
     batch: int
     tokens: int
@@ -43,86 +41,69 @@ class Maker:
 class Width:
     """An operator at the width of a model.
 
-    `options` are keywords of the call; `token_dims` and `batch_dims` say where arguments have tokens and images.
+    `draw` makes the arguments from a `Maker` and the `dims`. `options` are keywords of the call. `batch_dims` names the
+    dimension of an argument that counts images; an argument without one is not in it.
     """
 
     model: str
     sizes: str  # "H=3 D=32 E=64"
-    draw: Draw
+    draw: Callable[..., Inputs]
+    dims: tuple[int, ...]
     batch_dims: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def inputs(self, *, batch: int, tokens: int, dtype: str, device: str, seed: int = 0) -> Inputs:
-        """Random arguments in order, as typical gates make them."""
+        """Random arguments in the order of the call, with typical gates."""
         where = torch.device(device)
         generator = torch.Generator(where).manual_seed(seed)
-        return self.draw(Maker(batch, tokens, getattr(torch, dtype), where, generator))
+        return self.draw(Maker(batch, tokens, getattr(torch, dtype), where, generator), *self.dims)
 
     def rows(self, inputs: Inputs) -> int:
         """What `tuning.pick` looks up: batch · heads for (B, H, N, D), the batch for (B, N, C)."""
-        first = next(iter(inputs.values()))
-        return math.prod(first.shape[:-2])
+        return math.prod(next(iter(inputs.values())).shape[:-2])
 
     def first(self, inputs: Inputs) -> Inputs:
-        """The call with its first image alone."""
+        """The arguments of a call with the first image only."""
         return {
             name: x.narrow(self.batch_dims[name], 0, 1) if name in self.batch_dims else x for name, x in inputs.items()
         }
 
 
-def _gla(heads: int, key_dim: int, value_dim: int) -> Draw:
-    def draw(make: Maker) -> Inputs:
-        q, k, v = make.heads(heads, key_dim, key_dim, value_dim)
-        g = make.normal(make.batch, make.tokens, 2 * heads * key_dim, dtype=torch.float32)
-        g = F.logsigmoid(g.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)).div_(16)
-        return {"q": q, "k": k, "v": v, "g": g}
-
-    return draw
+def _gla(make: Maker, heads: int, key_dim: int, value_dim: int) -> Inputs:
+    q, k, v = make.heads(heads, key_dim, key_dim, value_dim)
+    g = make.normal(make.batch, make.tokens, 2 * heads * key_dim, dtype=torch.float32)
+    g = F.logsigmoid(g.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)).div_(16)
+    return {"q": q, "k": k, "v": v, "g": g}
 
 
-def _wkv6(heads: int, dim: int) -> Draw:
-    def draw(make: Maker) -> Inputs:
-        r, k, v, g = (make.heads(heads, dim)[0] for _ in range(4))
-        u = make.normal(heads, dim)
-        return {"r": r, "k": k, "v": v, "g": -(g.float() - 3).exp(), "u": u}
-
-    return draw
+def _wkv6(make: Maker, heads: int, dim: int) -> Inputs:
+    r, k, v, g = (make.heads(heads, dim)[0] for _ in range(4))
+    u = make.normal(heads, dim)
+    return {"r": r, "k": k, "v": v, "g": -(g.float() - 3).exp(), "u": u}
 
 
-def _mlstm(heads: int, dim: int) -> Draw:
-    def draw(make: Maker) -> Inputs:
-        q, k, v = (make.heads(heads, dim)[0] for _ in range(3))
-        i, f = (make.normal(make.batch, make.tokens, heads).transpose(1, 2) for _ in range(2))
-        # Queries and keys that lean to one side keep the normaliser from zero, where no form has digits.
-        return {"q": 1 + q / 2, "k": 1 + k / 2, "v": v, "i": i / 10, "f": f + 4.5}
-
-    return draw
+def _mlstm(make: Maker, heads: int, dim: int) -> Inputs:
+    q, k, v = (make.heads(heads, dim)[0] for _ in range(3))
+    i, f = (make.normal(make.batch, make.tokens, heads).transpose(1, 2) for _ in range(2))
+    # Queries and keys that lean to one side keep the normaliser from zero, where no form has digits.
+    return {"q": 1 + q / 2, "k": 1 + k / 2, "v": v, "i": i / 10, "f": f + 4.5}
 
 
-def _retention(heads: int, dim: int) -> Draw:
-    def draw(make: Maker) -> Inputs:
-        q, k, v = make.heads(heads, dim, dim, dim)
-        lost = torch.logspace(-5, -9, heads, base=2.0, dtype=torch.float32, device=make.device)  # as in ViR
-        return {"q": q, "k": k, "v": v, "g": torch.log1p(-lost)}
-
-    return draw
+def _retention(make: Maker, heads: int, dim: int) -> Inputs:
+    q, k, v = make.heads(heads, dim, dim, dim)
+    lost = torch.logspace(-5, -9, heads, base=2.0, dtype=torch.float32, device=make.device)  # as in ViR
+    return {"q": q, "k": k, "v": v, "g": torch.log1p(-lost)}
 
 
-def _mingru(channels: int) -> Draw:
-    def draw(make: Maker) -> Inputs:
-        a, b = make.normal(make.batch, make.tokens, 2 * channels).chunk(2, dim=-1)
-        return {"a": a, "b": b}
-
-    return draw
+def _mingru(make: Maker, channels: int) -> Inputs:
+    a, b = make.normal(make.batch, make.tokens, 2 * channels).chunk(2, dim=-1)
+    return {"a": a, "b": b}
 
 
-def _wkv(channels: int) -> Draw:
-    def draw(make: Maker) -> Inputs:
-        k, v = (make.normal(make.batch, make.tokens, channels) for _ in range(2))
-        w, u = (make.normal(channels, dtype=torch.float32).div_(make.tokens) for _ in range(2))
-        return {"k": k, "v": v, "w": w, "u": u}
-
-    return draw
+def _wkv(make: Maker, channels: int) -> Inputs:
+    k, v = (make.normal(make.batch, make.tokens, channels) for _ in range(2))
+    w, u = (make.normal(channels, dtype=torch.float32).div_(make.tokens) for _ in range(2))
+    return {"k": k, "v": v, "w": w, "u": u}
 
 
 _QKVG = {"q": 0, "k": 0, "v": 0, "g": 1}
@@ -133,33 +114,33 @@ _FORWARD, _BOTH = {"direction": "forward"}, {"direction": "both"}
 # The first width of an operator is the one that is timed; all are compiled.
 WIDTHS: dict[str, tuple[Width, ...]] = {
     "gla": (
-        Width("vig_t", "H=3 D=32 E=64", _gla(3, 32, 64), _QKVG, _BOTH),
-        Width("vig_h_t", "H=3 D=16 E=32", _gla(3, 16, 32), _QKVG, _BOTH),
+        Width("vig_t", "H=3 D=32 E=64", _gla, (3, 32, 64), _QKVG, _BOTH),
+        Width("vig_h_t", "H=3 D=16 E=32", _gla, (3, 16, 32), _QKVG, _BOTH),
     ),
-    "wkv": (Width("vrwkv_t", "C=192", _wkv(192), {"k": 0, "v": 0}),),
-    "wkv6": (Width("vrwkv6_t", "H=3 D=E=64", _wkv6(3, 64), _RKVG, _BOTH),),
+    "wkv": (Width("vrwkv_t", "C=192", _wkv, (192,), {"k": 0, "v": 0}),),
+    "wkv6": (Width("vrwkv6_t", "H=3 D=E=64", _wkv6, (3, 64), _RKVG, _BOTH),),
     "mlstm": (
-        Width("vil_t, vil2_t", "H=4 D=E=96", _mlstm(4, 96), _LSTM, _FORWARD),
-        Width("vil_b, vil2_b", "H=4 D=E=384", _mlstm(4, 384), _LSTM, _FORWARD),
+        Width("vil_t, vil2_t", "H=4 D=E=96", _mlstm, (4, 96), _LSTM, _FORWARD),
+        Width("vil_b, vil2_b", "H=4 D=E=384", _mlstm, (4, 384), _LSTM, _FORWARD),
     ),
-    "retention": (Width("vir_*, at 192 channels", "H=3 D=E=64", _retention(3, 64), {"q": 0, "k": 0, "v": 0}),),
+    "retention": (Width("vir_*, at 192 channels", "H=3 D=E=64", _retention, (3, 64), {"q": 0, "k": 0, "v": 0}),),
     "mingru": (
-        Width("vision_gru_t", "C=144", _mingru(144), {"a": 0, "b": 0}, _FORWARD),
-        Width("vision_gru_b", "C=208", _mingru(208), {"a": 0, "b": 0}, _FORWARD),
+        Width("vision_gru_t", "C=144", _mingru, (144,), {"a": 0, "b": 0}, _FORWARD),
+        Width("vision_gru_b", "C=208", _mingru, (208,), {"a": 0, "b": 0}, _FORWARD),
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """What one pass over a call must at least move and compute: every input read once, every result written once,
-    and the recurrence's own multiplications."""
+    """The least that a call must move and compute: every input read once, every result written once, and the
+    multiplications of the recurrence itself."""
 
     bytes: int
     flops: int
 
     def ms(self, copy_bytes_per_s: float, gemm_flops_per_s: float) -> float:
-        """The larger of the two times, at the rates that the device was seen to reach."""
+        """The larger of the two times, at the rates that the device reaches."""
         return 1e3 * max(self.bytes / copy_bytes_per_s, self.flops / gemm_flops_per_s)
 
 

@@ -1,4 +1,4 @@
-"""`vbench kernels list` and `check`: the forms of every operator, and whether each computes what it should."""
+"""`vbench kernels list` and `check`: the forms of every operator, and whether each computes the right function."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vbench.kernels.registry import OPS, Mode, default_form, interpreted, missin
 from vbench.options import choices
 from vbench.verify import TOKENS, Check, Extent, Verdict
 
-# The interpreter takes 20 ms a program; these are one whole chunk and a ragged one, more in gradients.
+# The interpreter takes 20 ms a program. 40 tokens are a full chunk and a part of one; gradients have more.
 INTERPRETED = Extent(tokens=40, cuts=1, brief=True)
-STEPS = 20  # tokens of an interpreted form that walks them one by one: no border lies among them
+STEPS = 20  # tokens of an interpreted form that takes them one by one: it has no chunks
 LIMIT_S = 600.0  # for one child
 
 
@@ -34,9 +34,9 @@ def parse_forms(text: str | None, ops: Iterable[str]) -> tuple[str, ...]:
 
 
 def interpret(device: str) -> bool:
-    """Have Triton's kernels interpreted by this process's children, if the device has no compiler for them.
+    """Let the children of this process interpret Triton's kernels if the device has no compiler for them.
 
-    To be called before the first child starts: Triton reads the environment when it is imported.
+    Call it before the first child starts: Triton reads the environment when it is imported.
     """
     if device == "cpu" and find_spec("triton") is not None:
         os.environ["TRITON_INTERPRET"] = "1"
@@ -44,12 +44,12 @@ def interpret(device: str) -> bool:
 
 
 def rows(device: str) -> list[dict[str, Any]]:
-    """Every form of every operator: what it is, why it cannot run on `device` if so, and where it is the default."""
-    found = []
+    """Every form of every operator: what it is, whether it can run on `device`, and where it is the default."""
+    forms = []
     for op, table in OPS.items():
         defaults = {kind: {_default(op, mode, kind) for mode in ("parallel", "recurrent")} for kind in ("cpu", "cuda")}
         for form, about in table.items():
-            found.append(
+            forms.append(
                 {
                     "operator": op,
                     "form": form,
@@ -59,10 +59,10 @@ def rows(device: str) -> list[dict[str, Any]]:
                     "dtypes": list(about.dtypes),
                     "default_on": [kind for kind, names in defaults.items() if form in names],
                     "missing": missing(op, form, device),
-                    "tuning": [asdict(row) for row in tuning.table() if row.op == op] if _tuned(form) else None,
+                    "tuning": [asdict(row) for row in tuning.table() if row.op == op] if form == "fused" else None,
                 }
             )
-    return found
+    return forms
 
 
 def _default(op: str, mode: Mode, kind: str) -> str | None:
@@ -72,17 +72,14 @@ def _default(op: str, mode: Mode, kind: str) -> str | None:
         return None
 
 
-def _tuned(form: str) -> bool:
-    return form == "fused"
-
-
 def check(
     ops: Sequence[str], forms: Sequence[str], launcher: Runner, *, device: str, tokens: int | None, seed: int
 ) -> list[Verdict]:
-    """Hold forms against the recurrence in float64, in children; a verdict an operator.
+    """Compare forms with the recurrence in float64, in children; one verdict an operator.
 
     Args:
-        tokens: of a trial; if None, 133, and where kernels are interpreted 40, or 20 in recurrent forms.
+        tokens: of a trial. None means 133; for interpreted kernels 40, or 20 in recurrent forms.
+
     Raises: UsageError if none of the forms can run.
     """
     tried = []
@@ -97,7 +94,7 @@ def check(
     if not tried:
         why = next(reason for op in ops for form in OPS[op] if form in forms and (reason := missing(op, form, device)))
         raise UsageError(f"nothing to check: {why}")
-    tried.sort(key=lambda each: not each[1].brief)  # what is interpreted takes longest and starts first
+    tried.sort(key=lambda each: not each[1].brief)  # interpreted forms take longest and start first
     asks = [jobs.verify(op, device, seed, extent, weights=None, image_size=(224, 224)) for op, extent in tried]
     endings = side_by_side(launcher, asks, LIMIT_S)
     verdicts = []
@@ -110,5 +107,5 @@ def check(
 
 
 def has_triton(verdicts: Iterable[Verdict]) -> bool:
-    """Whether a form made of Triton's kernels is among what was checked."""
+    """Whether a form made of Triton's kernels was checked."""
     return any(OPS[check.subject][check.form].package == "triton" for verdict in verdicts for check in verdict.checks)

@@ -1,8 +1,8 @@
-"""`vbench kernels compile`: Triton's kernels ahead of time, without a GPU, held to a committed table of resources.
+"""`vbench kernels compile`: compiles Triton's kernels without a GPU and compares them with a committed table.
 
-Every form is called once in every type and width, forward and backward, while its launches are written down and not
-run. Each launch is compiled as Triton would for its arguments, and the compiler's own tools say what it takes. That
-a kernel compiles, fits and does not spill is proved so; how fast it is, is not.
+Every form is called once in every type and width, forward and backward; its launches are recorded and not run. Each
+launch is compiled as Triton would compile it for its arguments. The compiler's own tools say which resources it takes.
+This proves that a kernel compiles, fits and does not spill. It does not say how fast the kernel is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -35,7 +35,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 TOKENS = 4096  # of a call: more than one program walks, and a multiple of 16, as most grids are
 SHARED_MAX = 99 * 1024  # bytes a block may have on the smallest of the consumer GPUs, sm_89 and sm_120
 REGISTERS_MAX = 255  # a thread can address
-GROWTH = 8  # registers more than in the table that may be the compiler's whim
+GROWTH = 8  # registers more than in the table that are tolerated: compilers vary
 LIMIT_S = 1800.0  # for one operator on one architecture
 MMA = {"tcgen05.mma": "tcgen05", "wgmma.mma_async": "wgmma", "mma.sync": "mma.sync"}  # in PTX, the newest first
 _TYPES = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16", "float64": "*fp64", "int32": "*i32"}
@@ -57,7 +57,7 @@ class Resources:
     dtype: str  # of the operator's inputs
     constants: str  # "CHUNK=64 D=32"
     warps: int
-    variant: str  # a digest of all that the compiler was told of the arguments
+    variant: str  # a digest of all that the compiler knows of the arguments
     arch: int  # 90 for sm_90
     triton: str  # "3.8": the minor version, within which resources hardly change
     registers: int
@@ -77,7 +77,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A kernel and all that the compiler is told of its arguments."""
+    """A kernel and all that the compiler knows of its arguments."""
 
     kernel: Any
     signature: dict[str, str]
@@ -93,20 +93,22 @@ class Variant:
 
     @property
     def constants(self) -> str:
-        """The constants that tell a reader which variant this is; absent arguments by their names alone."""
+        """The constants by which a reader recognises the variant. A function has its name; absent ones are left out."""
         shown = {key: getattr(value, "__name__", value) for key, value in self.constexprs.items()}
         return " ".join(f"{key}={value}" for key, value in shown.items() if value is not None)
 
     @property
     def digest(self) -> str:
-        said = [self.name, self.signature, self.constants, sorted(map(str, self.attrs)), self.warps, self.stages]
-        said += [self.registers] if self.registers else []
-        return hashlib.sha256(repr(said).encode()).hexdigest()[:8]
+        facts = [self.name, self.signature, self.constants, sorted(map(str, self.attrs)), self.warps, self.stages]
+        facts += [self.registers] if self.registers else []
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
 
 
 def variant_of(launch: Launch) -> Variant:
-    """What Triton's just-in-time compiler would take a launch's arguments for: addresses and whole numbers that are
-    multiples of 16, whole numbers that are 1, and what is absent, are known to it."""
+    """The variant that Triton's just-in-time compiler would make for a launch.
+
+    It knows which addresses and integers are multiples of 16, which integers are 1, and which arguments are absent.
+    """
     signature: dict[str, str] = {}
     constexprs: dict[str, Any] = {}
     attrs: dict[tuple[int, ...], list[list[Any]]] = {}
@@ -137,7 +139,7 @@ def _type(value: Tensor | float) -> str:
 
 
 def compiled(variant: Variant, arch: int) -> dict[str, Any]:
-    """The fields of `Resources` that the compiler decides."""
+    """The fields of `Resources` that come from the compiler."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -147,10 +149,9 @@ def compiled(variant: Variant, arch: int) -> dict[str, Any]:
     source = ASTSource(
         fn=variant.kernel, signature=variant.signature, constexprs=dict(variant.constexprs), attrs=variant.attrs
     )
-    told = options(variant.warps, variant.stages, variant.registers)
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=told)
-    ptx = made.asm["ptx"]
-    used = _usage(made.asm["cubin"])
+    settings = options(variant.warps, variant.stages, variant.registers)
+    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=settings)
+    ptx, used = made.asm["ptx"], _usage(made.asm["cubin"])
     return {
         "registers": used["REG"],
         "stack": used["STACK"],
@@ -170,13 +171,12 @@ def _usage(cubin: bytes) -> dict[str, int]:
         file.write(cubin)
         file.flush()
         command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", said)}
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", text)}
 
 
 def launches(op: str) -> Iterator[tuple[str, Launch]]:
-    """(dtype, launch) for every Triton form of an operator, in every width and with every choice of its tuning table,
-    forward and backward."""
+    """(dtype, launch) of every Triton form of an operator, forward and backward, in every width and tuning choice."""
     import torch
 
     from vbench.kernels.fused import tuning
@@ -194,15 +194,15 @@ def launches(op: str) -> Iterator[tuple[str, Launch]]:
                 for choice in choices or [None]:
                     inputs = width.inputs(batch=1, tokens=TOKENS, dtype=dtype, device="cpu")
                     x = {name: value.detach().requires_grad_() for name, value in inputs.items()}
-                    with tuning.trying(choice) if choice else nullcontext(), recording() as found:
+                    with tuning.trying(choice) if choice else nullcontext(), recording() as launched:
                         o, state = operator(op, form)(*x.values(), **width.options)
                         loss = sum(part.float().sum() for part in (o, *tensors(state)) if part.requires_grad)
                         torch.autograd.grad(loss, list(x.values()), allow_unused=True)
-                    yield from ((dtype, launch) for launch in found)
+                    yield from ((dtype, launch) for launch in launched)
 
 
 def forward_launches(op: str, dtype: str) -> Iterator[tuple[str, Launch]]:
-    """(form, launch) for the Triton forms of an operator, forward, in the first width, with the usual choices."""
+    """(form, launch) of the Triton forms of an operator, forward, in the first width, with the usual choices."""
     import torch
 
     from vbench.kernels.fused.launch import recording
@@ -212,23 +212,23 @@ def forward_launches(op: str, dtype: str) -> Iterator[tuple[str, Launch]]:
     width = WIDTHS[op][0]
     for form in triton_forms(op):
         inputs = width.inputs(batch=1, tokens=TOKENS, dtype=dtype, device="cpu")
-        with torch.no_grad(), recording() as found:
+        with torch.no_grad(), recording() as launched:
             operator(op, form)(*inputs.values(), **width.options)
-        yield from ((form, launch) for launch in found)
+        yield from ((form, launch) for launch in launched)
 
 
 def triton_forms(op: str) -> list[str]:
-    """The forms of an operator that are made of Triton's kernels."""
+    """The forms of an operator that consist of Triton's kernels."""
     return [form for form, about in OPS[op].items() if about.package == "triton"]
 
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"op", "arch"} -> for each variant of its kernels, under its digest, the fields of `Resources`."""
+    """{"op", "arch"} -> under the digest of each variant of its kernels, the fields of `Resources`."""
     yield from ((key, asdict(row)) for key, row in measured(launches(argument["op"]), argument["op"], argument["arch"]))
 
 
 def measured(launched: Iterable[tuple[str, Launch]], op: str, arch: int) -> Iterator[tuple[str, Resources]]:
-    """(digest, row) of each variant among launches, once."""
+    """(digest, row) of each variant among launches, once. Raises: CompileError."""
     seen: set[str] = set()
     for dtype, launch in launched:
         variant = variant_of(launch)
@@ -237,14 +237,14 @@ def measured(launched: Iterable[tuple[str, Launch]], op: str, arch: int) -> Iter
         seen.add(variant.digest)
         about = (op, variant.name, dtype, variant.constants, variant.warps, variant.digest, arch)
         try:
-            found = compiled(variant, arch)
+            resources = compiled(variant, arch)
         except Exception as error:
             raise CompileError(f"{variant.name} in {dtype} with {variant.constants}: {_cause(error)}") from error
-        yield variant.digest, Resources(*about, **found)
+        yield variant.digest, Resources(*about, **resources)
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what began it: Triton wraps an error once for each function it was inlined in."""
+    """The first line of the first error: Triton wraps an error once for each function that it inlines."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -276,7 +276,7 @@ def run(ops: Sequence[str], archs: Sequence[int], launcher: Runner) -> list[Reso
 
 
 def triton_version() -> str | None:
-    """The installed Triton's version; None without."""
+    """The version of the installed Triton, or None."""
     try:
         return version("triton")
     except PackageNotFoundError:
@@ -317,19 +317,23 @@ def write(file: Path, rows: Iterable[Resources]) -> None:
 
 
 def merge(
-    old: Iterable[Resources], new: Sequence[Resources], ops: Sequence[str], archs: Sequence[int]
+    old: Sequence[Resources], new: Sequence[Resources], ops: Sequence[str], archs: Sequence[int]
 ) -> list[Resources]:
-    """The table with the rows of these operators and architectures, by the Triton of the new rows, replaced."""
+    """The table, in which the new rows replace those of these operators and architectures by the same Triton."""
+    replaced = set(_rows_of(old, new, ops, archs))
+    return sorted([*(row for row in old if row not in replaced), *new])
+
+
+def _rows_of(
+    table: Iterable[Resources], new: Iterable[Resources], ops: Sequence[str], archs: Sequence[int]
+) -> list[Resources]:
+    """The rows of a table for these operators and architectures, by the Triton of the new rows."""
     tritons = {row.triton for row in new}
-    return sorted([*(row for row in old if not _among(row, ops, archs, tritons)), *new])
+    return [row for row in table if row.op in ops and row.arch in archs and row.triton in tritons]
 
 
-def _among(row: Resources, ops: Sequence[str], archs: Sequence[int], tritons: Container[str]) -> bool:
-    return row.op in ops and row.arch in archs and row.triton in tritons
-
-
-def broken(rows: Iterable[Resources]) -> list[str]:
-    """One line for each limit that a row exceeds, whatever the table says."""
+def over_limits(rows: Iterable[Resources]) -> list[str]:
+    """One line for each limit that a row exceeds; the table does not matter."""
     lines = []
     for row in rows:
         if row.stack or row.local:
@@ -344,10 +348,9 @@ def broken(rows: Iterable[Resources]) -> list[str]:
 
 
 def grown(rows: Iterable[Resources], table: Mapping[Key, Resources]) -> list[str]:
-    """One line for each way in which a row is worse than in the table, or is not there.
+    """One line for each way in which a row is worse than in the table, and for each row that is not in it.
 
-    Resources belong to a Triton: a row is held to one by the same minor version. A Triton of which the table has no
-    row is held to none.
+    A row is compared with one by the same minor version of Triton. A Triton without rows in the table is not compared.
     """
     lines = []
     known = {row.triton for row in table.values()}
@@ -367,8 +370,7 @@ def grown(rows: Iterable[Resources], table: Mapping[Key, Resources]) -> list[str
 
 
 def stale(rows: Sequence[Resources], table: Iterable[Resources], ops: Sequence[str], archs: Sequence[int]) -> list[str]:
-    """One line for each row of the table, of these operators, architectures and this Triton, that no kernel makes any
-    more."""
-    made, tritons = {row.key for row in rows}, {row.triton for row in rows}
-    gone = [row for row in table if _among(row, ops, archs, tritons) and row.key not in made]
+    """One line for each row of these operators, architectures and this Triton that no kernel makes any more."""
+    made = {row.key for row in rows}
+    gone = [row for row in _rows_of(table, rows, ops, archs) if row.key not in made]
     return [f"{row}: in the table, but no longer made; run vbench kernels compile --update" for row in gone]

@@ -1,10 +1,11 @@
-"""What the operators are timed beside: attention at the same width, the published log-space minGRU, other libraries'
-kernels where they are installed, and whatever function a user names."""
+"""Functions that are timed beside the operators: attention at the same width, the published log-space minGRU, kernels
+of other libraries that are installed, and any function that a user names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -24,7 +25,7 @@ Build = Callable[[Inputs, Mapping[str, Any]], Call]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A way to compute an operator, or to do without it, that is not ours.
+    """A function of another project that computes an operator, or something in its place.
 
     `build` makes a call of an operator's inputs and options; `same` says whether it computes the same function, so
     that its output can be checked; `growth` is the power of N with which its time is expected to grow.
@@ -49,24 +50,22 @@ class Peer:
 
 def peers(op: str, named: Mapping[str, str]) -> list[Peer]:
     """The peers of an operator; `named` has the user's, "module:function" by operator."""
-    found = [Peer("sdpa", op, _sdpa, same=False, growth=2), *(peer for peer in _PEERS if peer.op == op)]
-    if op in named:
-        found.append(Peer(named[op], op, _of_user(named[op])))
-    return found
+    own = [Peer(named[op], op, partial(_of_user, named[op]))] if op in named else []
+    return [Peer("sdpa", op, _sdpa, same=False, growth=2), *(peer for peer in _PEERS if peer.op == op), *own]
 
 
 def parse_peers(texts: list[str]) -> dict[str, str]:
     """["gla=package.module:function"] -> {"gla": "package.module:function"}. Raises: UsageError."""
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     for text in texts:
         op, _, target = text.partition("=")
         module, _, name = target.partition(":")
         if op not in OPS or not module or not name:
             raise UsageError(f"--peer: '{text}' is not OPERATOR=module:function with an operator of {', '.join(OPS)}")
-        if op in found:
+        if op in targets:
             raise UsageError(f"--peer: {op} has two; give one a call")
-        found[op] = target
-    return found
+        targets[op] = target
+    return targets
 
 
 def resolve(target: str) -> Callable[..., Any]:
@@ -80,16 +79,12 @@ def resolve(target: str) -> Callable[..., Any]:
         raise UsageError(f"--peer: {error}") from None
 
 
-def _of_user(target: str) -> Build:
-    def build(inputs: Inputs, options: Mapping[str, Any]) -> Call:
-        function = resolve(target)
-        return lambda: function(*inputs.values(), **options)
-
-    return build
+def _of_user(target: str, inputs: Inputs, options: Mapping[str, Any]) -> Call:
+    return partial(resolve(target), *inputs.values(), **options)
 
 
 def _sdpa(inputs: Inputs, _: Mapping[str, Any]) -> Call:
-    """Softmax attention as DeiT-T has it, three heads of 64, over as many tokens; fused as torch picks."""
+    """Softmax attention over as many tokens, with three heads of 64 as in DeiT-T, by the kernel that torch picks."""
     first = next(iter(inputs.values()))
     batch, tokens = first.shape[0], first.shape[-2]
     qkv = torch.randn(batch, tokens, 3, 3, 64, device=first.device).to(first.dtype)
@@ -109,7 +104,7 @@ def log_space(a: Tensor, b: Tensor, *, direction: str = "forward") -> Tensor:
 
 
 def _log_space(inputs: Inputs, options: Mapping[str, Any]) -> Call:
-    return lambda: log_space(*inputs.values(), **options)
+    return partial(log_space, *inputs.values(), **options)
 
 
 def _tokens_first(x: Tensor) -> Tensor:
@@ -117,62 +112,50 @@ def _tokens_first(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous()
 
 
-def _fla_gla(name: str) -> Build:
-    def build(inputs: Inputs, _: Mapping[str, Any]) -> Call:
-        """Two calls, and flips for the second: the library has no bidirectional one."""
-        function = getattr(import_module("fla.ops.gla"), name)
-        q, k, v, ahead, back = map(_tokens_first, (inputs["q"], inputs["k"], inputs["v"], *inputs["g"]))
+def _fla_gla(name: str, inputs: Inputs, _: Mapping[str, Any]) -> Call:
+    """Two calls, the second on flipped inputs: the library has no call for both directions."""
+    function = getattr(import_module("fla.ops.gla"), name)
+    q, k, v, ahead, back = map(_tokens_first, (inputs["q"], inputs["k"], inputs["v"], *inputs["g"]))
 
-        def call() -> Tensor:
-            forward = _out(function(q, k, v, ahead))
-            reverse = _out(function(q.flip(1), k.flip(1), v.flip(1), back.flip(1)))
-            return (forward + reverse.flip(1)).transpose(1, 2)
+    def call() -> Tensor:
+        forward = _out(function(q, k, v, ahead))
+        reverse = _out(function(q.flip(1), k.flip(1), v.flip(1), back.flip(1)))
+        return (forward + reverse.flip(1)).transpose(1, 2)
 
-        return call
-
-    return build
+    return call
 
 
-def _fla_simple(name: str) -> Build:
-    def build(inputs: Inputs, _: Mapping[str, Any]) -> Call:
-        function = getattr(import_module("fla.ops.simple_gla"), name)
-        q, k, v = map(_tokens_first, (inputs["q"], inputs["k"], inputs["v"]))
-        g = inputs["g"].float().expand(*q.shape[:2], -1).contiguous()
-        return lambda: _out(function(q, k, v, g)).transpose(1, 2)
-
-    return build
+def _fla_simple(name: str, inputs: Inputs, _: Mapping[str, Any]) -> Call:
+    function = getattr(import_module("fla.ops.simple_gla"), name)
+    q, k, v = map(_tokens_first, (inputs["q"], inputs["k"], inputs["v"]))
+    g = inputs["g"].float().expand(*q.shape[:2], -1).contiguous()
+    return lambda: _out(function(q, k, v, g)).transpose(1, 2)
 
 
-def _fla_rwkv6(name: str) -> Build:
-    def build(inputs: Inputs, _: Mapping[str, Any]) -> Call:
-        function = getattr(import_module("fla.ops.rwkv6"), name)
-        r, k, v, g = map(_tokens_first, (inputs["r"], inputs["k"], inputs["v"], inputs["g"]))
-        u = inputs["u"]
-        none = torch.zeros_like(u)  # a token reads itself once
+def _fla_rwkv6(name: str, inputs: Inputs, _: Mapping[str, Any]) -> Call:
+    function = getattr(import_module("fla.ops.rwkv6"), name)
+    r, k, v, g = map(_tokens_first, (inputs["r"], inputs["k"], inputs["v"], inputs["g"]))
+    u = inputs["u"]
+    zero = torch.zeros_like(u)  # so that a token reads itself in one direction only
 
-        def call() -> Tensor:
-            forward = _out(function(r, k, v, g, u, scale=1.0))
-            reverse = _out(function(r.flip(1), k.flip(1), v.flip(1), g.flip(1), none, scale=1.0))
-            return (forward + reverse.flip(1)).transpose(1, 2)
+    def call() -> Tensor:
+        forward = _out(function(r, k, v, g, u, scale=1.0))
+        reverse = _out(function(r.flip(1), k.flip(1), v.flip(1), g.flip(1), zero, scale=1.0))
+        return (forward + reverse.flip(1)).transpose(1, 2)
 
-        return call
-
-    return build
+    return call
 
 
-def _fla_hgrn(name: str) -> Build:
-    def build(inputs: Inputs, _: Mapping[str, Any]) -> Call:
-        """The gates are the caller's in that library, and part of the time here, as they are of ours."""
-        function = getattr(import_module("fla.ops.hgrn"), name)
-        a, b = inputs["a"], inputs["b"]
+def _fla_hgrn(name: str, inputs: Inputs, _: Mapping[str, Any]) -> Call:
+    """That library leaves the gates to the caller; they are timed here, as they are in our forms."""
+    function = getattr(import_module("fla.ops.hgrn"), name)
+    a, b = inputs["a"], inputs["b"]
 
-        def call() -> Tensor:
-            fed = b.sigmoid() * (F.relu(a) + a.clamp(max=0).sigmoid())
-            return _out(function(fed, F.logsigmoid(-b)))
+    def call() -> Tensor:
+        fed = b.sigmoid() * (F.relu(a) + a.clamp(max=0).sigmoid())
+        return _out(function(fed, F.logsigmoid(-b)))
 
-        return call
-
-    return build
+    return call
 
 
 def _mlstm_kernels(inputs: Inputs, _: Mapping[str, Any]) -> Call:
@@ -181,20 +164,20 @@ def _mlstm_kernels(inputs: Inputs, _: Mapping[str, Any]) -> Call:
     return lambda: module.mlstm_chunkwise__xl_chunk(q, k, v, i, f)
 
 
-def _out(found: Any) -> Tensor:
+def _out(returned: Any) -> Tensor:
     """The output of a call that may return a state beside it."""
-    o: Tensor = found[0] if isinstance(found, tuple) else found
+    o: Tensor = returned[0] if isinstance(returned, tuple) else returned
     return o
 
 
-_FLA = {"package": "fla", "device": "cuda"}
+_fla = partial(Peer, package="fla", device="cuda")
 _PEERS = (
     Peer("log_space", "mingru", _log_space),
-    Peer("fla chunk_gla x2", "gla", _fla_gla("chunk_gla"), **_FLA),  # type: ignore[arg-type]
-    Peer("fla fused_recurrent_gla x2", "gla", _fla_gla("fused_recurrent_gla"), **_FLA),  # type: ignore[arg-type]
-    Peer("fla chunk_simple_gla", "retention", _fla_simple("chunk_simple_gla"), **_FLA),  # type: ignore[arg-type]
-    Peer("fla chunk_rwkv6 x2", "wkv6", _fla_rwkv6("chunk_rwkv6"), **_FLA),  # type: ignore[arg-type]
-    Peer("fla fused_recurrent_rwkv6 x2", "wkv6", _fla_rwkv6("fused_recurrent_rwkv6"), **_FLA),  # type: ignore[arg-type]
-    Peer("fla chunk_hgrn", "mingru", _fla_hgrn("chunk_hgrn"), **_FLA),  # type: ignore[arg-type]
+    _fla("fla chunk_gla x2", "gla", partial(_fla_gla, "chunk_gla")),
+    _fla("fla fused_recurrent_gla x2", "gla", partial(_fla_gla, "fused_recurrent_gla")),
+    _fla("fla chunk_simple_gla", "retention", partial(_fla_simple, "chunk_simple_gla")),
+    _fla("fla chunk_rwkv6 x2", "wkv6", partial(_fla_rwkv6, "chunk_rwkv6")),
+    _fla("fla fused_recurrent_rwkv6 x2", "wkv6", partial(_fla_rwkv6, "fused_recurrent_rwkv6")),
+    _fla("fla chunk_hgrn", "mingru", partial(_fla_hgrn, "chunk_hgrn")),
     Peer("mlstm_kernels xl_chunk", "mlstm", _mlstm_kernels, package="mlstm_kernels", device="cuda"),
 )

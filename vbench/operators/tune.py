@@ -1,16 +1,15 @@
-"""`vbench kernels tune`: which configuration of a fused form is the fastest, measured, as rows of its table."""
+"""`vbench kernels tune`: measures which configuration of a fused form is the fastest, and makes rows of its table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from vbench import jobs
-from vbench.errors import DeviceError, OutputError, UsageError
+from vbench.errors import DeviceError, UsageError
 from vbench.jobs.launch import Runner
 from vbench.kernels.fused.tuning import ANY_TOKENS, Choice, Row
 from vbench.kernels.registry import OPS, missing, operator
@@ -27,7 +26,7 @@ LIMIT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one call took with one choice; `rows` is what `tuning.pick` looks up: batch · heads, or the batch."""
+    """The time of one call with one choice; `rows` is the key of `tuning.pick`: batch · heads, or the batch."""
 
     op: str
     tokens: int
@@ -47,20 +46,22 @@ def check(ops: Sequence[str], device: str) -> list[str]:
 
 
 def run(ops: Sequence[str], device: str, dtype: str, launcher: Runner) -> tuple[list[Timing], list[str]]:
-    """Time every candidate, one operator in one child at a time: timings, and a line for each failure."""
-    found, failed = [], []
+    """Time every candidate, one operator in one child at a time. Returns timings, and a line for each failure."""
+    timings, failed = [], []
     for op in ops:
         ending = launcher.run(*jobs.tune_operator(op, device, dtype), LIMIT_S)
         for rows in ending.parts.values():
-            found += [Timing(**{**row, "choice": Choice(**row["choice"])}) for row in rows]
+            timings += [Timing(**{**row, "choice": Choice(**row["choice"])}) for row in rows]
         if ending.status != "ok":
             failed.append(f"{op}: {ending.reason}")
-    return found, failed
+    return timings, failed
 
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"op", "device", "dtype"} -> under each call's name, the fields of its `Timing`s. A choice that cannot be
-    launched is none."""
+    """{"op", "device", "dtype"} -> under each call's name, the fields of its `Timing`s.
+
+    A choice that cannot be launched has no timing.
+    """
     from dataclasses import asdict
 
     import torch
@@ -99,36 +100,35 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def rows(timings: Sequence[Timing], device: str, source: str) -> list[Row]:
-    """Timings as rows of the table, in the order in which they are to be looked up.
+    """Timings as rows of the table, in the order of look-up: the most rows first, and short sequences before long ones.
 
-    For each number of rows, from the largest down, and within it from short sequences to long: the fastest choice
-    up to that length, the one before kept where it is as good within 3 %. The last length of each stands for all
-    longer ones, and the fewest rows for all fewer.
+    A row has the fastest choice up to its length. The choice of the length before stays if it is at most 3 % slower.
+    The last length stands for all longer ones, and the fewest rows for all fewer.
     """
-    found: list[Row] = []
+    table: list[Row] = []
     for op in dict.fromkeys(timing.op for timing in timings):
         own = [timing for timing in timings if timing.op == op]
         counts = sorted({timing.rows for timing in own}, reverse=True)
         for count in counts:
             best: list[tuple[int, Choice]] = []
-            alike = sorted((timing for timing in own if timing.rows == count), key=lambda timing: timing.tokens)
-            for tokens, group in groupby(alike, key=lambda timing: timing.tokens):
-                of = {timing.choice: timing.ms for timing in group}
-                fastest = min(of, key=lambda choice: of[choice])
+            equal = sorted((timing for timing in own if timing.rows == count), key=lambda timing: timing.tokens)
+            for tokens, group in groupby(equal, key=lambda timing: timing.tokens):
+                ms = {timing.choice: timing.ms for timing in group}
+                fastest = min(ms, key=lambda choice: ms[choice])
                 before = best[-1][1] if best else fastest
-                kept = before in of and of[before] <= (1 + MARGIN) * of[fastest]
+                kept = before in ms and ms[before] <= (1 + MARGIN) * ms[fastest]
                 best.append((tokens, before if kept else fastest))
             runs = [list(group) for _, group in groupby(best, key=lambda pair: pair[1])]
             for at, each in enumerate(runs):
                 most = each[-1][0] if at < len(runs) - 1 else ANY_TOKENS
-                found.append(Row(op, most, count if count != counts[-1] else 0, device, each[0][1], source))
-    return found
+                table.append(Row(op, most, count if count != counts[-1] else 0, device, each[0][1], source))
+    return table
 
 
-def to_toml(found: Sequence[Row]) -> str:
-    """Rows as tuning.toml has them."""
+def to_toml(table: Sequence[Row]) -> str:
+    """Rows in the form of tuning.toml."""
     blocks = []
-    for row in found:
+    for row in table:
         lines = ["[[row]]", f'op = "{row.op}"']
         lines += [f"tokens_max = {row.tokens_max}"] if row.tokens_max < ANY_TOKENS else []
         lines += [f"rows_min = {row.rows_min}"] if row.rows_min else []
@@ -136,12 +136,3 @@ def to_toml(found: Sequence[Row]) -> str:
         lines += ["sequential = true"] if row.choice.sequential else []
         blocks.append("\n".join([*lines, f'source = "{row.source}"']) + "\n")
     return "\n".join(blocks)
-
-
-def write(file: Path, found: Sequence[Row]) -> None:
-    """Write rows to a file of their own, to be looked at and moved into tuning.toml. Raises: OutputError."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(to_toml(found), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"--out: {file} cannot be written: {error.strerror}") from None
