@@ -12,7 +12,7 @@ from rich.text import Text
 from vbench import plan
 from vbench.errors import UsageError
 from vbench.results.text import bare_table
-from vbench.suites.load import Suite, load, shipped
+from vbench.suites.load import load, shipped
 
 HEADER = """# Suites
 
@@ -46,11 +46,11 @@ unless it names another. Cells that a CPU cannot run, such as the recurrent mode
 def row(name: str) -> dict[str, Any]:
     """One suite, shipped or a .toml file, as a JSON-able dict; `unsupported` counts its cells that a CPU cannot run.
 
-    Raises: UsageError, as `load` and `plan.parse`, also for a suite whose cells are wrong.
+    Raises: UsageError, as `load` and `plan.parse`.
     """
     suite = load(name)
     try:
-        cells = _cells(suite)
+        cells = plan.union([plan.parse({**plan.USUAL, **axes}, "cpu") for axes in suite.sets])
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from None
     return {
@@ -68,11 +68,11 @@ def rows() -> list[dict[str, Any]]:
     return [row(name) for name in shipped()]
 
 
-def to_rich(found: list[dict[str, Any]]) -> Table:
+def to_rich(suites: list[dict[str, Any]]) -> Table:
     """The rows for a terminal."""
     heads = ("suite", "cells", "question", "time")
     table = bare_table(heads, right=("cells",), wrap=("question", "time"))
-    for each in found:
+    for each in suites:
         table.add_row(*(Text(str(each[head])) for head in heads))
     return table
 
@@ -81,15 +81,11 @@ def page() -> str:
     """The whole of docs/suites.md."""
     lines = []
     for each in rows():
-        apart = f" ({each['unsupported']} not on a CPU)" if each["unsupported"] else ""
+        unsupported = f" ({each['unsupported']} not on a CPU)" if each["unsupported"] else ""
         axes = ["; ".join(f"`{key} = {value}`" for key, value in axes.items()) for axes in each["sets"]]
-        answers = "<br>".join([each["question"], *axes])
-        lines.append(f"| `{each['suite']}` | {answers} | {each['time']} | {each['cells']}{apart} |\n")
+        question = "<br>".join([each["question"], *axes])
+        lines.append(f"| `{each['suite']}` | {question} | {each['time']} | {each['cells']}{unsupported} |\n")
     return HEADER % ", ".join(plan.USUAL) + "".join(lines)
-
-
-def _cells(suite: Suite) -> list[plan.Case]:
-    return plan.union([plan.parse({**plan.USUAL, **axes}, "cpu") for axes in suite.sets])
 
 
 if __name__ == "__main__":

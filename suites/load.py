@@ -18,17 +18,16 @@ AXES = ("models", "res", *USUAL)
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One suite: what it answers, how long it takes and on what, and the axes of a sweep as on the command line.
+    """One suite: its question, the time that it takes, and the axes of a sweep as on the command line.
 
-    A suite may have several sets of axes, its [[part]] tables; what stands above them is common to all. A [gate]
-    table says what `vbench gate` holds its cells to.
+    A suite may have several sets of axes, its [[part]] tables; the axes above them apply to all.
     """
 
     question: str
     time: str
     axes: dict[str, str]
     parts: tuple[dict[str, str], ...] = ({},)
-    gate: dict[str, Any] = field(default_factory=dict)  # what `vbench gate` holds its cells to; see `rules`
+    gate: dict[str, Any] = field(default_factory=dict)  # thresholds and budgets for `vbench gate`; see `rules`
 
     @property
     def sets(self) -> list[dict[str, str]]:
@@ -45,7 +44,7 @@ def shipped() -> list[str]:
 def load(name: str) -> Suite:
     """The suite of that name, or of that .toml file.
 
-    Raises: UsageError for one that is not there, or that has an unknown, missing or non-text key.
+    Raises: UsageError if there is no such suite, or if a key is unknown, missing or no text.
     """
     source = Path(name) if name.endswith(".toml") else None
     if source is None and name not in shipped():
@@ -68,7 +67,7 @@ def load(name: str) -> Suite:
 
 
 def _check(where: str, table: dict[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
-    """Raises: UsageError for a key that is not known, is missing, or is no text."""
+    """Raises: UsageError for a key that is unknown, missing or no text."""
     wrong = [key for key in table if key not in known] + [key for key in needed if key not in table]
     wrong += [key for key in table if key in known and not isinstance(table[key], str)]
     if wrong:

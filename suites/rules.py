@@ -1,4 +1,4 @@
-"""What a gate holds a cell to: thresholds and absolute budgets, from [tool.vbench.gate] or a suite's [gate]. Pure."""
+"""The rules of a gate: thresholds and absolute budgets, from [tool.vbench.gate] or a suite's [gate]. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vbench.results.outcome import THRESHOLD, Finding
 from vbench.suites.load import AXES, load
 
 MIB = 2**20
-QUANTITIES = {  # what a budget may be of -> the frame's column, its units in one of these, the unit
+QUANTITIES = {  # the quantity of a budget -> its column of the frame, the column's units in one of its own, its unit
     "latency_ms": ("latency_ms", 1, "ms"),
     "latency_ms_p90": ("latency_ms_p90", 1, "ms"),
     "latency_ms_p99": ("latency_ms_p99", 1, "ms"),
@@ -40,7 +40,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for the cells whose name matches a glob; what it does not say is as above it."""
+    """The rule for cells whose name matches a glob. What it leaves out is as in the rules above it."""
 
     match: str
     threshold: float | None
@@ -49,7 +49,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of a gate: the axes of its cells as on the command line, the smallest change that matters, and budgets."""
+    """All rules of a gate: the axes of its cells as on the command line, the smallest change that matters, budgets."""
 
     axes: Mapping[str, str]
     threshold: float = THRESHOLD
@@ -57,23 +57,20 @@ class Rules:
     cells: tuple[Rule, ...] = ()
 
     def threshold_of(self, cell: str) -> float:
-        """The last rule's that matches the cell and has one."""
+        """The threshold of the last rule that matches the cell and has one."""
         own = [rule.threshold for rule in self.cells if rule.threshold is not None and fnmatchcase(cell, rule.match)]
         return own[-1] if own else self.threshold
 
     def budgets_of(self, cell: str) -> tuple[Budget, ...]:
-        """One for each quantity: the last that is said."""
-        found = {budget.what: budget for budget in self.budgets}
-        for rule in self.cells:
-            if fnmatchcase(cell, rule.match):
-                found |= {budget.what: budget for budget in rule.budgets}
-        return tuple(found.values())
+        """One for each quantity; a later rule replaces an earlier one."""
+        own = [budget for rule in self.cells if fnmatchcase(cell, rule.match) for budget in rule.budgets]
+        return tuple({budget.what: budget for budget in (*self.budgets, *own)}.values())
 
 
 def read(folder: Path) -> Rules:
-    """The rules of [tool.vbench.gate] in a folder's pyproject.toml; the usual ones where there is none.
+    """The rules of [tool.vbench.gate] in a folder's pyproject.toml; without the file, the usual ones.
 
-    Raises: UsageError for a file that is not TOML, or a key that is none.
+    Raises: UsageError for a file that is not TOML, or an unknown key.
     """
     file = folder / "pyproject.toml"
     try:
@@ -89,7 +86,7 @@ def load_rules(suite: str | None, threshold: float | None) -> Rules:
     """The rules of a suite's [gate] table, if it has one, or else of pyproject.toml here.
 
     Args:
-        threshold: takes the place of both's, but not of a single cell's.
+        threshold: replaces the threshold of both, but not the threshold of single cells.
 
     Raises: UsageError.
     """
@@ -101,7 +98,7 @@ def load_rules(suite: str | None, threshold: float | None) -> Rules:
 
 
 def parse(table: Any, where: str) -> Rules:
-    """Raises: UsageError, which says where."""
+    """The rules that a table states. Raises: UsageError, which says where."""
     if not isinstance(table, dict):
         raise UsageError(f"{where} is no table")
     known = (*AXES, "threshold", "budgets", "cells")
@@ -110,28 +107,17 @@ def parse(table: Any, where: str) -> Rules:
     axes = {key: table[key] for key in AXES if key in table}
     if wrong := [key for key, value in axes.items() if not isinstance(value, str)]:
         raise UsageError(f"{where}: {', '.join(wrong)} must be text, as on the command line")
-    rules = []
-    cells = table.get("cells", [])
+    cells, rules = table.get("cells", []), []
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise UsageError(f"{where}: cells are tables; write [[{where.strip('[]')}.cells]] above each")
     for cell in cells:
         own = ("match", "threshold", "budgets")
         if "match" not in cell or any(key not in own for key in cell) or not isinstance(cell["match"], str):
             raise UsageError(f"{where}: a cell has match, a glob over its name, and {' or '.join(own[1:])}")
-        threshold = cell.get("threshold")
-        rules.append(
-            Rule(
-                cell["match"],
-                None if threshold is None else threshold_of(threshold, where),
-                _budgets(cell.get("budgets", []), where),
-            )
-        )
-    return Rules(
-        axes,
-        threshold_of(table.get("threshold", THRESHOLD), where),
-        _budgets(table.get("budgets", []), where),
-        tuple(rules),
-    )
+        threshold = None if cell.get("threshold") is None else threshold_of(cell["threshold"], where)
+        rules.append(Rule(cell["match"], threshold, _budgets(cell.get("budgets", []), where)))
+    threshold = threshold_of(table.get("threshold", THRESHOLD), where)
+    return Rules(axes, threshold, _budgets(table.get("budgets", []), where), tuple(rules))
 
 
 def threshold_of(value: Any, where: str) -> float:
@@ -143,14 +129,14 @@ def threshold_of(value: Any, where: str) -> float:
 
 def budget(text: str, where: str) -> Budget:
     """ "latency_ms<20" -> a budget. Raises: UsageError."""
-    found = re.fullmatch(r"\s*(\w+)\s*([<>])=?\s*([0-9.eE+]+)\s*", text)
+    match = re.fullmatch(r"\s*(\w+)\s*([<>])=?\s*([0-9.eE+]+)\s*", text)
     try:
-        limit = float(found[3]) if found else 0.0
+        limit = float(match[3]) if match else 0.0
     except ValueError:
         limit = 0.0
-    if not found or found[1] not in QUANTITIES or limit <= 0:
+    if not match or match[1] not in QUANTITIES or limit <= 0:
         raise UsageError(f"{where}: '{text}' is no budget; write latency_ms<20, of {', '.join(QUANTITIES)}")
-    return Budget(found[1], found[2] == "<", limit)
+    return Budget(match[1], match[2] == "<", limit)
 
 
 def _budgets(values: Any, where: str) -> tuple[Budget, ...]:
@@ -160,8 +146,10 @@ def _budgets(values: Any, where: str) -> tuple[Budget, ...]:
 
 
 def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) -> list[Finding]:
-    """A finding for each budget of a cell, from its row of the frame: OVER if the whole interval is beyond the limit,
-    AMBIGUOUS if the limit lies in it, UNMEASURED if there is no such figure."""
+    """A finding for each budget of a cell, from its row of the frame.
+
+    OVER if the whole interval is beyond the limit, AMBIGUOUS if the limit lies in it, UNMEASURED without such a figure.
+    """
     import pandas as pd
 
     findings = []
@@ -176,6 +164,6 @@ def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) ->
         low, high = (middle if end is None else end for end in known[1:])
         inside, outside = (high < one.limit, low >= one.limit) if one.below else (low > one.limit, high <= one.limit)
         verdict = "SAME" if inside else "OVER" if outside else "AMBIGUOUS"
-        said = f"{middle:.4g} ({low:.4g} to {high:.4g}) {unit}"
-        findings.append(Finding(cell, str(one), verdict, head=middle, unit=unit, note=said))  # type: ignore[arg-type]
+        note = f"{middle:.4g} ({low:.4g} to {high:.4g}) {unit}"
+        findings.append(Finding(cell, str(one), verdict, head=middle, unit=unit, note=note))  # type: ignore[arg-type]
     return findings

@@ -27,35 +27,35 @@ Layout = Literal["nchw", "nhwc"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Attention = Literal["fused", "unfused"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
-AUTO = "auto"  # of the forms of an operator, the one that is its mode's default on the device
+AUTO = "auto"  # the form that is the default of its mode on the device
 Batch = int | Literal["knee", "max"]
-LARGEST = 65_536  # px; a longer side is a slip of the keyboard
+LARGEST = 65_536  # px; a longer side is a typing error
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How long a meter looks, and under what settings. Part of a record's conditions; times in seconds.
+    """How long a cell is measured, and under which settings. Part of a record's conditions; times in seconds.
 
-    A cell is measured in `launches` fresh processes, spread over the sweep. In each, calls are repeated until
-    two windows of `window` calls agree, for `warmup_s` at least and `warmup_max_s` at most. Then single calls
-    are timed: `samples_min` and `sample_s` at least; until the half-width of the median's interval is within
-    `precision`, or no longer shrinks; `sample_max_s` at most. A call that is slower than that allows gets
-    5 samples, 3 after twice and 2 after four times `sample_max_s`.
+    A cell is measured in `launches` fresh processes, spread over the sweep. In each, calls are repeated until two
+    windows of `window` calls agree, for `warmup_s` at least and `warmup_max_s` at most. Then single calls are timed:
+    `samples_min` and `sample_s` at least; until the half-width of the median's interval is within `precision` or no
+    longer shrinks; `sample_max_s` at most. A slower call gets 5 samples, 3 after twice and 2 after four times
+    `sample_max_s`.
     """
 
     rigor: str = "default"
     launches: int = 3
-    cell_s: float = 36.0  # a cell whose launches would take longer in all, one like the first, is launched once
+    cell_s: float = 36.0  # a cell whose launches, if all are like the first, would take longer is launched once
     threads: int = 1
     window: int = 5
     warmup_s: float = 0.5
     warmup_max_s: float = 3.0
-    agree: float = 0.01  # of two windows of the warm-up, beyond their own scatter
+    agree: float = 0.01  # by how much two windows of the warm-up may differ, beyond their own scatter
     sample_s: float = 1.5
     sample_max_s: float = 3.0
     samples_min: int = 30
     precision: float = 0.005
-    throughput_s: float = 5.0  # no batch is tried that would exceed it
+    throughput_s: float = 5.0  # a batch that would take longer is not tried
     batch_gain: float = 0.03  # the knee is where a larger batch gains less than this share
     batch_max: int = 1024
     energy_s: float = 2.0
@@ -74,14 +74,14 @@ RIGORS: dict[str, Protocol] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One cell: what is measured. `form` is None for models without an operator of ours, `attention` for those with."""
+    """One cell: what is measured. A model with an operator of ours has a `form`, any other has an `attention`."""
 
     model: str
     height: int  # px
     width: int  # px
     mode: Mode
     form: str | None
-    batch: Batch  # images a call for throughput; latency and memory are at 1, except that training is all at this
+    batch: Batch  # images a call for throughput, and in training for all; latency and memory of inference are at 1
     dtype: Dtype  # of the weights and the image
     device: str
     phase: Phase = "infer"
@@ -91,17 +91,17 @@ class Case:
 
     @property
     def id(self) -> str:
-        """A digest of all fields: the key by which a sweep resumes."""
+        """A digest of all fields, by which a sweep resumes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def spec(self) -> ModelSpec:
-        """What the table says of the model: its modes, its operator, its sizes, whether it is the user's own."""
+        """The model's row of the table: its modes, its operator, its sizes, whether it is the user's own."""
         return spec(self.model)
 
     @property
     def operator(self) -> str | None:
-        """The operator of ours that the model has, or None."""
+        """The model's operator of ours, or None."""
         return self.spec.operator
 
     @property
@@ -109,7 +109,7 @@ class Case:
         """Why this cell cannot exist, or None."""
         if self.mode not in self.spec.modes:
             return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
-        if self.form and (reason := _lacks(self)):
+        if self.form and (reason := _no_form(self)):
             return reason
         if self.backend == "cudagraph" and not self.device.startswith("cuda"):
             return f"{self.device} has no CUDA graphs"
@@ -125,8 +125,8 @@ class Case:
         return " ".join(filter(None, [self.model, size, self.mode, form, self.dtype, *rest]))
 
 
-def _lacks(case: Case) -> str | None:
-    """Why the operator of a case's model cannot be computed by its form, in its mode, on its device; or None."""
+def _no_form(case: Case) -> str | None:
+    """Why the model of a case cannot be computed by its form, in its mode, on its device; or None."""
     op, form = case.operator, case.form
     if op is None or form is None:
         return f"{case.model} has no form '{form}': it has no operator of ours"
@@ -201,19 +201,19 @@ def union(sweeps: Sequence[Sweep]) -> list[Case]:
 def schedule(cases: Sequence[Case], launches: int, seed: int) -> list[tuple[Case, int]]:
     """(case, launch) in the order of measuring: every case once a round, each round shuffled by `seed`.
 
-    So the launches of a case are spread over the sweep, and heat or a neighbour's load does not follow the
-    model or the size. Cases that cannot exist stand in the first round only.
+    So the launches of a case are spread over the sweep, and heat or a neighbour's load does not follow the model or the
+    size. Unsupported cases are in the first round only.
     """
     generator = random.Random(seed)
-    found = []
+    order = []
     for launch in range(launches):
         round_ = [case for case in cases if launch == 0 or not case.unsupported]
         generator.shuffle(round_)
-        found += [(case, launch) for case in round_]
-    return found
+        order += [(case, launch) for case in round_]
+    return order
 
 
-USUAL = {  # what each axis is where it is not given, as written on the command line
+USUAL = {  # the value of each axis that is not given, as on the command line
     "modes": "parallel,recurrent",
     "batch": "knee",
     "dtype": "float32",
@@ -234,28 +234,28 @@ def parse(axes: Mapping[str, str], device: str) -> Sweep:
         batches=parse_batches(axes["batch"]),
         dtypes=parse_dtypes(axes["dtype"]),
         phases=parse_phases(axes["phase"]),
-        backends=parse_backends(axes["backend"]),
-        layouts=parse_layouts(axes["layout"]),
-        attentions=parse_attentions(axes["attention"]),
-        forms=parse_forms(axes["form"]),
+        backends=choices(axes["backend"], "--backend", BACKENDS),
+        layouts=choices(axes["layout"], "--layout", LAYOUTS),
+        attentions=choices(axes["attention"], "--attention", ATTENTIONS),
+        forms=choices(axes["form"], "--form", (AUTO, *dict.fromkeys(form for forms in OPS.values() for form in forms))),
         device=device,
     )
 
 
 def parse_models(text: str) -> tuple[str, ...]:
-    """ "vig_t,deit_*,timm/resnet50" -> names, patterns expanded, timm's names of our baselines understood.
+    """ "vig_t,deit_*,timm/resnet50" -> names. Patterns are expanded; our baselines may have timm's names.
 
-    Raises: UnknownModelError for a name that is not there, UsageError for a pattern that matches none.
+    Raises: UnknownModelError for an unknown name, UsageError for a pattern that matches none.
     """
-    found: dict[str, None] = {}
+    chosen: dict[str, None] = {}
     for item in items(text, "--models", "vig_t,deit_t"):
         matches = names("*") if item == "all" else names(item) if set(item) & set("*?[") else [ours(item)]
         if not matches:
             raise UsageError(f"--models: no model matches '{item}'; see 'vbench models'")
         for name in matches:
             spec(name)
-            found[name] = None
-    return tuple(found)
+            chosen[name] = None
+    return tuple(chosen)
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
@@ -263,13 +263,10 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
 
     A range without a step takes the standard grid (`GRID`) within its bounds.
 
-    Raises: ResolutionError for a malformed, reversed, empty or non-positive one.
+    Raises: ResolutionError for a size or range that is malformed, reversed, empty or not positive.
     """
-    found: dict[tuple[int, int], None] = {}
-    for item in items(text, "--res", "224:2048"):
-        for size in _range(item) if ":" in item else [_size(item)]:
-            found[size] = None
-    return tuple(found)
+    parts = [_range(item) if ":" in item else [_size(item)] for item in items(text, "--res", "224:2048")]
+    return tuple(dict.fromkeys(size for sizes in parts for size in sizes))
 
 
 def parse_modes(text: str) -> tuple[Mode, ...]:
@@ -287,26 +284,6 @@ def parse_phases(text: str) -> tuple[Phase, ...]:
     return choices(text, "--phase", PHASES)
 
 
-def parse_backends(text: str) -> tuple[Backend, ...]:
-    """ "eager,compile" -> back ends. Raises: UsageError."""
-    return choices(text, "--backend", BACKENDS)
-
-
-def parse_layouts(text: str) -> tuple[Layout, ...]:
-    """ "nchw,nhwc" -> memory layouts of weights and images. Raises: UsageError."""
-    return choices(text, "--layout", LAYOUTS)
-
-
-def parse_attentions(text: str) -> tuple[Attention, ...]:
-    """ "fused,unfused" -> how the attention of timm's models is computed. Raises: UsageError."""
-    return choices(text, "--attention", ATTENTIONS)
-
-
-def parse_forms(text: str) -> tuple[str, ...]:
-    """ "auto", "reference,chunkwise" -> forms of operators. Raises: UsageError for one that no operator has."""
-    return choices(text, "--form", (AUTO, *dict.fromkeys(form for table in OPS.values() for form in table)))
-
-
 def parse_rigor(text: str) -> Protocol:
     """ "quick" -> its protocol. Raises: UsageError."""
     return RIGORS[choices(text, "--rigor", tuple(RIGORS))[0]]
@@ -314,17 +291,13 @@ def parse_rigor(text: str) -> Protocol:
 
 def parse_batches(text: str) -> tuple[Batch, ...]:
     """ "knee", "max" or "1,8" -> batches. Raises: UsageError."""
-    found: dict[Batch, None] = {}
+    named: dict[str, Batch] = {"knee": "knee", "auto": "knee", "max": "max"}
+    batches: list[Batch] = []
     for item in items(text, "--batch", "knee"):
-        if item in ("knee", "auto"):
-            found["knee"] = None
-        elif item == "max":
-            found["max"] = None
-        elif item.isdecimal() and int(item) > 0:
-            found[int(item)] = None
-        else:
+        if item not in named and not (item.isdecimal() and int(item) > 0):
             raise UsageError(f"--batch: '{item}' is not knee, max or a positive number")
-    return tuple(found)
+        batches.append(named[item] if item in named else int(item))
+    return tuple(dict.fromkeys(batches))
 
 
 def _pixels(text: str, item: str) -> int:
