@@ -75,7 +75,7 @@ def test_sizes_are_doubled_then_bisected() -> None:
     assert found.stop is not None
     assert (found.fits.size, found.fits.peak_bytes, found.stop.size) == (384, 384 * MIB, 416)
     assert found.stop.allocation_bytes == 4096
-    assert found.found
+    assert found.known
     assert limits.sentence(found) == (
         "deit_t, parallel, batch 1: 384 px fit in 7 MiB (peak 384 MiB), 416 do not: an allocation of 0.0 MiB fails"
     )
@@ -108,7 +108,7 @@ def test_nothing_but_out_of_memory_shrinks() -> None:
         found, _ = find(task(), 9999, {256: Ending(cast(Any, status), "took longer than 60 s")})
         assert sizes(found) == [32, 64, 128, 256]
         assert limits.sentence(found) == f"deit_t, parallel, batch 1: {says}"
-        assert found.found is exits
+        assert found.known is exits
 
 
 def test_an_error_while_bisecting_is_said_beside_what_is_known() -> None:
@@ -117,15 +117,15 @@ def test_an_error_while_bisecting_is_said_beside_what_is_known() -> None:
     assert limits.sentence(found).endswith(
         "at least 384 px (peak 384 MiB), less than 512; 448 px failed: RuntimeError: broken"
     )
-    assert not found.found
+    assert not found.known
 
 
 def test_nothing_fits_and_everything_fits() -> None:
     nothing, _ = find(task(), 0)
-    assert (sizes(nothing), nothing.fits, nothing.found) == ([32], None, False)
+    assert (sizes(nothing), nothing.fits, nothing.known) == ([32], None, False)
     assert "not even 32 px fit in 7 MiB" in limits.sentence(nothing)
     everything, _ = find(task(limit=100), 9999)
-    assert (sizes(everything), everything.stop, everything.found) == ([32, 64, 96], None, True)
+    assert (sizes(everything), everything.stop, everything.known) == ([32, 64, 96], None, True)
     assert "96 px fit (peak 96 MiB), the most that was asked for" in limits.sentence(everything)
 
 

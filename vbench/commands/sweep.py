@@ -240,7 +240,7 @@ def _limit(
     else:
         out.print(probes.to_rich(found))
         out.print(limits.sentence(found) + ".", markup=False)
-    raise typer.Exit(0 if found.found else 1)
+    raise typer.Exit(0 if found.known else 1)
 
 
 def _check_folder(folder: Path) -> None:

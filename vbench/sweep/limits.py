@@ -1,7 +1,7 @@
-"""The largest image, or the largest batch, that fits in memory: each size tried in a process of its own.
+"""The largest image, or the largest batch, that fits in memory. Each size is tried in a process of its own.
 
-Sizes are doubled until one does not fit, then halved in on. That what is larger needs more is assumed. Nothing but
-an out-of-memory shrinks: whatever else goes wrong ends the search, and is said.
+The size doubles until one does not fit; then the gap is bisected. A larger size is assumed to need more memory. Only
+an out-of-memory error shrinks the size. Any other error ends the search and is reported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,9 +32,9 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is looked for: the largest side ("px") of a square image, or batch ("images"), at which `case` fits.
+    """A search for the largest side of a square image ("px"), or the largest batch ("images"), at which `case` fits.
 
-    `case` gives all but that size. `budget_bytes` None is 90 % of what is free when the first probe starts.
+    `case` gives everything except that size. `budget_bytes` None means 90 % of what is free at the first probe.
     """
 
     axis: Axis
@@ -53,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One size that was tried. `allocation_bytes` is the allocation that failed, None where the error names none."""
+    """One size that was tried. `allocation_bytes` is the allocation that failed; None if the error names none."""
 
     size: int
     status: Status
@@ -65,9 +65,9 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What was found. `fits` is the largest size that fits, `stop` the smallest that was tried and did not end ok.
+    """The result of a search. `fits` is the largest size that fits, `stop` the smallest one tried that did not end ok.
 
-    Both may be None: nothing fits, or all does up to the task's limit.
+    `fits` is None if nothing fits, `stop` if everything fits up to the limit of the task.
     """
 
     task: Task
@@ -77,17 +77,15 @@ class Limit:
     probes: tuple[Probe, ...]
 
     @property
-    def found(self) -> bool:
-        """Whether there is an answer: something fits, and no probe ended in an error."""
+    def known(self) -> bool:
+        """Whether the search has an answer: something fits, and no probe ended in an error."""
         return self.fits is not None and (self.stop is None or self.stop.status != "error")
 
     def to_json(self) -> dict[str, Any]:
         """All of it as one JSON-able dict; `answer` is `sentence`."""
         return {
             **asdict(self.task.case),
-            "height": None if self.task.axis == "px" else self.task.case.height,
-            "width": None if self.task.axis == "px" else self.task.case.width,
-            "batch": None if self.task.axis == "images" else self.task.case.batch,
+            **dict.fromkeys(("height", "width") if self.task.axis == "px" else ("batch",)),
             "axis": self.task.axis,
             "step": self.step,
             "limit": self.task.limit,
@@ -119,25 +117,20 @@ def task(
     timeout_s: float,
     threads: int,
 ) -> Task:
-    """What the options of `maxres` and `maxbatch` mean, all checked.
-
-    Raises: UsageError.
-    """
+    """The task that the options of `maxres` and `maxbatch` describe. Raises: UsageError."""
     if memory_gib is not None and not 0 < memory_gib < float("inf"):
         raise UsageError(f"--memory: {memory_gib:g} GiB is not a size; give a positive number")
-    named, modes, dtypes, phases = parse_models(model), parse_modes(mode), parse_dtypes(dtype), parse_phases(phase)
-    for option, values in (("MODEL", named), ("--mode", modes), ("--dtype", dtypes), ("--phase", phases)):
+    models, modes, dtypes, phases = parse_models(model), parse_modes(mode), parse_dtypes(dtype), parse_phases(phase)
+    for option, values in (("MODEL", models), ("--mode", modes), ("--dtype", dtypes), ("--phase", phases)):
         if len(values) > 1:
             raise UsageError(f"{option}: one at a time, not {', '.join(values)}")
-    name = named[0]
-    step = _step(name)
-    first = _smallest(name, step) if axis == "px" else 1
+    first, _ = _first_and_step(axis, models[0])
     if not first <= limit <= LARGEST:
         raise UsageError(f"--limit: {limit} {axis} is not between {first} and {LARGEST}")
     sizes = ((first, first),) if res is None else parse_sizes(res)
     if len(sizes) > 1:
         raise UsageError(f"--res: one size, not {len(sizes)}; write 224 or 512x1024")
-    case = plan(Sweep((name,), sizes, modes, (batch or 1,), dtypes, phases, device=device))[0]
+    case = plan(Sweep(models, sizes, modes, (batch or 1,), dtypes, phases, device=device))[0]
     if case.unsupported:
         raise UsageError(f"{case.unsupported}; use --mode {case.spec.modes[0]}")
     budget = None if memory_gib is None else int(memory_gib * 2**30)
@@ -146,8 +139,7 @@ def task(
 
 def find(task: Task, launcher: Runner) -> Limit:
     """Search for the largest size that fits. Raises: UsageError if a probe does."""
-    step = _step(task.case.model) if task.axis == "px" else 1
-    first = _smallest(task.case.model, step) if task.axis == "px" else 1
+    first, step = _first_and_step(task.axis, task.case.model)
     budget = task.budget_bytes
 
     def probe(size: int) -> Probe:
@@ -164,7 +156,7 @@ def find(task: Task, launcher: Runner) -> Limit:
 
 
 def largest_batch(case: Case, launcher: Runner, threads: int) -> Limit:
-    """The largest batch of a cell that fits: what `--batch max` means. Compiled and captured calls are tried eager."""
+    """The largest batch of a cell that fits, for `--batch max`. Compiled and captured calls are tried in eager mode."""
     return find(Task("images", replace(case, batch=1), limit=LARGEST, threads=threads), launcher)
 
 
@@ -173,12 +165,13 @@ def search(
 ) -> tuple[Probe | None, Probe | None, tuple[Probe, ...]]:
     """The largest size that ends ok, the smallest that does not, and all that were tried, in order.
 
-    Sizes are `first` + a multiple of `step`, at most `limit`. They are doubled, then bisected. "oom" alone shrinks
-    them; any other ending but "ok" ends the search, and is the second result.
+    Sizes are `first` + a multiple of `step`, at most `limit`. They are doubled, then bisected. Only "oom" shrinks the
+    size. A probe that ends neither "ok" nor "oom" ends the search, and is the second result.
     """
     probes: list[Probe] = []
     fits = stop = None
-    low, high = -1, (limit - first) // step + 1  # in steps above `first`: one fits or is none, one does not or is out
+    # In steps above `first`: `low` fits, or is -1; `high` does not fit, or is beyond the limit.
+    low, high = -1, (limit - first) // step + 1
     while high - low > 1:
         size = first + low * step
         doubled = 0 if low < 0 else min((2 * size - first) // step, high - 1)
@@ -292,14 +285,15 @@ def _step(model: str) -> int:
     return -(-STEP // unit) * unit
 
 
-def _smallest(model: str, step: int) -> int:
-    """The smallest multiple of `step` that the model takes."""
+def _first_and_step(axis: Axis, model: str) -> tuple[int, int]:
+    """The smallest size to try, and the step between sizes. Raises: UsageError if the model takes no square image."""
+    if axis == "images":
+        return 1, 1
+    step = _step(model)
     for size in range(step, LARGEST, step):
-        try:
+        with suppress(ResolutionError):
             spec(model).grid(size, size)
-        except ResolutionError:
-            continue
-        return size
+            return size, step
     raise UsageError(f"{model} takes no square size up to {LARGEST} px")
 
 
@@ -307,7 +301,7 @@ _SIZES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def _allocation(reason: str | None) -> int | None:
-    """The size of the allocation that failed, from the words of torch's allocators."""
+    """The size of the allocation that failed, from the message of torch's allocators."""
     named = re.search(r"[Tt]ried to allocate ([\d.]+) (bytes|[KMGT]iB)", reason or "")
     return int(float(named[1]) * _SIZES[named[2]]) if named else None
 
@@ -315,12 +309,9 @@ def _allocation(reason: str | None) -> int | None:
 def sentence(limit: Limit) -> str:
     """The answer in words."""
     task, fits, stop = limit.task, limit.fits, limit.stop
-    what = f"{task.case.model}, {task.case.mode}" + (", training" if task.case.phase == "train" else "")
-    if task.axis == "px":
-        what += f", batch {task.case.batch}"
-    else:
-        what += f", {task.case.height}x{task.case.width} px"
-    unit = task.axis
+    case, unit = task.case, task.axis
+    what = f"{case.model}, {case.mode}" + (", training" if case.phase == "train" else "")
+    what += f", batch {case.batch}" if unit == "px" else f", {case.height}x{case.width} px"
     peak = f" (peak {fits.peak_bytes / MIB:,.0f} MiB)" if fits and fits.peak_bytes is not None else ""
     if stop is None:
         return f"{what}: {fits.size} {unit} fit{peak}, the most that was asked for" if fits else f"{what}: not tried"

@@ -1,4 +1,4 @@
-"""The loop: Plan -> Measure -> Record, launch by launch, resumable at any moment."""
+"""The loop of a sweep: it measures launch by launch, and can resume at any moment."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from vbench.results.store import Record, Store, current
 from vbench.sweep import limits
 
 COUNT_LIMIT_S = 120.0
-COMPILE_LIMIT_S = 600.0  # which compiling may take beside a launch's own limit
+COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 RUN_FILE = "run.json"
 Place = tuple[Case, int]  # a case, and which launch of it
 
 
 class StaleWarning(UserWarning):
-    """A folder's records were measured under conditions that do not hold now."""
+    """The records of a folder were measured under other conditions than today's."""
 
 
 class Observer(Protocol):
@@ -46,19 +46,19 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a sweep runs, beside what it measures."""
+    """How a sweep runs. What it measures is in its cases and its protocol."""
 
     folder: Path
     device: str  # "cpu" or "cuda:N"
     timeout_s: float = 300.0  # for one launch of one cell
     fresh: bool = False
     retry: bool = False  # measure again what did not end "ok"
-    memory: Path | None = None  # where is remembered what was proved; the user's cache folder if None
+    memory: Path | None = None  # the folder of a `Memo`; None means the user's cache folder
 
 
 @dataclass(slots=True)
 class Spent:
-    """Where the time of a run went, in seconds; what is neither a measured pass nor warm-up is overhead."""
+    """Where the time of a run went, in seconds. Everything except measured passes and warm-up is overhead."""
 
     measured_s: float = 0.0
     warmup_s: float = 0.0
@@ -70,13 +70,14 @@ class Spent:
     begin: float = field(default_factory=time.monotonic)
 
     def add(self, record: Record) -> None:
-        self.launches += record.status != "unsupported"
-        self.cells |= {record.case_id} if record.status != "unsupported" else set()
+        if record.status != "unsupported":
+            self.launches += 1
+            self.cells.add(record.case_id)
         self.measured_s += (record.spent or {}).get("measured_s", 0.0)
         self.warmup_s += (record.spent or {}).get("warmup_s", 0.0)
 
     def summary(self) -> dict[str, Any]:
-        """JSON-able. `overhead_s` holds `verify_s`, `count_s`, and the starting of processes and building of models."""
+        """JSON-able. `overhead_s` has `verify_s`, `count_s`, and the time to start processes and build models."""
         wall = time.monotonic() - self.begin
         overhead = wall - self.measured_s - self.warmup_s - self.search_s
         seconds = {
@@ -120,8 +121,7 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
 def final(record: Record, settings: Settings) -> bool:
     """Whether a launch need not be measured again under the same conditions.
 
-    A time-out counts only if it was allowed as long as it would be now, and nothing but "ok" and "unsupported"
-    counts if `settings.retry`.
+    A time-out is final only if its limit was at least today's. With `settings.retry` only "ok" and "unsupported" are.
     """
     if record.status in ("ok", "unsupported"):
         return True
@@ -130,10 +130,10 @@ def final(record: Record, settings: Settings) -> bool:
 
 
 def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bool:
-    """Whether a launch of a case is still to be measured, `held` being those that were.
+    """Whether a launch of a case is still to be measured; `held` are the launches that were.
 
-    A case that failed is not launched again, nor one whose first launch took so long that all of them would
-    exceed `protocol.cell_s`.
+    A case is not launched again if it failed, or if its first launch took so long that all launches would exceed
+    `protocol.cell_s`.
     """
     if launch in held or any(record.status != "ok" for record in held.values()):
         return False
@@ -141,7 +141,7 @@ def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bo
 
 
 def _again_s(first: Record) -> float:
-    """What another launch is expected to take: as long as the first, but for the search of a batch."""
+    """The expected seconds of another launch: those of the first one without its search for a batch."""
     return first.wall_s - float((first.spent or {}).get("throughput_s", 0.0))
 
 
@@ -154,10 +154,10 @@ def run(
     *,
     gpu: dict[str, Any] | None = None,
 ) -> list[Record]:
-    """Measure every launch of every case that is not finished; the records of all of the folder.
+    """Measure every launch of every case that is not finished. Returns all records of the folder.
 
-    Each record is on disk before the next launch starts; whatever interrupts the loop, the same call goes on
-    where it ended. Where the time went is added to `run.json`.
+    Each record is on disk before the next launch starts, so the same call resumes after any interruption. Where the
+    time went is added to `run.json`.
 
     Raises: OutputError, SchemaError before anything is measured.
     """
@@ -203,13 +203,13 @@ def run(
             if measuring.spent.launches:
                 summary = measuring.spent.summary()
                 about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
-                _note(settings.folder, {**about_run, "complete": not rest, "conditions": conditions, **summary})
+                _add_run(settings.folder, {**about_run, "complete": not rest, "conditions": conditions, **summary})
         return store.records
 
 
 @dataclass(slots=True)
 class _Measuring:
-    """What every launch of a run shares."""
+    """The state that all launches of a run share."""
 
     cases: list[Case]
     settings: Settings
@@ -235,11 +235,11 @@ class _Measuring:
         self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
 
     def recall(self, records: Iterable[Record]) -> None:
-        """Take over what was verified when these were measured, under the same conditions."""
+        """Take over the verification of records that were measured under the same conditions."""
         self.stamps |= {record.case["model"]: record.verified for record in records if record.verified}
 
     def launch(self, case: Case, launch: int, order: int, first: Record | None) -> Record:
-        """Measure one launch of a case; `first` is the record of its first one, if this is another."""
+        """Measure one launch of a case; `first` is the record of the case's first launch, if there is one."""
         possible = not case.unsupported
         stamp = self.stamp(case) if possible else None
         counted: dict[str, Any] = self.count(case) if possible else {"unsupported": case.unsupported}
@@ -276,12 +276,12 @@ class _Measuring:
         return record
 
     def stamp(self, case: Case) -> dict[str, Any] | None:
-        """Whether a model's modes are one function; None if it has a single form. Operators are tried once."""
+        """Whether a model's modes are one function; None if it has one form only. An operator is verified once."""
         if case.spec.baseline:
             return None
         if case.model not in self.stamps:
-            wanted = verify.subjects([case.model])
-            for subject in wanted:
+            subjects = verify.subjects([case.model])
+            for subject in subjects:
                 if subject not in self.verdicts:
                     self.observer.doing(f"verifying {subject}")
                     with self.spent.on("verify_s"):
@@ -292,7 +292,7 @@ class _Measuring:
                             gradients=self.trains,
                             image_size=(case.height, case.width),
                         )
-            self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in wanted])
+            self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in subjects])
         return self.stamps[case.model]
 
     def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
@@ -302,9 +302,9 @@ class _Measuring:
         return self.launcher.run(*ask, allowed_s)
 
     def count(self, case: Case) -> dict[str, Any]:
-        """The work of a case, counted with all of its model's; or "uncounted", why there is no count."""
-        alike = [other for other in self.cases if other.model == case.model and not other.unsupported]
-        for together in (alike, [case]):  # alone if another's failure took it along
+        """The work of a case, counted together with the model's other cases; or "uncounted", why there is no count."""
+        same_model = [other for other in self.cases if other.model == case.model and not other.unsupported]
+        for together in (same_model, [case]):  # alone, if another case ended the process
             if case.id in self.counts:
                 break
             with self.spent.on("count_s"):
@@ -315,22 +315,24 @@ class _Measuring:
         return self.counts[case.id]
 
     def watch(self) -> dict[str, Any] | None:
-        """What a launch needs to know of the GPU's watcher; the clock to expect is the fastest that launches had."""
+        """What a launch needs to know about the GPU's sampler. It expects the fastest clock of earlier launches."""
         if self.telemetry is None:
             return None
         return {"uuid": self.telemetry.uuid, "file": str(self.telemetry.file), "reference_mhz": self.reference_mhz}
 
     def batch(self, case: Case, first: Record | None) -> tuple[int | None, list[dict[str, Any]] | None]:
-        """The batch for throughput if it is settled, by the first launch or by the search that `--batch max` means,
-        with that search's probes; (None, None) if the launch has to look for it."""
+        """The batch for throughput, and the probes that found it; (None, None) if the launch itself looks for it.
+
+        The batch is that of the first launch, or for `--batch max` the largest that fits.
+        """
         if first is not None and first.throughput is not None:
             return first.throughput["batch"], None
         if case.batch != "max":
             return None, None
         self.observer.doing(f"{case}: looking for the largest batch")
         with self.spent.on("search_s"):
-            found = limits.largest_batch(case, self.launcher, self.protocol.threads)
-        return (found.fits.size if found.fits else 1), [asdict(probe) for probe in found.probes]
+            limit = limits.largest_batch(case, self.launcher, self.protocol.threads)
+        return (limit.fits.size if limit.fits else 1), [asdict(probe) for probe in limit.probes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,8 +357,8 @@ def _telemetry(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
         yield Telemetry(uuid, sampler.file)
 
 
-def _note(folder: Path, summary: dict[str, Any]) -> None:
-    """Add one run to `run.json`, whole or not at all."""
+def _add_run(folder: Path, summary: dict[str, Any]) -> None:
+    """Add the summary of a run to `run.json`."""
     path = folder / RUN_FILE
     try:
         runs = json.loads(path.read_text())["runs"]
