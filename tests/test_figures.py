@@ -502,7 +502,7 @@ class TestFiles:
             ({"style": "neon"}, "--style 'neon' is not known; take one of paper, slides, dark"),
             ({"formats": "gif"}, "--format: 'gif' is not one of png, pdf, svg"),
             ({"at": "512,big"}, "--at: 'big' is not a size in px"),
-            ({"cost": "money"}, "--cost 'money' is not known"),
+            ({"cost": "money"}, "--cost: 'money' is not one of macs"),
         ],
     )
     def test_options_are_checked(self, changes: dict[str, str], message: str) -> None:

@@ -164,31 +164,21 @@ def plan(sweep: Sweep) -> list[Case]:
     Raises: UnknownModelError; ResolutionError for a size that a model cannot take.
     """
     cases: dict[Case, None] = {}
-    for height, width in sorted(sweep.sizes, key=lambda size: (size[0] * size[1], size)):
-        for model in sweep.models:
-            row = spec(model)
-            try:
-                row.grid(height, width)
-            except ResolutionError as error:
-                raise ResolutionError(f"{model} cannot take {height}x{width}: {error}") from None
-            axes = product(
-                sweep.modes,
-                sweep.batches,
-                sweep.dtypes,
-                sweep.phases,
-                sweep.backends,
-                sweep.layouts,
-                [None] if row.operator else sweep.attentions,
-                sweep.forms if row.operator else [None],
-            )
-            for mode, batch, dtype, phase, backend, layout, attention, asked in axes:
-                form = asked if mode in row.modes else None
-                if form == AUTO and row.operator:
-                    form = default_form(row.operator, mode, sweep.device)
-                case = Case(
-                    model, height, width, mode, form, batch, dtype, sweep.device, phase, backend, layout, attention
-                )
-                cases[case] = None
+    sizes = sorted(sweep.sizes, key=lambda size: (size[0] * size[1], size))
+    common = (sweep.modes, sweep.batches, sweep.dtypes, sweep.phases, sweep.backends, sweep.layouts)
+    for (height, width), model in product(sizes, sweep.models):
+        row = spec(model)
+        try:
+            row.grid(height, width)
+        except ResolutionError as error:
+            raise ResolutionError(f"{model} cannot take {height}x{width}: {error}") from None
+        attentions, forms = ([None], sweep.forms) if row.operator else (sweep.attentions, [None])
+        for mode, batch, dtype, phase, backend, layout, attention, asked in product(*common, attentions, forms):
+            form = asked if mode in row.modes else None
+            if form == AUTO and row.operator:
+                form = default_form(row.operator, mode, sweep.device)
+            case = Case(model, height, width, mode, form, batch, dtype, sweep.device, phase, backend, layout, attention)
+            cases[case] = None
     return list(cases)
 
 

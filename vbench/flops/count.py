@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vbench.jobs.launch import Launcher
 
 TIME_LIMIT_S = 300.0  # for one size
+EXECUTED = ("macs_executed", "macs_matmul", "macs_elementwise", "flops_elementwise")  # sums of a `Tally`
 
 
 def count(case: Case) -> dict[str, Any]:
@@ -60,15 +61,12 @@ def work_of(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
     by_hand = closed_form(case.model, case.height, case.width)
     unknown = sum(each["bytes"] for each in ledger.unknown.values())
     known = 1 - ledger.coverage <= UNKNOWN_LIMIT
-    total = 2 * sums.macs_executed + sums.flops_elementwise if known else None
+    total = sums.flops_total if known else None
     return {
         "params": sum(p.numel() for p in model.parameters()),
         "tokens": grid[0] * grid[1] if grid else None,
         "macs": sums.macs_algorithm,
-        "macs_executed": sums.macs_executed,
-        "macs_matmul": sums.macs_matmul,
-        "macs_elementwise": sums.macs_elementwise,
-        "flops_elementwise": sums.flops_elementwise,
+        **{name: getattr(sums, name) for name in EXECUTED},
         "flops_total": total,
         "flops_reason": None if known else f"unknown operations touch {unknown} bytes: {', '.join(ledger.unknown)}",
         "bytes_min": sums.bytes_min,
@@ -97,18 +95,11 @@ def count_by_module(case: Case) -> list[dict[str, Any]]:
     sums: dict[str, Tally] = {}
     for (module, _, _), tally in ledger.entries.items():
         sums.setdefault(names[module], Tally()).add(tally)
+    shown = (*EXECUTED, "flops_total", "bytes_min")
     return [
-        {
-            "module": name,
-            "macs_executed": tally.macs_executed,
-            "macs_matmul": tally.macs_matmul,
-            "macs_elementwise": tally.macs_elementwise,
-            "flops_elementwise": tally.flops_elementwise,
-            "flops_total": 2 * tally.macs_executed + tally.flops_elementwise,
-            "bytes_min": tally.bytes_min,
-        }
+        {"module": name} | {key: getattr(tally, key) for key in shown}
         for name, tally in sums.items()
-        if tally.macs_executed or tally.flops_elementwise
+        if tally.flops_total
     ]
 
 

@@ -130,6 +130,10 @@ class Tally:
     def macs_executed(self) -> int:
         return self.macs_matmul + self.macs_elementwise
 
+    @property
+    def flops_total(self) -> int:
+        return 2 * self.macs_executed + self.flops_elementwise
+
 
 def total_of(tallies: Iterable[Tally]) -> Tally:
     """The sum of tallies."""
