@@ -129,15 +129,9 @@ def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: No
         ending = launcher.run(*jobs.bench_operator(op, plan, peaks), CHILD_LIMIT_S)
         rows = list(ending.parts.values())
         if ending.status != "ok":
-            last = rows[-1] if rows else {}
-            rows.append(
-                {
-                    **_blank(op, plan),
-                    "form": last.get("form", "?"),
-                    "status": "error",
-                    "reason": f"the operator's process ended after this row: {ending.reason}",
-                }
-            )
+            form = rows[-1]["form"] if rows else "?"
+            reason = f"the operator's process ended after this row: {ending.reason}"
+            rows.append({**_blank(op, plan), "form": form, "status": "error", "reason": reason})
         yield [{**row, **stamp} for row in rows]
 
 
