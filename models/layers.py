@@ -44,8 +44,7 @@ class Backbone(nn.Module, ABC):
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """The result of `forward_features` -> logits (B, num_classes), or the classifier's input (B, num_features)."""
         pooled = self.pool(features)
-        logits: Tensor = pooled if pre_logits else self.get_classifier()(pooled)
-        return logits
+        return pooled if pre_logits else self.get_classifier()(pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -112,8 +111,7 @@ def to_tokens(image: Tensor) -> Tensor:
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Tokens in raster order as a map: (B, h · w, C) -> (B, C, h, w)."""
-    image: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
-    return image
+    return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -80,8 +80,7 @@ class ViG(Backbone):
         x = to_tokens(self.patch_embed(x)) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        features: Tensor = self.norm(x)
-        return features
+        return self.norm(x)
 
     def pool(self, features: Tensor) -> Tensor:
         return features.mean(dim=1)
@@ -151,8 +150,7 @@ class ViGH(Backbone):
         self.apply(_init)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.classifier["norm"](self.feature_maps(x)[-1])
-        return features
+        return self.classifier["norm"](self.feature_maps(x)[-1])
 
     def pool(self, features: Tensor) -> Tensor:
         return features.mean(dim=(2, 3))
@@ -212,8 +210,7 @@ class Stem(nn.Module):
         return h, w
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.proj(x)
-        return tokens
+        return self.proj(x)
 
 
 class Block(nn.Module):
@@ -231,8 +228,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.attn_norm(x)))
-        y: Tensor = x + self.drop_path(self.mlp(self.mlp_norm(x)))
-        return y
+        return x + self.drop_path(self.mlp(self.mlp_norm(x)))
 
 
 class Stage(nn.Module):
@@ -269,8 +265,7 @@ class StageBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.op(self.norm(x)))
-        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
-        return y
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class Mixer(nn.Module):
@@ -306,8 +301,7 @@ class Mixer(nn.Module):
 
         local = self.l_norm(u.unflatten(-1, (H, -1)))  # B N H E
         mix = torch.lerp(local, self.g_norm(o.transpose(1, 2)), self.g_proj(u).sigmoid().unflatten(-1, (H, -1)))
-        y: Tensor = self.o_proj(self.act(mix.flatten(-2)))
-        return y
+        return self.o_proj(self.act(mix.flatten(-2)))
 
 
 class SwiGLU(nn.Module):
@@ -325,8 +319,7 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         up, down = map(self.get_submodule, self.names)
         z, u = up(x).chunk(2, dim=-1)
-        y: Tensor = down(F.silu(z).mul_(u))
-        return y
+        return down(F.silu(z).mul_(u))
 
 
 def _init(module: nn.Module) -> None:

@@ -218,8 +218,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def _init(module: nn.Module) -> None:
