@@ -85,12 +85,9 @@ class ViL(Backbone):
 
     def pool(self, features: Tensor) -> Tensor:
         first, last = features[:, 0], features[:, -1]
-        pooled: Tensor
         if self.version == 1:
-            pooled = self.norm((first + last) / 2)
-        else:
-            pooled = self.legacy_norm(torch.cat((first, last), dim=-1))
-        return pooled
+            return self.norm((first + last) / 2)
+        return self.legacy_norm(torch.cat((first, last), dim=-1))
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """One map, normalised as in the published feature mode: in version 1 by both norms."""

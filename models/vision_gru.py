@@ -64,8 +64,7 @@ class VisionGRU(Backbone):
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         self.check(x)
-        maps: list[Tensor] = self.snake_gru(self.tokenizer(x))
-        return maps
+        return self.snake_gru(self.tokenizer(x))
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Remove the prefixes that torch.compile and the segmentation wrapper put before keys."""

@@ -64,8 +64,8 @@ class VisionRWKV(Backbone):
         depth: int,
         heads: int,
         layer_scale: float | None,
-        key_norm: bool,
-        head_dim: int | None,
+        key_norm: bool = False,
+        head_dim: int | None = None,
         num_classes: int,
         drop_path_rate: float,
     ) -> None:
@@ -167,8 +167,6 @@ class VRWKV6(VisionRWKV):
             depth=depth,
             heads=dim // HEAD,
             layer_scale=layer_scale,
-            key_norm=False,
-            head_dim=None,
             num_classes=num_classes,
             drop_path_rate=drop_path_rate,
         )
