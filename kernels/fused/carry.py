@@ -20,23 +20,18 @@ LARGE = 2**16  # channels of a row; with more, Triton 3.7 stores 8 B on sm_100 u
 @triton.jit
 def carry_kernel(
     feed,  # [rows chunks SIZE], what a chunk adds; becomes the state after the chunk
-    keep,  # [rows chunks KEPT], what it keeps; or the log of that, and the peak of what it adds
+    keep,  # [rows chunks KEPT], what a chunk keeps; or the log of that, and the peak of what it adds
     peaks,  # [rows chunks] the peak of the state after the chunk, or None
-    initial,  # [rows SIZE-TAIL], or None
-    initial_tail,  # [rows TAIL], or None
-    initial_peak,  # [rows], or None
-    final,  # likewise
-    final_tail,
-    final_peak,
+    initial, initial_tail, initial_peak,  # [rows SIZE-TAIL], [rows TAIL] and [rows], or None
+    final, final_tail, final_peak,  # likewise
     chunks,
-    ahead,  # rows that walk forward; those after them walk in reverse
+    ahead,  # rows that walk forward; the rows after them walk in reverse
     SIZE: tl.constexpr,
-    TAIL: tl.constexpr,  # of the channels, the last ones that are a tensor of their own outside
+    TAIL: tl.constexpr,  # how many of the channels, the last ones, are a tensor of their own outside
     KEPT: tl.constexpr,  # one for every SHARE channels, in float32; or 1: logs in float64
     SHARE: tl.constexpr,
-    GROUP: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    GROUP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     row = tl.program_id(0).to(tl.int64)
     step = tl.where(row < ahead, 1, -1)

@@ -32,45 +32,19 @@ from vbench.kernels.fused.policy import Operands
 
 @triton.jit
 def summarise_kernel(
-    k,
-    v,
-    gates,
+    k, v, gates,
     inputs,  # input gates, or None
-    feed,  # [rows chunks SIZE], to be filled
-    keep,
-    peaks,  # for a gradient of a stable operator: the peak of the state after each chunk,
-    initial_peak,  # the one before the first,
-    token_peaks,  # [rows N] that of each token's sums,
-    tail,  # [rows N] and what takes the place of the ones that the normaliser sums
-    scale,
-    N,
-    H,
-    chunks,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    L: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
+    feed, keep,  # [rows chunks SIZE] and what a chunk keeps, to be filled
+    # For a gradient of a stable operator:
+    peaks, initial_peak,  # the peak of the state after each chunk, and of the state before the first
+    token_peaks, tail,  # [rows N] the peak of each token's sums, and what replaces the ones that the normaliser sums
+    scale, N, H, chunks,
+    k_b, k_h, k_n, v_b, v_h, v_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n,
+    D: tl.constexpr, E: tl.constexpr, L: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    FORWARD: tl.constexpr, REVERSE: tl.constexpr, DECAY: tl.constexpr,
     OWN: tl.constexpr,  # whether a key is damped by its own token's decay too
-    STABLE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    STABLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(2)
     tiles: tl.constexpr = (E + BE - 1) // BE
     d = tl.program_id(1) // tiles * BD + tl.arange(0, BD)
@@ -145,58 +119,17 @@ def summarise_kernel(
 
 @triton.jit
 def read_kernel(
-    q,
-    k,
-    v,
-    gates,
-    inputs,
+    q, k, v, gates, inputs,
     bonus,  # [H D], or None
     states,  # [rows chunks SIZE], the state after each chunk
-    peaks,
-    initial,
-    initial_tail,
-    initial_peak,
-    o,
+    peaks, initial, initial_tail, initial_peak, o,
     saved,  # [3 rows N] for a gradient: peaks, what o is multiplied by, and that where the sum of scores moves it
-    score_scale,
-    read_scale,
-    eps,
-    N,
-    H,
-    chunks,
-    q_b,
-    q_h,
-    q_n,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    o_b,
-    o_h,
-    o_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    L: tl.constexpr,
-    LEVELS: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
-    SHARED: tl.constexpr,
-    OWN: tl.constexpr,
-    STABLE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    score_scale, read_scale, eps, N, H, chunks,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n, o_b, o_h, o_n,
+    D: tl.constexpr, E: tl.constexpr, L: tl.constexpr, LEVELS: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    FORWARD: tl.constexpr, REVERSE: tl.constexpr, DECAY: tl.constexpr, SHARED: tl.constexpr, OWN: tl.constexpr,
+    STABLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(2)
     e = tl.program_id(1) * BE + tl.arange(0, BE)
     row = tl.program_id(0).to(tl.int64)

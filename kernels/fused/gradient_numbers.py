@@ -28,72 +28,24 @@ from vbench.kernels.fused.policy import Operands
 
 @triton.jit
 def pull_gates_kernel(
-    q,
-    k,
-    v,
+    q, k, v,
     o_grad,  # of the sums before they are normalised
-    gates,
-    inputs,
+    gates, inputs,
     saved,  # [3 rows N], of a stable operator
     tail,  # [rows N], the gradient of the sum of a token's scores
-    left,
-    initial,
-    initial_tail,
-    initial_peak,
-    peaks,
-    back,
-    back_initial,
-    back_tail,
-    q_grad,
-    k_grad,
-    v_grad,
+    left, initial, initial_tail, initial_peak, peaks,
+    back, back_initial, back_tail,
+    q_grad, k_grad, v_grad,
     worths,  # [5 rows chunks·L], of each token's pairs: as the query inside the chunk, as the key, as the query of one
     # before it, as the key of one after it, and with itself
     beyond,  # [rows chunks], of pairs of a token before the chunk and one after it
-    query_scale,
-    key_scale,
-    N,
-    H,
-    chunks,
-    q_b,
-    q_h,
-    q_n,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    o_b,
-    o_h,
-    o_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    dq_b,
-    dq_h,
-    dq_n,
-    dk_b,
-    dk_h,
-    dk_n,
-    dv_b,
-    dv_h,
-    dv_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    L: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    PART: tl.constexpr,  # "queries", "keys" or "values": what together would not fit the registers
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
-    STABLE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    query_scale, key_scale, N, H, chunks,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n,
+    dq_b, dq_h, dq_n, dk_b, dk_h, dk_n, dv_b, dv_h, dv_n,
+    D: tl.constexpr, E: tl.constexpr, L: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    PART: tl.constexpr,  # "queries", "keys" or "values": all three together would not fit the registers
+    REVERSE: tl.constexpr, DECAY: tl.constexpr, STABLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(1)
     row = tl.program_id(0).to(tl.int64)
     b, h = row // H, row % H

@@ -64,54 +64,17 @@ def _step(
 
 @triton.jit
 def walk_kernel(
-    q,
-    k,
-    v,
-    gates,
-    inputs,
-    bonus,
-    initial,  # [rows D E], or None
-    initial_tail,
-    initial_peak,
+    q, k, v, gates, inputs, bonus,
+    initial, initial_tail, initial_peak,  # [rows D E], [rows D] and [rows], or None
     o,
-    partial,  # Float[B H N E], what the first direction to come by reads; None for one direction
-    final,
-    final_tail,
-    final_peak,
-    query_scale,
-    key_scale,
-    eps,
-    N,
-    H,
-    q_b,
-    q_h,
-    q_n,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    o_b,
-    o_h,
-    o_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
-    EXCLUSIVE: tl.constexpr,
-    STABLE: tl.constexpr,
-):
+    partial,  # Float[B H N E], what the first direction to arrive reads; None for one direction
+    final, final_tail, final_peak,
+    query_scale, key_scale, eps, N, H,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n, o_b, o_h, o_n,
+    D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    FORWARD: tl.constexpr, REVERSE: tl.constexpr,
+    DECAY: tl.constexpr, EXCLUSIVE: tl.constexpr, STABLE: tl.constexpr,
+):  # fmt: skip
     d = tl.arange(0, BD)
     e = tl.program_id(1) * BE + tl.arange(0, BE)
     row = tl.program_id(0).to(tl.int64)
