@@ -1,4 +1,4 @@
-"""How forms made of torch's operations take their tokens: in blocks, in chunks, forwards or in reverse."""
+"""How forms made of torch's operations read tokens (in blocks or chunks, forward or in reverse) and write outputs."""
 
 from __future__ import annotations
 
@@ -88,3 +88,29 @@ def carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[Te
         entering[at] = state
         state = torch.addcmul(gained[at], shares[at], state)
     return torch.stack(entering, dim=2), state
+
+
+class Output:
+    """A tensor that is written part by part along one dimension, in any order.
+
+    Parts are written into one tensor. If a gradient may be taken, they are joined at the end instead: autograd
+    would copy the whole tensor for every write.
+    """
+
+    def __init__(self, like: Tensor, shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> None:
+        self._whole = None if torch.is_grad_enabled() else like.new_empty(shape, dtype=dtype)
+        self._dim, self._dtype = dim, dtype
+        self._parts: dict[int, Tensor] = {}
+
+    def put(self, start: int, part: Tensor) -> None:
+        """Store the part that begins at `start`."""
+        if self._whole is None:
+            self._parts[start] = part.to(self._dtype)
+        else:
+            self._whole.narrow(self._dim, start, part.shape[self._dim]).copy_(part)
+
+    def whole(self) -> Tensor:
+        """All parts in order."""
+        if self._whole is None:
+            return torch.cat([self._parts[start] for start in sorted(self._parts)], dim=self._dim)
+        return self._whole

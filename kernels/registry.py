@@ -162,11 +162,9 @@ def computation(op: str, form: str) -> Callable[..., Any]:
 def _function(op: str, form: str) -> Callable[..., Any]:
     if form not in OPS[op]:
         raise UnsupportedError(f"{op} has no form '{form}'; it has {', '.join(OPS[op])}")
-    function: Callable[..., Any] = getattr(import_module(f"vbench.kernels.{op}.{OPS[op][form].module or form}"), op)
-    return function
+    return getattr(import_module(f"vbench.kernels.{op}.{OPS[op][form].module or form}"), op)
 
 
 def trials(op: str) -> tuple[Trial, ...]:
     """Inputs on which the forms of `op` are compared."""
-    found: tuple[Trial, ...] = import_module(f"vbench.kernels.{op}.trials").TRIALS
-    return found
+    return import_module(f"vbench.kernels.{op}.trials").TRIALS

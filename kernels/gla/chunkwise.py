@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vbench.errors import ShapeError
-from vbench.kernels.blocks import Span, carry, spans
-from vbench.kernels.output import Output
+from vbench.kernels.blocks import Output, Span, carry, spans
 from vbench.kernels.shapes import Direction, accumulator
 
 CHUNK = 64  # tokens; a power of two

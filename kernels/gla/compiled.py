@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -30,11 +32,7 @@ def gla(
         gates = list(g) if direction == "both" else [g]
         return attend(q.to(accumulator(q)) * factor, k, v, gates, direction, state=state, like=q)
 
-    def again(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return chunkwise.gla(q, k, v, g, direction=direction, scale=scale, state=state)
-
-    o, s = recomputed(run, again, q, k, v, g, state)
-    return o, s
+    return recomputed(run, partial(chunkwise.gla, direction=direction, scale=scale), (q, k, v, g), state)
 
 
 def attend(

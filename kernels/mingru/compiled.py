@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from vbench.kernels.blocks import blocks
@@ -33,11 +35,7 @@ def mingru(
             out[:, block] = feed
         return out, h
 
-    def again(a: Tensor, b: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return scan.mingru(a, b, direction=direction, state=state)
-
-    o, h = recomputed(run, again, a, b, state)
-    return o, h
+    return recomputed(run, partial(scan.mingru, direction=direction), (a, b), state)
 
 
 @machine_code

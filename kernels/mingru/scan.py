@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vbench.kernels.blocks import turned
+from vbench.kernels.blocks import Output, turned
 from vbench.kernels.mingru.cost import CHUNK, GROUP, span_of
 from vbench.kernels.mingru.gates import coefficients
-from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 

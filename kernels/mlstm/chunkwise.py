@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from vbench.kernels.blocks import carry, spans
+from vbench.kernels.blocks import Output, carry, spans
 from vbench.kernels.mlstm.readout import EPS, normalise
 from vbench.kernels.mlstm.shapes import Memory, memory
-from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 CHUNK = 64  # tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -32,11 +34,7 @@ def retention(
         _walk(queries, keys, values, lost, rows(s.numpy(), 2), rows(o.numpy(), 2))
         return o.to(q.dtype), s
 
-    def again(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return chunkwise.retention(q, k, v, g, scale=scale, state=state)
-
-    o, s = recomputed(run, again, q, k, v, g, state)
-    return o, s
+    return recomputed(run, partial(chunkwise.retention, scale=scale), (q, k, v, g), state)
 
 
 @machine_code

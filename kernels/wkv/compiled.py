@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import exp
 
 import torch
@@ -20,14 +21,8 @@ def wkv(
     Arguments, results and errors are those of `reference.wkv`. Gradients are those of `scan.wkv`.
     """
 
-    def run(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return reference.by_walks(_walk, k, v, w, u, reading, state)
-
-    def again(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return scan.wkv(k, v, w, u, reading=reading, state=state)
-
-    y, s = recomputed(run, again, k, v, w, u, state)
-    return y, s
+    run, again = partial(reference.by_walks, _walk, reading=reading), partial(scan.wkv, reading=reading)
+    return recomputed(run, again, (k, v, w, u), state)
 
 
 def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:

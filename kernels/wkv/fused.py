@@ -40,7 +40,7 @@ def wkv(
     """
     check_supported(f"wkv {form}", k, v)
     if reading == "kernel":
-        return computation("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)  # type: ignore[no-any-return]
+        return computation("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)
     op = _fused if form == "fused" else _recurrent
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (k, v, w, u, state))
     y, final, *_ = op(k, v, w.float(), u.float(), None if state is None else state.float(), train)
