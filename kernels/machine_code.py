@@ -33,7 +33,7 @@ def array(x: Tensor, dtype: torch.dtype) -> Array:
 
 
 def rows(x: Array, kept: int) -> Array:
-    """The array with all but its last `kept` dimensions made one."""
+    """The array with all dimensions before its last `kept` ones joined into one."""
     return x.reshape(-1, *x.shape[x.ndim - kept :])
 
 

@@ -14,7 +14,7 @@ from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two
 
 GROUP = 16  # chunks whose loads are under way together
 BLOCK = 128  # channels of a program
-LARGE = 2**16  # channels of a row; with more, Triton 3.7 stores 8 B on sm_100 unless the ceiling of registers is stated
+LARGE = 2**16  # channels of a row; beyond it, Triton 3.7 spills 8 B on sm_100 unless the ceiling of registers is stated
 
 
 @triton.jit
@@ -100,10 +100,10 @@ def carry(
         feed: Float[rows chunks SIZE], float32; afterwards the state after each chunk.
         keep: Float[rows chunks KEPT] in float32, each for SIZE / KEPT channels in a row; or logs, Float64[rows chunks];
             or, where there are `peaks`, Float64[rows chunks 2]: the log, and the exponent that `feed` is relative to.
-        peaks: Float[rows chunks], to be filled with the exponent that each state is relative to.
-        initial: the state before the first chunk, as `final`; () for zeros (and a peak of -inf).
-        final: where the last state goes: Float[rows SIZE]; or three, Float[rows SIZE-TAIL], Float[rows TAIL] and the
-            peaks Float[rows].
+        peaks: Float[rows chunks], to be filled with the exponent that each state is relative to; or None.
+        initial: the state before the first chunk, shaped as `final`; () for zeros (and a peak of -inf).
+        final: to be filled with the last state: Float[rows SIZE]; with peaks, three tensors: Float[rows SIZE-TAIL],
+            Float[rows TAIL] and the peaks Float[rows].
         ahead: how many rows walk forward; the others walk in reverse.
     """
     rows, chunks, size = feed.shape

@@ -1,7 +1,7 @@
-"""Family A token by token: one launch, in which each program carries a tile of the state through all tokens.
+"""Operators with a matrix state, token by token: in one launch, each program carries a tile of it through all tokens.
 
-The order of the work is the recurrence's own, so its time grows with N whatever the device; it is the recurrent
-mode of a GPU, and the best form for short sequences in large batches.
+The work is done in the order of the recurrence, so its time grows with N on any device. It is the recurrent mode of a
+GPU, and the best form for short sequences in large batches.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def walk_kernel(
 
 
 def walk(x: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """An operator of the family, one token a step; the results are those of `chunks.attend`."""
+    """An operator with a matrix state, one token a step; the results are those of `chunks.attend`."""
     (B, H, N, D, E), policy = x.sizes, x.policy
     rows = B * H
     BD = power_of_two(D, 16)

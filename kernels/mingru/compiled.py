@@ -40,7 +40,7 @@ def mingru(
 
 @machine_code
 def _walk(keep: Array, feed: Array, h: Array, reverse: bool) -> None:
-    """Writes every state in the place of what feeds it, and the last one into h: (B, N, C), (B, N, C), (B, C)."""
+    """Write every state over its feed, and the last one into h: (B, N, C), (B, N, C), (B, C)."""
     B, N, C = keep.shape
     for b in range(B):
         last = h[b]

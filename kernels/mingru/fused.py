@@ -34,7 +34,7 @@ def mingru(
 
 
 def _summaries(x: Tensor, b: Tensor, gradient: bool, back: bool, how: Tiling) -> Tensor | None:
-    """What enters each chunk but for the state, float32 (2, B, chunks, C); None if there is one."""
+    """What the chunks before it hand to each chunk, float32 (2, B, chunks, C); None if there is only one chunk."""
     B, N, C = b.shape
     if how.tiles == 1:
         return None

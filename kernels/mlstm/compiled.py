@@ -69,7 +69,7 @@ def _walk(
     m_t: Array,
     reverse: bool,
 ) -> None:
-    """Adds what each token reads of C to num and of n to den, notes each m_t, and leaves the last state.
+    """Add what each token reads of C to num and of n to den, store each m_t, and leave the last state in C, n and m.
 
     q, k: (R, N, D), v, num: (R, N, E), i, log_f, den, m_t: (R, N), C: (R, D, E), n: (R, D), m: (R,)
     """

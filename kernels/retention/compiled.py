@@ -39,7 +39,7 @@ def retention(
 
 @machine_code
 def _walk(q: Array, k: Array, v: Array, lost: Array, state: Array, out: Array) -> None:
-    """Adds to the output what each token reads, and leaves the last state.
+    """Add to `out` what each token reads, and leave the last state in `state`.
 
     q, k: (R, N, D), v, out: (R, N, E), lost: (R,), state: (R, D, E)
     """

@@ -31,8 +31,8 @@ def wkv(
     Arguments, results and errors are those of `reference.wkv`. Besides:
 
     Args:
-        reading: "kernel" is computed by the form that `cost.FALLBACK` names: a segment's sums with growing weights
-            are in no kernel here.
+        reading: "kernel" is computed by the form in `cost.FALLBACK`, because no kernel here has the sums of a segment
+            with growing weights.
         form: "fused" works in tiles of tokens, "fused_recurrent" takes all tokens in order, there and back, in one
             launch. Their gradient is the same.
 
@@ -53,8 +53,8 @@ def _launched(x: Tensor, how: Tiling) -> dict[str, Any]:
 
 
 def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: Tiling) -> Tensor | None:
-    """What enters each chunk from both sides but for the state, float32 (5 or 7, 2 B, chunks, C); None if there is
-    but one chunk."""
+    """What the other chunks hand to each chunk from both sides, float32 (5 or 7, 2 B, chunks, C); None if there is only
+    one chunk."""
     if how.tiles == 1:
         return None
     B, _, C = keys.shape
@@ -66,7 +66,7 @@ def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: T
 
 
 def _outputs(k: Tensor, train: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The final state, and for the gradient z and the ages of the state's exponents, else nothing."""
+    """Room for the final state, and for z and the ages of the state's exponents, which are empty unless `train`."""
     B, N, C = k.shape
     final = k.new_empty(2, 3, B, C, dtype=torch.float32)
     z, ages = (k.new_empty(shape if train else 0, dtype=torch.float32) for shape in ((B, N, C), (2, B, C)))

@@ -51,7 +51,7 @@ def by_walks(
     reading: Reading,
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Both readings, from the sums that `walk` finds (as `_walk`)."""
+    """The operator in either reading. `walk` finds the sums, as `_walk` does."""
     dtype = accumulator(k)
     w, u = w.to(dtype), u.to(dtype)
     ahead, back = (initial(k, dtype) if state is None else state.to(dtype)).unbind(0)
