@@ -26,7 +26,7 @@ def timm_model(
     """Build timm's model `name` for an image size, with timm's own random weights.
 
     Args:
-        image_size: (height, width) in px. timm does not tell it to a model that takes any size.
+        image_size: (height, width) in px. A model that takes any size is built without it.
         drop_path_rate: None for timm's default.
 
     Raises: UnknownModelError if timm has no such model; UnsupportedError if it cannot be built for this size.

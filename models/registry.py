@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from importlib import import_module
 from inspect import signature
 from itertools import chain
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, get_args
 
 from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
@@ -33,7 +33,7 @@ class ModelSpec:
     """
 
     family: str
-    build: str  # "module:callable"; `create` imports it and calls it with `image_size`, `args` and, if any, `form`
+    build: str  # "module:callable"; `create` calls it with `image_size`, `args` and, for an operator of ours, `form`
     args: Mapping[str, Any]
     source: str  # the paper
     stem: tuple[tuple[int, int, int], ...] = ()  # convolutions from pixels to tokens: (kernel, stride, padding), in px
@@ -43,7 +43,7 @@ class ModelSpec:
     window: int | None = None  # each stage's map is padded to multiples of this, in tokens
     depths: tuple[int, ...] = ()  # blocks of each stage, for a model with a window
     operator: str | None = None  # a key of kernels.OPS; None for an attention baseline
-    streams: bool = False  # in recurrent mode the whole network walks the tokens; otherwise its operator alone does
+    streams: bool = False  # in recurrent mode the whole network walks the tokens, and not only its operator
     caveat: str | None = None
     params: int | None = None  # parameters at 224 px; tests count them
     modes: tuple[Mode, ...] = field(init=False)
@@ -364,13 +364,11 @@ def create(
         raise UnsupportedError(f"{name} has no form '{form}': it has no operator of ours")
     elif row.external:
         args["mode"] = mode
-    module, _, builder = row.build.partition(":")
-    build = getattr(import_module(module), builder)
+    build = resolve_name(row.build)
     allowed = [option for option in signature(build).parameters if option not in {"image_size", *args}]
     if not row.external and (unknown := [option for option in options if option not in allowed]):
         raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
-    model: nn.Module = build(image_size=(height, width), **args, **options)
-    return model.eval()
+    return build(image_size=(height, width), **args, **options).eval()
 
 
 def _default_device() -> str:
