@@ -87,7 +87,7 @@ def classifier(features: int, classes: int) -> nn.Module:
 
 
 def init_linear(module: nn.Module) -> None:
-    """Initialise a linear layer: weights from N(0, 0.02), cut off at ±2, bias 0. Leave any other module as it is."""
+    """Initialise a linear layer: weights from N(0, 0.02), cut off at ±2, bias 0. Other modules stay unchanged."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -124,7 +124,7 @@ class ChannelNorm(nn.LayerNorm):
 def resize_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """A square position table (1, N, C) resized to a grid: (1, grid[0] · grid[1], C).
 
-    Returned as it is if it is no square.
+    A table that is no square is returned unchanged.
     """
     side = int(table.shape[1] ** 0.5)
     if side * side != table.shape[1]:
@@ -135,7 +135,7 @@ def resize_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = Fals
 def resize_map(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """A position table (1, h, w, C) resized to a grid: (1, *grid, C).
 
-    Bicubic, with half-pixel centres, at least in float32. Returned as it is if it fits already.
+    Bicubic, with half-pixel centres, at least in float32. A table that already fits is returned unchanged.
     """
     if tuple(table.shape[1:3]) == grid:
         return table
