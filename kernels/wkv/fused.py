@@ -146,9 +146,7 @@ def _gradient(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, *_: Any) -> tu
     k, v, w, u, state, y, final, z, ages = ctx.saved_tensors
     dy = torch.zeros_like(y) if dy is None else dy
     entering = None
-    if (
-        dfinal is not None
-    ):  # a and b of the final state are e^(-p) times sums over all tokens; each enters from the other end
+    if dfinal is not None:  # final a and b are e^(-p) times sums over all tokens; each enters from the other end
         entering = torch.stack((dfinal[:, 0], -dfinal[:, 1], -final[:, 2]), dim=1).flip(0)
     dk, dv, dw, du, leaving = _backward(dy, entering, k, v, w, u, y, z)
     dstate = None
