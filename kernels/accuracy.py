@@ -22,7 +22,7 @@ BLOCK = re.compile(r"(?<=<!-- accuracy -->\n).*?(?=<!-- /accuracy -->)", re.DOTA
 
 
 def trial(op: str) -> Trial:
-    """The inputs: the operator's first trial, in both directions if it has them at once."""
+    """The operator's first trial in both directions; its first trial if none has both."""
     return next((each for each in trials(op) if each.direction == "both"), trials(op)[0])
 
 
@@ -34,18 +34,18 @@ def farthest(op: str, form: str) -> int:
 
 
 def errors(op: str, tokens: int) -> dict[str, tuple[float, ...]]:
-    """Relative L2 error of the output for inputs in each of DTYPES, by form that runs on a CPU.
+    """Relative L2 error of the output, by form that runs on a CPU: one for each type in DTYPES.
 
-    The inputs are rounded to that type first. Exact is the form `truth` of these, in float64.
+    The inputs are first rounded to the type. The exact output is that of the form `truth`, in float64.
     """
     exact = operator(op, truth(op))
     drawn = trial(op).draw(tokens, torch.Generator().manual_seed(tokens))
-    able = [form for form in forms(op) if "cpu" in OPS[op][form].devices and tokens <= farthest(op, form)]
-    found: dict[str, list[float]] = {form: [] for form in able}
+    names = [form for form in forms(op) if "cpu" in OPS[op][form].devices and tokens <= farthest(op, form)]
+    found: dict[str, list[float]] = {form: [] for form in names}
     for dtype in DTYPES:
         inputs = cast(drawn, dtype)
         wanted, _ = trial(op).run(exact, cast(inputs, torch.float64))
-        for form in able:
+        for form in names:
             found[form].append(relative(trial(op).run(operator(op, form), inputs)[0], wanted))
     return {form: tuple(each) for form, each in found.items()}
 

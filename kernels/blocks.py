@@ -1,4 +1,4 @@
-"""How forms made of torch's operations take their tokens: in blocks, in chunks, forwards or in reverse."""
+"""How forms made of torch's operations read tokens (in blocks or chunks, forward or in reverse) and write outputs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def each_way(
     dtype: torch.dtype,
     walk: Callable[[int, Tensor | None, bool], tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """The output in `dtype` and the state of one direction, or of "both": the sum of outputs, and the states stacked.
+    """The output in `dtype` and the final state; for "both" the sum of the two outputs, and the states stacked.
 
-    `walk` takes the number of the direction in the call, its state, and whether it is the reverse one.
+    `walk` computes one direction. It takes its number in the call (0 or 1), its state, and whether it is reverse.
     """
     if direction != "both":
         o, s = walk(0, state, direction == "reverse")
@@ -58,15 +58,15 @@ class Span:
         return -(-(self.stop - self.start) // self.length)
 
     def tile(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """[B H N ...] -> [B H chunks length ...], contiguous; of whole chunks."""
+        """[B H N ...] -> [B H chunks length ...], contiguous; only for whole chunks."""
         tile: Tensor = x[:, :, self.start : self.stop].unflatten(2, (-1, self.length))
         return tile.to(dtype or x.dtype, memory_format=torch.contiguous_format)
 
 
 def spans(tokens: int, chunk: int, group: int | None, usual: int, *, padded: bool = False) -> list[Span]:
-    """All tokens in order, `group` chunks at a time, or `usual` if that is None, but at least one.
+    """Spans of `group` chunks that cover all tokens in order; of `usual` chunks, but at least one, if group is None.
 
-    The tokens that are left over are one short chunk; if `padded`, its length is the next power of two.
+    The tokens that are left over form one short chunk. If `padded`, its length is the next power of two.
 
     Raises: ShapeError if a chunk or a group is empty.
     """
@@ -88,3 +88,29 @@ def carry(added: Tensor, kept: Tensor, state: Tensor, reverse: bool) -> tuple[Te
         entering[at] = state
         state = torch.addcmul(gained[at], shares[at], state)
     return torch.stack(entering, dim=2), state
+
+
+class Output:
+    """A tensor that is written part by part along one dimension, in any order.
+
+    Parts are written into one tensor. If a gradient may be taken, they are joined at the end instead: autograd
+    would copy the whole tensor for every write.
+    """
+
+    def __init__(self, like: Tensor, shape: tuple[int, ...], dim: int, dtype: torch.dtype) -> None:
+        self._whole = None if torch.is_grad_enabled() else like.new_empty(shape, dtype=dtype)
+        self._dim, self._dtype = dim, dtype
+        self._parts: dict[int, Tensor] = {}
+
+    def put(self, start: int, part: Tensor) -> None:
+        """Store the part that begins at `start`."""
+        if self._whole is None:
+            self._parts[start] = part.to(self._dtype)
+        else:
+            self._whole.narrow(self._dim, start, part.shape[self._dim]).copy_(part)
+
+    def whole(self) -> Tensor:
+        """All parts in order."""
+        if self._whole is None:
+            return torch.cat([self._parts[start] for start in sorted(self._parts)], dim=self._dim)
+        return self._whole

@@ -1,13 +1,14 @@
-"""The way into every form: shapes are checked and meta tensors answered here, from what the operator declares.
+"""The call of a form: it checks the shapes that the operator declares, and answers for meta tensors.
 
-A form itself is pure computation. On meta tensors nothing is computed: one operator, `vbench::operator`, answers for
-all of them. It knows the shapes of the results, and what the form would have cost.
+A form itself only computes. On meta tensors nothing is computed: one operator, `vbench::operator`, answers for all
+forms. It knows the shapes of the results, and the cost of the form.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial, wraps
 from importlib import import_module
 from typing import Any
@@ -18,21 +19,19 @@ from torch.utils.flop_counter import register_flop_formula
 
 from vbench.kernels.registry import OPS
 from vbench.kernels.shapes import Layout, Shapes, State, accumulator, match
-from vbench.kernels.work import Work
 
 
 @cache
 def shapes_of(op: str) -> Shapes:
-    """What an operator declares, in its `shapes.py`."""
-    found: Shapes = import_module(f"vbench.kernels.{op}.shapes").SHAPES
-    return found
+    """The shapes that an operator declares in its `shapes.py`."""
+    return import_module(f"vbench.kernels.{op}.shapes").SHAPES
 
 
 @cache
 def enter(op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A form, computed by `function`, behind the checks: always the same one for the same form.
+    """`function`, which computes a form, with the checks before it. Cached: one form has one such function.
 
-    It has the signature of `function`, and raises ShapeError if the inputs do not agree.
+    It has the signature of `function`. It raises ShapeError if the inputs do not agree.
     """
     shapes, signature = shapes_of(op), inspect.signature(function)
     compute = partial(function, form=form) if OPS[op][form].module else function
@@ -66,7 +65,7 @@ def _agree(shapes: Shapes, layout: Layout, choice: str, inputs: Sequence[Tensor]
 
 @torch.library.custom_op("vbench::operator", mutates_args=())
 def answer(inputs: Sequence[Tensor], op: str, form: str, choice: str) -> list[Tensor]:
-    """Output and state of a form on meta tensors: shapes alone. `choice` is the value of the operator's option."""
+    """Output and state of a form on meta tensors, which have only shapes. `choice`: value of the operator's option."""
     raise RuntimeError("vbench::operator answers on the meta device only; call a form")
 
 
@@ -79,8 +78,22 @@ def _(inputs: Sequence[Tensor], op: str, form: str, choice: str) -> list[Tensor]
     return [x.new_empty([found[dim] for dim in layout.output]), *state]
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The work of one call, by the formulas in the operator's `cost.py`.
+
+    The form executes `macs`. The algorithm needs `macs_algorithm`; no form executes fewer. `flops_elementwise` is
+    the form's pointwise work beside its MACs: gates, decays, exponentials, sums and quotients, one FLOP for an
+    operation or a value of a function.
+    """
+
+    macs: int
+    macs_algorithm: int
+    flops_elementwise: int
+
+
 def work(shapes: Sequence[Sequence[int]], op: str, form: str, choice: str) -> Work:
-    """What a form does in one call, from the shapes of its inputs, by the formulas in the operator's `cost.py`."""
+    """The work of a form in one call, from the shapes of its inputs."""
     declared, cost = shapes_of(op), import_module(f"vbench.kernels.{op}.cost")
     found = match(shapes, declared.layout(choice).inputs)
     assert found is not None

@@ -1,8 +1,9 @@
-"""How loops over tokens become machine code, by numba, and take their gradients from a parallel form."""
+"""Loops over tokens, compiled by numba. Their gradients are those of a parallel form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numba
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from vbench.kernels.shapes import State
 
 Loop = TypeVar("Loop", bound=Callable[..., None])
 Array = NDArray[Any]
@@ -26,12 +29,11 @@ def machine_code(loop: Loop) -> Loop:
 
 def array(x: Tensor, dtype: torch.dtype) -> Array:
     """The numbers as a contiguous array of this type. It shares the memory of the tensor where it can."""
-    found: Array = x.detach().to(dtype).contiguous().numpy()
-    return found
+    return x.detach().to(dtype).contiguous().numpy()
 
 
 def rows(x: Array, kept: int) -> Array:
-    """The array with all but its last `kept` dimensions made one."""
+    """The array with all dimensions before its last `kept` ones joined into one."""
     return x.reshape(-1, *x.shape[x.ndim - kept :])
 
 
@@ -41,23 +43,33 @@ def empty(dtype: torch.dtype, *shape: int) -> Array:
 
 
 def recomputed(
-    run: Callable[..., tuple[Tensor, ...]], again: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None
-) -> tuple[Tensor, ...]:
-    """run(*tensors), with the gradients of again(*tensors), which computes the same by operations of torch.
+    run: Callable[..., tuple[Tensor, State]],
+    again: Callable[..., tuple[Tensor, State]],
+    inputs: tuple[Tensor, ...],
+    state: State | None,
+) -> tuple[Tensor, Any]:
+    """run(*inputs, state=state), an output and a state, with the gradients of `again`.
 
-    Gradients of gradients are refused by torch.
+    `again` computes the same by operations of torch. torch refuses gradients of these gradients.
     """
-    results: tuple[Tensor, ...] = torch.compiler.disable(_Recomputed.apply)(run, again, *tensors)
-    return results
+    parts = state if isinstance(state, tuple) else (state,)
+
+    def flat(function: Callable[..., tuple[Tensor, State]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        given = tensors[len(inputs) :]
+        o, last = function(*tensors[: len(inputs)], state=given if isinstance(state, tuple) else given[0])
+        return (o, *last) if isinstance(last, tuple) else (o, last)
+
+    apply = torch.compiler.disable(_Recomputed.apply)
+    o, *last = apply(partial(flat, run), partial(flat, again), *inputs, *parts)
+    return o, tuple(last) if isinstance(state, tuple) else last[0]
 
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: Any, again: Any, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, run: Any, again: Any, *tensors: Tensor | None) -> Any:
         ctx.again = again
         ctx.save_for_backward(*tensors)
-        results: tuple[Tensor, ...] = run(*tensors)
-        return results
+        return run(*tensors)
 
     @staticmethod
     @once_differentiable

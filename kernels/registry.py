@@ -139,9 +139,9 @@ def truth(op: str) -> str:
 
 
 def operator(op: str, form: str) -> Callable[..., Any]:
-    """The function that computes operator `op` by `form`: always the same one for the same form.
+    """The function that computes operator `op` by `form`. Every call returns the same function.
 
-    It raises ShapeError if its inputs do not agree, and computes nothing of meta tensors (see `entry`).
+    The function raises ShapeError if its inputs do not agree. For meta tensors it returns shapes only (see `entry`).
 
     Raises: UnsupportedError if there is no such form.
     """
@@ -151,7 +151,7 @@ def operator(op: str, form: str) -> Callable[..., Any]:
 
 
 def computation(op: str, form: str) -> Callable[..., Any]:
-    """The form itself, without the checks: it computes on the meta device too.
+    """The form itself, without the checks of `operator`. It also runs its operations on the meta device.
 
     Raises: UnsupportedError if there is no such form.
     """
@@ -162,11 +162,9 @@ def computation(op: str, form: str) -> Callable[..., Any]:
 def _function(op: str, form: str) -> Callable[..., Any]:
     if form not in OPS[op]:
         raise UnsupportedError(f"{op} has no form '{form}'; it has {', '.join(OPS[op])}")
-    function: Callable[..., Any] = getattr(import_module(f"vbench.kernels.{op}.{OPS[op][form].module or form}"), op)
-    return function
+    return getattr(import_module(f"vbench.kernels.{op}.{OPS[op][form].module or form}"), op)
 
 
 def trials(op: str) -> tuple[Trial, ...]:
     """Inputs on which the forms of `op` are compared."""
-    found: tuple[Trial, ...] = import_module(f"vbench.kernels.{op}.trials").TRIALS
-    return found
+    return import_module(f"vbench.kernels.{op}.trials").TRIALS

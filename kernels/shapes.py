@@ -34,7 +34,7 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What an operator takes and gives, for all of its forms.
+    """The shapes of an operator's inputs and results, the same for all of its forms.
 
     Dimensions are words of a text such as "B H N D": the letters of `NAMES`, numbers, and W. W is 2 in a call with
     direction "both", forward first, and is left out in all other calls.
@@ -42,11 +42,11 @@ class Shapes:
     Attributes:
         inputs: the tensors of a call in their order, by name.
         output: has the type of the first input.
-        state: of the keyword `state` and of what is returned: a tensor, or a tuple of tensors, in the type that the
-            operator accumulates in. () where there is no state.
+        state: the keyword `state` and the returned state: a tensor, or a tuple of tensors, in the accumulator's type.
+            () if there is no state.
         option: the keyword that selects what is computed, if there is one: "direction" or "reading".
         choices: its values; the first is the default.
-        stateless: those of the values that take no state.
+        stateless: the choices that take no state.
     """
 
     inputs: Mapping[str, str]
@@ -69,7 +69,7 @@ class Shapes:
         return Layout(tuple(map(dims, self.inputs.values())), dims(self.output), tuple(map(dims, self._states)))
 
     def sizes(self, found: Mapping[str, int], choice: str) -> dict[str, int | str]:
-        """The keywords of `cost.macs`: dimensions by name, directions if they share a call, and another option."""
+        """The keywords of `cost.macs`: sizes by name, `directions` if one call may have both, or the option."""
         named: dict[str, int | str] = {NAMES[dim]: side for dim, side in found.items() if dim in NAMES}
         if "both" in self.choices:
             return named | {"directions": 2 if choice == "both" else 1}

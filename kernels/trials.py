@@ -1,8 +1,8 @@
-"""How an operator is tried: inputs of several kinds, where their tokens are, and a sequence cut in two."""
+"""Inputs on which an operator's forms are compared, and a sequence that is computed in two parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ Inputs = dict[str, Tensor]  # an operator's arguments in order
 class Trial:
     """One way to call an operator.
 
-    Each operator keeps its trials in `trials.TRIALS`, one for every direction and every regime of its gates.
+    The trials of an operator are `TRIALS` in its `trials.py`: one for every direction and every regime of its gates.
     """
 
     name: str  # "both, closed gates"
@@ -35,13 +35,40 @@ class Trial:
         return o, s
 
 
+def in_every_direction(
+    directions: Sequence[Direction],
+    regimes: Mapping[str, Any],
+    draw: Callable[..., Inputs],
+    token_dims: Mapping[str, int],
+    initial: Callable[..., State],
+) -> tuple[Trial, ...]:
+    """A trial for each direction and each regime, by the regime's name.
+
+    Args:
+        regimes: a name, and what `draw` needs to know.
+        draw, initial: as in `Trial`; called with the keyword `direction`, and `draw` also with the keyword `regime`.
+    """
+    return tuple(
+        Trial(
+            f"{direction}, {name}",
+            direction,
+            partial(draw, direction=direction, regime=regime),
+            token_dims,
+            {"direction": direction},
+            partial(initial, direction=direction),
+        )
+        for direction in directions
+        for name, regime in regimes.items()
+    )
+
+
 def standard_normal(generator: Generator) -> Callable[..., Tensor]:
-    """A function of a size: numbers from N(0, 1), in float64."""
+    """A function that takes a shape and returns numbers from N(0, 1), in float64."""
     return partial(torch.randn, generator=generator, dtype=torch.float64)
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
-    """‖found − wanted‖ / ‖wanted‖ in float64; infinite where anything found is not finite."""
+    """‖found − wanted‖ / ‖wanted‖ in float64; infinite if any number found is not finite."""
     if not torch.isfinite(found).all():
         return float("inf")
     return float((found.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-300))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -25,23 +26,21 @@ def timm_model(
     """Build timm's model `name` for an image size, with timm's own random weights.
 
     Args:
-        image_size: (height, width) in px. timm does not tell it to a model that takes any size.
+        image_size: (height, width) in px. A model that takes any size is built without it.
         drop_path_rate: None for timm's default.
 
     Raises: UnknownModelError if timm has no such model; UnsupportedError if it cannot be built for this size.
     """
     check_name(name)
-    model: nn.Module
     options = {"num_classes": num_classes, "drop_path_rate": drop_path_rate}
     try:
-        model = timm.create_model(name, img_size=image_size, **options)
+        return timm.create_model(name, img_size=image_size, **options)
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        model = timm.create_model(name, **options)
+        return timm.create_model(name, **options)
     except (AssertionError, ValueError) as error:
         raise UnsupportedError(f"timm cannot build {name} at {pixels(image_size)} px: {error}") from error
-    return model
 
 
 def deit3(
@@ -56,7 +55,7 @@ def deit3(
         image_size: (height, width) in px, multiples of 16.
         name: timm's name of the ViT.
     """
-    model: nn.Module = timm.create_model(
+    model: Any = timm.create_model(
         name,
         img_size=image_size,
         init_values=1e-4,
@@ -65,7 +64,7 @@ def deit3(
         drop_path_rate=drop_path_rate,
     )
     grid = (image_size[0] // 16, image_size[1] // 16)
-    setattr(model, "adapt_published", partial(_rename_deit3, grid))  # noqa: B010 - nn.Module's types know no functions
+    model.adapt_published = partial(_rename_deit3, grid)
     return model
 
 

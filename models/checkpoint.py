@@ -27,7 +27,7 @@ HUB = "hf-hub:"  # as timm writes it
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".tar")
 NAMED = 8  # how many keys an error names; it counts the rest
 
-# Keys under which training snapshots keep the weights. The first one that is there is taken: averaged weights first.
+# Keys under which training snapshots keep the weights. The first one that exists is used; averaged weights come first.
 _WRAPPERS = ("model_ema", "state_dict_ema", "model", "module", "state_dict")
 
 # What training snapshots hold beside tensors: options and numpy's numbers. This is plain data; reading it runs no code.

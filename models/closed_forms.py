@@ -74,20 +74,18 @@ def _gla_block(N: int, C: int, H: int, M: int) -> int:
 
 
 def _vig(name: str, args: Mapping[str, Any], sides: Sides) -> int:
-    C: int = args["dim"]
-    H: int = args["heads"]
+    C, H = args["dim"], args["heads"]
     if "depths" in args:
         widths = args["mlp_dims"]
         return _pyramid(C, args["depths"], sides, lambda stage, N, C_: _gla_block(N, C_, H << stage, widths[stage]))
-    M: int = args["mlp_dim"]
     stem, sides = _conv(sides, 9, 8, 1, 3, C // 2)
     more, sides = _halved(sides, C // 2, C)
-    return stem + more + 12 * _gla_block(sides[0] * sides[1], C, H, M) + C * CLASSES
+    return stem + more + 12 * _gla_block(sides[0] * sides[1], C, H, args["mlp_dim"]) + C * CLASSES
 
 
 def _vrwkv(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     """Spatial mix, then channel mix with a key of 4C, value and receptance; the image is padded to patches of 16."""
-    C: int = args["dim"]
+    C = args["dim"]
     N = -(-sides[0] // 16) * -(-sides[1] // 16)
     if name.startswith("vrwkv6"):
         token = 5 * C * C  # receptance, key, value, gate, output
@@ -98,16 +96,14 @@ def _vrwkv(name: str, args: Mapping[str, Any], sides: Sides) -> int:
         token = 4 * C * C  # key, value, receptance, output
         token += 2 * 2 * C  # each token is added to numerator and denominator, in each direction
     token += 4 * C * C + 4 * C * C + C * C
-    depth: int = args["depth"]
-    total = N * 16 * 16 * 3 * C + depth * N * token
-    features: int | None = args.get("head_dim")
+    total = N * 16 * 16 * 3 * C + args["depth"] * N * token
+    features = args.get("head_dim")
     return total + (C * features + features * CLASSES if features else C * CLASSES)
 
 
 def _vil(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     """Patches; blocks with an inner width of E = 2d and four heads; the classifier reads the first and last token."""
-    d: int = args["dim"]
-    version: int = args["version"]
+    d, version = args["dim"], args["version"]
     total, (h, w) = _conv(sides, 16, args.get("stride", 16), 0, 3, d)
     E, H = 2 * d, 4
     D = E // H
@@ -116,8 +112,7 @@ def _vil(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     token += 3 * E * 4  # q, k, v in blocks of 4 channels
     token += 2 * 3 * E * H  # input and forget gates, from q, k and v
     token += H * 2 * D * (D + 1)  # each token writes and reads C and n
-    depth: int = args["depth"]
-    return total + depth * h * w * token + version * d * CLASSES  # version 2 concatenates both tokens
+    return total + args["depth"] * h * w * token + version * d * CLASSES  # version 2 concatenates both tokens
 
 
 def _vir(name: str, args: Mapping[str, Any], sides: Sides) -> int:
@@ -126,15 +121,12 @@ def _vir(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     With retention, each token writes and reads a state of D · D in each head. The softmax has no state: each token
     takes a score and a weighted value from itself and from every token before it.
     """
-    C: int = args["dim"]
-    H: int = args["heads"]
-    patch: int = args["patch"]
+    C, H, patch = args["dim"], args["heads"], args["patch"]
     P = (sides[0] // patch) * (sides[1] // patch)
     N, D = P + 1, C // H
     layer = N * (C * 3 * C + C * C + 2 * C * 4 * C)
     layer += H * N * 2 * D * D if args["op"] == "retention" else H * N * (N + 1) // 2 * 2 * D
-    depth: int = args["depth"]
-    return P * patch * patch * 3 * C + depth * layer + C * CLASSES
+    return P * patch * patch * 3 * C + args["depth"] * layer + C * CLASSES
 
 
 def _vision_gru(name: str, args: Mapping[str, Any], sides: Sides) -> int:
@@ -168,15 +160,10 @@ def _swin(name: str, args: Mapping[str, Any], sides: Sides) -> int:
             h, w = -(-h // 2), -(-w // 2)
             total += h * w * 4 * C * 2 * C
             C *= 2
-        window = _window(h, w)
-        padded = -(-h // window[0]) * window[0] * -(-w // window[1]) * window[1]
-        seen = window[0] * window[1]
-        total += depth * (padded * (4 * C * C + 2 * seen * C) + h * w * 2 * C * 4 * C)
+        window_h, window_w = min(7, h), min(7, w)
+        padded = -(-h // window_h) * window_h * -(-w // window_w) * window_w
+        total += depth * (padded * (4 * C * C + 2 * window_h * window_w * C) + h * w * 2 * C * 4 * C)
     return total + C * CLASSES
-
-
-def _window(h: int, w: int) -> Sides:
-    return min(7, h), min(7, w)
 
 
 _FAMILIES: dict[str, Callable[[str, Mapping[str, Any], Sides], int]] = {

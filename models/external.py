@@ -70,7 +70,7 @@ def load(name: str) -> Callable[..., Any]:
     if not callable(found):
         where = getattr(imported, "__file__", None) or "built in"
         raise UnknownModelError(f"{name}: {module} ({where}) has no callable '{function}'")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def has_modes(name: str) -> bool:

@@ -44,8 +44,7 @@ class Backbone(nn.Module, ABC):
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """The result of `forward_features` -> logits (B, num_classes), or the classifier's input (B, num_features)."""
         pooled = self.pool(features)
-        logits: Tensor = pooled if pre_logits else self.get_classifier()(pooled)
-        return logits
+        return pooled if pre_logits else self.get_classifier()(pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -88,7 +87,7 @@ def classifier(features: int, classes: int) -> nn.Module:
 
 
 def init_linear(module: nn.Module) -> None:
-    """Initialise a linear layer: weights from N(0, 0.02), cut off at ±2, bias 0. Leave any other module as it is."""
+    """Initialise a linear layer: weights from N(0, 0.02), cut off at ±2, bias 0. Other modules stay unchanged."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -112,8 +111,7 @@ def to_tokens(image: Tensor) -> Tensor:
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Tokens in raster order as a map: (B, h · w, C) -> (B, C, h, w)."""
-    image: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
-    return image
+    return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -126,7 +124,7 @@ class ChannelNorm(nn.LayerNorm):
 def resize_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """A square position table (1, N, C) resized to a grid: (1, grid[0] · grid[1], C).
 
-    Returned as it is if it is no square.
+    A table that is no square is returned unchanged.
     """
     side = int(table.shape[1] ** 0.5)
     if side * side != table.shape[1]:
@@ -137,7 +135,7 @@ def resize_table(table: Tensor, grid: tuple[int, int], *, antialias: bool = Fals
 def resize_map(table: Tensor, grid: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """A position table (1, h, w, C) resized to a grid: (1, *grid, C).
 
-    Bicubic, with half-pixel centres, at least in float32. Returned as it is if it fits already.
+    Bicubic, with half-pixel centres, at least in float32. A table that already fits is returned unchanged.
     """
     if tuple(table.shape[1:3]) == grid:
         return table

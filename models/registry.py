@@ -1,7 +1,4 @@
-"""The table of models, and `create`, which builds one. Reading the table imports no torch.
-
-One file over 400 lines: the table of all models is most of it.
-"""
+"""The table of models, and `create`, which builds one. Reading the table imports no torch."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from importlib import import_module
 from inspect import signature
 from itertools import chain
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, get_args
 
 from vbench.errors import ResolutionError, UnknownModelError, UnsupportedError, UsageError
@@ -31,22 +28,22 @@ _EXTERNAL = "vbench.models.external:build"
 class ModelSpec:
     """One row of the zoo.
 
-    A row with a `caveat` is not the model that its family's paper describes. The caveat is printed wherever the model
-    is shown, and a pattern selects the model only if it matches no model without one.
+    A row with a `caveat` is not the model that its family's paper describes. Every list of models prints the caveat.
+    A pattern selects such a row only if it matches no other.
     """
 
     family: str
-    build: str  # "module:callable"; `create` imports it and calls it with `image_size`, `args` and, if any, `form`
+    build: str  # "module:callable"; `create` calls it with `image_size`, `args` and, for an operator of ours, `form`
     args: Mapping[str, Any]
     source: str  # the paper
     stem: tuple[tuple[int, int, int], ...] = ()  # convolutions from pixels to tokens: (kernel, stride, padding), in px
     multiple: int = 1  # each side of the image must be a multiple of this, in px
-    patch: int = 1  # a side that is no multiple of this, in px, is `filled` up to one, or else cut down to one
+    patch: int = 1  # a side is `filled` up, or else cut down, to a multiple of this, in px
     filled: bool = False
     window: int | None = None  # each stage's map is padded to multiples of this, in tokens
     depths: tuple[int, ...] = ()  # blocks of each stage, for a model with a window
     operator: str | None = None  # a key of kernels.OPS; None for an attention baseline
-    streams: bool = False  # in recurrent mode the whole network walks the tokens; otherwise its operator alone does
+    streams: bool = False  # in recurrent mode the whole network walks the tokens, and not only its operator
     caveat: str | None = None
     params: int | None = None  # parameters at 224 px; tests count them
     modes: tuple[Mode, ...] = field(init=False)
@@ -79,7 +76,7 @@ class ModelSpec:
         return (self._tokens(height), self._tokens(width)) if self.stem else None
 
     def padding(self, height: int, width: int) -> str | None:
-        """What the model adds to an image of this size or cuts off, in words; None if nothing.
+        """What the model adds to an image of this size, or cuts off, in words; None if it takes the image as it is.
 
         Raises: ResolutionError, as `grid`.
         """
@@ -145,12 +142,12 @@ _Variant = tuple[str, dict[str, Any], dict[str, Any]]  # name, arguments of `bui
 
 
 def _family(shared: ModelSpec, *variants: _Variant) -> list[tuple[str, ModelSpec]]:
-    """A row for each variant: what the family shares, and what the variant adds or replaces."""
+    """A row for each variant: the family's row, with what the variant adds or replaces."""
     return [(name, replace(shared, args={**shared.args, **args}, **fields)) for name, args, fields in variants]
 
 
 def _variant(name: str, params: int, args: dict[str, Any], **fields: Any) -> _Variant:
-    """What one model has of its own: `args` are added to the family's, `fields` replace those of the family's row."""
+    """One model of a family: `args` are added to the family's, `fields` replace those of the family's row."""
     return name, args, {"params": params, **fields}
 
 
@@ -166,7 +163,7 @@ def _table(*families: list[tuple[str, ModelSpec]]) -> dict[str, ModelSpec]:
 
 _TIMM = "vbench.models.baselines:timm_model"
 _VIG = "Liao et al. 2024, arXiv:2405.18425"
-_VISION_GRU = "Yin et al. 2024, arXiv:2412.18178"
+_GRU = "Yin et al. 2024, arXiv:2412.18178"
 _VIL = "Alkin et al. 2024, arXiv:2406.04303"
 _VIR = "Hatamizadeh et al. 2023, arXiv:2310.19731"
 _VIR_SOFTMAX = "the released default: a softmax over masked scores, which sees the future; not ViR's retention"
@@ -175,11 +172,18 @@ _DEIT = "Touvron et al. 2021, arXiv:2012.12877"
 _DEIT3 = "Touvron et al. 2022, arXiv:2204.07118"
 _SWIN = "Liu et al. 2021, arXiv:2103.14030"
 
+_VIG_H_MLP, _VIG_H_B_MLP = (256, 512, 1024, 2048), (352, 704, 1376, 2752)
+_VRWKV_L = {"dim": 1024, "depth": 24, "layer_scale": 1e-5, "key_norm": True, "head_dim": 3072}
+_VIR_L = {"dim": 1024, "depth": 24, "heads": 16}
+
 _HALVED_TWICE = ((3, 2, 1), (3, 2, 1))
 _PATCH4 = ((4, 4, 0),)
-_PATCH14 = ((14, 14, 0),)
 _PATCH16 = ((16, 16, 0),)
 _PATCH16_EVERY_8 = ((16, 8, 0),)
+# A side of any size is cut down to whole patches of 14 or 16 px, or filled up to them.
+_CUT_14: dict[str, Any] = {"stem": ((14, 14, 0),), "patch": 14}
+_CUT_16: dict[str, Any] = {"stem": _PATCH16, "patch": 16}
+_FILLED_16: dict[str, Any] = {**_CUT_16, "filled": True}
 
 MODELS: dict[str, ModelSpec] = _table(
     _family(
@@ -189,19 +193,10 @@ MODELS: dict[str, ModelSpec] = _table(
         _variant("vig_b", 89_022_184, {"dim": 768, "heads": 12, "mlp_dim": 2048, "silu": False}),
     ),
     _family(
-        ModelSpec(
-            "vig",
-            "vbench.models.vig:ViGH",
-            {"mlp_dims": (256, 512, 1024, 2048)},
-            _VIG,
-            stem=_HALVED_TWICE,
-            operator="gla",
-        ),
-        _variant("vig_h_t", 28_600_680, {"dim": 96, "depths": (2, 2, 5, 2), "heads": 3}),
-        _variant("vig_h_s", 50_051_688, {"dim": 96, "depths": (2, 2, 17, 2), "heads": 3}),
-        _variant(
-            "vig_h_b", 88_904_360, {"dim": 128, "depths": (2, 2, 17, 2), "heads": 4, "mlp_dims": (352, 704, 1376, 2752)}
-        ),
+        ModelSpec("vig", "vbench.models.vig:ViGH", {}, _VIG, stem=_HALVED_TWICE, operator="gla"),
+        _variant("vig_h_t", 28_600_680, {"dim": 96, "depths": (2, 2, 5, 2), "heads": 3, "mlp_dims": _VIG_H_MLP}),
+        _variant("vig_h_s", 50_051_688, {"dim": 96, "depths": (2, 2, 17, 2), "heads": 3, "mlp_dims": _VIG_H_MLP}),
+        _variant("vig_h_b", 88_904_360, {"dim": 128, "depths": (2, 2, 17, 2), "heads": 4, "mlp_dims": _VIG_H_B_MLP}),
     ),
     _family(
         ModelSpec(
@@ -209,29 +204,16 @@ MODELS: dict[str, ModelSpec] = _table(
             "vbench.models.vrwkv:VRWKV",
             {"depth": 12, "key_norm": False, "head_dim": None},
             _VRWKV,
-            stem=_PATCH16,
-            patch=16,
-            filled=True,
             operator="wkv",
+            **_FILLED_16,
         ),
         _variant("vrwkv_t", 6_155_176, {"dim": 192, "layer_scale": None}),
         _variant("vrwkv_s", 23_820_136, {"dim": 384, "layer_scale": 1.0}),
         _variant("vrwkv_b", 93_645_544, {"dim": 768, "layer_scale": 1e-5}),
-        _variant(
-            "vrwkv_l", 334_935_016, {"dim": 1024, "depth": 24, "layer_scale": 1e-5, "key_norm": True, "head_dim": 3072}
-        ),
+        _variant("vrwkv_l", 334_935_016, _VRWKV_L),
     ),
     _family(
-        ModelSpec(
-            "vrwkv",
-            "vbench.models.vrwkv:VRWKV6",
-            {"depth": 12},
-            _VRWKV,
-            stem=_PATCH16,
-            patch=16,
-            filled=True,
-            operator="wkv6",
-        ),
+        ModelSpec("vrwkv", "vbench.models.vrwkv:VRWKV6", {"depth": 12}, _VRWKV, operator="wkv6", **_FILLED_16),
         _variant("vrwkv6_t", 7_641_256, {"dim": 192, "layer_scale": None}),
         _variant("vrwkv6_s", 27_677_032, {"dim": 384, "layer_scale": 1e-5}),
         _variant("vrwkv6_b", 104_898_280, {"dim": 768, "layer_scale": 1e-5}),
@@ -259,15 +241,14 @@ MODELS: dict[str, ModelSpec] = _table(
             "vbench.models.vir:ViR",
             {"op": "retention", "patch": 16},
             _VIR,
-            stem=_PATCH16,
-            patch=16,
             operator="retention",
             streams=True,
+            **_CUT_16,
         ),
         _variant("vir_s", 22_059_496, {"dim": 384, "depth": 12, "heads": 6}),
         _variant("vir_b", 86_585_320, {"dim": 768, "depth": 12, "heads": 12}),
-        _variant("vir_l16", 304_374_760, {"dim": 1024, "depth": 24, "heads": 16}),
-        _variant("vir_l14", 304_251_880, {"dim": 1024, "depth": 24, "heads": 16, "patch": 14}, stem=_PATCH14, patch=14),
+        _variant("vir_l16", 304_374_760, _VIR_L),
+        _variant("vir_l14", 304_251_880, {**_VIR_L, "patch": 14}, **_CUT_14),
     ),
     _family(
         ModelSpec(
@@ -275,26 +256,17 @@ MODELS: dict[str, ModelSpec] = _table(
             "vbench.models.vir:ViR",
             {"op": "softmax_retention", "patch": 16},
             _VIR,
-            stem=_PATCH16,
-            patch=16,
             operator="softmax_retention",
             caveat=_VIR_SOFTMAX,
+            **_CUT_16,
         ),
         _variant("vir_s_softmax", 22_059_496, {"dim": 384, "depth": 12, "heads": 6}),
         _variant("vir_b_softmax", 86_585_320, {"dim": 768, "depth": 12, "heads": 12}),
-        _variant("vir_l16_softmax", 304_374_760, {"dim": 1024, "depth": 24, "heads": 16}),
-        _variant(
-            "vir_l14_softmax",
-            304_251_880,
-            {"dim": 1024, "depth": 24, "heads": 16, "patch": 14},
-            stem=_PATCH14,
-            patch=14,
-        ),
+        _variant("vir_l16_softmax", 304_374_760, _VIR_L),
+        _variant("vir_l14_softmax", 304_251_880, {**_VIR_L, "patch": 14}, **_CUT_14),
     ),
     _family(
-        ModelSpec(
-            "vision_gru", "vbench.models.vision_gru:VisionGRU", {}, _VISION_GRU, stem=_HALVED_TWICE, operator="mingru"
-        ),
+        ModelSpec("vision_gru", "vbench.models.vision_gru:VisionGRU", {}, _GRU, stem=_HALVED_TWICE, operator="mingru"),
         _variant("vision_gru_t", 30_216_952, {"dim": 72, "depths": (2, 2, 8, 2)}),
         _variant("vision_gru_b", 86_907_352, {"dim": 104, "depths": (2, 2, 15, 2)}),
     ),
@@ -392,13 +364,11 @@ def create(
         raise UnsupportedError(f"{name} has no form '{form}': it has no operator of ours")
     elif row.external:
         args["mode"] = mode
-    module, _, builder = row.build.partition(":")
-    build = getattr(import_module(module), builder)
+    build = resolve_name(row.build)
     allowed = [option for option in signature(build).parameters if option not in {"image_size", *args}]
     if not row.external and (unknown := [option for option in options if option not in allowed]):
         raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
-    model: nn.Module = build(image_size=(height, width), **args, **options)
-    return model.eval()
+    return build(image_size=(height, width), **args, **options).eval()
 
 
 def _default_device() -> str:

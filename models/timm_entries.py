@@ -47,24 +47,18 @@ def _entry(name: str) -> Callable[..., nn.Module]:
     ) -> nn.Module:
         if pretrained:
             raise UsageError(f"{name}: no weights come with vbench; leave out pretrained and call load_published")
-        model = create(name, img_size, **options)
-        assert isinstance(model, Backbone)
+        model: Any = create(name, img_size, **options)
         height, width = model.image_size
-        setattr(  # noqa: B010 - timm's data and checkpoint helpers read it
-            model,
-            "pretrained_cfg",
-            {
-                "architecture": PREFIX + name,
-                "input_size": (3, height, width),
-                "num_classes": model.num_classes,
-                "classifier": model.CLASSIFIER,
-            },
-        )
+        model.pretrained_cfg = {  # timm's data and checkpoint helpers read it
+            "architecture": PREFIX + name,
+            "input_size": (3, height, width),
+            "num_classes": model.num_classes,
+            "classifier": model.CLASSIFIER,
+        }
         if not features_only:
             return model
         with torch.device("meta"):  # gives the shapes of the maps; nothing is computed
-            twin = create(name, img_size, **options)
-            assert isinstance(twin, Backbone)
+            twin: Any = create(name, img_size, **options)
             maps = twin.feature_maps(torch.empty(1, 3, height, width))
         return FeatureMaps(model, maps, tuple(range(len(maps)) if out_indices is None else out_indices))
 

@@ -64,8 +64,16 @@ class ViG(Backbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(image_size, dim, num_classes)
-        self.patch_embed = Stem(dim)
-        self.grid = self.patch_embed.grid(image_size)
+        # Two overlapping convolutions, to 1/8 and then 1/16 of the image.
+        stem = nn.Sequential(
+            nn.Conv2d(3, dim // 2, 9, stride=8, padding=1),
+            ChannelNorm(dim // 2),
+            nn.SiLU(),
+            nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
+            ChannelNorm(dim),
+        )
+        self.patch_embed = _named({"proj": stem})
+        self.grid = ((image_size[0] - 7) // 16 + 1, (image_size[1] - 7) // 16 + 1)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], dim))
         self.blocks = nn.ModuleList(
             Block(dim, heads, mlp_dim, self.grid, silu, form, rate) for rate in drop_path_rates(drop_path_rate, DEPTH)
@@ -80,8 +88,7 @@ class ViG(Backbone):
         x = to_tokens(self.patch_embed(x)) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        features: Tensor = self.norm(x)
-        return features
+        return self.norm(x)
 
     def pool(self, features: Tensor) -> Tensor:
         return features.mean(dim=1)
@@ -100,7 +107,7 @@ class ViGH(Backbone):
 
     Args:
         image_size: (height, width) in px, of any size; each halving rounds up.
-        dim: C of the first stage; each next one has twice as many. heads: H of the first stage; likewise.
+        dim: C of the first stage. heads: H of the first stage. Both double from stage to stage.
         depths: blocks of each stage. mlp_dims: inner width of the SwiGLU in each stage.
         form: the algorithm of the operator, a key of `kernels.OPS["gla"]`.
         num_classes: 0 for a model without classifier.
@@ -124,7 +131,7 @@ class ViGH(Backbone):
     ) -> None:
         super().__init__(image_size, 8 * dim, num_classes)
         self.grid = shrunk(image_size, 4)
-        self.patch_embed = _numbered(
+        self.patch_embed = _named(
             {
                 "0": nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
                 "2": ChannelNorm(dim // 2),
@@ -151,8 +158,7 @@ class ViGH(Backbone):
         self.apply(_init)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        features: Tensor = self.classifier["norm"](self.feature_maps(x)[-1])
-        return features
+        return self.classifier["norm"](self.feature_maps(x)[-1])
 
     def pool(self, features: Tensor) -> Tensor:
         return features.mean(dim=(2, 3))
@@ -188,32 +194,9 @@ def _renamed(key: str) -> str:
     return key
 
 
-def _numbered(modules: dict[str, nn.Module]) -> nn.Sequential:
-    """A sequence of modules under the published numbers; those also count permutations, which we do not need."""
+def _named(modules: dict[str, nn.Module]) -> nn.Sequential:
+    """A sequence of modules under their published names. Published numbers also count permutations, which we omit."""
     return nn.Sequential(OrderedDict(modules))
-
-
-class Stem(nn.Module):
-    """Two overlapping convolutions, to 1/8 and then 1/16 of the image: (B, 3, height, width) -> (B, C, h, w)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(
-            nn.Conv2d(3, dim // 2, 9, stride=8, padding=1),
-            ChannelNorm(dim // 2, eps=1e-5),
-            nn.SiLU(),
-            nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
-            ChannelNorm(dim, eps=1e-5),
-        )
-
-    @staticmethod
-    def grid(image_size: tuple[int, int]) -> tuple[int, int]:
-        h, w = (((side - 7) // 8) // 2 + 1 for side in image_size)
-        return h, w
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.proj(x)
-        return tokens
 
 
 class Block(nn.Module):
@@ -231,8 +214,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.attn_norm(x)))
-        y: Tensor = x + self.drop_path(self.mlp(self.mlp_norm(x)))
-        return y
+        return x + self.drop_path(self.mlp(self.mlp_norm(x)))
 
 
 class Stage(nn.Module):
@@ -248,11 +230,10 @@ class Stage(nn.Module):
         self.grid = grid
         self.blocks = nn.Sequential(*(StageBlock(dim, heads, mlp_dim, grid, form, rate) for rate in drop_paths))
         down = {} if last else {"1": nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1), "3": ChannelNorm(2 * dim)}
-        self.downsample = _numbered(down)
+        self.downsample = _named(down)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        tokens: Tensor = self.blocks(to_tokens(x))
-        mixed = to_map(tokens, self.grid)
+        mixed = to_map(self.blocks(to_tokens(x)), self.grid)
         return mixed, self.downsample(mixed)
 
 
@@ -269,8 +250,7 @@ class StageBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.op(self.norm(x)))
-        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
-        return y
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class Mixer(nn.Module):
@@ -306,8 +286,7 @@ class Mixer(nn.Module):
 
         local = self.l_norm(u.unflatten(-1, (H, -1)))  # B N H E
         mix = torch.lerp(local, self.g_norm(o.transpose(1, 2)), self.g_proj(u).sigmoid().unflatten(-1, (H, -1)))
-        y: Tensor = self.o_proj(self.act(mix.flatten(-2)))
-        return y
+        return self.o_proj(self.act(mix.flatten(-2)))
 
 
 class SwiGLU(nn.Module):
@@ -325,8 +304,7 @@ class SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         up, down = map(self.get_submodule, self.names)
         z, u = up(x).chunk(2, dim=-1)
-        y: Tensor = down(F.silu(z).mul_(u))
-        return y
+        return down(F.silu(z).mul_(u))
 
 
 def _init(module: nn.Module) -> None:

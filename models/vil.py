@@ -85,12 +85,9 @@ class ViL(Backbone):
 
     def pool(self, features: Tensor) -> Tensor:
         first, last = features[:, 0], features[:, -1]
-        pooled: Tensor
         if self.version == 1:
-            pooled = self.norm((first + last) / 2)
-        else:
-            pooled = self.legacy_norm(torch.cat((first, last), dim=-1))
-        return pooled
+            return self.norm((first + last) / 2)
+        return self.legacy_norm(torch.cat((first, last), dim=-1))
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """One map, normalised as in the published feature mode: in version 1 by both norms."""
@@ -108,8 +105,7 @@ class ViL(Backbone):
         return x
 
     def _normalised(self, tokens: Tensor) -> Tensor:
-        features: Tensor = (self.legacy_norm if self.version == 1 else self.norm)(tokens)
-        return features
+        return (self.legacy_norm if self.version == 1 else self.norm)(tokens)
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the keys of the published files to those of the class; resize the position table to this size."""
@@ -148,8 +144,7 @@ class PatchEmbed(nn.Module):
         return h, w
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.proj(x).permute(0, 2, 3, 1)
-        return tokens
+        return self.proj(x).permute(0, 2, 3, 1)
 
 
 class PositionTable(nn.Module):
@@ -200,8 +195,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.drop_path(self.layer(self.norm(x)))
-        return y
+        return x + self.drop_path(self.layer(self.norm(x)))
 
 
 class Layer(nn.Module):
@@ -234,8 +228,7 @@ class Layer(nn.Module):
         a, z = self.proj_up(x).chunk(2, dim=-1)
         c = F.silu(self.conv1d(a) if self.version == 1 else self.conv(a))
         h = self.mlstm_cell(self.q_proj(c), self.k_proj(c), self.v_proj(a))
-        y: Tensor = self.proj_down(torch.addcmul(h, self.learnable_skip, c) * F.silu(z))
-        return y
+        return self.proj_down(torch.addcmul(h, self.learnable_skip, c) * F.silu(z))
 
 
 class Headwise(nn.Module):
@@ -302,5 +295,4 @@ class Cell(nn.Module):
         i, f = self.igate(u).transpose(1, 2), self.fgate(u).transpose(1, 2)  # B H N
         q, k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in (q, k, v))  # B H N D
         h, _ = self.mlstm(q, k, v, i, f, direction=self.direction)
-        y: Tensor = self.outnorm(h)
-        return y
+        return self.outnorm(h)

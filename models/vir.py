@@ -114,7 +114,7 @@ class ViR(Backbone):
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Unflatten the patch weights, drop `pre_logits`, resize the position table.
 
-        A table with as many tokens as the grid is taken as it is, even if its grid was another, as published.
+        A table with as many tokens as the grid stays unchanged, even if it was made for another grid, as published.
         """
         state = {key: value for key, value in state.items() if "pre_logits" not in key}
         kernel, table = state.get("patch_embed.proj.weight"), state.get("pos_embed")
@@ -218,8 +218,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def _init(module: nn.Module) -> None:

@@ -64,8 +64,7 @@ class VisionGRU(Backbone):
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         self.check(x)
-        maps: list[Tensor] = self.snake_gru(self.tokenizer(x))
-        return maps
+        return self.snake_gru(self.tokenizer(x))
 
     def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Remove the prefixes that torch.compile and the segmentation wrapper put before keys."""
@@ -84,8 +83,7 @@ class Tokenizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.norm1(self.conv1(x)))
-        y: Tensor = self.norm2(self.conv2(x))
-        return y
+        return self.norm2(self.conv2(x))
 
 
 class Stages(nn.Module):
@@ -134,8 +132,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u = to_tokens(self.dw_conv(self.norm(x).permute(0, 3, 1, 2)))
         x = x + self.drop_path((self.min_gru_1(u) + self.min_gru_2(u)).view(x.shape))
-        y: Tensor = x + self.drop_path(self.projection2(F.gelu(self.projection1(self.norm2(x)))))
-        return y
+        return x + self.drop_path(self.projection2(F.gelu(self.projection1(self.norm2(x)))))
 
 
 class MinGRU(nn.Module):
@@ -151,5 +148,4 @@ class MinGRU(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         a, b = self.to_hidden_and_gate(u).chunk(2, dim=-1)
         h, _ = self.mingru(a, b, direction=self.direction)
-        y: Tensor = self.to_out(h)
-        return y
+        return self.to_out(h)

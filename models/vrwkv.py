@@ -64,8 +64,8 @@ class VisionRWKV(Backbone):
         depth: int,
         heads: int,
         layer_scale: float | None,
-        key_norm: bool,
-        head_dim: int | None,
+        key_norm: bool = False,
+        head_dim: int | None = None,
         num_classes: int,
         drop_path_rate: float,
     ) -> None:
@@ -87,8 +87,7 @@ class VisionRWKV(Backbone):
 
     def forward_features(self, x: Tensor) -> Tensor:
         self.check(x)
-        features: Tensor = self.backbone(x)
-        return features
+        return self.backbone(x)
 
     def pool(self, features: Tensor) -> Tensor:
         pooled = features.mean(dim=1)
@@ -168,8 +167,6 @@ class VRWKV6(VisionRWKV):
             depth=depth,
             heads=dim // HEAD,
             layer_scale=layer_scale,
-            key_norm=False,
-            head_dim=None,
             num_classes=num_classes,
             drop_path_rate=drop_path_rate,
         )
@@ -192,8 +189,7 @@ class Trunk(nn.Module):
         x = to_tokens(self.patch_embed["projection"](x)) + self.pos_embed
         for layer in self.layers:
             x = layer(x)
-        y: Tensor = self.ln1(x)
-        return y
+        return self.ln1(x)
 
 
 class Block(nn.Module):
@@ -222,9 +218,9 @@ class Block(nn.Module):
         x = self.ln0(x)
         if self.post_norm:
             x = x + self.drop_path(self.gamma1 * self.ln1(self.att(x)))
-            return x + self.drop_path(self.gamma2 * self.ln2(self.ffn(x)))  # type: ignore[no-any-return]
+            return x + self.drop_path(self.gamma2 * self.ln2(self.ffn(x)))
         x = x + self.drop_path(self.att(self.ln1(x)))
-        return x + self.drop_path(self.ffn(self.ln2(x)))  # type: ignore[no-any-return]
+        return x + self.drop_path(self.ffn(self.ln2(x)))
 
 
 class BiWKV(nn.Module):
@@ -257,8 +253,7 @@ class BiWKV(nn.Module):
         r = self.receptance(torch.lerp(shifted, x, self.spatial_mix_r))
         w, u = self.spatial_decay.to(dtype) / N, self.spatial_first.to(dtype) / N
         y, _ = self.wkv(k, v, w, u, reading=self.reading)
-        z: Tensor = self.output(r.sigmoid() * self.key_norm(y))
-        return z
+        return self.output(r.sigmoid() * self.key_norm(y))
 
 
 class WKV6(nn.Module):
@@ -304,8 +299,7 @@ class WKV6(nn.Module):
         )
         r, k, v, g = (t.unflatten(-1, (self.heads, HEAD)).transpose(1, 2) for t in (r, k, v, g))  # B H N D
         o, _ = self.wkv6(r, k, v, g, self.time_faaaa, direction="both")
-        y: Tensor = self.output(self.ln_x(o.transpose(1, 2)) * F.silu(gate))
-        return y
+        return self.output(self.ln_x(o.transpose(1, 2)) * F.silu(gate))
 
     def decay(self, x: Tensor) -> Tensor:
         """The log decay of each token, -exp(ω): (B, N, C) -> (B, N, C), at least in float32."""
@@ -339,8 +333,7 @@ class ChannelMix(nn.Module):
         shifted = q_shift(x, self.grid, self.heads)
         k = self.key(torch.lerp(shifted, x, self.spatial_mix_k)).relu().square()
         r = self.receptance(torch.lerp(shifted, x, self.spatial_mix_r))
-        y: Tensor = r.sigmoid() * self.value(self.key_norm(k))
-        return y
+        return r.sigmoid() * self.value(self.key_norm(k))
 
 
 def q_shift(x: Tensor, grid: tuple[int, int], heads: int) -> Tensor:

@@ -21,10 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vbench.errors import ShapeError, UnsupportedError
 from vbench.kernels import OPS, default_form, forms, operator
-from vbench.kernels.entry import shapes_of, work
+from vbench.kernels.entry import Work, shapes_of, work
 from vbench.kernels.registry import trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
-from vbench.kernels.work import Work
 
 BOUND = {torch.float64: 1e-11, torch.float32: 5e-6, torch.bfloat16: 2e-2}
 LENGTHS = (1, 63, 64, 65, 150)

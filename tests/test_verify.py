@@ -56,7 +56,7 @@ MUTANTS = [
     Mutant("no bonus", "wkv", "reference", "tokens(k.to(dtype) + u", "tokens(k.to(dtype)"),
     Mutant("no bonus", "wkv", "scan", "way = costs(w, at[1:-1], at, u)", "way = costs(w, at[1:-1], at, 0 * u)"),
     Mutant("state dropped", "wkv", "scan", "if state is None else state.to(dtype)", "if True else state"),
-    Mutant("carry off by one", "wkv", "reference", "block[:, :, :-1].flip(2)", "block[:, :, 1:].flip(2)"),
+    Mutant("carry off by one", "wkv", "reference", "found[:, :, :-1].flip(2)", "found[:, :, 1:].flip(2)"),
     Mutant("decay sign", "wkv6", "reference", "decays.exp()", "decays.neg().exp()"),
     Mutant("no bonus", "wkv6", "chunkwise", "bonus=u *", "bonus=0 * u *"),
     Mutant("own decay taken", "wkv6", "quadratic", "upto - g.double(), upto", "upto, upto"),

@@ -14,29 +14,24 @@ from vbench.kernels.fused.launch import cdiv, ceiling, launch, power_of_two
 
 GROUP = 16  # chunks whose loads are under way together
 BLOCK = 128  # channels of a program
-LARGE = 2**16  # channels of a row; with more, Triton 3.7 stores 8 B on sm_100 unless the ceiling of registers is stated
+LARGE = 2**16  # channels of a row; beyond it, Triton 3.7 spills 8 B on sm_100 unless the ceiling of registers is stated
 
 
 @triton.jit
 def carry_kernel(
     feed,  # [rows chunks SIZE], what a chunk adds; becomes the state after the chunk
-    keep,  # [rows chunks KEPT], what it keeps; or the log of that, and the peak of what it adds
+    keep,  # [rows chunks KEPT], what a chunk keeps; or the log of that, and the peak of what it adds
     peaks,  # [rows chunks] the peak of the state after the chunk, or None
-    initial,  # [rows SIZE-TAIL], or None
-    initial_tail,  # [rows TAIL], or None
-    initial_peak,  # [rows], or None
-    final,  # likewise
-    final_tail,
-    final_peak,
+    initial, initial_tail, initial_peak,  # [rows SIZE-TAIL], [rows TAIL] and [rows], or None
+    final, final_tail, final_peak,  # likewise
     chunks,
-    ahead,  # rows that walk forward; those after them walk in reverse
+    ahead,  # rows that walk forward; the rows after them walk in reverse
     SIZE: tl.constexpr,
-    TAIL: tl.constexpr,  # of the channels, the last ones that are a tensor of their own outside
+    TAIL: tl.constexpr,  # how many of the channels, the last ones, are a tensor of their own outside
     KEPT: tl.constexpr,  # one for every SHARE channels, in float32; or 1: logs in float64
     SHARE: tl.constexpr,
-    GROUP: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    GROUP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     row = tl.program_id(0).to(tl.int64)
     step = tl.where(row < ahead, 1, -1)
@@ -105,10 +100,10 @@ def carry(
         feed: Float[rows chunks SIZE], float32; afterwards the state after each chunk.
         keep: Float[rows chunks KEPT] in float32, each for SIZE / KEPT channels in a row; or logs, Float64[rows chunks];
             or, where there are `peaks`, Float64[rows chunks 2]: the log, and the exponent that `feed` is relative to.
-        peaks: Float[rows chunks], to be filled with the exponent that each state is relative to.
-        initial: the state before the first chunk, as `final`; () for zeros (and a peak of -inf).
-        final: where the last state goes: Float[rows SIZE]; or three, Float[rows SIZE-TAIL], Float[rows TAIL] and the
-            peaks Float[rows].
+        peaks: Float[rows chunks], to be filled with the exponent that each state is relative to; or None.
+        initial: the state before the first chunk, shaped as `final`; () for zeros (and a peak of -inf).
+        final: to be filled with the last state: Float[rows SIZE]; with peaks, three tensors: Float[rows SIZE-TAIL],
+            Float[rows TAIL] and the peaks Float[rows].
         ahead: how many rows walk forward; the others walk in reverse.
     """
     rows, chunks, size = feed.shape

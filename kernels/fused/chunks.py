@@ -1,13 +1,13 @@
-"""Family A: operators with a matrix state, S_t = decay_t S_{t-1} + k_t v_tᵀ, in chunks of tokens.
+"""Operators with a matrix state, S_t = decay_t S_{t-1} + k_t v_tᵀ, in chunks of tokens.
 
-Three launches. `summarise` finds what each chunk adds to the state and keeps of it, `carry` the states between
-chunks, `read` what every token reads: from its own chunk by scores, from all others by the states, in both
-directions at once. A `Policy` tells the operators apart; a kernel asks it when it is compiled.
+Three launches. `summarise` finds what each chunk adds to the state and keeps of it. `carry` finds the states between
+chunks. `read` finds what every token reads: from its own chunk by scores, from all others by the states, in both
+directions at once. The operators differ by their `Policy`; kernels are compiled for it.
 
-No decay is ever divided by. Where it is a vector, the chunk is folded: blocks of 1, 2, 4, ... tokens are
-joined in pairs, queries and keys damped up to the common border by products of decays in [0, 1], and one product
-of matrices a level fills in the scores of both directions. Where it is a number, scores are damped by
-exponentials of differences of sums in float64, as exact as the numbers themselves.
+Nothing is divided by a decay. If the decay is a vector, the chunk is folded: blocks of 1, 2, 4, ... tokens are
+joined in pairs, queries and keys are damped up to the common border by products of decays in [0, 1], and one product
+of matrices a level fills in the scores of both directions. If the decay is a number, scores are damped by
+exponentials of differences of sums in float64, which are as exact as the numbers themselves.
 
     L tokens a chunk, BD and BE the tiles of D and E; a row is a direction, an image and a head
 
@@ -32,45 +32,19 @@ from vbench.kernels.fused.policy import Operands
 
 @triton.jit
 def summarise_kernel(
-    k,
-    v,
-    gates,
+    k, v, gates,
     inputs,  # input gates, or None
-    feed,  # [rows chunks SIZE], to be filled
-    keep,
-    peaks,  # for a gradient of a stable operator: the peak of the state after each chunk,
-    initial_peak,  # the one before the first,
-    token_peaks,  # [rows N] that of each token's sums,
-    tail,  # [rows N] and what takes the place of the ones that the normaliser sums
-    scale,
-    N,
-    H,
-    chunks,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    L: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
+    feed, keep,  # [rows chunks SIZE] and what a chunk keeps, to be filled
+    # For a gradient of a stable operator:
+    peaks, initial_peak,  # the peak of the state after each chunk, and of the state before the first
+    token_peaks, tail,  # [rows N] the peak of each token's sums, and what replaces the ones that the normaliser sums
+    scale, N, H, chunks,
+    k_b, k_h, k_n, v_b, v_h, v_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n,
+    D: tl.constexpr, E: tl.constexpr, L: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    FORWARD: tl.constexpr, REVERSE: tl.constexpr, DECAY: tl.constexpr,
     OWN: tl.constexpr,  # whether a key is damped by its own token's decay too
-    STABLE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    STABLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(2)
     tiles: tl.constexpr = (E + BE - 1) // BE
     d = tl.program_id(1) // tiles * BD + tl.arange(0, BD)
@@ -145,58 +119,17 @@ def summarise_kernel(
 
 @triton.jit
 def read_kernel(
-    q,
-    k,
-    v,
-    gates,
-    inputs,
+    q, k, v, gates, inputs,
     bonus,  # [H D], or None
     states,  # [rows chunks SIZE], the state after each chunk
-    peaks,
-    initial,
-    initial_tail,
-    initial_peak,
-    o,
+    peaks, initial, initial_tail, initial_peak, o,
     saved,  # [3 rows N] for a gradient: peaks, what o is multiplied by, and that where the sum of scores moves it
-    score_scale,
-    read_scale,
-    eps,
-    N,
-    H,
-    chunks,
-    q_b,
-    q_h,
-    q_n,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    o_b,
-    o_h,
-    o_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    L: tl.constexpr,
-    LEVELS: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
-    SHARED: tl.constexpr,
-    OWN: tl.constexpr,
-    STABLE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    score_scale, read_scale, eps, N, H, chunks,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n, o_b, o_h, o_n,
+    D: tl.constexpr, E: tl.constexpr, L: tl.constexpr, LEVELS: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    FORWARD: tl.constexpr, REVERSE: tl.constexpr, DECAY: tl.constexpr, SHARED: tl.constexpr, OWN: tl.constexpr,
+    STABLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(2)
     e = tl.program_id(1) * BE + tl.arange(0, BE)
     row = tl.program_id(0).to(tl.int64)
@@ -310,9 +243,9 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """What a mirrored operator needs of the one whose gradient it finds, if that is stable.
+    """What a mirrored operator needs to know of a stable operator whose gradient it finds.
 
-    Its states, its tokens' peaks and what the normaliser sums, both Float[rows N].
+    The states; the peak of each token and what the normaliser sums, both Float[rows N].
     """
 
     of: States | None = None
@@ -362,11 +295,11 @@ def read(x: Operands, found: States, warps: int, *, mirrored: bool = False, save
 
     Args:
         mirrored: for a gradient: keys, and not queries, are damped by their own decay.
-        saved: Float[3 rows N], to be filled with what a gradient of a stable operator needs.
+        saved: Float[3 rows N], to be filled with what the gradient of a stable operator needs.
     """
     (B, H, N, D, E), L, policy = x.sizes, found.chunk, x.policy
     o = empty_output(x.q, E)
-    # Scores of a chunk take most registers; three products for one leave room for less of D and E.
+    # Scores of a chunk take most registers. Where one product is made of three, tiles of D and E must be smaller.
     narrow = policy.decay != "vector" and threefold(x.q)
     BD, BE = (tile(D, 16), tile(E, 32)) if narrow else (tile(D, 32), tile(E, 64))
     initial, tail, peak = present(found.initial, stable=policy.stable)
@@ -389,7 +322,7 @@ def read(x: Operands, found: States, warps: int, *, mirrored: bool = False, save
 
 
 def attend(x: Operands, chunk: int, warps: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """An operator of the family, in chunks of `chunk` tokens (a power of two), by programs of `warps`.
+    """An operator with a matrix state, in chunks of `chunk` tokens (a power of two), by programs of `warps`.
 
     Returns: o (B, H, N, E) in q.dtype, and the final state, shaped as `x.state`, in float32.
     """

@@ -1,4 +1,4 @@
-"""What family A executes: multiply-accumulates in matrix products, and pointwise FLOPs, from shapes alone."""
+"""Work of the operators with a matrix state: multiply-accumulates in matrix products, and pointwise FLOPs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORMS = ("fused", "fused_recurrent")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Sizes of one call; 0 tokens a chunk where one launch walks all tokens."""
+    """Sizes of one call; `chunk` is 0 if one launch walks all tokens."""
 
     policy: Policy
     batch: int
@@ -37,16 +37,16 @@ class Call:
 def call(
     op: str, form: str, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int
 ) -> Call:
-    """A call of one of the `FORMS` of an operator, in chunks as the tuning table has them for any device."""
+    """A call of one of the `FORMS` of an operator, in the chunks that the tuning table has for any device."""
     chunk = chunk_of(op, form, tokens, batch * heads)
     return Call(POLICIES[op], batch, heads, tokens, key_dim, value_dim, directions, chunk)
 
 
 def macs(call: Call) -> int:
-    """MACs of one call: those of whole tiles, masked tokens and channels among them.
+    """MACs of one call, in whole tiles: masked tokens and channels count too.
 
-    In chunks of L: scores are D · L² once for each tile of values, and log₂ L times where a decay is a vector; the
-    values they weigh E · L²; the states D · E · L, written and read in each direction.
+    In chunks of L, scores are D · L² for each tile of values, times log₂ L if a decay is a vector. The values that they
+    weigh are E · L². The states are D · E · L, written and read in each direction.
     """
     if not call.chunk:
         values = call.value_dim + call.policy.stable  # the normaliser is one value more
@@ -61,11 +61,11 @@ def macs(call: Call) -> int:
 
 
 def elementwise_flops(call: Call) -> int:
-    """Pointwise FLOPs of one call, in none of `macs`, without masked tokens and tiles.
+    """Pointwise FLOPs of one call, beside its `macs`, without masked tokens and tiles.
 
-    A decay is an exponential; by vectors a token then has, at each level of the fold, queries and keys damped and
-    two running products in each direction; by numbers a pair has a difference, an exponential and two products. A state
-    is decayed once a chunk (or a token).
+    A decay is an exponential. If it is a vector, each level of the fold damps a token's queries and keys, and has two
+    running products in each direction. If it is a number, a pair has a difference, an exponential and two products. A
+    state decays once a chunk (or once a token).
     """
     D, E, N = call.key_dim, call.value_dim, call.tokens
     normaliser = E + 11 if call.policy.stable else 0  # a quotient, two exponentials of the stabiliser, the divisor
@@ -82,6 +82,6 @@ def elementwise_flops(call: Call) -> int:
 
 
 def _whole(size: int, most: int) -> int:
-    """A dimension filled up to whole tiles."""
+    """A dimension rounded up to whole tiles."""
     step = tile(size, most)
     return -(-size // step) * step

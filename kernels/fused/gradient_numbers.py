@@ -1,4 +1,4 @@
-"""Gradients of family A where decays are numbers, of a head or a token: `gradient.py` says how."""
+"""Gradients of operators with a matrix state whose decays are numbers. `gradient.py` describes the method."""
 
 from __future__ import annotations
 
@@ -28,72 +28,24 @@ from vbench.kernels.fused.policy import Operands
 
 @triton.jit
 def pull_gates_kernel(
-    q,
-    k,
-    v,
+    q, k, v,
     o_grad,  # of the sums before they are normalised
-    gates,
-    inputs,
+    gates, inputs,
     saved,  # [3 rows N], of a stable operator
     tail,  # [rows N], the gradient of the sum of a token's scores
-    left,
-    initial,
-    initial_tail,
-    initial_peak,
-    peaks,
-    back,
-    back_initial,
-    back_tail,
-    q_grad,
-    k_grad,
-    v_grad,
+    left, initial, initial_tail, initial_peak, peaks,
+    back, back_initial, back_tail,
+    q_grad, k_grad, v_grad,
     worths,  # [5 rows chunks·L], of each token's pairs: as the query inside the chunk, as the key, as the query of one
     # before it, as the key of one after it, and with itself
     beyond,  # [rows chunks], of pairs of a token before the chunk and one after it
-    query_scale,
-    key_scale,
-    N,
-    H,
-    chunks,
-    q_b,
-    q_h,
-    q_n,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    o_b,
-    o_h,
-    o_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    dq_b,
-    dq_h,
-    dq_n,
-    dk_b,
-    dk_h,
-    dk_n,
-    dv_b,
-    dv_h,
-    dv_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    L: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    PART: tl.constexpr,  # "queries", "keys" or "values": what together would not fit the registers
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
-    STABLE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    query_scale, key_scale, N, H, chunks,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n,
+    dq_b, dq_h, dq_n, dk_b, dk_h, dk_n, dv_b, dv_h, dv_n,
+    D: tl.constexpr, E: tl.constexpr, L: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    PART: tl.constexpr,  # "queries", "keys" or "values": all three together would not fit the registers
+    REVERSE: tl.constexpr, DECAY: tl.constexpr, STABLE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(1)
     row = tl.program_id(0).to(tl.int64)
     b, h = row // H, row % H
@@ -214,9 +166,9 @@ def gradients(
     saved, still_grad, mirror, numerator_grad = None, None, Mirror(), o_grad
     if x.policy.stable:
         saved = x.q.new_empty(3, B * H, N, dtype=torch.float32)
-        h = read(x, there, 2 * warps, saved=saved)  # it holds more than the kernels below
+        h = read(x, there, 2 * warps, saved=saved)  # it needs more registers than the kernels below
         _, factor, moved = saved.view(3, B, H, N)
-        worth = (o_grad.float() * h.float()).sum(-1)  # of a token's output as a whole
+        worth = (o_grad.float() * h.float()).sum(-1)  # of the whole output of a token
         numerator_grad = (o_grad.float() * factor.unsqueeze(-1)).to(x.q.dtype)
         mirror = Mirror(there, saved[0], (-worth * moved).view(B * H, N))
         still_grad = -worth * x.eps * factor  # eps is added to sums relative to e^m: by it alone h depends on m
@@ -251,7 +203,7 @@ def _launch_pull_gates(
     grads: tuple[Tensor, Tensor, Tensor],
     warps: int,
 ) -> tuple[Tensor, Tensor]:
-    """Fills in the gradients of q, k and v; those of log decays and of input gates, Float[B H N]."""
+    """Write the gradients of q, k and v to `grads`. Returns those of log decays and input gates, Float[B H N]."""
     (B, H, N, D, E), L, stable = x.sizes, there.chunk, x.policy.stable
     initial, initial_tail, initial_peak = present(there.initial, stable=stable)
     back_initial, back_tail, _ = present(back.initial, stable=stable)
@@ -268,18 +220,18 @@ def _launch_pull_gates(
         | strides(q=x.q, k=x.k, v=x.v, o=o_grad, dq=dq, dk=dk, dv=dv)
         | gates_of(x)
     )
-    wide = threefold(x.q)  # three products for one hold three times the registers
+    wide = threefold(x.q)  # one product made of three takes three times the registers
     constants: dict[str, Any] = {"D": D, "E": E, "L": L, "BE": tile(E, 32 if stable and not wide else 16)}
     constants |= {"REVERSE": x.direction == "reverse", "DECAY": x.policy.decay, "STABLE": stable}
     constants |= {"PRECISION": precision(x.q)}
     if D > 128 and wide:
         warps *= 2
     for part in ("queries", "keys", "values"):
-        BD = 32 if part == "values" and x.q.dtype == torch.float16 else 16  # as the compiler spills nothing
+        BD = 32 if part == "values" and x.q.dtype == torch.float16 else 16  # the compiler spills nothing with these
         parted = constants | {"PART": part, "BD": tile(D, BD)}
         launch(pull_gates_kernel, (B * H, chunks), arguments, parted, warps=warps, registers=ceiling(warps))
 
-    # A decay stands between a token before it and one from it on: sums that run away from it, either way.
+    # A decay stands between a token before it and one at it or after it: sums run away from it on both sides.
     if x.direction == "reverse":
         worths = worths.flip(-1)
     rows, columns, entering, leaving, own = worths
@@ -294,10 +246,10 @@ def _launch_pull_gates(
 def _through_peaks(
     x: Operands, inputs: Tensor, still_grad: Tensor, there: States, final_grad: tuple[Tensor, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What log decays, input gates and the initial peak get through every token's peak.
+    """The parts of the gradients of log decays, input gates and the initial peak that come through the tokens' peaks.
 
-    `still_grad` is the gradient of these peaks, Float[B H N], where all that they scale stands still. It goes to the
-    token whose weight the peak is, and to the decays since.
+    `still_grad` is the gradient of these peaks, Float[B H N], with all that they scale held fixed. It goes to the token
+    whose weight is the peak, and to the decays since that token.
     """
     B, H, N = inputs.shape
     reverse, state = x.direction == "reverse", x.state
@@ -318,7 +270,7 @@ def _through_peaks(
     carried_in = entered > greatest  # the peak is still that of the state carried in
     inner = worth.masked_fill(carried_in, 0.0)
     by_inputs = torch.zeros_like(worth).scatter_add_(2, source, inner)
-    # A token's decay counts for the peaks of all tokens from it on, but for those whose source is it or after it.
+    # A token's decay counts for its own peak and all later ones, except peaks whose source is this or a later token.
     by_peaks = worth.flip(2).cumsum(2).flip(2) - by_inputs.flip(2).cumsum(2).flip(2)
     peak_grad = worth.masked_fill(~carried_in, 0.0).sum(2)
     if reverse:

@@ -1,4 +1,4 @@
-"""Gradients of family A where decays are vectors: `gradient.py` says how."""
+"""Gradients of operators with a matrix state whose decays are vectors. `gradient.py` describes the method."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _neighbours(x, by: tl.constexpr):
 
 @triton.jit
 def _spanned(rows, columns, entering, leaving, beyond, REVERSE: tl.constexpr, EXCLUSIVE: tl.constexpr):
-    """What the pairs are worth that each token's decay stands between: Float[L BD].
+    """The worth of all pairs with a token's decay between them, for each token: Float[L BD].
 
-    Pairs lie within the chunk (`rows` are the later tokens of a pair in the order of travel, `columns` the others), or
-    are a token and one before the chunk (`entering`) or after it (`leaving`), or are before and after it (`beyond`).
+    A pair lies within the chunk (`rows` are its later tokens in the order of travel, `columns` its earlier ones); or it
+    is a token and one before the chunk (`entering`) or after it (`leaving`); or it lies on both sides (`beyond`).
 
-    A decay stands between a token before it and one from it on, or, if `EXCLUSIVE`, after it. Sums run away from a
-    token, and no large term is taken off again.
+    A decay stands between a token before it and one that is at it or after it; if `EXCLUSIVE`, only after it. Sums run
+    away from a token, so that no large term is added and subtracted again.
     """
     on: tl.constexpr = -1 if REVERSE else 1
     if EXCLUSIVE:
@@ -43,64 +43,17 @@ def _spanned(rows, columns, entering, leaving, beyond, REVERSE: tl.constexpr, EX
 
 @triton.jit
 def pull_kernel(
-    q,
-    k,
-    v,
-    o_grad,
-    gates,
-    bonus,
-    left,  # [rows chunks D·E], the states after each chunk
-    initial,
-    back,  # those of the mirrored operator, whose rows of two directions are the other way round
-    back_initial,
-    q_grad,
-    k_grad,
-    gates_grad,
+    q, k, v, o_grad, gates, bonus,
+    left, initial,  # the state after each chunk, [rows chunks D·E], and the one before the first
+    back, back_initial,  # likewise of the mirrored operator, which has the rows of its two directions in reverse order
+    q_grad, k_grad, gates_grad,
     bonus_grad,  # [rows chunks D], or None
-    scale,
-    N,
-    H,
-    chunks,
-    q_b,
-    q_h,
-    q_n,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    o_b,
-    o_h,
-    o_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    dq_b,
-    dq_h,
-    dq_n,
-    dk_b,
-    dk_h,
-    dk_n,
-    dg_x,
-    dg_b,
-    dg_h,
-    dg_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    L: tl.constexpr,
-    LEVELS: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    SHARED: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    scale, N, H, chunks,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, o_b, o_h, o_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n,
+    dq_b, dq_h, dq_n, dk_b, dk_h, dk_n, dg_x, dg_b, dg_h, dg_n,
+    D: tl.constexpr, E: tl.constexpr, L: tl.constexpr, LEVELS: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    FORWARD: tl.constexpr, REVERSE: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(2)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     row = tl.program_id(0).to(tl.int64)
@@ -209,7 +162,7 @@ def gradients(
     """As `gradient.gradients`; `there` are the states of the forward pass."""
     (B, H, N, D, E), L = x.sizes, there.chunk
     chunks = cdiv(N, L)
-    # The mirrored operator's directions are the other way round, and so are its states.
+    # The mirrored operator has its two directions, and so its states, in reverse order.
     mirrored = x.mirrored(o_grad, tuple(_swapped(part, x.both) for part in final_grad))
     back = states(mirrored, L, warps, Mirror())
     v_grad = read(mirrored, back, 2 * warps, mirrored=True)
@@ -217,7 +170,7 @@ def gradients(
     gates_grad = torch.empty_like(x.gates, dtype=torch.float32, memory_format=torch.contiguous_format)
     bonus_grad = x.q.new_empty(B, H, chunks, D, dtype=torch.float32) if x.bonus is not None else None
     dg = gates_grad.stride() if gates_grad.ndim > x.q.ndim else (0, *gates_grad.stride())
-    # A bonus takes registers too; bfloat16, which has no ceiling of them, takes less of D.
+    # A bonus takes registers too. bfloat16 has no ceiling of registers, so its tile of D is smaller.
     narrow = x.bonus is not None and not threefold(x.q)
     BD, BE = tile(D, 16 if narrow else 32), tile(E, 16)
     launch(

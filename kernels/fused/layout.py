@@ -1,4 +1,4 @@
-"""Where the inputs and results of family A lie in memory."""
+"""How the inputs and results of the operators with a matrix state lie in memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from vbench.kernels.fused.launch import power_of_two, stored
 from vbench.kernels.fused.policy import Operands
 
 
-def rows_of_tokens(x: Tensor) -> Tensor:
+def with_dense_rows(x: Tensor) -> Tensor:
     """x, copied only if its last dimension is not dense."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def dense(x: Operands) -> Operands:
-    """The operands with a dense last dimension each, as kernels read them."""
-    gates = rows_of_tokens(x.gates) if x.policy.decay == "vector" else x.gates
-    return replace(x, q=rows_of_tokens(x.q), k=rows_of_tokens(x.k), v=rows_of_tokens(x.v), gates=gates)
+    """The operands as kernels read them: the last dimension of each is dense."""
+    gates = with_dense_rows(x.gates) if x.policy.decay == "vector" else x.gates
+    return replace(x, q=with_dense_rows(x.q), k=with_dense_rows(x.k), v=with_dense_rows(x.v), gates=gates)
 
 
 def empty_state(q: Tensor, v: Tensor, ways: int, *, stable: bool) -> tuple[Tensor, ...]:
@@ -30,7 +30,7 @@ def empty_state(q: Tensor, v: Tensor, ways: int, *, stable: bool) -> tuple[Tenso
 
 
 def present(state: tuple[Tensor, ...], *, stable: bool) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The parts of a state as kernels take them: None for each that is not there."""
+    """The three parts of a state, as kernels take them; absent parts are None."""
     return (*state[: 3 if stable else 1], None, None, None)[:3]  # type: ignore[return-value]
 
 
@@ -41,21 +41,21 @@ def empty_output(q: Tensor, value_dim: int) -> Tensor:
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Room for a gradient of x (B, H, N, ·), laid out likewise, and in its type."""
+    """Room for a gradient of x (B, H, N, ·), laid out as `empty_output`, in the type of x."""
     B, H, N, size = x.shape
     return x.new_empty(B, N, H, size).transpose(1, 2)
 
 
 def tile(size: int, most: int) -> int:
-    """The tile of a head dimension: a power of two from 16 to `most`, and 32 where 64 would be left half empty."""
+    """The tile of a head dimension: a power of two from 16 to `most`; 32 if a tile of 64 would be half empty."""
     found = min(power_of_two(size, 16), most)
     return 32 if found > 32 and size % found else found
 
 
 def gates_of(x: Operands, *, mirrored: bool = False) -> dict[str, object]:
-    """Gates as kernels take them, with strides by direction (0 where they are shared), image, head and token.
+    """Gates as kernels take them, with strides by direction (0 if both share the gates), image, head and token.
 
-    `mirrored`: the gates of the reverse direction come first, and those of the forward one are `g_x` away.
+    If `mirrored`, the gates of the reverse direction come first, and those of the forward direction are `g_x` away.
     """
     gates, two = x.gates, x.both and x.gates.ndim == 5
     found: tuple[int, ...] = (0, *gates.stride()[:3])

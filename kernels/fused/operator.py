@@ -1,6 +1,6 @@
-"""Family A as one operator of torch's: `vbench::matrix_state`, with shapes, FLOPs and gradients that torch can ask for.
+"""`vbench::matrix_state`: the operators with a matrix state as one operator of torch, with shapes, FLOPs and gradients.
 
-The four operators are four policies of it (`gla`, `wkv6`, `retention`, `mlstm`: each its own `fused.py`).
+`gla`, `wkv6`, `retention` and `mlstm` are four policies of it; each has its own `fused.py`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(
 ) -> tuple[Tensor, Any]:
     """A fused form of an operator: its output and its final state, shaped as `state`.
 
-    Arguments are those of `policy.Operands`, but for the state, which has the shapes that the operator declares.
+    Arguments are those of `policy.Operands`, except the state, which has the shapes that the operator declares.
 
     Raises: UnsupportedError if the form cannot run on q.
     """
@@ -90,7 +90,7 @@ def matrix_state(
 ) -> list[Tensor]:
     """An operator with a matrix state, by Triton kernels; arguments are those of `policy.Operands`.
 
-    Chunk and warps are looked up here, by `op` and `form`, and not by the caller, so that a trace does not see it.
+    Chunk and warps are looked up here, by `op` and `form`, so that a trace does not see the look-up.
 
     Returns: o (B, H, N, E) in the type of q, and the final state, as `state` in `policy.Operands`.
     Raises: UnsupportedError if the form cannot run on q.
@@ -137,7 +137,7 @@ def matrix_state_gradients(
     eps: float,
     op: str,
 ) -> list[Tensor]:
-    """Gradients of what `matrix_state` takes: q, k, v, gates, inputs and bonus if there are any, and the state."""
+    """Gradients of the tensors that `matrix_state` takes: q, k, v, gates, inputs and bonus if given, and the state."""
     x = _operands(op, direction, q, k, v, gates, inputs, bonus, query_scale, key_scale, eps, state)
     entering = tuple(part.contiguous() for part in final_grad)
     found = gradients(x, o_grad, entering, GRADIENT_CHUNK[x.policy.decay], GRADIENT_WARPS)

@@ -1,4 +1,4 @@
-"""Parts of the kernels of family A: functions that are compiled into them.
+"""Functions that are compiled into the kernels of the operators with a matrix state.
 
 L tokens a chunk, BD and BE the tiles of D and E
 """
@@ -29,7 +29,7 @@ def widen(before, after, decay, m):
 
 @triton.jit
 def met(pairs, m):
-    """Of Float[L L], what belongs to two tokens in different blocks of one pair of blocks of m; zeros elsewhere."""
+    """`pairs`, Float[L L], for two tokens in different blocks of one pair of blocks of m tokens; zeros elsewhere."""
     t = tl.arange(0, pairs.shape[0])
     together = (t // (2 * m))[:, None] == (t // (2 * m))[None, :]
     return tl.where(together & ((t // m)[:, None] != (t // m)[None, :]), pairs, 0.0)
@@ -39,8 +39,8 @@ def met(pairs, m):
 def join(q, k, to_query, from_key, m, PRECISION: tl.constexpr):
     """The scores between the two blocks of m tokens of each pair, Float[L L], damped on the way to and from the border.
 
-    `to_query` are the decays from the border to a query, in a late block and in an early one; `from_key` those from a
-    key to the border, likewise.
+    `to_query` are the decays from the border to a query, in a late block and in an early one. `from_key` are those from
+    a key to the border, in the same two blocks.
     """
     late = ((tl.arange(0, q.shape[0]) // m) % 2 == 1)[:, None]
     queries = q * tl.where(late, to_query[0], to_query[1])
@@ -56,9 +56,9 @@ def fold(
 ):  # fmt: skip
     """The scores of a chunk off the diagonal, Float[L L], L = 2^LEVELS, by decays Float[L BD]: a forward, r in reverse.
 
-    OWN is "query" or "key", as it is damped by its own token's decay too, or "none".
+    OWN says what is also damped by its own token's decay: "query", "key" or "none".
 
-    Returns besides: the decays from the start of the chunk to each token, forward, and from its end, in reverse.
+    Also returns: the decays from the start of the chunk to each token, forward, and from its end, in reverse.
     """
     # Within a token's block, the decays of the tokens before it and after it.
     one = tl.full(a.shape, 1.0, tl.float32)
@@ -88,7 +88,7 @@ def fold(
 
 @triton.jit
 def log_decays(gates, at, step, inside, HEAD: tl.constexpr):
-    """Log decays of tokens, Float64[L]: a head's own, or log σ of their gates; 0 outside."""
+    """Log decays of tokens, Float64[L]: that of the head, or log σ of the tokens' gates; 0 outside."""
     if HEAD:
         g = tl.load(gates).to(tl.float64)
         return tl.where(inside, g, 0.0)
@@ -101,8 +101,8 @@ def log_decays(gates, at, step, inside, HEAD: tl.constexpr):
 def entering_state(edge, d, e, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
     """The state that enters a chunk at one of its edges, Float[BD BE].
 
-    An edge is (states, initial, to, row, there): the chunk in slot `to` of `states` left it if it is `there`, else it
-    is that of `row` in `initial`.
+    An edge is (states, initial, to, row, there). If `there`, the state is the one that a chunk left in slot `to` of
+    `states`; otherwise it is that of `row` in `initial`.
     """
     states, initial, to, row, there = edge
     at = d[:, None] * E + e[None, :]
@@ -115,7 +115,7 @@ def entering_state(edge, d, e, D: tl.constexpr, E: tl.constexpr, SIZE: tl.conste
 
 @triton.jit
 def entering_sums(edge, d, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr):
-    """What the normaliser sums at an edge, Float[BD]: `initial` is that of these sums."""
+    """The sums of the normaliser at an edge, Float[BD]; `initial` has the initial sums."""
     states, initial, to, row, there = edge
     n = tl.load(states + to * SIZE + D * E + d, mask=d < D * there, other=0.0)
     if initial is not None:
@@ -125,7 +125,7 @@ def entering_sums(edge, d, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr)
 
 @triton.jit
 def pair_weights(sums, sources, REVERSE: tl.constexpr):
-    """The logs of what pairs of tokens weigh, Float[L L]: differences of float64, and -inf where a key is not seen."""
+    """The log weights of pairs of tokens, Float[L L]: differences of float64, and -inf where a key is not seen."""
     high, low = sums.to(tl.float32), (sums - sums.to(tl.float32).to(tl.float64)).to(tl.float32)
     source_high = sources.to(tl.float32)
     source_low = (sources - source_high.to(tl.float64)).to(tl.float32)
@@ -137,7 +137,7 @@ def pair_weights(sums, sources, REVERSE: tl.constexpr):
 
 @triton.jit
 def pair_worths(o_grad, o_n, v, v_n, t, stop, E: tl.constexpr, BE: tl.constexpr, PRECISION: tl.constexpr):
-    """What each pair of tokens is worth to the loss, had it a score of 1: Float[L L], rows are queries."""
+    """The worth of each pair, the gradient of the loss by its score: Float[L L], rows are queries."""
     pairs = tl.zeros((t.shape[0], t.shape[0]), tl.float32)
     for start in range(0, E, BE):
         e = start + tl.arange(0, BE)
@@ -165,7 +165,7 @@ def through(
 def border(edge, next_edge, d, D: tl.constexpr, E: tl.constexpr, SIZE: tl.constexpr, BE: tl.constexpr):
     """The state that enters a chunk times the gradient of the one that leaves it, summed over E: Float[BD].
 
-    It is what all pairs of a token before the chunk and one after it are worth, were nothing lost in the chunk.
+    It is the worth of all pairs of a token before the chunk and one after it, if the chunk had no decay.
     """
     total = tl.zeros(d.shape, tl.float32)
     for start in range(0, E, BE):

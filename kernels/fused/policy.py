@@ -1,4 +1,4 @@
-"""What tells the operators of family A apart, and what one call of any of them is given."""
+"""How the operators with a matrix state differ, and the operands of one call."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from vbench.kernels.shapes import Direction
 class Policy:
     """How a matrix state decays, is fed and is read.
 
-    `decay` is a "vector" of log decays a token, the log of one number a "head", or a "gate" a token, before its
-    sigmoid. `exclusive`: a token reads the state before its own decay and its own k and v, and itself once by a
-    bonus; else it reads itself in every direction. `stable`: k is weighted by the exponential of an input gate, and
-    what is read is normalised.
+    Attributes:
+        decay: a "vector" of log decays a token, one log decay a "head", or a "gate" a token, before its sigmoid.
+        exclusive: a token reads the state before its own decay and its own k and v, and itself once, by a bonus.
+            Otherwise it reads itself in every direction.
+        stable: k is weighted by the exponential of an input gate, and the output is normalised.
     """
 
     decay: Literal["vector", "head", "gate"]
@@ -33,12 +34,9 @@ POLICIES = {
 }
 
 
-OPPOSITE: dict[Direction, Direction] = {"forward": "reverse", "reverse": "forward", "both": "both"}
-
-
 @dataclass(frozen=True, slots=True)
 class Operands:
-    """What one call is given.
+    """The operands of one call.
 
         S_t = decay_t S_{t-1} + key_scale · k_t v_t^T      o_t = query_scale · S_t^T q_t
 
@@ -50,7 +48,7 @@ class Operands:
         inputs: (B, H, N) input gates, if `policy.stable`.
         bonus: (H, D), if `policy.exclusive`.
         eps: is added to the normaliser, if `policy.stable`.
-        state: (directions · B · H, D · E) float32; beside it (B · H, D) and (B · H,) if `policy.stable`. () for zeros.
+        state: (directions · B · H, D · E) float32; also (B · H, D) and (B · H,) if `policy.stable`. () for zeros.
     """
 
     policy: Policy
@@ -78,12 +76,11 @@ class Operands:
 
     @property
     def ways(self) -> dict[str, bool]:
-        """The directions as kernels are told of them."""
+        """The directions, as kernels take them."""
         return {"FORWARD": self.direction != "reverse", "REVERSE": self.direction != "forward"}
 
     def mirrored(self, o_grad: Tensor, final_grad: tuple[Tensor, ...]) -> Operands:
-        """The operator whose states are the gradients of these states: its keys are the queries, met the other way."""
-        turned = replace(
-            self, direction=OPPOSITE[self.direction], query_scale=self.key_scale, key_scale=self.query_scale
-        )
-        return replace(turned, q=self.k, k=self.q, v=o_grad, state=final_grad)
+        """The operator whose states are the gradients of these states. Its keys are these queries, met in reverse."""
+        opposite: dict[Direction, Direction] = {"forward": "reverse", "reverse": "forward", "both": "both"}
+        turned = replace(self, direction=opposite[self.direction], q=self.k, k=self.q, v=o_grad, state=final_grad)
+        return replace(turned, query_scale=self.key_scale, key_scale=self.query_scale)

@@ -1,7 +1,7 @@
 """Scans over tokens in Triton, channels innermost: what a tile of tokens hands on, and what enters each of its rows.
 
-A run of tokens is summed up by a few numbers a channel, its element; `join` makes one element of two runs in a row,
-and `nothing` is the element of no token. These two are all that tells one operator from another:
+The element of a run of tokens is a few numbers a channel that sum it up. `join` makes one element of two runs in a row,
+and `nothing` is the element of no token. Operators differ only in these two:
 
     affine  (keep, feed)                        h -> keep · h + feed; minGRU, and its gradient
     sums    (n, key, age, a, b[, a', b'])       a, b: sums of weights times two values; Bi-WKV, and its gradient
@@ -9,8 +9,8 @@ and `nothing` is the element of no token. These two are all that tells one opera
 A tile is `ROWS` rows of consecutive tokens and 32 channels, one row a warp and one channel a lane. All rows are
 walked side by side, a token a step, with their elements in registers; then what enters each row is found in
 log2(ROWS) exchanges between lanes. A sequence of one tile needs one launch. A longer one needs three: `summary`,
-an element a tile; `carry`, a scan of these; `apply`, the tiles again, from what enters them. A few tiles can be walked
-one after the other by one program too: the recurrent forms, with one row.
+an element a tile; `carry`, a scan of these; `apply`, the tiles again, from what enters them. In the recurrent forms,
+one program walks all tiles one after the other, with one row.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def lanes(ROWS: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def places(first, N, C, c, ROWS: tl.constexpr, STEPS: tl.constexpr, BACK: tl.constexpr):
-    """Where a tile is walked: each row's first token, whether there is a token at each step, the way to the next.
+    """How a tile is walked: each row's first token, whether there is a token at each step, the step to the next one.
 
     first: the tile's first token in the order of the walk, which begins at the last token if BACK.
     """
@@ -96,9 +96,9 @@ def places(first, N, C, c, ROWS: tl.constexpr, STEPS: tl.constexpr, BACK: tl.con
 
 @triton.jit
 def rows_of(x, step, inside, other: tl.constexpr):
-    """The tokens of a tile's rows in float32: x points to the first of each, the next is `step` numbers on.
+    """The tokens of a tile's rows in float32: x points to the first of each, the next is `step` numbers further.
 
-    Where there is none, `other`, which the inputs' type need not hold.
+    `other` stands where there is no token; it may lie outside the range of the inputs' type.
     """
     out = ()
     for i in tl.static_range(len(inside)):
@@ -110,7 +110,7 @@ def rows_of(x, step, inside, other: tl.constexpr):
 
 @triton.jit
 def fold(row, w, join: tl.constexpr, BACK: tl.constexpr):
-    """The element of a row of elements; BACK walks it from its end."""
+    """The one element of a whole row of elements; BACK walks it from its end."""
     x = row[len(row) - 1] if BACK else row[0]
     for i in tl.static_range(1, len(row)):
         x = join(x, row[len(row) - 1 - i] if BACK else row[i], w)
@@ -147,10 +147,10 @@ def choose(chosen, x, y):
 
 @triton.jit
 def before(total, nothing, w, join: tl.constexpr, BACK: tl.constexpr):
-    """The elements of all rows before each row, joined; of those behind it if BACK.
+    """The elements of all rows before each row, joined; of the rows after it if BACK.
 
-    What enters the tile is best loaded after this: the compiler walks the rows in the layout of the last loads
-    or exchanges that it sees, and in that of an exchange each store would be one more.
+    Load what enters the tile after this call: the compiler walks the rows in the layout of the last loads or exchanges
+    that it sees, and in the layout of an exchange each store needs one more exchange.
     """
     ROWS: tl.constexpr = total[0].shape[0]
     rows = tl.broadcast_to(tl.arange(0, ROWS)[:, None], total[0].shape)
@@ -188,7 +188,7 @@ def carry_kernel(
     """What enters each chunk: the elements of all before it, joined.
 
     given, found: float32 [numbers, directions · batch, chunks, C], `size` apart. The second direction's chunks are met
-    from the last to the first. Many chunks are loaded at a time, none of which waits for the carry.
+    from the last to the first. Many chunks are loaded at a time; no load waits for the carry.
     """
     c = tl.program_id(0) * WIDTH + lanes(ROWS, WIDTH)
     line = tl.program_id(1)

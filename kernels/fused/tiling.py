@@ -1,4 +1,4 @@
-"""How a scan over tokens is cut into tiles, and how many elements it joins then."""
+"""How a scan over tokens is cut into tiles, and how many elements it joins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tiling:
 
 
 def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = False) -> Tiling:
-    """How the tuning table has a call on x (B, N, C) cut; in rows one by one if `sequential`.
+    """How a call on x (B, N, C) is cut, by the tuning table; if `sequential`, one row after another.
 
     A gradient holds twice as many numbers a token, so its rows are half as long; it is never sequential.
     """
@@ -42,7 +42,7 @@ def tiling(op: str, x: Tensor, *, sequential: bool = False, gradient: bool = Fal
 def cut(
     op: str, batch: int, tokens: int, device: str = "any", *, sequential: bool = False, gradient: bool = False
 ) -> Tiling:
-    """The same for sizes and a device's name."""
+    """As `tiling`, for sizes and a device's name."""
     choice = pick(op, tokens, batch, device)
     rows, steps = choice.warps, choice.chunk // choice.warps
     if gradient:
@@ -53,10 +53,10 @@ def cut(
 
 
 def joins(op: str, batch: int, tokens: int) -> int:
-    """Elements that are joined to others, a channel and direction: in whole tiles, for their lanes do not stop.
+    """How many elements a call joins to others, a channel and direction. Tiles count as a whole: no lane stops early.
 
-    A row is folded, the rows of a tile are scanned, what enters is joined, and the row is walked. In more than one
-    tile all but the walk is done twice, and the tiles' elements are scanned likewise.
+    A row is folded, the rows of a tile are scanned, what enters is joined, and the row is walked. With several tiles,
+    everything but the walk is done twice, and the elements of the tiles are scanned too.
     """
     how = cut(op, batch, tokens)
     if how.sequential:

@@ -14,8 +14,8 @@ ANY_TOKENS = 1 << 62  # of a row that holds for any number of tokens
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a fused form computes a call: `chunk` tokens a program and its `warps`; or, if `sequential`, by one
-    program a state that walks all tokens in a single launch."""
+    """How a fused form computes a call: `chunk` tokens a program and its `warps`. If `sequential`, a program walks all
+    tokens of a state in a single launch."""
 
     chunk: int
     warps: int
@@ -24,15 +24,15 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A choice, and up to how many tokens and from how many rows (batch · heads, or batch) it is the best.
+    """A choice, and where it is the best: up to how many tokens, and from how many rows (batch · heads, or batch).
 
-    `source` says how that is known: a device and a commit, or "estimate".
+    `source` is the evidence: a device and a commit, or "estimate".
     """
 
     op: str
     tokens_max: int
     rows_min: int
-    device: str  # a device's name as CUDA gives it; "any" for those that are not in the table
+    device: str  # a device's name in CUDA; "any" for a device that the table does not name
     choice: Choice
     source: str
 

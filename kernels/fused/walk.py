@@ -1,7 +1,7 @@
-"""Family A token by token: one launch, in which each program carries a tile of the state through all tokens.
+"""Operators with a matrix state, token by token: in one launch, each program carries a tile of it through all tokens.
 
-The order of the work is the recurrence's own, so its time grows with N whatever the device; it is the recurrent
-mode of a GPU, and the best form for short sequences in large batches.
+The work is done in the order of the recurrence, so its time grows with N on any device. It is the recurrent mode of a
+GPU, and the best form for short sequences in large batches.
 """
 
 from __future__ import annotations
@@ -64,54 +64,17 @@ def _step(
 
 @triton.jit
 def walk_kernel(
-    q,
-    k,
-    v,
-    gates,
-    inputs,
-    bonus,
-    initial,  # [rows D E], or None
-    initial_tail,
-    initial_peak,
+    q, k, v, gates, inputs, bonus,
+    initial, initial_tail, initial_peak,  # [rows D E], [rows D] and [rows], or None
     o,
-    partial,  # Float[B H N E], what the first direction to come by reads; None for one direction
-    final,
-    final_tail,
-    final_peak,
-    query_scale,
-    key_scale,
-    eps,
-    N,
-    H,
-    q_b,
-    q_h,
-    q_n,
-    k_b,
-    k_h,
-    k_n,
-    v_b,
-    v_h,
-    v_n,
-    g_x,
-    g_b,
-    g_h,
-    g_n,
-    i_b,
-    i_h,
-    i_n,
-    o_b,
-    o_h,
-    o_n,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    BD: tl.constexpr,
-    BE: tl.constexpr,
-    FORWARD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    DECAY: tl.constexpr,
-    EXCLUSIVE: tl.constexpr,
-    STABLE: tl.constexpr,
-):
+    partial,  # Float[B H N E], what the first direction to arrive reads; None for one direction
+    final, final_tail, final_peak,
+    query_scale, key_scale, eps, N, H,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, g_x, g_b, g_h, g_n, i_b, i_h, i_n, o_b, o_h, o_n,
+    D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
+    FORWARD: tl.constexpr, REVERSE: tl.constexpr,
+    DECAY: tl.constexpr, EXCLUSIVE: tl.constexpr, STABLE: tl.constexpr,
+):  # fmt: skip
     d = tl.arange(0, BD)
     e = tl.program_id(1) * BE + tl.arange(0, BE)
     row = tl.program_id(0).to(tl.int64)
@@ -185,7 +148,7 @@ def walk_kernel(
 
 
 def walk(x: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """An operator of the family, one token a step; the results are those of `chunks.attend`."""
+    """An operator with a matrix state, one token a step; the results are those of `chunks.attend`."""
     (B, H, N, D, E), policy = x.sizes, x.policy
     rows = B * H
     BD = power_of_two(D, 16)

@@ -1,8 +1,8 @@
 """Gated linear attention in chunks: exact, any N, memory linear in N, both directions in one pass.
 
 Inside a chunk the score of a pair of tokens is damped by the product of the decays between them. Taking
-that product as exp(L_i) · exp(-L_j) overflows (ViG's gates have no lower bound), so no decay is ever
-divided by. The chunk is folded instead: blocks of 1, 2, 4, ... tokens are joined in pairs. At each join
+that product as exp(L_i) · exp(-L_j) overflows (ViG's gates have no lower bound), so nothing is divided by a
+decay. The chunk is folded instead: blocks of 1, 2, 4, ... tokens are joined in pairs. At each join
 the queries of one block meet the keys of the other, both already damped up to the common border by
 products of decays, all in [0, 1]. After the last join the queries are damped as they read the state at
 the chunk's edge, and the keys as they write it.
@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vbench.errors import ShapeError
-from vbench.kernels.blocks import Span, carry, spans
-from vbench.kernels.output import Output
+from vbench.kernels.blocks import Output, Span, carry, spans
 from vbench.kernels.shapes import Direction, accumulator
 
 CHUNK = 64  # tokens; a power of two
@@ -43,7 +42,7 @@ def gla(
 
     Args:
         chunk: tokens a chunk, a power of two.
-        group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
+        group: chunks a group; if None, as many as GROUP allows for all heads. Inputs are read in place, a group at
             a time; nothing is flipped.
     """
     if chunk & (chunk - 1):
@@ -66,9 +65,9 @@ def attend(
     chunk: int = CHUNK,
     group: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What `gla` computes, and what operators do whose tokens read a state before they write to it.
+    """What `gla` computes. With `bonus`, also operators whose tokens read a state before they write to it.
 
-    Arguments and results are those of `gla`, but for:
+    Arguments and results are those of `gla`, except:
 
     Args:
         gates: Float[B H N D] for each direction, or one for all.
@@ -78,15 +77,15 @@ def attend(
     dtype = accumulator(q)
     B, H, N, D = (int(side) for side in q.shape)  # int: under a trace, sizes are tensors
     E = int(v.shape[-1])
-    ways = {"forward": (False,), "reverse": (True,), "both": (False, True)}[direction]  # is it the reverse one?
+    ways = {"forward": (False,), "reverse": (True,), "both": (False, True)}[direction]  # whether each is reverse
     if state is None:
         states = [q.new_zeros(B, H, D, E, dtype=dtype)] * len(ways)
     else:
         states = list(state.to(dtype)) if direction == "both" else [state.to(dtype)]
-    cut = spans(N, chunk, group, GROUP // (B * H), padded=True)  # so that a short tail costs little
+    cut = spans(N, chunk, group, GROUP // (B * H), padded=True)  # a short tail then costs little
     out = Output(v, (B, H, N, E), 2, dtype)
 
-    # Along the first direction: what tokens read from their own chunk, in all directions, and from that state.
+    # First direction: what tokens read from their own chunk, in all directions, and from the first state.
     later: list[tuple[Span, Tensor, Tensor, Tensor, Tensor]] = []
     for span in reversed(cut) if ways[0] else cut:
         queries, keys, values = _tile(q, span, dtype, scale), _tile(k, span, dtype), _tile(v, span, dtype)
@@ -107,7 +106,7 @@ def attend(
             out.put(span.start, _untile(o, span, B, H))
         later += [(span, o, *each) for each in folded[1:]]
 
-    # And back again: what they read from the other state.
+    # Second direction: what tokens read from the other state.
     while later:
         span, o, reads, added, kept = later.pop()
         entering, states[1] = _carry(added, kept, states[1], ways[1])
@@ -121,7 +120,7 @@ def _tile(x: Tensor, span: Span, dtype: torch.dtype, factor: float = 1.0) -> Ten
     if missing := span.chunks * span.length - (span.stop - span.start):
         x = pad(x, (0, 0, 0, missing))
     x = x.unflatten(2, (span.chunks, span.length))
-    # One pass writes the tiles; but autograd has no rule for a product that is written somewhere.
+    # With `out`, one pass writes the tiles; autograd does not support it.
     made = (x * factor).contiguous() if torch.is_grad_enabled() else torch.mul(x, factor, out=x.new_empty(x.shape))
     return made.flatten(0, 2)
 
@@ -132,16 +131,15 @@ def _untile(x: Tensor, span: Span, batch: int, heads: int) -> Tensor:
 
 
 def _fold(queries: Tensor, keys: Tensor, decay: Tensor, scores: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Joins the tokens of each chunk, pair by pair of blocks, and writes their damped scores.
+    """Join the blocks of each chunk in pairs, and write the damped scores of their tokens.
 
-    queries, keys, decay: Float[b L D]; scores: Float[b L L], of which the lower triangle is written, in
-    reverse the upper one.
+    queries, keys, decay: Float[b L D]; scores: Float[b L L]. Its lower triangle is written, in reverse the upper one.
 
     Returns: queries damped from the edge where the state enters, keys damped to the edge where it leaves,
         both Float[b L D], and the decay of the whole chunk, Float[b D].
     """
     length = scores.shape[-1]
-    to, of = (0, 1) if reverse else (1, 0)  # which block of a pair reads which
+    to, of = (0, 1) if reverse else (1, 0)  # block `to` of a pair reads block `of`
     queries, keys, decay = queries.unsqueeze(2), keys.unsqueeze(2), decay.unsqueeze(2)
     size = 1
     while size < length:
@@ -158,7 +156,7 @@ def _fold(queries: Tensor, keys: Tensor, decay: Tensor, scores: Tensor, reverse:
 
 def _damp(x: Tensor, block: int, decay: Tensor) -> Tensor:
     """One block of each pair damped, and the two joined: Float[b pairs 2 size D] -> Float[b pairs 2·size D]."""
-    if torch.is_grad_enabled():  # a product has kept it for its gradient
+    if torch.is_grad_enabled():  # autograd keeps x for the gradient of a product
         x = x.clone()
     x[:, :, block].mul_(decay)
     return x.flatten(2, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -30,11 +32,7 @@ def gla(
         gates = list(g) if direction == "both" else [g]
         return attend(q.to(accumulator(q)) * factor, k, v, gates, direction, state=state, like=q)
 
-    def again(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return chunkwise.gla(q, k, v, g, direction=direction, scale=scale, state=state)
-
-    o, s = recomputed(run, again, q, k, v, g, state)
-    return o, s
+    return recomputed(run, partial(chunkwise.gla, direction=direction, scale=scale), (q, k, v, g), state)
 
 
 def attend(
@@ -48,7 +46,7 @@ def attend(
     like: Tensor,
     bonus: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What `gla` computes of queries that are scaled, and what operators do whose tokens read before they write.
+    """What `gla` computes from scaled queries. With `bonus`, also operators whose tokens read before they write.
 
     Args:
         gates: Float[B H N D] for each direction, or one for all.
@@ -76,9 +74,9 @@ def attend(
 
 @machine_code
 def _walk(q: Array, k: Array, v: Array, decay: Array, state: Array, out: Array, before: bool, reverse: bool) -> None:
-    """Adds to the output what each token reads, and leaves the last state.
+    """Add to `out` what each token reads, and leave the last state in `state`.
 
-    q, k, decay: (R, N, D), v, out: (R, N, E), state: (R, D, E); before: is the state read before it is written?
+    q, k, decay: (R, N, D), v, out: (R, N, E), state: (R, D, E); before: whether a token reads before it writes.
     """
     R, N, D = q.shape
     E = v.shape[2]

@@ -11,9 +11,9 @@ def macs(
     """MACs of one call.
 
     Args:
-        form: "algorithm" is the recurrence itself (an outer product and a read-out a token, key_dim ·
-            value_dim each), which every form must at least equal; the others count the products that
-            these forms execute. The decay's elementwise products are not MACs.
+        form: "algorithm" is the recurrence itself, an outer product and a read-out a token, key_dim · value_dim each;
+            no form executes fewer. For any other form, the products that it executes. The elementwise products of
+            decays are not MACs.
     """
     state = key_dim * value_dim
     if form in fused.FORMS:
@@ -33,7 +33,7 @@ def macs(
 def elementwise_flops(
     form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int, chunk: int = 64
 ) -> int:
-    """Pointwise FLOPs of one call, in none of `macs`.
+    """Pointwise FLOPs of one call, beside its `macs`.
 
     Args:
         form: "algorithm" and "reference": a token's decay is an exponential of key_dim, damps the state (key_dim ·

@@ -25,7 +25,7 @@ def gla(
 
         forward   o_t = scale · Σ_{j<=t} Σ_c q_tc k_jc exp(b_tc - b_jc) v_j      b_t = Σ_{u<=t} g_u
 
-    and mirrored. Differences of running sums are taken pair by pair, in float64, so nothing overflows.
+    and mirrored in reverse. Differences of running sums are taken pair by pair, in float64, so nothing overflows.
     Arguments, results and errors are those of `reference.gla`.
     """
     dtype = accumulator(q)

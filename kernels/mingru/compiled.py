@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from vbench.kernels.blocks import blocks
@@ -33,16 +35,12 @@ def mingru(
             out[:, block] = feed
         return out, h
 
-    def again(a: Tensor, b: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return scan.mingru(a, b, direction=direction, state=state)
-
-    o, h = recomputed(run, again, a, b, state)
-    return o, h
+    return recomputed(run, partial(scan.mingru, direction=direction), (a, b), state)
 
 
 @machine_code
 def _walk(keep: Array, feed: Array, h: Array, reverse: bool) -> None:
-    """Writes every state in the place of what feeds it, and the last one into h: (B, N, C), (B, N, C), (B, C)."""
+    """Write every state over its feed, and the last one into h: (B, N, C), (B, N, C), (B, C)."""
     B, N, C = keep.shape
     for b in range(B):
         last = h[b]

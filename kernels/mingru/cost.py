@@ -19,9 +19,9 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROU
 
     Args:
         form: "algorithm" is the recurrence itself, elementwise: one MAC, keep · h + feed, a token and channel.
-            "quadratic" counts every pair of tokens. "scan" counts the MACs of its walks, on all levels; "fused" those
-            of its folds and walks, in tiles as the tuning table has them for any device.
-            Sigmoids, the product z · g(a) and products of gates among themselves are not MACs.
+            "quadratic" counts every pair of tokens. "scan" counts its walks, on all levels. "fused" counts its folds
+            and walks, in the tiles that the tuning table has for any device. Sigmoids, the product z · g(a) and
+            products of two gates are not MACs.
         group: as in `scan.mingru`.
     """
     if form in ("algorithm", "reference", "compiled", "fused_recurrent"):
@@ -43,7 +43,7 @@ def _scan_steps(tokens: int) -> int:
 
 
 def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, group: int = GROUP) -> int:
-    """Pointwise FLOPs of one call, in one direction, in none of `macs`.
+    """Pointwise FLOPs of one call, in one direction, beside its `macs`.
 
     Args:
         form: all take 7 a token and channel for keep and feed, which is all of "algorithm" and "reference".

@@ -29,13 +29,12 @@ def mingru(
     Raises: UnsupportedError for float64, and for tensors on a device that the kernels do not run on.
     """
     check_supported(f"mingru {form}", a, b)
-    op = _fused if form == "fused" else _recurrent
-    h, final = op(a, b, None if state is None else state.float(), direction == "reverse")
-    return h, final
+    state = None if state is None else state.float()
+    return _forward(a, b, state, direction == "reverse", form == "fused_recurrent")
 
 
 def _summaries(x: Tensor, b: Tensor, gradient: bool, back: bool, how: Tiling) -> Tensor | None:
-    """What enters each chunk but for the state, float32 (2, B, chunks, C); None if there is one."""
+    """What the chunks before it hand to each chunk, float32 (2, B, chunks, C); None if there is only one chunk."""
     B, N, C = b.shape
     if how.tiles == 1:
         return None
@@ -46,8 +45,9 @@ def _summaries(x: Tensor, b: Tensor, gradient: bool, back: bool, how: Tiling) ->
     return carry(found, B, affine, affine_nothing)
 
 
-def _forward(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool, how: Tiling) -> tuple[Tensor, Tensor]:
-    B, N, C = a.shape
+@torch.library.custom_op("vbench::mingru_fused", mutates_args=())
+def _forward(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool, sequential: bool) -> tuple[Tensor, Tensor]:
+    (B, N, C), how = a.shape, tiling("mingru", a, sequential=sequential)
     h, final = a.new_empty(B, N, C, dtype=stored(a)), a.new_empty(B, C, dtype=torch.float32)
     args = {**strided("a", a), **strided("b", b), "state": None if state is None else state.contiguous()}
     args |= {"h": h, "final": final, "N": N, "C": C}
@@ -58,16 +58,6 @@ def _forward(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool, how: Til
         args |= {"carried": _summaries(a, b, False, reverse, how), "chunks": how.tiles, "batch": B}
         launch(passes.apply_kernel, (how.tiles, columns, B), args, constants, warps=how.rows)
     return h.to(a.dtype), final
-
-
-@torch.library.custom_op("vbench::mingru_fused", mutates_args=())
-def _fused(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    return _forward(a, b, state, reverse, tiling("mingru", a))
-
-
-@torch.library.custom_op("vbench::mingru_fused_recurrent", mutates_args=())
-def _recurrent(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    return _forward(a, b, state, reverse, tiling("mingru", a, sequential=True))
 
 
 @torch.library.custom_op("vbench::mingru_fused_backward", mutates_args=())
@@ -88,41 +78,36 @@ def _backward(
     return da.to(a.dtype), db.to(a.dtype), dstate
 
 
-def _fake(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
+@_forward.register_fake
+def _(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool, sequential: bool) -> tuple[Tensor, Tensor]:
     return a.new_empty(a.shape), a.new_empty(a.shape[0], a.shape[2], dtype=torch.float32)
 
 
 @_backward.register_fake
-def _fake_backward(
+def _(
     dh: Tensor, dfinal: Tensor | None, a: Tensor, b: Tensor, h: Tensor, state: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(h), torch.empty_like(h), a.new_empty(a.shape[0], a.shape[2], dtype=torch.float32)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    a, b, state, ctx.reverse = inputs
+    a, b, state, ctx.reverse, _ = inputs
     ctx.save_for_backward(a, b, output[0], state)
 
 
 def _gradient(ctx: Any, dh: Tensor | None, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
     a, b, h, state = ctx.saved_tensors
     da, db, dstate = _backward(torch.zeros_like(h) if dh is None else dh, dfinal, a, b, h, state, ctx.reverse)
-    return da, db, None if state is None else dstate, None
+    return da, db, None if state is None else dstate, None, None
 
 
-for _op, _form in ((_fused, "fused"), (_recurrent, "fused_recurrent")):
-    _op.register_fake(_fake)
-    _op.register_autograd(_gradient, setup_context=_save)
+_forward.register_autograd(_gradient, setup_context=_save)
 
 
 @register_flop_formula([torch.ops.vbench.mingru_fused])
-def _flops(a: Any, *_: Any, **__: Any) -> int:
-    return 2 * cost.macs("fused", batch=a[0], tokens=a[1], channels=a[2])
-
-
-@register_flop_formula([torch.ops.vbench.mingru_fused_recurrent])
-def _flops_recurrent(a: Any, *_: Any, **__: Any) -> int:
-    return 2 * cost.macs("fused_recurrent", batch=a[0], tokens=a[1], channels=a[2])
+def _flops(a: Any, b: Any, state: Any, reverse: bool, sequential: bool, **_: Any) -> int:
+    form = "fused_recurrent" if sequential else "fused"
+    return 2 * cost.macs(form, batch=a[0], tokens=a[1], channels=a[2])
 
 
 @register_flop_formula([torch.ops.vbench.mingru_fused_backward])

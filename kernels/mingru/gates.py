@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def coefficients(a: Tensor, b: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What of the state each token keeps, and what it adds: h_t = keep_t · h_{t-1} + feed_t.
+    """How much of the state each token keeps, and what it adds: h_t = keep_t · h_{t-1} + feed_t.
 
         keep = 1 - z = sigmoid(-b)      feed = z · g(a),  z = sigmoid(b)
         g(a) = a + 1/2 where a >= 0, sigmoid(a) where a < 0, which is the larger of the two everywhere
 
-    Both are positive. 1 - z is not subtracted: where z nears 1 that would leave nothing of it.
+    Both are positive. 1 - z is computed as sigmoid(-b), because a difference has no digits where z is near 1.
 
     a, b: (B, N, C) of any type -> 2 × (B, N, C) in `dtype`.
     """

@@ -1,7 +1,7 @@
-"""minGRU's Triton kernels: the gates are computed inside, h is stored once, and the gradient is a scan the other way.
+"""minGRU's Triton kernels: gates are computed inside, h is stored once, the gradient is a scan in the other direction.
 
-The gradient's recurrence is of the same kind: what token t hands to the one before it is
-e_t = keep_t · (e_{t+1} + dh_t), so its element is (keep, keep · dh).
+The gradient's recurrence is of the same kind. Token t hands e_t = keep_t · (e_{t+1} + dh_t) to the token before it, so
+its element is (keep, keep · dh).
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def gradient_kernel(
 ):  # fmt: skip
     """da, db [batch, N, C], and `final`, the gradient of the state before the first token.
 
-    The walk, BACK or not, is the other way than h was found. `state` is the gradient that enters it, of the last h;
-    `initial` is the state that h began with.
+    The walk runs opposite to the one that found h. `state` is the gradient that enters it, of the last h; `initial` is
+    the state before the first h.
     """
     chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)

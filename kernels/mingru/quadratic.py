@@ -21,7 +21,7 @@ def mingru(
 
         forward   h_t = Σ_{j<=t} 2^(s_t - s_j) · z_j · g(a_j)      s_t = Σ_{u<=t} log₂(1 - z_u)
 
-    and mirrored. Differences of running sums are taken pair by pair, in float64, so nothing overflows and
+    and mirrored in reverse. Differences of running sums are taken pair by pair, in float64, so nothing overflows and
     no digit is lost. Arguments, results and errors are those of `reference.mingru`.
     """
     dtype = accumulator(a)

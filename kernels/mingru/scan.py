@@ -2,9 +2,9 @@
 
 A run of tokens acts on the state as h -> keep · h + feed, and two runs in a row act as one such pair again:
 (keep₂ · keep₁, keep₂ · feed₁ + feed₂). So the tokens are cut into chunks of 8, walked side by side; the pairs of
-whole chunks are a shorter sequence of the same kind, scanned in turn; and a second walk through the chunks
-starts from the states that enter them. Nothing is a logarithm, nothing is divided or subtracted: keep is
-in [0, 1] and feed is positive, so no digit is lost and nothing overflows.
+whole chunks are a shorter sequence of the same kind, which is scanned in the same way; and a second walk through the
+chunks starts from the states that enter them. There is no logarithm, no quotient and no difference: keep is in [0, 1]
+and feed is positive, so no digit is lost and nothing overflows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vbench.kernels.blocks import turned
+from vbench.kernels.blocks import Output, turned
 from vbench.kernels.mingru.cost import CHUNK, GROUP, span_of
 from vbench.kernels.mingru.gates import coefficients
-from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 
@@ -28,7 +27,7 @@ def mingru(
     Arguments, results and errors are those of `reference.mingru`; besides:
 
     Args:
-        group: numbers handled together, so that temporaries are few and in cache. Inputs are read in place, a
+        group: how many numbers are handled together, so that temporaries stay in cache. Inputs are read in place, a
             group of tokens at a time; nothing is flipped.
     """
     dtype = accumulator(a)
@@ -64,13 +63,13 @@ def _walk(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
     for t in turned(range(len(keeps)), reverse):
         if torch.is_grad_enabled():
             h = states[t] = torch.addcmul(states[t], keeps[t], h)
-        else:  # in the place of what it feeds on, which nothing asks for again
+        else:  # in place: nothing reads the feed again
             h = states[t].addcmul_(keeps[t], h)
     return torch.stack(states, dim=2) if torch.is_grad_enabled() else feed
 
 
 def _join(keep: Tensor, feed: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    """The one pair that acts as the tokens of each chunk do together: 2 × Float[B n L C] -> 2 × Float[B n C]."""
+    """The pair that has the effect of all tokens of a chunk, for each chunk: 2 × Float[B n L C] -> 2 × Float[B n C]."""
     keeps, feeds = keep.unbind(2), feed.unbind(2)
     first, *rest = turned(range(len(keeps)), reverse)
     joined, fed = keeps[first], feeds[first]

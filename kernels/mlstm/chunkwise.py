@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from vbench.kernels.blocks import carry, spans
+from vbench.kernels.blocks import Output, carry, spans
 from vbench.kernels.mlstm.readout import EPS, normalise
 from vbench.kernels.mlstm.shapes import Memory, memory
-from vbench.kernels.output import Output
 from vbench.kernels.shapes import Direction, accumulator
 
 CHUNK = 64  # tokens
@@ -42,7 +41,7 @@ def mlstm(
 
     Args:
         chunk: tokens a chunk.
-        group: chunks a group; as many as GROUP allows for all heads if None. Inputs are read in place, a group at
+        group: chunks a group; if None, as many as GROUP allows for all heads. Inputs are read in place, a group at
             a time.
     """
     dtype, reverse = accumulator(q), direction == "reverse"
@@ -75,7 +74,7 @@ def mlstm(
 def _stabilisers(i: Tensor, log_f: Tensor, m: Tensor, reverse: bool) -> Tensor:
     """m_t = max(m_0 + Σ_{u<=t} log_f_u, max_{j<=t} i_j + Σ_{j<u<=t} log_f_u) of every token: Float[B H N].
 
-    The sums run over all tokens. What they round off is the same for all that uses m_t, and cancels.
+    The sums run over all tokens. Their rounding error is the same wherever m_t is used, and cancels.
     """
     if reverse:
         i, log_f = i.flip(2), log_f.flip(2)
@@ -87,13 +86,13 @@ def _stabilisers(i: Tensor, log_f: Tensor, m: Tensor, reverse: bool) -> Tensor:
 def _weights(
     i: Tensor, log_f: Tensor, m_t: Tensor, m: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What each pair of tokens in a chunk weighs, and the states at its edges, relative to e^m.
+    """The weights of each pair of tokens in a chunk, and of the states at its edges, relative to e^m.
 
-    i, log_f, m_t: Float[B H n L], m: Float[B H], of the state that enters the group
+    i, log_f, m_t: Float[B H n L]; m: Float[B H], of the state that enters the group.
 
-    Returns: pair Float[B H n L L], token j in what token t reads; read Float[B H n L], the entering state
-        in what t reads; feed Float[B H n L], token j in the leaving state; keep Float[B H n], the entering
-        state in the leaving one; the m of the state that leaves the group.
+    Returns: pair Float[B H n L L], the weight of token j in what token t reads; read Float[B H n L], of the entering
+        state in what t reads; feed Float[B H n L], of token j in the leaving state; keep Float[B H n], of the
+        entering state in the leaving one; and the m of the state that leaves the group.
     """
     b = log_f.flip(3).cumsum(3).flip(3) if reverse else log_f.cumsum(3)
     total, leaving = (b[..., 0], m_t[..., 0]) if reverse else (b[..., -1], m_t[..., -1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import exp
 
 import torch
@@ -33,14 +34,12 @@ def mlstm(
     """
     factor = q.shape[-1] ** -0.5 if scale is None else scale
 
-    def run(
-        q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def run(q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, state: Memory) -> tuple[Tensor, Memory]:
         dtype = accumulator(q)
         num = torch.zeros_like(v, dtype=dtype, memory_format=torch.contiguous_format)
         den = q.new_zeros(q.shape[:3], dtype=dtype)
         m_t = torch.empty_like(den)
-        C, n, m = (x.detach().clone(memory_format=torch.contiguous_format) for x in (C, n, m))
+        C, n, m = (x.detach().clone(memory_format=torch.contiguous_format) for x in state)
         queries, keys, values = (rows(array(x, dtype), 2) for x in (q, k.to(dtype) * factor, v))
         inputs, forgets = (rows(array(x, torch.float64), 1) for x in (i, logsigmoid(f.double())))
         _walk(
@@ -49,16 +48,10 @@ def mlstm(
             *(rows(num.numpy(), 2), rows(den.numpy(), 1), rows(m_t.numpy(), 1)),
             reverse=direction == "reverse",
         )
-        return normalise(num, den, m_t, eps).to(q.dtype), C, n, m
+        return normalise(num, den, m_t, eps).to(q.dtype), (C, n, m)
 
-    def again(
-        q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, C: Tensor, n: Tensor, m: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        h, last = chunkwise.mlstm(q, k, v, i, f, direction=direction, scale=scale, eps=eps, state=(C, n, m))
-        return h, *last
-
-    h, C, n, m = recomputed(run, again, q, k, v, i, f, *memory(q, v, state))
-    return h, (C, n, m)
+    again = partial(chunkwise.mlstm, direction=direction, scale=scale, eps=eps)
+    return recomputed(run, again, (q, k, v, i, f), memory(q, v, state))
 
 
 @machine_code
@@ -76,7 +69,7 @@ def _walk(
     m_t: Array,
     reverse: bool,
 ) -> None:
-    """Adds what each token reads of C to num and of n to den, notes each m_t, and leaves the last state.
+    """Add what each token reads of C to num and of n to den, store each m_t, and leave the last state in C, n and m.
 
     q, k: (R, N, D), v, num: (R, N, E), i, log_f, den, m_t: (R, N), C: (R, D, E), n: (R, D), m: (R,)
     """

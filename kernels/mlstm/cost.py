@@ -9,9 +9,9 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     """MACs of one call, in one direction.
 
     Args:
-        form: "algorithm" is the recurrence itself: a token updates and reads C, key_dim · value_dim each,
-            and n, key_dim each. The others count the products that these forms execute from an empty
-            state. Gates, weights, and sums of scores or keys are not MACs.
+        form: "algorithm" is the recurrence itself: a token updates and reads C, key_dim · value_dim each, and n,
+            key_dim each. For any other form, the products that it executes from an empty state. Gates, weights, and
+            sums of scores or keys are not MACs.
     """
     state = key_dim * (value_dim + 1)
     if form in fused.FORMS:
@@ -29,7 +29,7 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
 def elementwise_flops(
     form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, chunk: int = 64
 ) -> int:
-    """Pointwise FLOPs of one call, in none of `macs`.
+    """Pointwise FLOPs of one call, beside its `macs`.
 
     The quotient that is read out costs value_dim and 11 more a token and head: two exponentials of the stabiliser
     with their bounds, and the divisor.

@@ -31,8 +31,8 @@ def mlstm(
         S_tj = scale · (q_t · k_j) exp(L_tj - m_t)
         h_t = Σ_j S_tj v_j / (max(|Σ_j S_tj|, e^-m_t) + eps)
 
-    and mirrored; an initial state is one more column, of weight b_t + m. All pairs are computed, and
-    differences of running sums taken in float64. Arguments, results and errors are those of `reference.mlstm`.
+    and mirrored in reverse. An initial state is one more column, of weight b_t + m. All pairs are computed.
+    Differences of running sums are taken in float64. Arguments, results and errors are those of `reference.mlstm`.
     """
     dtype, N, reverse = accumulator(q), q.shape[2], direction == "reverse"
     queries, values = q.to(dtype), v.to(dtype)

@@ -11,8 +11,8 @@ EPS = 1e-6
 def normalise(num: Tensor, den: Tensor, m: Tensor, eps: float) -> Tensor:
     """num / (max(|den|, e^-m) + eps), where num and den are sums scaled by e^-m.
 
-    Where m < 0 both sides of the fraction are taken times e^m, so that nothing overflows however small the
-    input gates are; a token that has met none (m = -inf) reads 0.
+    Where m < 0, both sides of the fraction are multiplied by e^m, so that nothing overflows even if the input gates
+    are tiny. With m = -inf, before any token, the result is 0.
 
     num: (..., E), den and m: (...).
     """

@@ -32,8 +32,8 @@ def mlstm(
         n_t = α_t n_{t-1} + β_t scale · k_t
         h_t = C_t^T q_t / (max(|n_t · q_t|, e^-m_t) + eps)
 
-    with t - 1 the token before in the direction of travel. The stabiliser m is the row maximum of the
-    parallel form; but for eps, h does not depend on it.
+    where t - 1 is the token before t in the direction of travel. The stabiliser m is the row maximum of the
+    parallel form. h depends on m only through eps.
 
     Args:
         q, k: (B, H, N, D), k unscaled.
@@ -41,7 +41,7 @@ def mlstm(
         i, f: (B, H, N) input and forget gates before their exponential and sigmoid.
         direction: which way the state travels, "forward" or "reverse".
         scale: factor of k; D**-0.5 if None.
-        eps: added to the normaliser as it stands, scaled by e^-m.
+        eps: added to the normaliser, which is scaled by e^-m.
         state: (C, n, m) of shapes (B, H, D, E), (B, H, D), (B, H) before the first token that the direction
             meets; C = 0, n = 0, m = -inf if None.
 
@@ -72,7 +72,7 @@ def mlstm(
 def _gates(i: Tensor, f: Tensor, m: Tensor, reverse: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """m_t, α_t and β_t of each token, Float[B H N], and the last m.
 
-    m may be rounded, as it cancels in h; the exponents then take it as it is, in float64.
+    m may be rounded, because it cancels in h. The exponents use the rounded m, in float64.
     """
     dtype = m.dtype
     i, log_f = i.double(), logsigmoid(f.double())

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.blocks import spans
-from vbench.kernels.output import Output
+from vbench.kernels.blocks import Output, spans
 from vbench.kernels.retention import cost
 from vbench.kernels.retention.damping import damping
 from vbench.kernels.shapes import accumulator

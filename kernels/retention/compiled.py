@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -32,16 +34,12 @@ def retention(
         _walk(queries, keys, values, lost, rows(s.numpy(), 2), rows(o.numpy(), 2))
         return o.to(q.dtype), s
 
-    def again(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return chunkwise.retention(q, k, v, g, scale=scale, state=state)
-
-    o, s = recomputed(run, again, q, k, v, g, state)
-    return o, s
+    return recomputed(run, partial(chunkwise.retention, scale=scale), (q, k, v, g), state)
 
 
 @machine_code
 def _walk(q: Array, k: Array, v: Array, lost: Array, state: Array, out: Array) -> None:
-    """Adds to the output what each token reads, and leaves the last state.
+    """Add to `out` what each token reads, and leave the last state in `state`.
 
     q, k: (R, N, D), v, out: (R, N, E), lost: (R,), state: (R, D, E)
     """

@@ -10,7 +10,7 @@ ROWS = 128  # queries whose scores are held at a time by a quadratic form
 
 
 def group_of(rows: int) -> int:
-    """Chunks of a head that are handled together, where there are `rows` heads in all images."""
+    """Chunks of a head that are handled together; `rows` is the number of heads in all images."""
     return max(1, GROUP // rows)
 
 
@@ -24,9 +24,9 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     """MACs of one call.
 
     Args:
-        form: "algorithm" is the recurrence itself (an outer product and a read-out a token, key_dim ·
-            value_dim each), which every form must at least equal; the others count the products that
-            these forms execute. The decay's elementwise products are not MACs.
+        form: "algorithm" is the recurrence itself, an outer product and a read-out a token, key_dim · value_dim each;
+            no form executes fewer. For any other form, the products that it executes. The elementwise products of
+            decays are not MACs.
     """
     state, pair = key_dim * value_dim, key_dim + value_dim
     if form in fused.FORMS:
@@ -44,7 +44,7 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
 
 
 def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int) -> int:
-    """Pointwise FLOPs of one call, in none of `macs`.
+    """Pointwise FLOPs of one call, beside its `macs`.
 
     Args:
         form: "algorithm": a token damps the state (key_dim · value_dim) and scales its query. "reference" damps by

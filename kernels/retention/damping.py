@@ -20,8 +20,8 @@ def damping(g: Tensor, distance: Tensor, dtype: torch.dtype) -> Tensor:
 def rows(g: Tensor, tokens: int, block: int, dtype: torch.dtype) -> Iterator[tuple[int, int, Tensor]]:
     """The decay mask by blocks of rows: (start, stop, Float[H, stop - start, stop]).
 
-    Row i holds exp(g · (i - j)) for j <= i and 0 beyond; columns from `stop` on are 0 and left out. The mask
-    depends on i - j alone, so that the last block holds all the others in its right-hand corners.
+    Row i holds exp(g · (i - j)) for j <= i and 0 beyond. Columns from `stop` on are 0 and left out. The mask depends on
+    i - j alone, so every other block is a right-hand corner of the last block.
     """
     block = min(block, tokens)
     at = torch.arange(tokens, device=g.device)

@@ -24,7 +24,7 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
 
 
 def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int) -> int:
-    """Pointwise FLOPs of one call, in none of `macs`: queries scaled, scores damped, their softmax, sums of values.
+    """Pointwise FLOPs of one call, beside its `macs`: queries scaled, scores damped, their softmax, sums of values.
 
     Args:
         form: "algorithm" and "suffix" take a pair's product, maximum, difference, exponential and sum, up to the token

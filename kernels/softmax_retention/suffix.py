@@ -21,8 +21,8 @@ def softmax_retention(
 
         o_i = (Σ_{j<e} exp(L_ij) v_j + Σ_{j>=e} v_j) / (Σ_{j<e} exp(L_ij) + N - e)      e the block's end
 
-    Numerator and denominator are divided by the exponential of the row's largest logit, 0 among them where
-    a token is beyond, so nothing overflows. Arguments, results and errors are those of
+    Numerator and denominator are divided by the exponential of the row's largest logit, so nothing overflows. A token
+    beyond the block has the logit 0. Arguments, results and errors are those of
     `quadratic.softmax_retention`.
     """
     dtype = accumulator(q)

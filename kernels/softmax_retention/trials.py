@@ -11,7 +11,7 @@ from vbench.kernels.trials import Inputs, Trial
 
 
 def _negative(N: int, generator: Generator) -> Inputs:
-    """Logits about -200: the last token, which has none after it, must not lose its own."""
+    """Logits of about -200. The last token has no token after it, and its own weight must not vanish."""
     inputs = draw(N, generator, decays=DECAYS["open"])
     inputs["q"] = inputs["q"].abs() * -16
     inputs["k"] = inputs["k"].abs() * 5

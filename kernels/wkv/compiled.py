@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import exp
 
 import torch
@@ -20,21 +21,15 @@ def wkv(
     Arguments, results and errors are those of `reference.wkv`. Gradients are those of `scan.wkv`.
     """
 
-    def run(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return reference.by_walks(_walk, k, v, w, u, reading, state)
-
-    def again(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return scan.wkv(k, v, w, u, reading=reading, state=state)
-
-    y, s = recomputed(run, again, k, v, w, u, state)
-    return y, s
+    run, again = partial(reference.by_walks, _walk, reading=reading), partial(scan.wkv, reading=reading)
+    return recomputed(run, again, (k, v, w, u), state)
 
 
 def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
     """The sums that enter each token, and the last: Float[B N C], Float[3 B C] -> Float[3 B N C], Float[3 B C]."""
     dtype = w.dtype
     entering, last = k.new_empty(3, *k.shape, dtype=dtype), state.clone(memory_format=torch.contiguous_format)
-    peaks = array(state[2], torch.float64).copy()  # as in the reference, what decays N times is float64
+    peaks = array(state[2], torch.float64).copy()  # as in the reference: a decay repeats N times
     keys, values, decay = array(k, dtype), array(v, dtype), array(w, torch.float64)
     _add(keys, values, decay, peaks, last.numpy(), entering.numpy(), reverse)
     last[2] = torch.from_numpy(peaks)
@@ -43,7 +38,7 @@ def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> t
 
 @machine_code
 def _add(k: Array, v: Array, decay: Array, peaks: Array, state: Array, entering: Array, reverse: bool) -> None:
-    """Notes the sums that enter each token, and leaves the last ones.
+    """Store the sums that enter each token in `entering`, and leave the last ones in `state` and `peaks`.
 
     k, v: (B, N, C), decay: (C,), peaks: (B, C), state: (3, B, C), entering: (3, B, N, C)
     """
@@ -57,9 +52,9 @@ def _add(k: Array, v: Array, decay: Array, peaks: Array, state: Array, entering:
             above, below, exponent = entering[0, b, t], entering[1, b, t], entering[2, b, t]
             for c in range(C):
                 above[c], below[c], exponent[c] = num[c], den[c], p[c]
-                lead = key[c] - (p[c] - decay[c])  # of the token over what is there
+                lead = key[c] - (p[c] - decay[c])  # how far the token's exponent lies above the sum's
                 p[c] = key[c] if lead > 0 else p[c] - decay[c]
-                weight = exp(v.dtype.type(-abs(lead)))  # of the lesser of the two; the greater one's is 1
+                weight = exp(v.dtype.type(-abs(lead)))  # of the smaller exponent; the weight of the greater one is 1
                 keep, add = (weight, one) if lead > 0 else (one, weight)
                 num[c] = keep * num[c] + add * value[c]
                 den[c] = keep * den[c] + add

@@ -18,9 +18,9 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading 
     quotient are no MACs.
 
     Args:
-        form: "algorithm" is the recurrence itself (a token is added to two sums in two directions), whatever
-            the reading; the others count what these forms execute. "fused" and "fused_recurrent" join sums, in
-            tiles as the tuning table has them for any device.
+        form: "algorithm" is the recurrence itself, in either reading: a token is added to two sums in two directions.
+            For any other form, the MACs that it executes. "fused" and "fused_recurrent" join sums, in the tiles that
+            the tuning table has for any device.
     """
     added = 2 * batch * channels
     S, segments = segment(tokens), -(-tokens // segment(tokens))
@@ -57,13 +57,13 @@ def _carried(n: int, chunk: int) -> int:
 def elementwise_flops(
     form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8
 ) -> int:
-    """Pointwise FLOPs of one call, in none of `macs`.
+    """Pointwise FLOPs of one call, beside its `macs`.
 
     Args:
         form: "algorithm" and "reference" walk in two directions, with 8 a token and channel for the greatest exponent
-            and two weights, and join past, future and token by 21, quotient included. In the others a
-            token that is added to a sum (two MACs) first has its exponent damped, compared, subtracted and taken
-            the exponential of.
+            and two weights, and join past, future and token by 21, quotient included. In any other
+            form, a token that is added to a sum (two MACs) has an exponent that is damped, compared and subtracted,
+            and an exponential of it.
     """
     numbers = batch * tokens * channels
     if reading == "kernel":

@@ -31,8 +31,8 @@ def wkv(
     Arguments, results and errors are those of `reference.wkv`. Besides:
 
     Args:
-        reading: "kernel" is computed by the form that `cost.FALLBACK` names: a segment's sums with growing weights
-            are in no kernel here.
+        reading: "kernel" is computed by the form in `cost.FALLBACK`, because no kernel here has the sums of a segment
+            with growing weights.
         form: "fused" works in tiles of tokens, "fused_recurrent" takes all tokens in order, there and back, in one
             launch. Their gradient is the same.
 
@@ -40,10 +40,10 @@ def wkv(
     """
     check_supported(f"wkv {form}", k, v)
     if reading == "kernel":
-        return computation("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)  # type: ignore[no-any-return]
-    op = _fused if form == "fused" else _recurrent
+        return computation("wkv", cost.FALLBACK[form])(k, v, w, u, reading=reading)
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (k, v, w, u, state))
-    y, final, *_ = op(k, v, w.float(), u.float(), None if state is None else state.float(), train)
+    state = None if state is None else state.float()
+    y, final, *_ = _forward(k, v, w.float(), u.float(), state, train, form == "fused_recurrent")
     return y, final
 
 
@@ -53,8 +53,8 @@ def _launched(x: Tensor, how: Tiling) -> dict[str, Any]:
 
 
 def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: Tiling) -> Tensor | None:
-    """What enters each chunk from both sides but for the state, float32 (5 or 7, 2 B, chunks, C); None if there is
-    but one chunk."""
+    """What the other chunks hand to each chunk from both sides, float32 (5 or 7, 2 B, chunks, C); None if there is only
+    one chunk."""
     if how.tiles == 1:
         return None
     B, _, C = keys.shape
@@ -66,17 +66,18 @@ def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: T
 
 
 def _outputs(k: Tensor, train: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The final state, and for the gradient z and the ages of the state's exponents, else nothing."""
+    """Room for the final state, and for z and the ages of the state's exponents, which are empty unless `train`."""
     B, N, C = k.shape
     final = k.new_empty(2, 3, B, C, dtype=torch.float32)
     z, ages = (k.new_empty(shape if train else 0, dtype=torch.float32) for shape in ((B, N, C), (2, B, C)))
     return final, z, ages
 
 
+@torch.library.custom_op("vbench::wkv_fused", mutates_args=())
 def _forward(
-    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool, how: Tiling
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool, sequential: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    B, N, C = k.shape
+    (B, N, C), how = k.shape, tiling("wkv", k, sequential=sequential)
     w, u = w.contiguous(), u.contiguous()
     final, z, ages = _outputs(k, train)
     y = k.new_empty(B, N, C, dtype=stored(k))
@@ -98,22 +99,9 @@ def _entering(carried: Tensor | None) -> dict[str, Any]:
     return {"carried": carried, "size": 0 if carried is None else carried.stride(0)}
 
 
-@torch.library.custom_op("vbench::wkv_fused", mutates_args=())
-def _fused(
-    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _forward(k, v, w, u, state, train, tiling("wkv", k))
-
-
-@torch.library.custom_op("vbench::wkv_fused_recurrent", mutates_args=())
-def _recurrent(
-    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _forward(k, v, w, u, state, train, tiling("wkv", k, sequential=True))
-
-
-def _fake(
-    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool
+@_forward.register_fake
+def _(
+    k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool, sequential: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return k.new_empty(k.shape), *_outputs(k, train)
 
@@ -139,7 +127,7 @@ def _backward(
 
 
 @_backward.register_fake
-def _fake_backward(
+def _(
     dy: Tensor, entering: Tensor | None, k: Tensor, v: Tensor, w: Tensor, u: Tensor, y: Tensor, z: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     B, _, C = k.shape
@@ -147,7 +135,7 @@ def _fake_backward(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    k, v, w, u, state, _ = inputs
+    k, v, w, u, state, *_ = inputs
     y, final, z, ages = output
     ctx.mark_non_differentiable(z, ages)
     ctx.set_materialize_grads(False)
@@ -158,7 +146,7 @@ def _gradient(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, *_: Any) -> tu
     k, v, w, u, state, y, final, z, ages = ctx.saved_tensors
     dy = torch.zeros_like(y) if dy is None else dy
     entering = None
-    if dfinal is not None:  # a and b of the final state are sums of every token, e^(-p) times; each ends the other way
+    if dfinal is not None:  # final a and b are e^(-p) times sums over all tokens; each enters from the other end
         entering = torch.stack((dfinal[:, 0], -dfinal[:, 1], -final[:, 2]), dim=1).flip(0)
     dk, dv, dw, du, leaving = _backward(dy, entering, k, v, w, u, y, z)
     dstate = None
@@ -180,22 +168,16 @@ def _gradient(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, *_: Any) -> tu
         dk = dk + grown.to(dk.dtype)
         if dstate is not None:
             dstate[:, 2] += torch.where(ages < N, 0, extra)
-    return dk, dv, dw, du, dstate, None
+    return dk, dv, dw, du, dstate, None, None
 
 
-for _op in (_fused, _recurrent):
-    _op.register_fake(_fake)
-    _op.register_autograd(_gradient, setup_context=_save)
+_forward.register_autograd(_gradient, setup_context=_save)
 
 
 @register_flop_formula([torch.ops.vbench.wkv_fused])
-def _flops(k: Any, *_: Any, **__: Any) -> int:
-    return 2 * cost.macs("fused", batch=k[0], tokens=k[1], channels=k[2])
-
-
-@register_flop_formula([torch.ops.vbench.wkv_fused_recurrent])
-def _flops_recurrent(k: Any, *_: Any, **__: Any) -> int:
-    return 2 * cost.macs("fused_recurrent", batch=k[0], tokens=k[1], channels=k[2])
+def _flops(k: Any, v: Any, w: Any, u: Any, state: Any, train: bool, sequential: bool, **_: Any) -> int:
+    form = "fused_recurrent" if sequential else "fused"
+    return 2 * cost.macs(form, batch=k[0], tokens=k[1], channels=k[2])
 
 
 @register_flop_formula([torch.ops.vbench.wkv_fused_backward])

@@ -1,12 +1,12 @@
 """Bi-WKV's Triton kernels: a tile's tokens are read once, and walked from both ends.
 
-The gradient is Bi-WKV again. With z_t = -log of token t's denominator, what token i does to y_t is
+The gradient is Bi-WKV again. With z_t = -log of token t's denominator, the weight of token i in y_t is
 r_ti = e^(M_ti + k_i + z_t), and
 
     dv_i = Σ_t r_ti dy_t        dk_i = v_i dv_i - Σ_t r_ti dy_t y_t
 
-are sums with z for keys and (dy, dy · y) for values, read with e^(k_i). Every r is at most 1. In these the sums have
-ages too (`fused.scans.sums`), since dw is minus the sum of what each weight adds to the result, times its age.
+are sums with z for keys and (dy, dy · y) for values, read with e^(k_i). Every r is at most 1. These sums also have
+ages (`fused.scans.sums`), because dw is minus the sum of what each weight adds to the result, times its age.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def wkv(
 
 
 def _released(w: Tensor, u: Tensor, rows: Tensor, at: Tensor, length: int) -> Tensor:
-    """-M of the released kernels, then what their second helping costs: Float[R 2S C]."""
+    """The costs -M of the released kernels: of all sources, then of their `excess`: Float[R 2S C]."""
     start = (rows - rows % length)[:, None]
     gap = rows[:, None] - at
     far = ((gap < 0) | (at < start)).unsqueeze(-1)

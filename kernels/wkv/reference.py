@@ -7,11 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vbench.kernels.blocks import BLOCK, blocks, turned
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import empty, initial, join, read, released, segment, tokens
-
-BLOCK = 256  # tokens whose views are made at a time; the arithmetic does not depend on it
 
 
 def wkv(
@@ -52,7 +51,7 @@ def by_walks(
     reading: Reading,
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Both readings, from the sums that `walk` finds (as `_walk`)."""
+    """The operator in either reading. `walk` finds the sums, as `_walk` does."""
     dtype = accumulator(k)
     w, u = w.to(dtype), u.to(dtype)
     ahead, back = (initial(k, dtype) if state is None else state.to(dtype)).unbind(0)
@@ -60,8 +59,8 @@ def by_walks(
     future, back = walk(k, v, w, back, reverse=True)
     own = tokens(k.to(dtype) + u, v.to(dtype))
     if reading == "paper":  # block by block, so that temporaries stay in cache
-        blocks = zip(*(x.split(BLOCK, dim=2) for x in (past, future, own)), strict=True)
-        y = torch.cat([read(join(*each), k.dtype) for each in blocks], dim=1)
+        cut = zip(*(x.split(BLOCK, dim=2) for x in (past, future, own)), strict=True)
+        y = torch.cat([read(join(*each), k.dtype) for each in cut], dim=1)
     else:
         inside, growing = [], []
         for keys, values in zip(*(x.split(segment(k.shape[1]), dim=1) for x in (k, v)), strict=True):
@@ -75,7 +74,8 @@ def by_walks(
 def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
     """The sums that enter each token, and the last: Float[B N C], Float[3 B C] -> Float[3 B N C], Float[3 B C]."""
     entering, decay = [], w.double()  # in float64 a decay that repeats N times leaves no rounding to add up
-    for keys, values in zip(*(_blocks(x, reverse) for x in (k, v)), strict=True):
+    for block in blocks(k.shape[1], reverse):
+        keys, values = (x[:, block].flip(1) if reverse else x[:, block] for x in (k, v))
         peaks = [state[2].double()]
         for key in keys.double().unbind(1):
             peaks.append(torch.maximum(peaks[-1] - decay, key))
@@ -85,15 +85,8 @@ def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> t
         sums = [state[:2]]
         for keep, add in zip(kept.unbind(1), torch.stack((added * values, added)).unbind(2), strict=True):
             sums.append(torch.addcmul(add, keep, sums[-1]))
-        block = torch.cat((torch.stack(sums, dim=2), p.to(w.dtype)[None]))
-        entering.append(block[:, :, :-1].flip(2) if reverse else block[:, :, :-1])
-        state = block[:, :, -1]
-    if reverse:
-        entering.reverse()
-    return torch.cat(entering, dim=2) if entering else state.new_empty(*state.shape[:2], 0, state.shape[2]), state
-
-
-def _blocks(x: Tensor, reverse: bool) -> list[Tensor]:
-    """Blocks of tokens in the order of the walk, the tokens of each in that order too."""
-    blocks = [block for block in x.split(BLOCK, dim=1) if block.shape[1]]
-    return [block.flip(1) for block in reversed(blocks)] if reverse else blocks
+        found = torch.cat((torch.stack(sums, dim=2), p.to(w.dtype)[None]))
+        entering.append(found[:, :, :-1].flip(2) if reverse else found[:, :, :-1])
+        state = found[:, :, -1]
+    nothing = state.new_empty(*state.shape[:2], 0, state.shape[2])
+    return torch.cat(turned(entering, reverse) or [nothing], dim=2), state

@@ -3,7 +3,7 @@
 Inside a chunk every token takes the softmax over all tokens of the chunk and over two more, one before it and
 one behind it: the sums of everything outside, which are tokens like any other (`sums.py`). What a chunk hands on
 is again such a token, with a decay of w·L a step, so the sums that enter the chunks are found by the same scan
-over L times fewer tokens. No loop is longer than the logarithm of N, but for the groups that bound the memory.
+over L times fewer tokens. No loop is longer than the logarithm of N, except over the groups that bound the memory.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _published(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tup
 
 
 def _group(x: Tensor) -> int:
-    """How many chunks to handle together: Float[... n L C]."""
+    """How many chunks of x, Float[... n L C], to handle together."""
     others = int(x[..., 0, :, :].numel())
     return max(1, WEIGHTS.get(x.device.type, 2**18) // (others * (CHUNK + 2)))
 
@@ -122,7 +122,7 @@ def _carry(x: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tenso
 
 
 def _beside(edge: Tensor, x: Tensor, reverse: bool) -> Tensor:
-    """What enters and what it meets, as they lie: Float[3 B ... C], Float[3 B ... n C] -> Float[3 B ... n+1 C]."""
+    """The entering sum before x, in reverse after it: Float[3 B ... C], Float[3 B ... n C] -> Float[3 B ... n+1 C]."""
     edge = edge.unsqueeze(-2)
     return torch.cat((x, edge) if reverse else (edge, x), dim=-2)
 

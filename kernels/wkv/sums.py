@@ -47,8 +47,8 @@ def join(*parts: Tensor) -> Tensor:
 
 
 def gather(x: Tensor, cost: Tensor) -> Tensor:
-    """At every target, the sum of all sources damped by what it costs: Float[3 B ... S C], Float[T S C] ->
-    Float[3 B ... T C]. A cost of infinity keeps a source out.
+    """At every target, the sum of all sources, each damped by its cost: Float[3 B ... S C], Float[T S C] ->
+    Float[3 B ... T C]. A source with an infinite cost is left out.
     """
     a, b, exponents = x.unsqueeze(-3).unbind(0)
     exponents = exponents - cost
@@ -58,7 +58,7 @@ def gather(x: Tensor, cost: Tensor) -> Tensor:
 
 
 def costs(w: Tensor, targets: Tensor, sources: Tensor, u: Tensor | None = None) -> Tensor:
-    """What the way between two positions costs, w(|t-i|-1), and -u at its own: Float[C], Int[T], Int[S], Float[C]
+    """The cost between two positions, w(|t-i|-1); -u between a position and itself: Float[C], Int[T], Int[S], Float[C]
     -> Float[T S C].
     """
     gap = (targets[:, None] - sources).unsqueeze(-1)
@@ -77,15 +77,15 @@ def segment(tokens_: int) -> int:
 
 
 def excess(x: Tensor, w: Tensor) -> Tensor:
-    """x · (1 - e^w), the factor's size in the exponent and only its sign outside: Float[3 B ... C], Float[C]."""
+    """x · (1 - e^w): the factor's size is added to the exponent, its sign multiplies: Float[3 B ... C], Float[C]."""
     grown = w.relu()  # 1 - e^w is e^grown times a factor in (-1, 1)
     factor = (-grown).expm1() - w.clamp_max(0).expm1()
-    size = factor.detach().abs().clamp_min(1e-30).log()  # no gradient: what it adds here it takes away there
+    size = factor.detach().abs().clamp_min(1e-30).log()  # no gradient: it cancels in the product
     return torch.cat((x[:2] * (factor * (-size).exp()), x[2:] + (size + grown)))
 
 
 def released(past: Tensor, future: Tensor, inside: Tensor, growing: Tensor, own: Tensor, w: Tensor) -> Tensor:
-    """What the released kernels sum up for each token t of the segment that starts at t0.
+    """The sum that the released kernels read at each token t of the segment that starts at t0.
 
     Their past is e^{-w}(past - inside) + inside, their future e^{-w} future + (1 - e^w) growing.
 

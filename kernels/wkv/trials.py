@@ -11,14 +11,14 @@ from vbench.kernels.trials import Inputs, Trial, standard_normal
 from vbench.kernels.wkv.sums import initial
 
 B, C = 2, 24
+TOKENS, RELEASED = {"k": 1, "v": 1}, {"reading": "kernel"}
 
-# The decay a step and the size of the keys: as in a trained model, weights that grow with the distance,
-# neighbours alone, and keys whose exponentials overflow.
+# The decay a step, from numbers of N(0, 1), and the size of the keys.
 REGIMES = {
-    "typical": (lambda x: 0.02 * x, 1.0),
-    "growing": (lambda x: -0.2 * x.abs(), 1.0),
-    "fading": (lambda x: 4 * x.abs(), 1.0),
-    "large keys": (lambda x: 0.1 * x, 60.0),
+    "typical": (lambda x: 0.02 * x, 1.0),  # as in a trained model
+    "growing": (lambda x: -0.2 * x.abs(), 1.0),  # weights grow with the distance
+    "fading": (lambda x: 4 * x.abs(), 1.0),  # only neighbours count
+    "large keys": (lambda x: 0.1 * x, 60.0),  # the exponentials of the keys overflow
 }
 
 
@@ -33,21 +33,8 @@ def _initial(inputs: Inputs) -> Tensor:
 
 TRIALS = (
     *(
-        Trial(
-            f"both, {name}",
-            "both",
-            partial(_draw, decay=decay, size=size),
-            {"k": 1, "v": 1},
-            {"reading": "paper"},
-            _initial,
-        )
+        Trial(f"both, {name}", "both", partial(_draw, decay=decay, size=size), TOKENS, {"reading": "paper"}, _initial)
         for name, (decay, size) in REGIMES.items()
     ),
-    Trial(
-        "both, as released",
-        "both",
-        partial(_draw, decay=REGIMES["typical"][0], size=1.0),
-        {"k": 1, "v": 1},
-        {"reading": "kernel"},
-    ),
+    Trial("both, as released", "both", partial(_draw, decay=lambda x: 0.02 * x, size=1.0), TOKENS, RELEASED),
 )

@@ -1,8 +1,8 @@
 """WKV6 in chunks: exact, any N, memory linear in N, both directions in one pass, by gla's machinery.
 
-Tokens i < t meet in gla with the decays i+1 ... t between them, here with i+1 ... t-1. gla folds a chunk by
-joining blocks of tokens, queries and keys damped up to the common border; so all that differs is where the
-folding starts: the queries do not take their own token's decay, and the bonus stands on the diagonal.
+Between tokens i < t, gla has the decays i+1 ... t, and WKV6 has i+1 ... t-1. gla folds a chunk: it joins blocks of
+tokens, with queries and keys damped up to the common border. Only the start of the folding differs: the queries do not
+take their own token's decay, and the bonus is on the diagonal.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from vbench.kernels.gla.compiled import attend
@@ -28,8 +30,4 @@ def wkv6(
     def run(r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         return attend(r, k, v, [g], direction, state=state, like=r, bonus=u * (direction != "reverse"))
 
-    def again(r: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        return chunkwise.wkv6(r, k, v, g, u, direction=direction, state=state)
-
-    o, s = recomputed(run, again, r, k, v, g, u, state)
-    return o, s
+    return recomputed(run, partial(chunkwise.wkv6, direction=direction), (r, k, v, g, u), state)

@@ -10,10 +10,9 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     """MACs of one call.
 
     Args:
-        form: "algorithm" is the recurrence itself (an outer product and a read-out a token and direction,
-            key_dim · value_dim each; the bonus is elementwise), which every form must at least equal; the others
-            count the products that these forms execute. "quadratic" has one score matrix for both directions;
-            all others do what gla's forms of their name do, with the bonus in the place of the diagonal.
+        form: "algorithm" is the recurrence itself, an outer product and a read-out a token and direction, key_dim ·
+            value_dim each; the bonus is elementwise. No form executes fewer. "quadratic" has one score matrix for both
+            directions. Any other form does the same as gla's form of its name, with the bonus as the diagonal.
     """
     if form in fused.FORMS:
         return fused.macs(fused.call("wkv6", form, batch, heads, tokens, key_dim, value_dim, directions))
@@ -27,7 +26,7 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
 def elementwise_flops(
     form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int
 ) -> int:
-    """Pointwise FLOPs of one call, in none of `macs`.
+    """Pointwise FLOPs of one call, beside its `macs`.
 
     Args:
         form: "algorithm" and "reference": a token's decay is an exponential of key_dim and damps the state

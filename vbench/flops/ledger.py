@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vbench.kernels import entry
-from vbench.kernels.work import Work
+from vbench.kernels.entry import Work
 
 
 def _names(text: str) -> frozenset[str]:
