@@ -1,25 +1,20 @@
-"""What became of checks of operators and models, for a terminal."""
+"""The results of checks of operators and models, as a table for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from vbench.results.text import bare_table
 from vbench.verify import HALF, KINDS, Check, Verdict
-
-if TYPE_CHECKING:
-    pass
 
 
 def to_rich(verdicts: Iterable[Verdict]) -> Table:
-    """One row a subject: the worst error of each kind, in half types as a multiple of the best form's."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("subject", "forms", "checks", *KINDS, "verdict"):
-        table.add_column(
-            name if name != "half" else "half (x best)", justify="left" if name in ("subject", "forms") else "right"
-        )
+    """One row for each subject: the worst error of each kind. For half types it is a multiple of the best form's."""
+    kinds = ["half (x best)" if kind == "half" else kind for kind in KINDS]
+    heads = ("subject", "forms", "checks", *kinds, "verdict")
+    table = bare_table(heads, right=heads[2:], wrap=heads)
     for verdict in verdicts:
         forms = list(dict.fromkeys(check.form for check in verdict.checks))
         worst = [_worst(kind, [check for check in verdict.checks if check.kind == kind]) for kind in KINDS]

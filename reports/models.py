@@ -8,19 +8,20 @@ from rich.table import Table
 
 from vbench.models.registry import MODELS, ModelSpec
 from vbench.results.published import accuracies
+from vbench.results.text import bare_table
 
 
 def _recurrent(row: ModelSpec) -> str | None:
-    """What walks the tokens in recurrent mode: the whole "network", or the "operator" alone."""
+    """What runs token by token in recurrent mode: the whole "network" or only the "operator"."""
     if "recurrent" not in row.modes:
         return None
     return "network" if row.streams else "operator"
 
 
 def rows() -> list[dict[str, Any]]:
-    """One JSON-able dict a model; `params` at 224 px, `top1_published` in percent or None.
+    """One JSON-able dict for each model; `params` at 224 px, `top1_published` in percent or None.
 
-    `recurrent` says what walks the tokens in that mode, the "network" or its "operator" alone.
+    `recurrent` says what runs token by token in that mode: the "network" or only its "operator".
     """
     known = accuracies()
     return [
@@ -42,9 +43,8 @@ def rows() -> list[dict[str, Any]]:
 
 def to_rich() -> Table:
     """The rows for a terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "family", "params (M)", "operator", "recurrent", "top-1 (%)", "source"):
-        table.add_column(name, justify="right" if name in ("params (M)", "top-1 (%)") else "left", no_wrap=True)
+    heads = ("model", "family", "params (M)", "operator", "recurrent", "top-1 (%)", "source")
+    table = bare_table(heads, right=("params (M)", "top-1 (%)"))
     for row in rows():
         params = "" if row["params"] is None else f"{row['params'] / 1e6:.2f}"
         top1 = "" if row["top1_published"] is None else f"{row['top1_published']:.1f}"
@@ -61,7 +61,7 @@ def to_rich() -> Table:
 
 
 def caveats() -> list[str]:
-    """One line for each caveat, with the models that it concerns."""
+    """One line for each caveat, with its models."""
     found: dict[str, list[str]] = {}
     for name, row in MODELS.items():
         if row.caveat:
