@@ -16,7 +16,7 @@ from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
 from vbench.reports.tables import NOTES, figure, several_forms, span
 from vbench.results.axes import SETTING, SUBJECT, unusual
-from vbench.results.frame import batch_asked, filled, rows_of
+from vbench.results.frame import batch_asked, rows_of
 from vbench.results.lint import unfair
 from vbench.results.text import px
 
@@ -96,9 +96,9 @@ def prepared(table: pd.DataFrame, at: str | None) -> pd.DataFrame:
     table = table.copy()
     table["size"] = list(zip(table["height"].astype(int), table["width"].astype(int), strict=True))
     if at is not None:
-        table = table[_within(table, _sizes_named(table, at))].copy()
+        table = table[table["size"].isin(_sizes_named(table, at))].copy()
     infer = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
-    table["shown"] = _within(table, sizes_of(table) if at else _shown_sizes(sizes_of(infer)))
+    table["shown"] = table["size"].isin(sizes_of(table) if at else _shown_sizes(sizes_of(infer)))
     table["batch_asked"] = batch_asked(table)
     table["class"] = table["model"].map(_classes(table))
     return table
@@ -192,10 +192,8 @@ def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
 
 def supported(rows: pd.DataFrame) -> pd.Series[bool]:
     """Which rows have a model, mode, form and attention that is supported at one size at least."""
-    subject = [list(filled(rows[part], "")) for part in SUBJECT]
-    ways = list(zip(*subject, strict=True))
-    alive = {way for way, status in zip(ways, rows["status"], strict=True) if status != "unsupported"}
-    return pd.Series([way in alive for way in ways], index=rows.index, dtype=bool)
+    able = rows["status"] != "unsupported"
+    return able.groupby([rows[part] for part in SUBJECT], dropna=False).transform("any").astype(bool)
 
 
 def subjects(group: list[Cells], key: str) -> list[tuple[Cells, dict[Hashable, Cells]]]:
@@ -219,10 +217,6 @@ def _shown_sizes(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
     if len(marks) > 1:
         return marks
     return [sizes[round(i * (len(sizes) - 1) / (SIDE_BY_SIDE - 1))] for i in range(SIDE_BY_SIDE)]
-
-
-def _within(table: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.Series[bool]:
-    return pd.Series([size in sizes for size in table["size"]], index=table.index, dtype=bool)
 
 
 def _params(cells: Cells) -> float | None:
