@@ -1,8 +1,8 @@
-"""Panels of the papers: what they print is hollow; what records hold of the same quantity is filled.
+"""Figures of the papers: printed values are hollow, our records of the same quantity are filled.
 
-Axes, scales and colours follow each paper's own figure. Where that figure is not stored, the caption says that the
-choices are ours. Papers print MACs as FLOPs; labels say MACs. Work is taken of any row; time, memory and throughput
-only of rows of a GPU, as papers print a GPU's.
+Axes, scales and colours follow the figure of each paper. If that figure is not stored, the caption says that the
+choices are ours. Papers print MACs as FLOPs; our labels say MACs. Work comes from any row; time, memory and throughput
+only from rows of a GPU, because papers print those of a GPU.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from vbench.reports.figures.printed import (
     measured,
     printed,
     printed_and_ours,
+    printed_rows,
     reproductions,
     set_limits,
     size_axis,
     walls,
 )
 from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
-from vbench.results.published import accuracies, efficiency
+from vbench.results.published import accuracies, accuracies_of, efficiency
 
 VIG = "arXiv:2405.18425"
 VRWKV = "arXiv:2403.02308"
 VIL = "arXiv:2406.04303"
 VISION_GRU = "arXiv:2412.18178"
 VIM = "arXiv:2401.09417"
-
 
 VIG_LOOKS = {
     "vig_t": Look("ViG-T", "#FF4500", MARKERS["vig"]),
@@ -57,7 +57,7 @@ VIG_MARKS = {"flops_g": (512, 1024, 2048), "peak_memory_gb": (512, 1024), "laten
 
 
 def vig(table: pd.DataFrame, _: Options) -> Drawn:
-    """ViG's assets/resolution.png: (a) work, (b) memory, (c) latency, (d) accuracy, with its arrows, all computed."""
+    """ViG's assets/resolution.png: (a) work, (b) memory, (c) latency, (d) accuracy; its arrows are computed."""
     figure = sheet(2, 5.4)
     panels = figure.subplots(2, 2).flatten()
     names: list[Name] = []
@@ -77,7 +77,7 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
         for side in VIG_MARKS[quantity.metric]:
             ends = [printed(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
             if ends[0] and ends[1] and (quantity is not MEMORY or side != 512):
-                marks.ratio(axis, side, (ends[0], ends[1]), f"{ends[0] / ends[1]:.1f}×")
+                _times(axis, side, (ends[0], ends[1]))
     names += _vig_accuracy(panels[3])
     size_axis(panels, VIG_SIZES)
     for axis, letter, what in zip(panels, "abcd", ("Work", "Memory", "Latency", "Accuracy, published"), strict=True):
@@ -96,10 +96,9 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
 def _vig_accuracy(axis: Axes) -> list[Name]:
     names = []
     looks = {**VIG_LOOKS, "resnet50": Look("ResNet50", "#F4A460", MARKERS["timm"])}
-    shown = {model: {s: a.top1 for (name, s), a in sorted(accuracies().items()) if name == model} for model in looks}
+    shown = {model: {side: found.top1 for side, found in accuracies_of(model).items()} for model in looks}
     for model, look in looks.items():
-        x, y = list(shown[model]), list(shown[model].values())
-        names.append(hollow(axis, x, y, look))
+        names.append(hollow(axis, shown[model].items(), look))
     last = max(set(shown["vig_t"]) & set(shown["deit_t"]))
     ends = shown["deit_t"][last], shown["vig_t"][last]
     marks.ratio(axis, last, ends, f"{ends[1] - ends[0]:.1f}")
@@ -109,7 +108,7 @@ def _vig_accuracy(axis: Axes) -> list[Name]:
 
 
 def _vig_zoom(figure: Figure, axis: Axes) -> None:
-    """The paper's closer look at memory from 384 to 640 px, with the ratio at 512."""
+    """The paper's inset: memory from 384 to 640 px, with the ratio at 512 px."""
     inset = marks.zoom(figure, axis, (384, 640, 0, 3))
     if inset is None:
         return
@@ -120,8 +119,13 @@ def _vig_zoom(figure: Figure, axis: Axes) -> None:
     inset.set_xticks([512])
     inset.set_yticks([0, 1, 2, 3])
     ends = [printed(VIG, model, "peak_memory_gb")[512] for model in ("deit_t", "vig_t")]
-    marks.ratio(inset, 512, (ends[0], ends[1]), f"{ends[0] / ends[1]:.1f}×")
+    _times(inset, 512, (ends[0], ends[1]))
     marks.frame_inset(axis, inset, (384, 640, 0, 3))
+
+
+def _times(axis: Axes, x: float, ends: tuple[float, float]) -> None:
+    """Draw an arrow between two values with their ratio."""
+    marks.ratio(axis, x, ends, f"{ends[0] / ends[1]:.1f}×")
 
 
 VRWKV_LOOKS = {
@@ -139,7 +143,7 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     names = []
     for model, look in VRWKV_LOOKS.items():
         points = {side: 1e3 / ms for side, ms in printed(VIG, model, "latency_ms").items()}
-        names.append(hollow(speed, list(points), list(points.values()), look))
+        names.append(hollow(speed, points.items(), look))
         names += filled(speed, measured(table, model, inverse), points, look, notes, "throughput", reproduced=True)
     names += printed_and_ours(memory, table, VIG, VRWKV_LOOKS, MEMORY, notes)
     for axis, metric, invert in ((speed, "latency_ms", True), (memory, "peak_memory_gb", False)):
@@ -156,9 +160,8 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     size_axis((speed, memory), VIG_SIZES)
     walls(memory, VIG, VRWKV_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
-    claims = [
-        row for row in efficiency() if row.model == "vrwkv_t" and row.source.startswith(VRWKV) and row.res == 2048
-    ]
+    own = [row for row in efficiency() if row.source.startswith(VRWKV)]
+    claims = [row for row in own if row.model == "vrwkv_t" and row.res == 2048]
     said = "; ".join(f"{row.metric.replace('_', ' ')} {row.value:g} ({row.how})" for row in claims)
     return Drawn(
         figure,
@@ -184,13 +187,13 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
     figure = sheet(1, 2.7)
     axis = figure.subplots()
     names = []
-    rows = [row for row in efficiency() if row.metric == "pretrain_compute_exaflops" and row.source.startswith(VIL)]
+    rows = printed_rows(VIL, "pretrain_compute_exaflops")
     for family, look in VIL_LOOKS.items():
         own = [row for row in rows if row.model.rpartition("_")[0] == family]
         points = sorted(
             (row.value, float(found[1])) for row in own if (found := re.search(r"top-1 ([\d.]+)", row.locator))
         )
-        name = hollow(axis, [x for x, _ in points], [y for _, y in points], look)
+        name = hollow(axis, points, look)
         name.handle.set_linestyle("--")
         names.append(name)
     curves.log_axis(axis, "x")
@@ -213,14 +216,12 @@ GRU_SIZES = (512, 640, 738, 1024, 1248)
 
 
 def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
-    """VisionGRU's Fig. 1: accuracy of both models, and work against the size of the image, every point labelled."""
+    """VisionGRU's Fig. 1: accuracy of both models, and work against image size with every point labelled."""
     figure = sheet(2, 2.9)
     bars, work = figure.subplots(1, 2, width_ratios=(1, 2.6))
     notes: list[str] = []
     names = printed_and_ours(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
-    params = {
-        row.model: row.value for row in efficiency() if row.metric == "params_m" and row.source.startswith(VISION_GRU)
-    }
+    params = {row.model: row.value for row in printed_rows(VISION_GRU, "params_m")}
     for number, (model, look) in enumerate(reversed(GRU_LOOKS.items())):
         top1 = accuracies()[model, 224].top1
         colour = ink(look.colour)
@@ -250,7 +251,7 @@ VIM_SIZES = (512, 640, 738, 1024, 1248)
 
 
 def vim(table: pd.DataFrame, _: Options) -> Drawn:
-    """Vim's teaser: (b) log10 of images/s and (c) GPU memory, over sizes as equal steps; our rows are of DeiT alone."""
+    """Vim's teaser: (b) log10 of images/s and (c) GPU memory, over sizes in equal steps. Our rows are only of DeiT."""
     figure = sheet(2, 2.8)
     speed, memory = figure.subplots(1, 2)
     notes: list[str] = []
@@ -259,11 +260,9 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     for axis, quantity in ((speed, SPEED), (memory, MEMORY)):
         for model, look in VIM_LOOKS.items():
             points = {side: value for side, value in printed(VIM, model, quantity.metric).items() if side in places}
-            names.append(hollow(axis, [places[side] for side in points], list(points.values()), look))
-            label_points(
-                axis, {places[side]: value for side, value in points.items()}, ink(look.colour),
-                above=(model == "vim_t") == (axis is speed), digits=2,
-            )  # fmt: skip
+            placed = {places[side]: value for side, value in points.items()}
+            names.append(hollow(axis, placed.items(), look))
+            label_points(axis, placed, ink(look.colour), above=(model == "vim_t") == (axis is speed), digits=2)
             ours = measured(table, model, quantity)
             logs = {
                 k: {s: float(np.log10(v)) if axis is speed else v for s, v in own.items()} for k, own in ours.items()
@@ -289,11 +288,11 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     walls(memory, VIM, VIM_LOOKS, places)
     marks.name_curves(figure, names)
     marks.place_ratios(figure, [speed, memory])
-    saved = [row.value for row in efficiency() if row.metric == "memory_saved_pct" and row.source.startswith(VIM)]
+    saved = printed_rows(VIM, "memory_saved_pct")[0].value
     notes += [
         "The paper states batch inference and no GPU or dtype. Panel (a), four tasks, is not measured here; Vim is "
         "not in this zoo.",
-        f"Its {saved[0]:g} % less memory at 1248 px has no arrow: DeiT-Ti's end of it is out of memory.",
+        f"Its {saved:g} % less memory at 1248 px has no arrow: DeiT-Ti's end of it is out of memory.",
         "738 px is no multiple of 16; whole patches cover 736.",
     ]
     return Drawn(figure, tuple(notes))
