@@ -32,7 +32,7 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
 
     Raises: UsageError for a name that no series has.
     """
-    baselines = _named(series, options.baseline) if options.baseline else _baselines(series)
+    baselines = _named(series, options.baseline) if options.baseline else _attention(series)
     for baseline in baselines:
         if options.subject:
             subjects = _named(series, options.subject)
@@ -65,13 +65,13 @@ def _named(series: Sequence[Series], name: str) -> list[Series]:
     return found
 
 
-def _baselines(series: Sequence[Series]) -> list[Series]:
-    attention = [one for one in series if spec(one.model).baseline]
-    return sorted(attention, key=lambda one: (one.model != BASELINE, _fused(one), params_of(one.cells)))
+def _attention(series: Sequence[Series]) -> list[Series]:
+    """The attention models: `BASELINE` first, then fused attention, then small models."""
 
+    def order(one: Series) -> tuple[bool, bool, float]:
+        return one.model != BASELINE, bool((one.cells["attention"] == "unfused").any()), params_of(one.cells)
 
-def _fused(one: Series) -> bool:
-    return bool((one.cells["attention"] == "unfused").any())
+    return sorted((one for one in series if spec(one.model).baseline), key=order)
 
 
 def _pace(one: Series, other: Series) -> tuple[float, float]:

@@ -16,27 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vbench.reports.appearance import COLOURS, MARKERS
-from vbench.reports.figures import curves, marks
+from vbench.reports.figures import curves, marks, printed
 from vbench.reports.figures.marks import Name
-from vbench.reports.figures.printed import (
-    LATENCY,
-    MEMORY,
-    SPEED,
-    WORK,
-    Look,
-    Quantity,
-    filled,
-    hollow,
-    label_points,
-    measured,
-    printed,
-    printed_and_ours,
-    printed_rows,
-    reproductions,
-    set_limits,
-    size_axis,
-    walls,
-)
+from vbench.reports.figures.printed import LATENCY, MEMORY, SPEED, WORK, Look, Quantity
 from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
 from vbench.results.published import accuracies, accuracies_of, efficiency
 
@@ -68,21 +50,21 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
         ("Latency per image (ms)", "log", None),
     )
     for axis, quantity, (label, scale, limits) in zip(panels, (WORK, MEMORY, LATENCY), scales, strict=False):
-        names += printed_and_ours(axis, table, VIG, VIG_LOOKS, quantity, notes)
+        names += printed.printed_and_ours(axis, table, VIG, VIG_LOOKS, quantity, notes)
         axis.set_ylabel(label)
         if scale == "log":
             curves.log_axis(axis)
         if limits:
-            set_limits(axis, *limits)
+            printed.set_limits(axis, *limits)
         for side in VIG_MARKS[quantity.metric]:
-            ends = [printed(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
+            ends = [printed.of_model(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
             if ends[0] and ends[1] and (quantity is not MEMORY or side != 512):
                 _times(axis, side, (ends[0], ends[1]))
     names += _vig_accuracy(panels[3])
-    size_axis(panels, VIG_SIZES)
+    printed.size_axis(panels, VIG_SIZES)
     for axis, letter, what in zip(panels, "abcd", ("Work", "Memory", "Latency", "Accuracy, published"), strict=True):
         axis.set_title(f"({letter}) {what}")
-    walls(panels[1], VIG, VIG_LOOKS)
+    printed.walls(panels[1], VIG, VIG_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
     _vig_zoom(figure, panels[1])
     notes += [
@@ -98,7 +80,7 @@ def _vig_accuracy(axis: Axes) -> list[Name]:
     looks = {**VIG_LOOKS, "resnet50": Look("ResNet50", "#F4A460", MARKERS["timm"])}
     shown = {model: {side: found.top1 for side, found in accuracies_of(model).items()} for model in looks}
     for model, look in looks.items():
-        names.append(hollow(axis, shown[model].items(), look))
+        names.append(printed.hollow(axis, shown[model].items(), look))
     last = max(set(shown["vig_t"]) & set(shown["deit_t"]))
     ends = shown["deit_t"][last], shown["vig_t"][last]
     marks.ratio(axis, last, ends, f"{ends[1] - ends[0]:.1f}")
@@ -113,12 +95,12 @@ def _vig_zoom(figure: Figure, axis: Axes) -> None:
     if inset is None:
         return
     for model, look in VIG_LOOKS.items():
-        points = printed(VIG, model, "peak_memory_gb")
+        points = printed.of_model(VIG, model, "peak_memory_gb")
         line: dict[str, Any] = {"marker": look.marker, "markersize": 2.5, "markerfacecolor": ground(), "linewidth": 0.9}
         inset.plot(list(points), list(points.values()), ":", color=ink(look.colour), **line)
     inset.set_xticks([512])
     inset.set_yticks([0, 1, 2, 3])
-    ends = [printed(VIG, model, "peak_memory_gb")[512] for model in ("deit_t", "vig_t")]
+    ends = [printed.of_model(VIG, model, "peak_memory_gb")[512] for model in ("deit_t", "vig_t")]
     _times(inset, 512, (ends[0], ends[1]))
     marks.frame_inset(axis, inset, (384, 640, 0, 3))
 
@@ -142,12 +124,14 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     inverse = Quantity("latency_ms", "throughput_img_s", 1)  # drawn as images a second
     names = []
     for model, look in VRWKV_LOOKS.items():
-        points = {side: 1e3 / ms for side, ms in printed(VIG, model, "latency_ms").items()}
-        names.append(hollow(speed, points.items(), look))
-        names += filled(speed, measured(table, model, inverse), points, look, notes, "throughput", reproduced=True)
-    names += printed_and_ours(memory, table, VIG, VRWKV_LOOKS, MEMORY, notes)
+        points = {side: 1e3 / ms for side, ms in printed.of_model(VIG, model, "latency_ms").items()}
+        names.append(printed.hollow(speed, points.items(), look))
+        names += printed.filled(
+            speed, printed.measured(table, model, inverse), points, look, notes, "throughput", reproduced=True
+        )
+    names += printed.printed_and_ours(memory, table, VIG, VRWKV_LOOKS, MEMORY, notes)
     for axis, metric, invert in ((speed, "latency_ms", True), (memory, "peak_memory_gb", False)):
-        slow, fast = (printed(VIG, model, metric) for model in ("deit_t", "vrwkv_t"))
+        slow, fast = (printed.of_model(VIG, model, metric) for model in ("deit_t", "vrwkv_t"))
         for side in (1024.0, 2048.0):
             if side in slow and side in fast:
                 ends = (1e3 / slow[side], 1e3 / fast[side]) if invert else (slow[side], fast[side])
@@ -157,8 +141,8 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     memory.set_ylabel("GPU memory (GB)")
     speed.set_title("(b) Inference speed")
     memory.set_title("(c) Memory")
-    size_axis((speed, memory), VIG_SIZES)
-    walls(memory, VIG, VRWKV_LOOKS)
+    printed.size_axis((speed, memory), VIG_SIZES)
+    printed.walls(memory, VIG, VRWKV_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
     own = [row for row in efficiency() if row.source.startswith(VRWKV)]
     claims = [row for row in own if row.model == "vrwkv_t" and row.res == 2048]
@@ -187,13 +171,13 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
     figure = sheet(1, 2.7)
     axis = figure.subplots()
     names = []
-    rows = printed_rows(VIL, "pretrain_compute_exaflops")
+    rows = printed.of_paper(VIL, "pretrain_compute_exaflops")
     for family, look in VIL_LOOKS.items():
         own = [row for row in rows if row.model.rpartition("_")[0] == family]
         points = sorted(
             (row.value, float(found[1])) for row in own if (found := re.search(r"top-1 ([\d.]+)", row.locator))
         )
-        name = hollow(axis, points, look)
+        name = printed.hollow(axis, points, look)
         name.handle.set_linestyle("--")
         names.append(name)
     curves.log_axis(axis, "x")
@@ -220,23 +204,23 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
     figure = sheet(2, 2.9)
     bars, work = figure.subplots(1, 2, width_ratios=(1, 2.6))
     notes: list[str] = []
-    names = printed_and_ours(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
-    params = {row.model: row.value for row in printed_rows(VISION_GRU, "params_m")}
+    names = printed.printed_and_ours(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
+    params = {row.model: row.value for row in printed.of_paper(VISION_GRU, "params_m")}
     for number, (model, look) in enumerate(reversed(GRU_LOOKS.items())):
         top1 = accuracies()[model, 224].top1
         colour = ink(look.colour)
         bars.bar(number, top1, color="none", edgecolor=colour, hatch="////", width=0.6)
         marks.note(bars, f"{top1:.1f}", (number, top1), (0, 2), ha="center", va="baseline", color=colour)
-        label_points(work, printed(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
+        printed.label_points(work, printed.of_model(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
     bars.set_xticks((0, 1), [f"{look.name}\n{params[model]:g} M" for model, look in reversed(GRU_LOOKS.items())])
     bars.set_ylim(78, 85)
     bars.set_ylabel("ImageNet-1K top-1 (%), published")
     bars.set_title("(a) Classification")
     bars.grid(visible=False, axis="x")
-    set_limits(work, -30, 500)  # room for the labels beneath
+    printed.set_limits(work, -30, 500)  # room for the labels beneath
     work.set_ylabel("GMACs per image (printed as FLOPs)")
     work.set_title("(b) Work")
-    size_axis((work,), GRU_SIZES)
+    printed.size_axis((work,), GRU_SIZES)
     curves.finish(figure, names, {float(side): str(side) for side in GRU_SIZES})
     notes += [
         "The paper's counts of DeiT-S lack about the projections to Q, K, V and out (inferred).",
@@ -259,11 +243,13 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     places = {float(side): float(number) for number, side in enumerate(VIM_SIZES)}
     for axis, quantity in ((speed, SPEED), (memory, MEMORY)):
         for model, look in VIM_LOOKS.items():
-            points = {side: value for side, value in printed(VIM, model, quantity.metric).items() if side in places}
+            points = {
+                side: value for side, value in printed.of_model(VIM, model, quantity.metric).items() if side in places
+            }
             placed = {places[side]: value for side, value in points.items()}
-            names.append(hollow(axis, placed.items(), look))
-            label_points(axis, placed, ink(look.colour), above=(model == "vim_t") == (axis is speed), digits=2)
-            ours = measured(table, model, quantity)
+            names.append(printed.hollow(axis, placed.items(), look))
+            printed.label_points(axis, placed, ink(look.colour), above=(model == "vim_t") == (axis is speed), digits=2)
+            ours = printed.measured(table, model, quantity)
             logs = {
                 k: {s: float(np.log10(v)) if axis is speed else v for s, v in own.items()} for k, own in ours.items()
             }
@@ -273,22 +259,22 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
                     x, y, text = list(shown), list(shown.values()), f"{look.name}, ours"
                     names.append(marks.curve(axis, x, y, text, look.colour, "-", marker=look.marker))
             if quantity is SPEED:
-                notes += reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
+                notes += printed.reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
         axis.set_xticks(range(len(VIM_SIZES)), list(map(str, VIM_SIZES)))
         axis.set_xlabel("Image side (px), equal steps")
-    slow, fast = (printed(VIM, model, SPEED.metric) for model in ("deit_t", "vim_t"))
+    slow, fast = (printed.of_model(VIM, model, SPEED.metric) for model in ("deit_t", "vim_t"))
     last = max(set(slow) & set(fast))
     marks.ratio(speed, places[last], (slow[last], fast[last]), f"{10 ** (fast[last] - slow[last]):.1f}×")
     speed.set_ylabel("log10 of throughput (images/s)")
-    set_limits(speed, 1, 2.75)
+    printed.set_limits(speed, 1, 2.75)
     memory.set_ylabel("GPU memory (GB)")
-    set_limits(memory, -8, 80)  # room for the labels beneath
+    printed.set_limits(memory, -8, 80)  # room for the labels beneath
     speed.set_title("(b) Speed")
     memory.set_title("(c) Memory")
-    walls(memory, VIM, VIM_LOOKS, places)
+    printed.walls(memory, VIM, VIM_LOOKS, places)
     marks.name_curves(figure, names)
     marks.place_ratios(figure, [speed, memory])
-    saved = printed_rows(VIM, "memory_saved_pct")[0].value
+    saved = printed.of_paper(VIM, "memory_saved_pct")[0].value
     notes += [
         "The paper states batch inference and no GPU or dtype. Panel (a), four tasks, is not measured here; Vim is "
         "not in this zoo.",

@@ -47,13 +47,13 @@ SPEED = Quantity("log10_throughput_img_s", "throughput_img_s", 1)
 Points = dict[float, float]  # size in px -> value
 
 
-def printed(paper: str, model: str, metric: str) -> Points:
+def of_model(paper: str, model: str, metric: str) -> Points:
     """The values that a paper prints, or that were read off its figure."""
-    rows = [row for row in printed_rows(paper, metric) if row.model == model]
+    rows = [row for row in of_paper(paper, metric) if row.model == model]
     return {float(row.res): row.value for row in rows if row.res and row.how in ("figure-digitised", "table")}
 
 
-def printed_rows(paper: str, metric: str) -> list[Printed]:
+def of_paper(paper: str, metric: str) -> list[Printed]:
     """All rows of a metric that a paper prints."""
     return [row for row in efficiency() if row.metric == metric and row.source.startswith(paper)]
 
@@ -84,11 +84,11 @@ def printed_and_ours(
     """Draw printed curves (hollow) and ours (filled). Adds the reproduction ratios to `notes`."""
     names = []
     for model, look in looks.items():
-        points = printed(paper, model, quantity.metric)
-        names.append(hollow(axis, points.items(), look))
+        theirs = of_model(paper, model, quantity.metric)
+        names.append(hollow(axis, theirs.items(), look))
         ours = measured(table, model, quantity)
         what = MEASURES[quantity.column].title.lower() if not quantity.inverse else "latency per image"
-        names += filled(axis, ours, points, look, notes, what, reproduced=quantity.per_image)
+        names += filled(axis, ours, theirs, look, notes, what, reproduced=quantity.per_image)
     there = not table.empty and table[quantity.column].notna().any()
     if there and not quantity.counted and not table["device"].str.startswith("cuda").any():
         notes.append(
@@ -154,7 +154,7 @@ def label_points(axis: Axes, points: Points, colour: str, *, above: bool, digits
 
 def walls(axis: Axes, paper: str, looks: Mapping[str, Look], places: Points | None = None) -> None:
     """Draw a wall where the paper prints that a model ran out of memory."""
-    for row in printed_rows(paper, "oom"):
+    for row in of_paper(paper, "oom"):
         if row.model in looks and row.res is not None:
             x = places[float(row.res)] if places else float(row.res)
             look = looks[row.model]
