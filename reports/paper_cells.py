@@ -153,7 +153,7 @@ def parts(table: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[Part]:
     """The parts of a frame that have at least one supported cell."""
     for values, rows in table.groupby(list(by), dropna=False, sort=False):
         if (rows["status"] != "unsupported").any():
-            setting = dict(zip(by, map(_said, values), strict=True))
+            setting = dict(zip(by, map(_named, values), strict=True))
             yield Part(setting, rows, several_forms(rows), _lint(rows, counted="device_name" not in setting))
 
 
@@ -164,7 +164,7 @@ def _lint(rows: pd.DataFrame, *, counted: bool) -> list[str]:
     return unfair(rows.drop(columns=["attention", "batch_policy", "throughput_img_s"]))
 
 
-def _said(value: Any) -> str:
+def _named(value: Any) -> str:
     return "not known" if pd.isna(value) else str(value)
 
 

@@ -20,20 +20,20 @@ FIGURES = ("GMACs", "latency (ms)", "95 % interval", "images/s", "at batch", "pe
 HEADER = ("model", "mode", "size (px)", "status", *FIGURES, "flags")
 NUMBERS = ("size (px)", *FIGURES)
 NOTES = {
-    "modes_differ": "modes_differ: THE MODES OF THIS MODEL ARE NOT ONE FUNCTION; see 'vbench verify'",
+    "modes_differ": "modes_differ: THE MODES OF THIS MODEL DO NOT COMPUTE THE SAME FUNCTION; see 'vbench verify'",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
-    "few_samples": "few_samples: too slow for all launches; the interval speaks for one launch, or is the range",
-    "unconverged": "unconverged: successive calls still differed when the warm-up's time was over",
-    "throttled": "throttled: the device ran below its clock, or was held back by a quota",
+    "few_samples": "few_samples: too slow for all launches; the interval covers one launch, or is min–max",
+    "unconverged": "unconverged: successive calls still differed at the end of the warm-up time",
+    "throttled": "throttled: the device ran below its clock, or a quota held the process back",
     "contended": "contended: other processes took processor time from the measurement, or used its GPU",
-    "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch would show its own speed",
-    "drift": "drift: calls grew slower or faster while they were timed",
-    "bimodal": "bimodal: calls take one of two times; the median stands for one of them",
-    "outliers": "outliers: single calls far from the rest, all kept",
+    "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch shows its full speed",
+    "drift": "drift: calls became slower or faster during the timing",
+    "bimodal": "bimodal: calls take one of two times; the median is one of them",
+    "outliers": "outliers: single calls are far from the rest; all are kept",
     "counters_disagree": "counters_disagree: the MAC counters differ by more than 1 %:",
     "uncounted": "uncounted: the model has work that the counter does not know; 'vbench flops --strict' names it",
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
-    "cropped": "cropped: the model ignores what exceeds whole patches; `padding` in summary.csv says how much",
+    "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
 
 
@@ -236,7 +236,7 @@ def _short(commit: str) -> str:
 
 
 def figure(value: float | None, unit: float = 1.0) -> str:
-    """Four significant digits, with a thousands separator; empty if missing."""
+    """Four significant digits, with a thousands separator; empty for None."""
     if value is None:
         return ""
     value = value / unit

@@ -238,14 +238,10 @@ def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
         text.set_position((em(ROOM) - left / point, shift / point))
     for text in texts:
         if text.xyann[0] == em(ROOM) and abs(text.xyann[1]) > LEADER * 0.8 * extent(figure, text).height / point:
-            _lead(text, text.xyann[1])
+            arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1}
+            look = {"arrowprops": arrow, "annotation_clip": False, "gid": "leader"}
+            note(axis, "", text.xy, text.xyann, **look).set_in_layout(False)
     return True
-
-
-def _lead(text: Annotation, shift_pt: float) -> None:
-    arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1}
-    place, look = (em(ROOM), shift_pt), {"arrowprops": arrow, "annotation_clip": False, "gid": "leader"}
-    note(cast(Axes, text.axes), "", text.xy, place, **look).set_in_layout(False)
 
 
 def thin_ticks(figure: Figure, axes: Sequence[Axes], sides: dict[float, str]) -> None:

@@ -50,8 +50,9 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
             notes += _ratios(panels[number], pair, MEASURES[key], options.at)
         notes += _points(panels[3], pair)
     curves.finish(figure, names, sides)
-    for number in (1, 2) if pair else ():
-        _closer(figure, panels[number], series, pair, MEASURES[PANELS[number]])
+    if pair:
+        for number in (1, 2):
+            _closer(figure, panels[number], series, pair, MEASURES[PANELS[number]])
     return Drawn(figure, (*notes, PUBLISHED))
 
 
