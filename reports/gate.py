@@ -69,7 +69,7 @@ def sentences(outcome: Outcome, *, strict: bool = False) -> list[str]:
         _verdict(outcome, strict=strict),
         f"{tame(outcome.command)}: base {tame(outcome.base)}, head {tame(outcome.head)}.",
     ]
-    return [*lines, *filter(None, [_told(outcome.findings)])]
+    return [*lines, *filter(None, [_detectable(outcome.findings)])]
 
 
 def _verdict(outcome: Outcome, *, strict: bool) -> str:
@@ -95,7 +95,7 @@ def _counted(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ORDER if counts[verdict])
 
 
-def _told(findings: Sequence[Finding]) -> str | None:
+def _detectable(findings: Sequence[Finding]) -> str | None:
     """The smallest slowdown that the intervals of this session could detect; None if no cell was timed.
 
     SLOW needs an interval that is wholly above 1 + delta. So a slowdown must exceed delta by the half-width of the

@@ -52,7 +52,7 @@ def rows(found: Sequence[Series], what: str) -> list[tuple[str, ...]]:
             _figure(one, -1, unit),
             str(one.last_over_first) if one.last_over_first else ABSENT,
             ABSENT if one.noise is None else f"{one.noise:.1%}",
-            "; ".join(map(told, one.steps)) or one.note or "none",
+            "; ".join(map(in_words, one.steps)) or one.note or "none",
         )
         for one in found
     ]
@@ -62,7 +62,7 @@ def _figure(one: Series, place: int, unit: float) -> str:
     return digits(one.measured[place].value, unit) if one.measured else ABSENT
 
 
-def told(step: Step) -> str:
+def in_words(step: Step) -> str:
     """A change of level in words: "0123456 → 89abcde: +5.1 % (torch 2.11.0 → 2.12.0)"."""
     beside = f" ({', '.join(step.beside)})" if step.beside else ""
     return f"{short(step.before)} → {short(step.after)}: {step.ratio - 1:+.1%}{beside}"

@@ -29,8 +29,8 @@ BRANDS = ("modes_differ", "caveat")  # flags of a model; it is then never the be
 TIMING = ("few_samples", "unconverged", "throttled", "contended", "host_bound", "drift", "bimodal", "outliers")
 WORK = ("counters_disagree", "uncounted", "padded", "cropped")
 DOUBTFUL = ("counters_disagree", "uncounted")  # flags of a count; it is then never the best
-ENDED = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
-SAID = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
+NO_VALUE = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
+ENDINGS = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
 BEST = (
     f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE_PARAMS:g} at most. "
     "Where intervals overlap that of the best, all of these tie and are bold; "
@@ -38,7 +38,7 @@ BEST = (
 )
 
 Cells = dict[str, Any]  # a row of the frame, with None for a missing value
-WHO = (Column("model", number=False), Column("mode", number=False), Column("params (M)"))
+SUBJECT_COLUMNS = (Column("model", number=False), Column("mode", number=False), Column("params (M)"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ def grid_of(
     return Grid(title, columns, tuple(blocks), caption, tuple(remarks), setting)
 
 
-def behind(part: Part) -> list[str]:
+def cell_remarks(part: Part) -> list[str]:
     """Remarks of a grid whose numbers come from many cells: how many cells have each flag, and which are missing."""
     flags = part.rows["flags"].str.split()
     lines = [
@@ -264,7 +264,7 @@ def behind(part: Part) -> list[str]:
 
 def listed(title: str, part: Part, quantities: Sequence[Quantity], also: Sequence[str]) -> Grid:
     """One row for each model, mode and size, in blocks of one size and one class."""
-    columns = (*WHO, *(quantity.heading() for quantity in quantities))
+    columns = (*SUBJECT_COLUMNS, *(quantity.heading() for quantity in quantities))
     blocks = []
     for name, group in groups(part.rows, "size", "class"):
         lines = [(cells, [cells] * len(quantities)) for cells, _ in subjects(group, "size")]
@@ -286,8 +286,8 @@ def lines_of(
         for row in _best(rivals, quantity):
             of[row][at] = replace(of[row][at], bold=True)
     return tuple(
-        (*_who(who, [cells for cells in line if cells], part.several), *row)
-        for (who, line), row in zip(lines, of, strict=True)
+        (*_subject(first, [cells for cells in line if cells], part.several), *row)
+        for (first, line), row in zip(lines, of, strict=True)
     )
 
 
@@ -314,7 +314,7 @@ def _best(rivals: dict[int, Cell], quantity: Quantity) -> list[int]:
     return found if len(found) < len(values) else []
 
 
-def _who(cells: Cells, all_of: list[Cells], several: set[tuple[str, str]]) -> Row:
+def _subject(cells: Cells, all_of: list[Cells], several: set[tuple[str, str]]) -> Row:
     """Model, mode and parameters."""
     params = _params(cells)
     return (
@@ -345,8 +345,8 @@ def cell_of(cells: Cells | None, quantity: Quantity) -> Cell:
     if value is None and quantity.without:
         return Cell("none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without)
     if value is None:
-        said = SAID.get(status, status)
-        return Cell("not known") if status == "ok" else Cell(ENDED[status], notes=(f"{said}: {reason}",))
+        said = ENDINGS.get(status, status)
+        return Cell("not known") if status == "ok" else Cell(NO_VALUE[status], notes=(f"{said}: {reason}",))
     notes = [NOTES[flag].rstrip(":") for flag in quantity.flags if flag in cells["flags"].split()]
     if status == "ok" and reason and not quantity.without:
         notes.append(f"not every launch ended: {reason}")

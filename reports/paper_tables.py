@@ -20,15 +20,15 @@ from vbench.reports.paper_cells import (
     LATENCY,
     MEMORY,
     STATE,
+    SUBJECT_COLUMNS,
     THROUGHPUT,
     TRAINED,
-    WHO,
     Cells,
     Part,
     Quantity,
-    behind,
     brands,
     cell_of,
+    cell_remarks,
     grid_of,
     groups,
     lines_of,
@@ -83,7 +83,7 @@ def _beside(
 
     `heads` has the head of each value.
     """
-    columns = (*WHO, *(quantity.heading(head) for head in heads.values() for quantity in quantities))
+    columns = (*SUBJECT_COLUMNS, *(quantity.heading(head) for head in heads.values() for quantity in quantities))
     each = [(value, quantity) for value in heads for quantity in quantities]
     blocks = []
     for name, group in groups(part.rows, *blocks_by):
@@ -201,7 +201,7 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
     for part in parts(table):
         lines = tuple(_exponent(cells, part) for cells in rows_of(scaling.exponents(part.rows)))
         if lines:
-            grids.append(grid_of("How costs grow", part, columns, [Block(lines)], [*also, *behind(part)]))
+            grids.append(grid_of("How costs grow", part, columns, [Block(lines)], [*also, *cell_remarks(part)]))
     return grids
 
 
@@ -219,7 +219,7 @@ def crossovers(table: pd.DataFrame) -> list[Grid]:
                 if like[one] == like[other] and spec(one).baseline != spec(other).baseline:
                     lines.append(_crossing(pair, part.rows))
         if lines:
-            said = [*also, *behind(part)]
+            said = [*also, *cell_remarks(part)]
             grids.append(grid_of("Who is cheaper from where", part, columns, [Block(tuple(lines))], said))
     return grids
 
