@@ -1,8 +1,8 @@
-"""How things look everywhere: a family's colour and marker, a mode's line, what flagged and ended curves are called."""
+"""How curves look everywhere: colour and marker of a family, line of a mode, words for flagged and ended curves."""
 
 from __future__ import annotations
 
-# Okabe and Ito's colours and one of Tol's: colour-blind eyes tell them apart.
+# The colours of Okabe and Ito and of Tol, which colour-blind readers can tell apart.
 FAMILIES = {
     "vig": ("#D55E00", "o"),
     "vrwkv": ("#56B4E9", "v"),
@@ -13,11 +13,11 @@ FAMILIES = {
     "swin": ("#009E73", "^"),
     "timm": ("#CC79A7", "D"),
     "vim": ("#999933", "*"),
-    "external": ("#332288", "h"),  # models of a user's own
+    "external": ("#332288", "h"),  # a user's own models
 }
 COLOURS = {family: colour for family, (colour, _) in FAMILIES.items()}
 MARKERS = {family: marker for family, (_, marker) in FAMILIES.items()}
-SHADES = (1.0, 0.65, 0.4)  # of a family's models, in the order of their names
-MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # of a model's first and of its other settings
-BRANDS = {"modes_differ": "(MODES DIFFER)", "caveat": "(not the paper's)"}  # what a flagged curve is called
+SHADES = (1.0, 0.65, 0.4)  # of the models of a family, in the order of their names
+MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # for the first and the second setting of a model
+BRANDS = {"modes_differ": "(MODES DIFFER)", "caveat": "(not the paper's)"}  # added to the label of a flagged curve
 ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}

@@ -1,6 +1,6 @@
-"""Can the figures be trusted here? The same sweep many times, and timm's benchmark beside ours.
+"""Whether the measurements on this machine can be trusted: many equal sweeps, and timm's benchmark beside ours.
 
-python -P -m vbench.reports.calibration timm BENCHMARK.py DIR   measures, in turn, and writes DIR/timm.json
+python -P -m vbench.reports.calibration timm BENCHMARK.py DIR   measures both in turn and writes DIR/timm.json
 python -P -m vbench.reports.calibration DIR docs/measuring.md   fills the page from DIR/aa-*/ and DIR/timm.json
 """
 
@@ -21,6 +21,7 @@ import pandas as pd
 
 from vbench.reports.grid import pipes
 from vbench.reports.tables import figure
+from vbench.reports.write import filled
 from vbench.results.frame import frame
 from vbench.results.statistics import Interval, interval
 from vbench.results.store import Record, read
@@ -31,11 +32,11 @@ SIDE = 224
 
 
 def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
-    """One row a cell of equal sweeps: how often their intervals hold the pooled median.
+    """One row for each cell of equal sweeps: how often their intervals contain the pooled median.
 
-    Columns: `model`, `height`, `width`; `pooled_ms`, the median of all launches' medians; `covered`, the number of
-    `sweeps` whose interval holds it. As shares of it: `half_width`, the median half-width of the intervals;
-    `launch_spread` and `sweep_spread`, standard deviations of launches within a sweep, and of sweeps.
+    Columns: `model`, `height`, `width`; `pooled_ms`, the median of the medians of all launches; `covered`, the number
+    of `sweeps` whose interval contains it. As shares of `pooled_ms`: `half_width`, the median half-width of the
+    intervals; `launch_spread`, the standard deviation of launches within a sweep; `sweep_spread`, that of sweeps.
     """
     tables = [frame(list(run)) for run in runs]
     cells = pd.concat(tables, keys=range(len(tables)), names=["sweep"]).reset_index("sweep")
@@ -67,7 +68,7 @@ def coverage(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
 
 
 def coverage_markdown(found: pd.DataFrame) -> str:
-    """The table of `coverage`, and what it comes to."""
+    """The table of `coverage`, and its total."""
     heads = ("cell", "pooled median (ms)", "intervals that hold it", "half-width", "scatter of launches", "of sweeps")
     rows = []
     for row in found.to_dict("records"):
@@ -80,7 +81,7 @@ def coverage_markdown(found: pd.DataFrame) -> str:
 
 
 def constants_markdown(runs: Sequence[Sequence[Record]]) -> str:
-    """How the protocol's constants fared in these sweeps: what ended warm-up and sampling, and what is left to gain."""
+    """What ended warm-up and sampling in these sweeps, and what would make intervals narrower."""
     launches = [record for run in runs for record in run if record.latency]
     found = [record.latency for record in launches if record.latency]
     warm = sum((record.warmup or {}).get("converged") is True for record in launches)
@@ -98,7 +99,7 @@ def constants_markdown(runs: Sequence[Sequence[Record]]) -> str:
 
 
 def against_timm(benchmark: Path, folder: Path) -> None:
-    """Measure one model by vbench and by timm's benchmark script, in turn, on one thread; write `folder`/timm.json.
+    """Measure one model by vbench and by timm's benchmark script in turn, on one thread. Write `folder`/timm.json.
 
     Args:
         benchmark: `benchmark.py` of timm's repository.
@@ -133,7 +134,7 @@ def compared(folder: Path) -> tuple[Interval, Interval]:
 
 
 def compared_markdown(folder: Path) -> str:
-    """The comparison as a table, and whether the intervals meet."""
+    """The comparison as a table, and whether the intervals overlap."""
     said = json.loads((folder / "timm.json").read_text())
     ours, theirs = compared(folder)
     samples = round(median(len(record["latency"]["samples_ms"]) for record in said["vbench"]))
@@ -149,7 +150,7 @@ def compared_markdown(folder: Path) -> str:
 
 
 def overhead(folder: Path) -> str:
-    """What sweeps say of their own cost in `run.json`: those above, and the README's, of the same machine."""
+    """The overhead of sweeps, from `run.json`: of the equal sweeps, and of the README's sweep on the same machine."""
     runs = [run for file in sorted(folder.glob("aa-*/run.json")) for run in json.loads(file.read_text())["runs"]]
     each = [run["overhead_s_per_cell"] for run in runs]
     (long,) = json.loads((folder.parent.parent / folder.name / "run.json").read_text())["runs"]
@@ -164,13 +165,11 @@ def overhead(folder: Path) -> str:
 
 
 def fill(text: str, folder: Path) -> str:
-    """The page, with new text between its markers. Raises: ValueError if a marker is missing."""
-    from vbench.reports.readme import between
-
+    """The page with new text between its markers. Raises: ValueError if a marker is missing."""
     runs = [read(run) for run in sorted(folder.glob("aa-*"))]
-    text = between(text, "coverage", f"{coverage_markdown(coverage(runs))}\n\n{constants_markdown(runs)}")
-    text = between(text, "timm", compared_markdown(folder))
-    return between(text, "overhead", overhead(folder))
+    text = filled(text, "coverage", f"{coverage_markdown(coverage(runs))}\n\n{constants_markdown(runs)}")
+    text = filled(text, "timm", compared_markdown(folder))
+    return filled(text, "overhead", overhead(folder))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What became of checks of operators and models, for a terminal."""
+"""The results of checks of operators and models, as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vbench.verify import HALF, KINDS, Check, Verdict
 
 
 def to_rich(verdicts: Iterable[Verdict]) -> Table:
-    """One row a subject: the worst error of each kind, in half types as a multiple of the best form's."""
-    numbers = ["checks", *("half (x best)" if kind == "half" else kind for kind in KINDS), "verdict"]
-    heads = ["subject", "forms", *numbers]
-    table = bare_table(heads, right=numbers, wrap=heads)
+    """One row for each subject: the worst error of each kind. For half types it is a multiple of the best form's."""
+    kinds = ["half (x best)" if kind == "half" else kind for kind in KINDS]
+    heads = ("subject", "forms", "checks", *kinds, "verdict")
+    table = bare_table(heads, right=heads[2:], wrap=heads)
     for verdict in verdicts:
         forms = list(dict.fromkeys(check.form for check in verdict.checks))
         worst = [_worst(kind, [check for check in verdict.checks if check.kind == kind]) for kind in KINDS]

@@ -1,13 +1,11 @@
-"""Which of the papers' claims hold: a table for the terminal, Markdown, CSV, and the generated page docs/claims.md."""
+"""Which claims of the papers hold: for a terminal, as Markdown, as CSV, and the generated page docs/claims.md."""
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vbench.errors import UsageError
-from vbench.reports.grid import escaped, pipes
+from vbench.reports.grid import csv_text, escaped, pipes
 from vbench.results.claims import Claim, claims
 from vbench.results.frame import frame
 from vbench.results.operators import FILE as OPERATORS
@@ -27,7 +25,7 @@ from vbench.results.verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, V
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
 STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}
-QUANTITIES = {"macs": "MACs", "params": "parameters", "operator_speed": "speed"}  # others are called as they are
+QUANTITIES = {"macs": "MACs", "params": "parameters", "operator_speed": "speed"}  # other quantities keep their names
 
 PAGE = f"""# Which claims hold?
 
@@ -63,9 +61,9 @@ grows from 224 to 2048 px". Linear growth is judged on any device.
 
 
 def judged(folders: Sequence[Path]) -> list[Judgement]:
-    """A verdict on every claim, from the records of these folders; there may be none.
+    """A verdict on every claim, from the records of these folders, which may be none.
 
-    Raises: UsageError for a folder without any; SchemaError for records that this version cannot read.
+    Raises: UsageError for a folder without records; SchemaError for records that this version cannot read.
     """
     for folder in folders:
         if not any((folder / name).is_file() for name in (RECORDS, OPERATORS)):
@@ -76,7 +74,7 @@ def judged(folders: Sequence[Path]) -> list[Judgement]:
 
 
 def to_json(found: Sequence[Judgement]) -> str:
-    """A list of objects: the claim's own fields, what we make of it, and the ids of the records that prove it."""
+    """A list of objects: the fields of the claim, our verdict with its values, and the ids of the records behind it."""
     rows = [{**asdict(one.claim), "ratio": one.claim.ratio, **_ours(one)} for one in found]
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
@@ -88,7 +86,7 @@ def _ours(one: Judgement) -> dict[str, Any]:
 
 
 def show(found: Sequence[Judgement], console: Console) -> None:
-    """Print the table, then why, with the records that prove it, a line for each claim. No text is cut."""
+    """Print the table, then one line for each claim with its reason and its records. No text is cut."""
     table = bare_table(HEADER)
     for one in found:
         *cells, verdict = _row(one)
@@ -107,16 +105,12 @@ def summary(found: Sequence[Judgement]) -> str:
 
 
 def to_csv(found: Sequence[Judgement]) -> str:
-    """One row a claim, under `HEADER`, with the reason and the records' ids."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*HEADER, "why", "records"])
-    writer.writerows([*_row(one), one.reason, " ".join(one.case_ids)] for one in found)
-    return text.getvalue()
+    """One row for each claim under `HEADER`, with the reason and the ids of the records."""
+    return csv_text([[*HEADER, "why", "records"], *([*_row(one), one.reason, " ".join(one.case_ids)] for one in found)])
 
 
 def to_markdown(found: Sequence[Judgement]) -> str:
-    """The table; then for each claim who makes it, under what conditions, why the verdict, and the proof."""
+    """The table; then for each claim its source, its conditions, the reason for the verdict, and the records."""
     lines = [*pipes(HEADER, [[escaped(text) for text in _row(one)] for one in found]), "", summary(found)]
     for paper in dict.fromkeys(one.claim.paper for one in found):
         own = [one for one in found if one.claim.paper == paper]

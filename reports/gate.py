@@ -1,6 +1,6 @@
-"""What a gate found: a table for the terminal, and JSON, Markdown, JUnit XML and metrics for CI. Measures nothing.
+"""The outcome of a gate: a table for the terminal, and JSON, Markdown, JUnit XML and metrics for CI.
 
-Cells, notes and facts come from records, revisions and models' names: they are shown as text, whatever is in them.
+Cells, notes and facts come from records, revisions and names of models. All of them are escaped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vbench.results.outcome import (
 from vbench.results.text import bare_table, print_whole
 
 SCHEMA = 1  # of the JSON
-SHOWN_SAME = 8  # findings that are SAME are shown up to this many, else counted
+SHOWN_SAME = 8  # SAME findings that are shown; if there are more, they are only counted
 HEADER = ("cell", "what", "base", "head", "head / base", "95 % interval", "matters from", "verdict", "note")
 RIGHT = HEADER[2:7]
 ABOUT = (  # facts that the terminal shows
@@ -59,24 +59,24 @@ ORDER = {verdict: place for place, verdict in enumerate((*_FIRST, *(one for one 
 
 
 def ordered(findings: Sequence[Finding]) -> list[Finding]:
-    """What fails first, what is SAME last; of one verdict, as they stood."""
+    """Findings that fail come first, SAME ones last. The order within a verdict is kept."""
     return sorted(findings, key=lambda finding: ORDER[finding.verdict])
 
 
 def sentences(outcome: Outcome, *, strict: bool = False) -> list[str]:
-    """The verdict, what was compared, and how small a change can be told, each in a sentence."""
+    """One sentence each: the verdict, what was compared, and the smallest change that can be detected."""
     lines = [
         _verdict(outcome, strict=strict),
         f"{tame(outcome.command)}: base {tame(outcome.base)}, head {tame(outcome.head)}.",
     ]
-    return [*lines, *filter(None, [_told(outcome.findings)])]
+    return [*lines, *filter(None, [_detectable(outcome.findings)])]
 
 
 def _verdict(outcome: Outcome, *, strict: bool) -> str:
     if outcome.interrupted:
-        return "No verdict: interrupted. What was found by then is shown, and decides nothing."
+        return "No verdict: interrupted. The findings so far are shown, but decide nothing."
     if outcome.invalid:
-        return f"No verdict: the session is invalid: {tame(outcome.invalid)}. What it found decides nothing."
+        return f"No verdict: the session is invalid: {tame(outcome.invalid)}. Its findings decide nothing."
     count = len(outcome.findings)
     every = f"{count} finding{'' if count == 1 else 's'}"
     failing, still_open = _counted(outcome.of(*FAILS)), _counted(outcome.of(*OPEN))
@@ -95,11 +95,11 @@ def _counted(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ORDER if counts[verdict])
 
 
-def _told(findings: Sequence[Finding]) -> str | None:
-    """From what slowdown up the intervals of this session would say SLOW; None if none was timed.
+def _detectable(findings: Sequence[Finding]) -> str | None:
+    """The smallest slowdown that the intervals of this session could detect; None if no cell was timed.
 
-    SLOW needs an interval wholly beyond 1 + delta, so a change must exceed delta by the half-width of the interval; the
-    correction for several cells asks for somewhat more.
+    SLOW needs an interval that is wholly above 1 + delta. So a slowdown must exceed delta by the half-width of the
+    interval. The correction for several cells needs a little more.
     """
     least = {
         tame(one.cell): (1 + one.delta) * one.ratio / one.lo - 1
@@ -110,16 +110,16 @@ def _told(findings: Sequence[Finding]) -> str | None:
         return None
     worst = max(least, key=lambda cell: least[cell])
     if len(least) == 1:
-        return f"A slowdown of more than {_percent(least[worst])} would have been told."
+        return f"A slowdown of more than {_percent(least[worst])} would have been detected."
     return (
-        f"Taken alone, half of the {len(least)} cells that were timed would have told a slowdown of more than "
+        f"Taken alone, half of the {len(least)} timed cells would have detected a slowdown of more than "
         f"{_percent(median(least.values()))}, and all of them one of more than {_percent(least[worst])}; the noisiest "
         f"is {worst}."
     )
 
 
 def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
-    """Print the table, then what it means. A narrow terminal wraps lines; no figure is cut."""
+    """Print the table, then the sentences and remarks. A narrow terminal wraps lines; no number is cut."""
     shown, hidden = _folded(outcome)
     if shown:
         table = bare_table(HEADER, RIGHT)
@@ -139,7 +139,7 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
 
 
 def _folded(outcome: Outcome) -> tuple[list[Finding], int]:
-    """The findings to show, and how many that are SAME are not."""
+    """The findings to show, and the number of SAME ones that are left out."""
     same = len(outcome.of("SAME"))
     if same <= SHOWN_SAME:
         return ordered(outcome.findings), 0
@@ -155,7 +155,7 @@ def _style(finding: Finding) -> str:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    """A finding in words, under `HEADER`."""
+    """The texts of a finding, under `HEADER`."""
     unit = f" {tame(finding.unit)}" if finding.unit else ""
     base, head = (_figure(value) + unit if value is not None else "–" for value in (finding.base, finding.head))
     has_interval = finding.lo is not None and finding.hi is not None
@@ -173,7 +173,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 
 def _figure(value: float) -> str:
-    """A count as it is, every digit; else four significant digits."""
+    """All digits of a whole number; else four significant digits."""
     if isfinite(value) and value == int(value) and abs(value) < 1e18:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -184,13 +184,13 @@ def _percent(share: float) -> str:
 
 
 def _remarks(outcome: Outcome) -> list[str]:
-    """What must be said with it: the facts' warnings and note."""
+    """The remarks on an outcome: the warnings and the note among its facts."""
     note = outcome.facts.get("note")
     return [tame(str(line)) for line in [*outcome.facts.get("warnings", []), *([note] if note else [])]]
 
 
 def to_json(outcome: Outcome, *, strict: bool = False) -> str:
-    """One object: schema, verdict, exit code, what was compared, all findings and facts. No number is NaN: null."""
+    """One object: schema, verdict, exit code, what was compared, all findings and facts. NaN becomes null."""
     whole = {
         "schema": SCHEMA,
         "command": outcome.command,
@@ -210,7 +210,7 @@ def to_json(outcome: Outcome, *, strict: bool = False) -> str:
 
 
 def _json(value: Any) -> Any:
-    """The value as JSON can hold it: printable text, and null for NaN and infinity."""
+    """The value for JSON: text without control characters, and None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {tame(str(key)): _json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -221,7 +221,7 @@ def _json(value: Any) -> Any:
 
 
 def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
-    """For a job's summary or a comment: the verdict and what is not SAME; folded away, what is, and how it was done."""
+    """For the summary of a job or a comment: verdict and findings; SAME findings and facts are folded away."""
     code = outcome.exit_code(strict=strict)
     first, *rest = sentences(outcome, strict=strict)
     lines = [f"## vbench {outcome.command}: {WORDS[code]}", "", f"**{_md(first)}**", ""]
@@ -249,23 +249,23 @@ def _md_table(findings: Sequence[Finding]) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """Text in a table's cell that no one can make a link, a mention or HTML of: a code span."""
+    """Text of a table cell as a code span, in which nothing becomes a link, a mention or HTML."""
     if not text.strip():
         return ""
-    text = text.replace("|", "¦")  # which would end the cell, escaped or not, in one renderer or another
+    text = text.replace("|", "¦")  # | ends a cell in some renderers, even if it is escaped
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if "`" in (text[0], text[-1]) else ""
     return f"{fence}{space}{text}{space}{fence}"
 
 
 def _md(text: str) -> str:
-    """A sentence as Markdown shows it, with nothing in it that acts."""
+    """A sentence escaped for Markdown, in which nothing becomes a link or a mention."""
     text = escaped(text.replace("|", "¦")).replace("#", "\\#")
-    return text.replace("@", "@\u200b").replace("://", ":\u200b//")  # neither mentions nor links
+    return text.replace("@", "@\u200b").replace("://", ":\u200b//")  # no mentions, no links
 
 
 def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Facts as names and texts; what is long, or a list of more than texts and numbers, is in gate.json alone."""
+    """Facts as (name, text). Long ones and nested lists are only in gate.json; their text says so."""
     found: list[tuple[str, str]] = []
     for key, value in facts.items():
         name = tame(f"{before}{key}")
@@ -282,7 +282,7 @@ def _facts(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def _deep(value: Any) -> bool:
-    """Whether this is a list of lists or objects."""
+    """Whether a value is a list of lists or objects."""
     return isinstance(value, list | tuple) and any(isinstance(one, Mapping | list | tuple) for one in value)
 
 
@@ -294,8 +294,8 @@ def to_junit(outcome: Outcome) -> str:
     """JUnit XML for Jenkins and GitLab: a testcase for each finding, named by its cell and quantity.
 
     A finding in FAILS is a failure. One that is NEW, gone, ambiguous or not measured is skipped, with its reason. A
-    session without a verdict is an error, and its findings are skipped. Both readers show an element's text, Jenkins
-    `message` too; GitLab ignores the second testcase of a name.
+    session without a verdict is an error, and its findings are skipped. Both tools show the text of an element, Jenkins
+    also its `message`. GitLab ignores a second testcase with the same name, so names get numbers.
     """
     suite = ET.Element("testsuite", name=f"vbench {outcome.command}")
     properties = ET.SubElement(suite, "properties")
@@ -317,10 +317,8 @@ def to_junit(outcome: Outcome) -> str:
             _reason(case, "failure", finding.verdict, _in_words(finding))
         elif finding.verdict in FAILS | OPEN | {"NEW"}:
             _reason(case, "skipped", finding.verdict, _in_words(finding))
-    counts = {
-        name: str(len(list(suite.iter(tag))))
-        for name, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"))
-    }
+    tags = {"tests": "testcase", "failures": "failure", "errors": "error"}
+    counts = {name: str(len(list(suite.iter(tag)))) for name, tag in tags.items()}
     suite.attrib.update(counts, skipped=str(len(list(suite.iter("skipped")))))
     whole = ET.Element("testsuites", {"name": "vbench", **counts})
     whole.append(suite)
@@ -341,9 +339,9 @@ def _in_words(finding: Finding) -> str:
 
 
 def write_outputs(outcome: Outcome, folder: Path, *, strict: bool = False) -> list[Path]:
-    """Write `FILES` into a folder, each whole or not at all; return those that were written.
+    """Write `FILES` into a folder, each whole or not at all. Returns the files written.
 
-    If head has no value there are no metrics, and those of an earlier session are removed.
+    If head has no value, there are no metrics; those of an earlier session are removed.
 
     Raises: OutputError if the folder cannot be written.
     """

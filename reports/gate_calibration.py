@@ -1,10 +1,10 @@
 """How often the timing gate is wrong, and what it catches, from real sessions and from many simulated ones.
 
-python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl.gz -> DIR/power.*, and the page
+python -P -m vbench.reports.gate_calibration DIR docs/gate.md   DIR/sessions.jsonl.gz -> DIR/power.* and the page
 
-A simulated session follows the gate's rules on one cell: a pass of blocks, one more if the verdict is ambiguous, and
-all again with fresh sides if the cell is flagged. Its blocks are drawn from recorded ones: as they are for equal code,
-scaled to a level of noise for the power.
+A simulated session follows the rules of the gate on one cell: one pass of blocks, a second pass if the verdict is
+ambiguous, and a repetition with fresh sides if the cell is flagged. Its blocks are drawn from recorded ones: unchanged
+for equal code, scaled to a level of noise for the power.
 """
 
 from __future__ import annotations
@@ -24,29 +24,31 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vbench.files import write_text, write_whole
+from vbench.reports.grid import pipes
+from vbench.reports.write import filled
 from vbench.results.judge import Cell, block, judge
 from vbench.results.statistics import CONFIDENCE
 
-BLOCKS = 6  # of each kind a pass, as at default rigor
+BLOCKS = 6  # of each kind in a pass, as at default rigor
 LEVELS = (0.005, 0.01, 0.02, 0.04)  # the standard deviation of a block's log ratio
 SLOWDOWNS = (0.0, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
-SLOTS = (-0.05, 0.05)  # what the inner places of a block cost more than the outer ones
-SESSIONS = 400  # simulated at each point
-EQUAL = 4000  # simulated of equal code
-FILES = ("power.csv", "power.png", "power.pdf")
+SLOTS = (-0.05, 0.05)  # extra cost of the inner places of a block, as a log
+SESSIONS = 400  # simulated sessions at each point
+EQUAL = 4000  # simulated sessions of equal code
+VERDICTS = ("SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID")
 
 Floats = NDArray[np.float64]
-Draw = Callable[[str, int], list[float]]  # ("head" or "twin", how many) -> logs of the ratio of as many blocks
+Draw = Callable[[str, int], list[float]]  # ("head" or "twin", count) -> the log ratios of so many blocks
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The real sessions. Raises: FileNotFoundError."""
+    """The real sessions of a folder. Raises: FileNotFoundError."""
     with gzip.open(folder / "sessions.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
 def logs(session: dict[str, Any], kind: str) -> list[float]:
-    """The logs of head, or of twin, over base in every block of a session's first cell."""
+    """The log ratio of `kind` ("head" or "twin") over base in every block of the first cell."""
     found = []
     for one in next(iter(session["measured"].values())):
         if kind in (one["outer"], one["inner"]):
@@ -56,13 +58,13 @@ def logs(session: dict[str, Any], kind: str) -> list[float]:
 
 
 def slot_costs(session: dict[str, Any]) -> list[float]:
-    """What the inner place of each block of base and its twin cost more than the outer one, as a log."""
+    """The extra cost of the inner place over the outer one in each block of base and twin, as a log."""
     blocks = [one for one in next(iter(session["measured"].values())) if "twin" in (one["outer"], one["inner"])]
     return [block(one["outer_ms"], one["inner_ms"]) for one in blocks]
 
 
 def simulate(first: Draw, fresh: Draw) -> str:
-    """The verdict of one session on one cell, or INVALID; `fresh` draws the blocks of the reproduction."""
+    """The verdict of one session on one cell, or INVALID. `fresh` draws the blocks of the repetition."""
     verdicts = []
     for draw in (first, fresh):
         head, twin = draw("head", BLOCKS), draw("twin", BLOCKS)
@@ -80,8 +82,7 @@ def simulate(first: Draw, fresh: Draw) -> str:
 
 
 def equal_code(sessions: Sequence[dict[str, Any]], count: int, seed: int = 0) -> Counter[str]:
-    """Verdicts of simulated sessions of equal code: each is drawn from the blocks of a real one, its reproduction from
-    those of another."""
+    """Verdicts of simulated sessions of equal code. Each draws blocks of a real session, its repetition of another."""
     random = np.random.default_rng(seed)
     pools = [
         {kind: logs(session, kind) for kind in ("head", "twin")} for session in sessions if not session["slowdown"]
@@ -95,7 +96,7 @@ def equal_code(sessions: Sequence[dict[str, Any]], count: int, seed: int = 0) ->
 
 
 def residuals(sessions: Sequence[dict[str, Any]]) -> Floats:
-    """The recorded blocks' deviations from their session's mean, by kind, over their standard deviation."""
+    """Each recorded block's deviation from the mean of its session and kind, in standard deviations."""
     found = []
     for session in sessions:
         for kind in ("head", "twin"):
@@ -107,7 +108,7 @@ def residuals(sessions: Sequence[dict[str, Any]]) -> Floats:
 
 
 def power(sessions: Sequence[dict[str, Any]], *, count: int = SESSIONS, seed: int = 0) -> pd.DataFrame:
-    """Shares of simulated sessions by `noise`, `slowdown` and `slot`: SLOW, FAST, SAME, AMBIGUOUS, INVALID."""
+    """The share of each of `VERDICTS` among simulated sessions, by `noise`, `slowdown` and `slot`."""
     shapes = residuals(sessions)
     points = [(level, slowdown, 0.0) for level in LEVELS for slowdown in SLOWDOWNS]
     points += [(0.01, slowdown, slot) for slot in SLOTS for slowdown in (0.0, 0.05)]
@@ -116,13 +117,13 @@ def power(sessions: Sequence[dict[str, Any]], *, count: int = SESSIONS, seed: in
         random = np.random.default_rng([seed, *(int(1e4 * abs(x)) for x in (level, slowdown, slot))])
         draw = _drawer(random, shapes, level, slowdown, slot)
         verdicts = Counter(simulate(draw, draw) for _ in range(count))
-        shares = {name: verdicts[name] / count for name in ("SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID")}
+        shares = {name: verdicts[name] / count for name in VERDICTS}
         rows.append({"noise": level, "slowdown": slowdown, "slot": slot, "sessions": count, **shares})
     return pd.DataFrame(rows)
 
 
 def _drawer(random: np.random.Generator, shapes: Floats, level: float, slowdown: float, slot: float) -> Draw:
-    """Draws blocks with this level of noise, this slowdown of head and this cost of inner places."""
+    """Draws blocks with this noise, this slowdown of head and this extra cost of inner places."""
 
     def draw(kind: str, number: int) -> list[float]:
         noise = level * random.choice(shapes, number)
@@ -141,7 +142,7 @@ def interval(hits: int, of: int) -> tuple[float, float]:
 
 
 def real(sessions: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The real sessions by `slowdown`: their number, verdicts, what was injected as measured, and their noise."""
+    """The real sessions by `slowdown`: number, verdicts, the measured slowdown, and noise."""
     rows = []
     for slowdown in sorted({session["slowdown"] for session in sessions}):
         own = [session for session in sessions if session["slowdown"] == slowdown]
@@ -153,7 +154,7 @@ def real(sessions: Sequence[dict[str, Any]]) -> pd.DataFrame:
             {
                 "slowdown": slowdown,
                 "sessions": len(own),
-                **{name: verdicts[name] for name in ("SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID")},
+                **{name: verdicts[name] for name in VERDICTS},
                 "measured": float(np.exp(np.mean([np.mean(logs(session, "head")) for session in own])) - 1),
                 "noise": median(spreads),
                 "noise_lo": min(spreads),
@@ -165,7 +166,7 @@ def real(sessions: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
-    """power.png and power.pdf: the share of sessions that call a slowdown SLOW, by its size, a line for each noise."""
+    """Draw power.png and power.pdf: the share of sessions that call a slowdown SLOW, one line for each noise."""
     from vbench.reports.figures import style
     from vbench.reports.figures.draw import looking
 
@@ -192,19 +193,14 @@ def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
 
 
 def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Counter[str]) -> str:
-    """What stands in the page between its markers."""
+    """The text of the page between its markers."""
     about, (cell,) = sessions[0], {cell for session in sessions for cell in session["verdicts"]}
-    lines = [
-        f"Real sessions at default rigor of {cell}; {about['device_name']}, torch {about['versions']['torch']}.",
-        "Head was a copy of base, with a busy-wait of that share of its latency in its operator:",
-        "",
-        "| injected | measured | sessions | SLOW | FAST | SAME | ambiguous | invalid | noise of a block |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = ("injected", "measured", "sessions", "SLOW", "FAST", "SAME", "ambiguous", "invalid", "noise of a block")
+    rows = []
     for row in real(sessions).to_dict("records"):
-        counts = " | ".join(str(row[name]) for name in ("sessions", "SLOW", "FAST", "SAME", "AMBIGUOUS", "INVALID"))
+        counts = [str(row[name]) for name in ("sessions", *VERDICTS)]
         noise = f"{row['noise']:.1%} ({row['noise_lo']:.1%} to {row['noise_hi']:.1%})"
-        lines.append(f"| {row['slowdown']:.0%} | {row['measured']:+.1%} | {counts} | {noise} |")
+        rows.append([f"{row['slowdown']:.0%}", f"{row['measured']:+.1%}", *counts, noise])
     total = sum(equal.values())
     wrong = equal["SLOW"] + equal["FAST"]
     low, high = interval(wrong, total)
@@ -214,7 +210,11 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
     slot = float(np.mean([cost for session in sessions for cost in slot_costs(session)]))
     still, slowed = places[places["slowdown"] == 0], places[places["slowdown"] > 0]
     wrongly = float((still["SLOW"] + still["FAST"]).max())
-    lines += [
+    lines = [
+        f"Real sessions at default rigor of {cell}; {about['device_name']}, torch {about['versions']['torch']}.",
+        "Head was a copy of base, with a busy-wait of that share of its latency in its operator:",
+        "",
+        *pipes(heads, rows),
         "",
         f"Of {total} simulated sessions of equal code, drawn from the recorded blocks, {wrong} called the cell SLOW or",
         f"FAST ({wrong / total:.2%}; 95 % interval {low:.2%} to {high:.2%}), {equal['INVALID'] / total:.1%} were",
@@ -232,16 +232,13 @@ def markdown(sessions: Sequence[dict[str, Any]], curves: pd.DataFrame, equal: Co
 
 
 def main(folder: Path, page: Path) -> None:
-    """Make the files beside the sessions, and fill the page."""
-    from vbench.reports.readme import between
-
+    """Write the files beside the sessions, and fill the page."""
     sessions = read(folder)
     curves = power(sessions)
-    text = "\n".join(f"{row}" for row in curves.to_csv(index=False).splitlines()) + "\n"
-    write_text(folder / "power.csv", text)
+    write_text(folder / "power.csv", curves.to_csv(index=False))
     draw(curves, real(sessions), folder)
     said = markdown(sessions, curves, equal_code(sessions, EQUAL))
-    write_text(page, between(page.read_text(encoding="utf-8"), "calibration", said))
+    write_text(page, filled(page.read_text(encoding="utf-8"), "calibration", said))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A table as plain values, and the same as Markdown, LaTeX and CSV. Whatever text it is given is escaped."""
+"""A table as plain values, and the same table as Markdown, LaTeX and CSV. All text is escaped."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from io import StringIO
 from itertools import groupby
 
-ABSENT = "–"  # a figure that there is none of; the table says why
+ABSENT = "–"  # a missing number; the table says why
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`head` with its unit. Neighbours of one `group` stand under that group's head."""
+    """One column. `head` has the unit. Neighbours with the same `group` share a second head above them."""
 
     head: str
     group: str = ""
     number: bool = True  # flush right
-    interval: bool = False  # in CSV, its cells' `lo` and `hi` have columns of their own
+    interval: bool = False  # in CSV, `lo` and `hi` of its cells are columns too
 
     @property
     def name(self) -> str:
@@ -30,7 +30,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is printed, and for CSV the figures behind it, in the column's unit."""
+    """The printed text, and for CSV the numbers behind it in the unit of the column."""
 
     text: str
     extent: str = ""  # the interval as printed, never bold
@@ -38,7 +38,7 @@ class Cell:
     lo: float | None = None
     hi: float | None = None
     bold: bool = False
-    notes: tuple[str, ...] = ()  # whole sentences; each becomes a footnote of the table, once
+    notes: tuple[str, ...] = ()  # whole sentences; each becomes one footnote of the table
 
 
 Row = tuple[Cell, ...]
@@ -46,7 +46,7 @@ Row = tuple[Cell, ...]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows that may be compared with each other, under a name; a table of one block may have none."""
+    """Rows that may be compared with each other, and their name. A table of one block needs no name."""
 
     rows: tuple[Row, ...]
     name: str = ""
@@ -54,7 +54,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table. `settings` hold for all its rows; in CSV each is a column."""
+    """A table. `settings` hold for all its rows; in CSV each one is a column."""
 
     title: str
     columns: tuple[Column, ...]
@@ -65,7 +65,7 @@ class Grid:
 
     @property
     def marks(self) -> dict[str, str]:
-        """Each footnote with its letter, in the order of reading: {note: "a"}."""
+        """Each footnote with its letter, in reading order: {note: "a"}."""
         found = dict.fromkeys(
             note for block in self.blocks for row in block.rows for cell in row for note in cell.notes
         )
@@ -73,7 +73,7 @@ class Grid:
 
 
 def to_markdown(grids: Sequence[Grid]) -> str:
-    """The tables one below the other, each with heading, caption, footnotes and remarks."""
+    """The tables one after another, each with heading, caption, footnotes and remarks."""
     return "\n".join(_markdown(grid) for grid in grids)
 
 
@@ -85,26 +85,29 @@ def to_latex(grids: Sequence[Grid], label: str) -> str:
 
 
 def to_csv(grids: Sequence[Grid]) -> str:
-    """One table of all grids, which must have the same columns and settings; figures in full, with their intervals.
+    """One table of all grids, which must have the same columns and settings. Numbers are in full, with intervals.
 
-    Columns: the settings, `group` (the block), the grid's, and `notes`, the row's footnotes. A cell that would be taken
-    for a formula gets an apostrophe in front.
+    Columns: the settings, `group` (the block), those of the grid, and `notes`, the footnotes of the row. Text that a
+    spreadsheet would read as a formula gets an apostrophe in front.
     """
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     columns, settings = grids[0].columns, list(grids[0].settings)
     heads = [name for c in columns for name in ([c.name, f"{c.name} lo", f"{c.name} hi"] if c.interval else [c.name])]
-    writer.writerow([*settings, "group", *heads, "notes"])
+    rows = [[*settings, "group", *heads, "notes"]]
     for grid in grids:
         assert grid.columns == columns, "grids of one table have the same columns"
         assert list(grid.settings) == settings, "grids of one table have the same settings"
         for block in grid.blocks:
             for row in block.rows:
                 cells = [part for c, cell in zip(columns, row, strict=True) for part in _plain_cells(c, cell)]
-                notes = dict.fromkeys(note for cell in row for note in cell.notes)
-                writer.writerow(
-                    [*map(_inert, grid.settings.values()), _inert(block.name), *cells, _inert("; ".join(notes))]
-                )
+                notes = "; ".join(dict.fromkeys(note for cell in row for note in cell.notes))
+                rows.append([*map(_inert, grid.settings.values()), _inert(block.name), *cells, _inert(notes)])
+    return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Iterable[str]]) -> str:
+    """Rows as CSV with "\\n" line ends."""
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
@@ -123,7 +126,7 @@ def _markdown(grid: Grid) -> str:
 
 
 def pipes(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Container[str] = ()) -> list[str]:
-    """The lines of a table in Markdown, of cells that are escaped. Columns in `right` are flush right."""
+    """The lines of a Markdown table. Cells must be escaped already. Columns in `right` are flush right."""
     first, *rest = ["| " + " | ".join(row) + " |" for row in [heads, *rows]]
     return [first, "|" + "".join(" ---: |" if head in right else " --- |" for head in heads), *rest]
 
@@ -135,7 +138,7 @@ def _md_cell(cell: Cell, marks: dict[str, str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is. Underscores within a word mean nothing to it."""
+    """Text that Markdown shows unchanged. An underscore within a word needs no escape."""
     text = tame(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
 
@@ -160,7 +163,7 @@ def _latex(grid: Grid, label: str) -> str:
 
 
 def _tex_groups(columns: Sequence[Column]) -> list[str]:
-    """The line of group heads with the rules below it; nothing where no column has a group."""
+    """The line of group heads and the rules below it; empty if no column has a group."""
     if not any(column.group for column in columns):
         return []
     heads, rules, at = [], [], 1
@@ -195,10 +198,10 @@ _TEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
-    "[": "{[}",  # after the end of a row it would be taken for an option, and so would *
+    "[": "{[}",  # at the start of a row, LaTeX reads [ and * as options
     "]": "{]}",
     "*": "{*}",
-    "\0": "{}",  # between two hyphens, so that they make no dash
+    "\0": "{}",  # stands between two hyphens, which else become a dash
     "–": "--",
     "—": "---",
     "−": "$-$",
@@ -215,7 +218,7 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    """Text that LaTeX prints as it is. Letters beyond Latin-1 have no glyph in its fonts and show as code points."""
+    """Text that LaTeX prints unchanged. Letters beyond Latin-1 have no glyph in its fonts and print as code points."""
     return "".join(_TEX.get(c) or _glyph(c) for c in re.sub("-(?=-)", "-\0", tame(text)))
 
 
@@ -243,7 +246,7 @@ def _inert(text: str) -> str:
 
 
 def tame(text: str) -> str:
-    """One line, without characters that control a terminal or the direction of writing, or that XML forbids."""
+    """One line. Characters that control a terminal or the writing direction, or that XML forbids, become �."""
     bad = ("Cc", "Cf", "Cs", "Co")
     return "".join("�" if unicodedata.category(c) in bad or c in "\ufffe\uffff" else c for c in " ".join(text.split()))
 

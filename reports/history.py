@@ -1,9 +1,10 @@
-"""Runs over time as a table, as JSON, as a page of Markdown, and as small multiples with changes of level marked."""
+"""Runs over time: a table, JSON, a Markdown page, and a chart with one panel for each series."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,20 @@ from vbench.results.changes import ALARM
 from vbench.results.history import Point, Series, Step
 from vbench.results.text import bare_table, one_line, print_whole
 
-PANELS = 12  # that a sheet has at most
-TICKS = 9  # commits named on an axis at most
-HASH = 7  # characters of a commit that are shown
-SPAN = 0.10  # of the middle: an axis spans this share at least, so that noise is not blown up
+PANELS = 12  # on a sheet, at most
+TICKS = 9  # commits named on an axis, at most
+HASH = 7  # characters of a commit
+SPAN = 0.10  # an axis spans at least this share of its middle value, so that noise looks small
 HEAD = ("cell", "machine", "runs", "first", "last", "last / first", "scatter", "changes of level")
 NUMBERS = HEAD[2:7]
 HOW = (
     "Scatter: standard deviation of a run about its level. Levels: Bayesian Blocks on the log of the cost; a series "
-    f"without any change shows one with a chance of {ALARM:.0%}. They are for looking at, no gate decides by them."
+    f"without any change shows one with a chance of {ALARM:.0%}. They are only shown; no gate uses them."
 )
 
 
 def rows(found: Sequence[Series], what: str) -> list[tuple[str, ...]]:
-    """One row of text a series, under `HEAD`."""
+    """One row of text for each series, under `HEAD`."""
     unit = MEASURES[what].unit
     return [
         (
@@ -51,7 +52,7 @@ def rows(found: Sequence[Series], what: str) -> list[tuple[str, ...]]:
             _figure(one, -1, unit),
             str(one.last_over_first) if one.last_over_first else ABSENT,
             ABSENT if one.noise is None else f"{one.noise:.1%}",
-            "; ".join(map(told, one.steps)) or one.note or "none",
+            "; ".join(map(in_words, one.steps)) or one.note or "none",
         )
         for one in found
     ]
@@ -61,36 +62,36 @@ def _figure(one: Series, place: int, unit: float) -> str:
     return digits(one.measured[place].value, unit) if one.measured else ABSENT
 
 
-def told(step: Step) -> str:
+def in_words(step: Step) -> str:
     """A change of level in words: "0123456 → 89abcde: +5.1 % (torch 2.11.0 → 2.12.0)"."""
     beside = f" ({', '.join(step.beside)})" if step.beside else ""
     return f"{short(step.before)} → {short(step.after)}: {step.ratio - 1:+.1%}{beside}"
 
 
 def short(commit: str | None) -> str:
-    """The first characters of a commit, with a star if there were changes that it lacks."""
+    """The first characters of a commit, with a star if the working tree had more changes."""
     if commit is None:
         return "unknown"
     return commit.removesuffix("-dirty")[:HASH] + "*" * commit.endswith("-dirty")
 
 
 def remarks(found: Sequence[Series]) -> list[str]:
-    """What must be said with the rows: how levels are told, where they are not, what lies off, what is missing."""
+    """The remarks on the rows: how levels are found, which values are of no level, and which are missing."""
     lines = [HOW]
     for one in found:
         off = [short(one.points[at].run.commit) for at in one.alone]
         if off:
-            lines.append(f"{one.cell}: off by itself and of no level: {', '.join(off)}")
+            lines.append(f"{one.cell}: single values that are of no level: {', '.join(off)}")
         for why in dict.fromkeys(point.why for point in one.points if point.why):
             runs = [short(point.run.commit) for point in one.points if point.why == why]
             lines.append(f"{one.cell}: no value at {', '.join(runs)}: {why}")
     if any(point.run.commit and point.run.commit.endswith("-dirty") for one in found for point in one.points):
-        lines.append("*: the working tree held changes that the commit lacks")
+        lines.append("*: the working tree had changes that the commit lacks")
     return [one_line(line) for line in lines]
 
 
 def show(found: Sequence[Series], what: str, console: Console) -> None:
-    """Print the table and what must be said with it."""
+    """Print the table and its remarks."""
     table = bare_table(HEAD, NUMBERS, title=MEASURES[what].label, title_justify="left")
     for row in rows(found, what):
         table.add_row(*(escape(one_line(text)) for text in row))
@@ -98,17 +99,14 @@ def show(found: Sequence[Series], what: str, console: Console) -> None:
 
 
 def to_json(found: Sequence[Series], what: str) -> list[dict[str, Any]]:
-    """Each series with its points, levels and changes; values in the column's unit."""
+    """Each series with its points and changes; values in the unit of the column."""
     return [
         {
             "what": what,
             "machine": one.machine,
             "cell": one.cell,
             "points": [_point(point) for point in one.points],
-            "changes": [
-                {"at": s.at, "before": s.before, "after": s.after, "ratio": s.ratio, "beside": list(s.beside)}
-                for s in one.steps
-            ],
+            "changes": [asdict(step) for step in one.steps],
             "alone": list(one.alone),
             "noise": one.noise,
             "last_over_first": one.last_over_first and one.last_over_first.value,
@@ -124,7 +122,7 @@ def _point(point: Point) -> dict[str, Any]:
 
 
 def to_markdown(found: Sequence[Series], what: str) -> str:
-    """The table as a page; what came from records is escaped."""
+    """The table as a Markdown page. Text of records is escaped."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEAD)
     body = tuple(tuple(Cell(one_line(text)) for text in row) for row in rows(found, what))
     caption = f"{MEASURES[what].label}; runs in order of time."
@@ -132,7 +130,7 @@ def to_markdown(found: Sequence[Series], what: str) -> str:
 
 
 def write(found: Sequence[Series], what: str, folder: Path) -> list[Path]:
-    """Write history.md and the chart, history.png, .pdf and its caption .txt; equal runs give equal bytes.
+    """Write history.md, the chart as history.png and .pdf, and its caption .txt. Equal runs give equal bytes.
 
     Raises: OutputError if the folder cannot be written.
     """
@@ -145,13 +143,13 @@ def write(found: Sequence[Series], what: str, folder: Path) -> list[Path]:
 
 
 def caption(found: Sequence[Series], drawn: Drawn, what: str) -> str:
-    """What must stand beneath the chart."""
+    """The caption of the chart."""
     lines = [f"history: How has {MEASURES[what].title.lower()} changed from run to run?", *drawn.notes, *remarks(found)]
     return "\n".join(textwrap.fill(one_line(line), draw.WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def chart(found: Sequence[Series], what: str) -> Drawn:
-    """One panel a series, at most `PANELS`: of more, those that changed most. Under the style set."""
+    """The chart in the current style: one panel for each series; of more than `PANELS`, those that changed most."""
     shown = _chosen([one for one in found if one.measured])
     columns = min(2, max(1, len(shown)))
     lines = max(1, ceil(len(shown) / columns))
@@ -168,7 +166,7 @@ def chart(found: Sequence[Series], what: str) -> Drawn:
     _heads(sketch)
     notes = [
         "Points: runs in order of time, named by commit; bars: their 95 % intervals, or the range of few samples. "
-        "Hollow: off by itself. Crosses at the foot: no value. Grey: levels; red: where they change.",
+        "Hollow: a single value of no level. Crosses at the bottom: no value. Grey: levels; red: where they change.",
         f"Runs from {_date(shown, 0)} to {_date(shown, -1)}.",
     ]
     if len(shown) < len(found):
@@ -179,7 +177,7 @@ def chart(found: Sequence[Series], what: str) -> Drawn:
 
 
 def _chosen(found: Sequence[Series]) -> list[Series]:
-    """As many as there are panels: whose level changed most, then those of most runs; in the order given."""
+    """At most `PANELS` series: those whose level changed most, then those with most runs. The order is kept."""
 
     def most(one: Series) -> tuple[float, int]:
         return max((abs(step.ratio - 1) for step in one.steps), default=0.0), len(one.measured)
@@ -222,7 +220,7 @@ def _panel(axis: Axes, one: Series, what: str, *, several: bool) -> None:
 
 
 def _scale(axis: Axes, one: Series, unit: float) -> None:
-    """Linear, around all values and intervals, with room at the top for what is written there."""
+    """Set the limits around all values and intervals, with room for texts at the top."""
     ends = [end / unit for point in one.points for end in (point.lo, point.value, point.hi) if end is not None]
     low, high = min(ends), max(ends)
     middle = (low + high) / 2
@@ -232,7 +230,7 @@ def _scale(axis: Axes, one: Series, unit: float) -> None:
 
 
 def _commits(axis: Axes, one: Series) -> None:
-    """Name runs by their commits: where a level begins, and the first of each commit as far as there is room."""
+    """Name runs by their commits: where a level begins, then the first run of each commit if there is room."""
     commits = [point.run.commit for point in one.points]
     fresh = [n for n, commit in enumerate(commits) if n == 0 or commit != commits[n - 1]]
     places = [0, *(step.at for step in one.steps)]
@@ -247,10 +245,10 @@ def _commits(axis: Axes, one: Series) -> None:
 
 
 def _heads(sketch: Figure) -> None:
-    """Let texts of changes that would lie over each other stand in lines of their own."""
+    """Move texts of changes that overlap into lines of their own."""
     sketch.draw_without_rendering()
     for axis in sketch.axes:
-        ends: list[float] = []  # the right end of what stands in each line
+        ends: list[float] = []  # the right end of each line
         texts = [text for text in axis.texts if text.get_gid() == "change"]
         for text in sorted(texts, key=lambda text: text.get_window_extent().x0):
             box = text.get_window_extent()

@@ -1,7 +1,7 @@
-"""One page of a few runs that needs nothing else: answers, figures, rows, and what stands behind them.
+"""One self-contained page of several runs: answers, figures, rows, and how they were measured.
 
-The page fetches nothing and runs no script but plotly.js and `page/page.js`: its policy names their digests. Whatever
-comes from a record is text, escaped by the template, by `_json` inside a script, and by `plots` inside a hover.
+The page fetches nothing and runs only plotly.js and `page/page.js`: its policy names their digests. Text of a record is
+escaped by the template, by `_json` inside a script, and by `plots` inside a hover.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ import vbench
 from vbench.errors import UsageError
 from vbench.models.registry import spec
 from vbench.reports import plots, tables
-from vbench.reports.tables import figure
+from vbench.reports.tables import figure, span
 from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
 from vbench.results.frame import frame, rows_of
@@ -33,8 +34,8 @@ from vbench.results.store import Record, read
 from vbench.results.text import listed, px
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
-UNFOLDED_MODELS = 3  # models; of more, how costs grow is folded away
-SHAPES = {  # of markers in the legend, about (20, 7)
+UNFOLDED_MODELS = 3  # with more models, the answers on growth are folded away
+SHAPES = {  # SVG paths of markers in the legend, around (20, 7)
     "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "square": "M16 3h8v8h-8z",
     "triangle-up": "M20 2l5 9h-10z",
@@ -50,23 +51,14 @@ STROKES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A folder of records, under the name that the page gives it."""
+    """A folder of records, and its name on the page."""
 
     name: str
     records: list[Record]
 
 
-@dataclass(frozen=True, slots=True)
-class PageCell:
-    """One cell of the table of rows: what it shows, and in a column of numbers what it is sorted by."""
-
-    text: str
-    kind: Literal["text", "long", "number"]
-    value: float | None = None
-
-
 def runs_of(folders: Sequence[Path]) -> list[Run]:
-    """The records of each folder. Folders of one name are told by their paths.
+    """The records of each folder. Folders with the same name are shown by their paths.
 
     Raises: UsageError for a folder without records; SchemaError as `store.read`.
     """
@@ -81,17 +73,13 @@ def runs_of(folders: Sequence[Path]) -> list[Run]:
 
 
 def table_of(runs: Sequence[Run]) -> pd.DataFrame:
-    """The frame of all their records."""
+    """The frame of all records of the runs."""
     return frame([record for run in runs for record in run.records])
 
 
 def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:
-    """The page as HTML. The same records give the same text.
-
-    Args:
-        table: of `table_of(runs)`. found: its answers.
-    """
-    drawn = plots.plots(table)
+    """The page as HTML; `table` is `table_of(runs)`, `found` its answers. The same records give the same text."""
+    kept, drawn = _kept(runs), plots.plots(table)
     models = list(table["model"].unique())
     script, plotly = _asset("page.js"), get_plotlyjs()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -112,8 +100,8 @@ def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> s
         rows=_rows(runs, table),
         notes=tables.notes(table),
         unfair=unfair(table),
-        verified=_verified(_kept(runs)),
-        ledger=_ledger(_kept(runs)),
+        verified=_verified(kept),
+        ledger=_ledger(kept),
         disagreements=tables.disagreements(table),
         runs=[{"name": run.name, "facts": _facts(run, runs)} for run in runs],
         data=Markup(_json({plot.key: plot.spec for plot in drawn})),
@@ -127,7 +115,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(*scripts: str) -> str:
-    """No network, and no script but these."""
+    """A content security policy: no network, and only these scripts."""
     digests = " ".join(f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
     return (
         f"default-src 'none'; script-src {digests}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -136,7 +124,7 @@ def _policy(*scripts: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand inside a script: ASCII, and nothing that could end the element."""
+    """JSON for use inside a script element: ASCII, without characters that could end the element."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
@@ -152,7 +140,7 @@ def _lead(runs: Sequence[Run], table: pd.DataFrame) -> str:
 
 
 def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
-    """The answers by model, those of recurrent models first."""
+    """The answers by model, recurrent models first."""
     models = sorted(dict.fromkeys(answer.model for answer in found), key=lambda model: spec(model).baseline)
     return [
         {
@@ -171,53 +159,44 @@ def _key(key: plots.Key) -> dict[str, str]:
     return {"label": key.label, "colour": key.colour, "shape": SHAPES[key.symbol], "dashes": STROKES[key.dash]}
 
 
+Row = dict[str, Any]  # of a frame, with None for a missing value
+
+
 @dataclass(frozen=True, slots=True)
 class PageColumn:
-    """One column of the table of rows: its name, and its cell of a row."""
+    """One column of the table of rows: the text of a row, and in a column of numbers the value for sorting."""
 
     name: str
     kind: Literal["text", "long", "number"]
-    cell: Callable[[dict[str, Any]], PageCell]
+    text: Callable[[Row], str]
+    value: Callable[[Row], float | None] = lambda row: None
 
 
-def _text(name: str, key: str, kind: Literal["text", "long"] = "text") -> PageColumn:
-    return PageColumn(name, kind, lambda row: PageCell("" if row[key] is None else str(row[key]), kind))
+def _text(name: str, key: str, kind: Literal["text", "long", "number"] = "text") -> PageColumn:
+    return PageColumn(name, kind, lambda row: "" if row[key] is None else str(row[key]))
 
 
 def _number(name: str, key: str, unit: float = 1.0) -> PageColumn:
-    return PageColumn(name, "number", lambda row: PageCell(figure(row[key], unit), "number", row[key]))
-
-
-def _size(row: dict[str, Any]) -> PageCell:
-    return PageCell(px(row["height"], row["width"]), "number", row["height"] * row["width"])
-
-
-def _batch(row: dict[str, Any]) -> PageCell:
-    return PageCell("" if row["batch"] is None else str(row["batch"]), "number", row["batch"])
-
-
-def _interval(row: dict[str, Any]) -> PageCell:
-    low, high = row["latency_ms_lo"], row["latency_ms_hi"]
-    return PageCell("" if low is None else f"{figure(low)}–{figure(high)}", "number", low)
+    return PageColumn(name, "number", lambda row: figure(row[key], unit), itemgetter(key))
 
 
 def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[PageColumn]:
-    """Settings are columns where rows differ in them, energy where it was measured."""
+    """The columns. A setting is one if rows differ in it, energy if it was measured."""
     told = [_text(AXES[key].label, key) for key in differing(table, PARTS)]
     told += [_text("run", "run")] if len(runs) > 1 else []
     energy = [_number("J an image", "energy_j_per_image")] if table["energy_j_per_image"].notna().any() else []
     return [
         *(_text(key, key) for key in ("model", "mode", "form")),
         *told,
-        PageColumn(
-            "size (px)", "number", lambda r: PageCell(px(r["height"], r["width"]), "number", r["height"] * r["width"])
-        ),
+        PageColumn("size (px)", "number", lambda r: px(r["height"], r["width"]), lambda r: r["height"] * r["width"]),
         _text("status", "status"),
         _number("GMACs", "macs", 1e9),
         _number("latency (ms)", "latency_ms"),
-        PageColumn("interval", "number", _interval),
+        PageColumn(
+            "interval", "number", lambda r: span(r["latency_ms_lo"], r["latency_ms_hi"]), itemgetter("latency_ms_lo")
+        ),
         _number("images/s", "throughput_img_s"),
-        PageColumn("at batch", "number", _batch),
+        replace(_text("at batch", "batch", "number"), value=itemgetter("batch")),
         _number("peak memory (MiB)", "peak_memory_bytes", 2**20),
         *energy,
         _text("flags", "flags"),
@@ -231,28 +210,29 @@ def _rows(runs: Sequence[Run], table: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for row in rows_of(table):
         row["run"] = origin[str(row["device_name"]), str(row["case_id"])]
-        found.append({"status": row["status"], "cells": [column.cell(row) for column in columns]})
+        cells = [{"kind": each.kind, "text": each.text(row), "value": each.value(row)} for each in columns]
+        found.append({"status": row["status"], "cells": cells})
     return found
 
 
 def _where(record: Record) -> tuple[str, str]:
-    """A cell as `frame` tells it from others."""
+    """The key of a cell, as in `frame`: device and case."""
     return str(record.host.get("device_name")), record.case_id
 
 
 def _origin(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
-    """The run that each cell's newest record is of."""
+    """For each cell the run of its newest record."""
     return {_where(record): run.name for run in runs for record in run.records}
 
 
 def _kept(runs: Sequence[Run]) -> list[Record]:
-    """The newest record of each cell."""
+    """The newest record of each cell, sorted by model."""
     newest = {_where(record): record for run in runs for record in run.records}
     return [newest[key] for key in sorted(newest, key=lambda key: (newest[key].case["model"], key))]
 
 
 def _verified(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """A row for each model and verdict: what was found before its cells were measured."""
+    """One row for each model and verdict of the check before its cells were measured."""
     found: dict[tuple[str, ...], None] = {}
     for record in records:
         model, said = record.case["model"], record.verified
@@ -268,7 +248,7 @@ def _verified(records: Sequence[Record]) -> list[tuple[str, ...]]:
 
 
 def _ledger(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """A row for each model, mode and form: how its counts of MACs agree, and what the ledger does not know."""
+    """One row for each model, mode and form: whether its MAC counts agree, and what the ledger does not know."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         if record.work:
@@ -299,7 +279,7 @@ def _votes(votes: Sequence[bool | None], reasons: Iterable[str | None]) -> str:
 
 
 def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """What a run was measured on, and how busy that was."""
+    """On what a run was measured, and how busy the machine was."""
     records, origin = run.records, _origin(runs)
     hosts = [record.host for record in records]
     own = {_where(record) for record in records}

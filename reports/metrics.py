@@ -1,7 +1,7 @@
-"""What head measured, for tools that keep a history: github-action-benchmark's and Bencher's JSON.
+"""The values of head for tools that keep a history: the JSON of github-action-benchmark and of Bencher.
 
-github-action-benchmark (tool `customSmallerIsBetter`) takes a list of {name, unit, value, range, extra}, refuses an
-empty one, and reads a number from `range` only after "±" or "+-". https://github.com/benchmark-action/github-action-benchmark
+github-action-benchmark (tool `customSmallerIsBetter`) takes a list of {name, unit, value, range, extra}. It refuses an
+empty list, and reads a number from `range` only after "±" or "+-". https://github.com/benchmark-action/github-action-benchmark
 Bencher (adapter `json`) takes {benchmark: {measure: {value, lower_value, upper_value}}}, with names of at most 1024 and
 64 characters; a Bencher measure has a unit of its own, so ours is in the measure's name.
 https://bencher.dev/docs/reference/bencher-metric-format/
@@ -19,12 +19,12 @@ from vbench.reports.grid import tame
 from vbench.results.outcome import Finding, Outcome
 
 BENCHMARK, MEASURE = 1024, 64  # characters that Bencher allows
-NO_UNIT = "1"  # of an exponent, say
+NO_UNIT = "1"  # for example of an exponent
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A value of head in `unit`. `lo` and `hi` are the interval of head over base, set around it; None without one."""
+    """A value of head in `unit`. `lo` and `hi` are the interval of head over base, scaled to it; None without one."""
 
     cell: str
     name: str
@@ -36,9 +36,9 @@ class Metric:
 
 
 def metrics(outcome: Outcome) -> list[Metric]:
-    """Every quantity of a cell that head has a value of, once; none of a session that is invalid or was interrupted.
+    """Each quantity of each cell that has a value in head; empty if the session is invalid or was interrupted.
 
-    A budget, "latency_ms<20", is no quantity but a bound on one.
+    Budgets such as "latency_ms<20" are left out.
     """
     found: dict[tuple[str, str], Metric] = {}
     for finding in () if outcome.invalid or outcome.interrupted else outcome.findings:
@@ -63,7 +63,7 @@ def _metric(finding: Finding) -> Metric | None:
 
 
 def to_github_action_benchmark(found: Sequence[Metric]) -> str | None:
-    """The metrics of which less is better, which a rate (a unit "per second") is not; None if there is none."""
+    """The metrics for which less is better, so no rates (units ending in "/s"); None if there are none."""
     rows = []
     for metric in found:
         if metric.unit.endswith("/s"):
@@ -76,7 +76,7 @@ def to_github_action_benchmark(found: Sequence[Metric]) -> str | None:
 
 
 def to_bencher(found: Sequence[Metric]) -> str | None:
-    """A benchmark for each cell, a measure for each quantity; None if there is none."""
+    """One benchmark for each cell, one measure for each quantity; None if there are none."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for metric in found:
         values = {"value": metric.value}
@@ -91,5 +91,5 @@ def _text(rows: object) -> str:
 
 
 def _within(name: str, limit: int) -> str:
-    """A name of at most `limit` characters; one that is cut ends with a digest of the whole."""
+    """A name of at most `limit` characters. A longer name is cut, and ends with a digest of the whole."""
     return name if len(name) <= limit else f"{name[: limit - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

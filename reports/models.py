@@ -12,16 +12,16 @@ from vbench.results.text import bare_table
 
 
 def _recurrent(row: ModelSpec) -> str | None:
-    """What walks the tokens in recurrent mode: the whole "network", or the "operator" alone."""
+    """What runs token by token in recurrent mode: the whole "network" or only the "operator"."""
     if "recurrent" not in row.modes:
         return None
     return "network" if row.streams else "operator"
 
 
 def rows() -> list[dict[str, Any]]:
-    """One JSON-able dict a model; `params` at 224 px, `top1_published` in percent or None.
+    """One JSON-able dict for each model; `params` at 224 px, `top1_published` in percent or None.
 
-    `recurrent` says what walks the tokens in that mode, the "network" or its "operator" alone.
+    `recurrent` says what runs token by token in that mode: the "network" or only its "operator".
     """
     known = accuracies()
     return [
@@ -61,7 +61,7 @@ def to_rich() -> Table:
 
 
 def caveats() -> list[str]:
-    """One line for each caveat, with the models that it concerns."""
+    """One line for each caveat, with its models."""
     found: dict[str, list[str]] = {}
     for name, row in MODELS.items():
         if row.caveat:

@@ -59,12 +59,12 @@ def resources_to_rich(rows: Iterable[Resources]) -> Table:
 
 
 def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What rows that may be compared have in common."""
+    """The settings that must be equal in rows that are compared."""
     return tuple(row[key] for key in ("op", "tokens", "batch", "dtype", "backend", "l2"))
 
 
 def to_rich(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a timing; what was not timed is told by `remarks`."""
+    """One row for each timing. `remarks` tells what was not timed."""
     numbers = ("ms", "interval", "x floor", "x fastest", "error")
     table = bare_table(
         ("operator", "tokens", "batch", "setting", "form", *numbers), right=("tokens", "batch", *numbers)
@@ -90,7 +90,7 @@ def to_rich(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line for each thing that has no time, and why; alike ones together."""
+    """One line for each form that was not timed, and why. Equal reasons share a line."""
     alike: dict[tuple[str, str, str, str], list[str]] = {}
     for row in rows:
         if row["status"] != "ok":
@@ -105,7 +105,7 @@ def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each peer and setting, how our fastest form compares on the longest sequence that both were timed on."""
+    """For each peer and setting: our fastest form beside it, on the longest sequence that has times of both."""
     lines = []
     timed = [row for row in rows if row["ms"] is not None]
     pairs: dict[tuple[Any, ...], dict[int, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}

@@ -1,4 +1,4 @@
-"""What tables for a paper are made of: the parts of a frame, figures with their doubts, and the best of a group."""
+"""The parts of tables for a paper: rows that share a setting, numbers with footnotes, and the best of a group."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from vbench.models.registry import spec
 from vbench.plan import parse_sizes
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
-from vbench.reports.tables import NOTES, figure, several_forms
+from vbench.reports.tables import NOTES, figure, several_forms, span
 from vbench.results.axes import SETTING, SUBJECT, unusual
-from vbench.results.frame import batch_asked, filled, rows_of
+from vbench.results.frame import batch_asked, rows_of
 from vbench.results.lint import unfair
 from vbench.results.text import px
 
-PREFERRED_SIDES = (224, 512, 1024, 2048)  # px; shown of many sizes, if none are named
-SIDE_BY_SIDE = 4  # sizes that stand side by side on a page
-LIKE_PARAMS = 1.5  # parameters of models that are compared differ by this factor at most
-PAGES = 0.01  # memory has no interval in a frame; what differs by less than this ties
+PREFERRED_SIDES = (224, 512, 1024, 2048)  # px; shown if there are many sizes and the caller names none
+SIDE_BY_SIDE = 4  # sizes that fit side by side on a page
+LIKE_PARAMS = 1.5  # the parameters of models in one class differ at most by this factor
+MEMORY_TIE = 0.01  # memory has no interval in a frame; values that differ by less than this share tie
 
-BRANDS = ("modes_differ", "caveat")  # of a model, which is then best of nothing
+BRANDS = ("modes_differ", "caveat")  # flags of a model; it is then never the best
 TIMING = ("few_samples", "unconverged", "throttled", "contended", "host_bound", "drift", "bimodal", "outliers")
 WORK = ("counters_disagree", "uncounted", "padded", "cropped")
-DOUBTFUL = ("counters_disagree", "uncounted")  # of a count, which is then best of nothing
-ENDED = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
-SAID = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
+DOUBTFUL = ("counters_disagree", "uncounted")  # flags of a count; it is then never the best
+NO_VALUE = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
+ENDINGS = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}
 BEST = (
     f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE_PARAMS:g} at most. "
     "Where intervals overlap that of the best, all of these tie and are bold; "
-    f"where all tie, none is. Memory has no interval, and ties within {100 * PAGES:g} %."
+    f"where all tie, none is. Memory has no interval, and ties within {100 * MEMORY_TIE:g} %."
 )
 
-Cells = dict[str, Any]  # a row of the frame, with None for what is missing
-WHO = (Column("model", number=False), Column("mode", number=False), Column("params (M)"))
+Cells = dict[str, Any]  # a row of the frame, with None for a missing value
+SUBJECT_COLUMNS = (Column("model", number=False), Column("mode", number=False), Column("params (M)"))
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A column of the frame as it is printed, and the flags that make it doubtful."""
+    """How a column of the frame is printed, and which flags become footnotes."""
 
     column: str
     head: str
     unit: float = 1.0
     flags: tuple[str, ...] = ()
     interval: bool = False
-    best: int = 0  # -1: the least is best, 1: the greatest, 0: none is
-    tie: float = 0.0  # what has no interval ties within this share
-    without: str = ""  # of a count, which needs no device: what is said where there is none
+    best: int = 0  # -1: the least is best; 1: the greatest; 0: none
+    tie: float = 0.0  # values without an interval tie within this share
+    without: str = ""  # only for counts: the text where there is none
 
     def heading(self, group: str = "") -> Column:
         return Column(self.head, group, interval=self.interval)
@@ -60,7 +60,7 @@ class Quantity:
 
 GMACS = Quantity("macs", "GMACs", 1e9, WORK, best=-1, without="not counted")
 LATENCY = Quantity("latency_ms", "latency (ms)", 1, TIMING, interval=True, best=-1)
-MEMORY = Quantity("peak_memory_bytes", "peak memory (MiB)", 2**20, best=-1, tie=PAGES)
+MEMORY = Quantity("peak_memory_bytes", "peak memory (MiB)", 2**20, best=-1, tie=MEMORY_TIE)
 THROUGHPUT = Quantity("throughput_img_s", "images/s", 1, TIMING, interval=True, best=1)
 STATE = Quantity("state_bytes", "state (KiB)", 2**10, without="not known")
 COUNTED = (
@@ -88,17 +88,17 @@ TRAINED = (
 
 
 def prepared(table: pd.DataFrame, at: str | None) -> pd.DataFrame:
-    """The frame at these sizes, with four columns more.
+    """The frame at these sizes, with four more columns.
 
-    `batch_asked`; `size`, (height, width); `class`, of models of like size; `shown`, whether there is room for the size
-    where sizes stand side by side.
+    `batch_asked`; `size`, (height, width); `class`, the name of the class of models with like parameters; `shown`,
+    whether the size is one of those that stand side by side.
     """
     table = table.copy()
     table["size"] = list(zip(table["height"].astype(int), table["width"].astype(int), strict=True))
     if at is not None:
-        table = table[_within(table, _sizes_named(table, at))].copy()
+        table = table[table["size"].isin(_sizes_named(table, at))].copy()
     infer = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
-    table["shown"] = _within(table, sizes_of(table) if at else _shown_sizes(sizes_of(infer)))
+    table["shown"] = table["size"].isin(sizes_of(table) if at else _shown_sizes(sizes_of(infer)))
     table["batch_asked"] = batch_asked(table)
     table["class"] = table["model"].map(_classes(table))
     return table
@@ -117,7 +117,7 @@ def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
 
 
 def _classes(table: pd.DataFrame) -> dict[str, str]:
-    """model -> the name of its class: models whose parameters at 224 px differ by no more than `LIKE_PARAMS`."""
+    """model -> the name of its class: models whose parameters at 224 px differ at most by `LIKE_PARAMS`."""
     known: dict[str, float] = {}
     for model, counts in table.groupby("model")["params"]:
         params = spec(str(model)).params or counts.min()
@@ -136,42 +136,42 @@ def _classes(table: pd.DataFrame) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of a frame that may stand in one grid, for they share a setting."""
+    """Rows of a frame that share a setting, and so may stand in one grid."""
 
     setting: dict[str, str]
     rows: pd.DataFrame
-    several: set[tuple[str, str]]  # (model, mode) of which there are several forms, so that rows name theirs
-    lint: list[str]  # in what else rows differ
+    several: set[tuple[str, str]]  # (model, mode) with several forms; their rows name the form
+    lint: list[str]  # other differences between rows
 
     @property
     def comparable(self) -> bool:
-        """Whether rows are alike in what must be equal, so that one may be called the best."""
+        """Whether rows agree in all that must be equal; only then one may be the best."""
         return not any(line.startswith("rows differ in") for line in self.lint)
 
 
 def parts(table: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[Part]:
-    """The parts of a frame; none without a cell that can exist."""
+    """The parts of a frame that have at least one supported cell."""
     for values, rows in table.groupby(list(by), dropna=False, sort=False):
         if (rows["status"] != "unsupported").any():
-            setting = dict(zip(by, map(_said, values), strict=True))
+            setting = dict(zip(by, map(_named, values), strict=True))
             yield Part(setting, rows, several_forms(rows), _lint(rows, counted="device_name" not in setting))
 
 
 def _lint(rows: pd.DataFrame, *, counted: bool) -> list[str]:
-    """`lint.unfair` of what a grid does not say itself; of counts, which are of no device, versions alone matter."""
+    """`lint.unfair` without the columns that a grid shows itself. For counts only versions matter."""
     if counted:
         return unfair(rows[["status", "model", "height", "width", "padded_share", "torch", "timm", "vbench", "commit"]])
     return unfair(rows.drop(columns=["attention", "batch_policy", "throughput_img_s"]))
 
 
-def _said(value: Any) -> str:
+def _named(value: Any) -> str:
     return "not known" if pd.isna(value) else str(value)
 
 
 def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
-    """Cells that are alike in these keys, small ones first, under the name of what they have in common.
+    """Cells with equal values of these keys, small ones first, and the name of the group.
 
-    What nothing could be made of at any size, as the recurrent mode of attention, is left out.
+    Subjects that are unsupported at every size, such as attention in recurrent mode, are left out.
     """
 
     def order(cells: Cells) -> tuple[Any, ...]:
@@ -191,15 +191,13 @@ def groups(rows: pd.DataFrame, *keys: str) -> Iterator[tuple[str, list[Cells]]]:
 
 
 def supported(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows are of a model, mode, form and attention that can run at one size at least."""
-    subject = [list(filled(rows[part], "")) for part in SUBJECT]
-    ways = list(zip(*subject, strict=True))
-    alive = {way for way, status in zip(ways, rows["status"], strict=True) if status != "unsupported"}
-    return pd.Series([way in alive for way in ways], index=rows.index, dtype=bool)
+    """Which rows have a model, mode, form and attention that is supported at one size at least."""
+    able = rows["status"] != "unsupported"
+    return able.groupby([rows[part] for part in SUBJECT], dropna=False).transform("any").astype(bool)
 
 
 def subjects(group: list[Cells], key: str) -> list[tuple[Cells, dict[Hashable, Cells]]]:
-    """Each model, mode, form and attention, by the first of its cells, with these by `key`."""
+    """Each model, mode, form and attention: its first cell, and all its cells by `key`."""
     found: dict[tuple[Any, ...], dict[Hashable, Cells]] = {}
     for cells in group:
         found.setdefault(tuple(cells[part] for part in SUBJECT), {})[cells[key]] = cells
@@ -212,30 +210,24 @@ def sizes_of(table: pd.DataFrame) -> list[tuple[int, int]]:
 
 
 def _shown_sizes(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """At most `SIDE_BY_SIDE` sizes: the `PREFERRED_SIDES` if two of them are there, else some from small to large."""
+    """At most `SIDE_BY_SIDE` sizes: those of `PREFERRED_SIDES` if there are two, else some from small to large."""
     if len(sizes) <= SIDE_BY_SIDE:
         return sizes
     marks = [size for size in sizes if size[0] == size[1] and size[0] in PREFERRED_SIDES]
-    return (
-        marks
-        if len(marks) > 1
-        else [sizes[round(i * (len(sizes) - 1) / (SIDE_BY_SIDE - 1))] for i in range(SIDE_BY_SIDE)]
-    )
-
-
-def _within(table: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.Series[bool]:
-    return pd.Series([size in sizes for size in table["size"]], index=table.index, dtype=bool)
+    if len(marks) > 1:
+        return marks
+    return [sizes[round(i * (len(sizes) - 1) / (SIDE_BY_SIDE - 1))] for i in range(SIDE_BY_SIDE)]
 
 
 def _params(cells: Cells) -> float | None:
-    """Parameters at 224 px, or where that is not known at the size of this cell."""
+    """Parameters at 224 px; if they are not known, at the size of this cell."""
     return spec(cells["model"]).params or cells["params"]
 
 
 def grid_of(
     title: str, part: Part, columns: tuple[Column, ...], blocks: Sequence[Block], also: Sequence[str] = ()
 ) -> Grid:
-    """A grid with all that must be said with it."""
+    """A grid with its title, caption and remarks."""
     cells = [cell for block in blocks for row in block.rows for cell in row]
     setting, rows = part.setting, part.rows
     remarks = [*also, *tables.disagreements(rows), *part.lint]
@@ -252,15 +244,15 @@ def grid_of(
     rest = unusual(setting, [key for key in setting if key != "dtype"])
     threads = f"{setting['threads']} threads" if setting.get("threads", "1") != "1" else ""
     asked = setting.get("batch_asked", "knee")
-    option = "batch" if setting.get("phase") == "train" else "--batch"  # which moves throughput alone
+    option = "batch" if setting.get("phase") == "train" else "--batch"  # --batch changes only throughput
     batch = "" if asked == "knee" else f"{option} {asked}"
     under = [setting.get("device_name", ""), setting["dtype"], *rest, threads, batch]
     title = f"{title}: {', '.join(part for part in under if part)}"
     return Grid(title, columns, tuple(blocks), caption, tuple(remarks), setting)
 
 
-def behind(part: Part) -> list[str]:
-    """Of a grid whose figures are made of many cells: how many of these are flagged, and which are missing and why."""
+def cell_remarks(part: Part) -> list[str]:
+    """Remarks of a grid whose numbers come from many cells: how many cells have each flag, and which are missing."""
     flags = part.rows["flags"].str.split()
     lines = [
         f"{raised} of {len(flags)} cells are flagged {text.rstrip(':')}"
@@ -271,8 +263,8 @@ def behind(part: Part) -> list[str]:
 
 
 def listed(title: str, part: Part, quantities: Sequence[Quantity], also: Sequence[str]) -> Grid:
-    """A row a model, mode and size, in blocks of one size and like models."""
-    columns = (*WHO, *(quantity.heading() for quantity in quantities))
+    """One row for each model, mode and size, in blocks of one size and one class."""
+    columns = (*SUBJECT_COLUMNS, *(quantity.heading() for quantity in quantities))
     blocks = []
     for name, group in groups(part.rows, "size", "class"):
         lines = [(cells, [cells] * len(quantities)) for cells, _ in subjects(group, "size")]
@@ -283,7 +275,7 @@ def listed(title: str, part: Part, quantities: Sequence[Quantity], also: Sequenc
 def lines_of(
     part: Part, lines: Sequence[tuple[Cells, Sequence[Cells | None]]], quantities: Sequence[Quantity]
 ) -> tuple[Row, ...]:
-    """Rows of a block: who, and a figure for each quantity from the cell beside it; the best in bold."""
+    """Rows of a block: the subject, then each quantity of the cell at its place. The best are bold."""
     of = [[cell_of(cells, quantity) for cells, quantity in zip(line, quantities, strict=True)] for _, line in lines]
     for at, quantity in enumerate(quantities):
         rivals = {
@@ -294,13 +286,13 @@ def lines_of(
         for row in _best(rivals, quantity):
             of[row][at] = replace(of[row][at], bold=True)
     return tuple(
-        (*_who(who, [cells for cells in line if cells], part.several), *row)
-        for (who, line), row in zip(lines, of, strict=True)
+        (*_subject(first, [cells for cells in line if cells], part.several), *row)
+        for (first, line), row in zip(lines, of, strict=True)
     )
 
 
 def _contends(cells: Cells, quantity: Quantity) -> bool:
-    """Whether a figure may be called the best: it is there, of the model itself, and, if counted, not in doubt."""
+    """Whether a value may be the best: it exists, its model has no brand, and a count has no doubt."""
     flags = cells["flags"].split()
     doubted = set(BRANDS) | (set(DOUBTFUL) if quantity.without else set())
     return cells[quantity.column] is not None and not doubted & set(flags)
@@ -322,7 +314,7 @@ def _best(rivals: dict[int, Cell], quantity: Quantity) -> list[int]:
     return found if len(found) < len(values) else []
 
 
-def _who(cells: Cells, all_of: list[Cells], several: set[tuple[str, str]]) -> Row:
+def _subject(cells: Cells, all_of: list[Cells], several: set[tuple[str, str]]) -> Row:
     """Model, mode and parameters."""
     params = _params(cells)
     return (
@@ -333,28 +325,28 @@ def _who(cells: Cells, all_of: list[Cells], several: set[tuple[str, str]]) -> Ro
 
 
 def name_of(cells: Cells, notes: tuple[str, ...], several: set[tuple[str, str]]) -> Cell:
-    """Model, with its form or attention where these are not the only or usual ones."""
+    """The model, with its form if there are several, and its attention if it is not fused."""
     form = cells["form"] if (cells["model"], cells["mode"]) in several else None
     attention = cells["attention"] if cells["attention"] != "fused" else None
     return Cell(" ".join(filter(None, [cells["model"], form, attention])), notes=notes)
 
 
 def brands(flags: Iterable[str]) -> tuple[str, ...]:
-    """The meaning of each brand that a model carries, from the flags of its cells."""
+    """The meaning of each brand among the flags of a model's cells."""
     found = {flag for text in flags for flag in text.split()}
     return tuple(NOTES[flag] for flag in BRANDS if flag in found)
 
 
 def cell_of(cells: Cells | None, quantity: Quantity) -> Cell:
-    """A figure with its interval and its doubts, or why there is none."""
+    """A number with its interval and footnotes, or the reason why there is none."""
     if cells is None:
         return Cell(ABSENT)
     value, status, reason = (cells[key] for key in (quantity.column, "status", "reason"))
     if value is None and quantity.without:
         return Cell("none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without)
     if value is None:
-        said = SAID.get(status, status)
-        return Cell("not known") if status == "ok" else Cell(ENDED[status], notes=(f"{said}: {reason}",))
+        said = ENDINGS.get(status, status)
+        return Cell("not known") if status == "ok" else Cell(NO_VALUE[status], notes=(f"{said}: {reason}",))
     notes = [NOTES[flag].rstrip(":") for flag in quantity.flags if flag in cells["flags"].split()]
     if status == "ok" and reason and not quantity.without:
         notes.append(f"not every launch ended: {reason}")
@@ -364,5 +356,4 @@ def cell_of(cells: Cells | None, quantity: Quantity) -> Cell:
     lo, hi = (cells[f"{quantity.column}_{end}"] for end in ("lo", "hi"))
     if lo is None:
         return Cell(text, "(not known)", value / unit, notes=tuple(notes))
-    extent = f"({figure(lo, unit)}–{figure(hi, unit)})"
-    return Cell(text, extent, value / unit, lo / unit, hi / unit, notes=tuple(notes))
+    return Cell(text, f"({span(lo, hi, unit)})", value / unit, lo / unit, hi / unit, notes=tuple(notes))

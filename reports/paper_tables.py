@@ -1,11 +1,12 @@
-"""Tables for a paper, from a frame of records: each kind with its question, and one grid for each setting."""
+"""Tables for a paper, from a frame of records: several kinds, each with one grid for each setting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,14 +22,15 @@ from vbench.reports.paper_cells import (
     LATENCY,
     MEMORY,
     STATE,
+    SUBJECT_COLUMNS,
     THROUGHPUT,
     TRAINED,
-    WHO,
     Cells,
     Part,
-    behind,
+    Quantity,
     brands,
     cell_of,
+    cell_remarks,
     grid_of,
     groups,
     lines_of,
@@ -50,7 +52,7 @@ FORMATS = ("md", "tex", "csv")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of table: who makes it, and what it needs, in words, where it cannot be made."""
+    """One kind of table: the function that makes it, and in words the records that it needs."""
 
     make: Callable[[pd.DataFrame], list[Grid]]
     needs: str
@@ -62,32 +64,42 @@ def _words(*heads: str) -> Iterator[Column]:
 
 
 def resolution(table: pd.DataFrame) -> list[Grid]:
-    """A row a model and mode; of each size GMACs, latency and peak memory."""
+    """One row for each model and mode; at each size GMACs, latency and peak memory."""
     table = table[table["phase"] == "infer"]
-    shown = sizes_of(table[table["shown"]])
-    quantities = (GMACS, LATENCY, MEMORY)
-    columns = (*WHO, *(quantity.heading(f"{px(*size)} px") for size in shown for quantity in quantities))
+    shown = table[table["shown"]]
+    heads = {size: f"{px(*size)} px" for size in sizes_of(shown)}
     left = ", ".join(px(*size) for size in sizes_of(table[~table["shown"]]))
     also = [f"not shown: {left} px; --at names sizes"] if left else []
-    grids = []
-    for part in parts(table[table["shown"]]):
-        blocks = []
-        for name, group in groups(part.rows, "class"):
-            lines = [
-                (cells, [of.get(size) for size in shown for _ in quantities]) for cells, of in subjects(group, "size")
-            ]
-            blocks.append(Block(lines_of(part, lines, quantities * len(shown)), name))
-        grids.append(grid_of("Cost of an image", part, columns, blocks, also))
-    return grids
+    costs = (GMACS, LATENCY, MEMORY)
+    return [
+        grid_of("Cost of an image", part, *_beside(part, ["class"], "size", heads, costs), also)
+        for part in parts(shown)
+    ]
+
+
+def _beside(
+    part: Part, blocks_by: Sequence[str], key: str, heads: Mapping[Any, str], quantities: Sequence[Quantity]
+) -> tuple[tuple[Column, ...], list[Block]]:
+    """Columns and blocks with one row for each subject: side by side the quantities at each value of `key`.
+
+    `heads` has the head of each value.
+    """
+    columns = (*SUBJECT_COLUMNS, *(quantity.heading(head) for head in heads.values() for quantity in quantities))
+    each = [(value, quantity) for value in heads for quantity in quantities]
+    blocks = []
+    for name, group in groups(part.rows, *blocks_by):
+        lines = [(first, [of.get(value) for value, _ in each]) for first, of in subjects(group, key)]
+        blocks.append(Block(lines_of(part, lines, [quantity for _, quantity in each]), name))
+    return columns, blocks
 
 
 def full(table: pd.DataFrame) -> list[Grid]:
-    """A row a cell: the table of a sweep."""
+    """One row for each cell: the table of a sweep."""
     return [replace(tables.full(table), title="All cells")]
 
 
 def modes(table: pd.DataFrame) -> list[Grid]:
-    """A row a model and size: parallel beside recurrent mode, the ratios, and the state that the latter carries."""
+    """One row for each model and size: parallel beside recurrent mode, their ratios, and the recurrent state."""
     each = ("parallel", "recurrent")
     columns = (
         *_words("model"),
@@ -100,16 +112,16 @@ def modes(table: pd.DataFrame) -> list[Grid]:
         STATE.heading(),
     )
     also = [
-        "ratio: recurrent over parallel. Its interval is from those of both; where one of them is a range, it is the "
+        "ratio: recurrent over parallel. Its interval comes from those of both; if one of these is a range, it is the "
         "widest that both allow",
-        "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found that both "
-        "modes are, before they were timed",
+        "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found before "
+        "the timing that both modes compute the same function",
     ]
     grids = []
     table = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
     both = table.groupby("model")["mode"].transform("nunique") == len(each)
     if not both.all():
-        also.append(f"not shown, for they have one mode here: {', '.join(table.loc[~both, 'model'].unique())}")
+        also.append(f"not shown, as they have one mode here: {', '.join(table.loc[~both, 'model'].unique())}")
     for part in parts(table[both]):
         lines: list[Row] = []
         for _, group in groups(part.rows, "model", "size"):
@@ -133,35 +145,31 @@ def modes(table: pd.DataFrame) -> list[Grid]:
 
 
 def batch(table: pd.DataFrame) -> list[Grid]:
-    """A row a model, mode and size; images a second at each batch that was asked for."""
+    """One row for each model, mode and size; images per second at each batch that was asked for."""
     table = table[table["phase"] == "infer"]
     asked = sorted(table["batch_asked"].unique(), key=lambda text: (not text.isdecimal(), text.zfill(9)))
     if len(asked) < 2:
         return []
-    named = ["batch of its own (knee)" if one == "knee" else f"batch {one}" for one in asked]
-    columns = (*WHO, *(THROUGHPUT.heading(name) for name in named))
+    heads = {one: "batch of its own (knee)" if one == "knee" else f"batch {one}" for one in asked}
     also = ["the knee is the batch beyond which images/s gain less than 3 %; summary.csv has each row's"]
     grids = []
     for part in parts(table, [key for key in SETTING if key != "batch_asked"]):
-        blocks = []
-        for name, group in groups(part.rows, "size", "class"):
-            lines = [(cells, [of.get(one) for one in asked]) for cells, of in subjects(group, "batch_asked")]
-            blocks.append(Block(lines_of(part, lines, [THROUGHPUT] * len(asked)), name))
+        columns, blocks = _beside(part, ["size", "class"], "batch_asked", heads, [THROUGHPUT])
         grids.append(grid_of("Images a second at each batch", part, columns, blocks, also))
     return grids
 
 
 def training(table: pd.DataFrame) -> list[Grid]:
-    """A row a model, mode and size: a training step, its three parts, and what its memory holds."""
+    """One row for each model, mode and size: a training step, its three parts, and the parts of its memory."""
     also = [
         "step: forward, backward and AdamW's update, at the batch asked for; the three are timed apart as well",
-        "images/s are of steps; GMACs are not shown, for a record's are those of a forward pass",
+        "images/s are those of steps; GMACs are not shown, as records hold those of a forward pass",
     ]
     return [listed("A training step", part, TRAINED, also) for part in parts(table[table["phase"] == "train"])]
 
 
 def work(table: pd.DataFrame) -> list[Grid]:
-    """A row a model, mode, form and size: MACs by three counts, FLOPs, traffic and state; counted, so of no device."""
+    """One row for each model, mode, form and size: MACs by three counts, FLOPs, traffic, state; of no device."""
     also = [
         "GMACs: multiply-accumulates of one image's forward pass that the algorithm needs / 10⁹; executed: what this "
         "form of it does; by hand: a closed form of the first; fvcore: a second counter, asked up to 2 GMACs",
@@ -175,7 +183,7 @@ def work(table: pd.DataFrame) -> list[Grid]:
 
 
 def exponents(table: pd.DataFrame) -> list[Grid]:
-    """How each cost grows with the number of tokens: `scaling.exponents`."""
+    """How each cost grows with the number of tokens, by `scaling.exponents`."""
     columns = (
         *_words("model", "mode", "cost"),
         Column("sizes"),
@@ -194,12 +202,12 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
     for part in parts(table):
         lines = tuple(_exponent(cells, part) for cells in rows_of(scaling.exponents(part.rows)))
         if lines:
-            grids.append(grid_of("How costs grow", part, columns, [Block(lines)], [*also, *behind(part)]))
+            grids.append(grid_of("How costs grow", part, columns, [Block(lines)], [*also, *cell_remarks(part)]))
     return grids
 
 
 def crossovers(table: pd.DataFrame) -> list[Grid]:
-    """From which size on a recurrent backbone and an attention baseline of like size cost less than each other."""
+    """From which image size on a recurrent backbone or an attention baseline of like parameters costs less."""
     columns = (*_words("cost", "cheaper", "than"), Column("from (px)", interval=True), *_words("in words"))
     also = ["pairs: a recurrent backbone and an attention baseline of like size; between sizes costs are power laws"]
     grids = []
@@ -212,7 +220,7 @@ def crossovers(table: pd.DataFrame) -> list[Grid]:
                 if like[one] == like[other] and spec(one).baseline != spec(other).baseline:
                     lines.append(_crossing(pair, part.rows))
         if lines:
-            said = [*also, *behind(part)]
+            said = [*also, *cell_remarks(part)]
             grids.append(grid_of("Who is cheaper from where", part, columns, [Block(tuple(lines))], said))
     return grids
 
@@ -232,13 +240,13 @@ KINDS: dict[str, Kind] = {
 
 
 def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple[dict[str, list[Grid]], list[str]]:
-    """The tables of a frame by kind, and a line for each kind that these records do not allow.
+    """The tables of a frame by kind, and a line for each kind that these records lack data for.
 
     Args:
         what: names of `KINDS`, comma-separated, or "all".
-        at: sizes as in --res; None for all, of which `resolution` shows a few.
+        at: sizes as in --res; None for all, but `resolution` shows a few of them.
 
-    Raises: UsageError for an unknown kind or size, for a named kind that cannot be made, or if none can.
+    Raises: UsageError for an unknown kind or size, for a named kind that cannot be made, or if no kind can be made.
     """
     names = KINDS if what == "all" else choices(what, "--what", ("all", *KINDS))
     table = prepared(table, at)
@@ -255,7 +263,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def render(made: dict[str, list[Grid]], form: str) -> str:
-    """All tables in one format, for a pipe. Raises: UsageError for several tables in CSV."""
+    """All tables in one format, as one text. Raises: UsageError for several tables in CSV."""
     if form == "csv":
         if len(made) > 1:
             raise UsageError(f"--format csv prints one table; name it by --what ({', '.join(made)}), or give -o FOLDER")
@@ -266,7 +274,7 @@ def render(made: dict[str, list[Grid]], form: str) -> str:
 
 
 def write(made: dict[str, list[Grid]], formats: Iterable[str], folder: Path) -> list[Path]:
-    """Files KIND.FORMAT; each appears whole or not at all. Raises: OutputError if the folder cannot be written."""
+    """Write files KIND.FORMAT, each whole or not at all. Raises: OutputError if the folder cannot be written."""
     texts = {folder / f"{name}.{form}": render({name: made[name]}, form) for name in made for form in formats}
     for path, text in texts.items():
         write_text(path, text)
@@ -279,8 +287,8 @@ def _verified(one: Cells, other: Cells) -> str:
 
 
 def _ratio(one: Cells, other: Cells) -> Cell:
-    """Latency of the second over that of the first."""
-    if one["latency_ms"] is None or other["latency_ms"] is None:
+    """The latency of `other` over that of `one`."""
+    if None in (one["latency_ms"], other["latency_ms"]):
         return Cell(ABSENT)
     keys = ("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_level", "latency_basis")
     found = ratio(*(Interval(*(cells[key] for key in keys)) for cells in (other, one)))
@@ -289,8 +297,8 @@ def _ratio(one: Cells, other: Cells) -> Cell:
 
 
 def _share(one: Cells, other: Cells) -> Cell:
-    """Peak memory of the second over that of the first."""
-    if one["peak_memory_bytes"] is None or other["peak_memory_bytes"] is None:
+    """The peak memory of `other` over that of `one`."""
+    if None in (one["peak_memory_bytes"], other["peak_memory_bytes"]):
         return Cell(ABSENT)
     share = other["peak_memory_bytes"] / one["peak_memory_bytes"]
     return Cell(f"{share:.2f}", value=share)
@@ -305,12 +313,10 @@ def _exponent(cells: Cells, part: Part) -> Row:
         Cell(scaling.COSTS[cells["cost"]]),
         Cell(str(cells["points"]), value=cells["points"]),
         Cell(f"{cells['tokens_lo']}–{cells['tokens_hi']}"),
-        *(_slope(*(cells[f"{name}{end}"] for end in ends)) for name, ends in _SLOPES),
+        _slope(cells["exponent"], cells["exponent_lo"], cells["exponent_hi"]),
+        _slope(cells["local_exponent"], cells["local_lo"], cells["local_hi"]),
         Cell(cells["verdict"]),
     )
-
-
-_SLOPES = (("", ("exponent", "exponent_lo", "exponent_hi")), ("local_", ("exponent", "lo", "hi")))
 
 
 def _slope(value: float | None, lo: float | None, hi: float | None) -> Cell:

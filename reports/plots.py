@@ -1,4 +1,4 @@
-"""The curves of a frame as figures for a browser: plotly.js' own dicts, made of JSON's types alone."""
+"""The curves of a frame as figures for a browser: dicts for plotly.js that contain only JSON types."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pandas as pd
 
 from vbench.reports.appearance import ENDINGS
 from vbench.reports.series import Series, series_of
-from vbench.reports.tables import figure
+from vbench.reports.tables import figure, span
 from vbench.results.frame import rows_of
-from vbench.results.published import accuracies
+from vbench.results.published import accuracies_of
 from vbench.results.ratios import ratio
 from vbench.results.text import px
 
@@ -32,12 +32,12 @@ SYMBOLS = {  # plotly's names of matplotlib's markers
     "x": "x-thin",
 }
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
-FEWEST_TICKS, MOST_TICKS = 3, 12  # ticks of an axis, at least and at most
+FEWEST_TICKS, MOST_TICKS = 3, 12  # of an axis
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One figure: a column over the size of the image, what it is divided by, and what is said of it."""
+    """One figure: a column over image size, divided by `unit`, with the label of its axis and a note."""
 
     key: str
     title: str
@@ -46,7 +46,7 @@ class Panel:
     label: str  # of the axis, unit included
     note: str
     batch: str | None = None  # the column that says at what batch
-    measured: bool = True  # a curve ends where a cell ended; what is counted does not
+    measured: bool = True  # the curve ends where a cell failed; False for counted columns
 
 
 _WORK = "What the algorithm needs; 1 MAC = 2 FLOPs."
@@ -73,19 +73,18 @@ ACCURACY = Panel("accuracy", "Accuracy as published, not measured", "top1", 1, "
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One figure for the page. `spec` is plotly's, with `data` and `layout`; each trace's `legendgroup` is the label
-    of its series."""
+    """One figure. `spec` is plotly's `data` and `layout`; the `legendgroup` of a trace is the label of its series."""
 
     key: str
     title: str
     note: str
-    summary: str  # in words, for who cannot see it
+    summary: str  # in words, for readers who cannot see it
     spec: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One entry of the legend that all figures share."""
+    """One entry of the common legend of all figures."""
 
     label: str
     colour: str  # "#RRGGBB"
@@ -94,14 +93,15 @@ class Key:
 
 
 def keys(table: pd.DataFrame) -> list[Key]:
-    """The legend: one entry a series."""
+    """The legend: one entry for each series."""
     return [Key(one.label, one.colour, SYMBOLS[one.marker], DASHES[one.line]) for one in series_of(table)]
 
 
 def plots(table: pd.DataFrame) -> list[Plot]:
-    """The figures of a frame; what no cell has a value of is left out."""
+    """The figures of a frame. A figure without any value is left out."""
     series = series_of(table)
-    ticks = sorted({side: px(h, w) for one in series for side, h, w in _sizes(one.cells)}.items())
+    sizes = [one.cells[["side", "height", "width"]] for one in series]
+    ticks = sorted({side: px(h, w) for cells in sizes for side, h, w in cells.itertuples(index=False)}.items())
     made = [_plot(panel, [trace for one in series for trace in _curve(one, panel)], ticks) for panel in PANELS]
     for panel in MODES:
         traces = [trace for one in series if one.mode == "recurrent" for trace in _over_parallel(one, series, panel)]
@@ -111,7 +111,7 @@ def plots(table: pd.DataFrame) -> list[Plot]:
 
 
 def undrawn(table: pd.DataFrame) -> list[str]:
-    """A line for each figure that no cell has a value for, and why."""
+    """One line for each figure without any value, and why."""
     reasons = ", ".join(table["energy_reason"].dropna().unique())
     return [
         f"{panel.title}: no row has a value" + (f" ({reasons})" if panel.key == "energy" and reasons else "")
@@ -145,9 +145,9 @@ def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[floa
 
 
 def _log_ticks(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """1, 2, 5, 10 ... of a logarithmic axis, or decades where these are many, or the values where they are as few.
+    """Ticks of a logarithmic axis: 1, 2, 5, 10 ...; decades if these are too many; the values if they are too few.
 
-    Nothing, so that plotly chooses, where none of these would do.
+    Empty if none of these fits; then plotly chooses.
     """
     values = sorted({value for trace in traces for value in trace["y"] if value})
     if not values:
@@ -165,7 +165,7 @@ def _log_ticks(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
-    """Band, line and, where a cell beyond the last point failed, the mark of its end."""
+    """The band and the line, and a mark at the end if a cell beyond the last point failed."""
     cells = one.cells
     values = cells[panel.column].astype("Float64") / panel.unit
     if values.notna().sum() == 0:
@@ -182,7 +182,7 @@ def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
 
 
 def _trace(one: Series, *, legend: bool = False) -> dict[str, Any]:
-    """What each trace of a series says."""
+    """The fields that all traces of a series have."""
     return {"type": "scatter", "name": escape(one.label), "legendgroup": one.label, "showlegend": legend}
 
 
@@ -201,7 +201,7 @@ def _line(one: Series, rows: list[dict[str, Any]], y: list[float | None], text: 
 
 
 def _band(one: Series, x: list[Any], low: list[Any], high: list[Any]) -> list[dict[str, Any]]:
-    """The interval as a shape; it has no part where a cell has none."""
+    """The interval as a filled shape, with gaps where a cell has no interval."""
     known = [None not in at for at in zip(x, low, high, strict=True)]
     across: list[float | None] = []
     up: list[float | None] = []
@@ -226,7 +226,7 @@ def _band(one: Series, x: list[Any], low: list[Any], high: list[Any]) -> list[di
 
 
 def _stretches(known: Sequence[bool]) -> list[tuple[int, int]]:
-    """Where two or more neighbours are known: the first of each stretch, and the one after its last."""
+    """(first, last + 1) of each stretch of two or more known neighbours."""
     ends = [at for at, (before, here) in enumerate(pairwise([False, *known, False])) if before != here]
     return [(first, last) for first, last in zip(ends[::2], ends[1::2], strict=True) if last - first > 1]
 
@@ -265,9 +265,9 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
 
 
 def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[dict[str, Any]]:
-    """The recurrent mode's cost over that of the same model's parallel mode under the same settings, size by size."""
-    beside = [other for other in series if (other.model, other.mode) == (one.model, "parallel")]
-    other = next((other for other in beside if other.setting == one.setting), None)
+    """The cost in recurrent mode over that of the same model and settings in parallel mode, at each size."""
+    alike = (one.model, "parallel", one.setting)
+    other = next((other for other in series if (other.model, other.mode, other.setting) == alike), None)
     if other is None:
         return []
     theirs = other.cells.set_index(["height", "width"])
@@ -286,14 +286,13 @@ def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[
 
 
 def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """What papers print, hollow: once a model, in the group of its first series."""
+    """Published accuracies as hollow points, once for each model, in the legend group of its first series."""
     traces: list[dict[str, Any]] = []
     drawn: set[str] = set()
     smallest = min((one.cells["side"].min() for one in series), default=0)
     largest = max((one.cells["side"].max() for one in series), default=0)
     for one in series:
-        known = sorted((side, found) for (model, side), found in accuracies().items() if model == one.model)
-        points = [(side, found) for side, found in known if smallest <= side <= largest]
+        points = [(side, of) for side, of in accuracies_of(one.model).items() if smallest <= side <= largest]
         if one.model in drawn or not points:
             continue
         drawn.add(one.model)
@@ -315,7 +314,7 @@ def _hover(
 ) -> str:
     if value is None:
         return ""
-    between = "" if low is None or high is None else f" ({figure(low)}–{figure(high)})"
+    between = f" ({between})" if (between := span(low, high)) else ""
     lines = [f"<b>{escape(name)}</b>, {px(row['height'], row['width'])} px", f"{panel.label}: {figure(value)}{between}"]
     if panel.key == "latency" and between:
         level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
@@ -326,7 +325,7 @@ def _hover(
 
 
 def _origin(row: dict[str, Any]) -> list[str]:
-    """What a hover says of the record itself."""
+    """The lines of a hover about the record."""
     facts = [row["mode"], row["form"] and f"form {row['form']}", row["dtype"], row["phase"], row["backend"]]
     return [
         *_lines(", ".join(str(fact) for fact in facts if fact)),
@@ -337,13 +336,9 @@ def _origin(row: dict[str, Any]) -> list[str]:
 
 
 def _lines(text: str | None, width: int = 60) -> list[str]:
-    """Text of a record, escaped, in lines that fit a phone."""
+    """Escaped text of a record, in lines that fit a phone."""
     return [escape(line) for line in wrap(text or "", width)]
 
 
 def _numbers(values: pd.Series[Any]) -> list[float | None]:
     return [None if pd.isna(value) else float(value) for value in values]
-
-
-def _sizes(cells: pd.DataFrame) -> list[tuple[float, int, int]]:
-    return list(zip(cells["side"], cells["height"], cells["width"], strict=True))

@@ -1,6 +1,6 @@
-"""The README's small table and findings, and the page of all results, from committed records.
+"""The small table and the findings of the README, and the page of all results, from committed records.
 
-`python -P -m vbench.reports.readme DIR README.md docs/results.md` fills both between their markers.
+`python -P -m vbench.reports.readme DIR README.md docs/results.md` fills both pages between their markers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import pandas as pd
 from rich.console import Console
 
 from vbench.reports import tables
+from vbench.reports.grid import pipes
+from vbench.reports.write import filled
 from vbench.results.answers import Answer, answers
 from vbench.results.frame import frame
 from vbench.results.scaling import COSTS
@@ -25,7 +27,7 @@ SHOWN = ("model", "mode", "size (px)", "GMACs", "latency (ms)", "95 % interval",
 
 
 def printed(table: pd.DataFrame) -> str:
-    """Return what `vbench sweep` prints, as a fenced block."""
+    """What `vbench sweep` prints, as a fenced block."""
     text = StringIO()
     tables.show(table, Console(file=text, width=WIDTH, highlight=False))
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
@@ -33,54 +35,42 @@ def printed(table: pd.DataFrame) -> str:
 
 
 def small(table: pd.DataFrame) -> str:
-    """Return the few sizes and columns that the README shows, as Markdown, with what must be said of them."""
+    """The sizes and columns that the README shows, in Markdown, with their caption and notes."""
     few = table[(table["height"] == table["width"]) & table["height"].isin(SIDES)]
     places = [tables.HEADER.index(name) for name in SHOWN]
     rows = [[row[place] for place in places] for row in tables.rows(few)]
-    rules = ["---:" if name in tables.NUMBERS else "---" for name in SHOWN]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (SHOWN, rules, *rows)]
-    return "\n\n".join(["\n".join(lines), tables.caption(few), *tables.notes(few)])
+    return "\n\n".join(["\n".join(pipes(SHOWN, rows, tables.NUMBERS)), tables.caption(few), *tables.notes(few)])
 
 
 def findings(table: pd.DataFrame) -> str:
-    """Return all answers in words, each computed from the rows named in it."""
+    """All answers in words, each computed from the rows that it names."""
     return _items(answers(table))
 
 
 def headline(table: pd.DataFrame) -> str:
-    """Return the answers that the README shows: the ratios, and whatever is said of time alone."""
+    """The answers that the README shows: the ratios, and the answers about time."""
     time = COSTS["latency_ms"]
     return _items([one for one in answers(table) if one.kind == "ratio" or time in one.text])
 
 
 def spent(records: list[Record]) -> str:
-    """Return how long the cells took, as a line of the findings."""
+    """How long the cells took, as a line of the findings."""
     cells = len({record.case_id for record in records})
     return f"- The {cells} cells took {sum(record.wall_s for record in records) / 60:.1f} minutes."
 
 
 def fill(text: str, records: list[Record]) -> str:
-    """Return the README with new text between its markers; raise ValueError if a marker is missing."""
+    """The README with new text between its markers. Raises: ValueError if a marker is missing."""
     table = frame(records)
-    text = between(text, "table", small(table))
-    return between(text, "findings", f"{headline(table)}\n{spent(records)}")
+    text = filled(text, "table", small(table))
+    return filled(text, "findings", f"{headline(table)}\n{spent(records)}")
 
 
 def fill_results(text: str, records: list[Record]) -> str:
-    """Return the page of all results with new text between its markers; raise ValueError if a marker is missing."""
+    """The page of all results with new text between its markers. Raises: ValueError if a marker is missing."""
     table = frame(records)
-    text = between(text, "table", printed(table))
-    return between(text, "findings", f"{findings(table)}\n{spent(records)}")
-
-
-def between(text: str, name: str, made: str) -> str:
-    """Return a page with `made` between its markers of that name; raise ValueError if one is missing."""
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"the page has no {begin.strip()} ... {end.strip()}")
-    return before + begin + made + end + after
+    text = filled(text, "table", printed(table))
+    return filled(text, "findings", f"{findings(table)}\n{spent(records)}")
 
 
 def _items(found: Sequence[Answer]) -> str:
@@ -89,6 +79,6 @@ def _items(found: Sequence[Answer]) -> str:
 
 if __name__ == "__main__":
     measured = read(Path(sys.argv[1]))
-    for name, filled in zip(sys.argv[2:], (fill, fill_results), strict=True):
+    for name, make in zip(sys.argv[2:], (fill, fill_results), strict=True):
         page = Path(name)
-        page.write_text(filled(page.read_text(encoding="utf-8"), measured), encoding="utf-8")
+        page.write_text(make(page.read_text(encoding="utf-8"), measured), encoding="utf-8")

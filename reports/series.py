@@ -14,7 +14,7 @@ from vbench.results.frame import batch_asked
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One curve: the rows of a frame that differ in the size of the image alone, and how they are drawn."""
+    """One curve: rows of a frame that differ only in image size, and how they are drawn."""
 
     label: str
     colour: str  # "#RRGGBB"
@@ -26,17 +26,17 @@ class Series:
 
     @property
     def setting(self) -> tuple[str, ...]:
-        """What two curves must share to be compared. A missing value is a setting too."""
+        """The settings that two curves must share to be compared. A missing value counts as a setting."""
         return tuple(str(self.cells[key].iloc[0]) for key in SETTING)
 
 
 def series_of(table: pd.DataFrame) -> list[Series]:
-    """The curves of a frame, in the order of families, models and modes. What cannot be measured is left out."""
+    """The curves of a frame, in the order of families, models and modes. Unsupported cells are left out."""
     table = table[table["status"] != "unsupported"].copy()
     table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
     table["batch_asked"] = batch_asked(table)
     modes = table.groupby("model")["mode"].nunique().to_dict()
-    told = differing(table, PARTS)  # what a label must say
+    told = differing(table, PARTS)  # settings that a label must name
     forms = ["form"] if (table.groupby(["model", "mode"])["form"].nunique() > 1).any() else []
     members = {str(family): sorted(group["model"].unique()) for family, group in table.groupby("family")}
     found: list[Series] = []
@@ -65,5 +65,5 @@ def series_of(table: pd.DataFrame) -> list[Series]:
 
 
 def tint(colour: str, shade: float) -> str:
-    """A colour "#RRGGBB" mixed with white: `shade` of it is left."""
+    """A colour "#RRGGBB" mixed with white; `shade` is the share of the colour."""
     return "#" + "".join(f"{round(255 - shade * (255 - int(colour[at : at + 2], 16))):02X}" for at in (1, 3, 5))

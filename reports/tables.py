@@ -1,4 +1,4 @@
-"""The table of a sweep: the same cells for the terminal, for Markdown and for a spreadsheet."""
+"""The table of a sweep, one row for each cell: for a terminal and as a grid for files."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ FIGURES = ("GMACs", "latency (ms)", "95 % interval", "images/s", "at batch", "pe
 HEADER = ("model", "mode", "size (px)", "status", *FIGURES, "flags")
 NUMBERS = ("size (px)", *FIGURES)
 NOTES = {
-    "modes_differ": "modes_differ: THE MODES OF THIS MODEL ARE NOT ONE FUNCTION; see 'vbench verify'",
+    "modes_differ": "modes_differ: THE MODES OF THIS MODEL DO NOT COMPUTE THE SAME FUNCTION; see 'vbench verify'",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
-    "few_samples": "few_samples: too slow for all launches; the interval speaks for one launch, or is the range",
-    "unconverged": "unconverged: successive calls still differed when the warm-up's time was over",
-    "throttled": "throttled: the device ran below its clock, or was held back by a quota",
+    "few_samples": "few_samples: too slow for all launches; the interval covers one launch, or is min–max",
+    "unconverged": "unconverged: successive calls still differed at the end of the warm-up time",
+    "throttled": "throttled: the device ran below its clock, or a quota held the process back",
     "contended": "contended: other processes took processor time from the measurement, or used its GPU",
-    "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch would show its own speed",
-    "drift": "drift: calls grew slower or faster while they were timed",
-    "bimodal": "bimodal: calls take one of two times; the median stands for one of them",
-    "outliers": "outliers: single calls far from the rest, all kept",
+    "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch shows its full speed",
+    "drift": "drift: calls became slower or faster during the timing",
+    "bimodal": "bimodal: calls take one of two times; the median is one of them",
+    "outliers": "outliers: single calls are far from the rest; all are kept",
     "counters_disagree": "counters_disagree: the MAC counters differ by more than 1 %:",
     "uncounted": "uncounted: the model has work that the counter does not know; 'vbench flops --strict' names it",
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
-    "cropped": "cropped: the model ignores what exceeds whole patches; `padding` in summary.csv says how much",
+    "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
 
 
 def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """One row of text a cell, under `HEADER`, without cells that cannot exist (see `absent`)."""
+    """One row of text for each cell, under `HEADER`. Unsupported cells are left out; `absent` tells them."""
     named = naming(table)
     return [_row(cell, named) for cell in _cells(table) if cell["status"] != "unsupported"]
 
 
 def absent(table: pd.DataFrame) -> list[str]:
-    """One line for each reason why cells were not, or not wholly, measured: which, and why."""
+    """One line for each reason why cells were not, or not fully, measured, with these cells."""
     missing = table[table["status"] != "ok"]
     named = naming(table)
     return [
@@ -54,12 +54,12 @@ def absent(table: pd.DataFrame) -> list[str]:
 
 
 def without_work(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells that were measured and whose MACs are not known."""
+    """The cells that were measured but have no MACs."""
     return table[(table["status"] == "ok") & table["macs"].isna()]
 
 
 def uncounted(table: pd.DataFrame) -> list[str]:
-    """One line for each reason why measured cells have no MACs: which, and why."""
+    """One line for each reason why measured cells have no MACs, with these cells."""
     named = naming(table)
     return [
         f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, named)})"
@@ -68,13 +68,13 @@ def uncounted(table: pd.DataFrame) -> list[str]:
 
 
 def _named(group: pd.DataFrame, naming: Naming) -> str:
-    """The first three cells, and how many more there are."""
+    """The first three cells, and the number of the others."""
     cells = [f"{label(cell, naming)} {_where(cell)}" for cell in _cells(group)]
     return ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
 
 
 def caption(table: pd.DataFrame) -> str:
-    """Under what conditions the table was measured, in words."""
+    """The conditions under which the table was measured, in words."""
     return (
         f"{_each(table, 'device_name')}; {_each(table, 'dtype')}; {_each(table, 'threads')} CPU thread(s); "
         f"{versions(table)}. "
@@ -85,7 +85,7 @@ def caption(table: pd.DataFrame) -> str:
 
 
 def versions(table: pd.DataFrame) -> str:
-    """What made the rows: "torch 2.11.0, timm 1.0.20, vbench 0.1.0 at commit 0123456789ab"."""
+    """The versions behind the rows: "torch 2.11.0, timm 1.0.20, vbench 0.1.0 at commit 0123456789ab"."""
     made = ", ".join(f"{name} {_each(table, name)}" for name in ("torch", "timm", "vbench"))
     return f"{made} at commit {_each(table, 'commit')}"
 
@@ -108,13 +108,13 @@ def _launches(table: pd.DataFrame) -> str:
 
 
 def notes(table: pd.DataFrame) -> list[str]:
-    """The meaning of each flag that occurs."""
+    """The meaning of each flag in the table."""
     used = {flag for flags in table["flags"].dropna() for flag in flags.split()}
     return [text for flag, text in NOTES.items() if flag in used]
 
 
 def disagreements(table: pd.DataFrame) -> list[str]:
-    """Which count of MACs disagrees with the ledger's by more than 1 %, and by how much: a line for each such row."""
+    """One line for each count of MACs that differs from the ledger's by more than 1 %."""
     votes = (("macs_fvcore", "macs_matmul", "fvcore"), ("macs_closed_form", "macs", "the closed form"))
     lines = []
     for cell in _cells(table[table["flags"].str.contains("counters_disagree", na=False)]):
@@ -129,17 +129,17 @@ def disagreements(table: pd.DataFrame) -> list[str]:
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
-    """All that must be said with a table, beside its caption."""
+    """All remarks that belong to a table, beside its caption."""
     return [*notes(table), *disagreements(table), *unfair(table), *uncounted(table), *absent(table)]
 
 
 def show(table: pd.DataFrame, console: Console) -> None:
-    """Print the table and what must be said with it. A narrow terminal wraps lines; no figure is ever cut."""
+    """Print the table with its caption and remarks. A narrow terminal wraps lines; no number is cut."""
     print_whole(to_rich(table), console, [caption(table), *remarks(table)])
 
 
 def to_rich(table: pd.DataFrame) -> Table:
-    """The rows for a terminal; print it by `show`."""
+    """The rows for a terminal; `show` prints them."""
     out = bare_table([name.replace(" (", "\n(") for name in HEADER], [name.replace(" (", "\n(") for name in NUMBERS])
     for row in rows(table):
         out.add_row(*row)
@@ -151,7 +151,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def full(table: pd.DataFrame) -> Grid:
-    """The rows and all that must be said with them, for paper."""
+    """The rows with caption and remarks, as a grid."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEADER)
     named = naming(table)
     found = []
@@ -162,7 +162,7 @@ def full(table: pd.DataFrame) -> Grid:
     return Grid("", columns, (Block(tuple(found)),), caption(table), tuple(remarks(table)))
 
 
-_BEHIND = {  # what a figure is made of
+_BEHIND = {  # column and unit of the number that is printed
     "GMACs": ("macs", 1e9),
     "latency (ms)": ("latency_ms", 1.0),
     "images/s": ("throughput_img_s", 1.0),
@@ -177,16 +177,13 @@ def _printed(name: str, text: str, cell: dict[str, Any]) -> Cell:
 
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Cells as dicts with None for what is missing, models together, small images first."""
+    """Cells as dicts with None for missing values, sorted by settings, model and size."""
     settings = [key for key in SETTING if key in table]
     order = [*settings, "model", "attention", "mode", "form", "height", "width"]
     return rows_of(table.sort_values(order, kind="stable"))
 
 
 def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
-    interval = (
-        "" if cell["latency_ms_lo"] is None else f"{figure(cell['latency_ms_lo'])}–{figure(cell['latency_ms_hi'])}"
-    )
     return (
         label(cell, naming),
         cell["mode"],
@@ -194,7 +191,7 @@ def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
         cell["status"],
         figure(cell["macs"], 1e9),
         figure(cell["latency_ms"]),
-        interval,
+        span(cell["latency_ms_lo"], cell["latency_ms_hi"]),
         figure(cell["throughput_img_s"]),
         "" if cell["throughput_img_s"] is None else str(cell["batch"]),
         figure(cell["peak_memory_bytes"], 2**20),
@@ -203,7 +200,7 @@ def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
 
 
 def several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
-    """(model, mode) of which the table has measured several forms, so that a row must say its own."""
+    """Each (model, mode) with several forms in the table; its rows must name their form."""
     measured = table[table["status"] != "unsupported"]
     forms = measured.groupby(["model", "mode"])["form"].nunique().reset_index()
     several = forms[forms["form"] > 1]
@@ -211,19 +208,19 @@ def several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 class Naming(NamedTuple):
-    """What rows of a table must say beside their model: (model, mode) with several forms, and settings that differ."""
+    """What rows must name beside their model: forms, for these (model, mode), and these settings."""
 
     forms: set[tuple[str, str]] = set()  # noqa: RUF012  # never changed
     settings: Sequence[str] = ()
 
 
 def naming(table: pd.DataFrame) -> Naming:
-    """What the rows of this table must say; settings that have a usual value are said by `label` wherever unusual."""
+    """What the rows of this table must name. A setting with usual values is not listed: `label` names unusual ones."""
     return Naming(several_forms(table), [key for key in differing(table, SETTING) if not AXES[key].usual])
 
 
 def label(cell: dict[str, Any], naming: Naming = Naming()) -> str:  # noqa: B008
-    """A row's model, its form where there are several, its settings where rows differ or they are unusual."""
+    """The model of a row, with its form and settings as `naming` says, and with unusual settings."""
     form = [cell["form"]] if cell["form"] and (cell["model"], cell["mode"]) in naming.forms else []
     settings = [said(key, cell[key]) for key in naming.settings if cell[key] is not None]
     return " ".join([cell["model"], *form, *settings, *unusual(cell)])
@@ -239,8 +236,13 @@ def _short(commit: str) -> str:
 
 
 def figure(value: float | None, unit: float = 1.0) -> str:
-    """Four significant digits, with a thousands separator; empty if missing."""
+    """Four significant digits, with a thousands separator; empty for None."""
     if value is None:
         return ""
     value = value / unit
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")
+
+
+def span(low: float | None, high: float | None, unit: float = 1.0) -> str:
+    """An interval as text, "1.234–5.678"; empty if an end is missing."""
+    return "" if low is None or high is None else f"{figure(low, unit)}–{figure(high, unit)}"

@@ -8,27 +8,38 @@ from rich.table import Table
 
 from vbench.results.text import bare_table
 
+COUNTS = {
+    "GMACs": "macs",
+    "GMACs executed": "macs_executed",
+    "GMACs by hand": "macs_closed_form",
+    "GMACs by fvcore": "macs_fvcore",
+    "GFLOPs pointwise": "flops_elementwise",
+    "GFLOPs total": "flops_total",
+}
+MODULE_COUNTS = {
+    "GMACs in products": "macs_matmul",
+    "GMACs elementwise": "macs_elementwise",
+    "GFLOPs pointwise": "flops_elementwise",
+    "GFLOPs total": "flops_total",
+}
+
 
 def unknown_line(found: list[dict[str, Any]]) -> str | None:
-    """The operations that the ledger does not know, in a line; None if it knows all."""
+    """One line with the operations that the ledger does not know; None if it knows all."""
     sums: dict[str, int] = {}
     for work in found:
         for op, each in work["unknown"].items():
             sums[op] = sums.get(op, 0) + each["bytes"]
+    if not sums:
+        return None
     said = ", ".join(f"{op} ({nbytes} bytes)" for op, nbytes in sums.items())
-    return (
-        f"not in the ledger's tables: {said}; see PER_OUTPUT and its neighbours in vbench/flops/ledger.py"
-        if said
-        else None
-    )
+    return f"not in the ledger's tables: {said}; see PER_OUTPUT and its neighbours in vbench/flops/ledger.py"
 
 
 def to_rich(found: list[dict[str, Any]]) -> Table:
-    """One row a size, for a terminal."""
-    names = ("model", "mode", "form")
-    counts = ("GMACs", "GMACs executed", "GMACs by hand", "GMACs by fvcore", "GFLOPs pointwise", "GFLOPs total")
-    numbers = ("size (px)", *counts, "least MiB", "FLOPs/byte", "state (KiB)", "coverage")
-    table = bare_table((*names, *numbers), right=numbers, wrap=numbers)
+    """One row for each size."""
+    numbers = ("size (px)", *COUNTS, "least MiB", "FLOPs/byte", "state (KiB)", "coverage")
+    table = bare_table(("model", "mode", "form", *numbers), right=numbers, wrap=numbers)
     table.columns[0].min_width = max(len(work["model"]) for work in found)
     for work in found:
         table.add_row(
@@ -36,12 +47,7 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
             work["mode"],
             work["form"] or "",
             f"{work['height']}x{work['width']}",
-            _giga(work["macs"]),
-            _giga(work["macs_executed"]),
-            _giga(work["macs_closed_form"]),
-            _giga(work["macs_fvcore"]),
-            _giga(work["flops_elementwise"]),
-            _giga(work["flops_total"]),
+            *(_giga(work[key]) for key in COUNTS.values()),
             f"{work['bytes_min'] / 2**20:.1f}",
             "" if work["intensity"] is None else f"{work['intensity']:.1f}",
             "" if work["state_bytes"] is None else f"{work['state_bytes'] / 1024:.1f}",
@@ -51,17 +57,15 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
 
 
 def modules_to_rich(work: dict[str, Any]) -> Table:
-    """One row a module of one size, and their sum."""
-    columns = ("macs_matmul", "macs_elementwise", "flops_elementwise", "flops_total")
+    """One row for each module at one size, and their sum."""
     rows = work["modules"]
-    sums = {name: sum(row[name] for row in rows) for name in (*columns, "bytes_min")}
-    name = f"{work['model']} {work['height']}x{work['width']}"
-    numbers = ("GMACs in products", "GMACs elementwise", "GFLOPs pointwise", "GFLOPs total", "share", "least MiB")
-    table = bare_table((name, *numbers), right=numbers, wrap=(name, *numbers))
+    sums = {key: sum(row[key] for row in rows) for key in (*MODULE_COUNTS.values(), "bytes_min")}
+    heads = [f"{work['model']} {work['height']}x{work['width']}", *MODULE_COUNTS, "share", "least MiB"]
+    table = bare_table(heads, right=heads[1:], wrap=heads)
     for row in [*rows, {"module": "sum", **sums}]:
         table.add_row(
             row["module"],
-            *(_giga(row[name]) for name in columns),
+            *(_giga(row[key]) for key in MODULE_COUNTS.values()),
             f"{100 * row['flops_total'] / sums['flops_total']:.1f} %",
             f"{row['bytes_min'] / 2**20:.2f}",
         )

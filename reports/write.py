@@ -1,4 +1,4 @@
-"""All files that a sweep leaves beside its records, from the records alone."""
+"""Files of reports: those beside the records of a sweep, and how a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILES = ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolu
 
 
 def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write `FILES` into a folder; each appears whole or not at all.
+    """Write `FILES` into a folder, each whole or not at all.
 
     Raises: OutputError if the folder cannot be written.
     """
@@ -25,3 +25,13 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
     write_text(folder / "table.md", tables.to_markdown(table))
     draw.write(draw.Request(("resolution",)), table, folder)
     return [folder / name for name in FILES]
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """A page with `text` between its markers of that name. Raises: ValueError if a marker is missing."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+    before, opened, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"the page has no {begin.strip()} ... {end.strip()}")
+    return before + begin + text + end + after

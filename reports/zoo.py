@@ -1,4 +1,4 @@
-"""Parameters and work of every variant beside what its authors print: the generated page docs/zoo.md."""
+"""Parameters and work of every variant beside the published numbers: the generated page docs/zoo.md."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vbench.kernels.registry import default_form
 from vbench.models.registry import MODELS, spec
 from vbench.results.published import Cost, costs
 
-ENOUGH = 0.02  # a larger deviation has a reason
+ENOUGH = 0.02  # a larger deviation needs a reason
 
-# Why we differ by more than 2 %, by pattern of names and quantity. A test holds this list to the table.
+# Why a number differs by more than 2 %, by pattern of names and quantity. A test compares this list with the table.
 REASONS: dict[tuple[str, str], str] = {
     ("vig_t", "flops_g"): "read off a figure that follows a trace of the released code; the trace sees neither most "
     "of the scan nor the MLP's second matrix, both inside fused functions",
@@ -35,7 +35,7 @@ number agrees if ours rounds to it; the last column explains each deviation.
 
 
 def page() -> str:
-    """The whole page. Counts every model on the meta device: a minute or two."""
+    """The whole page. It counts every model on the meta device, which takes a minute or two."""
     return HEADER + "".join(row(name) for name in MODELS) + sources()
 
 
@@ -52,7 +52,7 @@ def row(name: str) -> str:
 
 
 def macs(name: str, res: int) -> int:
-    """What the algorithm needs for one image of res × res px."""
+    """The MACs that the algorithm needs for one image of res × res px."""
     from vbench.flops.count import count
     from vbench.plan import Case
 
@@ -62,7 +62,7 @@ def macs(name: str, res: int) -> int:
 
 
 def deviation(name: str, quantity: str, ours: float, published: Cost | None) -> list[str]:
-    """Nothing, or by how much we differ from the published figure, and why."""
+    """By how much ours differs from the published number, and why; empty if it agrees."""
     if published is None:
         return []
     decimals = len(published.text.partition(".")[2])
@@ -73,7 +73,7 @@ def deviation(name: str, quantity: str, ours: float, published: Cost | None) -> 
 
 
 def reason(name: str, quantity: str) -> str:
-    """Why. Raises: KeyError if nobody has said."""
+    """Why a number deviates. Raises: KeyError if `REASONS` does not say."""
     for (pattern, of), why in REASONS.items():
         if of == quantity and fnmatchcase(name, pattern):
             return why

@@ -1,4 +1,4 @@
-"""What the rows say, in sentences: ratios to attention, from where a model is cheaper, how costs grow. All computed."""
+"""Answers in sentences, computed from rows: ratios to attention, crossovers, and how costs grow."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vbench.results.ratios import BATCHES, ratio
 from vbench.results.scaling import COSTS, crossing, exponents
 from vbench.results.text import listed, px
 
-SHOWN = (1024, 1024)  # px; the size that the papers' claims speak of, shown beside the largest
-LIKE = 1.25  # two models differ less than by this factor in parameters, or it is said
+SHOWN = (1024, 1024)  # px; the size of the papers' claims, shown beside the largest size
+LIKE = 1.25  # if parameters differ by this factor or more, the answer says so
 COMPARED = {"macs": "the MACs", "latency_ms": "the time", "peak_memory_bytes": "the peak memory"}
 CROSSED = ("latency_ms", "peak_memory_bytes")
 GROWN = ("macs_executed", "latency_ms")
@@ -25,7 +25,7 @@ GROWN = ("macs_executed", "latency_ms")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One sentence, and the model that it is about."""
+    """One sentence about one model."""
 
     model: str
     kind: Literal["ratio", "crossover", "growth"]
@@ -34,18 +34,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A recurrent model in one mode and form, and the attention model it is set against, under the same settings."""
+    """A recurrent model in one mode and form, and the attention model it is compared with, under the same settings."""
 
     model: str
     subject: str  # the model and its mode
     baseline: str
-    under: str  # ", " and what must be said of form and settings, or nothing
-    mine: pd.DataFrame  # a row a size; the index is (height, width)
+    under: str  # ", " and the form and settings that must be named; may be empty
+    mine: pd.DataFrame  # one row for each size; the index is (height, width)
     theirs: pd.DataFrame
 
 
 def answers(table: pd.DataFrame) -> list[Answer]:
-    """All that a frame answers: ratios, then crossovers, then growth. Cells that cannot exist are no answer."""
+    """All answers of a frame: ratios, then crossovers, then growth. Unsupported cells are left out."""
     table = _asked(table)
     found = pairs(table)
     return [
@@ -56,9 +56,9 @@ def answers(table: pd.DataFrame) -> list[Answer]:
 
 
 def pairs(table: pd.DataFrame) -> list[Pair]:
-    """Each recurrent model in each mode and form beside the attention model nearest to it in parameters.
+    """Each recurrent model in each mode and form, with the attention model that is nearest in parameters.
 
-    Both have at least one size in common under the same settings. An attention model is one without an operator.
+    Both have at least one size in common under the same settings. An attention model has no operator.
     """
     table = _asked(table)
     told = differing(table, SETTING)
@@ -86,20 +86,20 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
 
 
 def _asked(table: pd.DataFrame) -> pd.DataFrame:
-    """Without cells that cannot exist; with `batch_asked`, the batch or the policy that was asked for."""
+    """The rows without unsupported cells, and with `batch_asked`, the batch or policy that was asked for."""
     table = table[table["status"] != "unsupported"].copy()
     table["batch_asked"] = batch_asked(table)
     return table
 
 
 def params_of(rows: pd.DataFrame) -> float:
-    """The parameters of a model, from its rows; NaN if they are not known."""
+    """The parameters of a model, from its rows; NaN if unknown."""
     known = rows["params"].dropna()
     return float(known.iloc[0]) if len(known) else float("nan")
 
 
 def _apart(mine: pd.DataFrame, theirs: pd.DataFrame) -> float:
-    """How far two models are apart in parameters, as a log; infinite if either is not known."""
+    """The log of the ratio of two models' parameters, without sign; infinite if one is unknown."""
     apart = abs(log(params_of(mine) / params_of(theirs)))
     return float("inf") if isnan(apart) else apart
 
@@ -122,7 +122,7 @@ def _ratios(pair: Pair) -> Iterator[Answer]:
 
 
 def _sizes(pair: Pair) -> list[tuple[int, int]]:
-    """The papers' size, the largest that both were asked for, and the largest that both were measured at."""
+    """The papers' size, the largest size asked of both, and the largest size measured in both."""
     common = sorted(pair.mine.index.intersection(pair.theirs.index), key=lambda size: size[0] * size[1])
     both = [s for s in common if all(own["status"].loc[s] == "ok" for own in (pair.mine, pair.theirs))]
     shown = {*([SHOWN] if SHOWN in common else []), *common[-1:], *both[-1:]}

@@ -1,4 +1,4 @@
-"""The settings and axes of a row, a line each: all that must be known of a column in order to compare rows.
+"""The settings and axes of a row, one line each: all that is needed of a column to compare rows.
 
 A new setting needs three things: a line in `AXES`, a meter that puts its value into a record's `settings`, and a test.
 Frame, lint, curves, exponents, crossovers, ratios, verdicts, tables, captions and the page take it from here.
@@ -17,19 +17,19 @@ Source = Literal["case", "settings", "protocol", "host", "versions"]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is known of one column.
+    """The facts about one column.
 
-    `equal`: rows must agree in it to be compared. `parts`: it parts curves. `caption`: a caption gives its values.
-    `optional`: a missing value means "not applicable"; elsewhere it means "not known". `told_by`: the column that tells
-    it as well, where each of its values has but one of these. `source` is the part of a record that holds the value;
-    None if `frame` computes it.
+    `equal`: rows must agree in it to be compared. `parts`: rows that differ in it are different curves. `caption`: a
+    caption gives its values. `optional`: a missing value means "not applicable"; otherwise it means "not known".
+    `told_by`: a column that need not be named beside this one, if each of its values has one value of this one.
+    `source`: the part of a record with the value; None if `frame` computes it.
     """
 
     column: str
     label: str  # for people
     kind: str = "string"  # the type in a frame
     source: Source | None = None
-    usual: tuple[str, ...] = ()  # values that need not be said
+    usual: tuple[str, ...] = ()  # values that need not be named
     equal: bool = True
     parts: bool = False
     caption: bool = False
@@ -38,7 +38,7 @@ class Axis:
     words: str = "{}"  # a value in words
 
 
-AXES = {  # in the order in which rows are sorted, and settings are listed
+AXES = {  # in the order in which rows are sorted and settings are listed
     axis.column: axis
     for axis in (
         Axis("rigor", "rigor", source="protocol", equal=False, caption=True),
@@ -51,7 +51,7 @@ AXES = {  # in the order in which rows are sorted, and settings are listed
         Axis("backend", "back end", source="case", usual=("eager",), parts=True, caption=True),
         Axis("layout", "layout", source="case", usual=("nchw",), parts=True, caption=True),
         Axis("attention", "attention", source="settings", usual=("fused",), parts=True, caption=True, optional=True),
-        # A cell that failed does not say these two, so they do not part curves: its curve would lose its end.
+        # A failed cell has no value of these two. So they do not part curves: a curve would lose its failed end.
         Axis("weights_dtype", "dtype of weights", source="settings", caption=True),
         Axis("tf32", "TF32", "boolean", source="settings", caption=True),
         Axis("threads", "CPU threads", "Int64", source="protocol", parts=True, words="{} threads"),
@@ -67,16 +67,16 @@ AXES = {  # in the order in which rows are sorted, and settings are listed
         Axis("commit", "commit", source="versions"),
     )
 }
-SUBJECT = ("model", "mode", "form", "attention")  # what is compared
+SUBJECT = ("model", "mode", "form", "attention")  # the thing that is compared
 EQUAL = tuple(name for name, axis in AXES.items() if axis.equal)
 VERSIONS = tuple(name for name, axis in AXES.items() if axis.source == "versions")
 PARTS = tuple(name for name, axis in AXES.items() if axis.parts)
-SETTING = tuple(name for name in PARTS if name not in SUBJECT)  # what is equal within a comparison
+SETTING = tuple(name for name in PARTS if name not in SUBJECT)  # equal within a comparison
 CAPTION = tuple(name for name, axis in AXES.items() if axis.caption)
 
 
 def differing(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Those of the columns in which the rows differ, without those that another of them tells.
+    """The columns in which the rows differ, without those that another one of them tells (`Axis.told_by`).
 
     Columns that the table lacks are skipped.
     """
@@ -99,6 +99,6 @@ def said(column: str, value: Any) -> str:
 
 
 def unusual(row: Mapping[Any, Any], columns: Sequence[str] = PARTS) -> list[str]:
-    """The values of a row that must be said, of columns that have usual ones."""
+    """The unusual values of a row, of columns that have usual values."""
     usual = {name: axis.usual for name, axis in AXES.items() if axis.usual}
     return [str(row[name]) for name in columns if name in usual and row[name] not in (*usual[name], None)]

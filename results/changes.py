@@ -1,8 +1,8 @@
-"""Where a series of measurements changes its level for good. For looking at a history; no gate uses it. Pure.
+"""Where a series of measurements changes its level permanently. Only `vbench history` uses it, no gate.
 
-Bayesian Blocks (Scargle et al. 2013, point measures, as in astropy) cut the series into blocks of one level each: the
-best cut, in which each block must explain the values better by more than a penalty. A series without a change exceeds
-the penalty with a chance of `ALARM`; simulation finds it, errors in the estimate of noise included.
+Bayesian Blocks (Scargle et al. 2013, point measures, as in astropy) cut the series into blocks of one level each. A cut
+must explain the values better by more than a penalty. The penalty comes from simulation, which includes errors in the
+estimate of noise: a series without a change exceeds it with a chance of `ALARM`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from math import ceil, log
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST = 6  # values, below which no level can be told from noise
-ALARM = 0.02  # chance of any change in a series that has none
+FEWEST = 6  # values; with fewer, levels cannot be separated from noise
+ALARM = 0.02  # chance of a false change in a series
 DRAWS = 4000
-SIMULATED = 100  # values at most; beyond, the penalty grows by the log of how many more places for a cut there are
+SIMULATED = 100  # values at most; for longer series the penalty grows by the log of the ratio of lengths
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """`starts` are the places of the first values of new levels; `alone` those of values that lie off by themselves,
-    and are of no level; `noise` is the standard deviation about a level. The values' unit; None if there are too few.
+    """The changes of a series.
+
+    `starts`: the places of the first value of each new level. `alone`: the places of single values that belong to no
+    level. `noise`: the standard deviation around a level, in the unit of the values; None if there are too few values.
     """
 
     starts: tuple[int, ...] = ()
@@ -36,10 +38,10 @@ class Changes:
 
 
 def changes(values: Sequence[float]) -> Changes:
-    """The changes of level in a series of equal noise, such as the logs of a cost over time.
+    """The changes of level in a series with constant noise, such as the logs of a cost over time.
 
-    A level holds for two values at least: what stands alone is set aside, and the rest is looked at again. A series
-    whose values do not scatter, as counts do not, changes wherever its value does.
+    A level has at least two values: single values are removed, and the rest is searched again. A series without
+    scatter, such as counts, changes wherever its value changes.
     """
     if len(values) < FEWEST:
         return Changes()
@@ -59,7 +61,7 @@ def changes(values: Sequence[float]) -> Changes:
 
 
 def _cuts(series: Floats, noise: float, penalty: float) -> list[int]:
-    """Where blocks begin, the first left out."""
+    """The places where blocks begin, without the first block."""
     if noise == 0:
         return [int(place) + 1 for place in np.flatnonzero(np.diff(series))]
     from astropy.stats import bayesian_blocks
@@ -70,9 +72,9 @@ def _cuts(series: Floats, noise: float, penalty: float) -> list[int]:
 
 
 def _scatter(series: Floats) -> Floats:
-    """The root mean square of the smaller two thirds of the steps between neighbours, of each row.
+    """For each row the root mean square of the smaller two thirds of the steps between neighbours.
 
-    Steps that are changes, or lead to a value that lies off, are among the larger third.
+    The larger third contains the steps at changes and at single values.
     """
     squares = np.sort(np.diff(series, axis=1) ** 2, axis=1)
     found: Floats = np.sqrt(squares[:, : ceil(2 / 3 * squares.shape[1])].mean(axis=1))
@@ -81,7 +83,7 @@ def _scatter(series: Floats) -> Floats:
 
 @lru_cache(maxsize=256)
 def _calibrated(n: int) -> tuple[float, float]:
-    """From normal noise of standard deviation 1, n values a series: what `_scatter` gives, and the penalty."""
+    """From normal noise with standard deviation 1, in series of n values: the median of `_scatter`, and the penalty."""
     series = np.random.default_rng(0).normal(size=(DRAWS, n))
     scatter = _scatter(series)
     scale = float(np.median(scatter))
@@ -90,9 +92,9 @@ def _calibrated(n: int) -> tuple[float, float]:
 
 
 def _gains(series: Floats) -> Floats:
-    """What the best one cut gains, or half of what the best two do if that is more, in noise of 1; of each row.
+    """For each row the gain of the best cut, or half the gain of the best two cuts if that is larger, at noise 1.
 
-    More cuts rarely gain more a cut in a series that has none.
+    In a series without changes, more cuts rarely gain more per cut.
     """
     n = series.shape[1]
     sums = np.cumsum(series - series.mean(axis=1, keepdims=True), axis=1)

@@ -1,4 +1,4 @@
-"""What papers claim of their models' cost, as data: the table `published/claims.toml`, loaded and checked."""
+"""The claims of papers about the costs of their models: the table `published/claims.toml`, loaded and checked."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Direction = Literal["less", "more", "linear"]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim. A field is None or empty where the source does not say.
+    """One claim. A field is None or empty if the source does not say.
 
-    `value` is the printed number in `unit`: "x", a ratio; "% saved" and "% of" the baseline's cost; "G", with the
-    baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Without a number: "linear" in tokens;
-    "grows", the advantage from `res_from` to `res`; "none". `stated` and `missing` are the paper's conditions,
-    `inferred` is what its figures show, `batch` is that of a claim on memory.
+    `value` is the printed number in `unit`: "x", a ratio; "% saved" and "% of", shares of the baseline's cost; "G",
+    with the baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Units without a number:
+    "linear" in tokens; "grows", an advantage from `res_from` to `res`; "none". `stated` and `missing` are the paper's
+    conditions, `inferred` is what its figures show, `batch` belongs to a claim on memory.
     """
 
     id: str
@@ -32,13 +32,13 @@ class Claim:
     source: str
     locator: str
     says: str  # who
-    seen: Seen  # in what the claim was found; "secondary": quoted by others
+    seen: Seen  # where the claim was found; "secondary": quoted by others
     quantity: Quantity
     subject: str
     res: int  # px
-    printed: str  # in the source's words and digits
+    printed: str  # in the words and digits of the source
     unit: Unit
-    direction: Direction  # what the subject has of the quantity, against the baseline
+    direction: Direction  # of the quantity of the subject, compared with the baseline
     stated: tuple[str, ...]
     missing: tuple[str, ...]
     inferred: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Claim:
     value: float | None = None
     baseline_value: float | None = None
     batch: int | None = None
-    counting: str = "full"  # of MACs, a key of `countings.COUNTINGS`
+    counting: str = "full"  # for MACs: a key of `countings.COUNTINGS`
     notes: str = ""
 
     @property
@@ -69,10 +69,10 @@ def claims() -> tuple[Claim, ...]:
 
 
 def parse(text: str, name: str) -> tuple[Claim, ...]:
-    """The claims of a TOML file; `name` is what errors call it.
+    """The claims in the text of a TOML file; `name` is its name in errors.
 
-    Raises: UsageError for what is not TOML; for an unknown or missing key, a value of the wrong type or that is not
-        among those allowed; for a number without the unit that needs it, or the reverse; for an id that occurs twice.
+    Raises: UsageError for text that is not TOML, an unknown or missing key, a value that is not allowed, a number that
+        does not fit its unit, or an id that occurs twice.
     """
     try:
         found = tomllib.loads(text)
@@ -80,7 +80,7 @@ def parse(text: str, name: str) -> tuple[Claim, ...]:
         raise UsageError(f"{name} is not TOML: {error}") from None
     rows = found.get("claim")
     if set(found) != {"claim"} or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UsageError(f"{name} holds [[claim]] tables alone; it has {', '.join(found) or 'none'}")
+        raise UsageError(f"{name} must have only [[claim]] tables; it has {', '.join(found) or 'none'}")
     table = tuple(_claim(row, f"{name}: claim {row.get('id', number)}") for number, row in enumerate(rows, start=1))
     ids = [claim.id for claim in table]
     if twice := sorted({one for one in ids if ids.count(one) > 1}):
@@ -122,12 +122,12 @@ def _claim(row: dict[str, Any], where: str) -> Claim:
         if (getattr(claim, key) is not None) != must:
             raise UsageError(f"{where}: a claim in '{claim.unit}' {'needs' if must else 'has no'} {key}")
     if claim.unit == "% saved" and claim.value is not None and claim.value >= 100:
-        raise UsageError(f"{where}: value is {claim.value:g}; of 100 % less than 100 can be saved")
+        raise UsageError(f"{where}: value is {claim.value:g}; less than 100 % can be saved")
     return claim
 
 
 def _wanted(key: str, value: object) -> str | None:
-    """What a value must be, in words; None if it is."""
+    """What the value must be, in words; None if it is right."""
     if key in _ONE_OF:
         fits, words = value in _ONE_OF[key], ", ".join(_ONE_OF[key])
     elif key in _LIST:

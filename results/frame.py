@@ -1,4 +1,4 @@
-"""Records as a table: one row a cell, statistics computed from the raw samples of its launches."""
+"""Records as a table: one row for each cell, with statistics from the raw samples of its launches."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count
 from vbench.results.store import Record, current
 
-CONTENDED = 0.9  # on the CPU: the share of the wall time that a measurement must have had its processors
-OTHERS = 0.5  # processors that others may keep busy meanwhile: they share caches and memory
-HELD_BACK = 0.01  # the share of a launch's time that a quota may have taken
-HOST_BOUND = 0.95  # a call that returns after this share of the device's time keeps the device waiting
-QUEUED = 1.05  # and so do calls back to back that take this many times the device's own
+CONTENDED = 0.9  # on the CPU: the least share of wall time in which a measurement must have its processors
+OTHERS = 0.5  # processors that other processes may keep busy, as they share caches and memory
+HELD_BACK = 0.01  # the share of a launch's time that a quota may take
+HOST_BOUND = 0.95  # if a call returns after this share of the device's time, the device waits for the host
+QUEUED = 1.05  # the device also waits if calls back to back take this many times the device's time
 
-_LISTED = [  # in this order, neighbours of one type together
+_LISTED = [  # types and columns, in the order of the frame
     ("string", "model family mode form phase"),
     ("int64", "height width"),
     ("Int64", "tokens batch"),
@@ -52,16 +52,16 @@ _LISTED = [  # in this order, neighbours of one type together
     ("Int64", "threads"),
     ("string", "rigor torch triton timm vbench commit started_at case_id conditions"),
 ]
-COLUMNS: dict[str, str] = {name: kind for kind, names in _LISTED for name in names.split()}  # with pandas' types
-COLUMNS |= {name: axis.kind for name, axis in AXES.items() if axis.source}  # a setting that is not listed comes last
+COLUMNS: dict[str, str] = {name: kind for kind, names in _LISTED for name in names.split()}  # name -> pandas type
+COLUMNS |= {name: axis.kind for name, axis in AXES.items() if axis.source}  # settings that are not listed come last
 
 
 def frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row a cell and device. Of several records of a launch the newest counts (`store.current`).
+    """One row for each cell and device. Of several records of a launch the newest counts (`store.current`).
 
     Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`, with the
     interval `latency_ms_lo` to `_hi` of `latency_level`; `latency_basis` says what it covers (`statistics.interval`).
-    `throughput_img_s` is at `batch`, peak memory at `memory_batch`. Where a value is missing, `status`, `reason` or
+    `throughput_img_s` is at `batch`, peak memory at `memory_batch`. If a value is missing, `status`, `reason` or
     `energy_reason` says why.
     """
     devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
@@ -77,7 +77,7 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as dicts, with None for what is missing."""
+    """The rows as dicts, with None for missing values."""
     return [
         {str(key): value if isinstance(value, tuple) or not pd.isna(value) else None for key, value in row.items()}
         for row in table.to_dict("records")
@@ -85,17 +85,17 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def filled(values: pd.Series[Any], otherwise: Any) -> pd.Series[Any]:
-    """The values as objects, `otherwise` (a value, or another column) for what is missing; no type is guessed."""
+    """The values as objects, with `otherwise` (a value, or another column) for missing ones; no type is guessed."""
     return values.astype(object).where(values.notna(), otherwise)
 
 
 def batch_asked(table: pd.DataFrame) -> pd.Series[Any]:
-    """The batch that each row of a frame was asked for, or the policy that chose it: "8", "knee"."""
+    """The batch that was asked for in each row of a frame, or the policy that chose it: "8", "knee"."""
     return table["batch"].astype("string").where(table["batch_policy"] == "fixed", table["batch_policy"])
 
 
 def apart(table: pd.DataFrame) -> list[str]:
-    """What in `SUBJECT` beside model and mode tells rows apart: where a model and mode has several."""
+    """The columns of `SUBJECT` beside model and mode with several values for one model and mode."""
     ways = table.groupby(["model", "mode"])
     return [key for key in SUBJECT[2:] if key in table and (ways[key].nunique(dropna=False) > 1).any()]
 
@@ -106,14 +106,14 @@ def commit(host: Mapping[str, Any]) -> str | None:
 
 
 def _row(launches: list[Record]) -> dict[str, Any]:
-    """The row of a cell from its launches, the first one first."""
+    """The row of a cell from its launches, in their order."""
     first = launches[0]
     ended = next((record for record in launches if record.status != "ok"), first)
     case, host = first.case, first.host
     work = first.work or {}
     sources: dict[str, dict[str, Any]] = {
         "case": case,
-        "settings": {**case, **(first.settings or {})},  # of a cell that failed: what was asked for
+        "settings": {**case, **(first.settings or {})},  # for a failed cell: the settings asked for
         "protocol": first.protocol,
         "host": host,
         "versions": {**host.get("versions", {}), "commit": commit(host)},
@@ -143,7 +143,7 @@ def _row(launches: list[Record]) -> dict[str, Any]:
     return row
 
 
-_WORK = (  # what a record's work has under the frame's own names
+_WORK = (  # keys of a record's work that are columns of the frame
     *("params", "tokens", "padding", "macs", "macs_executed", "macs_matmul", "macs_elementwise", "macs_closed_form"),
     *("flops_elementwise", "flops_total", "bytes_min", "intensity", "state_bytes", "predicted_peak_bytes"),
 )
@@ -198,7 +198,7 @@ def _throughput(launches: list[Record], policy: Any) -> dict[str, Any]:
 
 
 def _memory(launches: list[Record]) -> dict[str, Any]:
-    """Sizes are the median launch's, and so whole bytes."""
+    """The columns on memory. Sizes come from the launch with the median peak, so they are whole bytes."""
     measured = sorted((r.memory for r in launches if r.memory), key=lambda memory: memory["peak_bytes"])
     if not measured:
         return {}
@@ -226,13 +226,13 @@ def _energy(launches: list[Record]) -> dict[str, Any]:
 
 
 def _median(values: Iterable[float | Sequence[float] | None]) -> float | None:
-    """Of numbers, or of the medians of lists of numbers; None if there are none."""
+    """The median of numbers, or of the medians of lists; None if all are missing."""
     known = [median(value) if isinstance(value, Sequence) else value for value in values if value is not None]
     return median(known) if known else None
 
 
 def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
-    """What makes a row doubtful. A timing flag is raised if most launches raise it."""
+    """The flags of a row: reasons for doubt. A timing flag is raised if most launches raise it."""
     first = launches[0]
     latencies = [record.latency for record in launches if record.latency]
     flags = {
@@ -256,7 +256,7 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
 
 
 def _too_few(row: dict[str, Any], first: Record) -> bool:
-    """Whether the interval has no level, or there are fewer launches than the protocol wants."""
+    """Whether the interval has no full level, or there are fewer launches than the protocol wants."""
     return (row["latency_level"] or 0.0) < CONFIDENCE or row["latency_launches"] < first.protocol["launches"]
 
 
@@ -279,7 +279,7 @@ def _held_back(record: Record) -> bool:
 
 
 def _host_bound(record: Record) -> bool:
-    """Whether the device waited for the host: a call returned as late as it was done, or queued calls take longer."""
+    """Whether the device waited for the host: a call returned only when it was done, or queued calls took longer."""
     if not record.latency or record.latency.get("host_ms") is None:
         return False
     middle = median(record.latency["samples_ms"])

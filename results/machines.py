@@ -1,4 +1,4 @@
-"""Do two records come from one machine? Times of two machines must not be compared. Pure."""
+"""Whether two records come from the same machine. Times of different machines must not be compared."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 FACTS = ("device", "device_name", "cpu", "cpu_count")
-OF_GPU = ("name", "memory_bytes", "capability", "multiprocessors")  # CUDA and cuDNN come with torch: versions
-RAM = 0.05  # the share by which memory may differ: a kernel keeps some for itself, and not always as much
+OF_GPU = (
+    "name",
+    "memory_bytes",
+    "capability",
+    "multiprocessors",
+)  # CUDA and cuDNN come with torch, so they are versions
+RAM = 0.05  # share by which memory may differ, as each system kernel reserves a different amount
 
 Machine = dict[str, Any]
 
 
 def machine(host: Mapping[str, Any]) -> Machine:
-    """What of a record's `host` makes the machine; None for what it does not say. `driver` is the GPU's."""
+    """The facts of a record's `host` that identify the machine; None for missing ones. `driver` is the GPU's."""
     gpu = host.get("gpu") or {}
     return {
         **{name: host.get(name) for name in FACTS},
@@ -24,7 +29,7 @@ def machine(host: Mapping[str, Any]) -> Machine:
 
 
 def differences(one: Machine, other: Machine) -> list[str]:
-    """One phrase for each fact in which two machines differ, as in "cpu_count is 2 and 4"; empty if it is one."""
+    """One phrase for each fact in which two machines differ, as in "cpu_count is 2 and 4"; empty if they agree."""
     return [f"{name} is {one[name]} and {other[name]}" for name in one if not _same(name, one[name], other[name])]
 
 

@@ -1,4 +1,4 @@
-"""The rows that `vbench kernels bench` leaves in a folder: calls of operators by themselves."""
+"""The rows that `vbench kernels bench` writes into a folder: timed calls of single operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEYS = ("op", "form", "peer", "tokens", "batch", "dtype", "device", "backend", 
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All rows of a folder, the oldest first; empty if it has none. `operators.bench` says what a row's keys mean.
+    """All rows of a folder, the oldest first; empty if it has none. `operators.bench` explains the keys of a row.
 
     Raises: OutputError if the file cannot be read; SchemaError for a line that is not such a row.
     """
@@ -33,7 +33,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or any(key not in row for key in _KEYS):
-            raise SchemaError(f"{path}: line {number} is not a row of 'vbench kernels bench'; mend or remove it")
+            raise SchemaError(f"{path}: line {number} is not a row of 'vbench kernels bench'; repair or remove it")
         found.append(row)
     return found
 
@@ -41,7 +41,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def beside_attention(
     rows: Iterable[Mapping[str, Any]], op: str, tokens: int
 ) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The operator's default form and fused attention, of calls that were timed in turn; the newest first."""
+    """Pairs of the operator's default form and fused attention that were timed in turn, the newest first."""
     found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         if row["op"] == op and row["tokens"] == tokens and row["status"] == "ok" and row["ms"]:

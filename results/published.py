@@ -1,4 +1,4 @@
-"""Accuracies and costs that papers print. Never measured by us; `published/SOURCES.md` says how to read them."""
+"""Accuracies and costs that papers print. vbench measures none of them; see `published/SOURCES.md`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-# A printed number is preferred to one read off a curve, the plain variant to a special one.
+# The order of preference: printed numbers before those read off a curve.
 _PREFERENCE = {"readme": 0, "table": 1, "figure-digitised": 2}
 
-# How sources mark the ordinary recipe, or the same weights tested at another size.
+# How variants begin that are the ordinary recipe, or the same weights tested at another size.
 _PLAIN = (
     "evaluated only",
     "300 ep",
@@ -42,9 +42,9 @@ def _table(name: str) -> csv.DictReader[str]:
 
 @cache
 def accuracies() -> dict[tuple[str, int], Accuracy]:
-    """The one figure we show for each (model, eval_res) trained at 224 px.
+    """The accuracy to show for each (model, eval_res), of models trained at 224 px.
 
-    Of several, the model's own paper's comes first: the first row of the best kind in the file.
+    Of several rows, those of the model's own paper come first, then the best kind, then the first in the file.
     """
     best: dict[tuple[str, int], tuple[tuple[bool, int], Accuracy]] = {}
     for row in _table("accuracy"):
@@ -59,6 +59,11 @@ def accuracies() -> dict[tuple[str, int], Accuracy]:
         if key not in best or rank < best[key][0]:
             best[key] = (rank, found)
     return {key: accuracy for key, (_, accuracy) in best.items()}
+
+
+def accuracies_of(model: str) -> dict[int, Accuracy]:
+    """The accuracies of one model by `eval_res`, small sizes first."""
+    return {size: found for (name, size), found in sorted(accuracies().items()) if name == model}
 
 
 _OWN = {
@@ -81,7 +86,7 @@ def _own(row: dict[str, str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a model's own authors print of its size: `text` is the figure as printed."""
+    """A size or cost that the model's own authors print. `text` is the number as printed."""
 
     model: str
     quantity: str  # params_m, in millions; flops_g, in giga multiply-accumulates
@@ -93,7 +98,7 @@ class Cost:
 
 @cache
 def costs() -> dict[tuple[str, str], Cost]:
-    """The first figure of each (model, quantity) that the model's own source gives, parameters at 224 px."""
+    """For each (model, quantity) the first number in the model's own source. Parameters are at 224 px."""
     found: dict[tuple[str, str], Cost] = {}
 
     def add(row: dict[str, str], quantity: str, res: str, text: str, own: bool) -> None:
@@ -113,7 +118,7 @@ def costs() -> dict[tuple[str, str], Cost]:
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """One row of `published/efficiency.csv`. What the source does not say is empty, or None."""
+    """One row of `published/efficiency.csv`. A field is empty or None if the source does not say."""
 
     model: str
     res: int | None  # px
@@ -128,7 +133,7 @@ class Printed:
 
 @cache
 def efficiency() -> tuple[Printed, ...]:
-    """All efficiency figures that papers and repositories print, in the order of the file."""
+    """All efficiency numbers that papers and repositories print, in the order of the file."""
     keys = ("model", "batch", "dtype", "metric", "source", "locator", "how")
     return tuple(
         Printed(res=int(row["res"]) if row["res"] else None, value=float(row["value"]), **{k: row[k] for k in keys})

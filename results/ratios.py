@@ -1,4 +1,4 @@
-"""One cell's cost over another's, with what is known of its interval: the one place that says how."""
+"""The cost of one cell over that of another, with its interval. All ratios of cells are computed here."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     Row: TypeAlias = Mapping[str, Any] | Mapping[Hashable, Any] | pd.Series[Any]  # of a frame
 
-BATCHES = {"latency_ms": "latency_batch", "peak_memory_bytes": "memory_batch"}  # what must be equal
+BATCHES = {"latency_ms": "latency_batch", "peak_memory_bytes": "memory_batch"}  # must be equal in both cells
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One cost over another, with its 95 % interval; `lo` and `hi` are None where a cell has none.
+    """One cost over another, with its 95 % interval. `lo` and `hi` are None if a cell has no interval.
 
-    What was counted has no interval and needs none; few samples give a range, which is none.
+    Counted costs need no interval. Few samples give a range, which is not an interval.
     """
 
     value: float
@@ -37,9 +37,9 @@ class Ratio:
 
 
 def ratio(above: Row, below: Row, cost: str) -> Ratio | None:
-    """The ratio of a column of two rows of a frame, taken as independent and normal in log cost (`statistics.ratio`).
+    """The ratio of a column of two rows of a frame, if costs are independent and log-normal (`statistics.ratio`).
 
-    None where a row lacks the cost, or where it is that of another batch.
+    None if a row lacks the cost, or if the batches differ.
     """
     over, under = (_known(row.get(cost)) for row in (above, below))
     batch = BATCHES.get(cost)
@@ -53,7 +53,7 @@ def ratio(above: Row, below: Row, cost: str) -> Ratio | None:
 
 
 def _interval(row: Row, cost: str) -> Interval | None:
-    """A cell's figure with its interval; None if it has none, or a mere range."""
+    """The cost of a cell with its interval; None if it has no interval, or only a range."""
     ends = [_known(row.get(f"{cost}_{end}")) for end in ("lo", "hi")]
     level = _known(row.get("latency_level", CONFIDENCE))
     if not all(ends) or level is None or row.get("latency_basis") == "range" or not 0 < level < 1:

@@ -1,4 +1,4 @@
-"""Records on disk: JSON lines, one a launch of a cell, appended and flushed; nothing is ever rewritten."""
+"""Records on disk: JSON lines, one for each launch of a cell. Lines are appended and flushed, never rewritten."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FILE = "records.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One launch of a cell: a process that measured it, or why it was not measured. Its fields are the keys of a line.
+    """One launch of a cell: what a process measured, or why it did not. The fields are the keys of a line.
 
     `sweep.measure` yields `work`, `second_count`, `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`,
-    `state` and `spent`; they are None if the launch ended before. `verified` says whether the model's modes are one
-    function; None for a model with one form. `conditions` is a digest of device, versions, code and protocol; `order`
-    is the launch's place in the sweep.
+    `state` and `spent`; they are None if the launch ended before. `verified` says whether the model's modes compute the
+    same function; None for a model with one form. `conditions` is a digest of device, versions, code and protocol;
+    `order` is the place of the launch in the sweep.
     """
 
     case_id: str
@@ -56,23 +56,23 @@ class Record:
 
 
 class DamagedLineWarning(UserWarning):
-    """The last line of a file was cut short, as by a kill; it was dropped."""
+    """The last line of a file was incomplete, for example after a kill, and was dropped."""
 
 
 def read(folder: Path) -> list[Record]:
     """All records of a folder, in the order of writing; empty if it has none.
 
-    A last line that was cut short is left out with a DamagedLineWarning.
+    An incomplete last line is left out with a DamagedLineWarning.
 
-    Raises: SchemaError for records of another schema, or damage before the last line.
+    Raises: SchemaError for records of another schema, or for damage before the last line.
     """
     return [record for record, _ in _scan(folder / FILE)]
 
 
 def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
-    """The launches of each case that count, by `case_id` and `launch`: those under its newest record's conditions.
+    """The valid launches of each case, by `case_id` and `launch`: those under the conditions of its newest record.
 
-    Of several records of a launch the newest counts; what was measured before conditions last changed does not.
+    Of several records of a launch the newest is valid. Records before the last change of conditions are not valid.
     """
     found: dict[str, dict[int, Record]] = {}
     for record in records:
@@ -84,10 +84,7 @@ def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
 
 
 def check(folder: Path) -> None:
-    """Raise what opening a Store there would raise; write nothing.
-
-    Raises: OutputError, SchemaError.
-    """
+    """Check that a Store can be opened in a folder; write nothing. Raises: OutputError, SchemaError, as Store."""
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -118,9 +115,9 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
                 raise TypeError
         except (ValueError, TypeError):
             if number == len(lines):
-                warnings.warn(f"{path}: the last line was cut short and is dropped", DamagedLineWarning, stacklevel=2)
+                warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=2)
                 return
-            raise SchemaError(f"{path}: line {number} is damaged; mend or remove it, or take another folder") from None
+            raise SchemaError(f"{path}: line {number} is damaged; repair or remove it, or use another folder") from None
         yield _record(values, f"{path}: line {number}"), offset
 
 
@@ -129,7 +126,7 @@ def _record(values: dict[str, Any], where: str) -> Record:
     if schema != SCHEMA:
         raise SchemaError(
             f"{where} has schema {schema!r}; this vbench reads {SCHEMA}. "
-            "Take another folder, or the vbench that wrote it"
+            "Use another folder, or the vbench that wrote it"
         )
     known = {f.name: f.default is MISSING for f in fields(Record)}
     if missing := sorted(name for name, required in known.items() if required and name not in values):
@@ -138,9 +135,9 @@ def _record(values: dict[str, Any], where: str) -> Record:
 
 
 class Store:
-    """A folder of records that one sweep at a time may append to. Use as a context manager.
+    """A folder of records. Only one sweep at a time can append to it. Use as a context manager.
 
-    Raises: OutputError if the folder cannot be written, or another sweep holds it; SchemaError as `read`.
+    Raises: OutputError if the folder cannot be written, or another sweep is writing it; SchemaError as `read`.
     """
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
@@ -155,9 +152,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise OutputError(
-                f"{folder} is being written by another sweep; wait for it, or take another folder"
-            ) from None
+            raise OutputError(f"another sweep is writing {folder}; wait for it, or use another folder") from None
         try:
             self._open(fresh)
         except BaseException:
@@ -180,7 +175,7 @@ class Store:
             self._file.write(b"\n")
 
     def append(self, record: Record) -> None:
-        """Write one record and push it to the disk."""
+        """Write one record and flush it to the disk."""
         self._file.write(json.dumps(asdict(record)).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""How facts are written as text: sizes, lists, lines without control characters, and tables for a terminal."""
+"""Facts as text: sizes, lists, lines without control characters, and tables for a terminal."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def one_line(text: object) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
-def bare_table(heads: Sequence[str], right: Container[str] = (), wrap: Container[str] = (), **look: Any) -> Table:
-    """An empty table without lines, for a terminal. Columns in `right` are flush right; only those in `wrap` wrap."""
+def bare_table(heads: Sequence[str], right: Container[str] = (), *, wrap: Container[str] = (), **look: Any) -> Table:
+    """An empty table without lines. Columns in `right` are flush right; only cells of columns in `wrap` are wrapped."""
     table = Table(box=None, pad_edge=False, header_style="bold", **look)
     for head in heads:
         table.add_column(head, justify="right" if head in right else "left", no_wrap=head not in wrap)
@@ -33,7 +33,7 @@ def bare_table(heads: Sequence[str], right: Container[str] = (), wrap: Container
 
 
 def print_whole(table: Table, console: Console, below: Iterable[str] = ()) -> None:
-    """Print a table, then dim lines. A narrow terminal wraps lines; no figure is cut."""
+    """Print a table, then dim lines. A narrow terminal wraps lines; no number is cut."""
     table.width = Console(width=1000).measure(table).maximum
     console.print(table, soft_wrap=True)
     for line in below:

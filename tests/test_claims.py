@@ -143,11 +143,11 @@ class TestTable:
             ("value = 2\n", "", "a claim in 'x' needs value"),
             ('unit = "x"', 'unit = "none"', "a claim in 'none' has no value"),
             ('unit = "x"', 'unit = "G"', "needs baseline_value"),
-            ('value = 2\nunit = "x"', 'value = 100\nunit = "% saved"', "less than 100 can be saved"),
+            ('value = 2\nunit = "x"', 'value = 100\nunit = "% saved"', "less than 100 % can be saved"),
             ("stated = []", "stated = [1]", "it must be a list of texts"),
             ('says = "w"', 'says = ""', "says is ''; it must be text"),
             ('direction = "less"', 'direction = "less"\ncounting = "half"', "it must be full, vig"),
-            ("[[claim]]", "[[claims]]", "holds [[claim]] tables alone; it has claims"),
+            ("[[claim]]", "[[claims]]", "must have only [[claim]] tables; it has claims"),
             ("[[claim]]", "[[claim", "f is not TOML"),
         ],
     )

@@ -204,7 +204,7 @@ def test_a_damaged_last_line_is_a_warning(tmp_path: Path, monkeypatch: pytest.Mo
         file.write('{"schema": 1, "case')
     done = vbench("report", str(tmp_path))
     assert done.returncode == 0
-    assert "the last line was cut short and is dropped" in done.stderr
+    assert "the last line is incomplete and was dropped" in done.stderr
     assert reads == [tmp_path]  # once
     assert "vig_t" in done.stdout
 

@@ -410,7 +410,7 @@ class TestPapers:
 
     def test_the_reproduction_ratio_is_ours_over_the_printed(self) -> None:
         ours = gpu_table().set_index(["model", "height"])["macs"]["vig_t", 1024] / 1e9
-        printed = papers.printed(papers.VIG, "vig_t", "flops_g")[1024.0]
+        printed = papers.printed.of_model(papers.VIG, "vig_t", "flops_g")[1024.0]
         (line,) = [note for note in drawn("paper:vig").notes if "work of ViG-T" in note]
         assert f"{ours / printed:.2f} at 1024 px" in line
         assert any("latency per image of DeiT-T" in note for note in drawn("paper:vig").notes)

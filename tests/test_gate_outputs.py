@@ -191,7 +191,7 @@ def test_the_smallest_slowdown_that_is_told_is_what_the_rule_says() -> None:
     same = judged(0.0)
     found = Finding("net", "latency_ms", "SAME", 10, 10, "ms", same.ratio, same.lo, same.hi, same.delta)
     said = gate.sentences(of(found))[2]
-    least = float(said.removesuffix(" % would have been told.").rpartition(" ")[2]) / 100
+    least = float(said.removesuffix(" % would have been detected.").rpartition(" ")[2]) / 100
     assert [judged(least + step).verdict for step in (0.001, -0.001)] == ["SLOW", "AMBIGUOUS"]
     two = gate.sentences(of(SAME, timed("noisy", "AMBIGUOUS", half=0.2)))[2]
     assert "the noisiest is noisy" in two

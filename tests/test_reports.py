@@ -97,7 +97,7 @@ def test_what_is_not_the_published_function_is_branded() -> None:
     table = frame(branded)
     flags = table.groupby("model")["flags"].first().to_dict()
     assert flags == {"vig_t": "modes_differ", "vir_s_softmax": "caveat", "vir_s": ""}
-    assert any("ARE NOT ONE FUNCTION" in note for note in tables.notes(table))
+    assert any("DO NOT COMPUTE THE SAME FUNCTION" in note for note in tables.notes(table))
     assert any(note.startswith("caveat: not what the family's paper describes") for note in tables.notes(table))
     labels = [one.label for one in series_of(table)]
     assert sorted(labels) == ["vig_t (MODES DIFFER)", "vir_s", "vir_s_softmax (not the paper's)"]

@@ -196,7 +196,7 @@ def test_a_model_that_fails_is_measured_and_branded(tmp_path: Path) -> None:
     table = frame(records)
     branded = table["flags"].str.contains("modes_differ") & table["verified"].eq(False)
     assert set(table.loc[branded, "model"]) == {"vig_t"}
-    assert "ARE NOT ONE FUNCTION" in "".join(tables.notes(table))
+    assert "DO NOT COMPUTE THE SAME FUNCTION" in "".join(tables.notes(table))
 
 
 def test_a_failure_is_a_row_and_the_sweep_goes_on(tmp_path: Path) -> None:

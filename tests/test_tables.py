@@ -235,7 +235,7 @@ class TestKinds:
         good = {"ok": True, "checks": 3, "failed": []}
         other = replace(make_record("vig_t", 512, "recurrent", verified=good), latency=latency(steady(1024)))
         found = grid([make_record("vig_t", 512, verified=good), other, make_record("deit_t", 512)], "modes")
-        assert "not shown, for they have one mode here: deit_t" in found.remarks
+        assert "not shown, as they have one mode here: deit_t" in found.remarks
         (row,) = rows(found)
         at = {c.name: cell for c, cell in zip(found.columns, row, strict=True)}
         assert at["one function"].text == "yes"

@@ -154,7 +154,7 @@ def test_a_broken_operator_fails_the_command_and_brands_the_rows_of_a_sweep(tmp_
     assert "vig_t reference, float64, 160x144 px: error" in done.stderr
     assert swept.startswith("5\n"), done.stderr  # of verify
     assert done.stdout.endswith("exit code 0\n"), done.stderr
-    assert "MODES OF THIS MODEL ARE NOT ONE FUNCTION" in swept
+    assert "MODES OF THIS MODEL DO NOT COMPUTE THE SAME FUNCTION" in swept
     for record in read(tmp_path / "out"):
         stamped = record.verified and record.verified["ok"]
         assert stamped is (False if record.case["model"] == "vig_t" else None)

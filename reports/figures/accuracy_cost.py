@@ -16,13 +16,14 @@ from vbench.reports.figures.style import MUTED, PUBLISHED, Drawn, NotDrawnError,
 from vbench.reports.series import series_of
 
 DEFAULT = ("macs", "latency_ms", "peak_memory_bytes")
-PLACES = ((0, 6), (10, 5), (12, 0), (-10, 5), (-12, -1), (-10, -6), (0, -7))  # of a size beside its point, in pt
+PLACES = ((0, 6), (10, 5), (12, 0), (-10, 5), (-12, -1), (-10, -6), (0, -7))  # for a size beside its point, in pt
 
 
 def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
-    """A panel a cost: published top-1 against it, a curve a series from small images to large, and the Pareto front.
+    """One panel for each cost: published top-1 against it, one curve for each series, and the Pareto front.
 
-    Points are hollow, as accuracy is what papers print. On the front lies what nothing beats at no greater cost.
+    A curve goes from small images to large ones. Points are hollow, because papers print the accuracy. No point beats a
+    point on the front in accuracy at the same cost or less.
     """
     known = table[(table["phase"] == "infer") & table["top1_published"].notna()]
     costs = [cost for cost in options.costs or DEFAULT if known[cost].notna().any()]
@@ -70,7 +71,7 @@ def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
 
 
 def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of (n, 2) costs and accuracies those that none beats in accuracy at the same cost or less, by cost."""
+    """Those of (n, 2) costs and accuracies that no other beats in accuracy at the same cost or less, sorted by cost."""
     kept: list[NDArray[np.float64]] = []
     for point in points[np.lexsort((-points[:, 1], points[:, 0]))]:
         if not kept or point[1] > kept[-1][1]:
@@ -79,7 +80,7 @@ def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _keep_apart(figure: Figure, axes: list[Axes]) -> None:
-    """Put the sizes of points where they stand on no other text, point or curve; leave out those that cannot."""
+    """Move the size beside each point to a place without text, point or curve; remove it if there is none."""
     for axis in axes:
         sizes = [text for text in axis.texts if isinstance(text, Annotation) and text.get_gid() == "size"]
         taken = [marks.extent(figure, text) for text in axis.texts if text.get_gid() == "name"]

@@ -1,4 +1,4 @@
-"""From which size on a recurrent backbone is cheaper than attention, a row a pair, a panel a cost."""
+"""From which image size on a recurrent backbone is cheaper than attention."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vbench.results.frame import rows_of
 from vbench.results.scaling import COSTS, crossovers
 
 COMPARED = ("macs_executed", "latency_ms", "peak_memory_bytes")
-MOST = 20  # pairs; a page holds no more
+MOST = 20  # pairs that fit on a page
 
 
 def crossover(table: pd.DataFrame, options: Options) -> Drawn:
-    """One panel a cost of `scaling.COSTS`: a point with its 95 % interval where the pair's costs cross.
+    """One panel for each cost, one row for each pair: a point with its 95 % interval where the two costs cross.
 
-    Pairs are a recurrent backbone and an attention model where both kinds are there, else all. A pair that does not
-    cross within the sizes measured is an arrow at that end.
+    A pair is a recurrent backbone and an attention model; if one kind is missing, any two models. A pair that does not
+    cross within the measured sizes is an arrow at that end.
     """
     table = table[(table["status"] == "ok") & (table["phase"] == "infer")]
     costs = options.costs or COMPARED
@@ -61,7 +61,7 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
 
 
 def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Rows of `crossovers` by the pair, the recurrent one first; against attention, if there are such."""
+    """Rows of `crossovers` by pair, the recurrent model first. If there are pairs with attention, only these."""
     rows = rows_of(found)
     mixed = [row for row in rows if len({spec(_model(row[end])).baseline for end in "ab"}) == 2]
     told = differing(found, SETTING)
@@ -74,7 +74,7 @@ def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _short(name: str) -> str:
-    """An attention model has one mode, which need not be said."""
+    """The name without the mode for an attention model, which has only one."""
     return name.removesuffix(" parallel") if spec(_model(name)).baseline else name
 
 

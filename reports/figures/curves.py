@@ -1,4 +1,4 @@
-"""Curves over the size of the image: one panel a measure, with bands, walls and axes."""
+"""Curves over image size: one panel for each measure, with bands, walls and axes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NARROW = 3.0  # a log axis spans at least this factor
 
 
 def points(series: Series, measure: Measure) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sides in px and values in the measure's unit, where there are any."""
+    """Sides in px and values in the unit of the measure, of the rows that have a value."""
     x = series.cells["side"].to_numpy(dtype=float)
     y = series.cells[measure.column].to_numpy(dtype=float, na_value=np.nan) / measure.unit
     known = ~np.isnan(y)
@@ -33,14 +33,14 @@ def points(series: Series, measure: Measure) -> tuple[NDArray[np.float64], NDArr
 
 
 def value_at(series: Series, measure: Measure, side: float) -> float | None:
-    """What a series has at that size; None if nothing."""
+    """The value of a series at a size; None if there is none."""
     x, y = points(series, measure)
     at = np.flatnonzero(x == side)
     return float(y[at[0]]) if len(at) else None
 
 
 def of_models(series: Sequence[Series]) -> list[Series]:
-    """One curve a model, of all its rows: for what does not depend on mode, device or dtype."""
+    """One curve for each model, from all its rows: for a measure that does not depend on mode, device or dtype."""
     found: dict[str, list[Series]] = {}
     for one in series:
         found.setdefault(one.model, []).append(one)
@@ -53,10 +53,10 @@ def of_models(series: Sequence[Series]) -> list[Series]:
     return merged
 
 
-def draw(axis: Axes, series: Sequence[Series], measure: Measure) -> list[Name]:
-    """Curves of a measure with the bands of their intervals, and walls where they end; their names, to be written.
+def draw(axis: Axes, series: Sequence[Series], measure: Measure, table: pd.DataFrame) -> list[Name]:
+    """Draw the curves of a measure with interval bands, and a wall where curves end. Returns names for `finish`.
 
-    A series without a value is left out. The axes are logarithmic.
+    A series without a value is left out. The y axis is logarithmic; `table` has the rows that its label describes.
     """
     names: list[Name] = []
     walls: dict[float, dict[str, list[Name]]] = {}
@@ -66,20 +66,20 @@ def draw(axis: Axes, series: Sequence[Series], measure: Measure) -> list[Name]:
             continue
         look = {"marker": one.marker, "label": one.label, "zorder": 3}
         name = marks.curve(axis, x, y, one.label, one.colour, one.line, **look)
-        colour = name.colour
-        _band(axis, one, measure, colour)
+        _band(axis, one, measure, name.colour)
         ended = _wall(one, x[-1]) if measure.walls else None
         if ended is None:
             names.append(name)
             continue
         side, why = ended
-        axis.plot([x[-1], side], [y[-1], y[-1]], ":", color=colour, linewidth=1)
-        axis.plot([side], [y[-1]], marker="x", color=colour, markersize=6, markeredgewidth=1.8, zorder=4)
+        axis.plot([x[-1], side], [y[-1], y[-1]], ":", color=name.colour, linewidth=1)
+        axis.plot([side], [y[-1]], marker="x", color=name.colour, markersize=6, markeredgewidth=1.8, zorder=4)
         walls.setdefault(side, {}).setdefault(why, []).append(name)
     for side, at in walls.items():
         marks.wall(axis, side, {why: [(name.text, name.colour) for name in own] for why, own in at.items()})
         names += [name for own in at.values() if len(own) > marks.ON_A_WALL for name in own]
     axis.set_title(measure.title)
+    axis.set_ylabel(measure.axis(table))
     log_axis(axis)
     if not axis.get_lines():
         nothing(axis, "in no row")
@@ -87,7 +87,7 @@ def draw(axis: Axes, series: Sequence[Series], measure: Measure) -> list[Name]:
 
 
 def nothing(axis: Axes, why: str) -> None:
-    """Say in an empty panel that it is empty, and why."""
+    """Write in an empty panel why it is empty."""
     axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center", color=MUTED, fontsize="small")
 
 
@@ -101,7 +101,7 @@ def _band(axis: Axes, one: Series, measure: Measure, colour: str) -> None:
 
 
 def _wall(one: Series, last: float) -> tuple[float, str] | None:
-    """The first size beyond a series' last value that was tried and failed, and how; None if none was."""
+    """The first failed size beyond the last value of a series, and how it failed; None if no size failed."""
     beyond = one.cells[(one.cells["side"] > last) & one.cells["status"].isin(list(ENDINGS))]
     if beyond.empty:
         return None
@@ -109,7 +109,7 @@ def _wall(one: Series, last: float) -> tuple[float, str] | None:
 
 
 def log_axis(axis: Axes, which: str = "y") -> None:
-    """A logarithmic axis whose ticks are numbers, as many as its span wants."""
+    """Make an axis logarithmic. Ticks are plain numbers, as many as fit the span."""
     along: Any = axis.yaxis if which == "y" else axis.xaxis
     (axis.set_yscale if which == "y" else axis.set_xscale)("log")
     limits, set_limits = (axis.get_ylim, axis.set_ylim) if which == "y" else (axis.get_xlim, axis.set_xlim)
@@ -135,7 +135,7 @@ def sides_of(table: pd.DataFrame) -> dict[float, str]:
 
 
 def size_axis(axes: Sequence[Axes], sides: dict[float, str]) -> None:
-    """Make the x axes those of the size of the image. Ticks get their names from `finish`."""
+    """Make the x axes show image size. `finish` names the ticks."""
     for axis in axes:
         axis.set_xlabel("Image side (px)")
         axis.set_xscale("log", base=2)
@@ -148,7 +148,7 @@ def size_axis(axes: Sequence[Axes], sides: dict[float, str]) -> None:
 
 
 def finish(figure: Figure, names: Sequence[Name], sides: dict[float, str]) -> None:
-    """Name the curves and the sizes, once all else is drawn."""
+    """Write the names of curves and sizes, after everything else is drawn."""
     axes = [axis for axis in figure.axes if axis.get_xlabel() == "Image side (px)"]
     marks.name_curves(figure, names)
     marks.thin_ticks(figure, axes, sides)

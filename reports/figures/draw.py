@@ -1,4 +1,4 @@
-"""Files of figures: which are asked for, which the records allow, and a caption beside each."""
+"""Files of figures: parse what to draw, draw what the records allow, write each figure with its caption."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from vbench.reports.figures.table import FIGURES
 from vbench.results.axes import AXES, CAPTION
 from vbench.results.text import one_line
 
-WIDTH = 100  # of a caption, characters
-SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + ["form"]  # on figures
+WIDTH = 100  # characters in a line of a caption
+SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + [
+    "form"
+]  # columns whose text is drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to draw. `strict`: a figure that cannot be drawn is an error, as it was asked for by its name."""
+    """What to draw. `strict`: a figure that cannot be drawn is an error, because the user named it."""
 
     names: tuple[str, ...]
     style: str = "paper"
@@ -42,7 +44,7 @@ class Request:
 
 
 def parse_words(words: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
-    """The names of figures, "all" meaning none in particular, that stand before folders. Raises: UsageError."""
+    """The figures' names that stand before the folders, and the folders. "all" gives no names. Raises: UsageError."""
     names: list[str] = []
     rest = list(words)
     while rest and (rest[0] in ("all", *FIGURES) or "," in rest[0]) and not (names and Path(rest[0]).is_dir()):
@@ -68,7 +70,7 @@ def parse(
     subject: str | None,
     cost: str | None,
 ) -> Request:
-    """The request that options mean; without names, all figures. Raises: UsageError."""
+    """The request that the options describe. Without names it has all figures. Raises: UsageError."""
     if style not in STYLES:
         raise UsageError(f"--style '{style}' is not known; take one of {', '.join(STYLES)}")
     costs = choices(cost, "--cost", tuple(MEASURES)) if cost else None
@@ -78,17 +80,17 @@ def parse(
 
 
 def of_dtype(table: pd.DataFrame, dtypes: str | None) -> pd.DataFrame:
-    """The rows of these dtypes, comma-separated; all without. Raises: UsageError if there are none of one."""
+    """The rows of these dtypes, comma-separated; all rows for None. Raises: UsageError if a dtype has no rows."""
     if dtypes is None:
         return table
     return table[table["dtype"].isin(list(choices(dtypes, "--dtype", sorted(table["dtype"].unique()))))]
 
 
 def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str]]:
-    """Draw what the rows allow; return the files written, and a line for each figure that was not drawn.
+    """Draw what the rows allow. Returns the files written, and a line for each figure that was not drawn.
 
-    "paper:vig" gives paper-vig.png ... and its caption paper-vig.txt. All is drawn before a file is written; each file
-    appears whole or not at all.
+    "paper:vig" gives paper-vig.png ... and its caption paper-vig.txt. Everything is drawn before a file is written;
+    each file is written whole or not at all.
 
     Raises: UsageError for a named figure that cannot be drawn, or an unknown series; OutputError if writing fails.
     """
@@ -111,7 +113,7 @@ def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Pat
 
 
 def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
-    """One figure of the table `FIGURES`, under the style that is set. Raises: NotDrawnError, UsageError."""
+    """One figure of `FIGURES`, in the current style. Raises: NotDrawnError, UsageError."""
     entry = FIGURES[name]
     rows = _rows(name, table)
     rows = rows.assign(**{key: rows[key].map(one_line, na_action="ignore") for key in SHOWN})
@@ -126,7 +128,7 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
 
 
 def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
-    """What must stand beneath a figure: what it asks and shows, and under what conditions its rows were measured."""
+    """The caption of a figure: its question, its notes, and the conditions of its rows."""
     entry = FIGURES[name]
     rows = _rows(name, table)
     lines = [f"{name}: {entry.question}", *drawn.notes]
@@ -136,14 +138,14 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
 
 
 def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that a figure shows: those of its phase, or without one those of inference, or what there is."""
+    """The rows that a figure shows: those of its phase. Without a phase: those of inference, or else all."""
     phase = FIGURES[name].phase or "infer"
     rows = table[table["phase"] == phase]
     return rows if len(rows) or FIGURES[name].phase else table
 
 
 def conditions(rows: pd.DataFrame) -> str:
-    """Protocol and settings, in words."""
+    """Protocol and settings in words."""
     found = {key: [str(value) for value in sorted(rows[key].dropna().unique())] for key in CAPTION}
     said = [f"{key} {', '.join(values)}" for key, values in found.items() if values]
     return f"Protocol: {'; '.join(said)}."
@@ -151,7 +153,7 @@ def conditions(rows: pd.DataFrame) -> str:
 
 @contextmanager
 def looking(style: str) -> Iterator[None]:
-    """Draw and save in this style; the user's matplotlibrc is ignored."""
+    """A context in which figures have this style. The user's matplotlibrc is ignored."""
     with mpl.rc_context():
         mpl.rcdefaults()
         cast(dict[str, Any], mpl.rcParams).update(STYLES[style])
@@ -159,6 +161,7 @@ def looking(style: str) -> Iterator[None]:
 
 
 def write_files(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the figure as STEM.FORMAT and its caption as STEM.txt, each whole or not at all. Raises: OSError."""
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in (*formats, "txt")]
     for path in paths:
         if path.suffix == ".txt":

@@ -11,7 +11,7 @@ from vbench.reports.series import series_of
 
 
 def throughput(table: pd.DataFrame, _: Options) -> Drawn:
-    """Images a second against the size of the image, each curve at the batch of its own rows."""
+    """Images per second against image size, each curve at the batch of its own rows."""
     rows = table[table["throughput_img_s"].notna()]
     batches = ", ".join(str(batch) for batch in sorted(rows["batch"].dropna().unique()))
     policies = ", ".join(sorted(rows["batch_policy"].dropna().unique()))
@@ -20,7 +20,7 @@ def throughput(table: pd.DataFrame, _: Options) -> Drawn:
 
 
 def energy(table: pd.DataFrame, _: Options) -> Drawn:
-    """Joules an image against its size, idle power subtracted."""
+    """Joules for each image against its size, without idle power."""
     note = "By the hardware's counter of the whole device, idle power subtracted; median of launches."
     return _panel(table, "energy_j_per_image", note)
 
@@ -28,8 +28,7 @@ def energy(table: pd.DataFrame, _: Options) -> Drawn:
 def _panel(table: pd.DataFrame, key: str, note: str) -> Drawn:
     figure = sheet(1, 2.6)
     axis = figure.subplots()
-    names = curves.draw(axis, series_of(table), MEASURES[key])
-    axis.set_ylabel(MEASURES[key].axis(table))
+    names = curves.draw(axis, series_of(table), MEASURES[key], table)
     sides = curves.sides_of(table)
     curves.size_axis([axis], sides)
     curves.finish(figure, names, sides)

@@ -1,6 +1,6 @@
-"""What is drawn upon curves: names at their ends, ratios between them, walls where they end, a closer look.
+"""Marks on curves: names at their ends, ratios between them, walls where they end, and insets.
 
-Places are found in pixels, from extents that the renderer gives, once everything else is drawn.
+Positions are searched in pixels, from the extents of the renderer, after everything else is drawn.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from vbench.reports.figures.style import MUTED, RATIO, ground, ink
 
-WIDEST = 0.45  # the share of a panel's width that names may take; beyond it there is a legend
-STEPS = 60  # heights of a line, above and below, at which a place for a name is sought
-NEAR = 13  # of these places, tried before those on the other side of the end
-LEADER = 1.3  # line heights from its curve beyond which a name is led to it by a line
+WIDEST = 0.45  # the largest share of a panel's width for names; wider names go to a legend
+STEPS = 60  # half line heights above and below in which a place for a name is searched
+NEAR = 13  # the places that are tried before those on the other side of the curve's end
+LEADER = 1.3  # line heights; a name farther from its curve gets a line to it
 Side = Literal["left", "right", "center"]
-BESIDE: tuple[tuple[float, float, Side], ...] = (  # where an arrow's text may stand, in shares of the font's size
+BESIDE: tuple[tuple[float, float, Side], ...] = (  # places of an arrow's text, in shares of the font size
     (0.4, 0.0, "left"),
     (-0.4, 0.0, "right"),
     (0.0, -1.5, "center"),
@@ -36,13 +36,13 @@ BESIDE: tuple[tuple[float, float, Side], ...] = (  # where an arrow's text may s
     (0.5, -1.1, "left"),
     (-0.5, 1.1, "right"),
 )
-ON_A_WALL = 2  # curves, that a wall names; of more it says how many
-ROOM = 0.55  # of the font's size, between a curve's end and its name
+ON_A_WALL = 2  # curves that a wall names; if there are more, it shows their number
+ROOM = 0.55  # share of the font size between a curve's end and its name
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """The name of a curve, to be written at its end; `handle` is what a legend would show."""
+    """The name of a curve, for its end. `handle` is the curve for a legend."""
 
     axis: Axes
     x: float
@@ -53,29 +53,29 @@ class Name:
 
 
 def em(share: float) -> float:
-    """A share of the font's size, in points."""
+    """A share of the font size, in points."""
     return share * float(mpl.rcParams["font.size"])
 
 
 def halo() -> list[Any]:
-    """A rim of the ground's colour, which keeps text legible upon lines."""
+    """A rim in the colour of the background. It keeps text readable on lines."""
     return [withStroke(linewidth=1.8, foreground=ground())]
 
 
 def curve(axis: Axes, x: Any, y: Any, text: str, colour: str, line: str, **look: Any) -> Name:
-    """Draw a curve; its name, to be written at its end. `colour` is that of light ground."""
+    """Draw a curve and return its name. `colour` is the colour on a light background."""
     (handle,) = axis.plot(x, y, line, color=ink(colour), **look)
     return Name(axis, float(x[-1]), float(y[-1]), text, ink(colour), handle)
 
 
 def note(axis: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **look: Any) -> Annotation:
-    """Small text that stands `offset` points from a place. `look` is what matplotlib takes."""
+    """Write small text `offset` points from a place. `look` has options of matplotlib."""
     usual: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": "small"}
     return axis.annotate(text, at, xytext=offset, **{**usual, **look})
 
 
 def ratio(axis: Axes, x: float, ends: tuple[float, float], text: str) -> None:
-    """A vertical arrow with two heads between two values at `x`, and its text, which `place_ratios` moves beside it."""
+    """Draw a vertical arrow with two heads between two values at `x`, and its text; `place_ratios` moves the text."""
     low, high = sorted(ends)
     axis.annotate(
         "",
@@ -88,7 +88,7 @@ def ratio(axis: Axes, x: float, ends: tuple[float, float], text: str) -> None:
 
 
 def place_ratios(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Move each ratio's text to that side of its arrow where it covers least. Call it after `settle`."""
+    """Move the text of each ratio to the place beside its arrow where it covers least. Call it after `settle`."""
     for axis in axes:
         points = along(axis)
         panel, taken = axis.get_window_extent(), [extent(figure, t) for t in axis.texts if t.get_gid() == "name"]
@@ -111,7 +111,7 @@ def _move(text: Text, x: float, y: float, side: Side) -> None:
 
 
 def wall(axis: Axes, x: float, ended: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """A wall at the size at which curves end; along it, for each reason, which: (name, colour) of each curve."""
+    """Draw a wall at the size where curves end. `ended` has the (name, colour) of the curves for each reason."""
     whose = [colour for curves in ended.values() for _, colour in curves]
     axis.axvline(x, color=whose[0] if len(set(whose)) == 1 else MUTED, linewidth=2.2, alpha=0.35, zorder=1)
     for number, (why, curves) in enumerate(ended.items()):
@@ -123,9 +123,9 @@ def wall(axis: Axes, x: float, ended: Mapping[str, Sequence[tuple[str, str]]]) -
 
 
 def settle(figure: Figure) -> None:
-    """Find the panels' places, and let them stay there, so that extents in pixels hold when the figure is saved.
+    """Lay out the panels once and for all, so that extents in pixels still hold when the figure is saved.
 
-    A figure that knows no layout engine is drawn once for each file, not twice.
+    The figure keeps no layout engine, so saving draws it once, not twice.
     """
     if not hasattr(figure.canvas, "get_renderer"):
         FigureCanvasAgg(figure)
@@ -133,7 +133,7 @@ def settle(figure: Figure) -> None:
 
 
 def extent(figure: Figure, text: Text) -> Bbox:
-    """Where a text stands, in pixels, without its arrow; after `settle`."""
+    """The extent of a text in pixels, without its arrow. Call it after `settle`."""
     renderer = cast(FigureCanvasAgg, figure.canvas).get_renderer()  # type: ignore[no-untyped-call]
     if isinstance(text, Annotation):
         text.update_positions(renderer)
@@ -141,7 +141,7 @@ def extent(figure: Figure, text: Text) -> Bbox:
 
 
 def name_curves(figure: Figure, names: Sequence[Name]) -> None:
-    """Write each name beside its curve's end, none upon another; the names of a crowded panel go to a legend above."""
+    """Write each name beside the end of its curve, without overlap. Names of a crowded panel go to a legend above."""
     beside = dict.fromkeys(name.axis for name in names)
     height = figure.get_figheight()
     while True:
@@ -160,7 +160,7 @@ def name_curves(figure: Figure, names: Sequence[Name]) -> None:
 
 
 def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
-    """A legend above the panels, for which the figure grows; then the panels' places."""
+    """Add a legend above the panels, make the figure higher for it, and lay out the panels again."""
     if handles:
         wide = figure.get_figwidth() > 1.5 * mpl.rcParams["figure.figsize"][0]
         columns = min(4 if wide else 2, len(handles))
@@ -174,7 +174,7 @@ def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
 
 
 def _name(figure: Figure, axis: Axes, names: Sequence[Name]) -> bool:
-    """Write the names of one panel; False, and nothing changed but texts to remove, if they do not fit."""
+    """Write the names of one panel. Returns False if they do not fit; the caller then removes the texts."""
     limits = axis.get_xlim()
     texts = [_text(name) for name in names]
     fits = _make_room(figure, axis, texts) and _spread(figure, axis, texts)
@@ -191,7 +191,7 @@ def _text(name: Name) -> Annotation:
 
 
 def _make_room(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
-    """Widen the x axis until every name ends within the panel; False if that took too much of it."""
+    """Widen the x axis until every name ends within the panel. Returns False if names need too much of it."""
     scale = axis.xaxis.get_transform()
     panel = axis.get_window_extent()
     left, right = scale.transform(np.array(axis.get_xlim(), dtype=float))
@@ -209,15 +209,17 @@ def _make_room(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
 
 
 def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
-    """Move names up or down, or before their curve's end, the least that keeps them apart and off the curves, or, where
-    that cannot be, apart; False if not all fit."""
+    """Move names up, down or before the end of their curve, as little as possible, until none overlap.
+
+    Places off the curves come first. Returns False if not all names fit.
+    """
     panel = axis.get_window_extent()
     point = figure.dpi / 72
     taken = [extent(figure, other) for other in axis.texts if other not in texts and other.get_text()]
     curves = along(axis)
     for text in sorted(texts, key=lambda one: -extent(figure, one).y0):
         box = extent(figure, text)
-        height = box.height * 0.8  # a line's own, without its spacing
+        height = box.height * 0.8  # of the text, without line spacing
         shifts = [(step + 1) // 2 * (1 if step % 2 else -1) * 0.5 * height for step in range(2 * STEPS)]
         back = box.width + 2 * em(ROOM) * point  # to the other side of the end
         places = [(0.0, near) for near in shifts[:NEAR]]
@@ -236,18 +238,14 @@ def _spread(figure: Figure, axis: Axes, texts: Sequence[Annotation]) -> bool:
         text.set_position((em(ROOM) - left / point, shift / point))
     for text in texts:
         if text.xyann[0] == em(ROOM) and abs(text.xyann[1]) > LEADER * 0.8 * extent(figure, text).height / point:
-            _lead(text, text.xyann[1])
+            arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1}
+            look = {"arrowprops": arrow, "annotation_clip": False, "gid": "leader"}
+            note(axis, "", text.xy, text.xyann, **look).set_in_layout(False)
     return True
 
 
-def _lead(text: Annotation, shift_pt: float) -> None:
-    arrow = {"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 1}
-    place, look = (em(ROOM), shift_pt), {"arrowprops": arrow, "annotation_clip": False, "gid": "leader"}
-    note(cast(Axes, text.axes), "", text.xy, place, **look).set_in_layout(False)
-
-
 def thin_ticks(figure: Figure, axes: Sequence[Axes], sides: dict[float, str]) -> None:
-    """Ticks at the sizes that were measured, with the names of as many as have room; round ones come first."""
+    """Put ticks at the measured sizes, and name as many as have room, round sizes first."""
     first = [min(sides), max(sides)] if sides else []
     order = [*first, *(side for side in (1024.0, 512.0, 2048.0, 256.0) if side in sides), *sorted(sides)]
     for axis in axes:
@@ -265,9 +263,9 @@ def thin_ticks(figure: Figure, axes: Sequence[Axes], sides: dict[float, str]) ->
 
 
 def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> Axes | None:
-    """An empty inset for a closer look at (x0, x1, y0, y1), where no curve or text of the panel is; None without room.
+    """An empty inset to magnify (x0, x1, y0, y1), where the panel has no curve or text; None if there is no room.
 
-    Call it when all else is drawn.
+    Call it when everything else is drawn.
     """
     panel = axis.get_window_extent()
     points = along(axis)
@@ -288,7 +286,7 @@ def zoom(figure: Figure, axis: Axes, box: tuple[float, float, float, float]) -> 
 
 
 def frame_inset(axis: Axes, inset: Axes, box: tuple[float, float, float, float]) -> None:
-    """Let an inset show (x0, x1, y0, y1), frame it, and show in the panel where it looks."""
+    """Make an inset show (x0, x1, y0, y1), and frame it and its source in the panel."""
     inset.set_xlim(box[0], box[1])
     inset.set_ylim(box[2], box[3])
     inset.tick_params(length=2, pad=1.5)
@@ -298,7 +296,7 @@ def frame_inset(axis: Axes, inset: Axes, box: tuple[float, float, float, float])
 
 
 def within(points: NDArray[np.float64], box: Bbox, margin: float) -> NDArray[np.bool_]:
-    """Which of (n, 2) points lie in a box, or less than `margin` pixels from it."""
+    """Which of (n, 2) points lie in a box or less than `margin` pixels from it."""
     x, y = points[:, 0], points[:, 1]
     across = (box.x0 - margin < x) & (x < box.x1 + margin)
     found: NDArray[np.bool_] = across & (box.y0 - margin < y) & (y < box.y1 + margin)
@@ -306,7 +304,7 @@ def within(points: NDArray[np.float64], box: Bbox, margin: float) -> NDArray[np.
 
 
 def along(axis: Axes) -> NDArray[np.float64]:
-    """Points along all curves of a panel in pixels, (n, 2)."""
+    """(n, 2) points along all curves of a panel, in pixels."""
     found = [_along(line) for line in axis.get_lines()]
     return np.concatenate(found) if found else np.empty((0, 2))
 

@@ -1,4 +1,4 @@
-"""What can be drawn of a row: a column of the frame, its unit, and what an axis says of it."""
+"""The measures that figures can draw: a column of the frame, its unit, and the label of its axis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A column of the frame. Its interval is in the columns `_lo` and `_hi` where the frame has them."""
+    """A column of the frame. Its interval is in the columns with `_lo` and `_hi`, if the frame has them."""
 
     column: str
     unit: float  # by which it is divided
@@ -19,7 +19,7 @@ class Measure:
     walls: bool = True  # whether a cell that failed ends the curve
 
     def axis(self, table: pd.DataFrame) -> str:
-        """The label, with the batch if all rows with this figure share one, and what a call is in training."""
+        """The label, with the batch if all rows with a value share one. In training, latency is the time of a step."""
         label = self.label
         if self.column == "latency_ms" and set(table["phase"].dropna()) == {"train"}:
             label = label.replace("Latency", "Time of a training step")

@@ -1,4 +1,4 @@
-"""Parallel mode against recurrent mode: latency, memory, and the state that is carried."""
+"""Parallel mode against recurrent mode: latency, memory, and the recurrent state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PANELS = ("latency_ms", "peak_memory_bytes", "state_bytes")
 
 
 def modes(table: pd.DataFrame, _: Options) -> Drawn:
-    """Three panels against the size of the image, of the models that have both modes; attention has but one."""
+    """Three panels against image size, of the models that have rows in both modes."""
     ok = table[table["status"] == "ok"]
     both = [str(model) for model, own in ok.groupby("model") if own["mode"].nunique() > 1]
     if not both:
@@ -26,8 +26,7 @@ def modes(table: pd.DataFrame, _: Options) -> Drawn:
     names = []
     for axis, key, letter in zip(panels, PANELS, "abc", strict=True):
         shown = curves.of_models(carried) if key == "state_bytes" else series
-        names += curves.draw(axis, shown, MEASURES[key])
-        axis.set_ylabel(MEASURES[key].axis(table))
+        names += curves.draw(axis, shown, MEASURES[key], table)
         axis.set_title(f"({letter}) {MEASURES[key].title}")
     sides = curves.sides_of(table)
     curves.size_axis(list(panels), sides)

@@ -1,4 +1,4 @@
-"""Which two curves a ratio is taken of, and the ratio with its interval."""
+"""The two curves of a ratio, and the ratio with its interval."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from vbench.reports.series import Series
 from vbench.results.answers import params_of
 from vbench.results.ratios import Ratio, ratio
 
-BASELINE = "deit_t"  # the papers' own, where it is there
-LIKE = 2.0  # models within this factor in parameters are compared first
+BASELINE = "deit_t"  # the baseline of the papers; preferred
+LIKE = 2.0  # models whose parameters differ at most by this factor are preferred
 
 
 class Pair(NamedTuple):
-    """A ratio is the baseline's figure over the subject's."""
+    """A ratio is the value of the baseline over that of the subject."""
 
     baseline: Series
     subject: Series
 
 
 def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
-    """The baseline and the subject: those named, or an attention model and the fastest recurrent one like it.
+    """The baseline and the subject: the named ones, or an attention model and the fastest recurrent model of like size.
 
     Both have equal settings. The fastest has the least latency at the largest common size. None if there is no pair.
 
     Raises: UsageError for a name that no series has.
     """
-    baselines = _named(series, options.baseline) if options.baseline else _baselines(series)
+    baselines = _named(series, options.baseline) if options.baseline else _attention(series)
     for baseline in baselines:
         if options.subject:
             subjects = _named(series, options.subject)
@@ -47,7 +47,7 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
 
 
 def ratio_at(pair: Pair, measure: Measure, side: float) -> Ratio | None:
-    """The ratio at that size; None if either end is missing there."""
+    """The ratio at a size; None if one of both has no value there."""
     ends = [one.cells for one in pair]
     ends = [end[(end["side"] == side) & end[measure.column].notna()] for end in ends]
     if any(end.empty for end in ends):
@@ -65,17 +65,17 @@ def _named(series: Sequence[Series], name: str) -> list[Series]:
     return found
 
 
-def _baselines(series: Sequence[Series]) -> list[Series]:
-    attention = [one for one in series if spec(one.model).baseline]
-    return sorted(attention, key=lambda one: (one.model != BASELINE, _fused(one), params_of(one.cells)))
+def _attention(series: Sequence[Series]) -> list[Series]:
+    """The attention models: `BASELINE` first, then fused attention, then small models."""
 
+    def order(one: Series) -> tuple[bool, bool, float]:
+        return one.model != BASELINE, bool((one.cells["attention"] == "unfused").any()), params_of(one.cells)
 
-def _fused(one: Series) -> bool:
-    return bool((one.cells["attention"] == "unfused").any())
+    return sorted((one for one in series if spec(one.model).baseline), key=order)
 
 
 def _pace(one: Series, other: Series) -> tuple[float, float]:
-    """Sorts the faster first: by latency at the largest size common with the other."""
+    """A key that sorts the faster first: by latency at the largest size common with `other`."""
     latency = MEASURES["latency_ms"]
     common = set(curves.points(one, latency)[0]) & set(curves.points(other, latency)[0])
     side = max(common, default=0.0)

@@ -1,8 +1,8 @@
-"""Panels of the papers: what they print is hollow; what records hold of the same quantity is filled.
+"""Figures of the papers: printed values are hollow, our records of the same quantity are filled.
 
-Axes, scales and colours follow each paper's own figure. Where that figure is not stored, the caption says that the
-choices are ours. Papers print MACs as FLOPs; labels say MACs. Work is taken of any row; time, memory and throughput
-only of rows of a GPU, as papers print a GPU's.
+Axes, scales and colours follow the figure of each paper. If that figure is not stored, the caption says that the
+choices are ours. Papers print MACs as FLOPs; our labels say MACs. Work comes from any row; time, memory and throughput
+only from rows of a GPU, because papers print those of a GPU.
 """
 
 from __future__ import annotations
@@ -16,35 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vbench.reports.appearance import COLOURS, MARKERS
-from vbench.reports.figures import curves, marks
+from vbench.reports.figures import curves, marks, printed
 from vbench.reports.figures.marks import Name
-from vbench.reports.figures.printed import (
-    LATENCY,
-    MEMORY,
-    SPEED,
-    WORK,
-    Look,
-    Quantity,
-    filled,
-    hollow,
-    label_points,
-    measured,
-    printed,
-    printed_and_ours,
-    reproductions,
-    set_limits,
-    size_axis,
-    walls,
-)
+from vbench.reports.figures.printed import LATENCY, MEMORY, SPEED, WORK, Look, Quantity
 from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
-from vbench.results.published import accuracies, efficiency
+from vbench.results.published import accuracies, accuracies_of, efficiency
 
 VIG = "arXiv:2405.18425"
 VRWKV = "arXiv:2403.02308"
 VIL = "arXiv:2406.04303"
 VISION_GRU = "arXiv:2412.18178"
 VIM = "arXiv:2401.09417"
-
 
 VIG_LOOKS = {
     "vig_t": Look("ViG-T", "#FF4500", MARKERS["vig"]),
@@ -57,7 +39,7 @@ VIG_MARKS = {"flops_g": (512, 1024, 2048), "peak_memory_gb": (512, 1024), "laten
 
 
 def vig(table: pd.DataFrame, _: Options) -> Drawn:
-    """ViG's assets/resolution.png: (a) work, (b) memory, (c) latency, (d) accuracy, with its arrows, all computed."""
+    """ViG's assets/resolution.png: (a) work, (b) memory, (c) latency, (d) accuracy; its arrows are computed."""
     figure = sheet(2, 5.4)
     panels = figure.subplots(2, 2).flatten()
     names: list[Name] = []
@@ -68,21 +50,21 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
         ("Latency per image (ms)", "log", None),
     )
     for axis, quantity, (label, scale, limits) in zip(panels, (WORK, MEMORY, LATENCY), scales, strict=False):
-        names += printed_and_ours(axis, table, VIG, VIG_LOOKS, quantity, notes)
+        names += printed.printed_and_ours(axis, table, VIG, VIG_LOOKS, quantity, notes)
         axis.set_ylabel(label)
         if scale == "log":
             curves.log_axis(axis)
         if limits:
-            set_limits(axis, *limits)
+            printed.set_limits(axis, *limits)
         for side in VIG_MARKS[quantity.metric]:
-            ends = [printed(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
+            ends = [printed.of_model(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
             if ends[0] and ends[1] and (quantity is not MEMORY or side != 512):
-                marks.ratio(axis, side, (ends[0], ends[1]), f"{ends[0] / ends[1]:.1f}×")
+                _times(axis, side, (ends[0], ends[1]))
     names += _vig_accuracy(panels[3])
-    size_axis(panels, VIG_SIZES)
+    printed.size_axis(panels, VIG_SIZES)
     for axis, letter, what in zip(panels, "abcd", ("Work", "Memory", "Latency", "Accuracy, published"), strict=True):
         axis.set_title(f"({letter}) {what}")
-    walls(panels[1], VIG, VIG_LOOKS)
+    printed.walls(panels[1], VIG, VIG_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
     _vig_zoom(figure, panels[1])
     notes += [
@@ -96,10 +78,9 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
 def _vig_accuracy(axis: Axes) -> list[Name]:
     names = []
     looks = {**VIG_LOOKS, "resnet50": Look("ResNet50", "#F4A460", MARKERS["timm"])}
-    shown = {model: {s: a.top1 for (name, s), a in sorted(accuracies().items()) if name == model} for model in looks}
+    shown = {model: {side: found.top1 for side, found in accuracies_of(model).items()} for model in looks}
     for model, look in looks.items():
-        x, y = list(shown[model]), list(shown[model].values())
-        names.append(hollow(axis, x, y, look))
+        names.append(printed.hollow(axis, shown[model].items(), look))
     last = max(set(shown["vig_t"]) & set(shown["deit_t"]))
     ends = shown["deit_t"][last], shown["vig_t"][last]
     marks.ratio(axis, last, ends, f"{ends[1] - ends[0]:.1f}")
@@ -109,19 +90,24 @@ def _vig_accuracy(axis: Axes) -> list[Name]:
 
 
 def _vig_zoom(figure: Figure, axis: Axes) -> None:
-    """The paper's closer look at memory from 384 to 640 px, with the ratio at 512."""
+    """The paper's inset: memory from 384 to 640 px, with the ratio at 512 px."""
     inset = marks.zoom(figure, axis, (384, 640, 0, 3))
     if inset is None:
         return
     for model, look in VIG_LOOKS.items():
-        points = printed(VIG, model, "peak_memory_gb")
+        points = printed.of_model(VIG, model, "peak_memory_gb")
         line: dict[str, Any] = {"marker": look.marker, "markersize": 2.5, "markerfacecolor": ground(), "linewidth": 0.9}
         inset.plot(list(points), list(points.values()), ":", color=ink(look.colour), **line)
     inset.set_xticks([512])
     inset.set_yticks([0, 1, 2, 3])
-    ends = [printed(VIG, model, "peak_memory_gb")[512] for model in ("deit_t", "vig_t")]
-    marks.ratio(inset, 512, (ends[0], ends[1]), f"{ends[0] / ends[1]:.1f}×")
+    ends = [printed.of_model(VIG, model, "peak_memory_gb")[512] for model in ("deit_t", "vig_t")]
+    _times(inset, 512, (ends[0], ends[1]))
     marks.frame_inset(axis, inset, (384, 640, 0, 3))
+
+
+def _times(axis: Axes, x: float, ends: tuple[float, float]) -> None:
+    """Draw an arrow between two values with their ratio."""
+    marks.ratio(axis, x, ends, f"{ends[0] / ends[1]:.1f}×")
 
 
 VRWKV_LOOKS = {
@@ -138,12 +124,14 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     inverse = Quantity("latency_ms", "throughput_img_s", 1)  # drawn as images a second
     names = []
     for model, look in VRWKV_LOOKS.items():
-        points = {side: 1e3 / ms for side, ms in printed(VIG, model, "latency_ms").items()}
-        names.append(hollow(speed, list(points), list(points.values()), look))
-        names += filled(speed, measured(table, model, inverse), points, look, notes, "throughput", reproduced=True)
-    names += printed_and_ours(memory, table, VIG, VRWKV_LOOKS, MEMORY, notes)
+        points = {side: 1e3 / ms for side, ms in printed.of_model(VIG, model, "latency_ms").items()}
+        names.append(printed.hollow(speed, points.items(), look))
+        names += printed.filled(
+            speed, printed.measured(table, model, inverse), points, look, notes, "throughput", reproduced=True
+        )
+    names += printed.printed_and_ours(memory, table, VIG, VRWKV_LOOKS, MEMORY, notes)
     for axis, metric, invert in ((speed, "latency_ms", True), (memory, "peak_memory_gb", False)):
-        slow, fast = (printed(VIG, model, metric) for model in ("deit_t", "vrwkv_t"))
+        slow, fast = (printed.of_model(VIG, model, metric) for model in ("deit_t", "vrwkv_t"))
         for side in (1024.0, 2048.0):
             if side in slow and side in fast:
                 ends = (1e3 / slow[side], 1e3 / fast[side]) if invert else (slow[side], fast[side])
@@ -153,12 +141,11 @@ def vrwkv(table: pd.DataFrame, _: Options) -> Drawn:
     memory.set_ylabel("GPU memory (GB)")
     speed.set_title("(b) Inference speed")
     memory.set_title("(c) Memory")
-    size_axis((speed, memory), VIG_SIZES)
-    walls(memory, VIG, VRWKV_LOOKS)
+    printed.size_axis((speed, memory), VIG_SIZES)
+    printed.walls(memory, VIG, VRWKV_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
-    claims = [
-        row for row in efficiency() if row.model == "vrwkv_t" and row.source.startswith(VRWKV) and row.res == 2048
-    ]
+    own = [row for row in efficiency() if row.source.startswith(VRWKV)]
+    claims = [row for row in own if row.model == "vrwkv_t" and row.res == 2048]
     said = "; ".join(f"{row.metric.replace('_', ' ')} {row.value:g} ({row.how})" for row in claims)
     return Drawn(
         figure,
@@ -184,13 +171,13 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
     figure = sheet(1, 2.7)
     axis = figure.subplots()
     names = []
-    rows = [row for row in efficiency() if row.metric == "pretrain_compute_exaflops" and row.source.startswith(VIL)]
+    rows = printed.of_paper(VIL, "pretrain_compute_exaflops")
     for family, look in VIL_LOOKS.items():
         own = [row for row in rows if row.model.rpartition("_")[0] == family]
         points = sorted(
             (row.value, float(found[1])) for row in own if (found := re.search(r"top-1 ([\d.]+)", row.locator))
         )
-        name = hollow(axis, [x for x, _ in points], [y for _, y in points], look)
+        name = printed.hollow(axis, points, look)
         name.handle.set_linestyle("--")
         names.append(name)
     curves.log_axis(axis, "x")
@@ -213,29 +200,27 @@ GRU_SIZES = (512, 640, 738, 1024, 1248)
 
 
 def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
-    """VisionGRU's Fig. 1: accuracy of both models, and work against the size of the image, every point labelled."""
+    """VisionGRU's Fig. 1: accuracy of both models, and work against image size with every point labelled."""
     figure = sheet(2, 2.9)
     bars, work = figure.subplots(1, 2, width_ratios=(1, 2.6))
     notes: list[str] = []
-    names = printed_and_ours(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
-    params = {
-        row.model: row.value for row in efficiency() if row.metric == "params_m" and row.source.startswith(VISION_GRU)
-    }
+    names = printed.printed_and_ours(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
+    params = {row.model: row.value for row in printed.of_paper(VISION_GRU, "params_m")}
     for number, (model, look) in enumerate(reversed(GRU_LOOKS.items())):
         top1 = accuracies()[model, 224].top1
         colour = ink(look.colour)
         bars.bar(number, top1, color="none", edgecolor=colour, hatch="////", width=0.6)
         marks.note(bars, f"{top1:.1f}", (number, top1), (0, 2), ha="center", va="baseline", color=colour)
-        label_points(work, printed(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
+        printed.label_points(work, printed.of_model(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
     bars.set_xticks((0, 1), [f"{look.name}\n{params[model]:g} M" for model, look in reversed(GRU_LOOKS.items())])
     bars.set_ylim(78, 85)
     bars.set_ylabel("ImageNet-1K top-1 (%), published")
     bars.set_title("(a) Classification")
     bars.grid(visible=False, axis="x")
-    set_limits(work, -30, 500)  # room for the labels beneath
+    printed.set_limits(work, -30, 500)  # room for the labels beneath
     work.set_ylabel("GMACs per image (printed as FLOPs)")
     work.set_title("(b) Work")
-    size_axis((work,), GRU_SIZES)
+    printed.size_axis((work,), GRU_SIZES)
     curves.finish(figure, names, {float(side): str(side) for side in GRU_SIZES})
     notes += [
         "The paper's counts of DeiT-S lack about the projections to Q, K, V and out (inferred).",
@@ -250,7 +235,7 @@ VIM_SIZES = (512, 640, 738, 1024, 1248)
 
 
 def vim(table: pd.DataFrame, _: Options) -> Drawn:
-    """Vim's teaser: (b) log10 of images/s and (c) GPU memory, over sizes as equal steps; our rows are of DeiT alone."""
+    """Vim's teaser: (b) log10 of images/s and (c) GPU memory, over sizes in equal steps. Our rows are only of DeiT."""
     figure = sheet(2, 2.8)
     speed, memory = figure.subplots(1, 2)
     notes: list[str] = []
@@ -258,13 +243,13 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
     places = {float(side): float(number) for number, side in enumerate(VIM_SIZES)}
     for axis, quantity in ((speed, SPEED), (memory, MEMORY)):
         for model, look in VIM_LOOKS.items():
-            points = {side: value for side, value in printed(VIM, model, quantity.metric).items() if side in places}
-            names.append(hollow(axis, [places[side] for side in points], list(points.values()), look))
-            label_points(
-                axis, {places[side]: value for side, value in points.items()}, ink(look.colour),
-                above=(model == "vim_t") == (axis is speed), digits=2,
-            )  # fmt: skip
-            ours = measured(table, model, quantity)
+            points = {
+                side: value for side, value in printed.of_model(VIM, model, quantity.metric).items() if side in places
+            }
+            placed = {places[side]: value for side, value in points.items()}
+            names.append(printed.hollow(axis, placed.items(), look))
+            printed.label_points(axis, placed, ink(look.colour), above=(model == "vim_t") == (axis is speed), digits=2)
+            ours = printed.measured(table, model, quantity)
             logs = {
                 k: {s: float(np.log10(v)) if axis is speed else v for s, v in own.items()} for k, own in ours.items()
             }
@@ -274,26 +259,26 @@ def vim(table: pd.DataFrame, _: Options) -> Drawn:
                     x, y, text = list(shown), list(shown.values()), f"{look.name}, ours"
                     names.append(marks.curve(axis, x, y, text, look.colour, "-", marker=look.marker))
             if quantity is SPEED:
-                notes += reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
+                notes += printed.reproductions(look.name, "throughput", ours, {s: 10**v for s, v in points.items()})
         axis.set_xticks(range(len(VIM_SIZES)), list(map(str, VIM_SIZES)))
         axis.set_xlabel("Image side (px), equal steps")
-    slow, fast = (printed(VIM, model, SPEED.metric) for model in ("deit_t", "vim_t"))
+    slow, fast = (printed.of_model(VIM, model, SPEED.metric) for model in ("deit_t", "vim_t"))
     last = max(set(slow) & set(fast))
     marks.ratio(speed, places[last], (slow[last], fast[last]), f"{10 ** (fast[last] - slow[last]):.1f}×")
     speed.set_ylabel("log10 of throughput (images/s)")
-    set_limits(speed, 1, 2.75)
+    printed.set_limits(speed, 1, 2.75)
     memory.set_ylabel("GPU memory (GB)")
-    set_limits(memory, -8, 80)  # room for the labels beneath
+    printed.set_limits(memory, -8, 80)  # room for the labels beneath
     speed.set_title("(b) Speed")
     memory.set_title("(c) Memory")
-    walls(memory, VIM, VIM_LOOKS, places)
+    printed.walls(memory, VIM, VIM_LOOKS, places)
     marks.name_curves(figure, names)
     marks.place_ratios(figure, [speed, memory])
-    saved = [row.value for row in efficiency() if row.metric == "memory_saved_pct" and row.source.startswith(VIM)]
+    saved = printed.of_paper(VIM, "memory_saved_pct")[0].value
     notes += [
         "The paper states batch inference and no GPU or dtype. Panel (a), four tasks, is not measured here; Vim is "
         "not in this zoo.",
-        f"Its {saved[0]:g} % less memory at 1248 px has no arrow: DeiT-Ti's end of it is out of memory.",
+        f"Its {saved:g} % less memory at 1248 px has no arrow: DeiT-Ti's end of it is out of memory.",
         "738 px is no multiple of 16; whole patches cover 736.",
     ]
     return Drawn(figure, tuple(notes))

@@ -1,8 +1,8 @@
-"""What papers print beside what records hold: their points, hollow, and ours, filled, where it is the same quantity."""
+"""Printed values of papers (hollow points) beside our records (filled points) of the same quantity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,12 +15,12 @@ from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import MUTED, ground, ink
 from vbench.results.axes import PARTS, differing, said
 from vbench.results.frame import batch_asked, rows_of
-from vbench.results.published import efficiency
+from vbench.results.published import Printed, efficiency
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a model is called and drawn in one paper's figure."""
+    """The name and the look of a model in one paper's figure."""
 
     name: str
     colour: str
@@ -29,14 +29,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A printed metric, and the column of ours that is the same quantity: `ours` · `unit`, or its inverse."""
+    """A printed metric, and our column of the same quantity: printed = column · `unit`, or `unit` / column."""
 
     metric: str
     column: str
     unit: float
     inverse: bool = False
-    counted: bool = False  # whatever the device
-    per_image: bool = True  # else it is of a batch that the paper does not state, and there is no reproduction ratio
+    counted: bool = False  # holds for every device
+    per_image: bool = True  # False: of a batch that the paper does not state; then there is no reproduction ratio
 
 
 WORK = Quantity("flops_g", "macs", 1e-9, counted=True)
@@ -47,16 +47,19 @@ SPEED = Quantity("log10_throughput_img_s", "throughput_img_s", 1)
 Points = dict[float, float]  # size in px -> value
 
 
-def printed(paper: str, model: str, metric: str) -> Points:
-    """What a paper prints, or what was read off its figure, by size in px."""
-    rows = [row for row in efficiency() if row.model == model and row.metric == metric and row.source.startswith(paper)]
-    return {
-        float(row.res): row.value for row in rows if row.res is not None and row.how in ("figure-digitised", "table")
-    }
+def of_model(paper: str, model: str, metric: str) -> Points:
+    """The values that a paper prints, or that were read off its figure."""
+    rows = [row for row in of_paper(paper, metric) if row.model == model]
+    return {float(row.res): row.value for row in rows if row.res and row.how in ("figure-digitised", "table")}
+
+
+def of_paper(paper: str, metric: str) -> list[Printed]:
+    """All rows of a metric that a paper prints."""
+    return [row for row in efficiency() if row.metric == metric and row.source.startswith(paper)]
 
 
 def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, Points]:
-    """Ours in the printed unit, by the conditions of the rows: parallel mode, inference, on a GPU unless counted."""
+    """Our values in the printed unit, by their conditions: parallel mode, inference, on a GPU unless counted."""
     rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
     rows = rows[(rows["height"] == rows["width"]) & rows[quantity.column].notna()]
     rows = rows.drop_duplicates("height") if quantity.counted else rows[rows["device"].str.startswith("cuda")]
@@ -78,29 +81,32 @@ def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, P
 def printed_and_ours(
     axis: Axes, table: pd.DataFrame, paper: str, looks: Mapping[str, Look], quantity: Quantity, notes: list[str]
 ) -> list[Name]:
-    """Printed curves of these models, hollow, and ours, filled; notes of the reproduction ratios are added."""
+    """Draw printed curves (hollow) and ours (filled). Adds the reproduction ratios to `notes`."""
     names = []
     for model, look in looks.items():
-        points = printed(paper, model, quantity.metric)
-        names.append(hollow(axis, list(points), list(points.values()), look))
+        theirs = of_model(paper, model, quantity.metric)
+        names.append(hollow(axis, theirs.items(), look))
         ours = measured(table, model, quantity)
         what = MEASURES[quantity.column].title.lower() if not quantity.inverse else "latency per image"
-        names += filled(axis, ours, points, look, notes, what, reproduced=quantity.per_image)
+        names += filled(axis, ours, theirs, look, notes, what, reproduced=quantity.per_image)
     there = not table.empty and table[quantity.column].notna().any()
     if there and not quantity.counted and not table["device"].str.startswith("cuda").any():
-        what = axis_words(quantity)
-        notes.append(f"Our {what} is not drawn: it was measured on a CPU, and what was printed is a GPU's.")
+        notes.append(
+            f"Our {axis_words(quantity)} is not drawn: it was measured on a CPU, but the printed values are a GPU's."
+        )
     if there and not quantity.per_image:
         notes.append("Memory has no reproduction ratio: the paper does not state its batch.")
     return names
 
 
 def axis_words(quantity: Quantity) -> str:
-    """What a quantity is called in a sentence."""
+    """The name of a quantity in a sentence."""
     return {"latency_ms": "latency per image", "peak_memory_gb": "memory"}.get(quantity.metric, "throughput")
 
 
-def hollow(axis: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> Name:
+def hollow(axis: Axes, points: Iterable[tuple[float, float]], look: Look) -> Name:
+    """Draw printed points, joined by a dotted line."""
+    x, y = zip(*points, strict=True)
     line = {"marker": look.marker, "markerfacecolor": ground(), "linewidth": 1.0, "zorder": 3}
     return marks.curve(axis, x, y, look.name, look.colour, ":", **line)
 
@@ -108,7 +114,7 @@ def hollow(axis: Axes, x: Sequence[float], y: Sequence[float], look: Look) -> Na
 def filled(
     axis: Axes, ours: Mapping[str, Points], theirs: Points, look: Look, notes: list[str], what: str, *, reproduced: bool
 ) -> list[Name]:
-    """Our curves; their names carry the reproduction ratio at the largest size that both have."""
+    """Draw our curves. Their names have the reproduction ratio at the largest size that both have."""
     names = []
     for points in ours.values():
         common = [side for side in points if side in theirs]
@@ -121,7 +127,7 @@ def filled(
 
 
 def reproductions(name: str, what: str, ours: Mapping[str, Points], theirs: Points) -> list[str]:
-    """The reproduction ratios, ours over the printed, in words."""
+    """The reproduction ratios (ours over printed) in words."""
     lines = []
     for under, points in ours.items():
         found = [f"{_ratio(points, theirs, side)} at {side:.0f}" for side in sorted(points) if side in theirs]
@@ -136,7 +142,7 @@ def _ratio(ours: Points, theirs: Points, side: float) -> str:
 
 
 def set_limits(axis: Axes, low: float, high: float) -> None:
-    """The paper's limits, wider where ours lie outside: no value is cut off unsaid."""
+    """Set the paper's limits, but wider if our values lie outside: no value is cut off."""
     axis.set_ylim(min(low, 1.05 * axis.dataLim.y0), max(high, 1.05 * axis.dataLim.y1))
 
 
@@ -147,16 +153,16 @@ def label_points(axis: Axes, points: Points, colour: str, *, above: bool, digits
 
 
 def walls(axis: Axes, paper: str, looks: Mapping[str, Look], places: Points | None = None) -> None:
-    """A wall where the paper prints that a model ran out of memory."""
-    for row in efficiency():
-        if row.metric == "oom" and row.source.startswith(paper) and row.model in looks and row.res is not None:
+    """Draw a wall where the paper prints that a model ran out of memory."""
+    for row in of_paper(paper, "oom"):
+        if row.model in looks and row.res is not None:
             x = places[float(row.res)] if places else float(row.res)
             look = looks[row.model]
             marks.wall(axis, x, {"out of memory, as printed": [(look.name, ink(look.colour))]})
 
 
 def size_axis(axes: Sequence[Axes], sides: Sequence[int]) -> None:
-    """The papers' linear axis of sizes, ticks at those drawn."""
+    """Make the x axes linear in size, as in the papers, with ticks at these sizes."""
     margin = 0.05 * (sides[-1] - sides[0])
     for axis in axes:
         axis.set_xlabel("Image side (px)")

@@ -1,4 +1,4 @@
-"""Work, memory, latency and accuracy against resolution: ViG's figure with our labels."""
+"""Work, memory, latency and accuracy against image size: the figure of ViG with our labels."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
 from vbench.reports.figures.style import PUBLISHED, Drawn, Options, ground, ink, sheet
 from vbench.reports.series import Series, series_of
-from vbench.results.published import accuracies
+from vbench.results.published import accuracies_of
 
 PANELS = ("macs", "peak_memory_bytes", "latency_ms")
 
 
 def resolution(table: pd.DataFrame, options: Options) -> Drawn:
-    """Four panels against the size of the image; the fourth is accuracy as papers print it, hollow.
+    """Four panels against image size; the fourth is accuracy as papers print it, hollow.
 
     A curve ends at a wall where a cell ran out of memory or time. Arrows join baseline and subject (`pairs.pair_of`) at
-    those of the sizes `options.at` that both have. An inset shows a crossing closer where there is room.
+    those sizes of `options.at` that both have. If there is room, an inset shows the point where they cross.
     """
     series = series_of(table)
     pair = pair_of(series, options)
@@ -36,10 +36,8 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
     names: list[Name] = []
     notes: list[str] = []
     for number, key in enumerate(PANELS):
-        measure = MEASURES[key]
         shown = curves.of_models(series) if key == "macs" else series
-        names += curves.draw(panels[number], shown, measure)
-        panels[number].set_ylabel(measure.axis(table))
+        names += curves.draw(panels[number], shown, MEASURES[key], table)
     names += _accuracy(panels[3], series, sides)
     curves.size_axis(list(panels), sides)
     for panel, letter in zip(panels, "abcd", strict=True):
@@ -53,13 +51,13 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
         notes += _points(panels[3], pair)
     curves.finish(figure, names, sides)
     if pair:
-        _closer(figure, panels[1], series, pair, MEASURES[PANELS[1]])
-        _closer(figure, panels[2], series, pair, MEASURES[PANELS[2]])
+        for number in (1, 2):
+            _closer(figure, panels[number], series, pair, MEASURES[PANELS[number]])
     return Drawn(figure, (*notes, PUBLISHED))
 
 
 def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list[str]:
-    """Draw an arrow at each size at which both ends were measured; the caption's words for each size."""
+    """Draw an arrow at each size where both ends have a value. Returns the notes for the caption."""
     notes = []
     for side in at:
         found = ratio_at(pair, measure, side)
@@ -74,7 +72,7 @@ def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list
 
 
 def _no_ratio(pair: Pair, measure: Measure, side: float) -> list[str]:
-    """Why there is no ratio at a size that was tried."""
+    """A note on why a size that was tried has no ratio."""
     for one in pair:
         cells = one.cells[one.cells["side"] == side]
         if len(cells) and measure.walls and cells["status"].iloc[0] in ENDINGS:
@@ -83,22 +81,21 @@ def _no_ratio(pair: Pair, measure: Measure, side: float) -> list[str]:
 
 
 def _points(axis: Axes, pair: Pair) -> list[str]:
-    """The difference in accuracy at the largest size at which both are published."""
-    known = accuracies()
-    shown = [dict(_published(one.model, one.cells["side"].min(), one.cells["side"].max())) for one in pair]
-    common = sorted(set(shown[0]) & set(shown[1]))
+    """Draw the difference in accuracy at the largest size where both are published. Returns a note for the caption."""
+    shown = [_published(one.model, one.cells["side"].min(), one.cells["side"].max()) for one in pair]
+    common = set(shown[0]) & set(shown[1])
     if not common or pair.baseline.model == pair.subject.model:
         return []
-    side = common[-1]
-    above, below = (known[one.model, side].top1 for one in pair)
+    side = max(common)
+    above, below = (known[side] for known in shown)
     marks.ratio(axis, side, (above, below), f"{below - above:.1f}")
     return [
         f"Published accuracy at {side} px: {pair.subject.model} {below - above:+.1f} points over {pair.baseline.model}."
     ]
 
 
-def _published(model: str, low: float, high: float) -> list[tuple[int, float]]:
-    return sorted((s, found.top1) for (name, s), found in accuracies().items() if name == model and low <= s <= high)
+def _published(model: str, low: float, high: float) -> dict[int, float]:
+    return {side: found.top1 for side, found in accuracies_of(model).items() if low <= side <= high}
 
 
 def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str]) -> list[Name]:
@@ -107,7 +104,7 @@ def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str]) -> 
         shown = _published(one.model, min(sides), max(sides))
         if not shown:
             continue
-        x, y = zip(*shown, strict=True)
+        x, y = list(shown), list(shown.values())
         look = {"marker": one.marker, "markerfacecolor": ground(), "label": one.model}
         names.append(marks.curve(axis, x, y, one.model, one.colour, ":", **look))
     axis.set_ylabel("ImageNet-1K top-1 (%)")
@@ -118,7 +115,7 @@ def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str]) -> 
 
 
 def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, measure: Measure) -> None:
-    """An inset where baseline and subject cross, if they do and there is room."""
+    """Draw an inset where baseline and subject cross, if they cross and there is room."""
     box = _crossing(pair, measure)
     inset = marks.zoom(figure, axis, box) if box else None
     if box is None or inset is None:
@@ -135,7 +132,7 @@ def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, me
 
 
 def _crossing(pair: Pair, measure: Measure) -> tuple[float, float, float, float] | None:
-    """The span of sizes and values about the last two sizes between which the pair changes places; None if none."""
+    """(x0, x1, y0, y1) around the last two sizes between which the pair crosses; None if it never crosses."""
     mine, theirs = (dict(zip(*curves.points(one, measure), strict=True)) for one in pair)
     common = sorted(set(mine) & set(theirs))
     for low, high in reversed(list(pairwise(common))):

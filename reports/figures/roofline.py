@@ -12,9 +12,9 @@ NEEDED = ["intensity", "flops_total", "latency_ms", "latency_batch"]
 
 
 def roofline(table: pd.DataFrame, _: Options) -> Drawn:
-    """One panel: FLOPs a byte that must move against FLOP/s in a call, a curve a series from small images to large.
+    """One panel: FLOPs per byte that must move against FLOP/s in a call, one curve for each series.
 
-    Both axes count FLOPs alike, 2 × MACs executed + pointwise work. Records carry no peaks, so no roof is drawn.
+    Both axes count FLOPs as 2 × MACs executed + pointwise work. Records have no peaks, so no roof is drawn.
     """
     known = table[(table["phase"] == "infer") & table[NEEDED].notna().all(axis=1)]
     if known.empty:

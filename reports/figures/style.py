@@ -1,4 +1,4 @@
-"""Three looks of a figure, the size of a sheet, and how a sheet is saved so that equal input gives equal bytes."""
+"""The three styles of figures, the size of a sheet, and how a sheet is saved: equal input gives equal bytes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-COLUMN_IN = 3.3  # a column of a paper, 8.4 cm; a page has two
+COLUMN_IN = 3.3  # inches, the width of a paper's column; a page has two columns
 GAP_IN = 0.1
 MUTED = "#707070"
 RATIO = "#CC3311"  # arrows; Tol's red
-PUBLISHED = (  # what a caption says of hollow accuracies
+PUBLISHED = (  # the caption's words for hollow accuracies
     "Accuracy (hollow) is what papers print, of models trained at 224 px, tested at each size; none was measured here."
 )
-DIM = 0.22  # luminance below which a colour is lost on a dark ground
+DIM = 0.22  # luminance; a darker colour is not visible on a dark ground
 
 PAPER: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
-    "font.size": 7.5,  # "small", the least that is used, is 6.2 pt
+    "font.size": 7.5,  # "small", the smallest size used, is 6.2 pt
     "axes.titlesize": 8,
     "axes.labelsize": 7.5,
     "xtick.labelsize": "small",
@@ -72,45 +72,45 @@ DARK: dict[str, Any] = {
 STYLES = {"paper": PAPER, "slides": SLIDES, "dark": DARK}
 FORMATS = ("png", "pdf", "svg")
 
-# Without dates, so that the same records give the same bytes.
+# No dates: the same records give the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller may choose. A series is named "vig_t", or "vig_t recurrent" for a mode of it."""
+    """What a caller may choose. A series is named "vig_t", or "vig_t recurrent" for one mode."""
 
     at: tuple[int, ...] = (512, 1024, 2048)  # px: where ratios are drawn
-    baseline: str | None = None  # over which series; None: an attention model, DeiT-T if it is there
-    subject: str | None = None  # of which; None: the fastest recurrent backbone
+    baseline: str | None = None  # numerator of ratios; None: an attention model, if possible DeiT-T
+    subject: str | None = None  # denominator of ratios; None: the fastest recurrent backbone
     costs: tuple[str, ...] | None = None  # keys of `measures.MEASURES`, for figures that take several
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A figure, and what its caption must say of it."""
+    """A figure, and the notes for its caption."""
 
     figure: Figure
     notes: tuple[str, ...] = ()
 
 
 class NotDrawnError(Exception):
-    """The records do not hold what a figure shows; the message says what is missing."""
+    """The records lack what a figure shows; the message says what."""
 
 
 def sheet(columns: float, height_in: float) -> Figure:
-    """An empty figure of so many columns' width; `height_in` as in the paper's style, larger in larger ones."""
+    """An empty figure, `columns` wide. `height_in` is the height in the paper style; larger styles scale it."""
     scale = mpl.rcParams["figure.figsize"][0] / COLUMN_IN
     return Figure(figsize=(scale * (columns * COLUMN_IN + (columns - 1) * GAP_IN), scale * height_in))
 
 
 def ground() -> str:
-    """The colour behind the curves."""
+    """The colour of the background."""
     return str(mpl.rcParams["axes.facecolor"])
 
 
 def ink(colour: str) -> str:
-    """The colour, lightened where it would be lost on a dark ground."""
+    """The colour, made lighter if it would be invisible on a dark background."""
     if _luminance(ground()) > 0.5:
         return colour
     while _luminance(colour) < DIM:
@@ -125,5 +125,5 @@ def _luminance(colour: str) -> float:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write in the format of the suffix, of `FORMATS`; under the style that the figure was drawn in."""
+    """Write the figure in the format of the suffix, one of `FORMATS`. Call it in the style of the drawing."""
     figure.savefig(path, metadata=_METADATA[path.suffix])

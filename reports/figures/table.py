@@ -1,4 +1,4 @@
-"""The literal table of figures. Listing it imports no plotting."""
+"""The table of all figures. Importing it imports no plotting library."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ SWEEP = "vbench sweep --models vig_t,deit_t --res 224:2048"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One figure. `draw` is "module:function" of this package, (frame, Options) -> Drawn, imported when it is drawn."""
+    """One figure. `draw` is "module:function" of this package: (frame, Options) -> Drawn. It is imported late."""
 
     draw: str
     question: str
-    needs: tuple[str, ...] = ()  # columns of which one row of the phase must have all
-    command: str = SWEEP  # that measures what it needs
-    phase: str | None = "infer"  # whose rows it shows; None: those of inference, or else what there is
-    alone: bool = False  # whether it can be drawn of published figures alone
+    needs: tuple[str, ...] = ()  # columns; one row of the phase must have them all
+    command: str = SWEEP  # measures what the figure needs
+    phase: str | None = "infer"  # whose rows it shows; None: inference, or else all rows
+    alone: bool = False  # whether published numbers alone are enough
 
 
 FIGURES: dict[str, Entry] = {
@@ -61,7 +61,7 @@ FIGURES: dict[str, Entry] = {
         command=f"{SWEEP} on a device whose energy can be read ('vbench doctor' says)",
     ),
 }
-_PAPERS = {  # question, and what measures it
+_PAPERS = {  # question and command
     "vig": (
         "ViG's efficiency and accuracy against resolution: what was printed, and what we measure",
         "vbench sweep --models vig_t,vrwkv_t,deit_t --res 224,512,640,768,1024,1280,1640,2048 --device cuda",

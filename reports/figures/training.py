@@ -1,4 +1,4 @@
-"""A training step: its time, the parts of it, and what memory it needs."""
+"""A training step: its time, its parts, and its memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HATCHES = ("", "////", "....")
 
 
 def training(table: pd.DataFrame, _: Options) -> Drawn:
-    """Three panels: step time against resolution, its parts at the largest size that all share, and peak memory."""
+    """Three panels: step time against image size, the parts of a step at one size, and peak memory."""
     table = table[table["phase"] == "train"]
     series = series_of(table)
     sides = curves.sides_of(table)
@@ -25,8 +25,7 @@ def training(table: pd.DataFrame, _: Options) -> Drawn:
     step, parts, memory = figure.subplots(1, 3)
     names = []
     for axis, key in ((step, "latency_ms"), (memory, "peak_memory_bytes")):
-        names += curves.draw(axis, series, MEASURES[key])
-        axis.set_ylabel(MEASURES[key].axis(table))
+        names += curves.draw(axis, series, MEASURES[key], table)
     step.set_title("(a) Step time")
     memory.set_title("(c) Memory")
     at = _parts(parts, series, sides)
@@ -43,7 +42,7 @@ def training(table: pd.DataFrame, _: Options) -> Drawn:
 
 
 def _parts(axis: Axes, series: list[Series], sides: dict[float, str]) -> str | None:
-    """Bars of the three parts, one a series; where: the largest size at which most series have them."""
+    """Draw bars of the three parts, one for each series, at the largest size that most have. Returns the size."""
     columns = [f"{part}_ms" for part in PARTS]
     known = {one.label: one.cells[one.cells[columns].notna().all(axis=1)].set_index("side") for one in series}
     counts = {side: sum(side in cells.index for cells in known.values()) for side in sides}

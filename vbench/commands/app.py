@@ -1,4 +1,4 @@
-"""The command line: parse, call one library function, render. Results on stdout, progress on stderr."""
+"""The command line: parse, call one library function, render. Results go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def root(
 
 
 def main() -> None:
-    """The program: errors that are the user's to mend get one line and exit code 2."""
-    warnings.showwarning = _warn  # type: ignore[assignment]  # it needs the message alone
+    """Run the program. A VbenchError is printed as one line, and the exit code is 2."""
+    warnings.showwarning = _warn  # type: ignore[assignment]  # it uses the message only
     try:
         app()
     except VbenchError as error:

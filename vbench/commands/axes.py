@@ -1,4 +1,4 @@
-"""The axes of a sweep on the command line, which several commands take: options, and the cells that they mean."""
+"""The axes of a sweep as options, which several commands take, and the cells that they describe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Models = Annotated[
     str | None,
     typer.Option(
         help="Names, patterns, timm/NAME, or module:callable of your own, as in vig_t,deit_*,my_net:net. "
-        "Your module is installed or lies in the current folder."
+        "Your module must be installed or be in the current folder."
     ),
 ]
 Res = Annotated[
@@ -26,12 +26,14 @@ Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both.",
 Batch = Annotated[
     str | None,
     typer.Option(
-        help="Batch for throughput: knee (more gains little), max (the largest that fits), numbers.",
+        help="Batch for throughput: knee (a larger one gains little), max (the largest that fits), or numbers.",
         show_default=planning.USUAL["batch"],
     ),
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16.", show_default=planning.USUAL["dtype"])]
-SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
+SuiteName = Annotated[
+    str | None, typer.Option("--suite", help="A named set of axes, or a .toml file. Options replace its axes.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Phase = Annotated[
     str | None,
@@ -40,20 +42,21 @@ Phase = Annotated[
 Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph.", show_default=planning.USUAL["backend"])]
 Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc.", show_default=planning.USUAL["layout"])]
 Attention = Annotated[
-    str | None, typer.Option(help="Of timm's models: fused, unfused.", show_default=planning.USUAL["attention"])
+    str | None,
+    typer.Option(help="Attention of timm's models: fused, unfused.", show_default=planning.USUAL["attention"]),
 ]
 Form = Annotated[
     str | None,
     typer.Option(
-        help="How operators are computed: fused, chunkwise, reference ...; see vbench kernels list.",
-        show_default=f"{planning.USUAL['form']}, the mode's on the device",
+        help="How operators are computed: fused, chunkwise, reference ...; see 'vbench kernels list'.",
+        show_default=f"{planning.USUAL['form']}, the default of the mode on the device",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The axes of a sweep as they stand on the command line; None for what was not given."""
+    """The axes of a sweep as given on the command line; None for an option that was not given."""
 
     models: str | None
     res: str | None
@@ -68,20 +71,18 @@ class Asked:
 
     @property
     def given(self) -> dict[str, str]:
-        """What was given, by name."""
+        """The options that were given, by name."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def cells(
     asked: Asked, suite: str | None, device: str, *, usual: Mapping[str, str] = planning.USUAL
 ) -> list[planning.Case]:
-    """The cells that these options mean on a device, "cpu" or "cuda:N", all checked; an option beside --suite replaces
-    the suite's.
+    """The cells that these options describe on a device, "cpu" or "cuda:N". All values are checked.
 
-    Args:
-        usual: what each axis is where neither says.
+    An option replaces the same axis of the suite. `usual` gives each axis that neither of them sets.
 
-    Raises: UsageError if there are no models or sizes, or if one of these cannot be.
+    Raises: UsageError if models or sizes are missing, or a value is not allowed.
     """
     from vbench.suites.load import load
 

@@ -1,4 +1,4 @@
-"""The commands that prove, count, or look at the machine."""
+"""The commands `verify`, `flops` and `doctor`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import Annotated
 import typer
 
 from vbench import plan as planning
-from vbench.commands.axes import (
-    Device,
-    Res,
-)
-from vbench.commands.console import AsJson, err, out, print_json
+from vbench.commands.axes import Device, Res
+from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
 from vbench.errors import UsageError
 
 app = typer.Typer()
@@ -25,7 +22,7 @@ def verify(
     weights: Annotated[
         str | None, typer.Option(help="Checkpoint of the one model: a file, a URL, or hf-hub:ORG/REPO/FILE.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random inputs and weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs and weights.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Prove that a model's modes and forms compute the same function; exit code 5 if they do not."""
@@ -35,7 +32,7 @@ def verify(
     from vbench.models import MODELS
     from vbench.reports import checks
 
-    names = tuple(MODELS) if models == "all" else planning.parse_models(models)  # those with a caveat too
+    names = tuple(MODELS) if models == "all" else planning.parse_models(models)  # including those with a caveat
     if weights and len(names) != 1:
         raise UsageError(
             f"--weights: one file belongs to one model, and --models names {len(names)}: {', '.join(names)}"
@@ -43,7 +40,7 @@ def verify(
     where, verdicts = host.resolve(device), []
     with Launcher() as launcher:
         subjects = verifying.subjects(names)
-        for subject in reversed(subjects) if weights else subjects:  # a bad file is said first
+        for subject in reversed(subjects) if weights else subjects:  # a bad file of weights then fails first
             with err.status(f"verifying {subject}"):
                 own = weights if subject in names else None
                 verdicts.append(verifying.verify(subject, launcher, device=where, seed=seed, weights=own))
@@ -52,24 +49,25 @@ def verify(
         print_json([check.to_json() for verdict in verdicts for check in verdict.checks])
     else:
         out.print(checks.to_rich(verdicts))
-    for line in failed:
-        err.print(line, markup=False)
-    if failed:
-        raise typer.Exit(5)
+    exit_if_failed(failed, 5)
 
 
 @app.command()
 def flops(
-    model: Annotated[str, typer.Argument(help="A name of the table, or timm/NAME.")],
+    model: Annotated[str, typer.Argument(help="A model's name, or timm/NAME.")],
     res: Res = None,
     mode: Annotated[str | None, typer.Option(help="parallel or recurrent.", show_default="parallel")] = None,
-    form: Annotated[str | None, typer.Option(help="A form of the operator.", show_default="the mode's")] = None,
+    form: Annotated[
+        str | None, typer.Option(help="A form of the operator.", show_default="the default of the mode")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
-    by_module: Annotated[bool, typer.Option("--by-module", help="Show where the work is.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an operation is not known.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a size.")] = False,
+    by_module: Annotated[bool, typer.Option("--by-module", help="Show the work of each module.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if the counter does not know an operation.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each size.")] = False,
 ) -> None:
-    """Count one image's work: MACs, FLOPs, bytes, by two counters and by hand. 1 MAC is 2 FLOPs."""
+    """Count the work of one image: MACs, FLOPs and bytes, by two counters and by a formula. 1 MAC is 2 FLOPs."""
     from vbench.flops import count as counting
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
@@ -91,8 +89,7 @@ def flops(
             out.print()
             out.print(work.modules_to_rich(one))
     unknown = work.unknown_line(found)
-    if unknown:
-        err.print(unknown, markup=False)
+    print_aside([unknown] if unknown else [])
     if unknown and strict:
         raise typer.Exit(1)
 
@@ -100,12 +97,10 @@ def flops(
 @app.command()
 def doctor(
     device: Device = "auto",
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Check the software and the settings; measure nothing.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Check software and settings only; measure nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine: its software, its timer, its noise, and what would disturb a measurement. Half a minute."""
+    """Check this machine: software, timer, noise, and what would disturb a measurement. Takes half a minute."""
     from vbench import host
     from vbench.doctor import examine as examining
 

@@ -1,9 +1,10 @@
-"""What all commands share: where results and progress go, and how JSON is printed."""
+"""What all commands share: the two consoles, and how JSON, files and remarks are printed."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -18,3 +19,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def print_json(found: Any) -> None:
     """Print a JSON-able value."""
     typer.echo(json.dumps(found, indent=1))
+
+
+def print_aside(lines: Iterable[str]) -> None:
+    """Print lines to stderr."""
+    for line in lines:
+        err.print(line, markup=False)
+
+
+def print_written(files: Iterable[object]) -> None:
+    """Say on stderr which files were written."""
+    print_aside([f"written: {', '.join(map(str, files))}"])
+
+
+def exit_if_failed(failed: list[str], code: int = 1) -> None:
+    """Print the failures to stderr and exit with `code`; do nothing if there are none."""
+    print_aside(failed)
+    if failed:
+        raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""`vbench kernels`: the operators by themselves. A skin over the room `vbench.operators`."""
+"""The commands `vbench kernels ...`: they call `vbench.operators`, which tests and times single operators."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from vbench.commands.console import AsJson, err, out, print_json
+from vbench.commands.axes import Device
+from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json, print_written
 
-app = typer.Typer(no_args_is_help=True, help="The operators by themselves: list, check, compile, bench, tune.")
+app = typer.Typer(no_args_is_help=True, help="Single operators: list, check, compile, bench, tune.")
 
 Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ...", show_default="all")]
 FormName = Annotated[
     str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 
 
 @app.command("list")
 def list_(device: Device = "auto", as_json: AsJson = False) -> None:
-    """List operators and forms: mode, devices, dtypes, whether each can run here, what it is the default for."""
+    """List operators and forms: mode, devices, dtypes, whether a form can run here, and where it is the default."""
     from vbench import host
     from vbench.operators import check as kernel_check
     from vbench.reports import operators
@@ -43,15 +42,15 @@ def check(
     tokens: Annotated[
         int | None,
         typer.Option(
-            min=2, max=4096, help="Tokens of a trial.", show_default="133; interpreted: 40, or 20 token by token"
+            min=2, max=4096, help="Tokens of each trial.", show_default="133; interpreted: 40, or 20 token by token"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Hold every form that can run to the recurrence in float64, gradients too; exit code 1 if one fails.
+    """Compare every form that can run with the recurrence in float64, gradients included; exit code 1 if one fails.
 
-    Without a GPU, Triton's kernels are interpreted on the CPU.
+    Without a GPU, Triton kernels run in Triton's interpreter on the CPU.
     """
     from vbench import host
     from vbench.jobs.launch import Launcher
@@ -69,21 +68,18 @@ def check(
     else:
         out.print(checks.to_rich(verdicts))
         if interpreted and kernel_check.has_triton(verdicts):
-            out.print("Triton's kernels were interpreted on the CPU: their arithmetic is tried, not their speed.")
-    for line in failed:
-        err.print(line, markup=False)
-    if failed:
-        raise typer.Exit(1)
+            out.print("Triton kernels were interpreted on the CPU: this checks their results, not their speed.")
+    exit_if_failed(failed)
 
 
 @app.command("compile")
 def compile_(
     op: Op = None,
-    arch: Annotated[str, typer.Option(help="Of the GPU: 80 is A100, 90 H100, 100 B200.")] = "80,90,100",
+    arch: Annotated[str, typer.Option(help="GPU architectures: 80 is A100, 90 H100, 100 B200.")] = "80,90,100",
     update: Annotated[bool, typer.Option("--update", help="Rewrite the committed table.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compile every Triton kernel ahead of time, without a GPU; exit code 1 if one spills or grows."""
+    """Compile every Triton kernel ahead of time, without a GPU; exit code 1 if one spills registers or grows."""
     from dataclasses import asdict
 
     from vbench.errors import CompileError
@@ -108,7 +104,9 @@ def compile_(
         compiling.write(file, compiling.merge(before, rows, ops, archs))
         told.append(f"written: {file.name}, {len(rows)} rows, with Triton {triton}")
     elif not {row.triton for row in rows} <= set(known):
-        told.append(f"the table has rows by Triton {', '.join(known)}; this is {triton}, so only the limits were held")
+        told.append(
+            f"the table has rows by Triton {', '.join(known)}; this is {triton}, so only the limits were checked"
+        )
     else:
         failed += compiling.grown(rows, {row.key: row for row in before})
         failed += compiling.stale(rows, before, ops, archs)
@@ -116,10 +114,8 @@ def compile_(
         print_json([asdict(row) for row in rows])
     else:
         out.print(operators.resources_to_rich(rows))
-    for line in [*told, *failed]:
-        err.print(line, markup=False)
-    if failed:
-        raise typer.Exit(1)
+    print_aside(told)
+    exit_if_failed(failed)
 
 
 @app.command()
@@ -127,9 +123,11 @@ def bench(
     op: Op = None,
     form: FormName = None,
     n: Annotated[
-        str | None, typer.Option("--n", help="Tokens: 196,4096.", show_default="196 to 65536; CPU: 16384")
+        str | None, typer.Option("--n", help="Tokens, as in 196,4096.", show_default="196 to 65536; CPU: 16384")
     ] = None,
-    batch: Annotated[str | None, typer.Option(help="Images a call: 1,8.", show_default="1,8,64; CPU: 1")] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="Images in a call, as in 1,8.", show_default="1,8,64; CPU: 1")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16, float16.", show_default="bfloat16; CPU: float32")
     ] = None,
@@ -139,19 +137,21 @@ def bench(
     peer: Annotated[
         list[str] | None,
         typer.Option(
-            help="OPERATOR=module:function, timed beside ours; may be repeated. "
-            "Your module is installed or lies in the current folder."
+            help="OPERATOR=module:function, timed beside our forms; may be repeated. "
+            "Your module must be installed or be in the current folder."
         ),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.001, help="Of samples, a call and setting.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds of samples for each call and setting.")
+    ] = None,
     limit_s: Annotated[
-        float | None, typer.Option("--limit-s", min=0.001, help="A call that would take longer is not made.")
+        float | None, typer.Option("--limit-s", min=0.001, help="Skip a call that would take more seconds than this.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for kernels.jsonl.")] = Path("vbench-run"),
     as_json: AsJson = False,
 ) -> None:
-    """Time every form beside its floor and its peers, in one run; exit code 1 if a form's output is wrong."""
+    """Time every form in one run beside its floor and its peers; exit code 1 if the output of a form is wrong."""
     from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.operators import bench as timing
@@ -159,6 +159,7 @@ def bench(
     from vbench.operators import peers as kernel_peers
     from vbench.reports import operators
     from vbench.results import operators as records
+    from vbench.results.text import print_whole
 
     ops = kernel_check.parse_ops(op)
     plan = timing.parse(
@@ -184,24 +185,22 @@ def bench(
     if as_json:
         print_json(rows)
     else:
-        table = operators.to_rich(rows)
-        table.width = Console(width=1000).measure(table).maximum
-        out.print(table, soft_wrap=True)
+        print_whole(operators.to_rich(rows), out)
         for line in [*operators.findings(rows), *operators.remarks(rows)]:
             out.print(line, markup=False)
-    err.print(f"written: {file}", markup=False)
+    print_written([file])
     if any(row["status"] in ("failed", "error") and not row["peer"] for row in rows):
         raise typer.Exit(1)
 
 
 @app.command()
 def tune(
-    file: Annotated[Path, typer.Option("--out", "-o", help="A file for the rows, to be moved into tuning.toml.")],
+    file: Annotated[Path, typer.Option("--out", "-o", help="File for the rows; move them into tuning.toml.")],
     op: Op = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "bfloat16",
 ) -> None:
-    """Time the configurations of every fused form on a GPU and write the fastest as rows of their table."""
+    """Time the configurations of every fused form on a GPU, and write the fastest ones as rows of tuning.toml."""
     from vbench import host, jobs
     from vbench.errors import UsageError
     from vbench.files import write_text
@@ -213,7 +212,7 @@ def tune(
     where = host.resolve(device)
     ops = kernel_tune.check(kernel_check.parse_ops(op), where)
     if len(dtypes := parse_dtypes(dtype)) > 1:
-        raise UsageError("--dtype: the table is one for all; give one to measure it in")
+        raise UsageError("--dtype: the table holds for all dtypes; give one dtype to measure it in")
     with Launcher() as launcher, err.status("tuning"):
         timings, failed = kernel_tune.run(ops, where, dtypes[0], launcher)
         gpu = launcher.run(*jobs.probe(where), kernel_tune.LIMIT_S).parts["gpu"]
@@ -224,7 +223,4 @@ def tune(
     write_text(file, text)
     out.print(text, markup=False)
     err.print(f"written: {file}, {len(found)} rows from {len(timings)} timings", markup=False)
-    for line in failed:
-        err.print(line, markup=False)
-    if failed:
-        raise typer.Exit(1)
+    exit_if_failed(failed)

@@ -1,4 +1,4 @@
-"""The commands that list what there is: models and suites."""
+"""The commands `models` and `suites`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def models(as_json: AsJson = False) -> None:
     out.print(
         "All models run in parallel mode. Column 'recurrent': what runs token by token, the operator or the network."
     )
-    out.print("Any other of timm's models is timm/NAME. Top-1: ImageNet-1K at 224 px as published, not measured.")
+    out.print("Other timm models are timm/NAME. Top-1: ImageNet-1K at 224 px as published, not measured.")
     for line in listing.caveats():
         out.print(line)
 
@@ -31,11 +31,11 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 def suites(
     name: Annotated[
-        str | None, typer.Argument(help="A suite's name or a .toml file. Without it, all suites are listed.")
+        str | None, typer.Argument(help="A suite's name or a .toml file. Default: list all suites.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the suites: the question, the time and the number of cells of each; or show one suite with its axes."""
+    """List the suites with their question, time and number of cells, or show one suite with its axes."""
     from vbench.reports import suites as listing
 
     found = listing.rows() if name is None else [listing.row(name)]

@@ -1,4 +1,4 @@
-"""Progress of a sweep on stderr: the cell, an estimate of the time left, the last figure."""
+"""Progress of a sweep on stderr: the cell, the time left, and the last result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vbench.sweep.loop import Place
 
 
 class Progress:
-    """A sweep's observer; use as a context manager. Off a terminal it prints a line a launch."""
+    """Shows the progress of a sweep; a context manager. Without a terminal it prints one line for each launch."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -31,7 +31,7 @@ class Progress:
         )
         self._task = self._bar.add_task("starting", total=None, left="", last="none yet")
         self._begin = time.monotonic()
-        self._weight = 0.0  # of the launches measured now; resumed ones took no time
+        self._weight = 0.0  # of the launches in this run; launches of an earlier run take no time
         self._launches = 0
 
     def __enter__(self) -> Progress:
@@ -63,7 +63,7 @@ class Progress:
 
 
 def _weight(case: Case) -> float:
-    """A guess at a launch's share of the time; one that cannot exist takes next to none."""
+    """A rough weight of a launch's time. An unsupported cell takes almost none."""
     return 1e-3 if case.unsupported else 1 + 1.4 * (case.height * case.width / 2**20) ** 1.3
 
 

@@ -1,4 +1,4 @@
-"""The commands that make something of records alone. They measure nothing, and never import torch."""
+"""The commands that read records: `report`, `figures`, `tables`, `claims`, `fit`. They never import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vbench.commands.console import AsJson, err, out, print_json
+from vbench.commands.console import AsJson, out, print_aside, print_json, print_written
 from vbench.errors import UsageError
 from vbench.reports.figures.table import FIGURES
 
@@ -23,12 +23,10 @@ app = typer.Typer()
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders with records.jsonl.")],
-    page: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Make one page of all runs instead, a .html file.")
-    ] = None,
+    page: Annotated[Path | None, typer.Option("--out", "-o", help="Write one .html page of all runs instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make table and figures again from records, or one page to look at; nothing is measured."""
+    """Write the table and figures of one run again from its records, or one page of several runs. Measures nothing."""
     if page is not None:
         write_page(folders, page, as_json)
         return
@@ -43,27 +41,30 @@ def figures(
         list[str], typer.Argument(metavar="[NAME|all] RUN...", help=f"{', '.join(FIGURES)}; and folders.")
     ],
     style: Annotated[str, typer.Option(help="paper, slides, dark.")] = "paper",
-    formats: Annotated[str, typer.Option("--format", help="Of png, pdf, svg.")] = "png,pdf",
-    dtype: Annotated[str | None, typer.Option(help="Rows of these dtypes alone.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="Some of png, pdf, svg.")] = "png,pdf",
+    dtype: Annotated[str | None, typer.Option(help="Only rows of these dtypes.")] = None,
     at: Annotated[str, typer.Option(help="Sizes in px at which ratios are drawn.")] = "512,1024,2048",
-    baseline: Annotated[str | None, typer.Option(help="Ratios are over this model; else an attention model.")] = None,
-    subject: Annotated[
-        str | None, typer.Option(help="Ratios are of this one, vig_t or 'vig_t recurrent'; else the fastest.")
+    baseline: Annotated[
+        str | None, typer.Option(help="The model in the numerator of ratios. Default: an attention model.")
     ] = None,
-    cost: Annotated[str | None, typer.Option(help="Columns, for accuracy-cost and crossover: macs,latency_ms.")] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="The model in the denominator, vig_t or 'vig_t recurrent'. Default: the fastest.")
+    ] = None,
+    cost: Annotated[
+        str | None, typer.Option(help="Costs for accuracy-cost and crossover, as in macs,latency_ms.")
+    ] = None,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for figures and their captions.")] = Path(
         "figures"
     ),
 ) -> None:
-    """Draw figures from records, each with its caption; nothing is measured."""
+    """Draw figures from records, each with its caption. Measures nothing."""
     from vbench.reports.figures import draw
 
     names, runs = draw.parse_words(words)
     asked = draw.parse(names, style=style, formats=formats, at=at, baseline=baseline, subject=subject, cost=cost)
     files, missing = draw.write(asked, draw.of_dtype(frame_of(runs), dtype), folder)
-    for line in missing:
-        err.print(line, markup=False)
-    out.print(f"written: {', '.join(str(file) for file in files)}", markup=False)
+    print_aside(missing)
+    out.print(f"written: {', '.join(map(str, files))}", markup=False)
 
 
 @app.command("tables")
@@ -74,16 +75,17 @@ def publish(
         typer.Option(help="all, or some of resolution, full, modes, batch, training, work, scaling, crossovers."),
     ] = "all",
     formats: Annotated[
-        str | None, typer.Option("--format", help="md, tex, csv. By default md, and all three with --out.")
+        str | None, typer.Option("--format", help="Some of md, tex, csv. Default: md; with --out all three.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(help="Sizes, as --res of a sweep. By default all; resolution shows four at most.")
+        str | None,
+        typer.Option(help="Sizes, as --res of a sweep. Default: all, but at most four in the table resolution."),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for a file each; else one format is printed.")
+        Path | None, typer.Option("--out", "-o", help="Folder for one file per table. Default: print one format.")
     ] = None,
 ) -> None:
-    """Make tables for a paper: Markdown, LaTeX (booktabs) or CSV, with intervals, best figures and footnotes."""
+    """Make tables for a paper in Markdown, LaTeX (booktabs) or CSV, with intervals, best values and footnotes."""
     from vbench.reports import paper_tables
 
     chosen = paper_tables.parse_formats(formats or ("md,tex,csv" if folder else "md"))
@@ -95,13 +97,12 @@ def publish(
     if folder is None:
         typer.echo(paper_tables.render(made, chosen[0]), nl=False)
     else:
-        err.print(f"written: {', '.join(map(str, paper_tables.write(made, chosen, folder)))}", markup=False)
-    for line in lacking:
-        err.print(line, markup=False)
+        print_written(paper_tables.write(made, chosen, folder))
+    print_aside(lacking)
 
 
 def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
-    """The frame of all records in these folders. Raises: UsageError for a folder without any."""
+    """The frame of all records in these folders. Raises: UsageError for a folder without records."""
     for folder in folders:
         if not (folder / "records.jsonl").is_file():
             raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
@@ -109,7 +110,7 @@ def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def table_of(folders: Sequence[Path]) -> pd.DataFrame:
-    """The frame of all records in these folders, of which any may have none."""
+    """The frame of all records in these folders. A folder may have none."""
     from vbench.results.frame import frame
     from vbench.results.store import read
 
@@ -117,9 +118,9 @@ def table_of(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
-    """Write a sweep's files beside its records, print the table.
+    """Write the files of a sweep beside its records and print the table.
 
-    Returns: the number of cells that ended in an error, or that were measured and have no MACs.
+    Returns: the number of cells that ended in an error, or were measured but have no MACs.
     """
     from vbench.reports import tables
     from vbench.reports.write import write_all
@@ -129,14 +130,13 @@ def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
         typer.echo(table.to_json(orient="records", indent=1))
     else:
         tables.show(table, out)
-    err.print(f"written: {', '.join(str(file) for file in files)}")
-    for line in tables.uncounted(table) if as_json else []:  # else they stand under the table
-        err.print(line, markup=False)
+    print_written(files)
+    print_aside(tables.uncounted(table) if as_json else [])  # without --json they are under the table
     return int((table["status"] == "error").sum()) + len(tables.without_work(table))
 
 
 def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
-    """Write the page of these runs, and print what it answers."""
+    """Write the page of these runs, and print its answers."""
     from vbench.files import write_text
     from vbench.reports import html
     from vbench.results.answers import answers
@@ -148,21 +148,21 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     found = answers(table)
     write_text(file, html.page(runs, table, found))
     if as_json:
-        typer.echo(json.dumps([asdict(answer) for answer in found], indent=1))
+        print_json([asdict(answer) for answer in found])
     for answer in () if as_json else found:
         out.print(answer.text, markup=False)
-    err.print(f"written: {file}")
+    print_written([file])
 
 
 @app.command(name="claims")
 def claims_(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of sweeps; none judges what can be counted.")
+        list[Path] | None, typer.Argument(help="--out folders of sweeps. Without one, only counted claims are judged.")
     ] = None,
-    shape: Annotated[str, typer.Option("--format", help="text, md, csv.")] = "text",
+    shape: Annotated[str, typer.Option("--format", help="One of text, md, csv.")] = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Say which of the papers' claims of efficiency hold, against what, and which records prove it."""
+    """Say which efficiency claims of the papers hold, against what, and which records prove it."""
     from vbench.reports import claims
 
     if shape not in (shapes := ("text", "md", "csv")):
@@ -184,7 +184,7 @@ def fit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit how costs grow with the image size, find where one model becomes cheaper, and warn where settings differ."""
+    """Fit how costs grow with image size, find where one model becomes cheaper, and warn where settings differ."""
     from vbench.results import lint, scaling
 
     table = frame_of([folder])

@@ -1,4 +1,4 @@
-"""The commands that measure cells, or say what measuring them would take; and those that search for what fits."""
+"""The commands `sweep`, `plan`, `maxres` and `maxbatch`."""
 
 from __future__ import annotations
 
@@ -10,29 +10,14 @@ from typing import Annotated, Literal
 import typer
 
 from vbench import plan as planning
+from vbench.commands import axes
 from vbench.commands import reports as cli_reports
-from vbench.commands.axes import (
-    Asked,
-    Attention,
-    Backend,
-    Batch,
-    Device,
-    Dtype,
-    Form,
-    Layout,
-    Models,
-    Modes,
-    Phase,
-    Res,
-    SuiteName,
-    cells,
-)
 from vbench.commands.console import AsJson, err, out, print_json
 from vbench.errors import UsageError
 
 app = typer.Typer()
 
-Rigor = Annotated[str, typer.Option(help="quick (one launch a cell), default (three), paper (five, long).")]
+Rigor = Annotated[str, typer.Option(help="quick (one launch of each cell), default (three), paper (five long ones).")]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
 Seed = Annotated[int, typer.Option(help="Seed of the cells' order, the input noise and the weights.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the model.")]
@@ -47,7 +32,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tabl
 Model = Annotated[str, typer.Argument(help="A model's name, or timm/NAME.")]
 Mode = Annotated[str, typer.Option(help="parallel or recurrent.")]
 OneDtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16.")]
-OnePhase = Annotated[str, typer.Option("--phase", help="infer, a forward pass; or train, a whole training step.")]
+OnePhase = Annotated[str, typer.Option("--phase", help="infer (a forward pass) or train (a training step).")]
 Memory = Annotated[
     float | None,
     typer.Option(help="Memory budget of the call in GiB, weights included.", show_default="90 % of what is free"),
@@ -57,18 +42,18 @@ ProbeTimeout = Annotated[float, typer.Option(min=1, help="Seconds after which a 
 
 @app.command()
 def sweep(
-    models: Models = None,
-    res: Res = None,
-    modes: Modes = None,
-    batch: Batch = None,
-    dtype: Dtype = None,
-    phase: Phase = None,
-    backend: Backend = None,
-    layout: Layout = None,
-    attention: Attention = None,
-    form: Form = None,
-    suite: SuiteName = None,
-    device: Device = "auto",
+    models: axes.Models = None,
+    res: axes.Res = None,
+    modes: axes.Modes = None,
+    batch: axes.Batch = None,
+    dtype: axes.Dtype = None,
+    phase: axes.Phase = None,
+    backend: axes.Backend = None,
+    layout: axes.Layout = None,
+    attention: axes.Attention = None,
+    form: axes.Form = None,
+    suite: axes.SuiteName = None,
+    device: axes.Device = "auto",
     rigor: Rigor = "default",
     threads: Threads = 1,
     tf32: Tf32 = False,
@@ -79,20 +64,21 @@ def sweep(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over; keep the old records under another name.")
     ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Measure again each cell that did not end ok.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Measure again the cells that did not end ok.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure every cell of a plan. Run the same command again to resume."""
     from vbench import host
     from vbench.commands.progress import Progress
     from vbench.jobs.launch import Launcher
+    from vbench.results import store
     from vbench.sweep import loop as sweeping
 
-    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = cells(asked, suite, host.resolve(device))
+    asked = axes.Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    cases = axes.cells(asked, suite, host.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
-    _check_folder(folder)
+    store.check(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = False
     with Launcher() as launcher:
@@ -104,25 +90,23 @@ def sweep(
             interrupted = True
             err.print("interrupted; the records so far are kept. Run the same command again to resume")
     failed = cli_reports.write(folder, cli_reports.table_of([folder]), as_json)
-    if interrupted:
-        raise typer.Exit(130)
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(130 if interrupted else 1 if failed else 0)
 
 
 @app.command()
 def plan(
-    models: Models = None,
-    res: Res = None,
-    modes: Modes = None,
-    batch: Batch = None,
-    dtype: Dtype = None,
-    phase: Phase = None,
-    backend: Backend = None,
-    layout: Layout = None,
-    attention: Attention = None,
-    form: Form = None,
-    suite: SuiteName = None,
-    device: Device = "auto",
+    models: axes.Models = None,
+    res: axes.Res = None,
+    modes: axes.Modes = None,
+    batch: axes.Batch = None,
+    dtype: axes.Dtype = None,
+    phase: axes.Phase = None,
+    backend: axes.Backend = None,
+    layout: axes.Layout = None,
+    attention: axes.Attention = None,
+    form: axes.Form = None,
+    suite: axes.SuiteName = None,
+    device: axes.Device = "auto",
     rigor: Rigor = "default",
     threads: Threads = 1,
     tf32: Tf32 = False,
@@ -136,8 +120,8 @@ def plan(
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
 
-    asked = Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = cells(asked, suite, host.resolve(device))
+    asked = axes.Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
+    cases = axes.cells(asked, suite, host.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
         estimates = estimate.run(cases, protocol, launcher)
@@ -159,7 +143,7 @@ def maxres(
     dtype: OneDtype = "float32",
     phase: OnePhase = "infer",
     memory: Memory = None,
-    device: Device = "auto",
+    device: axes.Device = "auto",
     threads: Threads = 1,
     timeout: ProbeTimeout = 60.0,
     as_json: AsJson = False,
@@ -177,7 +161,7 @@ def maxbatch(
     dtype: OneDtype = "float32",
     phase: OnePhase = "infer",
     memory: Memory = None,
-    device: Device = "auto",
+    device: axes.Device = "auto",
     threads: Threads = 1,
     timeout: ProbeTimeout = 60.0,
     as_json: AsJson = False,
@@ -187,7 +171,7 @@ def maxbatch(
 
 
 def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
-    """The rigor's protocol with what was asked for; a sampling time brings its ceiling and the warm-up along."""
+    """The protocol of a rigor with the options applied. `seconds` also scales the sampling limit and limits warm-up."""
     base = planning.parse_rigor(rigor)
     if tf32 and device == "cpu":
         raise UsageError("--tf32: a CPU has no TF32; leave the option out, or use --device cuda")
@@ -212,7 +196,7 @@ def _limit(
     timeout: float,
     as_json: bool,
 ) -> None:
-    """Search and print; `fixed` is what the other axis stands at: (--res, None) or (None, --batch)."""
+    """Search, print and exit. `fixed` is the other axis: (res, None) or (None, batch)."""
     from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.reports import limits as probes
@@ -241,10 +225,3 @@ def _limit(
         out.print(probes.to_rich(found))
         out.print(limits.sentence(found) + ".", markup=False)
     raise typer.Exit(0 if found.known else 1)
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse, before anything runs, a folder that cannot be written or whose records cannot be read."""
-    from vbench.results import store
-
-    store.check(folder)
