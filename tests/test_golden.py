@@ -21,7 +21,7 @@ from vbench.models import create, load_published, spec
 
 State = dict[str, Tensor]
 DOUBLE = torch.float64
-LARGE, HUGE = 60e6, 200e6  # parameters; above, `pytest` alone takes one case, or none
+LARGE, HUGE = 40e6, 200e6  # parameters; above, `pytest` alone takes one case, or none
 
 
 @dataclass(frozen=True)
