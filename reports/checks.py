@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from vbench.verify import HALF, KINDS, Check, Verdict
+from vbench.verify import HALF, KINDS, Check, Verification
 
 if TYPE_CHECKING:
     pass
 
 
-def to_rich(verdicts: Iterable[Verdict]) -> Table:
+def to_rich(verdicts: Iterable[Verification]) -> Table:
     """One row a subject: the worst error of each kind, in half types as a multiple of the best form's."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("subject", "forms", "checks", *KINDS, "verdict"):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vbench.reports import grid
-from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
+from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
 from vbench.results.axes import AXES, SETTING, differing, said, unusual
 from vbench.results.frame import rows_of
 from vbench.results.lint import unfair
@@ -170,10 +170,10 @@ _BEHIND = {  # what a figure is made of
 }
 
 
-def _printed(name: str, text: str, cell: dict[str, Any]) -> Cell:
+def _printed(name: str, text: str, cell: dict[str, Any]) -> TableCell:
     column, unit = _BEHIND.get(name, (None, 1.0))
     value = cell[column] / unit if column and text else None
-    return Cell(text or (ABSENT if name in NUMBERS else ""), value=value)
+    return TableCell(text or (ABSENT if name in NUMBERS else ""), value=value)
 
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:

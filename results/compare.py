@@ -19,7 +19,7 @@ from vbench.results import store
 from vbench.results.frame import commit, frame, rows_of
 from vbench.results.holm import holm
 from vbench.results.machines import differences, machine
-from vbench.results.outcome import THRESHOLD, Finding, Outcome, Verdict
+from vbench.results.outcome import THRESHOLD, Finding, GateVerdict, Outcome
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import Record
@@ -56,7 +56,7 @@ class StoredCell:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class StoredRun:
     """One side of a comparison. `complete` is what its run.json says of the last sweep; None if it says nothing."""
 
     name: str
@@ -64,7 +64,7 @@ class Run:
     complete: bool | None = None
 
 
-def load(folder: Path) -> Run:
+def load(folder: Path) -> StoredRun:
     """The run in a sweep's --out folder. Raises: UsageError for a folder without records; SchemaError, OutputError."""
     if not (folder / store.FILE).is_file():
         raise UsageError(f"{folder} has no {store.FILE}; give the --out folder of a sweep")
@@ -75,7 +75,7 @@ def load(folder: Path) -> Run:
     return run_of(store.read(folder), str(folder), complete if isinstance(complete, bool) else None)
 
 
-def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -> Run:
+def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -> StoredRun:
     """The cells of these records; of several records of a launch the newest counts (`store.current`)."""
     current = {
         case_id: tuple(sorted(launches.values(), key=lambda record: record.launch))
@@ -86,10 +86,10 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
     cells = {
         case_id: StoredCell(Case(**launches[0].case), rows[case_id], launches) for case_id, launches in current.items()
     }
-    return Run(name, cells, complete)
+    return StoredRun(name, cells, complete)
 
 
-def compare(base: Run, head: Run, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
+def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
     """Compare head with base, cell by cell. `threshold` is the share of a cost from which a change matters.
 
     - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, also after Holm's
@@ -150,7 +150,7 @@ def _failed(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     was, is_ = one.failed, two.failed
     if was and is_ and was.status == is_.status == "unsupported":
         return []
-    verdict: Verdict = "UNMEASURED" if was and is_ else "BROKEN" if is_ else "MENDED"
+    verdict: GateVerdict = "UNMEASURED" if was and is_ else "BROKEN" if is_ else "MENDED"
     note = " → ".join(f"{ended.status}: {ended.reason}" if ended else "ok" for ended in (was, is_))
     return [Finding(cell, "status", verdict, note=note)]
 
@@ -167,7 +167,7 @@ def _memory(cell: str, one: StoredCell, two: StoredCell, threshold: float) -> Fi
     found = ratio(two.row, one.row, what)
     if found is None:
         return Finding(cell, what, "UNMEASURED", unit="B", note=_why_no_ratio(one, two, what))
-    verdict: Verdict = "SAME"
+    verdict: GateVerdict = "SAME"
     note = None
     if abs(found.value - 1) > threshold:
         if min(two.peaks) > max(one.peaks):
@@ -191,7 +191,7 @@ def _counts(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
             note = f"not counted in {'base' if base is None else 'head'}"
             findings.append(Finding(cell, what, "UNMEASURED", base, head, unit, note=note))
         else:
-            verdict: Verdict = "SAME" if base == head else "CHANGED"
+            verdict: GateVerdict = "SAME" if base == head else "CHANGED"
             findings.append(Finding(cell, what, verdict, base, head, unit, head / base if base else None))
     return findings
 
@@ -282,7 +282,7 @@ def _judged(times: Sequence[_Time], threshold: float) -> list[Finding]:
 def _judge(time: _Time, p: float | None, corrected: float | None, threshold: float) -> Finding:
     notes = list(time.notes)
     found = time.ratio
-    verdict: Verdict
+    verdict: GateVerdict
     if found is None:
         verdict = "UNMEASURED"
     elif p is None or corrected is None or found.lo is None or found.hi is None:
@@ -306,11 +306,11 @@ def _judge(time: _Time, p: float | None, corrected: float | None, threshold: flo
     return Finding(time.cell, "latency_ms", verdict, base, head, "ms", over, lo, hi, threshold, note)
 
 
-def _records(run: Run) -> list[Record]:
+def _records(run: StoredRun) -> list[Record]:
     return [record for cell in run.cells.values() for record in cell.launches]
 
 
-def _other_machines(base: Run, head: Run) -> list[str]:
+def _other_machines(base: StoredRun, head: StoredRun) -> list[str]:
     """A line for each way in which the runs, or the records of one, are of several machines."""
     found = []
     firsts = []
@@ -324,7 +324,7 @@ def _other_machines(base: Run, head: Run) -> list[str]:
     return found
 
 
-def _facts(base: Run, head: Run, other: Sequence[str], threshold: float) -> dict[str, Any]:
+def _facts(base: StoredRun, head: StoredRun, other: Sequence[str], threshold: float) -> dict[str, Any]:
     """How it was done: a note, warnings, and for each side commits, versions and times; JSON-able."""
     sides = {"base": _about(base), "head": _about(head)}
     cut = [run.name for run in (base, head) if run.complete is False]
@@ -342,7 +342,7 @@ def _facts(base: Run, head: Run, other: Sequence[str], threshold: float) -> dict
     }
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: StoredRun) -> dict[str, Any]:
     records = _records(run)
     hosts = [record.host for record in records]
 
@@ -365,7 +365,7 @@ def _about(run: Run) -> dict[str, Any]:
     }
 
 
-def _protocols(base: Run, head: Run) -> list[str]:
+def _protocols(base: StoredRun, head: StoredRun) -> list[str]:
     """Where the protocols of the runs differ, the order of measuring (`seed`) left out: "launches 3 and 5"."""
     sides = [[record.protocol for record in _records(run)] for run in (base, head)]
     if not all(sides):

@@ -12,7 +12,7 @@ from statistics import linear_regression
 from typing import Any, NamedTuple
 
 from vbench.errors import SchemaError, UsageError
-from vbench.results.outcome import Finding, Outcome, Verdict
+from vbench.results.outcome import Finding, GateVerdict, Outcome
 from vbench.results.text import px
 
 WHAT, SCHEMA = "counters of vbench gate", 1
@@ -50,7 +50,7 @@ NAMED = 3  # operations that a note names
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CountedCell:
     """One pass of one image.
 
     `case` has the fields of a `plan.Case` that matter here. `counts` has `tokens` and `COUNTERS`; None is not known.
@@ -71,7 +71,7 @@ class Baseline:
     """What a file holds. `kernels` are the `RESOURCES` of each kernel, by its name."""
 
     versions: dict[str, str | None]
-    cells: tuple[Cell, ...]
+    cells: tuple[CountedCell, ...]
     kernels: dict[str, dict[str, int]]
     tolerances: dict[str, float | str] = field(default_factory=lambda: dict(TOLERANCES))
 
@@ -98,7 +98,7 @@ class Counted:
     """
 
     versions: dict[str, str | None]
-    cells: dict[str, Cell | str]
+    cells: dict[str, CountedCell | str]
     absent: dict[str, str]
     refused: dict[str, str]
     equality: dict[str, Equality]
@@ -128,10 +128,10 @@ def compare(base: Baseline, now: Counted, *, name: str, head: str) -> Outcome:
         if base.versions.get(key) != now.versions.get(key)
     }
     findings: list[Finding] = []
-    pairs: list[tuple[Cell, Cell]] = []
+    pairs: list[tuple[CountedCell, CountedCell]] = []
     for cell in base.cells:
         found = now.cells.get(cell.name)
-        if isinstance(found, Cell):
+        if isinstance(found, CountedCell):
             pairs.append((cell, found))
             findings += _of_cell(cell, found, base.tolerances, _differing(others, LIBRARIES))
         elif cell.name in now.absent:
@@ -156,7 +156,9 @@ def _differing(others: Mapping[str, list[str | None]], relevant: Iterable[str]) 
     return ", ".join(said) or None
 
 
-def _of_cell(base: Cell, head: Cell, tolerances: Mapping[str, float | str], libraries: str | None) -> list[Finding]:
+def _of_cell(
+    base: CountedCell, head: CountedCell, tolerances: Mapping[str, float | str], libraries: str | None
+) -> list[Finding]:
     """One finding a counter and one each for the operations of the model and inside its operator."""
     culprit = culprits({**base.operations, **base.inside}, {**head.operations, **head.inside})
     found = []
@@ -164,7 +166,7 @@ def _of_cell(base: Cell, head: Cell, tolerances: Mapping[str, float | str], libr
         before, after = base.counts.get(counter.name), head.counts.get(counter.name)
         if before is None and after is None:
             continue
-        verdict: Verdict = "CHANGED"
+        verdict: GateVerdict = "CHANGED"
         notes: list[str | None] = ["not known now" if after is None else "not known in the baseline"]
         if before is not None and after is not None:
             verdict, notes = _judged(before, after, slack(tolerances, counter.name, before)), [culprit]
@@ -188,7 +190,7 @@ def _of_cell(base: Cell, head: Cell, tolerances: Mapping[str, float | str], libr
     return found
 
 
-def _judged(base: float, head: float, slack: float) -> Verdict:
+def _judged(base: float, head: float, slack: float) -> GateVerdict:
     return "MORE" if head > base + slack else "LESS" if head < base - slack else "SAME"
 
 
@@ -198,7 +200,7 @@ def slack(tolerances: Mapping[str, float | str], name: str, base: float) -> floa
     return abs(base) * float(given.removesuffix("%")) / 100 if isinstance(given, str) else given
 
 
-def _of_operations(base: Mapping[str, int], head: Mapping[str, int]) -> Verdict:
+def _of_operations(base: Mapping[str, int], head: Mapping[str, int]) -> GateVerdict:
     if dict(base) == dict(head):
         return "SAME"
     double = [sum(calls for name, calls in side.items() if name.endswith(" float64")) for side in (base, head)]
@@ -221,15 +223,17 @@ def culprits(base: Mapping[str, int], head: Mapping[str, int]) -> str | None:
 
 
 def _finding(
-    cell: str, what: str, verdict: Verdict, base: Count, head: Count, unit: str, notes: Iterable[str | None] = ()
+    cell: str, what: str, verdict: GateVerdict, base: Count, head: Count, unit: str, notes: Iterable[str | None] = ()
 ) -> Finding:
     ratio = None if base is None or head is None or base == 0 else head / base
     return Finding(cell, what, verdict, base, head, unit, ratio, note="; ".join(filter(None, notes)) or None)
 
 
-def _exponents(pairs: Iterable[tuple[Cell, Cell]], tolerances: Mapping[str, float | str]) -> list[Finding]:
+def _exponents(
+    pairs: Iterable[tuple[CountedCell, CountedCell]], tolerances: Mapping[str, float | str]
+) -> list[Finding]:
     """How each of `SCALED` grows with the tokens (or pixels) of a model: the least-squares slope in log-log."""
-    curves: dict[str, list[tuple[Cell, Cell]]] = {}
+    curves: dict[str, list[tuple[CountedCell, CountedCell]]] = {}
     for pair in pairs:
         rest = {key: value for key, value in pair[0].case.items() if key not in ("height", "width")}
         curves.setdefault(json.dumps(rest, sort_keys=True), []).append(pair)
@@ -248,7 +252,7 @@ def _exponents(pairs: Iterable[tuple[Cell, Cell]], tolerances: Mapping[str, floa
     return found
 
 
-def _slope(cells: list[Cell], cost: str) -> float | None:
+def _slope(cells: list[CountedCell], cost: str) -> float | None:
     """None with fewer than two sizes, or where the cost is not known at every one, or is none at all."""
     sizes = [cell.counts.get("tokens") or cell.case["height"] * cell.case["width"] for cell in cells]
     costs = [cell.counts.get(cost) or 0 for cell in cells]
@@ -257,7 +261,7 @@ def _slope(cells: list[Cell], cost: str) -> float | None:
     return linear_regression([log(size) for size in sizes], [log(each) for each in costs]).slope
 
 
-def _without_size(cell: Cell) -> str:
+def _without_size(cell: CountedCell) -> str:
     model, _, *rest = cell.name.split(" ")
     return " ".join([model, *rest])
 
@@ -271,7 +275,7 @@ def _equalities(equality: Mapping[str, Equality]) -> list[Finding]:
     for subject, each in equality.items():
         if _alone(each):
             continue
-        verdict: Verdict = "UNEQUAL" if each.wrong else "SAME" if each.complete else "BROKEN"
+        verdict: GateVerdict = "UNEQUAL" if each.wrong else "SAME" if each.complete else "BROKEN"
         lines = [*each.wrong[:NAMED], *([f"and {len(each.wrong) - NAMED} others"] if len(each.wrong) > NAMED else [])]
         note = "; ".join(lines) or each.reason
         found.append(Finding(subject, "mode equality", verdict, head=each.checks, unit="checks", note=note))
@@ -286,7 +290,7 @@ def _kernels(base: Baseline, now: Counted, compiler: str | None) -> list[Finding
         after = now.kernels.get(name)
         if after is None:
             reason = now.uncompiled.get(name.partition(" ")[0])
-            verdict: Verdict = "GONE" if reason is None else "AMBIGUOUS" if compiler else "BROKEN"
+            verdict: GateVerdict = "GONE" if reason is None else "AMBIGUOUS" if compiler else "BROKEN"
             note = "; ".join(filter(None, [reason or "it is not launched any more", compiler]))
             found.append(Finding(name, "resources", verdict, note=note))
             continue
@@ -350,13 +354,13 @@ def _baseline(given: Mapping[str, Any]) -> Baseline:
     )
 
 
-def _cell(given: Mapping[str, Any]) -> Cell:
+def _cell(given: Mapping[str, Any]) -> CountedCell:
     case = dict(_a(dict, given["case"]))
     for side in ("height", "width"):
         if _a(int, case[side]) < 1:
             raise ValueError(f"{side} {case[side]} is no size")
     counts = _a(dict, given["counts"])
-    return Cell(
+    return CountedCell(
         name=_a(str, given["cell"]),
         case=case,
         counts={key: None if value is None else _number(value) for key, value in counts.items()},

@@ -27,7 +27,7 @@ TimingVerdict = Literal["FAST", "SAME", "SLOW", "AMBIGUOUS"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TimedCell:
     """What was measured of a cell: logs of head over base a block, and of twin over base in the same places."""
 
     blocks: Sequence[float]
@@ -71,7 +71,7 @@ def floor(blocks: Sequence[float]) -> float:
     return float(abs(np.mean(blocks)) + ndtri((1 + CONFIDENCE) / 2) * _error(blocks))
 
 
-def judge(cells: Sequence[Cell]) -> list[Comparison | None]:
+def judge(cells: Sequence[TimedCell]) -> list[Comparison | None]:
     """The verdict on each cell of a session; None for a cell with fewer than `FEWEST` blocks.
 
     SLOW or FAST if the interval of the ratio lies beyond 1 ± delta, and Student's t agrees at 2.5 % a side after Holm's

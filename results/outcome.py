@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Verdict = Literal[
+GateVerdict = Literal[
     "SAME",  # within what matters
     "FAST",  # head takes less time, beyond what matters and beyond the noise
     "SLOW",
@@ -24,9 +24,9 @@ Verdict = Literal[
     "GONE",  # in base alone
     "UNMEASURED",  # on neither side, or too little for a verdict
 ]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-FAILS: frozenset[Verdict] = frozenset({"SLOW", "MORE", "CHANGED", "OVER", "UNEQUAL", "BROKEN"})
-OPEN: frozenset[Verdict] = frozenset({"AMBIGUOUS", "GONE", "UNMEASURED"})  # what --strict does not let pass
+VERDICTS: tuple[GateVerdict, ...] = get_args(GateVerdict)
+FAILS: frozenset[GateVerdict] = frozenset({"SLOW", "MORE", "CHANGED", "OVER", "UNEQUAL", "BROKEN"})
+OPEN: frozenset[GateVerdict] = frozenset({"AMBIGUOUS", "GONE", "UNMEASURED"})  # what --strict does not let pass
 
 THRESHOLD = 0.03  # of the base; a smaller change is none, unless something else is asked for
 
@@ -43,7 +43,7 @@ class Finding:
 
     cell: str  # "vig_t 224 parallel float32", as `str(Case)`; or a kernel's name
     what: str  # "latency_ms", "peak_memory_bytes", "macs_executed", "mode equality" ...
-    verdict: Verdict
+    verdict: GateVerdict
     base: float | None = None
     head: float | None = None
     unit: str | None = None
@@ -70,7 +70,7 @@ class Outcome:
     interrupted: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def of(self, *verdicts: Verdict) -> list[Finding]:
+    def of(self, *verdicts: GateVerdict) -> list[Finding]:
         """The findings with these verdicts."""
         return [finding for finding in self.findings if finding.verdict in verdicts]
 

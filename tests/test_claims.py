@@ -26,11 +26,11 @@ from vbench.plan import USUAL, Case, union
 from vbench.plan import parse as parse_axes
 from vbench.reports import claims as report
 from vbench.results import operators
+from vbench.results.claim_verdicts import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement, Ours, judge, reaches
 from vbench.results.claims import Claim, claims, parse
 from vbench.results.countings import published_macs
 from vbench.results.frame import frame
 from vbench.results.store import Record, read
-from vbench.results.verdicts import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement, Ours, judge, reaches
 from vbench.suites.load import load
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ import pytest
 from vbench.errors import UsageError
 from vbench.gate import ab, blocks, revisions, sides
 from vbench.gate.revisions import Pythons
-from vbench.jobs.side import Side
+from vbench.jobs.revision_runner import RevisionRunner
 from vbench.plan import Sweep, plan
 from vbench.results.store import read
 from vbench.suites.rules import Rules
@@ -148,7 +148,7 @@ def test_each_side_measures_its_own_code(repository: Path, tmp_path: Path) -> No
     with revisions.sides("main", [NAME]) as (base, head):
         opened = partial(sides.opened, base, head, [NAME], tmp_path)
         found = ab.Session(cases, design, Rules({}), opened, lambda _: None, tmp_path / "out").run("base", "head")
-    kept = {name: read(tmp_path / "out" / name) for name in blocks.SIDES}
+    kept = {name: read(tmp_path / "out" / name) for name in blocks.ROLES}
     assert {name: len(records) for name, records in kept.items()} == {"base": 2, "twin": 1, "head": 1}
     sources = {name: {record.host["models"][NAME]["source"] for record in records} for name, records in kept.items()}
     assert sources["base"] == sources["twin"] != sources["head"]
@@ -162,5 +162,8 @@ def test_a_side_that_cannot_run_says_why(tmp_path: Path) -> None:
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\necho no module named vbench >&2\nexit 1\n")
     fake.chmod(0o755)
-    with Side("base", str(fake), [], tmp_path) as side, pytest.raises(UsageError, match="no module named vbench"):
+    with (
+        RevisionRunner("base", str(fake), [], tmp_path) as side,
+        pytest.raises(UsageError, match="no module named vbench"),
+    ):
         side.run("probe", {}, 1.0)

@@ -140,13 +140,13 @@ def whereabouts(argument):
 
 
 def test_a_side_may_run_the_last_release(tmp_path: Path) -> None:
-    from vbench.jobs.side import Side
+    from vbench.jobs.revision_runner import RevisionRunner
 
     package = tmp_path / "vbench"
     package.mkdir()
     for name, text in (("__init__", ""), ("side", FORMER_SIDE), ("worker", FORMER_WORKER)):
         (package / f"{name}.py").write_text(text)
-    with Side("base", sys.executable, [tmp_path], tmp_path / "cache") as side:
+    with RevisionRunner("base", sys.executable, [tmp_path], tmp_path / "cache") as side:
         ending = side.run(*jobs.whereabouts(["vig_t"]), 60.0)
     assert Path(ending.parts["files"]["vig_t"]).parent == package
 

@@ -60,7 +60,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """What became of all checks of an operator or a model; `reason` says why there are none, or not all."""
 
     subject: str
@@ -89,7 +89,7 @@ def verify(
     gradients: bool = True,
     brief: bool = False,
     image_size: tuple[int, int] = (224, 224),
-) -> Verdict:
+) -> Verification:
     """All checks of an operator ("gla") or a model ("vig_t"), in a child; without `gradients`, of values alone.
 
     Args:
@@ -99,12 +99,12 @@ def verify(
     Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
     """
     if subject not in OPS and spec(subject).baseline:
-        return Verdict(subject, (), reason="one form of attention: nothing to compare")
+        return Verification(subject, (), reason="one form of attention: nothing to compare")
     extent = BRIEF if brief else Extent(gradients=gradients)
     ask = jobs.verify(subject, device, seed, extent, weights=weights, image_size=image_size)
     ending = launcher.run(*ask, LIMIT_S)
     found = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
-    return Verdict(subject, found, ending.status == "ok", ending.reason)
+    return Verification(subject, found, ending.status == "ok", ending.reason)
 
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -131,7 +131,7 @@ def subjects(models: Iterable[str]) -> list[str]:
     return [*dict.fromkeys(op for op in (spec(model).operator for model in models) if op), *models]
 
 
-def stamp(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
+def stamp(verdicts: Sequence[Verification]) -> dict[str, Any] | None:
     """What a record keeps: `ok`, the number of `checks`, and which `failed`; None if there was nothing to compare."""
     if all(verdict.ok and not verdict.checks for verdict in verdicts):
         return None

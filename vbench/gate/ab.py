@@ -22,16 +22,16 @@ from typing import Any
 
 from vbench import host, jobs, verify
 from vbench.errors import UsageError
-from vbench.gate.blocks import SIDES, Block, Blocks, Design, Name, noise, raw
+from vbench.gate.blocks import ROLES, Block, Blocks, Design, Role, noise, raw
 from vbench.gate.sides import ASK_LIMIT_S
 from vbench.jobs.launch import Ending, Runner
-from vbench.jobs.turns import ENDED
+from vbench.jobs.turn_socket import ENDED
 from vbench.meters import cpu
 from vbench.models import MODELS
 from vbench.plan import Case
 from vbench.results import judge
 from vbench.results.frame import frame
-from vbench.results.outcome import Finding, Outcome, Verdict
+from vbench.results.outcome import Finding, GateVerdict, Outcome
 from vbench.results.store import Record, Store
 from vbench.suites.rules import Rules, over_budget
 
@@ -57,7 +57,7 @@ class Session:
     tell: Callable[[str], None]
     folder: Path | None = None
     timeout_s: float = 300.0
-    records: dict[str, list[Record]] = field(default_factory=lambda: {name: [] for name in SIDES})
+    records: dict[str, list[Record]] = field(default_factory=lambda: {name: [] for name in ROLES})
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     passes: list[dict[str, Any]] = field(default_factory=list)
     _random: random.Random = field(init=False)
@@ -75,7 +75,7 @@ class Session:
         started = datetime.now(UTC)
         with ExitStack() as stack:
             if self.folder is not None:
-                for name in SIDES:
+                for name in ROLES:
                     self._stores[name] = stack.enter_context(Store(self.folder / name, fresh=True))
             try:
                 with self.open_sides() as self._runners:
@@ -152,7 +152,7 @@ class Session:
         self.tell(f"trying {len(cases)} cells on both sides")
         able, findings = [], []
         for case in cases:
-            ended = {name: self._try(name, case) for name in SIDES}
+            ended = {name: self._try(name, case) for name in ROLES}
             base, head = ended["base"], ended["head"]
             if base.status == head.status == "unsupported":
                 continue
@@ -160,7 +160,7 @@ class Session:
                 able.append(case)
                 continue
             said = f"base: {_said(base)}; head: {_said(head)}"
-            verdict: Verdict = "UNMEASURED"
+            verdict: GateVerdict = "UNMEASURED"
             if base.status == "ok" and head.status != "ok":
                 verdict = "BROKEN"
             elif base.status != "ok" and head.status == "ok":
@@ -168,7 +168,7 @@ class Session:
             findings.append(Finding(str(case), "status", verdict, note=said))
         return able, findings
 
-    def _try(self, name: Name, case: Case) -> Ending:
+    def _try(self, name: Role, case: Case) -> Ending:
         for _ in range(SCREEN_TRIES):
             ending = self._launch(name, jobs.measure(case, self.design.protocol, launch=1))
             if ending.status in ("ok", "unsupported"):
@@ -192,15 +192,15 @@ class Session:
         first = {(case, kind): self._random.random() < 0.5 for case in cases for kind in ("head", "twin")}
         for number in range(self.design.blocks):
             self.tell(f"block {number + 1} of {self.design.blocks}, {len(cases)} cells")
-            places: list[tuple[Case, Name]] = [(case, kind) for case in cases for kind in ("head", "twin")]
+            places: list[tuple[Case, Role]] = [(case, kind) for case in cases for kind in ("head", "twin")]
             self._random.shuffle(places)
             with self.open_sides() as self._runners:
                 for case, kind in places:
                     self._block(case, kind, first[case, kind] ^ bool(number % 2), blocks[case])
 
-    def _block(self, case: Case, kind: Name, base_outside: bool, into: Blocks) -> None:
+    def _block(self, case: Case, kind: Role, base_outside: bool, into: Blocks) -> None:
         """A fresh process of base and one of the other side, whose calls alternate."""
-        sides: tuple[Name, Name] = ("base", kind) if base_outside else (kind, "base")
+        sides: tuple[Role, Role] = ("base", kind) if base_outside else (kind, "base")
         with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
             socket, core = Path(folder) / "turns", self._random.randrange(cpu.usable_cores())
             asks = [
@@ -219,11 +219,11 @@ class Session:
         times = [tuple(ending.parts["latency"]["samples_ms"]) for ending in ended.values()]
         into.whole.append(Block(*sides, *times))
 
-    def _launch(self, name: Name, ask: jobs.Ask, times: int = 1) -> Ending:
+    def _launch(self, name: Role, ask: jobs.Ask, times: int = 1) -> Ending:
         """A child of that side; it may take so many times as long as one launch."""
         return self._runners[name].run(*ask, times * self.timeout_s)
 
-    def _keep(self, name: Name, case: Case, ending: Ending) -> None:
+    def _keep(self, name: Role, case: Case, ending: Ending) -> None:
         """A launch as a record, on disk before the next one."""
         record = Record(
             case_id=case.id,
@@ -248,7 +248,7 @@ class Session:
     def _judged(self, blocks: Mapping[Case, Blocks]) -> dict[Case, judge.Comparison | None]:
         """A verdict on each cell; None where as many blocks were lost to failed launches as were kept."""
         cells = [
-            judge.Cell(
+            judge.TimedCell(
                 found.head if found.lost < len(found.head) else [], found.twin, self.rules.threshold_of(str(case))
             )
             for case, found in blocks.items()
@@ -320,7 +320,7 @@ class Session:
             )
         return findings
 
-    def _peaks(self, name: Name, case: Case) -> list[int]:
+    def _peaks(self, name: Role, case: Case) -> list[int]:
         return [
             record.memory["peak_bytes"]
             for record in self.records[name]
@@ -341,7 +341,9 @@ class Session:
     ) -> str | None:
         """Why the session proves nothing: equal code was told apart, or nothing was measured."""
         for measured in (blocks, again):
-            cells = [judge.Cell(found.twin, [], self.rules.threshold_of(str(case))) for case, found in measured.items()]
+            cells = [
+                judge.TimedCell(found.twin, [], self.rules.threshold_of(str(case))) for case, found in measured.items()
+            ]
             for case, found in zip(measured, judge.judge(cells), strict=True):
                 if found and _flags(found):
                     low, high = found.lo - 1, found.hi - 1

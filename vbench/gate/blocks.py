@@ -11,8 +11,8 @@ from vbench.errors import UsageError
 from vbench.plan import RIGORS, Case, Protocol
 from vbench.results import judge
 
-Name = Literal["base", "twin", "head"]
-SIDES: tuple[Name, ...] = get_args(Name)
+Role = Literal["base", "twin", "head"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def design(rigor: str, threads: int, seed: int) -> Design:
 class Block:
     """Two processes that took turns: who had the first and the last call, and who those between; every call's ms."""
 
-    outer: Name
-    inner: Name
+    outer: Role
+    inner: Role
     outer_ms: tuple[float, ...]
     inner_ms: tuple[float, ...]
 
@@ -64,7 +64,7 @@ class Block:
         ratio = judge.block(self.outer_ms, self.inner_ms)
         return ratio if self.outer == "base" else -ratio
 
-    def has(self, name: Name) -> bool:
+    def has(self, name: Role) -> bool:
         return name in (self.outer, self.inner)
 
 
@@ -81,7 +81,7 @@ class Blocks:
         """Logs of head over base."""
         return [block.log_ratio for block in self.whole if block.has("head")]
 
-    def middle(self, name: Name) -> float:
+    def middle(self, name: Role) -> float:
         """Of the blocks of base and head, the median of a side's medians, ms."""
         own = [block for block in self.whole if block.has("head")]
         return median(median(block.outer_ms if block.outer == name else block.inner_ms) for block in own)

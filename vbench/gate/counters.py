@@ -19,7 +19,7 @@ from vbench.models import spec
 from vbench.operators import compile as kernel_compile
 from vbench.plan import Case
 from vbench.results import counters as baselines
-from vbench.results.counters import COMPILER, LIBRARIES, RESOURCES, Baseline, Cell, Counted, Equality
+from vbench.results.counters import COMPILER, LIBRARIES, RESOURCES, Baseline, Counted, CountedCell, Equality
 from vbench.results.outcome import Outcome
 
 FIELDS = ("model", "height", "width", "mode", "form", "dtype", "device", "layout", "attention")  # of a case in a file
@@ -81,7 +81,7 @@ def _baseline(now: Counted, before: Baseline | None, *, chosen: bool) -> Baselin
         lost["kernels"] = now.uncompiled[""]
     for name, reason in lost.items():
         raise UsageError(f"{name} cannot be counted: {reason}; mend it, or leave it out")
-    cells = tuple(cell for cell in now.cells.values() if isinstance(cell, Cell))
+    cells = tuple(cell for cell in now.cells.values() if isinstance(cell, CountedCell))
     tolerances = before.tolerances if before else dict(baselines.TOLERANCES)
     return Baseline(now.versions, cells, now.kernels, tolerances)
 
@@ -182,7 +182,7 @@ def _counting(names: Sequence[str], wanted: dict[str, dict[str, Any]], now: Coun
             if "unsupported" in found:
                 now.leave(name, now.refused, found["unsupported"])
             else:
-                now.cells[name] = found.get("broken") or Cell(name=name, case=wanted[name], **found["cell"])
+                now.cells[name] = found.get("broken") or CountedCell(name=name, case=wanted[name], **found["cell"])
 
     ask = jobs.count_for_gate({name: case_of(wanted[name]) for name in names})
     return _Task(lambda: launcher.run(*ask, LIMIT_S), done)
@@ -205,13 +205,13 @@ def count_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _verifying(subject: str, models: dict[str, Case], now: Counted, launcher: Runner) -> _Task:
     size = (models[subject].height, models[subject].width) if subject in models else (224, 224)
 
-    def run() -> verify.Verdict:
+    def run() -> verify.Verification:
         try:
             return verify.verify(subject, launcher, brief=True, image_size=size)
         except UsageError as error:  # a user's model that cannot be imported any more
-            return verify.Verdict(subject, (), complete=False, reason=str(error))
+            return verify.Verification(subject, (), complete=False, reason=str(error))
 
-    def done(verdict: verify.Verdict) -> None:
+    def done(verdict: verify.Verification) -> None:
         wrong = tuple(str(check) for check in verdict.checks if not check.ok)
         reason = verdict.reason or (None if verdict.checks else "it has one mode")
         now.equality[subject] = Equality(len(verdict.checks), verdict.complete, reason, wrong)

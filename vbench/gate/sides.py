@@ -11,7 +11,7 @@ from vbench import jobs
 from vbench.errors import UsageError
 from vbench.gate.revisions import Install
 from vbench.jobs.launch import Runner
-from vbench.jobs.side import Side
+from vbench.jobs.revision_runner import RevisionRunner
 
 ASK_LIMIT_S = 300.0
 
@@ -30,7 +30,7 @@ def opened(base: Install, head: Install, models: Sequence[str], caches: Path) ->
         runners: dict[str, Runner] = {}
         for name, install in installs.items():
             cache = caches / ("head" if name == "head" else "base")
-            side = Side(f"{name}, {install.label},", install.python, install.path, cache)
+            side = RevisionRunner(f"{name}, {install.label},", install.python, install.path, cache)
             runners[name] = stack.enter_context(side)
         with ThreadPoolExecutor(len(installs)) as pool:  # each imports torch
             list(pool.map(lambda name: _check_code(name, installs[name], runners[name], models), installs))

@@ -63,7 +63,7 @@ class Ending:
 
 
 class Runner(Protocol):
-    """Anything that runs jobs: a `Launcher`, a `Side` or a `Memo`."""
+    """Anything that runs jobs: a `Launcher`, a `RevisionRunner` or a `Memo`."""
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """Run one job to its end."""

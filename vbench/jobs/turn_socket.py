@@ -11,7 +11,7 @@ PATIENCE_S = 120.0  # for the other process to appear
 ENDED = "the other side ended first"
 
 
-class Turns:
+class TurnSocket:
     """One end. Use as a context manager; what happens to the other end is told by `wait`.
 
     Args:
@@ -25,7 +25,7 @@ class Turns:
         self._peer = _accepted(path) if first else _connected(path)
         self._words = self._peer.makefile("r")
 
-    def __enter__(self) -> Turns:
+    def __enter__(self) -> TurnSocket:
         return self
 
     def __exit__(

@@ -28,7 +28,7 @@ PATIENCE_S = 3.0  # for a side to end by itself
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
-class Side:
+class RevisionRunner:
     """Runs jobs as a `launch.Launcher` does, each in a child of a server in another process. A context manager.
 
     Args:
@@ -58,7 +58,7 @@ class Side:
             start_new_session=True,  # Ctrl-C is the session's to handle
         )
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> RevisionRunner:
         return self
 
     def __exit__(
