@@ -1,16 +1,14 @@
-"""What became of checks of operators and models, for a terminal."""
+"""Tables for a terminal: checks of operators and models, and what the doctor found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
+from vbench.doctor.examine import Finding
 from vbench.verify import HALF, KINDS, Check, Verification
-
-if TYPE_CHECKING:
-    pass
 
 
 def to_rich(verdicts: Iterable[Verification]) -> Table:
@@ -34,3 +32,12 @@ def _worst(kind: str, checks: list[Check]) -> str:
     if kind == "half":
         return f"{max(HALF * check.error / max(check.bound, 1e-300) for check in checks):.2f}"
     return f"{max(check.error for check in checks):.0e}"
+
+
+def findings_to_rich(findings: Iterable[Finding]) -> Table:
+    """One row for each finding of the doctor."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
+        table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", Text(finding.text))
+    return table

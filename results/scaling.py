@@ -13,14 +13,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.table import Table
 from scipy.special import ndtri, stdtrit
 
 from vbench.errors import UsageError
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked, filled
 from vbench.results.statistics import CONFIDENCE
-from vbench.results.text import bare_table, px
+from vbench.results.text import px
 
 TOLERANCE = 0.06  # an exponent that near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, Swin's padding
 WIDEST = 0.25  # half-width of an interval; a wider one tells nothing
@@ -171,26 +170,6 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
                 rows.append({**setting, **asdict(found), "reading": found.reading + under})
     columns = [*keys, *Crossover.__dataclass_fields__]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("px", "px_lo", "px_hi"), "Float64"))
-
-
-def to_rich(found: pd.DataFrame) -> Table:
-    """What `exponents` returns, for a terminal; settings are shown where rows differ in them."""
-    also = [*apart(found), *differing(found, SETTING)]
-    numbers = ("sizes", "exponent", "interval", "at the top")
-    out = bare_table(["model", "mode", *also, "cost", *numbers, "verdict"], numbers)
-    for row in found.to_dict("records"):
-        out.add_row(
-            row["model"],
-            row["mode"],
-            *("" if pd.isna(row[key]) else str(row[key]) for key in also),
-            COSTS[row["cost"]],
-            str(row["points"]),
-            f"{row['exponent']:.2f}",
-            "" if pd.isna(row["exponent_lo"]) else f"{row['exponent_lo']:.2f}–{row['exponent_hi']:.2f}",
-            "" if pd.isna(row["local_exponent"]) else f"{row['local_exponent']:.2f}",
-            row["verdict"],
-        )
-    return out
 
 
 def log_error(rows: pd.DataFrame, cost: str) -> Floats:

@@ -1,4 +1,4 @@
-"""Serves one side of a comparison. The name under which release 0.1 starts it; `jobs.revision_runner` is the code."""
+"""Runs the jobs of another process; see `jobs.revision_runner`. Release 0.1 starts it by this name."""
 
 from vbench.jobs.revision_runner import serve
 

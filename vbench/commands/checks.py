@@ -108,6 +108,7 @@ def doctor(
     """Check this machine: its software, its timer, its noise, and what would disturb a measurement. Half a minute."""
     from vbench import host
     from vbench.doctor import examine as examining
+    from vbench.reports import checks
 
     where = host.resolve(device)
     with err.status("looking") as status:
@@ -115,4 +116,4 @@ def doctor(
     if as_json:
         print_json([finding.__dict__ for finding in findings])
     else:
-        out.print(examining.to_rich(findings))
+        out.print(checks.findings_to_rich(findings))

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from rich.table import Table
-from rich.text import Text
 
 import vbench
 from vbench import host, jobs
@@ -327,12 +325,3 @@ def noise_finding(noise: dict[str, Any]) -> Finding:
     if noise["reason"]:
         text += f"; a run failed: {noise['reason']}"
     return Finding("noise", "note" if noise["reason"] or max(ranges.values()) > NOISY else "ok", text)
-
-
-def to_rich(findings: list[Finding]) -> Table:
-    """The findings for a terminal."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for finding in findings:
-        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
-        table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", Text(finding.text))
-    return table

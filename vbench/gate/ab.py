@@ -23,7 +23,7 @@ from typing import Any
 from vbench import host, jobs, verify
 from vbench.errors import UsageError
 from vbench.gate.blocks import ROLES, Block, Blocks, Design, Role, noise, raw
-from vbench.gate.sides import ASK_LIMIT_S
+from vbench.gate.revisions import ASK_LIMIT_S
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.turn_socket import ENDED
 from vbench.meters import cpu

@@ -22,7 +22,7 @@ import typer
 import vbench
 from vbench import host
 from vbench.errors import UsageError
-from vbench.gate import ab, blocks, sides
+from vbench.gate import ab, blocks, revisions
 from vbench.gate.revisions import Install
 from vbench.plan import Case, Sweep, plan
 from vbench.results.outcome import Outcome
@@ -122,8 +122,8 @@ def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[
 
 def _run(cases: list[Case], design: blocks.Design, base: Install, head: Install) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="vbench-caches-") as caches:
-        opened = partial(sides.opened, base, head, ab.models_of(cases), Path(caches))
-        return ab.Session(cases, design, Rules({}), opened, lambda _: None).run("base", "head")
+        runners = partial(revisions.runners, base, head, ab.models_of(cases), Path(caches))
+        return ab.Session(cases, design, Rules({}), runners, lambda _: None).run("base", "head")
 
 
 def main(
