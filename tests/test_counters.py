@@ -353,7 +353,7 @@ def _with(**parts: Any) -> str:
         (_with(tolerances={"speed": 1}), "no counter 'speed'"),
         (_with(tolerances={"macs": "5"}), "no number"),
         (_with(tolerances={"macs": -1}), "from 0 up"),
-        (_with(cells=json.loads(_with())["cells"] * 2), "stands there twice"),
+        (_with(cells=json.loads(_with())["cells"] * 2), "is in it twice"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
