@@ -63,6 +63,10 @@ class StoredRun:
     cells: Mapping[str, StoredCell]  # by case_id
     complete: bool | None = None
 
+    @property
+    def records(self) -> list[Record]:
+        return [record for cell in self.cells.values() for record in cell.launches]
+
 
 def load(folder: Path) -> StoredRun:
     """The run in a sweep's --out folder. Raises: UsageError for a folder without records; SchemaError, OutputError."""
@@ -291,15 +295,11 @@ def _judge(time: _Time, p: float | None, corrected: float | None, threshold: flo
     return Finding(time.cell, "latency_ms", verdict, *times, "ms", *ends, threshold, "; ".join(notes) or None)
 
 
-def _records(run: StoredRun) -> list[Record]:
-    return [record for cell in run.cells.values() for record in cell.launches]
-
-
 def _other_machines(base: StoredRun, head: StoredRun) -> list[str]:
     """A line for each difference of machines, between the runs or within one."""
     lines, firsts = [], []
     for run in (base, head):
-        machines = [machine(record.host) for record in _records(run)]
+        machines = [machine(record.host) for record in run.records]
         firsts += machines[:1]
         if unlike := next((told for other in machines[1:] if (told := differences(machines[0], other))), None):
             lines.append(f"{run.name} holds records of several machines: {', '.join(unlike)}")
@@ -321,8 +321,7 @@ def _facts(base: StoredRun, head: StoredRun, other: Sequence[str], threshold: fl
 
 
 def _about(run: StoredRun) -> dict[str, Any]:
-    records = _records(run)
-    hosts = [record.host for record in records]
+    hosts = [record.host for record in run.records]
 
     def each(values: Iterable[Any]) -> list[Any]:
         return list(dict.fromkeys(value for value in values if value is not None))
@@ -337,7 +336,7 @@ def _about(run: StoredRun) -> dict[str, Any]:
         "device_name": each(host.get("device_name") for host in hosts),
         "commits": each(map(commit, hosts)),
         "versions": {name: ", ".join(map(str, known)) or None for name, known in versions.items()},
-        "started_at": min((record.started_at for record in records), default=None),
+        "started_at": min((record.started_at for record in run.records), default=None),
         "complete": run.complete,
         "cells": len(run.cells),
     }
@@ -345,7 +344,7 @@ def _about(run: StoredRun) -> dict[str, Any]:
 
 def _protocols(base: StoredRun, head: StoredRun) -> list[str]:
     """Where the protocols of the runs differ, except in the order of measuring (`seed`): "launches 3 and 5"."""
-    runs = [[record.protocol for record in _records(run)] for run in (base, head)]
+    runs = [[record.protocol for record in run.records] for run in (base, head)]
     if not all(runs):
         return []
     lines = []

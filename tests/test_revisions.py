@@ -11,7 +11,6 @@ import pytest
 
 from vbench.errors import UsageError
 from vbench.gate import ab, blocks, revisions
-from vbench.gate.revisions import Pythons
 from vbench.jobs.revision_runner import RevisionRunner
 from vbench.plan import Sweep, plan
 from vbench.results.store import read
@@ -103,7 +102,7 @@ def test_what_cannot_be_compared_is_said_in_a_line(
             pass
     with (
         pytest.raises(UsageError, match="--head-python"),
-        revisions.prepared("main", [NAME], pythons=Pythons(head="none/python")),
+        revisions.prepared("main", [NAME], head_python="none/python"),
     ):
         pass
     assert len(git(repository, "worktree", "list").splitlines()) == 1
@@ -113,7 +112,7 @@ def test_what_cannot_be_compared_is_said_in_a_line(
 
 
 def test_an_interpreter_of_the_users_stands_for_a_revision(repository: Path) -> None:
-    with revisions.prepared("main", [NAME], pythons=Pythons(base=sys.executable)) as (base, head):
+    with revisions.prepared("main", [NAME], base_python=sys.executable) as (base, head):
         assert (base.python, base.path, base.root) == (sys.executable, (), None)
         assert head.root == repository
         assert len(git(repository, "worktree", "list").splitlines()) == 1

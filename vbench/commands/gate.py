@@ -132,11 +132,10 @@ def gate(
     rules = load_rules(suite, threshold)
     cases = cells(asked, suite, host.resolve(device), usual={**ONCE, **rules.axes})
     named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
-    pythons = revisions.Pythons(base_python, head_python)
     try:
         with (
             TemporaryDirectory(prefix="vbench-caches-") as caches,
-            revisions.prepared(str(revision), named, pythons=pythons, install=install) as (base, head),
+            revisions.prepared(str(revision), named, base_python, head_python, install=install) as (base, head),
         ):
             runners = partial(revisions.runners, base, head, named, Path(caches))
             tell = partial(err.print, markup=False)

@@ -7,7 +7,7 @@ uses no device: cells of a GPU are counted on any machine that has their package
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ FIELDS = ("model", "height", "width", "mode", "form", "dtype", "device", "layout
 DEVICES = ("cpu", "cuda")
 ARCH, KERNEL_DTYPE = 90, "bfloat16"  # a few kernels are compiled for these; `vbench kernels compile` does all
 LIMIT_S = 600.0  # for all cells of a child
+
+_Task = tuple[Callable[[], Any], Callable[[Any], None]]  # runs a job in a child; takes its result
 
 
 def parse_device(text: str) -> str:
@@ -123,14 +125,6 @@ def _refusal(case: Case) -> tuple[str | None, bool]:
     return reason, "needs the package" in (lacking or "")
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """A call that runs a job, and what takes its result."""
-
-    run: Callable[[], Any]
-    done: Callable[[Any], None]
-
-
 def count(wanted: dict[str, dict[str, Any]], launcher: Runner) -> Counted:
     """Count cells, verify the modes of their models, and compile some kernels of their operators.
 
@@ -152,8 +146,8 @@ def count(wanted: dict[str, dict[str, Any]], launcher: Runner) -> Counted:
     tasks = [_counting(share, wanted, now, launcher) for share in (list(able)[::2], list(able)[1::2]) if share]
     tasks += _compiling(ops, now, launcher)
     tasks += [_verifying(subject, models, now, launcher) for subject in verify.subjects(models)]
-    for task, result in zip(tasks, two_at_a_time([task.run for task in tasks]), strict=True):
-        task.done(result)
+    for (_, done), result in zip(tasks, two_at_a_time([run for run, _ in tasks]), strict=True):
+        done(result)
     return now
 
 
@@ -174,7 +168,7 @@ def _counting(names: Sequence[str], wanted: dict[str, dict[str, Any]], now: Coun
                 now.cells[name] = part.get("broken") or CountedCell(name=name, case=wanted[name], **part["cell"])
 
     ask = jobs.count_for_gate({name: case_of(wanted[name]) for name in names})
-    return _Task(lambda: launcher.run(*ask, LIMIT_S), done)
+    return lambda: launcher.run(*ask, LIMIT_S), done
 
 
 def count_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -205,7 +199,7 @@ def _verifying(subject: str, models: dict[str, Case], now: Counted, launcher: Ru
         reason = found.reason or (None if found.checks else "it has one mode")
         now.equality[subject] = Equality(len(found.checks), found.complete, reason, wrong)
 
-    return _Task(run, done)
+    return run, done
 
 
 def _compiling(ops: Sequence[str], now: Counted, launcher: Runner) -> list[_Task]:
@@ -220,7 +214,7 @@ def _compiling(ops: Sequence[str], now: Counted, launcher: Runner) -> list[_Task
             if ending.status != "ok":
                 now.uncompiled[op] = ending.reason or ending.status
 
-        return _Task(lambda: launcher.run(*jobs.compile_for_gate(op), LIMIT_S), done)
+        return lambda: launcher.run(*jobs.compile_for_gate(op), LIMIT_S), done
 
     return [task(op) for op in ops]
 

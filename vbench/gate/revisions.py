@@ -42,57 +42,45 @@ class Install:
     root: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pythons:
-    """Interpreters that the user names; None for a revision that is prepared here."""
-
-    base: str | None = None
-    head: str | None = None
-
-
-ALL_PREPARED = Pythons()
-
-
 @contextmanager
 def prepared(
     revision: str,
     models: Sequence[str],
+    base_python: str | None = None,
+    head_python: str | None = None,
     *,
-    pythons: Pythons = ALL_PREPARED,
     install: bool = False,
-    folder: Path | None = None,
 ) -> Iterator[tuple[Install, Install]]:
     """Base and head. Whatever is created for them is removed afterwards.
 
     Args:
-        revision: of base, as git understands it in `folder`; head is the working tree as it is.
+        revision: of base, as git names it; head is the working tree of the current folder's repository.
         models: what will be measured; their code decides which folder goes on the path.
-        pythons: interpreters of environments in which a revision is already installed.
+        base_python, head_python: interpreters in whose environments the revision is already installed.
         install: have pip install each revision, without its dependencies, into an environment of its own.
-        folder: in the repository; the current one if None.
 
-    Raises: UsageError if the folder is in no git repository, git does not know the revision, a named interpreter is
+    Raises: UsageError if the current folder is in no git repository, git does not know the revision, an interpreter is
         missing, the repository holds no code of the models, or pip cannot install a revision.
     """
-    for option, python in (("--base-python", pythons.base), ("--head-python", pythons.head)):
+    for option, python in (("--base-python", base_python), ("--head-python", head_python)):
         if python and not Path(python).is_file():
             raise UsageError(f"{option}: there is no {python}; give an environment's python")
     no_git = "--ab compares revisions; this is no git repository"
-    top = Path(_git(folder or Path(), "rev-parse", "--show-toplevel", failure=no_git))
+    top = Path(_git(Path(), "rev-parse", "--show-toplevel", failure=no_git))
     unknown = f"--ab: git has no '{revision}'"
     commit = _git(top, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", failure=unknown)
     with tempfile.TemporaryDirectory(prefix="vbench-gate-") as place:
         tree = Path(place).resolve() / "base"
         label = f"{revision} ({commit[:12]})" if not commit.startswith(revision) else commit[:12]
-        if pythons.base is None:
+        if base_python is None:
             _git(top, "worktree", "add", "--detach", "--quiet", str(tree), commit, failure="--ab: no worktree")
         try:
             yield (
-                _prepare(label, tree, top, models, pythons.base, install, Path(place) / "base-env"),
-                _prepare("working tree", top, top, models, pythons.head, install, Path(place) / "head-env"),
+                _prepare(label, tree, top, models, base_python, install, Path(place) / "base-env"),
+                _prepare("working tree", top, top, models, head_python, install, Path(place) / "head-env"),
             )
         finally:
-            if pythons.base is None:
+            if base_python is None:
                 _git(top, "worktree", "remove", "--force", str(tree), failure="--ab: the worktree stays")
 
 
