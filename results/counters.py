@@ -340,12 +340,12 @@ def read(file: Path) -> Baseline:
 
 
 def _baseline(given: Mapping[str, Any]) -> Baseline:
-    cells = tuple(_cell(each) for each in _a(list, given["cells"]))
+    cells = tuple(_cell(each) for each in _checked(list, given["cells"]))
     if twice := [name for name, times in Calls(cell.name for cell in cells).items() if times > 1]:
         raise ValueError(f"the cell {twice[0]} is in it twice")
-    kernels = {name: {what: _a(int, each[what]) for what in RESOURCES} for name, each in given["kernels"].items()}
+    kernels = {name: {what: _checked(int, each[what]) for what in RESOURCES} for name, each in given["kernels"].items()}
     return Baseline(
-        versions={key: value if value is None else _a(str, value) for key, value in given["versions"].items()},
+        versions={key: value if value is None else _checked(str, value) for key, value in given["versions"].items()},
         cells=cells,
         kernels=kernels,
         tolerances={key: _tolerance(key, value) for key, value in given["tolerances"].items()},
@@ -353,17 +353,17 @@ def _baseline(given: Mapping[str, Any]) -> Baseline:
 
 
 def _cell(given: Mapping[str, Any]) -> CountedCell:
-    case = dict(_a(dict, given["case"]))
+    case = dict(_checked(dict, given["case"]))
     for side in ("height", "width"):
-        if _a(int, case[side]) < 1:
+        if _checked(int, case[side]) < 1:
             raise ValueError(f"{side} {case[side]} is no size")
-    counts = _a(dict, given["counts"])
+    counts = _checked(dict, given["counts"])
     return CountedCell(
-        name=_a(str, given["cell"]),
+        name=_checked(str, given["cell"]),
         case=case,
-        counts={key: None if value is None else _number(value) for key, value in counts.items()},
-        operations={key: _a(int, value) for key, value in given["operations"].items()},
-        inside={key: _a(int, value) for key, value in given.get("inside", {}).items()},
+        counts={key: None if value is None else _checked(float, value) for key, value in counts.items()},
+        operations={key: _checked(int, value) for key, value in given["operations"].items()},
+        inside={key: _checked(int, value) for key, value in given.get("inside", {}).items()},
         unseen=given.get("unseen"),
     )
 
@@ -372,19 +372,14 @@ def _tolerance(name: str, value: Any) -> float | str:
     allowed = {"exponent", *RESOURCES, *(counter.name for counter in COUNTERS)}
     if name not in allowed:
         raise ValueError(f"there is no counter '{name}' to tolerate; there are {', '.join(sorted(allowed))}")
-    number = value.removesuffix("%") if isinstance(value, str) and value.endswith("%") else _number(value)
+    number = value.removesuffix("%") if isinstance(value, str) and value.endswith("%") else _checked(float, value)
     if not 0 <= float(number) < float("inf"):
         raise ValueError(f"the tolerance of {name} is {value}; give a number from 0 up, or a share such as '1 %'")
     return value  # type: ignore[no-any-return]
 
 
-def _number(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{value!r} is no number")
-    return value
-
-
-def _a(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{str(value)[:40]!r} is no {kind.__name__}")
+def _checked(kind: type, value: Any) -> Any:
+    """The value. Raises: TypeError if it is of another kind; `float` means any number."""
+    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+        raise TypeError(f"{str(value)[:40]!r} is no {'number' if kind is float else kind.__name__}")
     return value

@@ -88,9 +88,7 @@ def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFram
 
     Raises: UsageError for an unknown cost.
     """
-    for cost in costs:
-        _check_cost(cost)
-    rows, table = [], _prepared(table)
+    rows, table = [], _prepared(table, costs)
     keys = [key for key in (*SUBJECT, *SETTING) if key in table]
     for values, group in _groups(table, keys):
         for cost in costs:
@@ -115,8 +113,7 @@ def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> 
     Raises: UsageError for an unknown cost, a model that the table lacks, several rows of one size, or fewer than two
         common sizes.
     """
-    _check_cost(cost)
-    table = _prepared(table)
+    table = _prepared(table, (cost,))
     curves = []
     for name in (a, b):
         model, _, mode = name.partition(" ")
@@ -138,8 +135,7 @@ def crossing(mine: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str], c
 
     Raises: UsageError for an unknown cost.
     """
-    _check_cost(cost)
-    return _cross(names, _curve(_prepared(mine), cost), _curve(_prepared(theirs), cost), cost)
+    return _cross(names, _curve(_prepared(mine, (cost,)), cost), _curve(_prepared(theirs, (cost,)), cost), cost)
 
 
 def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
@@ -150,8 +146,7 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
 
     Raises: UsageError for an unknown cost.
     """
-    _check_cost(cost)
-    table = _prepared(table)
+    table = _prepared(table, (cost,))
     keys = [key for key in SETTING if key in table]
     several = differing(table, keys)
     subject = [key for key in SUBJECT if key in table]
@@ -187,13 +182,14 @@ def log_error(rows: pd.DataFrame, cost: str) -> Floats:
     return np.where((level > 0) & (level < 1), error, np.nan)
 
 
-def _check_cost(cost: str) -> None:
-    if cost not in COSTS:
-        raise UsageError(f"'{cost}' is not a cost that can be compared; take one of {', '.join(COSTS)}")
+def _prepared(table: pd.DataFrame, costs: Sequence[str]) -> pd.DataFrame:
+    """The table with `ms_per_image`, `activation_bytes` computed where only the peak is known, and `batch_asked`.
 
-
-def _prepared(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `ms_per_image`, `activation_bytes` computed where only the peak is known, and `batch_asked`."""
+    Raises: UsageError for an unknown cost.
+    """
+    for cost in costs:
+        if cost not in COSTS:
+            raise UsageError(f"'{cost}' is not a cost that can be compared; take one of {', '.join(COSTS)}")
     table = table.copy()
     if "throughput_img_s" in table:
         table["ms_per_image"] = 1000 / table["throughput_img_s"]
