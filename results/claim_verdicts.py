@@ -161,8 +161,8 @@ def _exponent(model: str, counting: str) -> OurValue:
         grid = spec(model).grid(side, side) or (side, side)
         cell = {"model": model, "mode": "parallel", "height": side, "width": side, "tokens": grid[0] * grid[1]}
         rows.append({**cell, "macs": published_macs(counting, model, side)})
-    found = scaling.exponents(pd.DataFrame(rows), ("macs",)).iloc[0]
-    value, lo, hi = (float(found[key]) for key in ("exponent", "exponent_lo", "exponent_hi"))
+    fit = scaling.exponents(pd.DataFrame(rows), ("macs",)).iloc[0]
+    value, lo, hi = (float(fit[key]) for key in ("exponent", "exponent_lo", "exponent_hi"))
     return OurValue(value, lo, hi, f"exponent of MACs counted {COUNTINGS[counting].words}", unit="")
 
 
@@ -173,9 +173,9 @@ def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
     keys = [key for key in (*SETTING, "form") if key in rows]
     groups = [group.drop_duplicates("height") for _, group in rows.groupby(keys, sort=False, dropna=False)]
     for group in sorted(groups, key=lambda group: _preference(group.iloc[0].to_dict())):
-        found = scaling.exponents(group, ("activation_bytes",))
-        found = found[~found["verdict"].isin(["too few points", "interval too wide"])]
-        for row in found.to_dict("records"):
+        fits = scaling.exponents(group, ("activation_bytes",))
+        fits = fits[~fits["verdict"].isin(["too few points", "interval too wide"])]
+        for row in fits.to_dict("records"):
             low, high, local = (float(row[key]) for key in ("exponent_lo", "exponent_hi", "local_exponent"))
             ids = tuple(group["case_id"].astype(str))
             fair = OurValue(float(row["exponent"]), low, high, "exponent of activation memory", ids, unit="")
@@ -353,10 +353,10 @@ def _measured_ratio(
     above: Mapping[str, Any], below: Mapping[str, Any], column: str, basis: str, ids: tuple[str, ...]
 ) -> OurValue:
     """A ratio of two measured figures."""
-    found = ratio(above, below, column)
-    assert found is not None  # the caller has checked
-    unknown = "" if found.lo is not None else ", interval not known"
-    return OurValue(found.value, found.lo, found.hi, basis + unknown, ids)
+    over = ratio(above, below, column)
+    assert over is not None  # the caller has checked
+    unknown = "" if over.lo is not None else ", interval not known"
+    return OurValue(over.value, over.lo, over.hi, basis + unknown, ids)
 
 
 def _grown(claim: Claim, first: OurValue | str, now: OurValue | str) -> OurValue | str:

@@ -163,12 +163,12 @@ def _modes(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
 
 def _memory(cell: str, one: StoredCell, two: StoredCell, threshold: float) -> Finding:
     what = "peak_memory_bytes"
-    found = ratio(two.row, one.row, what)
-    if found is None:
+    over = ratio(two.row, one.row, what)
+    if over is None:
         return Finding(cell, what, "UNMEASURED", unit="B", note=_why_no_ratio(one, two, what))
     verdict: GateVerdict = "SAME"
     note = None
-    if abs(found.value - 1) > threshold:
+    if abs(over.value - 1) > threshold:
         if min(two.peaks) > max(one.peaks):
             verdict = "MORE"
         elif max(two.peaks) < min(one.peaks):
@@ -176,7 +176,7 @@ def _memory(cell: str, one: StoredCell, two: StoredCell, threshold: float) -> Fi
         else:
             verdict, note = "AMBIGUOUS", "the launches of base and head overlap"
     base, head = (float(side.row[what]) for side in (one, two))
-    return Finding(cell, what, verdict, base, head, "B", found.value, delta=threshold, note=note)
+    return Finding(cell, what, verdict, base, head, "B", over.value, delta=threshold, note=note)
 
 
 def _counts(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
@@ -301,7 +301,8 @@ def _other_machines(base: StoredRun, head: StoredRun) -> list[str]:
     for run in (base, head):
         machines = [machine(record.host) for record in run.records]
         firsts += machines[:1]
-        if unlike := next((told for other in machines[1:] if (told := differences(machines[0], other))), None):
+        unlike = next(filter(None, (differences(machines[0], other) for other in machines[1:])), None)
+        if unlike:
             lines.append(f"{run.name} holds records of several machines: {', '.join(unlike)}")
     if len(firsts) == 2 and (unlike := differences(*firsts)):
         lines.append(f"{base.name} and {head.name} are of two machines: {', '.join(unlike)}")

@@ -171,7 +171,7 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
     if what not in WHATS:
         raise UsageError(f"--what: '{what}' is not one of {', '.join(WHATS)}")
     machines: list[Machine] = []
-    found: dict[Key, list[Measured]] = defaultdict(list)
+    gathered: dict[Key, list[Measured]] = defaultdict(list)
     cases: dict[Key, Case] = {}
     for run in sorted(runs, key=_time):
         place = _place(machines, machine(run.records[0].host))
@@ -181,16 +181,19 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
                 continue
             key = (place, row["case_id"], *(row[name] for name in _parting(what)))
             cases[key] = by_id[str(row["case_id"])]
-            found[key].append((_point(run, row, what), row))
-    found = _with_failures(found)
-    labels = _labels({key: cases[key] for key in found}, what)
+            gathered[key].append((_point(run, row, what), row))
+    measured = _with_failures(gathered)
+    labels = _labels({key: cases[key] for key in measured}, what)
     names = _machine_names(machines)
 
     def order(key: Key) -> tuple[Any, ...]:
         case = cases[key]
         return key[0], case.model, case.mode, case.dtype, case.phase, case.height * case.width, labels[key]
 
-    return [_series(names[key[0]], labels[key], cases[key].model, found[key], what) for key in sorted(found, key=order)]
+    return [
+        _series(names[key[0]], labels[key], cases[key].model, measured[key], what)
+        for key in sorted(measured, key=order)
+    ]
 
 
 def _parting(what: str) -> list[str]:
@@ -198,13 +201,13 @@ def _parting(what: str) -> list[str]:
     return ["threads", "tf32", *([BATCHES[what]] if what in BATCHES else [])]
 
 
-def _with_failures(found: Mapping[Key, list[Measured]]) -> dict[Key, list[Measured]]:
+def _with_failures(measured: Mapping[Key, list[Measured]]) -> dict[Key, list[Measured]]:
     """The same, with points without a value, whose settings may not be known, in the only series of their case."""
-    merged = {key: list(own) for key, own in found.items() if any(point.value is not None for point, _ in own)}
-    measured = list(merged)
-    for key, own in found.items():
-        if key not in measured:
-            home = [other for other in measured if other[:2] == key[:2]]
+    merged = {key: list(own) for key, own in measured.items() if any(point.value is not None for point, _ in own)}
+    with_values = list(merged)
+    for key, own in measured.items():
+        if key not in with_values:
+            home = [other for other in with_values if other[:2] == key[:2]]
             merged.setdefault(home[0] if len(home) == 1 else key, []).extend(own)
     return {key: sorted(own, key=lambda one: _time(one[0].run)) for key, own in merged.items()}
 
@@ -262,12 +265,12 @@ def _series(machine_name: str, label: str, model: str, measured: Sequence[Measur
     points = tuple(point for point, _ in measured)
     places = [n for n, point in enumerate(points) if point.value is not None]
     rows = [measured[n][1] for n in places]
-    found = changes([log(points[n].value or 1) for n in places])
-    alone = tuple(places[n] for n in found.alone)
+    changed = changes([log(points[n].value or 1) for n in places])
+    alone = tuple(places[n] for n in changed.alone)
     over = ratio(rows[-1], rows[0], what) if len(rows) > 1 else None
     note = f"not looked for: {len(places)} of at least {FEWEST} values" if len(places) < FEWEST else None
-    steps = tuple(Step(places[start], None, None, 1.0, ()) for start in found.starts)
-    bare = Series(machine_name, label, model, points, steps, alone, found.noise, over, note)
+    steps = tuple(Step(places[start], None, None, 1.0, ()) for start in changed.starts)
+    bare = Series(machine_name, label, model, points, steps, alone, changed.noise, over, note)
     levels = pairwise(bare.levels())
     return replace(
         bare, steps=tuple(_step(points, before[1], after[0], after[2] / before[2]) for before, after in levels)

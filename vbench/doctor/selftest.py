@@ -40,9 +40,9 @@ def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         torch.cuda.set_device(device)
         yield "linear", linear(lambda calls: _device_ms(lambda: _spin(DEVICE_CYCLES // 1000, calls)))
         _device_ms(lambda: _spin(DEVICE_CYCLES, 1))
-        found: list[float] = []
-        host_ms = _host_ms(lambda: found.append(_device_ms(lambda: _spin(DEVICE_CYCLES, 1))))
-        yield "events", {"host_ms": host_ms, "device_ms": found[0]}
+        device_ms: list[float] = []
+        host_ms = _host_ms(lambda: device_ms.append(_device_ms(lambda: _spin(DEVICE_CYCLES, 1))))
+        yield "events", {"host_ms": host_ms, "device_ms": device_ms[0]}
         return
     matrix = torch.full((64, 64), 1 / 64)  # so small that the scheduler interrupts few rounds
     product = torch.empty_like(matrix)  # an allocation would take an unknown time

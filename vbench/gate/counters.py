@@ -194,10 +194,10 @@ def _verifying(subject: str, models: dict[str, Case], now: Counted, launcher: Ru
         except UsageError as error:  # a user's model that can no longer be imported
             return verify.Verification(subject, (), complete=False, reason=str(error))
 
-    def done(found: verify.Verification) -> None:
-        wrong = tuple(str(check) for check in found.checks if not check.ok)
-        reason = found.reason or (None if found.checks else "it has one mode")
-        now.equality[subject] = Equality(len(found.checks), found.complete, reason, wrong)
+    def done(verification: verify.Verification) -> None:
+        wrong = tuple(str(check) for check in verification.checks if not check.ok)
+        reason = verification.reason or (None if verification.checks else "it has one mode")
+        now.equality[subject] = Equality(len(verification.checks), verification.complete, reason, wrong)
 
     return run, done
 

@@ -130,12 +130,12 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     subject, device, seed = argument["subject"], argument["device"], argument["seed"]
     if subject in OPS:
         torch.set_num_threads(1)  # its tensors are too small to share
-        found = checks.operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
+        made = checks.operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
     elif spec(subject).external:
-        found = checks.own_checks(subject, device, seed, tuple(argument["image_size"]))
+        made = checks.own_checks(subject, device, seed, tuple(argument["image_size"]))
     else:
-        found = checks.model_checks(subject, device, seed, argument["weights"])
-    yield "checks", [asdict(check) for check in found]
+        made = checks.model_checks(subject, device, seed, argument["weights"])
+    yield "checks", [asdict(check) for check in made]
 
 
 def subjects(models: Iterable[str]) -> list[str]:

@@ -88,8 +88,8 @@ def _gradients(op: str, tried: Sequence[str], trial: Trial, inputs: Inputs, seed
     def errors(form: str, dtype: str) -> dict[str, float]:
         rounded = cast(inputs, getattr(torch, dtype))
         wanted = exactly if dtype == "float64" else _gradient(op, truth(op), trial, cast(rounded, torch.float64), seed)
-        found = _gradient(op, form, trial, rounded, seed)
-        return {name: relative(found[name], wanted[name]) for name in inputs}
+        gradient = _gradient(op, form, trial, rounded, seed)
+        return {name: relative(gradient[name], wanted[name]) for name in inputs}
 
     exactly = _gradient(op, truth(op), trial, inputs, seed)
     reached: dict[str, float] | None = None
@@ -184,10 +184,10 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
             if row.streams:
                 yield _model_causality(name, form, model, image.to(getattr(torch, exact)), where, BOUNDS[exact])
     wanted = logits["float64"][first]
-    for form, found in logits["float64"].items():
+    for form, values in logits["float64"].items():
         if form != first:
-            yield Check(name, "float64", form, where, relative(found, wanted), BOUNDS["float64"])
-    errors = {form: relative(found, wanted) for form, found in logits["float32"].items()}
+            yield Check(name, "float64", form, where, relative(values, wanted), BOUNDS["float64"])
+    errors = {form: relative(values, wanted) for form, values in logits["float32"].items()}
     for form, error in errors.items():
         yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], HALF * min(errors.values())))
 
@@ -209,13 +209,13 @@ def own_checks(name: str, device: str, seed: int, image_size: tuple[int, int]) -
     for dtype in (torch.float64, torch.float32):
         try:
             with torch.inference_mode():
-                found = {mode: model.to(dtype)(image.to(dtype)) for mode, model in models.items()}
+                logits = {mode: model.to(dtype)(image.to(dtype)) for mode, model in models.items()}
         except Exception:
             if dtype == torch.float32:
                 raise
             continue
         kind, where = str(dtype).removeprefix("torch."), f"{image_size[0]}x{image_size[1]} px"
-        error = relative(found["recurrent"], found["parallel"])
+        error = relative(logits["recurrent"], logits["parallel"])
         yield Check(name, kind, "recurrent", where, error, BOUNDS[kind])
         return
 
