@@ -291,8 +291,9 @@ def _judge(time: _Time, p: float | None, corrected: float | None, threshold: flo
             notes.append("beyond the threshold by itself, not among so many cells (Holm)")
         elif 1 - threshold < over.lo and over.hi < 1 + threshold:
             verdict = "SAME"
-    times, ends = (time.base_ms, time.head_ms), (over.value, over.lo, over.hi) if over else (None, None, None)
-    return Finding(time.cell, "latency_ms", verdict, *times, "ms", *ends, threshold, "; ".join(notes) or None)
+    value, lo, hi = (over.value, over.lo, over.hi) if over else (None, None, None)
+    base, head, note = time.base_ms, time.head_ms, "; ".join(notes) or None
+    return Finding(time.cell, "latency_ms", verdict, base, head, "ms", value, lo, hi, threshold, note)
 
 
 def _other_machines(base: StoredRun, head: StoredRun) -> list[str]:
