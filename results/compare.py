@@ -175,7 +175,7 @@ def _memory(cell: str, one: StoredCell, two: StoredCell, threshold: float) -> Fi
             verdict = "LESS"
         else:
             verdict, note = "AMBIGUOUS", "the launches of base and head overlap"
-    base, head = (float(side.row[what]) for side in (one, two))
+    base, head = (float(each.row[what]) for each in (one, two))
     return Finding(cell, what, verdict, base, head, "B", over.value, delta=threshold, note=note)
 
 
@@ -183,7 +183,7 @@ def _counts(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     """A finding for each count that a run has; UNMEASURED if only one has it."""
     findings = []
     for what, unit in COUNTS.items():
-        base, head = (side.row[what] for side in (one, two))
+        base, head = (each.row[what] for each in (one, two))
         if base is None and head is None:
             continue
         if base is None or head is None:

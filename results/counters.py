@@ -248,7 +248,7 @@ def _exponents(
     findings = []
     for curve in curves.values():
         for cost in SCALED:
-            before, after = (_slope([pair[side] for pair in curve], cost) for side in (0, 1))
+            before, after = (_slope([pair[index] for pair in curve], cost) for index in (0, 1))
             if before is None or after is None:
                 continue
             delta = slack(tolerances, "exponent", before)
@@ -354,9 +354,9 @@ def _baseline(given: Mapping[str, Any]) -> Baseline:
 
 def _cell(given: Mapping[str, Any]) -> CountedCell:
     case = dict(_checked(dict, given["case"]))
-    for side in ("height", "width"):
-        if _checked(int, case[side]) < 1:
-            raise ValueError(f"{side} {case[side]} is no size")
+    for dimension in ("height", "width"):
+        if _checked(int, case[dimension]) < 1:
+            raise ValueError(f"{dimension} {case[dimension]} is no size")
     counts = _checked(dict, given["counts"])
     return CountedCell(
         name=_checked(str, given["cell"]),

@@ -277,8 +277,8 @@ class Session:
                     verdict = "AMBIGUOUS"
             if own.lost:
                 note += f"; {own.lost} blocks lost to failed launches, {own.reason}"
-            sides, interval = (own.middle("base"), own.middle("head")), (judged.ratio, judged.lo, judged.hi)
-            findings.append(Finding(str(case), "latency_ms", verdict, *sides, "ms", *interval, judged.delta, note))
+            times, interval = (own.middle("base"), own.middle("head")), (judged.ratio, judged.lo, judged.hi)
+            findings.append(Finding(str(case), "latency_ms", verdict, *times, "ms", *interval, judged.delta, note))
         return findings
 
     def _memories(self, cases: Iterable[Case]) -> list[Finding]:
