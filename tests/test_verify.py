@@ -34,7 +34,7 @@ def test_every_operator_passes(op: str) -> None:
     kinds |= {"split"} if any(trial.initial for trial in trials(op)) else set()
     kinds |= {"causal"} if any(trial.direction != "both" for trial in trials(op)) else set()
     assert {check.kind for check in made} == kinds
-    assert {check.form for check in checks} == set(forms(op))
+    assert {check.form for check in made} == set(forms(op))
 
 
 @dataclass(frozen=True)
