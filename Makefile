@@ -28,7 +28,7 @@ wheel: ## the wheel alone, unpacked and run outside the checkout
 	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
 
 constraints: ## constraints/tested.txt, the versions in this environment; before a release, after `make test` has passed
-	python -P -m vbench.constraints.write constraints/tested.txt
+	python -P -m vbench.constraints.tested constraints/tested.txt
 
 kernels: ## every form against the recurrence, every Triton kernel compiled ahead of time; no GPU needed
 	python -P -m vbench kernels check --device cpu

@@ -1,1 +1,1 @@
-"""The versions with which the project was proved: `lowest.txt`, the declared bounds; `tested.txt`, the last release."""
+"""The versions that were tested: `lowest.txt`, the declared bounds; `tested.txt`, those of the last release."""

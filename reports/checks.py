@@ -1,16 +1,18 @@
-"""The results of checks of operators and models, as a table for a terminal."""
+"""Tables for a terminal: checks of operators and models, and what the doctor found."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from rich.table import Table
+from rich.text import Text
 
+from vbench.doctor.examine import Finding
 from vbench.results.text import bare_table
-from vbench.verify import HALF, KINDS, Check, Verdict
+from vbench.verify import HALF, KINDS, Check, Verification
 
 
-def to_rich(verdicts: Iterable[Verdict]) -> Table:
+def to_rich(verdicts: Iterable[Verification]) -> Table:
     """One row for each subject: the worst error of each kind. For half types it is a multiple of the best form's."""
     kinds = ["half (x best)" if kind == "half" else kind for kind in KINDS]
     heads = ("subject", "forms", "checks", *kinds, "verdict")
@@ -29,3 +31,12 @@ def _worst(kind: str, checks: list[Check]) -> str:
     if kind == "half":
         return f"{max(HALF * check.error / max(check.bound, 1e-300) for check in checks):.2f}"
     return f"{max(check.error for check in checks):.0e}"
+
+
+def findings_to_rich(findings: Iterable[Finding]) -> Table:
+    """One row for each finding of the doctor."""
+    table = bare_table((), show_header=False)
+    for finding in findings:
+        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
+        table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", Text(finding.text))
+    return table

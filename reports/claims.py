@@ -14,6 +14,7 @@ from rich.text import Text
 
 from vbench.errors import UsageError
 from vbench.reports.grid import csv_text, escaped, pipes
+from vbench.results.claim_verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, WIDEST, Judgement, judge
 from vbench.results.claims import Claim, claims
 from vbench.results.frame import frame
 from vbench.results.operators import FILE as OPERATORS
@@ -21,7 +22,6 @@ from vbench.results.operators import read as read_operators
 from vbench.results.store import FILE as RECORDS
 from vbench.results.store import read
 from vbench.results.text import bare_table, print_whole
-from vbench.results.verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, WIDEST, Judgement, judge
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
 STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}

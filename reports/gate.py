@@ -32,8 +32,8 @@ from vbench.results.outcome import (
     UNEQUAL,
     VERDICTS,
     Finding,
+    GateVerdict,
     Outcome,
-    Verdict,
 )
 from vbench.results.text import bare_table, print_whole
 
@@ -53,8 +53,8 @@ WORDS = {
     UNDECIDED: "undecided",
     UNEQUAL: "modes not equal",
 }
-_FIRST: tuple[Verdict, ...] = ("UNEQUAL", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER")
-_LAST: tuple[Verdict, ...] = ("NEW", "MENDED", "FAST", "LESS", "SAME")
+_FIRST: tuple[GateVerdict, ...] = ("UNEQUAL", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER")
+_LAST: tuple[GateVerdict, ...] = ("NEW", "MENDED", "FAST", "LESS", "SAME")
 ORDER = {verdict: place for place, verdict in enumerate((*_FIRST, *(one for one in VERDICTS if one in OPEN), *_LAST))}
 
 

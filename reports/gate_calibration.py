@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from vbench.files import write_text, write_whole
 from vbench.reports.grid import pipes
 from vbench.reports.write import filled
-from vbench.results.judge import Cell, block, judge
+from vbench.results.judge import TimedCell, block, judge
 from vbench.results.statistics import CONFIDENCE
 
 BLOCKS = 6  # of each kind in a pass, as at default rigor
@@ -68,11 +68,11 @@ def simulate(first: Draw, fresh: Draw) -> str:
     verdicts = []
     for draw in (first, fresh):
         head, twin = draw("head", BLOCKS), draw("twin", BLOCKS)
-        found = judge([Cell(head, twin)])[0]
+        found = judge([TimedCell(head, twin)])[0]
         if found and found.verdict == "AMBIGUOUS":
             head, twin = head + draw("head", BLOCKS), twin + draw("twin", BLOCKS)
-            found = judge([Cell(head, twin)])[0]
-        equal = judge([Cell(twin, [])])[0]
+            found = judge([TimedCell(head, twin)])[0]
+        equal = judge([TimedCell(twin, [])])[0]
         if found is None or equal is None or equal.verdict in ("SLOW", "FAST"):
             return "INVALID"
         verdicts.append(found.verdict)

@@ -29,7 +29,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """The printed text, and for CSV the numbers behind it in the unit of the column."""
 
     text: str
@@ -41,7 +41,7 @@ class Cell:
     notes: tuple[str, ...] = ()  # whole sentences; each becomes one footnote of the table
 
 
-Row = tuple[Cell, ...]
+Row = tuple[TableCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def pipes(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Container[
     return [first, "|" + "".join(" ---: |" if head in right else " --- |" for head in heads), *rest]
 
 
-def _md_cell(cell: Cell, marks: dict[str, str]) -> str:
+def _md_cell(cell: TableCell, marks: dict[str, str]) -> str:
     text = f"**{escaped(cell.text)}**" if cell.bold else escaped(cell.text)
     mark = ",".join(marks[note] for note in cell.notes)
     return " ".join(filter(None, [text, escaped(cell.extent)])) + (f" <sup>{mark}</sup>" if mark else "")
@@ -182,7 +182,7 @@ def _tex_row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _tex_cell(cell: Cell, marks: dict[str, str]) -> str:
+def _tex_cell(cell: TableCell, marks: dict[str, str]) -> str:
     text = rf"\textbf{{{_tex(cell.text)}}}" if cell.bold else _tex(cell.text)
     mark = ",".join(marks[note] for note in cell.notes)
     return " ".join(filter(None, [text, _tex(cell.extent)])) + (rf"\textsuperscript{{{mark}}}" if mark else "")
@@ -226,7 +226,7 @@ def _glyph(c: str) -> str:
     return c if c.isascii() or "À" <= c <= "ÿ" else f"{{[}}U+{ord(c):04X}{{]}}"
 
 
-def _plain_cells(column: Column, cell: Cell) -> list[str]:
+def _plain_cells(column: Column, cell: TableCell) -> list[str]:
     if not column.interval:
         return [_number(cell.value) or _inert(cell.text)]
     if cell.value is None:

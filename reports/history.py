@@ -22,7 +22,7 @@ from vbench.reports.appearance import COLOURS
 from vbench.reports.figures import draw, marks
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import MUTED, RATIO, Drawn, ink, sheet
-from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
+from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
 from vbench.reports.tables import figure as digits
 from vbench.results.changes import ALARM
 from vbench.results.history import Point, Series, Step
@@ -124,7 +124,7 @@ def _point(point: Point) -> dict[str, Any]:
 def to_markdown(found: Sequence[Series], what: str) -> str:
     """The table as a Markdown page. Text of records is escaped."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEAD)
-    body = tuple(tuple(Cell(one_line(text)) for text in row) for row in rows(found, what))
+    body = tuple(tuple(TableCell(one_line(text)) for text in row) for row in rows(found, what))
     caption = f"{MEASURES[what].label}; runs in order of time."
     return grid.to_markdown([Grid("History", columns, (Block(body),), caption, tuple(remarks(found)))])
 

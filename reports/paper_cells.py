@@ -13,7 +13,7 @@ from vbench.errors import UsageError
 from vbench.models.registry import spec
 from vbench.plan import parse_sizes
 from vbench.reports import tables
-from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row
+from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell
 from vbench.reports.tables import NOTES, figure, several_forms, span
 from vbench.results.axes import SETTING, SUBJECT, unusual
 from vbench.results.frame import batch_asked, rows_of
@@ -298,14 +298,14 @@ def _contends(cells: Cells, quantity: Quantity) -> bool:
     return cells[quantity.column] is not None and not doubted & set(flags)
 
 
-def _best(rivals: dict[int, Cell], quantity: Quantity) -> list[int]:
+def _best(rivals: dict[int, TableCell], quantity: Quantity) -> list[int]:
     """Rows tied for best (intervals overlap); empty if all tie."""
     values = {row: cell.value * quantity.best for row, cell in rivals.items() if cell.value is not None}
     if len(values) < 2:
         return []
     best = rivals[max(values, key=lambda row: values[row])]
 
-    def ties(cell: Cell) -> bool:
+    def ties(cell: TableCell) -> bool:
         if None not in (cell.lo, cell.hi, best.lo, best.hi):
             return cell.lo <= best.hi and best.lo <= cell.hi  # type: ignore[operator]
         return abs((cell.value or 0.0) - (best.value or 0.0)) <= quantity.tie * abs(best.value or 0.0)
@@ -319,16 +319,16 @@ def _subject(cells: Cells, all_of: list[Cells], several: set[tuple[str, str]]) -
     params = _params(cells)
     return (
         name_of(cells, brands(each["flags"] for each in all_of), several),
-        Cell(cells["mode"]),
-        Cell("not known") if params is None else Cell(figure(params, 1e6), value=params / 1e6),
+        TableCell(cells["mode"]),
+        TableCell("not known") if params is None else TableCell(figure(params, 1e6), value=params / 1e6),
     )
 
 
-def name_of(cells: Cells, notes: tuple[str, ...], several: set[tuple[str, str]]) -> Cell:
+def name_of(cells: Cells, notes: tuple[str, ...], several: set[tuple[str, str]]) -> TableCell:
     """The model, with its form if there are several, and its attention if it is not fused."""
     form = cells["form"] if (cells["model"], cells["mode"]) in several else None
     attention = cells["attention"] if cells["attention"] != "fused" else None
-    return Cell(" ".join(filter(None, [cells["model"], form, attention])), notes=notes)
+    return TableCell(" ".join(filter(None, [cells["model"], form, attention])), notes=notes)
 
 
 def brands(flags: Iterable[str]) -> tuple[str, ...]:
@@ -337,23 +337,23 @@ def brands(flags: Iterable[str]) -> tuple[str, ...]:
     return tuple(NOTES[flag] for flag in BRANDS if flag in found)
 
 
-def cell_of(cells: Cells | None, quantity: Quantity) -> Cell:
+def cell_of(cells: Cells | None, quantity: Quantity) -> TableCell:
     """A number with its interval and footnotes, or the reason why there is none."""
     if cells is None:
-        return Cell(ABSENT)
+        return TableCell(ABSENT)
     value, status, reason = (cells[key] for key in (quantity.column, "status", "reason"))
     if value is None and quantity.without:
-        return Cell("none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without)
+        return TableCell("none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without)
     if value is None:
         said = ENDINGS.get(status, status)
-        return Cell("not known") if status == "ok" else Cell(NO_VALUE[status], notes=(f"{said}: {reason}",))
+        return TableCell("not known") if status == "ok" else TableCell(NO_VALUE[status], notes=(f"{said}: {reason}",))
     notes = [NOTES[flag].rstrip(":") for flag in quantity.flags if flag in cells["flags"].split()]
     if status == "ok" and reason and not quantity.without:
         notes.append(f"not every launch ended: {reason}")
     text, unit = figure(value, quantity.unit), quantity.unit
     if not quantity.interval:
-        return Cell(text, value=value / unit, notes=tuple(notes))
+        return TableCell(text, value=value / unit, notes=tuple(notes))
     lo, hi = (cells[f"{quantity.column}_{end}"] for end in ("lo", "hi"))
     if lo is None:
-        return Cell(text, "(not known)", value / unit, notes=tuple(notes))
-    return Cell(text, f"({span(lo, hi, unit)})", value / unit, lo / unit, hi / unit, notes=tuple(notes))
+        return TableCell(text, "(not known)", value / unit, notes=tuple(notes))
+    return TableCell(text, f"({span(lo, hi, unit)})", value / unit, lo / unit, hi / unit, notes=tuple(notes))

@@ -15,7 +15,7 @@ from vbench.files import write_text
 from vbench.models.registry import spec
 from vbench.options import choices
 from vbench.reports import tables
-from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid, Row, to_csv, to_latex, to_markdown
+from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, to_csv, to_latex, to_markdown
 from vbench.reports.paper_cells import (
     COUNTED,
     GMACS,
@@ -128,10 +128,10 @@ def modes(table: pd.DataFrame) -> list[Grid]:
             for one, other in product(*([cells for cells in group if cells["mode"] == mode] for mode in each)):
                 lines.append(
                     (
-                        Cell(one["model"], notes=brands([one["flags"], other["flags"]])),
-                        Cell(px(*one["size"])),
-                        Cell(f"{one['form']}, {other['form']}"),
-                        Cell(_verified(one, other)),
+                        TableCell(one["model"], notes=brands([one["flags"], other["flags"]])),
+                        TableCell(px(*one["size"])),
+                        TableCell(f"{one['form']}, {other['form']}"),
+                        TableCell(_verified(one, other)),
                         *(cell_of(cells, LATENCY) for cells in (one, other)),
                         _ratio(one, other),
                         *(cell_of(cells, MEMORY) for cells in (one, other)),
@@ -286,22 +286,22 @@ def _verified(one: Cells, other: Cells) -> str:
     return "NO" if False in found else "yes" if True in found else "not tried"
 
 
-def _ratio(one: Cells, other: Cells) -> Cell:
+def _ratio(one: Cells, other: Cells) -> TableCell:
     """The latency of `other` over that of `one`."""
     if None in (one["latency_ms"], other["latency_ms"]):
-        return Cell(ABSENT)
+        return TableCell(ABSENT)
     keys = ("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_level", "latency_basis")
     found = ratio(*(Interval(*(cells[key] for key in keys)) for cells in (other, one)))
     extent = f"({found.lo:.2f}–{found.hi:.2f})"
-    return Cell(f"{found.median:.2f}", extent, found.median, found.lo, found.hi)
+    return TableCell(f"{found.median:.2f}", extent, found.median, found.lo, found.hi)
 
 
-def _share(one: Cells, other: Cells) -> Cell:
+def _share(one: Cells, other: Cells) -> TableCell:
     """The peak memory of `other` over that of `one`."""
     if None in (one["peak_memory_bytes"], other["peak_memory_bytes"]):
-        return Cell(ABSENT)
+        return TableCell(ABSENT)
     share = other["peak_memory_bytes"] / one["peak_memory_bytes"]
-    return Cell(f"{share:.2f}", value=share)
+    return TableCell(f"{share:.2f}", value=share)
 
 
 def _exponent(cells: Cells, part: Part) -> Row:
@@ -309,33 +309,33 @@ def _exponent(cells: Cells, part: Part) -> Row:
     flags = rows.loc[(rows["model"] == cells["model"]) & (rows["mode"] == cells["mode"]), "flags"]
     return (
         name_of(cells, brands(flags), part.several),
-        Cell(cells["mode"]),
-        Cell(scaling.COSTS[cells["cost"]]),
-        Cell(str(cells["points"]), value=cells["points"]),
-        Cell(f"{cells['tokens_lo']}–{cells['tokens_hi']}"),
+        TableCell(cells["mode"]),
+        TableCell(scaling.COSTS[cells["cost"]]),
+        TableCell(str(cells["points"]), value=cells["points"]),
+        TableCell(f"{cells['tokens_lo']}–{cells['tokens_hi']}"),
         _slope(cells["exponent"], cells["exponent_lo"], cells["exponent_hi"]),
         _slope(cells["local_exponent"], cells["local_lo"], cells["local_hi"]),
-        Cell(cells["verdict"]),
+        TableCell(cells["verdict"]),
     )
 
 
-def _slope(value: float | None, lo: float | None, hi: float | None) -> Cell:
+def _slope(value: float | None, lo: float | None, hi: float | None) -> TableCell:
     if value is None:
-        return Cell("not known")
+        return TableCell("not known")
     if lo is None or hi is None:
-        return Cell(f"{value:.2f}", "(not known)", value)
-    return Cell(f"{value:.2f}", f"({lo:.2f} to {hi:.2f})" if lo < hi else "", value, lo, hi)
+        return TableCell(f"{value:.2f}", "(not known)", value)
+    return TableCell(f"{value:.2f}", f"({lo:.2f} to {hi:.2f})" if lo < hi else "", value, lo, hi)
 
 
 def _crossing(pair: Cells, rows: pd.DataFrame) -> Row:
     names = [pair["a"], pair["b"]]
     noted = [brands(rows.loc[rows["model"] == name.partition(" ")[0], "flags"]) for name in names]
-    at = Cell(pair["verdict"])
+    at = TableCell(pair["verdict"])
     if pair["px"] is not None:
-        at = Cell(f"{pair['px']:.0f}", value=pair["px"], lo=pair["px_lo"], hi=pair["px_hi"])
+        at = TableCell(f"{pair['px']:.0f}", value=pair["px"], lo=pair["px_lo"], hi=pair["px_hi"])
     return (
-        Cell(scaling.COSTS[pair["cost"]]),
-        *(Cell(name, notes=notes) for name, notes in zip(names, noted, strict=True)),
+        TableCell(scaling.COSTS[pair["cost"]]),
+        *(TableCell(name, notes=notes) for name, notes in zip(names, noted, strict=True)),
         at,
-        Cell(pair["reading"].partition(f" than {pair['b']}: ")[2]),
+        TableCell(pair["reading"].partition(f" than {pair['b']}: ")[2]),
     )

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vbench.reports import grid
-from vbench.reports.grid import ABSENT, Block, Cell, Column, Grid
+from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
 from vbench.results.axes import AXES, SETTING, differing, said, unusual
-from vbench.results.frame import rows_of
+from vbench.results.frame import apart, rows_of
 from vbench.results.lint import unfair
+from vbench.results.scaling import COSTS
 from vbench.results.text import bare_table, print_whole, px
 
 FIGURES = ("GMACs", "latency (ms)", "95 % interval", "images/s", "at batch", "peak memory (MiB)")
@@ -146,6 +147,26 @@ def to_rich(table: pd.DataFrame) -> Table:
     return out
 
 
+def exponents_to_rich(found: pd.DataFrame) -> Table:
+    """The rows of `scaling.exponents` for a terminal, with the settings in which they differ."""
+    also = [*apart(found), *differing(found, SETTING)]
+    numbers = ("sizes", "exponent", "interval", "at the top")
+    out = bare_table(["model", "mode", *also, "cost", *numbers, "verdict"], numbers)
+    for row in found.to_dict("records"):
+        out.add_row(
+            row["model"],
+            row["mode"],
+            *("" if pd.isna(row[key]) else str(row[key]) for key in also),
+            COSTS[row["cost"]],
+            str(row["points"]),
+            f"{row['exponent']:.2f}",
+            "" if pd.isna(row["exponent_lo"]) else f"{row['exponent_lo']:.2f}–{row['exponent_hi']:.2f}",
+            "" if pd.isna(row["local_exponent"]) else f"{row['local_exponent']:.2f}",
+            row["verdict"],
+        )
+    return out
+
+
 def to_markdown(table: pd.DataFrame) -> str:
     return grid.to_markdown([full(table)])
 
@@ -170,10 +191,10 @@ _BEHIND = {  # column and unit of the number that is printed
 }
 
 
-def _printed(name: str, text: str, cell: dict[str, Any]) -> Cell:
+def _printed(name: str, text: str, cell: dict[str, Any]) -> TableCell:
     column, unit = _BEHIND.get(name, (None, 1.0))
     value = cell[column] / unit if column and text else None
-    return Cell(text or (ABSENT if name in NUMBERS else ""), value=value)
+    return TableCell(text or (ABSENT if name in NUMBERS else ""), value=value)
 
 
 def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:

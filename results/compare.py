@@ -1,4 +1,4 @@
-"""Two stored runs, cell by cell: what became slower, larger, other, or is not measured any more."""
+"""Compares two stored runs cell by cell: what became slower, larger or different, or is no longer measured."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from vbench.results import store
 from vbench.results.frame import commit, frame, rows_of
 from vbench.results.holm import holm
 from vbench.results.machines import differences, machine
-from vbench.results.outcome import THRESHOLD, Finding, Outcome, Verdict
+from vbench.results.outcome import THRESHOLD, Finding, GateVerdict, Outcome
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import Record
 
-NOTE = "the runs were not interleaved: what drifted between them is in no interval; 'vbench gate --ab' measures in turn"
+NOTE = "the runs were not interleaved: no interval covers drift between them; 'vbench gate --ab' measures in turn"
 CLOCKS = 0.02  # the share by which the GPU's clock may differ between runs
 COUNTS = {"params": "parameters", "macs": "MACs", "macs_executed": "MACs"}  # columns that must be equal, with units
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCell:
-    """A cell of one run: its row of the frame, None for what is missing, and the launches behind it."""
+    """A cell of one run: its row of the frame (None where a value is missing), and its launches."""
 
     case: Case
     row: Mapping[str, Any]
@@ -49,22 +49,26 @@ class StoredCell:
 
     @property
     def clock_mhz(self) -> float | None:
-        """The GPU's clock while it was measured, the median of launches; None if no launch knows it."""
-        seen = [(record.state or {}).get("gpu") or {} for record in self.launches if record.latency]
-        known = [gpu["sm_mhz_median"] for gpu in seen if gpu.get("sm_mhz_median")]
-        return median(known) if known else None
+        """The GPU's clock during the measurement, the median of launches; None if no launch knows it."""
+        gpus = [(record.state or {}).get("gpu") or {} for record in self.launches if record.latency]
+        clocks = [gpu["sm_mhz_median"] for gpu in gpus if gpu.get("sm_mhz_median")]
+        return median(clocks) if clocks else None
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One side of a comparison. `complete` is what its run.json says of the last sweep; None if it says nothing."""
+class StoredRun:
+    """One of the runs. `complete`: whether its last sweep ended, as run.json says; None if that says nothing."""
 
     name: str
     cells: Mapping[str, StoredCell]  # by case_id
     complete: bool | None = None
 
+    @property
+    def records(self) -> list[Record]:
+        return [record for cell in self.cells.values() for record in cell.launches]
 
-def load(folder: Path) -> Run:
+
+def load(folder: Path) -> StoredRun:
     """The run in a sweep's --out folder. Raises: UsageError for a folder without records; SchemaError, OutputError."""
     if not (folder / store.FILE).is_file():
         raise UsageError(f"{folder} has no {store.FILE}; give the --out folder of a sweep")
@@ -75,30 +79,25 @@ def load(folder: Path) -> Run:
     return run_of(store.read(folder), str(folder), complete if isinstance(complete, bool) else None)
 
 
-def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -> Run:
+def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -> StoredRun:
     """The cells of these records; of several records of a launch the newest counts (`store.current`)."""
-    current = {
-        case_id: tuple(sorted(launches.values(), key=lambda record: record.launch))
-        for case_id, launches in store.current(records).items()
-    }
+    current = {key: tuple(each[n] for n in sorted(each)) for key, each in store.current(records).items()}
     table = frame([record for launches in current.values() for record in launches])
     rows = {str(row["case_id"]): row for row in rows_of(table)}
-    cells = {
-        case_id: StoredCell(Case(**launches[0].case), rows[case_id], launches) for case_id, launches in current.items()
-    }
-    return Run(name, cells, complete)
+    cells = {key: StoredCell(Case(**launches[0].case), rows[key], launches) for key, launches in current.items()}
+    return StoredRun(name, cells, complete)
 
 
-def compare(base: Run, head: Run, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
+def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
     """Compare head with base, cell by cell. `threshold` is the share of a cost from which a change matters.
 
     - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, also after Holm's
-      correction over the cells; SAME if it lies within; else AMBIGUOUS. Both sides need an interval over launches.
+      correction over the cells; SAME if it lies within; else AMBIGUOUS. Both runs need an interval over launches.
     - Peak memory: MORE if it grew beyond the threshold and each launch of head lies above each of base; LESS likewise.
     - Parameters and MACs: CHANGED if they differ.
-    - Status: BROKEN if a cell was measured and is not now, MENDED the reverse, UNMEASURED if neither side has it.
+    - Status: BROKEN if only base measured a cell, MENDED if only head did, UNMEASURED if neither did.
 
-    Throughput is not judged. Cells that are unsupported on both sides are left out.
+    Throughput is not judged. Cells that are unsupported in both runs are left out.
 
     Raises: UsageError for several machines without `allow_mismatch`, or a threshold that is not between 0 and 1.
     """
@@ -123,12 +122,12 @@ def compare(base: Run, head: Run, *, threshold: float = THRESHOLD, allow_mismatc
             times.append(_time(cell, one, two))
             findings += [_memory(cell, one, two, threshold), *_counts(cell, one, two), *_modes(cell, one, two)]
     order = {cell: place for place, cell in enumerate(labels.values())}
-    found = sorted([*_judged(times, threshold), *findings], key=lambda finding: order[finding.cell])
-    return Outcome("compare", base.name, head.name, tuple(found), facts=_facts(base, head, other, threshold))
+    findings = sorted([*_judged(times, threshold), *findings], key=lambda finding: order[finding.cell])
+    return Outcome("compare", base.name, head.name, tuple(findings), facts=_facts(base, head, other, threshold))
 
 
 def _labels(cells: Sequence[StoredCell]) -> dict[str, str]:
-    """The names of cells by case_id; those that would share one say their batch and device too."""
+    """The names of cells by case_id; cells that would share a name have batch and device in it too."""
     cases = {cell.launches[0].case_id: cell.case for cell in cells}
     shared = Counter(map(str, cases.values()))
     return {
@@ -139,18 +138,18 @@ def _labels(cells: Sequence[StoredCell]) -> dict[str, str]:
 
 def _on_one_side(cell: str, one: StoredCell | None, two: StoredCell | None) -> list[Finding]:
     there = one or two
-    ended = there.failed if there else None
-    if ended and ended.status == "unsupported":
+    failed = there.failed if there else None
+    if failed and failed.status == "unsupported":
         return []
-    how = f"{ended.status}: {ended.reason}" if ended else None
-    return [Finding(cell, "status", "GONE" if one else "NEW", note=how)]
+    note = f"{failed.status}: {failed.reason}" if failed else None
+    return [Finding(cell, "status", "GONE" if one else "NEW", note=note)]
 
 
 def _failed(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
     was, is_ = one.failed, two.failed
     if was and is_ and was.status == is_.status == "unsupported":
         return []
-    verdict: Verdict = "UNMEASURED" if was and is_ else "BROKEN" if is_ else "MENDED"
+    verdict: GateVerdict = "UNMEASURED" if was and is_ else "BROKEN" if is_ else "MENDED"
     note = " → ".join(f"{ended.status}: {ended.reason}" if ended else "ok" for ended in (was, is_))
     return [Finding(cell, "status", verdict, note=note)]
 
@@ -164,40 +163,40 @@ def _modes(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
 
 def _memory(cell: str, one: StoredCell, two: StoredCell, threshold: float) -> Finding:
     what = "peak_memory_bytes"
-    found = ratio(two.row, one.row, what)
-    if found is None:
+    over = ratio(two.row, one.row, what)
+    if over is None:
         return Finding(cell, what, "UNMEASURED", unit="B", note=_why_no_ratio(one, two, what))
-    verdict: Verdict = "SAME"
+    verdict: GateVerdict = "SAME"
     note = None
-    if abs(found.value - 1) > threshold:
+    if abs(over.value - 1) > threshold:
         if min(two.peaks) > max(one.peaks):
             verdict = "MORE"
         elif max(two.peaks) < min(one.peaks):
             verdict = "LESS"
         else:
             verdict, note = "AMBIGUOUS", "the launches of base and head overlap"
-    base, head = (float(side.row[what]) for side in (one, two))
-    return Finding(cell, what, verdict, base, head, "B", found.value, delta=threshold, note=note)
+    base, head = (float(each.row[what]) for each in (one, two))
+    return Finding(cell, what, verdict, base, head, "B", over.value, delta=threshold, note=note)
 
 
 def _counts(cell: str, one: StoredCell, two: StoredCell) -> list[Finding]:
-    """Of what was counted on either side; what was counted on one alone is not compared, and said."""
+    """A finding for each count that a run has; UNMEASURED if only one has it."""
     findings = []
     for what, unit in COUNTS.items():
-        base, head = (side.row[what] for side in (one, two))
+        base, head = (each.row[what] for each in (one, two))
         if base is None and head is None:
             continue
         if base is None or head is None:
             note = f"not counted in {'base' if base is None else 'head'}"
             findings.append(Finding(cell, what, "UNMEASURED", base, head, unit, note=note))
         else:
-            verdict: Verdict = "SAME" if base == head else "CHANGED"
+            verdict: GateVerdict = "SAME" if base == head else "CHANGED"
             findings.append(Finding(cell, what, verdict, base, head, unit, head / base if base else None))
     return findings
 
 
 def _why_no_ratio(one: StoredCell, two: StoredCell, what: str) -> str:
-    lacking = [side for side, cell in (("base", one), ("head", two)) if cell.row[what] is None]
+    lacking = [name for name, cell in (("base", one), ("head", two)) if cell.row[what] is None]
     if lacking:
         return f"not measured in {' and '.join(lacking)}"
     batches = [cell.row[BATCHES[what]] for cell in (one, two)]
@@ -206,7 +205,7 @@ def _why_no_ratio(one: StoredCell, two: StoredCell, what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Time:
-    """The latency of a cell on both sides, before the verdict. `freedom` is that of Student's t behind the interval."""
+    """The latency of a cell in both runs, before the verdict. `freedom`: degrees of freedom of its interval."""
 
     cell: str
     base_ms: float | None
@@ -217,9 +216,9 @@ class _Time:
     notes: tuple[str, ...] = field(default=())
 
     def p(self, threshold: float) -> float | None:
-        """How likely a ratio so far beyond the threshold is, on either side, if the true one lies within.
+        """The two-sided chance of a ratio so far beyond the threshold if the true ratio lies within.
 
-        Below 0.05 just where the 95 % interval lies wholly beyond. None without an interval.
+        It is below 0.05 exactly if the whole 95 % interval lies beyond. None without an interval.
         """
         if self.ratio is None or self.ratio.lo is None or self.ratio.hi is None or self.freedom is None:
             return None
@@ -234,28 +233,24 @@ class _Time:
 def _time(cell: str, one: StoredCell, two: StoredCell) -> _Time:
     what = "latency_ms"
     base, head = one.row, two.row
-    found = ratio(head, base, what)
-    notes = []
-    freedom = None
-    if found is None:
+    over, freedom, notes = ratio(head, base, what), None, []
+    rows = ("base", base), ("head", head)
+    few = [f"{_launches(row)} in {name}" for name, row in rows if row["latency_basis"] != "launches"]
+    if over is None:
         notes.append(_why_no_ratio(one, two, what))
-    elif short := [
-        f"{_launches(row)} in {side}"
-        for side, row in (("base", base), ("head", head))
-        if row["latency_basis"] != "launches"
-    ]:
-        found = Ratio(found.value)
-        notes.append(f"no interval over launches: {' and '.join(short)}; measure with more (--rigor default or paper)")
+    elif few:
+        over = Ratio(over.value)
+        notes.append(f"no interval over launches: {' and '.join(few)}; measure with more (--rigor default or paper)")
     else:
         freedom = _freedom(base, head)
     clocks = None
     if one.clock_mhz and two.clock_mhz and abs(log(two.clock_mhz / one.clock_mhz)) > log(1 + CLOCKS):
         clocks = two.clock_mhz / one.clock_mhz
-        cycles = f", in cycles {found.value * clocks:.3f}×" if found else ""
+        cycles = f", in cycles {over.value * clocks:.3f}×" if over else ""
         notes.append(f"the GPU's clock was {one.clock_mhz:.0f} → {two.clock_mhz:.0f} MHz{cycles}")
     if None not in (base["batch"], head["batch"]) and base["batch"] != head["batch"]:
         notes.append(f"throughput is at batch {base['batch']} → {head['batch']}")
-    return _Time(cell, base[what], head[what], found, freedom, clocks, tuple(notes))
+    return _Time(cell, base[what], head[what], over, freedom, clocks, tuple(notes))
 
 
 def _launches(row: Mapping[str, Any]) -> str:
@@ -264,7 +259,7 @@ def _launches(row: Mapping[str, Any]) -> str:
 
 
 def _freedom(base: Mapping[str, Any], head: Mapping[str, Any]) -> float:
-    """Welch and Satterthwaite's degrees of freedom, from two intervals over launches and the number of those."""
+    """Degrees of freedom by Welch and Satterthwaite, from two intervals over launches and the numbers of launches."""
     squares = [log(row["latency_ms_hi"] / row["latency_ms_lo"]) ** 2 for row in (base, head)]
     each = [row["latency_launches"] - 1 for row in (base, head)]
     below = sum(square**2 / freedom for square, freedom in zip(squares, each, strict=True))
@@ -272,79 +267,63 @@ def _freedom(base: Mapping[str, Any], head: Mapping[str, Any]) -> float:
 
 
 def _judged(times: Sequence[_Time], threshold: float) -> list[Finding]:
-    """The verdicts on latency, corrected for their number."""
+    """The findings on latency, corrected for their number."""
     p_values = [time.p(threshold) for time in times]
     adjusted = iter(holm([p for p in p_values if p is not None]))
-    corrected = [None if p is None else next(adjusted) for p in p_values]
-    return [_judge(time, p, after, threshold) for time, p, after in zip(times, p_values, corrected, strict=True)]
+    return [
+        _judge(time, p, None if p is None else next(adjusted), threshold)
+        for time, p in zip(times, p_values, strict=True)
+    ]
 
 
 def _judge(time: _Time, p: float | None, corrected: float | None, threshold: float) -> Finding:
-    notes = list(time.notes)
-    found = time.ratio
-    verdict: Verdict
-    if found is None:
-        verdict = "UNMEASURED"
-    elif p is None or corrected is None or found.lo is None or found.hi is None:
-        verdict = "AMBIGUOUS"
-    elif corrected < 1 - CONFIDENCE:
-        verdict = "SLOW" if found.value > 1 else "FAST"
-        cycles = [end * (time.clocks or 1.0) for end in (found.lo, found.hi)]
-        if not (cycles[0] > 1 + threshold if verdict == "SLOW" else cycles[1] < 1 - threshold):
-            notes.append(f"{verdict} in time, not in cycles")
-            verdict = "AMBIGUOUS"
-    elif p < 1 - CONFIDENCE:
-        verdict = "AMBIGUOUS"
-        notes.append("beyond the threshold by itself, not among so many cells (Holm)")
-    elif 1 - threshold < found.lo and found.hi < 1 + threshold:
-        verdict = "SAME"
-    else:
-        verdict = "AMBIGUOUS"
-    over, lo, hi = (found.value, found.lo, found.hi) if found else (None, None, None)
-    note = "; ".join(notes) or None
-    base, head = time.base_ms, time.head_ms
-    return Finding(time.cell, "latency_ms", verdict, base, head, "ms", over, lo, hi, threshold, note)
+    """A finding on latency, from its p-value before and after the correction."""
+    notes, over = list(time.notes), time.ratio
+    verdict: GateVerdict = "UNMEASURED" if over is None else "AMBIGUOUS"
+    if over and over.lo and over.hi and p is not None and corrected is not None:
+        if corrected < 1 - CONFIDENCE:
+            verdict = "SLOW" if over.value > 1 else "FAST"
+            cycles = [end * (time.clocks or 1.0) for end in (over.lo, over.hi)]
+            if not (cycles[0] > 1 + threshold if verdict == "SLOW" else cycles[1] < 1 - threshold):
+                notes.append(f"{verdict} in time, not in cycles")
+                verdict = "AMBIGUOUS"
+        elif p < 1 - CONFIDENCE:
+            notes.append("beyond the threshold by itself, not among so many cells (Holm)")
+        elif 1 - threshold < over.lo and over.hi < 1 + threshold:
+            verdict = "SAME"
+    value, lo, hi = (over.value, over.lo, over.hi) if over else (None, None, None)
+    base, head, note = time.base_ms, time.head_ms, "; ".join(notes) or None
+    return Finding(time.cell, "latency_ms", verdict, base, head, "ms", value, lo, hi, threshold, note)
 
 
-def _records(run: Run) -> list[Record]:
-    return [record for cell in run.cells.values() for record in cell.launches]
-
-
-def _other_machines(base: Run, head: Run) -> list[str]:
-    """A line for each way in which the runs, or the records of one, are of several machines."""
-    found = []
-    firsts = []
+def _other_machines(base: StoredRun, head: StoredRun) -> list[str]:
+    """A line for each difference of machines, between the runs or within one."""
+    lines, firsts = [], []
     for run in (base, head):
-        machines = [machine(record.host) for record in _records(run)]
+        machines = [machine(record.host) for record in run.records]
         firsts += machines[:1]
-        if unlike := next((told for other in machines[1:] if (told := differences(machines[0], other))), None):
-            found.append(f"{run.name} holds records of several machines: {', '.join(unlike)}")
+        unlike = next(filter(None, (differences(machines[0], other) for other in machines[1:])), None)
+        if unlike:
+            lines.append(f"{run.name} holds records of several machines: {', '.join(unlike)}")
     if len(firsts) == 2 and (unlike := differences(*firsts)):
-        found.append(f"{base.name} and {head.name} are of two machines: {', '.join(unlike)}")
-    return found
+        lines.append(f"{base.name} and {head.name} are of two machines: {', '.join(unlike)}")
+    return lines
 
 
-def _facts(base: Run, head: Run, other: Sequence[str], threshold: float) -> dict[str, Any]:
-    """How it was done: a note, warnings, and for each side commits, versions and times; JSON-able."""
-    sides = {"base": _about(base), "head": _about(head)}
+def _facts(base: StoredRun, head: StoredRun, other: Sequence[str], threshold: float) -> dict[str, Any]:
+    """How it was done: a note, warnings, and for each run commits, versions and times; JSON-able."""
+    about = {"base": _about(base), "head": _about(head)}
     cut = [run.name for run in (base, head) if run.complete is False]
     warnings = [*other, *(f"{name} was interrupted: its plan was not measured to the end" for name in cut)]
     if unlike := _protocols(base, head):
         warnings.append(f"the protocols differ: {', '.join(unlike)}")
-    was, is_ = (sides[side]["versions"] for side in ("base", "head"))
-    versions = {name: [was.get(name), is_.get(name)] for name in {**was, **is_}}
-    return {
-        "note": NOTE,
-        "warnings": warnings,
-        "threshold": threshold,
-        "differ": {name: pair for name, pair in versions.items() if pair[0] != pair[1]},
-        **sides,
-    }
+    was, is_ = about["base"]["versions"], about["head"]["versions"]
+    differ = {name: [was.get(name), is_.get(name)] for name in {**was, **is_} if was.get(name) != is_.get(name)}
+    return {"note": NOTE, "warnings": warnings, "threshold": threshold, "differ": differ, **about}
 
 
-def _about(run: Run) -> dict[str, Any]:
-    records = _records(run)
-    hosts = [record.host for record in records]
+def _about(run: StoredRun) -> dict[str, Any]:
+    hosts = [record.host for record in run.records]
 
     def each(values: Iterable[Any]) -> list[Any]:
         return list(dict.fromkeys(value for value in values if value is not None))
@@ -352,27 +331,27 @@ def _about(run: Run) -> dict[str, Any]:
     names = dict.fromkeys(name for host in hosts for name in host.get("versions", {}))
     gpus = [host.get("gpu") or {} for host in hosts]
     versions = {name: each(host.get("versions", {}).get(name) for host in hosts) for name in names}
-    versions |= {name: found for name in ("cuda", "cudnn") if (found := each(gpu.get(name) for gpu in gpus))}
+    versions |= {name: known for name in ("cuda", "cudnn") if (known := each(gpu.get(name) for gpu in gpus))}
     versions["os"] = each(host.get("os") for host in hosts)
     return {
         "run": run.name,
         "device_name": each(host.get("device_name") for host in hosts),
         "commits": each(map(commit, hosts)),
-        "versions": {name: ", ".join(map(str, found)) or None for name, found in versions.items()},
-        "started_at": min((record.started_at for record in records), default=None),
+        "versions": {name: ", ".join(map(str, known)) or None for name, known in versions.items()},
+        "started_at": min((record.started_at for record in run.records), default=None),
         "complete": run.complete,
         "cells": len(run.cells),
     }
 
 
-def _protocols(base: Run, head: Run) -> list[str]:
-    """Where the protocols of the runs differ, the order of measuring (`seed`) left out: "launches 3 and 5"."""
-    sides = [[record.protocol for record in _records(run)] for run in (base, head)]
-    if not all(sides):
+def _protocols(base: StoredRun, head: StoredRun) -> list[str]:
+    """Where the protocols of the runs differ, except in the order of measuring (`seed`): "launches 3 and 5"."""
+    runs = [[record.protocol for record in run.records] for run in (base, head)]
+    if not all(runs):
         return []
-    found = []
-    for name in dict.fromkeys(name for side in sides for protocol in side for name in protocol):
-        values = [sorted({str(protocol.get(name)) for protocol in side}) for side in sides]
+    lines = []
+    for name in dict.fromkeys(name for protocols in runs for protocol in protocols for name in protocol):
+        values = [sorted({str(protocol.get(name)) for protocol in protocols}) for protocols in runs]
         if name != "seed" and values[0] != values[1]:
-            found.append(f"{name} {'/'.join(values[0])} and {'/'.join(values[1])}")
-    return found
+            lines.append(f"{name} {'/'.join(values[0])} and {'/'.join(values[1])}")
+    return lines

@@ -1,4 +1,4 @@
-"""Runs over time: what each cell cost in each, and where that changed for good. Pure but for `load`."""
+"""The cost of each cell from run to run, and where its level changed. Pure except `load`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from vbench.results.machines import Machine, differences, machine
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.store import Record
 
+Key = tuple[Any, ...]  # of a series: the number of its machine, its case_id, and the columns of `_parting`
 WHATS = ("latency_ms", "peak_memory_bytes", "energy_j_per_image", "params", "macs", "macs_executed")
 
 
@@ -38,27 +39,23 @@ class Run:
 
     @property
     def commit(self) -> str | None:
-        """In full, with "-dirty" if there were changes; None if it is not known."""
+        """The whole hash, with "-dirty" if there were changes; None if it is not known."""
         return commit(self.records[0].host)
 
     @property
     def surroundings(self) -> dict[str, str]:
-        """What may change a cost beside the commit: versions, the GPU's driver, the kernel."""
+        """What may change a cost beside the commit: versions, the GPU's driver, the operating system."""
         host = self.records[0].host
         gpu = host.get("gpu") or {}
-        known = {
-            **host.get("versions", {}),
-            **{name: gpu.get(name) for name in ("driver", "cuda")},
-            "os": host.get("os"),
-        }
-        return {name: str(value) for name, value in known.items() if value is not None}
+        facts = {**host.get("versions", {}), "driver": gpu.get("driver"), "cuda": gpu.get("cuda"), "os": host.get("os")}
+        return {name: str(value) for name, value in facts.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A cell in one run. `value` with its interval is in the column's unit; None where `why` says why there is none.
+    """A cell in one run: `value` with its interval, in the column's unit. If it is None, `why` says why.
 
-    `basis` says what the interval speaks for, as in `statistics.Interval`; of a range it is no interval.
+    `basis` says what the interval covers, as in `statistics.Interval`; a "range" is no interval.
     """
 
     run: Run
@@ -69,10 +66,15 @@ class Point:
     why: str | None = None
 
 
+Measured = tuple[Point, Mapping[str, Any]]  # a point and its row of the frame
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A change of level at `points[at]`. `ratio` is the new level over the old; `beside` names what else changed
-    between the two runs, as in "torch 2.11.0 → 2.12.0"."""
+    """A change of level at `points[at]`. `ratio` is the new level over the old one.
+
+    `beside` names what else changed between the two runs, as in "torch 2.11.0 → 2.12.0".
+    """
 
     at: int
     before: str | None  # commits
@@ -85,8 +87,9 @@ class Step:
 class Series:
     """One cell on one machine over time.
 
-    `alone` are the places of points off by themselves, of no level; `noise` the standard deviation of the log of the
-    cost about its level. `last_over_first` is None with fewer than two values; `note` says what is not told, and why.
+    `alone` has the places of single points that belong to no level. `noise` is the standard deviation of the log of the
+    cost about its level. `last_over_first` is None with fewer than two values. `note` says why no changes were looked
+    for.
     """
 
     machine: str
@@ -106,14 +109,13 @@ class Series:
 
     def levels(self) -> list[tuple[int, int, float]]:
         """(first place, last place, geometric mean) of each level; empty without a value."""
-        places = [n for n, point in enumerate(self.points) if point.value is not None and n not in self.alone]
-        bounds = [0, *(step.at for step in self.steps), len(self.points)]
-        found = []
-        for start, stop in pairwise(bounds):
-            own = [n for n in places if start <= n < stop]
+        values = {n: point.value for n, point in enumerate(self.points) if point.value and n not in self.alone}
+        levels = []
+        for start, stop in pairwise([0, *(step.at for step in self.steps), len(self.points)]):
+            own = [n for n in values if start <= n < stop]
             if own:
-                found.append((own[0], own[-1], exp(np.mean([log(self.points[n].value or 1) for n in own]))))
-        return found
+                levels.append((own[0], own[-1], exp(np.mean([log(values[n]) for n in own]))))
+        return levels
 
 
 def load(folder: Path) -> list[Run]:
@@ -123,31 +125,35 @@ def load(folder: Path) -> list[Run]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give one that holds --out folders of sweeps")
-    files = sorted(folder.rglob(store.FILE))
-    found = [run for file in files for run in runs_of(store.read(file.parent), _name(file.parent, folder))]
-    if not found:
+    runs: list[Run] = []
+    for file in sorted(folder.rglob(store.FILE)):
+        name = folder.name if file.parent == folder else str(file.parent.relative_to(folder))
+        runs += runs_of(store.read(file.parent), name)
+    if not runs:
         raise UsageError(f"{folder} holds no records: no {store.FILE} in it or in a folder below; give runs of sweeps")
-    return sorted(found, key=lambda run: (run.started_at, run.folder))
+    return sorted(runs, key=_time)
 
 
-def _name(run: Path, folder: Path) -> str:
-    return str(run.relative_to(folder)) if run != folder else folder.name
+def _time(run: Run) -> tuple[str, str]:
+    return run.started_at, run.folder
 
 
 def runs_of(records: Sequence[Record], folder: str) -> list[Run]:
-    """The runs in one folder's records, in the order of writing: another begins with other conditions or another
-    commit, or when a launch that had ended ok is measured again."""
-    found: list[list[Record]] = []
+    """The runs in the records of one folder, in the order of writing.
+
+    A new run begins if the conditions or the commit change, or if a launch that ended ok is measured again.
+    """
+    runs: list[list[Record]] = []
     done: set[tuple[str, int]] = set()
     for record in records:
         key = (record.case_id, record.launch)
-        if not found or _code(found[-1][0]) != _code(record) or key in done:
-            found.append([])
+        if not runs or _code(runs[-1][0]) != _code(record) or key in done:
+            runs.append([])
             done = set()
-        found[-1].append(record)
+        runs[-1].append(record)
         if record.status == "ok":
             done.add(key)
-    return [Run(folder, tuple(own)) for own in found]
+    return [Run(folder, tuple(own)) for own in runs]
 
 
 def _code(record: Record) -> tuple[Any, ...]:
@@ -155,19 +161,19 @@ def _code(record: Record) -> tuple[Any, ...]:
 
 
 def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
-    """Each cell's `what`, a column of the frame, through these runs in order of time.
+    """A series for each cell: its `what`, a column of the frame, in these runs in order of time.
 
-    Another machine, number of threads, TF32 or batch begins another series. Another driver, kernel or version does not;
-    it is named where a level changes. Unsupported cells are left out.
+    Another machine, number of threads, TF32 or batch begins another series. Another driver, operating system or version
+    does not; it is named where a level changes. Unsupported cells are left out.
 
     Raises: UsageError for a `what` that is not in `WHATS`.
     """
     if what not in WHATS:
         raise UsageError(f"--what: '{what}' is not one of {', '.join(WHATS)}")
     machines: list[Machine] = []
-    found: dict[tuple[Any, ...], list[tuple[Point, Mapping[str, Any]]]] = defaultdict(list)
-    cases: dict[tuple[Any, ...], Case] = {}
-    for run in sorted(runs, key=lambda run: (run.started_at, run.folder)):
+    gathered: dict[Key, list[Measured]] = defaultdict(list)
+    cases: dict[Key, Case] = {}
+    for run in sorted(runs, key=_time):
         place = _place(machines, machine(run.records[0].host))
         by_id = {record.case_id: Case(**record.case) for record in run.records}
         for row in rows_of(frame(run.records)):
@@ -175,37 +181,39 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
                 continue
             key = (place, row["case_id"], *(row[name] for name in _parting(what)))
             cases[key] = by_id[str(row["case_id"])]
-            found[key].append((_point(run, row, what), row))
-    found = _with_failures(found)
-    labels = _labels({key: cases[key] for key in found}, what)
+            gathered[key].append((_point(run, row, what), row))
+    measured = _with_failures(gathered)
+    labels = _labels({key: cases[key] for key in measured}, what)
     names = _machine_names(machines)
-    order = sorted(found, key=lambda key: (key[0], *_order(cases[key]), labels[key]))
-    return [_series(names[key[0]], labels[key], cases[key].model, found[key], what) for key in order]
+
+    def order(key: Key) -> tuple[Any, ...]:
+        case = cases[key]
+        return key[0], case.model, case.mode, case.dtype, case.phase, case.height * case.width, labels[key]
+
+    return [
+        _series(names[key[0]], labels[key], cases[key].model, measured[key], what)
+        for key in sorted(measured, key=order)
+    ]
 
 
 def _parting(what: str) -> list[str]:
-    """Columns that part series, beside machine and case; a cell that failed has no batch."""
+    """The columns, beside machine and case, that begin another series; a cell that failed has no batch."""
     return ["threads", "tf32", *([BATCHES[what]] if what in BATCHES else [])]
 
 
-def _with_failures(
-    found: Mapping[tuple[Any, ...], list[tuple[Point, Mapping[str, Any]]]],
-) -> dict[tuple[Any, ...], list[tuple[Point, Mapping[str, Any]]]]:
-    """Points without a value, whose settings may not be known, put into the one series of their case there is."""
-    measured = {key: points for key, points in found.items() if any(point.value is not None for point, _ in points)}
-    merged = {key: list(points) for key, points in measured.items()}
-    for key, points in found.items():
-        if key not in measured:
-            home = [other for other in measured if other[:2] == key[:2]]
-            merged.setdefault(home[0] if len(home) == 1 else key, []).extend(points)
-    return {
-        key: sorted(points, key=lambda one: (one[0].run.started_at, one[0].run.folder))
-        for key, points in merged.items()
-    }
+def _with_failures(measured: Mapping[Key, list[Measured]]) -> dict[Key, list[Measured]]:
+    """The same, with points without a value, whose settings may not be known, in the only series of their case."""
+    merged = {key: list(own) for key, own in measured.items() if any(point.value is not None for point, _ in own)}
+    with_values = list(merged)
+    for key, own in measured.items():
+        if key not in with_values:
+            home = [other for other in with_values if other[:2] == key[:2]]
+            merged.setdefault(home[0] if len(home) == 1 else key, []).extend(own)
+    return {key: sorted(own, key=lambda one: _time(one[0].run)) for key, own in merged.items()}
 
 
 def _place(machines: list[Machine], one: Machine) -> int:
-    """The number of this machine; a new one is added."""
+    """The number of this machine, which is added if it is new. The driver does not count."""
     one = {name: value for name, value in one.items() if name != "driver"}
     for number, other in enumerate(machines):
         if not differences(other, one):
@@ -215,32 +223,32 @@ def _place(machines: list[Machine], one: Machine) -> int:
 
 
 def _machine_names(machines: Sequence[Machine]) -> list[str]:
-    """What each is called: its device, and what tells it from others of the same."""
-    found = []
+    """The names of machines: the device, and the facts in which machines with that device differ."""
+    names = []
     for one in machines:
         like = [other for other in machines if other["device_name"] == one["device_name"]]
-        told = [name for name in one if any(other[name] != one[name] for other in like)]
-        extra = ", ".join(f"{name} {one[name]}" for name in told)
-        found.append(str(one["device_name"]) + (f" ({extra})" if extra else ""))
-    return found
+        extra = ", ".join(f"{name} {one[name]}" for name in _differing(one, like))
+        names.append(str(one["device_name"]) + (f" ({extra})" if extra else ""))
+    return names
 
 
-def _order(case: Case) -> tuple[Any, ...]:
-    return case.model, case.mode, case.dtype, case.phase, case.height * case.width
+def _differing(one: Mapping[str, Any], like: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys in which any of the others differs."""
+    return [key for key in one if any(other[key] != one[key] for other in like)]
 
 
-def _labels(cases: Mapping[tuple[Any, ...], Case], what: str) -> dict[tuple[Any, ...], str]:
-    """The names of series; those that would share one on a machine say in what they differ."""
+def _labels(cases: Mapping[Key, Case], what: str) -> dict[Key, str]:
+    """The names of series; those that would share a name on a machine have their differences in it."""
     parts = {
         key: {"batch": case.batch, "device": case.device, **dict(zip(_parting(what), key[2:], strict=True))}
         for key, case in cases.items()
     }
-    found = {}
+    labels = {}
     for key, case in cases.items():
         like = [parts[other] for other, one in cases.items() if other[0] == key[0] and str(one) == str(case)]
-        told = [name for name in parts[key] if any(other[name] != parts[key][name] for other in like)]
-        found[key] = " ".join([str(case), *(f"{name.replace('_', ' ')} {parts[key][name]}" for name in told)])
-    return found
+        extra = [f"{name.replace('_', ' ')} {parts[key][name]}" for name in _differing(parts[key], like)]
+        labels[key] = " ".join([str(case), *extra])
+    return labels
 
 
 def _point(run: Run, row: Mapping[str, Any], what: str) -> Point:
@@ -253,23 +261,20 @@ def _point(run: Run, row: Mapping[str, Any], what: str) -> Point:
     return Point(run, float(value), row.get(f"{what}_lo"), row.get(f"{what}_hi"), basis)
 
 
-def _series(
-    machine_name: str, label: str, model: str, found: Sequence[tuple[Point, Mapping[str, Any]]], what: str
-) -> Series:
-    points = tuple(point for point, _ in found)
+def _series(machine_name: str, label: str, model: str, measured: Sequence[Measured], what: str) -> Series:
+    points = tuple(point for point, _ in measured)
     places = [n for n, point in enumerate(points) if point.value is not None]
-    told = changes([log(points[n].value or 1) for n in places])
-    alone = tuple(places[n] for n in told.alone)
-    rows = [row for point, row in found if point.value is not None]
+    rows = [measured[n][1] for n in places]
+    changed = changes([log(points[n].value or 1) for n in places])
+    alone = tuple(places[n] for n in changed.alone)
     over = ratio(rows[-1], rows[0], what) if len(rows) > 1 else None
-    note = None
-    if len(places) < FEWEST:
-        note = f"not looked for: {len(places)} of at least {FEWEST} values"
-    bare = Series(machine_name, label, model, points, (), alone, told.noise, over, note)
-    steps = tuple(Step(places[start], None, None, 1.0, ()) for start in told.starts)
-    levels = replace(bare, steps=steps).levels()
-    steps = tuple(_step(points, before[1], after[0], after[2] / before[2]) for before, after in pairwise(levels))
-    return replace(bare, steps=steps)
+    note = f"not looked for: {len(places)} of at least {FEWEST} values" if len(places) < FEWEST else None
+    steps = tuple(Step(places[start], None, None, 1.0, ()) for start in changed.starts)
+    bare = Series(machine_name, label, model, points, steps, alone, changed.noise, over, note)
+    levels = pairwise(bare.levels())
+    return replace(
+        bare, steps=tuple(_step(points, before[1], after[0], after[2] / before[2]) for before, after in levels)
+    )
 
 
 def _step(points: Sequence[Point], last: int, first: int, over: float) -> Step:

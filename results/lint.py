@@ -1,4 +1,4 @@
-"""Says in which settings the rows of a table differ, so that comparing them would not be fair."""
+"""Finds the settings in which rows of a table differ, so that a comparison would not be fair."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def unfair(table: pd.DataFrame) -> list[str]:
     """One line for each setting in which measured rows differ; empty if the comparison is fair.
 
     Rows may differ in model, mode, form and size. Columns that the table lacks are skipped. `conditions`, a digest, is
-    named only where no other line says what differs. Further lines: batches that a policy chose for each row, and for
+    named only if no other line says what differs. More lines: the batches that a policy chose for each row, and for
     each model that pads or cuts the image, how much of its work is padding (column `padded_share`).
     """
     rows = table[table["status"] == "ok"] if "status" in table else table
@@ -35,10 +35,11 @@ def _difference(rows: pd.DataFrame, column: str) -> str | None:
     optional = column in AXES and AXES[column].optional
     values = rows[column].dropna() if optional else filled(rows[column], "not known")
     counts = values.map(_name).value_counts().sort_index()
-    if len(counts) < 2:
-        return None
-    found = ", ".join(f"{value} ({count})" for value, count in counts.items())
-    return f"rows differ in {column}: {found}; compare within one"
+    return f"rows differ in {column}: {_listed(counts)}; compare within one" if len(counts) > 1 else None
+
+
+def _listed(counts: pd.Series[int]) -> str:
+    return ", ".join(f"{value} ({count})" for value, count in counts.items())
 
 
 def _name(value: object) -> str:
@@ -54,19 +55,16 @@ def _batches(rows: pd.DataFrame) -> list[str]:
     lines = []
     for policy, group in rows.groupby("batch_policy"):
         counts = group["batch"].astype(int).value_counts().sort_index()
-        if len(counts) < 2:
-            continue
-        found = ", ".join(f"{batch} ({count})" for batch, count in counts.items())
-        lines.append(
-            f"rows differ in batch: {found}; compare throughput within one"
-            if policy == "fixed"
-            else f"throughput is at several batches: {found}; under policy {policy} each row has its own"
-        )
+        if len(counts) > 1 and policy == "fixed":
+            lines.append(f"rows differ in batch: {_listed(counts)}; compare throughput within one")
+        elif len(counts) > 1:
+            several = f"throughput is at several batches: {_listed(counts)}"
+            lines.append(f"{several}; under policy {policy} each row has its own")
     return lines
 
 
 def _padding(rows: pd.DataFrame) -> list[str]:
-    """One line for each model that pads or cuts, with the sizes at which it does so most."""
+    """A line for each model that pads, with the size at which it pads most; one for each model that cuts."""
     if not {"model", "height", "width"} <= set(rows):
         return []
     lines = []
@@ -74,10 +72,10 @@ def _padding(rows: pd.DataFrame) -> list[str]:
     for model in rows["model"].unique().tolist():
         group = rows[rows["model"] == model]
         sizes = list(zip(group["height"].astype(int), group["width"].astype(int), strict=True))
-        known: list[Any] = [spec(model).padded_share(*size) for size in sizes]
+        padded: list[Any] = [spec(model).padded_share(*size) for size in sizes]
         if "padded_share" in group:
-            known = group["padded_share"].fillna(0.0).tolist()
-        shares = {size: share for size, share in zip(sizes, known, strict=True) if share}
+            padded = group["padded_share"].fillna(0.0).tolist()
+        shares = {size: share for size, share in zip(sizes, padded, strict=True) if share}
         if shares:
             most = max(shares, key=lambda size: shares[size])
             lines.append(

@@ -1,6 +1,7 @@
-"""How costs grow with the image, and from where one model is cheaper than another. Reads a frame alone.
+"""How costs grow with the image, and from which size one model is cheaper than another. Reads only a frame.
 
-A counted cost (MACs) is exact, and its bounds are a range. A measured cost has its cell's interval; memory has none.
+A counted cost (MACs) is exact, and its bounds are a range. A measured cost has the interval of its cell; memory has
+none.
 """
 
 from __future__ import annotations
@@ -13,22 +14,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.table import Table
 from scipy.special import ndtri, stdtrit
 
 from vbench.errors import UsageError
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked, filled
 from vbench.results.statistics import CONFIDENCE
-from vbench.results.text import bare_table, px
+from vbench.results.text import px
 
-TOLERANCE = 0.06  # an exponent that near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, Swin's padding
-WIDEST = 0.25  # half-width of an interval; a wider one tells nothing
+TOLERANCE = 0.06  # so near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, as the padding of Swin needs
+WIDEST = 0.25  # half-width of an interval; a wider one decides nothing
 POINTS = 3  # sizes, at least
 SPAN = 4.0  # between the fewest and the most tokens, at least
 DRAWS = 2000
 
-COSTS: dict[str, str] = {  # what is shown of it: "A needs less time a call than B"
+COSTS: dict[str, str] = {  # with words for "A needs less time a call than B"
     "macs_executed": "MACs",
     "latency_ms": "time a call",
     "ms_per_image": "time an image",
@@ -40,6 +40,7 @@ FITTED = ("macs_executed", "latency_ms", "ms_per_image", "activation_bytes")
 COUNTED = ("macs_executed", "macs")
 
 Floats = NDArray[np.float64]
+CrossoverVerdict = Literal["crosses", "cheaper at every size", "not reached"]
 
 
 class Curve(NamedTuple):
@@ -62,7 +63,7 @@ class Crossover:
     b: str
     cost: str
     sizes: int  # that both have
-    verdict: Literal["crosses", "cheaper at every size", "not reached"]
+    verdict: CrossoverVerdict
     px: float | None  # side of a square image; None unless it crosses
     px_lo: float | None  # of the 95 % interval; None if not known, or below the smallest size
     px_hi: float | None  # None if not known, or beyond the largest size
@@ -72,24 +73,22 @@ class Crossover:
 def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFrame:
     """The exponents of costs in tokens: a row for each model, mode, setting and cost (keys of `COSTS`).
 
-    Columns: `SUBJECT` and `SETTING` as far as the frame has them; `cost`; `points`, the number of sizes; `unit`,
-    "tokens", or "pixels" where tokens are not known; `tokens_lo`, `tokens_hi`; `exponent`, the least-squares slope in
+    Columns: those of `SUBJECT` and `SETTING` that the frame has; `cost`; `points`, the number of sizes; `unit`,
+    "tokens", or "pixels" if tokens are not known; `tokens_lo`, `tokens_hi`; `exponent`, the least-squares slope in
     log-log, with `exponent_lo` and `_hi`; `local_exponent` between the two largest sizes, with `local_lo` and `_hi`;
     `verdict`; `reading`, the verdict in words. `ms_per_image` comes from throughput.
 
     The bounds of a counted cost are the least and the greatest slope between two sizes that are a factor of 4 or more
-    apart. Those of a measured cost are a 95 % interval: the wider of Student's t on the residuals (points - 2 degrees
-    of freedom) and of what the cells' own intervals propagate. The local bounds are what two cells propagate.
+    apart. Those of a measured cost are the wider of two 95 % intervals: Student's t on the residuals (points - 2
+    degrees of freedom), and the propagated intervals of the cells. The local bounds are propagated from two cells.
 
-    A cost is consistent with linear if its bounds lie within 1 ± `TOLERANCE` (counted) or reach into it, local bounds
-    included (measured); likewise with quadratic about 2. "interval too wide" is a half-width above `WIDEST`; "too few
-    points" is fewer than `POINTS` sizes, or a span of tokens below `SPAN`.
+    A counted cost is consistent with linear if its bounds lie within 1 ± `TOLERANCE`. A measured cost is if its bounds
+    and its local bounds overlap 1 ± `TOLERANCE`. The same about 2 is quadratic. "interval too wide" is a half-width
+    above `WIDEST`; "too few points" is fewer than `POINTS` sizes, or a span of tokens below `SPAN`.
 
     Raises: UsageError for an unknown cost.
     """
-    for cost in costs:
-        _check_cost(cost)
-    rows, table = [], _prepared(table)
+    rows, table = [], _prepared(table, costs)
     keys = [key for key in (*SUBJECT, *SETTING) if key in table]
     for values, group in _groups(table, keys):
         for cost in costs:
@@ -102,20 +101,19 @@ def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFram
 
 
 def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> Crossover:
-    """The size from which `a` costs less than `b` at every larger size that both have.
+    """The size from which `a` costs less than `b`, also at every larger size that both have.
 
-    Between two sizes costs are power laws of the side. The interval is from 2,000 draws in which every cell varies as
-    its own interval says (normal in log cost).
+    Between two sizes costs are power laws of the side. The interval comes from 2,000 draws in which every cell varies
+    by its own interval (normal in log cost).
 
     Args:
-        a, b: a model and its mode, "vig_t recurrent"; without one, its parallel mode.
+        a, b: a model and its mode, "vig_t recurrent"; without a mode, its parallel mode.
         cost: a key of `COSTS`.
 
     Raises: UsageError for an unknown cost, a model that the table lacks, several rows of one size, or fewer than two
         common sizes.
     """
-    _check_cost(cost)
-    table = _prepared(table)
+    table = _prepared(table, (cost,))
     curves = []
     for name in (a, b):
         model, _, mode = name.partition(" ")
@@ -127,74 +125,52 @@ def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> 
             ways = [*apart(rows), *differing(rows, SETTING)]
             raise UsageError(f"{name} has several rows a size, which differ in {', '.join(ways)}; select one of each")
         curves.append(_curve(rows, cost))
-    if found := _cross((a, b), curves[0], curves[1], cost):
-        return found
+    if crossed := _cross((a, b), curves[0], curves[1], cost):
+        return crossed
     raise UsageError(f"{a} and {b} have fewer than two sizes in common with {cost}")
 
 
 def crossing(mine: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str], cost: str) -> Crossover | None:
-    """`crossover` of two models whose rows are given, one a size; None with fewer than two common sizes.
+    """`crossover` of two models from their rows, one for each size; None with fewer than two common sizes.
 
     Raises: UsageError for an unknown cost.
     """
-    _check_cost(cost)
-    return _cross(names, _curve(_prepared(mine), cost), _curve(_prepared(theirs), cost), cost)
+    return _cross(names, _curve(_prepared(mine, (cost,)), cost), _curve(_prepared(theirs, (cost,)), cost), cost)
 
 
 def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
     """`crossover` of every two models or modes that share two or more sizes under equal settings.
 
-    A row a pair; `a` is cheaper at the largest common size ("not reached": both cost the same there). Columns:
-    `SETTING` as far as the frame has it, then the fields of `Crossover`.
+    A row for each pair; `a` is cheaper at the largest common size ("not reached": both cost the same there). Columns:
+    those of `SETTING` that the frame has, then the fields of `Crossover`.
 
     Raises: UsageError for an unknown cost.
     """
-    _check_cost(cost)
-    table = _prepared(table)
+    table = _prepared(table, (cost,))
     keys = [key for key in SETTING if key in table]
-    told = differing(table, keys)
+    several = differing(table, keys)
     subject = [key for key in SUBJECT if key in table]
     rows = []
     for values, group in _groups(table, keys):
-        several = (group.groupby(["model", "mode"])[subject].nunique(dropna=False) > 1).any(axis=None)
+        ambiguous = (group.groupby(["model", "mode"])[subject].nunique(dropna=False) > 1).any(axis=None)
         curves = {
-            " ".join(str(part) for part in (who if several else who[:2]) if not pd.isna(part)): _curve(own, cost)
+            " ".join(str(part) for part in (who if ambiguous else who[:2]) if not pd.isna(part)): _curve(own, cost)
             for who, own in _groups(group, subject)
         }
         for one, other in combinations(curves, 2):
-            found = _cross((one, other), curves[one], curves[other], cost)
-            if found is not None and found.verdict == "not reached":
-                found = _cross((other, one), curves[other], curves[one], cost)
-            if found is not None:
+            crossed = _cross((one, other), curves[one], curves[other], cost)
+            if crossed is not None and crossed.verdict == "not reached":
+                crossed = _cross((other, one), curves[other], curves[one], cost)
+            if crossed is not None:
                 setting = dict(zip(keys, values, strict=True))
-                under = "".join(f", {said(key, setting[key])}" for key in told if not pd.isna(setting[key]))
-                rows.append({**setting, **asdict(found), "reading": found.reading + under})
+                under = "".join(f", {said(key, setting[key])}" for key in several if not pd.isna(setting[key]))
+                rows.append({**setting, **asdict(crossed), "reading": crossed.reading + under})
     columns = [*keys, *Crossover.__dataclass_fields__]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(("px", "px_lo", "px_hi"), "Float64"))
 
 
-def to_rich(found: pd.DataFrame) -> Table:
-    """What `exponents` returns, for a terminal; settings are shown where rows differ in them."""
-    also = [*apart(found), *differing(found, SETTING)]
-    numbers = ("sizes", "exponent", "interval", "at the top")
-    out = bare_table(["model", "mode", *also, "cost", *numbers, "verdict"], numbers)
-    for row in found.to_dict("records"):
-        out.add_row(
-            row["model"],
-            row["mode"],
-            *("" if pd.isna(row[key]) else str(row[key]) for key in also),
-            COSTS[row["cost"]],
-            str(row["points"]),
-            f"{row['exponent']:.2f}",
-            "" if pd.isna(row["exponent_lo"]) else f"{row['exponent_lo']:.2f}–{row['exponent_hi']:.2f}",
-            "" if pd.isna(row["local_exponent"]) else f"{row['local_exponent']:.2f}",
-            row["verdict"],
-        )
-    return out
-
-
 def log_error(rows: pd.DataFrame, cost: str) -> Floats:
-    """Standard deviation of the log of each cell's cost, from its interval; NaN where it has none."""
+    """The standard deviation of the log of each cell's cost, from its interval; NaN if it has none."""
     if f"{cost}_lo" not in rows:
         return np.full(len(rows), np.nan)
     low, high = (rows[f"{cost}_{end}"].to_numpy(np.float64, na_value=np.nan) for end in ("lo", "hi"))
@@ -206,13 +182,14 @@ def log_error(rows: pd.DataFrame, cost: str) -> Floats:
     return np.where((level > 0) & (level < 1), error, np.nan)
 
 
-def _check_cost(cost: str) -> None:
-    if cost not in COSTS:
-        raise UsageError(f"'{cost}' is not a cost that can be compared; take one of {', '.join(COSTS)}")
+def _prepared(table: pd.DataFrame, costs: Sequence[str]) -> pd.DataFrame:
+    """The table with `ms_per_image`, `activation_bytes` computed where only the peak is known, and `batch_asked`.
 
-
-def _prepared(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `ms_per_image`, with `activation_bytes` where only the peak is known, and `batch_asked`."""
+    Raises: UsageError for an unknown cost.
+    """
+    for cost in costs:
+        if cost not in COSTS:
+            raise UsageError(f"'{cost}' is not a cost that can be compared; take one of {', '.join(COSTS)}")
     table = table.copy()
     if "throughput_img_s" in table:
         table["ms_per_image"] = 1000 / table["throughput_img_s"]
@@ -233,7 +210,7 @@ def _groups(table: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...],
 
 
 def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
-    """The sizes at which this cost is known and positive; None if there are none."""
+    """The curve over the sizes at which this cost is known and positive; None if there are none."""
     if cost not in rows:
         return None
     rows = rows[filled(rows[cost] > 0, False).astype(bool)]
@@ -264,13 +241,12 @@ def _fit(curve: Curve) -> dict[str, Any]:
         local = float((y[-1] - y[-2]) / (x[-1] - x[-2]))
         local_error = float(np.hypot(*curve.error[-2:]) / (x[-1] - x[-2]) * ndtri((1 + CONFIDENCE) / 2))
     tokens_lo, tokens_hi = (round(float(np.exp(end))) for end in (x.min(), x.max()))
-    found = {
-        **{"points": len(x), "unit": curve.unit, "tokens_lo": tokens_lo, "tokens_hi": tokens_hi},
-        **{"exponent": slope, "exponent_lo": low, "exponent_hi": high},
-        **{"local_exponent": local, "local_lo": local - local_error, "local_hi": local + local_error},
-    }
-    verdict = _verdict(curve, found)
-    return {**found, "verdict": verdict, "reading": _reading(curve, found, verdict)}
+    size = {"points": len(x), "unit": curve.unit, "tokens_lo": tokens_lo, "tokens_hi": tokens_hi}
+    whole = {"exponent": slope, "exponent_lo": low, "exponent_hi": high}
+    top = {"local_exponent": local, "local_lo": local - local_error, "local_hi": local + local_error}
+    fit = {**size, **whole, **top}
+    verdict = _verdict(curve, fit)
+    return {**fit, "verdict": verdict, "reading": _reading(curve, fit, verdict)}
 
 
 def _range(curve: Curve) -> tuple[float, float]:
@@ -298,51 +274,47 @@ def _slope_interval(curve: Curve, slope: float, spread: float) -> tuple[float, f
     return slope - half, slope + half
 
 
-def _verdict(curve: Curve, found: dict[str, Any]) -> str:
+def _verdict(curve: Curve, fit: dict[str, Any]) -> str:
     x = curve.log_tokens
     if len(set(x)) < POINTS or float(x.max() - x.min()) < np.log(SPAN) - 1e-9:
         return "too few points"
-    low, high = found["exponent_lo"], found["exponent_hi"]
+    low, high = fit["exponent_lo"], fit["exponent_hi"]
     if not curve.counted and high - low > 2 * WIDEST:
         return "interval too wide"
     for power, name in ((1, "linear"), (2, "quadratic")):
         least, most = power - TOLERANCE, power + TOLERANCE
         if curve.counted:
             meets = least <= low and high <= most
-        else:  # a comparison with NaN, of a local interval that is not known, is false
-            meets = low <= most and high >= least and not (found["local_lo"] > most or found["local_hi"] < least)
+        else:  # a comparison with NaN is false: a local interval that is not known does not count
+            meets = low <= most and high >= least and not (fit["local_lo"] > most or fit["local_hi"] < least)
         if meets:
             return f"consistent with {name}"
     return "neither"
 
 
-def _reading(curve: Curve, found: dict[str, Any], verdict: str) -> str:
-    """The exponent in words, and how the top of the curve differs from its whole."""
-    over = f"from {found['tokens_lo']} to {found['tokens_hi']} {curve.unit}"
-    top = f"{found['local_exponent']:.2f} between {curve.labels[-2]} and {curve.labels[-1]} px"
-    if not np.isnan(found["local_lo"]) and not curve.counted:
-        top += f" ({found['local_lo']:.2f} to {found['local_hi']:.2f})"
+def _reading(curve: Curve, fit: dict[str, Any], verdict: str) -> str:
+    """The exponent in words, of the whole curve and of its two largest sizes."""
+    over = f"from {fit['tokens_lo']} to {fit['tokens_hi']} {curve.unit}"
+    top = f"{fit['local_exponent']:.2f} between {curve.labels[-2]} and {curve.labels[-1]} px"
+    if not np.isnan(fit["local_lo"]) and not curve.counted:
+        top += f" ({fit['local_lo']:.2f} to {fit['local_hi']:.2f})"
     if verdict == "too few points":
         return f"too few points for a verdict {over}; exponent {top}"
-    low, high = found["exponent_lo"], found["exponent_hi"]
+    low, high = fit["exponent_lo"], fit["exponent_hi"]
     bounds = "over spans of a factor of 4" if curve.counted else "95 % interval"
-    whole = f"exponent {found['exponent']:.2f} ({bounds}: {low:.2f} to {high:.2f}) {over}"
-    grows = _pace(low, high)
+    whole = f"exponent {fit['exponent']:.2f} ({bounds}: {low:.2f} to {high:.2f}) {over}"
+    grows = "no one power law"
     if verdict == "interval too wide":
         grows = "the interval is too wide to tell"
     elif verdict != "neither":
         grows = f"{verdict.removeprefix('consistent with ')} within the tolerance"
+    elif low > 2 + TOLERANCE:
+        grows = "grows faster than quadratic"
+    elif low > 1 + TOLERANCE:
+        grows = "grows faster than linear" + (", slower than quadratic" if high < 2 - TOLERANCE else "")
+    elif high < 1 - TOLERANCE:
+        grows = "grows slower than linear"
     return f"{grows}; {whole}; {top}"
-
-
-def _pace(low: float, high: float) -> str:
-    if low > 2 + TOLERANCE:
-        return "grows faster than quadratic"
-    if low > 1 + TOLERANCE:
-        return "grows faster than linear, slower than quadratic" if high < 2 - TOLERANCE else "grows faster than linear"
-    if high < 1 - TOLERANCE:
-        return "grows slower than linear"
-    return "no one power law"
 
 
 def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost: str) -> Crossover | None:
@@ -367,7 +339,7 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
     at, at_lo, at_hi = (float(np.exp(end)) if np.isfinite(end) else None for end in (point, low, high))
     first, last = common[0], common[-1]
     if np.isfinite(point):
-        verdict: Literal["crosses", "cheaper at every size", "not reached"] = "crosses"
+        verdict: CrossoverVerdict = "crosses"
         where = f"from {np.exp(point):.0f} px up"
     elif point < 0:
         verdict, where = "cheaper at every size", f"at every size from {first} to {last} px"
@@ -385,9 +357,9 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
 
 
 def _root(side: Floats, apart: Floats) -> Floats:
-    """Log px from which a row of `apart`, log cost against the other's, stays below 0.
+    """The log of the px from which each row of `apart`, log cost over the other's, stays below 0.
 
-    -inf where it always is, inf where its last entry is not.
+    -inf if the whole row is below 0, inf if its last entry is not.
     """
     cheaper = apart < 0
     roots = np.full(len(apart), np.inf)

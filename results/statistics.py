@@ -1,8 +1,8 @@
 """Statistics of a cell: its median with an interval, and what is wrong with its samples. Pure; samples in ms.
 
-A cell is measured in launches, fresh processes, each a series of samples in the order of measuring. Samples of one
-launch are not independent, and launches differ by more than their samples tell (addresses, clocks, neighbours):
-the launch is the unit that is repeated.
+A cell is measured in launches. A launch is a fresh process, and gives samples in the order of measuring. Samples of one
+launch are not independent, and launches differ by more than their samples show (addresses, clocks, neighbours): the
+launch is the unit that is repeated.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats takes longer to import than a launch to start
 
 CONFIDENCE = 0.95
-FEWEST = 10  # samples of a launch below which no fault can be told from noise
-MATTERS = 0.01  # of the median; what is smaller is no fault
-MODIFIED_Z = 3.5  # Iglewicz and Hoaglin 1993: of an outlier, on the median absolute deviation
+FEWEST = 10  # samples of a launch; with fewer a fault looks like noise
+MATTERS = 0.01  # the smallest fault, as a share of the median
+MODIFIED_Z = 3.5  # of an outlier, from the median absolute deviation (Iglewicz and Hoaglin 1993)
 TO_SIGMA = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
-LESSER = 0.10  # of the samples, at least, make a second mode
-BLOCKS = 40  # into which a launch is cut at most, to look for drift
+LESSER = 0.10  # the share of samples that a mode has at least
+BLOCKS = 40  # a launch is cut into this many blocks at most, to look for drift
 DRIFT_Z = 3.29  # two-sided, 99.9 %
-VALLEY = 0.07  # chance of so empty a valley in a flat stretch; one mode has no flat stretch, and is rarer far
+VALLEY = 0.07  # chance of such an empty valley between two modes in a flat distribution; with one mode it is far rarer
 
 Basis = Literal["launches", "within one launch", "range"]
 Samples = NDArray[np.float64]
@@ -32,11 +32,11 @@ Samples = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median and where it lies, in the samples' unit.
+    """A median and its interval, in the samples' unit.
 
-    `basis` says what the interval covers: "launches", what another launch would give; "within one launch", that
-    launch's own median alone; "range", the least and the greatest of samples that are too few. `level` is None if it is
-    not known.
+    `basis` says what the interval covers: "launches", the median of another launch too; "within one launch", only the
+    median of that launch; "range", the least and the greatest sample, because there are too few. `level` is None if it
+    is not known.
     """
 
     median: float
@@ -47,10 +47,10 @@ class Interval:
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float, float, float]:
-    """Median, and its distribution-free interval from order statistics: (median, lo, hi, coverage).
+    """The median, and its distribution-free interval from order statistics: (median, lo, hi, coverage).
 
-    The narrowest symmetric pair of order statistics that covers the median with at least 95 %; fewer than
-    six samples cannot, and then it is their range, with the coverage that it has. Takes samples as independent.
+    The interval is the narrowest symmetric pair of order statistics that covers the median with at least 95 %. With
+    fewer than six samples it is their range, with a lower coverage. Assumes independent samples.
 
     Raises: ValueError without samples.
     """
@@ -67,15 +67,15 @@ def interval(
 
     The interval of two or more launches is symmetric on the log scale, and the wider of two:
 
-    - Launches are resampled: the standard deviation of the log median, times Student's t with L - 1 degrees of freedom.
-      With two launches it is √2 too small, and is corrected. With three or more, resampling overstates the scatter of
-      a median by as much as their small number understates it.
-    - Samples are resampled within launches, as many as are independent (`effective_samples`), times the normal
+    - Resample launches: the standard deviation of the log median, times Student's t with L - 1 degrees of freedom. With
+      two launches it is √2 too small, and is corrected. With three or more, resampling overstates the scatter of a
+      median by as much as their small number understates it.
+    - Resample the independent samples within launches (`effective_samples`): the same deviation, times the normal
       quantile. So launches that agree by chance do not seem exact.
 
-    The scatter of launches holds the samples' noise; resampling both at once would count it twice. The interval of one
-    launch is a pair of order statistics at its effective number of samples, or the range where these are too few (six
-    at 95 %); the level of a range is known only if the samples are independent.
+    The scatter of launches contains the noise of samples; resampling both at once would count it twice. The interval of
+    one launch is a pair of order statistics at its effective number of samples, or the range if these are too few (six
+    at 95 %). The level of a range is known only if the samples are independent.
 
     Args:
         launches: samples of each launch in order, ms, all positive.
@@ -113,11 +113,11 @@ def interval(
 
 
 def ratio(one: Interval, other: Interval) -> Interval:
-    """One over other, and the 95 % interval of that; both must be positive.
+    """One over other, and its 95 % interval; both must be positive.
 
     Symmetric on the log scale: each interval gives a standard deviation by the normal quantile of its level, and they
-    add in quadrature. Of few launches it is wider than need be, for their intervals are by Student's t. Where the
-    level of either is not known, the widest that both ends allow, whose level is not known either.
+    add in quadrature. With few launches it is wider than necessary, because their intervals come from Student's t. If
+    the level of either is not known, the interval has the widest ends that are possible, and no known level.
     """
     middle = one.median / other.median
     if one.level is None or other.level is None or "range" in (one.basis, other.basis):
@@ -129,11 +129,11 @@ def ratio(one: Interval, other: Interval) -> Interval:
 
 
 def effective_samples(samples: Sequence[float] | Samples) -> float:
-    """How many independent samples would fix the median as well; between 1 and their number.
+    """How many independent samples would give the median as exactly; between 1 and the number of samples.
 
-    From the autocorrelation of the signs about the median, on which the error of a median depends, summed over
-    lags as long as neighbouring pairs stay positive (Geyer 1992). Outliers do not move it. Series that alternate
-    count in full.
+    The error of a median depends on the autocorrelation of the signs about it, which is summed over lags while
+    neighbouring pairs are positive (Geyer 1992). Outliers do not change it. All samples of a series that alternates
+    count.
 
     Raises: ValueError without samples.
     """
@@ -153,38 +153,36 @@ def effective_samples(samples: Sequence[float] | Samples) -> float:
 
 
 def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
-    """What is wrong with the samples of a cell, of "drift", "bimodal", "outliers", in this order.
+    """The faults of a cell's samples: some of "drift", "bimodal", "outliers", in this order.
 
-    - drift: the median moves by more than 1 % from the first to the last third of a launch, and Theil's slope over
-      block medians is not 0, or the halves differ, at 99.9 %. A step that stays is drift.
+    - drift: the median moves by more than 1 % from the first to the last third of a launch, and at 99.9 % Theil's slope
+      over block medians is not 0, or the halves differ. A step that stays is drift.
     - bimodal: samples alternate between two levels more than 1 % apart; each level holds at least 10 % of them, and the
-      valley between is emptier than either.
-    - outliers: at least two samples and 1 % of all have a modified z-score above 3.5 and lie more than 1 % of the
-      median away from the nearer mode, drift removed.
+      valley between them is emptier than either.
+    - outliers: at least two samples, and at least 1 % of all, have a modified z-score above 3.5 and are more than 1 %
+      of the median away from the nearer mode, after drift is removed.
 
     Drift and bimodality count if more than half of the launches show them. Outliers are rare, so launches are pooled.
     A launch of fewer than ten samples is not judged.
     """
     judged = [_faults_of(_series(launch)) for launch in launches if len(launch) >= FEWEST]
-    found = []
-    if 2 * sum(launch.drifts for launch in judged) > len(judged):
-        found.append("drift")
-    if 2 * sum(launch.bimodal for launch in judged) > len(judged):
-        found.append("bimodal")
     outliers, samples = sum(launch.outliers for launch in judged), sum(launch.samples for launch in judged)
-    if outliers >= 2 and outliers >= MATTERS * samples:
-        found.append("outliers")
-    return tuple(found)
+    shown = {
+        "drift": 2 * sum(launch.drifts for launch in judged) > len(judged),
+        "bimodal": 2 * sum(launch.bimodal for launch in judged) > len(judged),
+        "outliers": outliers >= 2 and outliers >= MATTERS * samples,
+    }
+    return tuple(fault for fault, there in shown.items() if there)
 
 
 def outlier_count(launches: Sequence[Sequence[float]]) -> int:
-    """How many samples of all launches of ten or more are outliers, as in `faults`, however few."""
+    """The number of outliers, as in `faults`, in all launches of ten samples or more."""
     return sum(_faults_of(_series(launch)).outliers for launch in launches if len(launch) >= FEWEST)
 
 
 @dataclass(frozen=True, slots=True)
 class _LaunchFaults:
-    """What one launch shows."""
+    """The faults of one launch."""
 
     samples: int
     drifts: bool
@@ -203,7 +201,7 @@ def _series(samples: Sequence[float] | Samples) -> Samples:
 
 @lru_cache(maxsize=1024)
 def _rank(n: int, level: float) -> tuple[int, float]:
-    """The greatest k for which the order statistics k and n - 1 - k cover the median at `level`, and their level."""
+    """The greatest k for which the order statistics k and n - 1 - k cover the median at `level`, and their coverage."""
 
     def coverage(k: int) -> float:
         return float(max(0.0, 1 - 2 * bdtr(k, n, 0.5)))
@@ -239,7 +237,7 @@ def _faults_of(series: Samples) -> _LaunchFaults:
 
 
 def _drift(series: Samples, least: float) -> tuple[float, bool]:
-    """Theil's slope, per sample, and whether it is not 0 and moves the median by more than `least`."""
+    """Theil's slope per sample, and whether there is drift that moves the median by more than `least`."""
     n = len(series)
     size = -(-n // BLOCKS)
     slope, _ = _theil(series, size)
@@ -251,10 +249,10 @@ def _drift(series: Samples, least: float) -> tuple[float, bool]:
 
 
 def _theil(series: Samples, size: int) -> tuple[float, float]:
-    """Slope per sample over medians of blocks of `size`, and how many deviations it is from 0.
+    """The slope per sample over medians of blocks of `size`, and how many standard deviations it is from 0.
 
-    The latter is the greater of Kendall's z, which sees a slope, and that of Mann and Whitney between the halves,
-    which sees a step.
+    The number is the greater of Kendall's z, which detects a slope, and Mann and Whitney's z between the halves, which
+    detects a step.
     """
     count = len(series) // size
     if count < 2:
@@ -272,9 +270,9 @@ def _theil(series: Samples, size: int) -> tuple[float, float]:
 def _second_mode(series: Samples, least: float) -> NDArray[np.bool_] | None:
     """Which samples belong to the upper of two modes; None if there is one mode.
 
-    The split leaves the least scatter within its sides; the outermost 5 % at either end are left out. There are two
-    modes if the middle third between the peaks holds fewer samples than as wide a window about either peak, beyond
-    chance. A launch that rarely changes sides counts as fewer samples.
+    The split has the least scatter within its two parts; the outermost 5 % at either end are left out. There are two
+    modes if the middle third between the peaks has fewer samples, beyond chance, than windows of that width about the
+    peaks. A launch that rarely changes modes counts as fewer samples.
     """
     n = len(series)
     ordered = np.sort(series)
@@ -304,7 +302,7 @@ def _second_mode(series: Samples, least: float) -> NDArray[np.bool_] | None:
 
 
 def _outliers(series: Samples, least: float) -> int:
-    """How many lie beyond both; the z-score's bound is widened where few samples leave the deviation uncertain."""
+    """How many samples are beyond both bounds. With few samples the bound of the z-score is wider."""
     away = np.abs(series - np.median(series))
     bound = MODIFIED_Z * (1 + 10 / effective_samples(series))
     return int(np.count_nonzero((away > least) & (away > bound * TO_SIGMA * np.median(away))))

@@ -15,7 +15,7 @@ from fakes import make_record
 
 from vbench import host
 from vbench.errors import UsageError
-from vbench.gate import sides
+from vbench.gate import revisions
 from vbench.gate.ab import Session
 from vbench.gate.blocks import DESIGNS, Design
 from vbench.gate.revisions import Install
@@ -251,9 +251,9 @@ class Elsewhere:
 
 def test_a_side_that_would_measure_other_code_than_its_own_is_refused(tmp_path: Path) -> None:
     for root in (None, Path(__file__).resolve().parent):  # None: the interpreter is the user's
-        sides._check_code("head", Install("it", root=root), Elsewhere(), ["a:net"])
+        revisions.check_code("head", Install("it", root=root), Elsewhere(), ["a:net"])
     with pytest.raises(UsageError, match=r"head would measure .*test_ab\.py, which is not in its own tree"):
-        sides._check_code("head", Install("it", root=tmp_path), Elsewhere(), ["a:net"])
+        revisions.check_code("head", Install("it", root=tmp_path), Elsewhere(), ["a:net"])
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from vbench.reports.series import series_of
 from vbench.results import scaling
 from vbench.results.answers import answers
 from vbench.results.axes import AXES, EQUAL, PARTS, SETTING, SUBJECT, differing, said, unusual
+from vbench.results.claim_verdicts import judge
 from vbench.results.claims import claims
 from vbench.results.compare import compare, run_of
 from vbench.results.frame import COLUMNS, frame
 from vbench.results.history import history, runs_of
 from vbench.results.lint import unfair
 from vbench.results.store import Record
-from vbench.results.verdicts import judge
 
 SIDES = (224, 512, 1024)
 CASES: dict[str, tuple[Any, Any]] = {  # of each axis that parts curves, two values; of `batch_asked` it is the batch
@@ -126,7 +126,7 @@ class TestEachAxisThatPartsCurves:
         counts = Counter(zip(found["model"], found["mode"], strict=True))
         assert all(counts[who] == 2 for who in subjects(name))
         assert set(found["points"]) == {3}
-        assert name in [column.header for column in scaling.to_rich(found).columns]
+        assert name in [column.header for column in tables.exponents_to_rich(found).columns]
 
     def test_crossovers_stand_within_one(self, name: str) -> None:
         found = scaling.crossovers(table(name))

@@ -26,11 +26,11 @@ from vbench.plan import USUAL, Case, union
 from vbench.plan import parse as parse_axes
 from vbench.reports import claims as report
 from vbench.results import operators
+from vbench.results.claim_verdicts import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement, OurValue, judge, reaches
 from vbench.results.claims import Claim, claims, parse
 from vbench.results.countings import published_macs
 from vbench.results.frame import frame
 from vbench.results.store import Record, read
-from vbench.results.verdicts import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement, Ours, judge, reaches
 from vbench.suites.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -254,8 +254,8 @@ class TestVerdicts:
             assert one.fair.lo is not None
             assert one.fair.hi is not None
             assert one.fair.lo < 3.8 < one.fair.hi
-        assert reaches(Ours(3.0, 2.0, 3.7, ""), 3.8) is False
-        assert reaches(Ours(9.0, 4.0, 20.0, ""), 3.8) is True
+        assert reaches(OurValue(3.0, 2.0, 3.7, ""), 3.8) is False
+        assert reaches(OurValue(9.0, 4.0, 20.0, ""), 3.8) is True
 
     def test_a_cpu_judges_no_claim_of_a_gpu_but_shows_its_ratio(self) -> None:
         one = ruled("vig-figure-speed-1024", vig_against_deit(1024, 50.0, 10.0, 10.0, device="cpu", dtype="float32"))

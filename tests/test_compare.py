@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from vbench.commands.app import app
 from vbench.errors import UsageError
-from vbench.results.compare import Run, compare, load, run_of
+from vbench.results.compare import StoredRun, compare, load, run_of
 from vbench.results.holm import holm
 from vbench.results.outcome import Finding, Outcome
 from vbench.results.store import Record, Store
@@ -94,7 +94,7 @@ class TestLatency:
     def test_equal_runs_are_rarely_called_anything_and_a_slowdown_is_caught(self) -> None:
         random = np.random.default_rng(0)
 
-        def run(slower: float = 1.0) -> Run:
+        def run(slower: float = 1.0) -> StoredRun:
             levels = slower * np.exp(random.normal(0, 0.01, 5))
             return run_of(
                 [
@@ -290,7 +290,7 @@ def test_holm() -> None:
 
 def test_real_sweeps_of_the_same_code_cry_wolf_in_at_most_one_pair_of_a_hundred() -> None:
     """Twenty sweeps of four cells, every pair of them, in the order of time."""
-    runs: list[Run] = [load(folder) for folder in RUNS]
+    runs: list[StoredRun] = [load(folder) for folder in RUNS]
     pairs = [compare(*pair) for pair in combinations(runs, 2)]
     assert len(pairs) == 190
     assert all(len(pair.of("AMBIGUOUS", "SAME")) == 20 for pair in pairs[:5])

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from vbench import host
-from vbench.constraints import tested, write
+from vbench.constraints import tested
 from vbench.doctor import examine as doctor
 from vbench.errors import UsageError
 
@@ -80,7 +80,7 @@ PINS = {"lowest": {"torch": "2.11.0", "huggingface-hub": "0.25.0"}, "tested": {"
         ("2.14.2", "note", "2.14.2; tested up to 2.14.1"),
         ("2.15.0.dev20261101", "note", "2.15.0.dev20261101; tested up to 2.14.1"),
         ("3.0", "note", "3.0; tested up to 2.14.1"),
-        ("ours", "note", "ours; no version that can be compared; not known whether it was tested"),
+        ("ours", "note", "ours; the version cannot be compared; not known whether it was tested"),
     ],
 )
 def test_the_doctor_says_what_lies_outside(
@@ -121,15 +121,15 @@ class TestWriting:
             version, requires = INSTALLED[name]
             return SimpleNamespace(version=version, requires=requires)
 
-        monkeypatch.setattr(write, "distribution", distribution)
+        monkeypatch.setattr(tested, "distribution", distribution)
 
     def test_all_that_is_brought_is_written_and_nothing_else(self) -> None:
-        _, *rest = write.page("root").splitlines()
+        _, *rest = tested.page("root").splitlines()
         assert rest == ["deep==3.0", "extra-of-deep==4.0", "left-one==1.5", "right==2.0"]
 
     def test_what_is_not_installed_is_said(self) -> None:
         with pytest.raises(UsageError, match=r"^none is not installed, and root needs it; pip install none$"):
-            write.brought("root", {"gpu"})
+            tested.required("root", {"gpu"})
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ class TestWriting:
 def test_what_cannot_be_written_is_one_line(
     words: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(write, "page", lambda: "")
+    monkeypatch.setattr(tested, "page", lambda: "")
     with pytest.raises(SystemExit) as ended:
-        write.main(words)
+        tested.main(words)
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith(f"vbench: {line}")

@@ -27,7 +27,7 @@ from vbench.models import create
 from vbench.operators import compile as kernel_compile
 from vbench.plan import Case, Sweep, plan
 from vbench.results import counters as baselines
-from vbench.results.counters import Baseline, Cell, Counted, Equality
+from vbench.results.counters import Baseline, Counted, CountedCell, Equality
 from vbench.results.outcome import Finding, Outcome
 
 PACKAGE = """
@@ -92,12 +92,12 @@ def cases(*models: str, sides: tuple[int, ...] = (32, 64)) -> list[Case]:
     return plan(Sweep(models, tuple((side, side) for side in sides)))
 
 
-def cell(case: Case) -> Cell:
+def cell(case: Case) -> CountedCell:
     fields = next(iter(counters.names_of([case]).values()))
-    return Cell(name=str(case), case=fields, **json.loads(json.dumps(count_inside(case))))
+    return CountedCell(name=str(case), case=fields, **json.loads(json.dumps(count_inside(case))))
 
 
-def counted(*cells: Cell, **changes: Any) -> Counted:
+def counted(*cells: CountedCell, **changes: Any) -> Counted:
     versions = counters.versions()
     empty = Counted(versions, {cell.name: cell for cell in cells}, {}, {}, {}, {}, {})
     return replace(empty, **changes)
@@ -225,7 +225,7 @@ def test_a_baseline_is_written_read_and_judged(nets: Any, tmp_path: Path) -> Non
         counters.gate(file, Here(), cases=chosen)
 
 
-BASE = Cell(
+BASE = CountedCell(
     "net 32 parallel float32",
     {"model": "net", "height": 32, "width": 32},
     {"params": 100, "macs": 1000, "bytes_min": 4000, "predicted_peak_bytes": 100_000, "launches": 9, "tokens": 16},
@@ -234,7 +234,7 @@ BASE = Cell(
 )
 
 
-def changed(**counts: Any) -> Cell:
+def changed(**counts: Any) -> CountedCell:
     return replace(BASE, counts={**BASE.counts, **counts})
 
 
@@ -255,7 +255,7 @@ def changed(**counts: Any) -> Cell:
     ],
 )
 def test_what_belongs_to_libraries_is_ambiguous_under_other_ones(
-    head: Cell, verdict: str | None, other: str | None, code: int
+    head: CountedCell, verdict: str | None, other: str | None, code: int
 ) -> None:
     """`verdict` under the baseline's versions, `other` under another torch, `code` the exit code under the latter."""
     base = Baseline(counters.versions(), (BASE,), {})
@@ -353,7 +353,7 @@ def _with(**parts: Any) -> str:
         (_with(tolerances={"speed": 1}), "no counter 'speed'"),
         (_with(tolerances={"macs": "5"}), "no number"),
         (_with(tolerances={"macs": -1}), "from 0 up"),
-        (_with(cells=json.loads(_with())["cells"] * 2), "stands there twice"),
+        (_with(cells=json.loads(_with())["cells"] * 2), "is in it twice"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -414,7 +414,7 @@ def test_ctrl_c_while_counting_decides_nothing_and_writes_no_baseline(
     written = CliRunner().invoke(cli.app, [*words, "--write"])
     assert (written.exit_code, file.exists()) == (3, False)
     names = counters.names_of(plan(Sweep(("vig_t",), ((32, 32),), ("parallel",))))
-    cells = tuple(Cell(name, case, BASE.counts, BASE.operations, BASE.inside) for name, case in names.items())
+    cells = tuple(CountedCell(name, case, BASE.counts, BASE.operations, BASE.inside) for name, case in names.items())
     file.write_text(baselines.to_text(Baseline(counters.versions(), cells, {})))
     before = file.read_text()
     held = CliRunner().invoke(cli.app, ["gate", "--counters", str(file), "-o", str(folder)])

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from vbench.errors import OutputError
 from vbench.reports import gate, metrics
-from vbench.results.judge import Cell, Comparison, judge
+from vbench.results.judge import Comparison, TimedCell, judge
 from vbench.results.outcome import FAILS, OPEN, VERDICTS, Finding, Outcome
 
 SCHEMAS = Path(__file__).parent / "ci_schemas"
@@ -184,7 +184,7 @@ def test_the_smallest_slowdown_that_is_told_is_what_the_rule_says() -> None:
     noise = (0.004, -0.003, 0.002, -0.004, 0.003, -0.002)
 
     def judged(share: float) -> Comparison:
-        (found,) = judge([Cell([one + log1p(share) for one in noise], [])])
+        (found,) = judge([TimedCell([one + log1p(share) for one in noise], [])])
         assert found is not None
         return found
 

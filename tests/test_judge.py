@@ -11,14 +11,14 @@ import pytest
 from scipy.stats import bootstrap, ttest_1samp
 
 from vbench.results.holm import holm
-from vbench.results.judge import Cell, Comparison, block, floor, interval, judge
+from vbench.results.judge import Comparison, TimedCell, block, floor, interval, judge
 
 BLOCKS, TURNS = 6, 4
 SESSIONS = 300
 
 
 def one(blocks: Sequence[float], noise: Sequence[float], **how: float) -> Comparison:
-    found = judge([Cell(blocks, noise, **how)])[0]
+    found = judge([TimedCell(blocks, noise, **how)])[0]
     assert found is not None
     return found
 
@@ -99,9 +99,9 @@ def test_the_interval_is_students_of_few_blocks_and_a_bootstraps_of_many() -> No
 
 def test_among_many_cells_more_is_asked_of_each() -> None:
     blocks = [0.045, 0.06, 0.05, 0.065, 0.04, 0.06]
-    quiet = Cell([0.001, -0.001, 0.0, 0.002, -0.002, 0.0], [])
-    alone, *_ = judge([Cell(blocks, [])])
-    among, *others = judge([Cell(blocks, []), *[quiet] * 40])
+    quiet = TimedCell([0.001, -0.001, 0.0, 0.002, -0.002, 0.0], [])
+    alone, *_ = judge([TimedCell(blocks, [])])
+    among, *others = judge([TimedCell(blocks, []), *[quiet] * 40])
     assert alone is not None
     assert among is not None
     assert (alone.verdict, among.verdict) == ("SLOW", "AMBIGUOUS")
@@ -115,7 +115,7 @@ def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
 
 
 def test_too_little_is_no_verdict() -> None:
-    assert judge([Cell([], []), Cell([0.0, 0.0], [0.0])]) == [None, None]
+    assert judge([TimedCell([], []), TimedCell([0.0, 0.0], [0.0])]) == [None, None]
     for outer, inner in (((0.0, 1.0), (1.0,)), ((1.0,), ()), ((1.0, 1.0), (1.0, 1.0))):
         with pytest.raises(ValueError, match="positive times in turn"):
             block(outer, inner)

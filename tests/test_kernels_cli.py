@@ -26,6 +26,7 @@ from vbench.operators import sampling
 from vbench.operators import tune as kernel_tune
 from vbench.operators.tune import Timing
 from vbench.reports import operators
+from vbench.verify import checks
 
 
 def test_list_names_every_form_and_why_one_cannot_run() -> None:
@@ -59,10 +60,10 @@ def test_a_wrong_gradient_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         h, state = right(a, b, **options)
         return h + 0.1 * (a - a.detach()), state
 
-    monkeypatch.setattr(verify, "operator", lambda op, form: wrong if form == "scan" else operator(op, form))
-    failed = [check for check in verify.operator_checks("mingru", extent=verify.Extent(tokens=20)) if not check.ok]
+    monkeypatch.setattr(checks, "operator", lambda op, form: wrong if form == "scan" else operator(op, form))
+    failed = [check for check in checks.operator_checks("mingru", extent=verify.Extent(tokens=20)) if not check.ok]
     assert {(check.kind, check.form) for check in failed} == {("grad", "scan")}
-    values = verify.operator_checks("mingru", extent=verify.Extent(tokens=20, gradients=False))
+    values = checks.operator_checks("mingru", extent=verify.Extent(tokens=20, gradients=False))
     assert {check.kind for check in values} == {"float64", "float32", "half", "split", "causal"}
     assert all(check.where.endswith("of a") for check in failed)
 

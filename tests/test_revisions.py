@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from vbench.errors import UsageError
-from vbench.gate import ab, blocks, revisions, sides
-from vbench.gate.revisions import Pythons
-from vbench.jobs.side import Side
+from vbench.gate import ab, blocks, revisions
+from vbench.jobs.revision_runner import RevisionRunner
 from vbench.plan import Sweep, plan
 from vbench.results.store import read
 from vbench.suites.rules import Rules
@@ -81,8 +80,8 @@ def repository(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pyte
 
 
 def test_base_is_the_commit_and_head_the_working_tree(repository: Path) -> None:
-    with revisions.sides("main", [NAME]) as (base, head):
-        texts = [next(side.path[0].rglob("nets.py")).read_text() for side in (base, head)]
+    with revisions.prepared("main", [NAME]) as (base, head):
+        texts = [next(install.path[0].rglob("nets.py")).read_text() for install in (base, head)]
         assert ["sleep(0.0)" in text for text in texts] == [True, False]
         assert base.label.startswith("main (")
         assert base.root is not None
@@ -99,56 +98,57 @@ def test_what_cannot_be_compared_is_said_in_a_line(
         ("main", ["vig_t"], "holds no code of vig_t"),
         ("main", ["elsewhere:net"], "holds no code of elsewhere"),
     ):
-        with pytest.raises(UsageError, match=said), revisions.sides(revision, models):
+        with pytest.raises(UsageError, match=said), revisions.prepared(revision, models):
             pass
     with (
         pytest.raises(UsageError, match="--head-python"),
-        revisions.sides("main", [NAME], pythons=Pythons(head="none/python")),
+        revisions.prepared("main", [NAME], head_python="none/python"),
     ):
         pass
     assert len(git(repository, "worktree", "list").splitlines()) == 1
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="no git repository"), revisions.sides("main", [NAME]):
+    with pytest.raises(UsageError, match="no git repository"), revisions.prepared("main", [NAME]):
         pass
 
 
-def test_an_interpreter_of_the_users_stands_for_a_side(repository: Path) -> None:
-    with revisions.sides("main", [NAME], pythons=Pythons(base=sys.executable)) as (base, head):
+def test_an_interpreter_of_the_users_stands_for_a_revision(repository: Path) -> None:
+    with revisions.prepared("main", [NAME], base_python=sys.executable) as (base, head):
         assert (base.python, base.path, base.root) == (sys.executable, (), None)
         assert head.root == repository
         assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
 @pytest.mark.parametrize("repository", ["src"], indirect=True)
-def test_each_side_may_be_installed_into_an_environment_of_its_own(repository: Path) -> None:
+def test_each_revision_may_be_installed_into_an_environment_of_its_own(repository: Path) -> None:
     (repository / "builder.py").write_text(BUILDER)
     (repository / "pyproject.toml").write_text(PROJECT)
     git(repository, "add", "builder.py", "pyproject.toml")
     git(repository, "commit", "--quiet", "-m", "a build, from no other package")
     ask = "from importlib.util import find_spec as f; print(f('their_own_pkg.nets').origin, f('vbench').origin)"
-    with revisions.sides("main", [NAME], install=True) as (base, head):
+    with revisions.prepared("main", [NAME], install=True) as (base, head):
         found = [
-            subprocess.check_output([side.python, "-P", "-c", ask], text=True, cwd="/").split() for side in (base, head)
+            subprocess.check_output([install.python, "-P", "-c", ask], text=True, cwd="/").split()
+            for install in (base, head)
         ]
         texts = [Path(own).read_text() for own, _ in found]
         assert ["sleep(0.0)" in text for text in texts] == [True, False]
-        for side, (own, vbench) in zip((base, head), found, strict=True):
-            assert side.root is not None
-            assert Path(own).is_relative_to(side.root)
+        for install, (own, vbench) in zip((base, head), found, strict=True):
+            assert install.root is not None
+            assert Path(own).is_relative_to(install.root)
             assert Path(vbench).name == "__init__.py"
     (repository / "builder.py").write_text("")
-    with pytest.raises(UsageError, match="pip cannot install"), revisions.sides("main", [NAME], install=True):
+    with pytest.raises(UsageError, match="pip cannot install"), revisions.prepared("main", [NAME], install=True):
         pass
 
 
 @pytest.mark.parametrize("repository", ["src"], indirect=True)
-def test_each_side_measures_its_own_code(repository: Path, tmp_path: Path) -> None:
+def test_each_revision_measures_its_own_code(repository: Path, tmp_path: Path) -> None:
     cases = plan(Sweep((NAME,), ((32, 32),), ("parallel",), batches=(1,)))
     design = blocks.Design(1, blocks.DESIGNS["quick"].protocol)
-    with revisions.sides("main", [NAME]) as (base, head):
-        opened = partial(sides.opened, base, head, [NAME], tmp_path)
-        found = ab.Session(cases, design, Rules({}), opened, lambda _: None, tmp_path / "out").run("base", "head")
-    kept = {name: read(tmp_path / "out" / name) for name in blocks.SIDES}
+    with revisions.prepared("main", [NAME]) as (base, head):
+        runners = partial(revisions.runners, base, head, [NAME], tmp_path)
+        found = ab.Session(cases, design, Rules({}), runners, lambda _: None, tmp_path / "out").run("base", "head")
+    kept = {name: read(tmp_path / "out" / name) for name in blocks.ROLES}
     assert {name: len(records) for name, records in kept.items()} == {"base": 2, "twin": 1, "head": 1}
     sources = {name: {record.host["models"][NAME]["source"] for record in records} for name, records in kept.items()}
     assert sources["base"] == sources["twin"] != sources["head"]
@@ -158,9 +158,12 @@ def test_each_side_measures_its_own_code(repository: Path, tmp_path: Path) -> No
     assert "1 whole blocks" in next(f.note for f in found.findings if f.what == "latency_ms" and f.note)
 
 
-def test_a_side_that_cannot_run_says_why(tmp_path: Path) -> None:
+def test_a_runner_that_cannot_start_says_why(tmp_path: Path) -> None:
     fake = tmp_path / "python"
     fake.write_text("#!/bin/sh\necho no module named vbench >&2\nexit 1\n")
     fake.chmod(0o755)
-    with Side("base", str(fake), [], tmp_path) as side, pytest.raises(UsageError, match="no module named vbench"):
-        side.run("probe", {}, 1.0)
+    with (
+        RevisionRunner("base", str(fake), [], tmp_path) as runner,
+        pytest.raises(UsageError, match="no module named vbench"),
+    ):
+        runner.run("probe", {}, 1.0)

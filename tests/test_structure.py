@@ -21,17 +21,7 @@ ROOMS = (
     *("kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
     *("verify", "operators", "sweep", "doctor", "reports", "gate", "commands", "side", "__main__"),
 )
-FACE = {
-    "__init__.py",
-    "__main__.py",
-    "errors.py",
-    "files.py",
-    "host.py",
-    "options.py",
-    "plan.py",
-    "side.py",
-    "verify.py",
-}
+FACE = {"__init__.py", "__main__.py", "errors.py", "files.py", "host.py", "options.py", "plan.py", "side.py"}
 LINES = 400  # of a file; a longer one says at its head why it is
 
 
@@ -151,13 +141,13 @@ def whereabouts(argument):
 
 
 def test_a_side_may_run_the_last_release(tmp_path: Path) -> None:
-    from vbench.jobs.side import Side
+    from vbench.jobs.revision_runner import RevisionRunner
 
     package = tmp_path / "vbench"
     package.mkdir()
     for name, text in (("__init__", ""), ("side", FORMER_SIDE), ("worker", FORMER_WORKER)):
         (package / f"{name}.py").write_text(text)
-    with Side("base", sys.executable, [tmp_path], tmp_path / "cache") as side:
+    with RevisionRunner("base", sys.executable, [tmp_path], tmp_path / "cache") as side:
         ending = side.run(*jobs.whereabouts(["vig_t"]), 60.0)
     assert Path(ending.parts["files"]["vig_t"]).parent == package
 

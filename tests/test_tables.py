@@ -22,7 +22,7 @@ from vbench.commands import app as cli
 from vbench.errors import OutputError, UsageError
 from vbench.plan import GRID, Case
 from vbench.reports import paper_cells, paper_tables
-from vbench.reports.grid import ABSENT, Cell, Grid, Row
+from vbench.reports.grid import ABSENT, Grid, Row, TableCell
 from vbench.reports.tables import NOTES
 from vbench.results import scaling
 from vbench.results.frame import frame
@@ -57,7 +57,7 @@ def rows(found: Grid) -> list[Row]:
     return [row for block in found.blocks for row in block.rows]
 
 
-def column(found: Grid, name: str) -> dict[str, Cell]:
+def column(found: Grid, name: str) -> dict[str, TableCell]:
     """model -> its cell under a head; "512 px: GMACs" where heads are grouped."""
     at = [column.name for column in found.columns].index(name)
     return {f"{row[0].text} {row[1].text}".removesuffix(" parallel"): row[at] for row in rows(found)}

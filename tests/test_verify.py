@@ -21,19 +21,20 @@ from vbench.kernels import OPS, forms
 from vbench.kernels.registry import trials
 from vbench.models import create, spec
 from vbench.results.store import read
+from vbench.verify import checks
 
 KERNELS = Path(vbench.kernels.__file__).resolve().parent
 
 
 @pytest.mark.parametrize("op", list(OPS))
 def test_every_operator_passes(op: str) -> None:
-    checks = list(verify.operator_checks(op, seed=3))
-    assert [str(check) for check in checks if not check.ok] == []
+    made = list(checks.operator_checks(op, seed=3))
+    assert [str(check) for check in made if not check.ok] == []
     kinds = {"float64", "float32", "half", "grad"}
     kinds |= {"split"} if any(trial.initial for trial in trials(op)) else set()
     kinds |= {"causal"} if any(trial.direction != "both" for trial in trials(op)) else set()
-    assert {check.kind for check in checks} == kinds
-    assert {check.form for check in checks} == set(forms(op))
+    assert {check.kind for check in made} == kinds
+    assert {check.form for check in made} == set(forms(op))
 
 
 @dataclass(frozen=True)
@@ -85,27 +86,27 @@ def test_every_mutant_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, path, broken)
     exec(compile(source.replace(mutant.old, mutant.new), path, "exec"), broken.__dict__)
     assert getattr(broken, name) is not getattr(module, name)
-    assert any(not check.ok for check in verify.operator_checks(mutant.op))
+    assert any(not check.ok for check in checks.operator_checks(mutant.op))
 
 
 def test_a_models_forms_are_compared_with_the_same_weights() -> None:
-    checks = list(verify.model_checks("vig_t"))
-    assert {(check.kind, check.form) for check in checks} == {
+    made = list(checks.model_checks("vig_t"))
+    assert {(check.kind, check.form) for check in made} == {
         ("float64", "reference"),
         ("float32", "chunkwise"),
         ("float32", "reference"),
     }
-    assert all(check.ok for check in checks)
+    assert all(check.ok for check in made)
 
 
 def test_a_network_that_sees_the_future_fails_the_causality_probe() -> None:
     """The released softmax path is such a network; ViR's retention is none."""
-    x = image(0, 1, *verify.SIDES).double()
+    x = image(0, 1, *checks.SIDES).double()
     for name, form, ok in (("vir_s", "chunkwise", True), ("vir_s_softmax", "suffix", False)):
-        model = create(name, verify.SIDES, form=form).double()
-        model.load_state_dict(verify._random(model, torch.Generator().manual_seed(0)))
+        model = create(name, checks.SIDES, form=form).double()
+        model.load_state_dict(checks._random(model, torch.Generator().manual_seed(0)))
         with torch.inference_mode():
-            assert verify._looks_ahead(name, form, model, x, "160x144 px", 1e-10).ok is ok
+            assert checks._model_causality(name, form, model, x, "160x144 px", 1e-10).ok is ok
 
 
 def test_subjects_are_each_operator_once_and_then_the_models() -> None:

@@ -180,7 +180,8 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-MEASURING = ("flops", "jobs", "kernels", "meters", "models", "operators", "sweep")  # rooms whose code can move a number
+# Rooms whose code can move a number.
+MEASURING = ("flops", "jobs", "kernels", "meters", "models", "operators", "sweep", "verify")
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Serves one side of a comparison. The name under which release 0.1 starts it; `jobs.side` is the code."""
+"""Runs the jobs of another process; see `jobs.revision_runner`. Release 0.1 starts it by this name."""
 
-from vbench.jobs.side import serve
+from vbench.jobs.revision_runner import serve
 
 if __name__ == "__main__":
     serve()

@@ -103,6 +103,7 @@ def doctor(
     """Check this machine: software, timer, noise, and what would disturb a measurement. Takes half a minute."""
     from vbench import host
     from vbench.doctor import examine as examining
+    from vbench.reports import checks
 
     where = host.resolve(device)
     with err.status("looking") as status:
@@ -110,4 +111,4 @@ def doctor(
     if as_json:
         print_json([finding.__dict__ for finding in findings])
     else:
-        out.print(examining.to_rich(findings))
+        out.print(checks.findings_to_rich(findings))

@@ -118,20 +118,19 @@ def gate(
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
     from vbench import host
-    from vbench.gate import ab, blocks, revisions, sides
+    from vbench.gate import ab, blocks, revisions
 
     rules = load_rules(suite, threshold)
     cases = axes.cells(asked, suite, host.resolve(device), usual={**ONCE, **rules.axes})
     named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
-    pythons = revisions.Pythons(base_python, head_python)
     try:
         with (
             TemporaryDirectory(prefix="vbench-caches-") as caches,
-            revisions.sides(str(revision), named, pythons=pythons, install=install) as (base, head),
+            revisions.prepared(str(revision), named, base_python, head_python, install=install) as (base, head),
         ):
-            opened = partial(sides.opened, base, head, named, Path(caches))
+            runners = partial(revisions.runners, base, head, named, Path(caches))
             tell = partial(err.print, markup=False)
-            found = ab.Session(cases, design, rules, opened, tell, folder, timeout).run(base.label, head.label)
+            found = ab.Session(cases, design, rules, runners, tell, folder, timeout).run(base.label, head.label)
     except KeyboardInterrupt:
         err.print("interrupted before anything was measured")
         raise typer.Exit(NOTHING) from None

@@ -184,7 +184,8 @@ def fit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit how costs grow with image size, find where one model becomes cheaper, and warn where settings differ."""
+    """Fit how costs grow with the image size, find where one model becomes cheaper, and warn where settings differ."""
+    from vbench.reports import tables
     from vbench.results import lint, scaling
 
     table = frame_of([folder])
@@ -202,7 +203,7 @@ def fit(
     if exponents.empty:
         out.print("No model has two sizes with a cost; nothing can be fitted.")
     else:
-        out.print(scaling.to_rich(exponents))
+        out.print(tables.exponents_to_rich(exponents))
         out.print(f"The verdict takes an exponent within {scaling.TOLERANCE:g} of 1 as linear, of 2 as quadratic.")
     for line in [*(reading for each in pairs for reading in each["reading"]), *unfair]:
         out.print(line, markup=False)

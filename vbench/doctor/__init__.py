@@ -1,1 +1,1 @@
-"""What this machine can measure, how finely, and what stands in the way."""
+"""What this machine can measure, how precisely, and what would disturb a measurement."""

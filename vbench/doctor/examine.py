@@ -1,4 +1,4 @@
-"""What this machine can measure, how finely, and what stands in the way."""
+"""`vbench doctor`: what this machine can measure, how precisely, and what would disturb a measurement."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from rich.table import Table
-from rich.text import Text
 
 import vbench
 from vbench import host, jobs
@@ -24,105 +22,86 @@ from vbench.doctor import selftest
 from vbench.errors import DeviceError
 from vbench.jobs.launch import Launcher
 from vbench.meters import cpu, state
-from vbench.results.text import bare_table
 
-OPTIONAL = {"triton", "fvcore"}  # fused kernels, and a second count of MACs, need them; everything else runs without
+OPTIONAL = {"triton", "fvcore"}  # only fused kernels and the second count of MACs need them
 JOB_LIMIT_S = 120.0
-CROOKED = 0.05  # of a time: how far k calls may be from k times one
-CLOCKS_APART = 0.01  # of a time: how far host and device may disagree over long work
-LATE_MS = 1.0  # how much longer than asked a sleep may be
-NOISY = 0.05  # of a figure: how far apart two runs of the same thing may be
-OTHERS = 0.05  # of the machine's processor time
-
-Verdict = Literal["ok", "note", "missing"]
+NONLINEAR = 0.05  # the share by which k calls may differ from k times one call
+CLOCKS_APART = 0.01  # the share by which the clocks of host and device may differ over long work
+LATE_MS = 1.0  # how much longer than asked a sleep may take
+NOISY = 0.05  # the share by which runs of the same thing may differ
+OTHERS = 0.05  # the share of the machine's processor time that other processes may use
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination. `verdict` is "ok", "note" (numbers may suffer) or "missing"."""
+    """One line of the examination. The verdict "note" means that numbers may suffer."""
 
     topic: str
-    verdict: Verdict
+    verdict: Literal["ok", "note", "missing"]
     text: str
 
 
+def _finding(topic: str, text: str, *, note: bool) -> Finding:
+    return Finding(topic, "note" if note else "ok", text)
+
+
 def examine(device: str, *, quick: bool = False, tell: Callable[[str], None] = lambda _: None) -> list[Finding]:
-    """Look at versions, processors, memory, load and GPUs, then try the timer, the peaks and the scatter.
+    """Look at versions, processors, memory, load and GPUs; then test the timer, the peaks and the noise.
 
     Args:
-        device: "cpu" or "cuda:N", what is tried.
+        device: "cpu" or "cuda:N", what is tested.
         quick: only look; nothing is measured.
         tell: is told what is being done.
     """
-    found = _software() + _cpu() + cpu_findings()
+    findings = _software() + _cpu() + cpu_findings()
     with Launcher() as launcher:
-        found += _gpus(launcher, tell)
+        findings += _gpus(launcher, tell)
         gpu = None if device == "cpu" else _nvml(device, launcher)
         if gpu is not None:
-            found += gpu_findings(gpu[1])
+            findings += gpu_findings(gpu[1])
         if quick:
-            return found
-        found.append(_others(tell))
+            return findings
+        findings.append(_others(tell))
         tell("the timer")
         timed = launcher.run(*jobs.timer(device), JOB_LIMIT_S)
-        found += timer_findings(timed.parts)
+        findings += timer_findings(timed.parts)
         if timed.status != "ok":
-            found.append(Finding("timer", "missing", f"could not be tried on {device}: {timed.reason}"))
-        found += _peaks(device, gpu, launcher, tell)
-        found.append(noise_finding(selftest.noise(launcher, device, tell)))
-    return found
+            findings.append(Finding("timer", "missing", f"could not be tried on {device}: {timed.reason}"))
+        findings += _peaks(device, gpu, launcher, tell)
+        findings.append(noise_finding(selftest.noise(launcher, device, tell)))
+    return findings
 
 
 def _software() -> list[Finding]:
-    found = [Finding("vbench", "ok", f"{vbench.__version__}, Python {platform.python_version()}")]
     about = host.fingerprint("cpu", None)
-    for package, version in about["versions"].items():
-        if package in host.PACKAGES:
-            found.append(package_finding(package, version))
-    commit = about["commit"]
-    if commit:
-        found.append(
-            Finding(
-                "commit",
-                "note" if about["dirty"] else "ok",
-                commit[:12] + (", with changes" if about["dirty"] else ""),
-            )
-        )
-    return found
+    packages = [package_finding(*each) for each in about["versions"].items() if each[0] in host.PACKAGES]
+    findings = [Finding("vbench", "ok", f"{vbench.__version__}, Python {platform.python_version()}"), *packages]
+    if about["commit"]:
+        text = about["commit"][:12] + (", with changes" if about["dirty"] else "")
+        findings.append(_finding("commit", text, note=about["dirty"]))
+    return findings
 
 
 def package_finding(package: str, version: str | None) -> Finding:
-    """Whether a package is there, and lies in what the project was tested with; `version` is None if it is not."""
+    """Whether a package is installed, and its version tested; `version` is None if it is not installed."""
     if version is None:
         return Finding(package, "note" if package in OPTIONAL else "missing", f"not installed; pip install {package}")
     untested = tested.outside(package, version)
-    return Finding(package, "note" if untested else "ok", f"{version}; {untested}" if untested else version)
+    return _finding(package, f"{version}; {untested}" if untested else version, note=bool(untested))
 
 
 def _cpu() -> list[Finding]:
-    usable, cores = cpu.usable_cores(), os.cpu_count() or 1
-    memory = psutil.virtual_memory()
+    usable, cores, memory = cpu.usable_cores(), os.cpu_count() or 1, psutil.virtual_memory()
+    about = f"{host.cpu_name()}, {cores} cores, {usable} usable; a sweep takes 1 thread unless told otherwise"
+    load = os.getloadavg()[0]
+    busy = load > 0.5 * usable
+    text = f"{load:.1f} over the last minute on {usable} cores"
     return [
-        Finding(
-            "CPU",
-            "note" if usable < cores else "ok",
-            f"{host.cpu_name()}, {cores} cores, {usable} usable; a sweep takes 1 thread unless told otherwise",
-        ),
-        _load(usable),
+        _finding("CPU", about, note=usable < cores),
+        _finding("load", text + (": others are computing, timings will scatter" if busy else ""), note=busy),
         Finding("memory", "ok", f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"),
         _swap(),
     ]
-
-
-def _load(usable: int) -> Finding:
-    load = os.getloadavg()[0]
-    if load > 0.5 * usable:
-        return Finding(
-            "load",
-            "note",
-            f"{load:.1f} over the last minute on {usable} cores: others are computing, timings will scatter",
-        )
-    return Finding("load", "ok", f"{load:.1f} over the last minute on {usable} cores")
 
 
 def _swap() -> Finding:
@@ -133,44 +112,34 @@ def _swap() -> Finding:
 
 
 def cpu_findings(root: Path = Path("/")) -> list[Finding]:
-    """Clocks, shared cores and limits of the CPU, as the kernel shows them under `root`."""
+    """Clock, shared cores and limits of the CPU, as the kernel shows them under `root`."""
     cpus = root / "sys/devices/system/cpu"
     governors = sorted({file.read_text().strip() for file in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")})
     mhz = psutil.cpu_freq()
     clock = f", {mhz.current:.0f} MHz now" if mhz and mhz.current else ""
+    held = f"held high by the governor 'performance'{clock}"
     if not governors:
-        clocks = Finding("CPU clock", "note", f"its control cannot be seen here: it may change unseen{clock}")
-    elif governors == ["performance"]:
-        clocks = Finding("CPU clock", "ok", f"held high by the governor 'performance'{clock}")
-    else:
-        text = f"the governor {' and '.join(governors)} changes it with the load{clock}; 'performance' holds it high"
-        clocks = Finding("CPU clock", "note", text)
+        held = f"its control cannot be seen here: it may change unseen{clock}"
+    elif governors != ["performance"]:
+        held = f"the governor {' and '.join(governors)} changes it with the load{clock}; 'performance' holds it high"
     try:
         shared = (cpus / "smt/active").read_text().strip() == "1"
+        smt = "on: two logical cores share one, and slow each other down" if shared else "off: no two cores share one"
     except OSError:
-        smt = Finding("SMT", "note", "cannot be seen here: two of the cores may be one")
-    else:
-        smt = Finding(
-            "SMT",
-            "note" if shared else "ok",
-            "on: two logical cores share one, and slow each other down" if shared else "off: each core is one",
-        )
-    quota, usable = cpu.cgroup_quota_cores(root), cpu.usable_cores()
-    if quota is None:
-        limit = Finding("CPU quota", "ok", "none can be seen")
-    elif isinf(quota):
-        limit = Finding("CPU quota", "ok", "none")
-    else:
-        limit = Finding(
-            "CPU quota",
-            "note" if quota < usable else "ok",
-            f"this process may use {quota:g} cores' time; beyond it the kernel stops it for moments",
-        )
-    return [clocks, smt, limit]
+        shared, smt = True, "cannot be seen here: two of the cores may be one"
+    quota = cpu.cgroup_quota_cores(root)
+    limit = "none can be seen" if quota is None else "none"
+    if quota is not None and not isinf(quota):
+        limit = f"this process may use {quota:g} cores' time; beyond it the kernel stops it for moments"
+    return [
+        _finding("CPU clock", held, note=governors != ["performance"]),
+        _finding("SMT", smt, note=shared),
+        _finding("CPU quota", limit, note=quota is not None and quota < cpu.usable_cores()),
+    ]
 
 
 def _others(tell: Callable[[str], None]) -> Finding:
-    """Half a second of doing nothing: whatever is busy is somebody else's."""
+    """How busy others are during half a second in which this process does nothing."""
     tell("what others do")
     with cpu.CpuWatch(1) as watch:
         time.sleep(0.5)
@@ -179,14 +148,14 @@ def _others(tell: Callable[[str], None]) -> Finding:
     if stolen:
         text += f", other virtual machines {stolen:.0%}"
     noisy = busy + (stolen or 0) > OTHERS
-    return Finding("others", "note" if noisy else "ok", text + ("; timings will scatter" if noisy else ""))
+    return _finding("others", text + ("; timings will scatter" if noisy else ""), note=noisy)
 
 
 def _gpus(launcher: Launcher, tell: Callable[[str], None]) -> list[Finding]:
     gpus = host.gpus()
     if not gpus:
         return [Finding("GPU", "note", "no NVIDIA driver found; sweeps run on the CPU")]
-    found = []
+    findings = []
     for index, gpu in enumerate(gpus):
         tell(f"cuda:{index}")
         memory = f"{gpu['free_bytes'] / 2**30:.1f} GiB free of {gpu['memory_bytes'] / 2**30:.1f}"
@@ -197,12 +166,12 @@ def _gpus(launcher: Launcher, tell: Callable[[str], None]) -> list[Finding]:
             text += "" if usable else f"; torch cannot use it: {ending.reason}"
         except DeviceError as error:
             usable, text = False, f"{text}; {error}"
-        found.append(Finding(f"cuda:{index}", "ok" if usable else "missing", text))
-    return found
+        findings.append(Finding(f"cuda:{index}", "ok" if usable else "missing", text))
+    return findings
 
 
 def _nvml(device: str, launcher: Launcher) -> tuple[str, dict[str, Any]] | None:
-    """NVML's name of a GPU (its index where CUDA cannot be asked for the UUID) and its settings; None without NVML."""
+    """NVML's name of a GPU (its index if CUDA does not tell the UUID) and its settings; None without NVML."""
     import pynvml
 
     ending = launcher.run(*jobs.identify(device), JOB_LIMIT_S)
@@ -214,63 +183,53 @@ def _nvml(device: str, launcher: Launcher) -> tuple[str, dict[str, Any]] | None:
 
 
 def gpu_findings(settings: dict[str, Any]) -> list[Finding]:
-    """How a GPU is set up, from `state.gpu_settings`; it was asked while nothing of ours was on it."""
+    """The settings of a GPU, from `state.gpu_settings`, which ran while no process of ours used the GPU."""
     unknown = "the driver does not tell"
 
     def switch(topic: str, key: str, on: str, off: str, *, note: bool | None) -> Finding:
         value = settings[key]
         text = unknown if value is None else on if value else off
-        return Finding(topic, "note" if value is not None and value is note else "ok", text)
+        return _finding(topic, text, note=value is not None and value is note)
 
+    reloads = "off: the driver is loaded anew for each process; nvidia-smi -pm 1 (root) turns it on"
     others = settings["pids"]
+    sharing = unknown if others is None else f"{others} other processes on it" if others else "nobody else on it"
     return [
-        switch(
-            "persistence",
-            "persistence",
-            "on: the driver stays loaded",
-            "off: the driver is loaded anew for each process; nvidia-smi -pm 1 (root) turns it on",
-            note=False,
-        ),
+        switch("persistence", "persistence", "on: the driver stays loaded", reloads, note=False),
         switch("ECC", "ecc", "on: it takes its share of memory bandwidth", "off", note=None),
         switch("MIG", "mig", "on: this is a slice of a GPU, and others may use the rest", "off", note=True),
-        Finding(
-            "GPU shared",
-            "note" if others else "ok",
-            unknown if others is None else f"{others} other processes on it" if others else "nobody else on it",
-        ),
+        _finding("GPU shared", sharing, note=bool(others)),
     ]
 
 
 def timer_findings(parts: dict[str, Any]) -> list[Finding]:
-    """What `selftest.timer` yielded, in words."""
-    found = []
+    """The results of `selftest.timer`, in words."""
+    findings = []
     if sleep := parts.get("sleep"):
         asked, shortest, typical = sleep["asked_ms"], sleep["shortest_ms"], sleep["median_ms"]
-        text = f"a sleep of {asked:g} ms takes {typical:.2f} ms, never less than {shortest:.2f}"
+        fault = ": this machine wakes late" if typical > asked + LATE_MS else ""
         if shortest < asked:
-            found.append(Finding("clock", "note", f"{text}: the clock is wrong, and so is every timing"))
-        elif typical > asked + LATE_MS:
-            found.append(Finding("clock", "note", f"{text}: this machine wakes late"))
-        else:
-            found.append(Finding("clock", "ok", text))
+            fault = ": the clock is wrong, and so is every timing"
+        text = f"a sleep of {asked:g} ms takes {typical:.2f} ms, never less than {shortest:.2f}{fault}"
+        findings.append(_finding("clock", text, note=bool(fault)))
     if (empty := parts.get("empty_call_us")) is not None:
-        found.append(Finding("timer", "ok", f"timing a call that does nothing gives {empty:.2f} µs"))
+        findings.append(Finding("timer", "ok", f"timing a call that does nothing gives {empty:.2f} µs"))
     if line := parts.get("linear"):
         text = f"k calls take k times one call, within {line['worst']:.1%} for k up to {line['calls'][-1]}"
-        crooked = line["worst"] > CROOKED
-        found.append(Finding("linear", "note" if crooked else "ok", text + ("; that is too far" if crooked else "")))
+        far = line["worst"] > NONLINEAR
+        findings.append(_finding("linear", text + ("; that is too far" if far else ""), note=far))
     if events := parts.get("events"):
         apart = events["host_ms"] / events["device_ms"] - 1
         text = f"{events['device_ms']:.1f} ms of the device are {events['host_ms']:.1f} ms of the host ({apart:+.2%})"
-        found.append(Finding("events", "note" if abs(apart) > CLOCKS_APART else "ok", text))
-    return found
+        findings.append(_finding("events", text, note=abs(apart) > CLOCKS_APART))
+    return findings
 
 
 def _peaks(
     device: str, gpu: tuple[str, dict[str, Any]] | None, launcher: Launcher, tell: Callable[[str], None]
 ) -> list[Finding]:
-    """The device's peaks; of a GPU, given as NVML's name and settings, the clock that it held meanwhile too."""
-    found: list[Finding] = []
+    """The peaks of the device; for a GPU (NVML's name, settings) also its clock during that time."""
+    findings: list[Finding] = []
     with (
         tempfile.TemporaryDirectory(prefix="vbench-") as folder,
         nullcontext() if gpu is None else state.Sampler(gpu[0], Path(folder)) as sampler,
@@ -279,26 +238,25 @@ def _peaks(
         for dtype in ("float32",) if device == "cpu" else ("float32", "bfloat16"):
             tell(f"the peaks in {dtype}")
             ending = launcher.run(*jobs.peaks(device, dtype), JOB_LIMIT_S)
-            found.append(peak_finding(dtype, ending.parts, ending.reason))
+            findings.append(peak_finding(dtype, ending.parts, ending.reason))
             busy = ending.parts.get("busy")
         if gpu is not None and sampler is not None:
-            found.append(clock_finding(gpu[1], sampler.window(*busy) if busy else None, sampler.reason))
-    return found
+            findings.append(clock_finding(gpu[1], sampler.window(*busy) if busy else None, sampler.reason))
+    return findings
 
 
 def peak_finding(dtype: str, parts: dict[str, Any], reason: str | None) -> Finding:
-    """What `peaks.measure` yielded, in words."""
+    """The results of `peaks.measure`, in words."""
     product, copied = parts.get("gemm_flops_per_s"), parts.get("copy_bytes_per_s")
     if product is None or copied is None:
         return Finding(f"peak {dtype}", "missing", f"could not be measured: {reason}")
-    text = f"{product / 1e9:,.0f} GFLOP/s in a matrix product, {copied / 1e9:,.1f} GB/s in a copy; "
-    return Finding(
-        f"peak {dtype}", "ok", text + f"below {product / copied:.1f} FLOPs a byte, memory is what a model waits for"
-    )
+    text = f"{product / 1e9:,.0f} GFLOP/s in a matrix product, {copied / 1e9:,.1f} GB/s in a copy"
+    limit = f"a model with less than {product / copied:.1f} FLOPs a byte waits for memory"
+    return Finding(f"peak {dtype}", "ok", f"{text}; {limit}")
 
 
 def clock_finding(settings: dict[str, Any], busy: dict[str, Any] | None, reason: str | None) -> Finding:
-    """Whether the SM clock is held: the driver does not say, but idle and busy clocks show it."""
+    """Whether the SM clock is held. The driver does not tell; the clocks when idle and when busy show it."""
     idle, fastest = settings["sm_mhz"], settings["max_sm_mhz"]
     if busy is None or busy["sm_mhz_median"] is None or idle is None or fastest is None:
         return Finding("GPU clock", "note", f"not known: {reason or 'the driver does not tell'}")
@@ -313,27 +271,15 @@ def clock_finding(settings: dict[str, Any], busy: dict[str, Any] | None, reason:
 
 
 def noise_finding(noise: dict[str, Any]) -> Finding:
-    """What `selftest.noise` found, in words."""
+    """The results of `selftest.noise`, in words."""
     if noise["latency_ms"] is None:
         return Finding("noise", "missing", f"{noise['cell']} could not be measured twice: {noise['reason']}")
     metrics = {"latency": "latency_ms", "throughput": "throughput_img_s", "peak memory": "peak_memory_bytes"}
-    ranges = {name: noise[key]["range"] for name, key in metrics.items()}
-    apart = ", ".join(
-        f"{noise[key]['range']:.1%} (robust sd {noise[key]['sd']:.1%}) in {name}" for name, key in metrics.items()
-    )
-    text = (
-        f"{noise['launches']} runs of the same thing ({noise['cell']}) differ by up to {apart}: "
-        "differences below that mean nothing here"
-    )
+    spreads = {name: noise[key] for name, key in metrics.items()}
+    apart = ", ".join(f"{one['range']:.1%} (robust sd {one['sd']:.1%}) in {name}" for name, one in spreads.items())
+    same = f"{noise['launches']} runs of the same thing ({noise['cell']})"
+    text = f"{same} differ by up to {apart}: differences below that mean nothing here"
     if noise["reason"]:
         text += f"; a run failed: {noise['reason']}"
-    return Finding("noise", "note" if noise["reason"] or max(ranges.values()) > NOISY else "ok", text)
-
-
-def to_rich(findings: list[Finding]) -> Table:
-    """The findings for a terminal."""
-    table = bare_table((), show_header=False)
-    for finding in findings:
-        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
-        table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", Text(finding.text))
-    return table
+    noisy = max(one["range"] for one in spreads.values()) > NOISY
+    return _finding("noise", text, note=noisy or bool(noise["reason"]))

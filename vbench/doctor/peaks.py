@@ -1,4 +1,4 @@
-"""The peaks of a device as measured here: what a roofline is drawn with, and what a forecast starts from."""
+"""Measures the peaks of a device, for rooflines and for predictions of time."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-LOOK_S = 0.25  # for each figure; the best of its windows counts, for others only take away from a peak
+TIMED_S = 0.25  # for each figure; its best window counts, because other processes can only make it slower
 WINDOWS_MIN = 3
-WINDOW_S = {"cpu": 0.002, "cuda": 0.05}  # so short that some lie between two turns of the scheduler
+WINDOW_S = {"cpu": 0.002, "cuda": 0.05}  # so short that the scheduler interrupts only some
 SIDES = {"cpu": (512, 1024, 2048, 4096), "cuda": (2048, 4096, 8192)}  # of the square matrices
 COPIED_BYTES = {"cpu": 2**28, "cuda": 2**30}  # far larger than any cache
-SLOWEST_S = 0.1  # no product is tried that would take longer, the smallest excepted
+SLOWEST_S = 0.1  # a product that would take longer is not tried, except the smallest
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A job. {"device", "dtype", "threads"} -> "gemm_flops_per_s", "operator_s", "copy_bytes_per_s", "busy".
 
-    The best square matrix product in that dtype, 1 MAC = 2 FLOPs, float32 not rounded to TF32; the time of
-    a small pointwise operator, launch included; bytes read and bytes written by a copy, together; the moments
-    of `time.monotonic()` at which all this began and ended.
+    In this order: the best square matrix product in that dtype (1 MAC = 2 FLOPs, no TF32); the time of a small
+    pointwise operator with its launch; bytes read plus bytes written by a copy; the values of `time.monotonic()` at
+    begin and end.
     """
     import torch
 
@@ -49,13 +49,13 @@ def _gemm_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
         out = torch.empty_like(a)
         call_s = _seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device)  # type: ignore[misc]
         best = max(best, 2 * side**3 / call_s)
-        if call_s > SLOWEST_S / 8:  # the next has twice the side, eight times the work
+        if call_s > SLOWEST_S / 8:  # the next one has twice the side and eight times the work
             break
     return best
 
 
 def _seconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call among many in a queue: the least of several windows, after a warm-up."""
+    """Seconds a call, of many calls in a queue: the least of several windows, after a warm-up."""
     import torch
 
     def timed(calls: int) -> float:
@@ -70,6 +70,6 @@ def _seconds(call: Callable[[], Any], device: torch.device) -> float:
     calls = max(1, min(1000, int(WINDOW_S[device.type] / timed(1))))
     windows: list[float] = []
     begin = time.perf_counter()
-    while len(windows) < WINDOWS_MIN or time.perf_counter() - begin < LOOK_S:
+    while len(windows) < WINDOWS_MIN or time.perf_counter() - begin < TIMED_S:
         windows.append(timed(calls))
     return min(windows) / calls

@@ -1,4 +1,4 @@
-"""Does the timer tell the truth here, and how far apart are two measurements of the same thing?"""
+"""Tests the timer, and measures how far apart measurements of the same thing are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from vbench import jobs
 from vbench.jobs.launch import Launcher
-from vbench.plan import RIGORS, Case, Protocol, Sweep, plan
+from vbench.plan import RIGORS, Sweep, plan
 
 ASLEEP_S = 0.005
 SLEEPS = 40
@@ -18,17 +18,16 @@ CALLS = (10, 20, 40, 80)
 ROUNDS = 50
 DEVICE_CYCLES = 200_000_000  # about a tenth of a second of a GPU
 LAUNCHES = 5
-SIDE = {"cpu": 96, "cuda": 224}  # px; small, for it is the scatter that is asked for
+SIDE = {"cpu": 96, "cuda": 224}  # px; small, because only the scatter matters
 LAUNCH_LIMIT_S = 120.0
 
 
 def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device"} -> "sleep", "empty_call_us", "linear", on CUDA "events": the clock against what is known.
+    """A job. {"device"} -> "sleep", "empty_call_us", "linear", and on CUDA "events": the clock against known times.
 
-    "sleep": {"asked_ms", "shortest_ms", "median_ms"} of a sleep of known length. "empty_call_us": what timing
-    nothing costs. "linear": {"calls", "ms", "worst"}: how long k equal calls took, and the largest relative
-    distance of those times from a straight line through zero. "events": {"host_ms", "device_ms"} of one long
-    piece of work, by the host's clock and by the device's.
+    "sleep": {"asked_ms", "shortest_ms", "median_ms"} of a sleep of known length. "empty_call_us": the time of an empty
+    call. "linear": as `linear` returns it. "events": {"host_ms", "device_ms"}, the time of one long piece of work by
+    the clocks of the host and of the device.
     """
     import torch
 
@@ -41,12 +40,12 @@ def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         torch.cuda.set_device(device)
         yield "linear", linear(lambda calls: _device_ms(lambda: _spin(DEVICE_CYCLES // 1000, calls)))
         _device_ms(lambda: _spin(DEVICE_CYCLES, 1))
-        found: list[float] = []
-        host_ms = _host_ms(lambda: found.append(_device_ms(lambda: _spin(DEVICE_CYCLES, 1))))
-        yield "events", {"host_ms": host_ms, "device_ms": found[0]}
+        device_ms: list[float] = []
+        host_ms = _host_ms(lambda: device_ms.append(_device_ms(lambda: _spin(DEVICE_CYCLES, 1))))
+        yield "events", {"host_ms": host_ms, "device_ms": device_ms[0]}
         return
-    matrix = torch.full((64, 64), 1 / 64)  # so small that most rounds fit between two turns of the scheduler
-    product = torch.empty_like(matrix)  # given, for an allocation may cost anything
+    matrix = torch.full((64, 64), 1 / 64)  # so small that the scheduler interrupts few rounds
+    product = torch.empty_like(matrix)  # an allocation would take an unknown time
 
     def multiply(calls: int) -> None:
         for _ in range(calls):
@@ -56,10 +55,13 @@ def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def linear(time_ms: Callable[[int], float]) -> dict[str, Any]:
-    """Whether k calls take k times one call, `time_ms(k)` being the time of k: {"calls", "ms", "worst"}."""
+    """Whether k calls take k times as long as one: {"calls", "ms", "worst"}.
+
+    `time_ms(k)` is the time of k calls. "worst" is the largest relative distance from a straight line through zero.
+    """
     time_ms(CALLS[0])
     rounds = [[time_ms(calls) for calls in CALLS] for _ in range(ROUNDS)]
-    best = [min(times) for times in zip(*rounds, strict=True)]  # whatever others do only adds
+    best = [min(times) for times in zip(*rounds, strict=True)]  # other processes can only add time
     one_ms = sum(calls * ms for calls, ms in zip(CALLS, best, strict=True)) / sum(calls**2 for calls in CALLS)
     worst = max(abs(ms / (one_ms * calls) - 1) for calls, ms in zip(CALLS, best, strict=True))
     return {"calls": list(CALLS), "ms": best, "worst": worst}
@@ -83,7 +85,7 @@ def _device_ms(call: Callable[[], Any]) -> float:
 
 
 def _spin(cycles: int, times: int) -> None:
-    """Keep the device busy for that many of its cycles."""
+    """Keep the device busy for `times` times that many of its cycles."""
     import torch
 
     for _ in range(times):
@@ -91,46 +93,37 @@ def _spin(cycles: int, times: int) -> None:
 
 
 def noise(launcher: Launcher, device: str, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Measure one small cell in fresh processes, and say by how much equal measurements differ.
+    """Measure one small cell several times in fresh processes: by how much do equal measurements differ?
 
     Args:
         device: "cpu" or "cuda:N".
         tell: is told of each launch.
 
-    Returns: `cell`, what was measured; `launches`, how many ended well, and `reason` of the first that did not;
-        `latency_ms`, `throughput_img_s`, `peak_memory_bytes`, each as `spread` describes, or None.
+    Returns: `cell`, the name of the cell; `launches`, how many ended ok; `reason`, why the first one failed, or None;
+        `latency_ms`, `throughput_img_s`, `peak_memory_bytes`, each as `spread` returns it.
     """
     side = SIDE[device.partition(":")[0]]
     case = plan(Sweep(("deit_t",), ((side, side),), ("parallel",), (1,), device=device))[0]
-    protocol = RIGORS["quick"]
-    found: dict[str, list[float]] = {"latency_ms": [], "throughput_img_s": [], "peak_memory_bytes": []}
+    values: dict[str, list[float]] = {"latency_ms": [], "throughput_img_s": [], "peak_memory_bytes": []}
     reason = None
     for launch in range(1, LAUNCHES + 1):
         tell(f"the same cell again, {launch} of {LAUNCHES}")
-        parts, ended = _launch(launcher, case, protocol)
-        if parts is None:
-            reason = reason or ended
+        ending = launcher.run(*jobs.measure(case, RIGORS["quick"]), LAUNCH_LIMIT_S)
+        if ending.status != "ok":
+            reason = reason or f"{ending.status}, {ending.reason}"
             continue
-        found["latency_ms"].append(median(parts["latency"]["samples_ms"]))
-        found["throughput_img_s"].append(parts["throughput"]["images_per_s"])
-        found["peak_memory_bytes"].append(parts["memory"]["peak_bytes"])
-    return {
-        "cell": str(case),
-        "launches": len(found["latency_ms"]),
-        "reason": reason,
-        **{metric: spread(values) for metric, values in found.items()},
-    }
-
-
-def _launch(launcher: Launcher, case: Case, protocol: Protocol) -> tuple[dict[str, Any] | None, str | None]:
-    ending = launcher.run(*jobs.measure(case, protocol), LAUNCH_LIMIT_S)
-    return (ending.parts, None) if ending.status == "ok" else (None, f"{ending.status}, {ending.reason}")
+        values["latency_ms"].append(median(ending.parts["latency"]["samples_ms"]))
+        values["throughput_img_s"].append(ending.parts["throughput"]["images_per_s"])
+        values["peak_memory_bytes"].append(ending.parts["memory"]["peak_bytes"])
+    spreads = {metric: spread(each) for metric, each in values.items()}
+    return {"cell": str(case), "launches": len(values["latency_ms"]), "reason": reason, **spreads}
 
 
 def spread(values: list[float]) -> dict[str, Any] | None:
-    """How far apart equal measurements lie, as shares of their median; None for fewer than two.
+    """How far apart equal measurements are; None for fewer than two.
 
-    Returns: `values`; `range`, largest less smallest; `sd`, 1.4826 times the median distance from the median.
+    Returns: `values`; `range`, largest less smallest, and `sd`, 1.4826 times the median distance from the median, both
+        as shares of the median.
     """
     if len(values) < 2:
         return None

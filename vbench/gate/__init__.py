@@ -1,1 +1,1 @@
-"""Whether a change made a backbone slower or larger: two revisions in turn, or counted work."""
+"""Whether a change made a model slower or larger: two revisions timed in turn, or work that is counted."""

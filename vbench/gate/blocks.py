@@ -1,4 +1,4 @@
-"""How long a session of the gate looks, and what its blocks of alternating calls found."""
+"""How long a session of the gate measures, and the times of its blocks of alternating calls."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vbench.errors import UsageError
 from vbench.plan import RIGORS, Case, Protocol
 from vbench.results import judge
 
-Name = Literal["base", "twin", "head"]
-SIDES: tuple[Name, ...] = get_args(Name)
+Role = Literal["base", "twin", "head"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """How long a session looks: `blocks` of each kind a pass, and the protocol of a launch."""
+    """How long a session measures: `blocks` of each kind in a pass, and the protocol of a launch."""
 
     blocks: int
     protocol: Protocol
@@ -42,35 +42,35 @@ DESIGNS: dict[str, Design] = {
 
 
 def design(rigor: str, threads: int, seed: int) -> Design:
-    """Raises: UsageError for a rigor that is none."""
+    """The named design, with these threads and this seed. Raises: UsageError if the name is unknown."""
     if rigor not in DESIGNS:
         raise UsageError(f"--rigor: '{rigor}' is not one of {', '.join(DESIGNS)}")
-    found = DESIGNS[rigor]
-    return replace(found, protocol=replace(found.protocol, threads=threads, seed=seed))
+    named = DESIGNS[rigor]
+    return replace(named, protocol=replace(named.protocol, threads=threads, seed=seed))
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Two processes that took turns: who had the first and the last call, and who those between; every call's ms."""
+    """Two processes that took turns. `outer` had the first and the last call. Times of every call in ms."""
 
-    outer: Name
-    inner: Name
+    outer: Role
+    inner: Role
     outer_ms: tuple[float, ...]
     inner_ms: tuple[float, ...]
 
     @property
     def log_ratio(self) -> float:
-        """Of the other side over base."""
+        """The log of the other role's time over base's."""
         ratio = judge.block(self.outer_ms, self.inner_ms)
         return ratio if self.outer == "base" else -ratio
 
-    def has(self, name: Name) -> bool:
-        return name in (self.outer, self.inner)
+    def has(self, role: Role) -> bool:
+        return role in (self.outer, self.inner)
 
 
 @dataclass(slots=True)
 class Blocks:
-    """A cell's blocks so far, and how many were lost to a failed launch, with the last such failure."""
+    """The blocks of a cell so far, how many were lost to a failed launch, and the reason of the last loss."""
 
     whole: list[Block] = field(default_factory=list)
     lost: int = 0
@@ -81,10 +81,10 @@ class Blocks:
         """Logs of head over base."""
         return [block.log_ratio for block in self.whole if block.has("head")]
 
-    def middle(self, name: Name) -> float:
-        """Of the blocks of base and head, the median of a side's medians, ms."""
+    def middle(self, role: Role) -> float:
+        """The median of a role's medians over the blocks of base and head, ms."""
         own = [block for block in self.whole if block.has("head")]
-        return median(median(block.outer_ms if block.outer == name else block.inner_ms) for block in own)
+        return median(median(block.outer_ms if block.outer == role else block.inner_ms) for block in own)
 
     @property
     def twin(self) -> list[float]:
@@ -94,10 +94,11 @@ class Blocks:
 
 def raw(blocks: Mapping[Case, Blocks]) -> dict[str, list[dict[str, Any]]]:
     """Every block of every cell, JSON-able."""
-    return {str(case): [asdict(block) for block in found.whole] for case, found in blocks.items()}
+    return {str(case): [asdict(block) for block in own.whole] for case, own in blocks.items()}
 
 
-def noise(found: Blocks) -> dict[str, float | int]:
-    """What twin against base showed: `floor`, and `spread`, the standard deviation of a block, both logs."""
-    spread = stdev(found.twin) if len(found.twin) > 1 else 0.0
-    return {"floor": judge.floor(found.twin), "spread": spread, "blocks": len(found.twin)}
+def noise(blocks: Blocks) -> dict[str, float | int]:
+    """The noise floor from twin against base, and `spread`, the standard deviation of a block; both are logs."""
+    twin = blocks.twin
+    spread = stdev(twin) if len(twin) > 1 else 0.0
+    return {"floor": judge.floor(twin), "spread": spread, "blocks": len(twin)}

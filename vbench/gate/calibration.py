@@ -1,8 +1,8 @@
-"""How often the timing gate cries wolf, and what it catches: real sessions of equal and of slowed code.
+"""Runs real sessions of the timing gate on equal and on slowed code: how often it errs, and what it detects.
 
-`python -m vbench.gate.calibration --sessions 20 --slowdown 0.05 -o FILE.jsonl.gz` runs sessions at default rigor, on
-this machine. Both sides are copies of this code; in head's a busy-wait stands in the operator of the cell. A line of
-JSON a session is appended; `vbench.reports.gate_calibration` makes figures of them, and simulates more of them.
+`python -m vbench.gate.calibration --sessions 20 --slowdown 0.05 -o FILE.jsonl.gz` runs sessions at default rigor on
+this machine. Base and head are copies of this code; head has a busy-wait in the operator of the cell. Each session
+appends a line of JSON. `vbench.reports.gate_calibration` draws figures from the lines, and simulates more sessions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import typer
 import vbench
 from vbench import host
 from vbench.errors import UsageError
-from vbench.gate import ab, blocks, sides
+from vbench.gate import ab, blocks, revisions
 from vbench.gate.revisions import Install
 from vbench.plan import Case, Sweep, plan
 from vbench.results.outcome import Outcome
@@ -52,7 +52,7 @@ class Net(nn.Module):
 def net():
     return Net()
 """
-PILOTS = 2  # blocks of each kind, to know how long 5 % is
+PILOTS = 2  # blocks of each kind that tell the latency
 BUSY = """
 
 def _slowed(form, seconds):
@@ -73,8 +73,10 @@ gla = _slowed(gla, {seconds!r})
 
 
 def copy(into: Path, *, busy_s: float = 0.0) -> Path:
-    """A copy of vbench's code in a folder, with that much busy-waiting in every call of gla's chunkwise form; beside it
-    the model that is timed, which calls that form once."""
+    """Copy the code of vbench into a folder, and beside it the model that is timed; the folder.
+
+    In the copy, every call of gla's chunkwise form waits `busy_s` seconds. The model calls that form once.
+    """
     inside = Path(vbench.__file__).resolve().parent
     beside = inside.parent
     for part in PARTS:
@@ -91,49 +93,51 @@ def copy(into: Path, *, busy_s: float = 0.0) -> Path:
 
 
 def pilot(case: Case, install: Install) -> float:
-    """The latency of a cell in turn with another process, seconds: the median over a few blocks."""
+    """The latency of a cell in alternation with another process, in seconds: the median over a few blocks."""
     design = replace(blocks.design("default", 1, 0), blocks=PILOTS)
-    found = _run([case], design, install, install)
-    times = [median(block["outer_ms"]) for blocks in found.facts["measured"].values() for block in blocks]
+    outcome = _run([case], design, install, install)
+    times = [median(block["outer_ms"]) for blocks in outcome.facts["measured"].values() for block in blocks]
     if not times:
-        raise UsageError(f"{case} cannot be measured: {found.invalid}")
+        raise UsageError(f"{case} cannot be measured: {outcome.invalid}")
     return float(median(times)) / 1e3
 
 
 def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[str, Any]:
     """One session at default rigor, as a line of the file."""
-    found = _run(cases, blocks.design("default", 1, seed), base, head)
-    if found.interrupted:
+    outcome = _run(cases, blocks.design("default", 1, seed), base, head)
+    if outcome.interrupted:
         raise KeyboardInterrupt
-    facts = {key: found.facts[key] for key in ("seed", "passes", "measured", "measured_again", "started_at", "wall_s")}
+    facts = {
+        key: outcome.facts[key] for key in ("seed", "passes", "measured", "measured_again", "started_at", "wall_s")
+    }
     for measured in (facts["measured"], facts["measured_again"]):
         for block in [block for cell in measured.values() for block in cell]:
             block |= {key: [round(ms, 4) for ms in block[key]] for key in ("outer_ms", "inner_ms")}  # to 0.1 µs
-    own = host.fingerprint("cpu", None)
+    about = host.fingerprint("cpu", None)
     return {
-        "exit_code": found.exit_code(),
-        "invalid": found.invalid,
-        "verdicts": {finding.cell: finding.verdict for finding in found.findings if finding.what == "latency_ms"},
-        "memory": {finding.cell: finding.verdict for finding in found.findings if finding.what == "peak_memory_bytes"},
+        "exit_code": outcome.exit_code(),
+        "invalid": outcome.invalid,
+        "verdicts": {each.cell: each.verdict for each in outcome.findings if each.what == "latency_ms"},
+        "memory": {each.cell: each.verdict for each in outcome.findings if each.what == "peak_memory_bytes"},
         **facts,
-        **{key: own[key] for key in ("device_name", "versions", "commit", "dirty")},
+        **{key: about[key] for key in ("device_name", "versions", "commit", "dirty")},
     }
 
 
 def _run(cases: list[Case], design: blocks.Design, base: Install, head: Install) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="vbench-caches-") as caches:
-        opened = partial(sides.opened, base, head, ab.models_of(cases), Path(caches))
-        return ab.Session(cases, design, Rules({}), opened, lambda _: None).run("base", "head")
+        runners = partial(revisions.runners, base, head, ab.models_of(cases), Path(caches))
+        return ab.Session(cases, design, Rules({}), runners, lambda _: None).run("base", "head")
 
 
 def main(
-    file: Annotated[Path, typer.Option("--out", "-o", help="Lines are appended to it, compressed by gzip.")],
+    file: Annotated[Path, typer.Option("--out", "-o", help="Sessions are appended to it, compressed by gzip.")],
     sessions: Annotated[int, typer.Option(min=1)] = 10,
-    slowdown: Annotated[float, typer.Option(min=0, help="A share of the latency.")] = 0.0,
-    side: Annotated[int, typer.Option(help="Of the image, px.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of the first session; each has its own.")] = 0,
+    slowdown: Annotated[float, typer.Option(min=0, help="The busy-wait, as a share of the latency.")] = 0.0,
+    side: Annotated[int, typer.Option(help="Side of the image, px.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the first session; the next ones count up.")] = 0,
 ) -> None:
-    """Run sessions of equal code, or of code that was slowed."""
+    """Run sessions of equal code, or of slowed code."""
     cases = plan(Sweep((MODEL,), ((side, side),), ("parallel",), batches=(1,)))
     with tempfile.TemporaryDirectory(prefix="vbench-calibration-") as folder:
         base = Install("a copy", path=(copy(Path(folder) / "base"),), root=Path(folder) / "base")
@@ -141,10 +145,10 @@ def main(
         head = Install("another", path=(copy(Path(folder) / "head", busy_s=busy_s),), root=Path(folder) / "head")
         file.parent.mkdir(parents=True, exist_ok=True)
         for number in range(sessions):
-            found = {"slowdown": slowdown, "busy_s": busy_s, **session(cases, base, head, seed + number)}
+            line = {"slowdown": slowdown, "busy_s": busy_s, **session(cases, base, head, seed + number)}
             with gzip.open(file, "at", encoding="utf-8") as lines:
-                print(json.dumps(found), file=lines)
-            typer.echo(f"{number + 1}/{sessions}: {found['verdicts']} {found['invalid'] or ''}", err=True)
+                print(json.dumps(line), file=lines)
+            typer.echo(f"{number + 1}/{sessions}: {line['verdicts']} {line['invalid'] or ''}", err=True)
 
 
 if __name__ == "__main__":

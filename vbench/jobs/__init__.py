@@ -1,8 +1,8 @@
 """What child processes do: the name of each job, the function that does it, and its argument.
 
-A job is a generator function that takes one JSON-able dict and yields (part, value) pairs, both JSON-able. Its name is
-the wire between processes and, in `gate --ab`, between revisions: it stays when the function moves. Each function below
-builds the argument of the job of its name; `launcher.run(*measure(case, ...), timeout_s)` runs it.
+A job is a generator function that takes one JSON-able dict and yields (part, value) pairs, both JSON-able. Processes
+call a job by its name; in `gate --ab` they may be of two revisions, so a name stays when its function moves. Each
+function below builds the argument of the job that has its name: `launcher.run(*measure(case, ...), timeout_s)`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ JOBS = {
     "tune_operator": "vbench.operators.tune:job",
 }
 
-FORMER = {  # what release 0.1 called the jobs that cross revisions; a side may run either release until 0.3
+FORMER = {  # the names in release 0.1 of the jobs that cross revisions; until 0.3 a revision may run either release
     "probe": "vbench.worker:probe",
     "fingerprint": "vbench.worker:fingerprint",
     "whereabouts": "vbench.worker:whereabouts",
@@ -63,7 +63,7 @@ def probe(device: str, models: Iterable[str] = ()) -> Ask:
 
 
 def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str]) -> Ask:
-    """Ask a side of a comparison what it runs on; `gpu` is what `probe` said."""
+    """Ask a process what machine, versions and code it has; `gpu` is the answer of `probe`."""
     return "fingerprint", {"device": device, "gpu": gpu, "models": list(models)}
 
 
@@ -76,8 +76,8 @@ def verify(
     subject: str, device: str, seed: int, extent: Extent, *, weights: str | None, image_size: tuple[int, int]
 ) -> Ask:
     """Compare the forms of an operator, or the modes of a model, as far as `extent` says."""
-    common = {"subject": subject, "device": device, "seed": seed, "weights": weights}
-    return "verify", common | {"extent": asdict(extent), "image_size": image_size}
+    about = {"subject": subject, "device": device, "seed": seed, "weights": weights, "image_size": image_size}
+    return "verify", {**about, "extent": asdict(extent)}
 
 
 def count(cases: Iterable[Case]) -> Ask:
@@ -108,19 +108,19 @@ def compile_for_gate(op: str) -> Ask:
 def measure(
     case: Case, protocol: Protocol, *, launch: int = 0, batch: int | None = None, watch: dict[str, Any] | None = None
 ) -> Ask:
-    """Measure one launch of a cell. `batch` is that of the throughput if it is known, `watch` what watches the GPU."""
-    common = {"case": asdict(case), "protocol": asdict(protocol)}
-    return "measure", common | {"launch": launch, "batch": batch, "watch": watch}
+    """Measure one launch of a cell. `batch`: of the throughput, if known; `watch`: the sampler of the GPU's state."""
+    known = {"launch": launch, "batch": batch, "watch": watch}
+    return "measure", {"case": asdict(case), "protocol": asdict(protocol), **known}
 
 
 def take_turns(case: Case, protocol: Protocol, *, socket: Path, first: bool, core: int) -> Ask:
-    """Measure one launch of a cell, in turn with another process at the same socket."""
-    common = {"case": asdict(case), "protocol": asdict(protocol)}
-    return "take_turns", common | {"socket": str(socket), "first": first, "core": core}
+    """Measure one launch of a cell whose calls alternate with those of another process at the same socket."""
+    place = {"socket": str(socket), "first": first, "core": core}
+    return "take_turns", {"case": asdict(case), "protocol": asdict(protocol), **place}
 
 
 def attempt(case: Case, *, budget_bytes: int | None, threads: int) -> Ask:
-    """Try whether a cell fits in memory."""
+    """Test whether a cell fits in memory."""
     return "attempt", {"case": asdict(case), "budget_bytes": budget_bytes, "threads": threads}
 
 
@@ -130,22 +130,22 @@ def identify(device: str) -> Ask:
 
 
 def timer(device: str) -> Ask:
-    """Try the clock."""
+    """Test the clock that times calls."""
     return "timer", {"device": device}
 
 
 def peaks(device: str, dtype: str, threads: int = 1) -> Ask:
-    """Measure what the device can do at most."""
+    """Measure the peaks of a device."""
     return "peaks", {"device": device, "dtype": dtype, "threads": threads}
 
 
 def import_peers(peers: Mapping[str, str]) -> Ask:
-    """Import the functions that a user named, operator -> "module:function"."""
+    """Import the functions that a user named; `peers` maps an operator to "module:function"."""
     return "import_peers", {"peers": dict(peers)}
 
 
 def bench_operator(op: str, plan: Plan, peaks: dict[str, Any]) -> Ask:
-    """Time the forms of an operator beside the floor that `peaks` give."""
+    """Time the forms of an operator; `peaks` give the least time that is possible."""
     return "bench_operator", {"op": op, "plan": asdict(plan), "peaks": peaks}
 
 

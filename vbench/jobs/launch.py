@@ -1,7 +1,7 @@
-"""Each job in a child process of its own, forked from a server that has torch imported.
+"""Runs each job in a child process of its own, forked from a server that has torch imported.
 
-A child shares nothing that was measured with any other: no allocator, no cache, no CUDA context. Whatever
-becomes of it becomes an `Ending`: a crash, an out-of-memory or a time-out is a result, not an exception.
+Children share no allocator, no cache and no CUDA context. However a child ends, the result is an `Ending`: a crash,
+running out of memory and a time-out are results, not exceptions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
 from vbench import jobs
@@ -38,25 +37,17 @@ Result = TypeVar("Result")
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
 Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
 PRELOAD = [
-    "torch",
-    "timm",
-    "torch.utils.flop_counter",
-    "vbench.sweep.measure",
+    *("torch", "timm", "torch.utils.flop_counter", "vbench.sweep.measure"),
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
-    "vbench.flops.estimate",
-    "vbench.flops.count",
-    "vbench.flops.ledger",
-    "vbench.flops.peak",
-    "vbench.models.closed_forms",
-    "vbench.meters.subject",
-    "vbench.meters.timing",
+    *("vbench.flops.estimate", "vbench.flops.count", "vbench.flops.ledger", "vbench.flops.peak"),
+    *("vbench.models.closed_forms", "vbench.meters.subject", "vbench.meters.timing"),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What became of a child: its status, one line of reason, and the parts it had finished."""
+    """How a child ended: its status, one line of reason, and the parts that it had yielded."""
 
     status: Status
     reason: str | None = None
@@ -64,13 +55,13 @@ class Ending:
 
 
 class Runner(Protocol):
-    """Anything that runs jobs: a `Launcher`, a `Side` or a `Memo`."""
+    """Anything that runs jobs: a `Launcher`, a `RevisionRunner` or a `Memo`."""
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """Run one job to its end."""
 
 
-# How torch and its libraries say that memory ran out where they raise no type of its own.
+# The messages of torch and its libraries when memory runs out and the error has no type of its own.
 _OOM = (
     ("DefaultCPUAllocator: ", "memory"),
     ("std::bad_alloc",),
@@ -83,27 +74,23 @@ _STARTING = threading.Lock()  # one server for all, and one environment
 
 
 def side_by_side(runner: Runner, asks: Sequence[jobs.Ask], timeout_s: float) -> list[Ending]:
-    """The endings of jobs, in order; two children run at a time.
-
-    Raises: UsageError if one of the jobs raised it.
-    """
+    """The endings of jobs, in order; two children run at a time. Raises: UsageError if a job raised it."""
     return list(two_at_a_time([partial(runner.run, *ask, timeout_s) for ask in asks]))
 
 
 def two_at_a_time(calls: Sequence[Callable[[], Result]]) -> Iterator[Result]:
-    """The results of calls in threads, in order. An early end waits for none: a `Launcher` kills its children."""
+    """The results of calls, in order, two threads at a time. After an early exit it does not wait for the others."""
     pool = ThreadPoolExecutor(2)
     try:
-        for running in [pool.submit(call) for call in calls]:
-            yield running.result()
+        yield from pool.map(lambda call: call(), calls)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Launcher:
-    """Runs jobs, one child each. Use as a context manager; children that still run end with it.
+    """Runs jobs, one child each. Use as a context manager; on exit it kills the children that still run.
 
-    A job is a name of `jobs.JOBS`, or "module:function". What it has yielded survives whatever happens to it later.
+    A job is a name of `jobs.JOBS`, or "module:function". What it has yielded is kept, however it ends.
     """
 
     def __init__(self, preload: list[str] | None = None) -> None:
@@ -117,19 +104,16 @@ class Launcher:
     def __enter__(self) -> Launcher:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._left = True
         for child in list(self._running):
             child.kill()
         self._folder.cleanup()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        """Run one job to its end, at most `timeout_s` seconds from when its child has started.
+        """Run one job to its end, for at most `timeout_s` seconds after its child has started.
 
-        A child that something else killed (signal 9, and no sign of the kernel's out-of-memory killer) is
-        started once more.
+        If something kills the child (signal 9) and the kernel's out-of-memory killer did not, the job runs once more.
 
         Raises: UsageError if the job raised one.
         """
@@ -149,7 +133,7 @@ class Launcher:
             deadline = time.monotonic() + START_LIMIT_S
             child.start()
         self._running.add(child)
-        if self._left:  # while it started
+        if self._left:  # __exit__ ran while the child started
             child.kill()
         theirs.close()
         parts: dict[str, Any] = {}
@@ -177,31 +161,32 @@ class Launcher:
         return self._crash(child.exitcode, kills, log, parts)
 
     def _crash(self, code: int | None, kills: int, log: Path, parts: dict[str, Any]) -> tuple[Ending, bool]:
-        """The ending of a child that closed its pipe without a word."""
+        """The ending of a child that closed its pipe without an end message, and whether signal 9 killed it."""
         if code == -signal.SIGKILL and _oom_kills() > kills:
             return Ending("oom", "the kernel's out-of-memory killer ended the process", parts), False
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        reason = f"the process died ({how})" + "".join(f": {line.strip()[:200]}" for line in said)
+        reason = f"the process died ({how})" + "".join(f": {line.strip()[:200]}" for line in last)
         return Ending("error", reason, parts), code == -signal.SIGKILL
 
 
 def _start_server() -> None:
-    """Start the fork server, if it does not run, with the working directory off its path: a user's folder
-    may hold a `torch.py`, and this project's own checkout holds `kernels` and `models`."""
+    """Start the fork server if it does not run, without the working directory on its path.
+
+    A user's folder may hold a `torch.py`, and this project's checkout holds `kernels` and `models`.
+    """
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
         forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
+        os.environ.pop("PYTHONSAFEPATH")
+        if before is not None:
             os.environ["PYTHONSAFEPATH"] = before
 
 
 def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory so far, as far as we can see."""
+    """How many processes the kernel has killed for lack of memory so far, as far as this process can see."""
     total = 0
     for file in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
         with suppress(OSError):
@@ -212,7 +197,7 @@ def _oom_kills() -> int:
 
 
 def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> None:
-    """The child: run the job, send its parts and its end."""
+    """Run in the child: do the job, and send its parts and its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(OSError):  # if memory runs out, this process goes first
@@ -237,23 +222,19 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         oom = is_oom(error)
-        send(
-            status="oom" if oom else "error",
-            reason=first_line(error, named=not oom),
-        )
+        send(status="oom" if oom else "error", reason=first_line(error, named=not oom))
     else:
         send(status="ok", reason=None)
     pipe.close()
 
 
 def is_oom(error: Exception) -> bool:
-    """Whether memory ran out. No other failure may pass for it."""
+    """Whether memory ran out."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and any(all(word in said for word in words) for words in _OOM)
+    return isinstance(error, RuntimeError) and any(all(word in str(error) for word in words) for words in _OOM)
 
 
 def _die_with_parent() -> None:

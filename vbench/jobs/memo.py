@@ -1,7 +1,7 @@
-"""What a job found before under the same code, versions and device, so that a sweep need not prove it again.
+"""Keeps the results of jobs, so that a sweep under the same code, versions and device does not run them again.
 
-Only for what time does not move: whether modes are one function, how many MACs a model has. Nothing that is timed,
-and nothing that failed, is ever remembered. `vbench verify` and `vbench flops` do not look here.
+Only for results that do not depend on time: whether modes are one function, how many MACs a model has. Timings and
+failures are not kept. `vbench verify` and `vbench flops` do not use it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vbench.jobs.launch import Ending, Runner
 
 
 class Memo:
-    """Runs jobs as a launcher does, but each only once under the same conditions.
+    """Runs jobs like a launcher, but each only once under the same conditions.
 
     Args:
-        launcher: who runs what is not remembered.
+        launcher: runs the jobs that have no result yet.
         conditions: a digest of what may change the results (`host.conditions`).
-        folder: where results lie, one file each; the user's cache folder by default.
+        folder: for the results, one file each; the user's cache folder by default.
     """
 
     def __init__(self, launcher: Runner, conditions: str, folder: Path | None = None) -> None:
@@ -34,7 +34,7 @@ class Memo:
         self._folder = folder or (Path(home) if home else Path.home() / ".cache") / "vbench"
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        """As `Launcher.run`; an ending that was "ok" before is given again."""
+        """As `Launcher.run`; returns a kept ending if there is one, and keeps an ending that is "ok"."""
         key = json.dumps([job, argument, self._conditions], sort_keys=True)
         file = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         with suppress(OSError, ValueError, TypeError):

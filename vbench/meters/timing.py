@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from vbench.jobs.launch import is_oom
-from vbench.jobs.turns import Turns
+from vbench.jobs.turn_socket import TurnSocket
 from vbench.meters.device import IN_FLIGHT, Call, Device
 from vbench.plan import Batch, Protocol
 from vbench.results.statistics import median_interval
@@ -130,7 +130,7 @@ def latency(call: Call, device: Device, protocol: Protocol) -> dict[str, Any]:
     }
 
 
-def in_turn(call: Call, device: Device, protocol: Protocol, turns: Turns, *, first: bool) -> dict[str, Any]:
+def in_turn(call: Call, device: Device, protocol: Protocol, turn_socket: TurnSocket, *, first: bool) -> dict[str, Any]:
     """Time single calls of something warm in turn with another process, which calls this too; it is `first`'s turn.
 
     First makes one call more than the other, so that each of the other's stands between two of its. It decides how many
@@ -147,16 +147,16 @@ def in_turn(call: Call, device: Device, protocol: Protocol, turns: Turns, *, fir
         count = max(FEWEST_TURNS, min(wanted, MOST_TURNS, int(protocol.sample_max_s / one_s)))
         for _ in range(count):
             samples += device.samples(call, 1)
-            turns.give(str(count))
-            turns.wait()
+            turn_socket.give(str(count))
+            turn_socket.wait()
         samples += device.samples(call, 1)
     else:
-        count = int(turns.wait())
+        count = int(turn_socket.wait())
         for number in range(count):
             samples += device.samples(call, 1)
-            turns.give()
+            turn_socket.give()
             if number < count - 1:
-                turns.wait()
+                turn_socket.wait()
     half_width = _half_width(samples)
     return {
         "samples_ms": samples,

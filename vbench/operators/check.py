@@ -14,7 +14,7 @@ from vbench.jobs.launch import Runner, side_by_side
 from vbench.kernels.fused import tuning
 from vbench.kernels.registry import OPS, Mode, default_form, interpreted, missing
 from vbench.options import choices
-from vbench.verify import TOKENS, Check, Extent, Verdict
+from vbench.verify import TOKENS, Check, Extent, Verification
 
 # The interpreter takes 20 ms a program. 40 tokens are a full chunk and a part of one; gradients have more.
 INTERPRETED = Extent(tokens=40, cuts=1, brief=True)
@@ -74,7 +74,7 @@ def _default(op: str, mode: Mode, kind: str) -> str | None:
 
 def check(
     ops: Sequence[str], forms: Sequence[str], launcher: Runner, *, device: str, tokens: int | None, seed: int
-) -> list[Verdict]:
+) -> list[Verification]:
     """Compare forms with the recurrence in float64, in children; one verdict an operator.
 
     Args:
@@ -102,10 +102,10 @@ def check(
         own = [ending for (other, _), ending in zip(tried, endings, strict=True) if other == op]
         checks = tuple(Check(**fields) for ending in own for fields in ending.parts.get("checks", ()))
         broken = [ending.reason for ending in own if ending.status != "ok"]
-        verdicts.append(Verdict(op, checks, not broken, "; ".join(filter(None, broken)) or None))
+        verdicts.append(Verification(op, checks, not broken, "; ".join(filter(None, broken)) or None))
     return verdicts
 
 
-def has_triton(verdicts: Iterable[Verdict]) -> bool:
+def has_triton(verdicts: Iterable[Verification]) -> bool:
     """Whether a form made of Triton's kernels was checked."""
     return any(OPS[check.subject][check.form].package == "triton" for verdict in verdicts for check in verdict.checks)

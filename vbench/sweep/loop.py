@@ -220,7 +220,7 @@ class _Measuring:
     conditions: str
     telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
-    verdicts: dict[str, verify.Verdict] = field(default_factory=dict)
+    verdicts: dict[str, verify.Verification] = field(default_factory=dict)
     memo: Memo = field(init=False)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)

@@ -89,7 +89,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     build, has the first call and the last, and so one call more. As many processors as the protocol has threads, from
     "core" on, are all that either runs on, for one may have busier neighbours than another.
     """
-    from vbench.jobs.turns import Turns
+    from vbench.jobs.turn_socket import TurnSocket
     from vbench.meters import backend, cpu, memory, timing
     from vbench.meters.subject import subject
 
@@ -99,11 +99,11 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[(argument["core"] + i) % len(cores)] for i in range(protocol.threads)})
     with (
-        Turns(Path(argument["socket"]), first=first) as turns,
+        TurnSocket(Path(argument["socket"]), first=first) as turn_socket,
         backend.Compilations(case.backend, protocol.threads) as compilations,
     ):
         if not first:
-            turns.wait()
+            turn_socket.wait()
         measured = subject(case, where, repeat_below_s=0.0)
         yield "settings", measured.settings
         with spending() as on_memory:
@@ -115,11 +115,11 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count
         )
         yield "warmup", warm
-        turns.give()
+        turn_socket.give()
         if first:
-            turns.wait()
+            turn_socket.wait()
         with cpu.CpuWatch(protocol.threads) as watch, spending() as on_timing:
-            latency = timing.in_turn(call, device, protocol, turns, first=first)
+            latency = timing.in_turn(call, device, protocol, turn_socket, first=first)
         yield "latency", {"batch": measured.batch, **latency}
     yield "state", {**watch.found, "gpu": None}
     yield "spent", {"measured_s": on_memory[0] + on_timing[0], "warmup_s": warm["wall_s"]}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from simulated import Simulated
 
-from vbench.jobs.turns import ENDED, Turns
+from vbench.jobs.turn_socket import ENDED, TurnSocket
 from vbench.meters.timing import FEWEST_TURNS, MOST_TURNS, in_turn
 from vbench.plan import RIGORS
 
@@ -27,13 +27,13 @@ def both(path: Path, seconds: float) -> tuple[list[float], list[float], list[str
                 yield seconds
 
         device = Simulated(durations())
-        with Turns(path, first=first) as turns:
+        with TurnSocket(path, first=first) as turn_socket:
             if not first:
-                turns.wait()
-            turns.give()
+                turn_socket.wait()
+            turn_socket.give()
             if first:
-                turns.wait()
-            found: list[float] = in_turn(device.call, device, protocol, turns, first=first)["samples_ms"]
+                turn_socket.wait()
+            found: list[float] = in_turn(device.call, device, protocol, turn_socket, first=first)["samples_ms"]
             return found
 
     with ThreadPoolExecutor(2) as pool:
@@ -53,20 +53,20 @@ def test_calls_alternate_and_are_as_many_as_fit(tmp_path: Path, seconds: float, 
 
 def test_an_end_that_ends_is_noticed(tmp_path: Path) -> None:
     def leaves() -> None:
-        with Turns(tmp_path / "socket", first=False) as turns:
-            turns.wait()
+        with TurnSocket(tmp_path / "socket", first=False) as turn_socket:
+            turn_socket.wait()
 
     with ThreadPoolExecutor(1) as pool:
         gone = pool.submit(leaves)
-        with Turns(tmp_path / "socket", first=True) as turns:
-            turns.give()
+        with TurnSocket(tmp_path / "socket", first=True) as turn_socket:
+            turn_socket.give()
             gone.result(20)
             with pytest.raises(RuntimeError, match=ENDED):
-                turns.wait()
+                turn_socket.wait()
 
 
 def test_one_that_never_comes_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vbench.jobs.turns.PATIENCE_S", 0.05)
+    monkeypatch.setattr("vbench.jobs.turn_socket.PATIENCE_S", 0.05)
     for first in (True, False):
         with pytest.raises(RuntimeError, match=ENDED):
-            Turns(tmp_path / f"{first}", first=first)
+            TurnSocket(tmp_path / f"{first}", first=first)

@@ -1,7 +1,7 @@
-"""One side of a comparison: a launcher in an interpreter of its own, with its own code and its own kernel caches.
+"""Runs jobs with the code of another revision: in an interpreter of its own, with its own kernel caches.
 
-`python -m vbench.side` serves it: a line of JSON on stdin is a job, a line on stdout its ending. A side may run the
-last release: it is started, and asked, by the names that both know (`jobs.FORMER`).
+That process is `python -m vbench.side`. It reads jobs from stdin and writes endings to stdout, one line of JSON each.
+It may run the last release, so the module and the jobs have the names that both releases know (`jobs.FORMER`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from vbench import jobs
@@ -24,23 +23,23 @@ from vbench.errors import UsageError
 from vbench.jobs.launch import Ending
 from vbench.models.external import ONLY_INSTALLED
 
-PATIENCE_S = 3.0  # for a side to end by itself
+PATIENCE_S = 3.0  # for the process to end by itself
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
-class Side:
-    """Runs jobs as a `launch.Launcher` does, each in a child of a server in another process. A context manager.
+class RevisionRunner:
+    """Runs jobs like a `launch.Launcher`, each in a child of the other process. Use as a context manager.
 
     Args:
-        name: what it is called where it fails.
+        name: how error messages call it.
         python: the interpreter.
-        path: folders that come first where it looks for modules.
-        cache: a folder for what is compiled; kernels of two revisions never meet.
+        path: folders that come first on its path.
+        cache: a folder for compiled kernels; two revisions must not share one.
     """
 
     def __init__(self, name: str, python: str, path: Sequence[Path], cache: Path) -> None:
         self.name = name
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the side
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         before = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
         caches = {variable: str(cache / variable.lower()) for variable in CACHES}
         caches["NUMBA_CACHE_DIR"] = str(cache / "numba")
@@ -53,22 +52,20 @@ class Side:
                 **os.environ,
                 **caches,
                 "PYTHONPATH": os.pathsep.join([*map(str, path), *before]),
-                ONLY_INSTALLED: "1",  # both sides stand in one folder; a model there must not stand for both
+                ONLY_INSTALLED: "1",  # both revisions run in this folder; neither may take a model from it
             },
             start_new_session=True,  # Ctrl-C is the session's to handle
         )
 
-    def __enter__(self) -> Side:
+    def __enter__(self) -> RevisionRunner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(OSError):
             self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):  # what has heard the end of its input tidies up
+        with suppress(subprocess.TimeoutExpired):  # it tidies up when its input ends
             self._process.wait(PATIENCE_S)
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -77,22 +74,22 @@ class Side:
         self._log.close()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        """As `Launcher.run`. Raises: UsageError if the job raised one, or if this side's process has died."""
+        """As `Launcher.run`. Raises: UsageError if the job raised one, or if the process has died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        ask = json.dumps({"job": jobs.FORMER.get(job, job), "argument": argument, "timeout_s": timeout_s})
+        message = json.dumps({"job": jobs.FORMER.get(job, job), "argument": argument, "timeout_s": timeout_s})
         try:
-            self._process.stdin.write(ask.encode() + b"\n")
+            self._process.stdin.write(message.encode() + b"\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except OSError:
             line = b""
         if not line:
             raise UsageError(f"{self.name} cannot be run: {self._last_words()}")
-        said = json.loads(line)
-        if "usage" in said:
-            raise UsageError(said["usage"])
-        return Ending(**said["ending"])
+        answer = json.loads(line)
+        if "usage" in answer:
+            raise UsageError(answer["usage"])
+        return Ending(**answer["ending"])
 
     def _last_words(self) -> str:
         code = self._process.wait()
@@ -102,7 +99,7 @@ class Side:
 
 
 def serve() -> None:
-    """Run the jobs that come in until stdin ends; whatever else is printed goes to stderr."""
+    """Run the jobs that arrive until stdin ends; all other output goes to stderr."""
     from vbench.jobs.launch import Launcher
 
     channel = os.fdopen(os.dup(1), "w")
@@ -110,7 +107,7 @@ def serve() -> None:
     with Launcher() as launcher:
         for line in sys.stdin:
             try:
-                said: dict[str, Any] = {"ending": asdict(launcher.run(**json.loads(line)))}
+                answer: dict[str, Any] = {"ending": asdict(launcher.run(**json.loads(line)))}
             except UsageError as error:
-                said = {"usage": str(error)}
-            print(json.dumps(said), file=channel, flush=True)
+                answer = {"usage": str(error)}
+            print(json.dumps(answer), file=channel, flush=True)

@@ -1,22 +1,21 @@
-"""Two processes that take turns, so that each has the machine to itself for one call at a time. Over a Unix socket."""
+"""A Unix socket by which two processes take turns: while one makes a call, the other waits."""
 
 from __future__ import annotations
 
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 
 PATIENCE_S = 120.0  # for the other process to appear
-ENDED = "the other side ended first"
+ENDED = "the other side ended first"  # `gate --ab` looks for it in the answers of older releases too
 
 
-class Turns:
-    """One end. Use as a context manager; what happens to the other end is told by `wait`.
+class TurnSocket:
+    """One end of the socket. Use as a context manager.
 
     Args:
-        path: of the socket, the same at both ends; nothing is there before.
-        first: whether this end has the first turn. It listens, the other one calls.
+        path: of the socket, the same at both ends; no file may be there before.
+        first: whether this end has the first turn. The first end listens, the other one connects.
 
     Raises: RuntimeError if the other end does not appear.
     """
@@ -25,24 +24,22 @@ class Turns:
         self._peer = _accepted(path) if first else _connected(path)
         self._words = self._peer.makefile("r")
 
-    def __enter__(self) -> Turns:
+    def __enter__(self) -> TurnSocket:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._words.close()
         self._peer.close()
 
     def give(self, word: str = "") -> None:
-        """It is the other's turn, who is told a word. Raises: RuntimeError if it has ended."""
+        """Give the turn to the other end, with a word for it. Raises: RuntimeError if the other end has closed."""
         try:
             self._peer.sendall(f"{word}\n".encode())
         except OSError:
             raise RuntimeError(ENDED) from None
 
     def wait(self) -> str:
-        """Until it is our turn: the other's word. Raises: RuntimeError if it has ended."""
+        """Wait for our turn; the word that came with it. Raises: RuntimeError if the other end has closed."""
         try:
             line = self._words.readline()
         except OSError:

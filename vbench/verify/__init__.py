@@ -1,0 +1,155 @@
+"""Whether the modes and forms that are timed compute the same function. Importing this does not import torch.
+
+An operator is tested on its own inputs (`kernels/OP/trials.py`). Its forms are compared with the recurrence in float64,
+float32 and half types, cut in two at random places, tested for causality, and differentiated. A model is built in every
+form with the same random weights, and its logits are compared. `verify.checks` has the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from vbench import jobs
+from vbench.jobs.launch import Runner
+from vbench.kernels.registry import OPS
+from vbench.models import spec
+
+HALF = 2.0  # in half types a form's error may be this many times the best form's
+TOKENS = 133  # of a trial: two whole chunks and a shorter one
+KINDS = ("float64", "float32", "half", "split", "causal", "grad")
+LIMIT_S = 600.0  # for all checks of an operator or a model
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison. `error` is relative (‖found − wanted‖ / ‖wanted‖) and passes up to `bound`."""
+
+    subject: str  # an operator or a model
+    kind: str  # one of `KINDS`
+    form: str
+    where: str  # the trial, or the image
+    error: float
+    bound: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.form}, {self.kind}, {self.where}: error {self.error:.1e}, bound {self.bound:.1e}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, and whether it passed; an error that is not finite is None."""
+        return {**asdict(self), "error": self.error if isfinite(self.error) else None, "ok": self.ok}
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All checks of an operator or a model; `reason` says why there are none, or not all."""
+
+    subject: str
+    checks: tuple[Check, ...]
+    complete: bool = True
+    reason: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.complete and all(check.ok for check in self.checks)
+
+    @property
+    def failed(self) -> list[str]:
+        """A line for each failure."""
+        unfinished = [] if self.complete else [f"{self.subject}: not verified, {self.reason}"]
+        return unfinished + [str(check) for check in self.checks if not check.ok]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of an operator is tested.
+
+    Args:
+        forms: names of forms; empty for all that can run.
+        tokens: of a trial.
+        cuts: the number of places where a trial is cut in two.
+        brief: test half types, cuts and causality only in the first trial of each direction. The other trials test
+            values in float32, and gradients of parallel forms (Triton's recurrent forms use the same kernels).
+        gradients: whether to test gradients.
+    """
+
+    forms: tuple[str, ...] = ()
+    tokens: int = TOKENS
+    cuts: int = 2
+    brief: bool = False
+    gradients: bool = True
+
+
+BRIEF = Extent(tokens=70, cuts=1, brief=True, gradients=False)  # a whole chunk and a shorter one
+
+
+def verify(
+    subject: str,
+    launcher: Runner,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    weights: str | None = None,
+    gradients: bool = True,
+    brief: bool = False,
+    image_size: tuple[int, int] = (224, 224),
+) -> Verification:
+    """All checks of an operator ("gla") or a model ("vig_t"), in a child.
+
+    Args:
+        gradients: test gradients too, not only values.
+        brief: fewer tokens, fewer trials, no gradients (`BRIEF`).
+        image_size: (height, width) in px for a model of the user's own; our models have a fixed size for this.
+
+    Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
+    """
+    if subject not in OPS and spec(subject).baseline:
+        return Verification(subject, (), reason="one form of attention: nothing to compare")
+    extent = BRIEF if brief else Extent(gradients=gradients)
+    ask = jobs.verify(subject, device, seed, extent, weights=weights, image_size=image_size)
+    ending = launcher.run(*ask, LIMIT_S)
+    checks = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
+    return Verification(subject, checks, ending.status == "ok", ending.reason)
+
+
+def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"subject", "device", "seed", "weights", "extent", "image_size"} -> "checks" of an operator or a model.
+
+    Raises: UsageError.
+    """
+    import torch
+
+    from vbench.verify import checks
+
+    subject, device, seed = argument["subject"], argument["device"], argument["seed"]
+    if subject in OPS:
+        torch.set_num_threads(1)  # its tensors are too small to share
+        made = checks.operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
+    elif spec(subject).external:
+        made = checks.own_checks(subject, device, seed, tuple(argument["image_size"]))
+    else:
+        made = checks.model_checks(subject, device, seed, argument["weights"])
+    yield "checks", [asdict(check) for check in made]
+
+
+def subjects(models: Iterable[str]) -> list[str]:
+    """The operators of these models, then the models."""
+    models = list(models)
+    return [*dict.fromkeys(op for op in (spec(model).operator for model in models) if op), *models]
+
+
+def stamp(verifications: Sequence[Verification]) -> dict[str, Any] | None:
+    """The part of a record: `ok`, the number of `checks`, and which `failed`; None if there was nothing to compare."""
+    if all(each.ok and not each.checks for each in verifications):
+        return None
+    return {
+        "ok": all(each.ok for each in verifications),
+        "checks": sum(len(each.checks) for each in verifications),
+        "failed": [line for each in verifications for line in each.failed],
+    }

@@ -1,0 +1,259 @@
+"""The checks of operators and models; see `vbench.verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
+from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
+from vbench.models import create, load_published, spec
+from vbench.models.external import has_modes
+from vbench.verify import HALF, Check, Extent
+
+BOUNDS = {"float64": 1e-10, "float32": 1e-5}  # relative, of a form against the recurrence
+GRAD_BOUNDS = {"float64": 1e-9, "float32": 1e-4}  # likewise, of the gradient of any of its inputs
+SIDES = (160, 144)  # px of an image: not square, and with more tokens than a chunk
+WHOLE = Extent()
+
+
+def operator_checks(op: str, device: str = "cpu", seed: int = 0, extent: Extent = WHOLE) -> Iterator[Check]:
+    """Check the forms of an operator in every trial."""
+    tried = [form for form in forms(op, device) if not extent.forms or form in extent.forms]
+    directions: set[str] = set()
+    for trial in trials(op):
+        whole = not extent.brief or trial.direction not in directions
+        directions.add(trial.direction)
+        generator = torch.Generator().manual_seed(seed)
+        inputs = {name: value.to(device) for name, value in trial.draw(extent.tokens, generator).items()}
+        cuts = torch.randint(1, extent.tokens, (extent.cuts,), generator=generator).tolist()
+        yield from _equality(op, tried, trial, inputs, device, halves=whole)
+        if extent.gradients:
+            differentiated = [form for form in tried if whole or OPS[op][form].mode == "parallel"]
+            yield from _gradients(op, differentiated, trial, inputs, seed)
+        for form in tried if whole else ():
+            exact = finest(op, form)
+            finely = cast(inputs, getattr(torch, exact))
+            if trial.initial:
+                yield from _split(op, form, trial, finely, cuts, BOUNDS[exact])
+            if trial.direction != "both":
+                yield _causality(op, form, trial, finely, BOUNDS[exact])
+
+
+def finest(op: str, form: str) -> str:
+    """The most exact dtype of a form: float64, or float32 for kernels that accumulate in float32."""
+    return OPS[op][form].dtypes[0]
+
+
+def _equality(
+    op: str, tried: Sequence[str], trial: Trial, inputs: Inputs, device: str, *, halves: bool
+) -> Iterator[Check]:
+    exact = operator(op, truth(op))
+    for kind, dtypes in (
+        ("float64", [torch.float64]),
+        ("float32", [torch.float32]),
+        ("half", [torch.bfloat16, torch.float16] if halves else []),
+    ):
+        for dtype in dtypes:
+            rounded = cast(inputs, dtype)
+            wanted, state = trial.run(exact, cast(rounded, torch.float64))
+            errors, state_errors = {}, {}
+            able = forms(op, device, dtype=str(dtype).removeprefix("torch."))
+            for form in [form for form in able if form in tried or (kind == "half" and form == truth(op))]:
+                o, s = trial.run(operator(op, form), rounded)
+                errors[form] = relative(o, wanted)
+                pairs = zip(tensors(s), tensors(state), strict=True)
+                state_errors[form] = max((relative(*pair) for pair in pairs), default=0)
+            for form, error in errors.items():
+                if form not in tried:  # it only gives the least error that is possible
+                    continue
+                if kind == "half":  # the state is not rounded to the inputs' type
+                    yield Check(op, kind, form, f"{trial.name}, {dtype}", error, HALF * min(errors.values()))
+                    yield Check(op, kind, form, f"{trial.name}, {dtype}, state", state_errors[form], BOUNDS["float32"])
+                else:
+                    yield Check(op, kind, form, trial.name, error, BOUNDS[kind])
+                    yield Check(op, kind, form, f"{trial.name}, state", state_errors[form], BOUNDS[kind])
+
+
+def _gradients(op: str, tried: Sequence[str], trial: Trial, inputs: Inputs, seed: int) -> Iterator[Check]:
+    """Check the gradients of every input, through output and final state, against the recurrence in float64.
+
+    In float32 the bound is the larger of 1e-4 and twice the error of the recurrence itself in float32.
+    """
+
+    def errors(form: str, dtype: str) -> dict[str, float]:
+        rounded = cast(inputs, getattr(torch, dtype))
+        wanted = exactly if dtype == "float64" else _gradient(op, truth(op), trial, cast(rounded, torch.float64), seed)
+        gradient = _gradient(op, form, trial, rounded, seed)
+        return {name: relative(gradient[name], wanted[name]) for name in inputs}
+
+    exactly = _gradient(op, truth(op), trial, inputs, seed)
+    reached: dict[str, float] | None = None
+    for form in tried:
+        exact = finest(op, form)
+        if exact != "float64" and reached is None:
+            reached = errors(truth(op), exact)
+        for name, error in errors(form, exact).items():
+            bound = GRAD_BOUNDS[exact]
+            if exact != "float64" and reached is not None:
+                bound = max(bound, HALF * reached[name])
+            yield Check(op, "grad", form, f"{trial.name}, of {name}", error, bound)
+
+
+def _gradient(op: str, form: str, trial: Trial, inputs: Inputs, seed: int) -> Inputs:
+    """The gradient of a randomly weighted sum of output and final state, with respect to each input."""
+    generator = torch.Generator().manual_seed(seed)
+    x = {name: value.detach().clone().requires_grad_() for name, value in inputs.items()}
+    o, state = trial.run(operator(op, form), x, trial.initial(x) if trial.initial else None)
+    loss = torch.zeros((), dtype=torch.float64, device=o.device)
+    for part in (o, *tensors(state)):
+        weights = torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part.device)
+        if part.requires_grad:
+            loss = loss + (weights * part).sum()
+    gradients = torch.autograd.grad(loss, list(x.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(x, gradients, strict=True))
+
+
+def _split(op: str, form: str, trial: Trial, inputs: Inputs, cuts: Iterable[int], bound: float) -> Iterator[Check]:
+    """Check that two parts, with the state handed over, give what the whole gives."""
+    whole, final = trial.run(operator(op, form), inputs)
+    for at in cuts:
+        o, state = hand_off(trial, operator(op, form), inputs, at)
+        pairs = zip((o, *tensors(state)), (whole, *tensors(final)), strict=True)
+        error = max(relative(*pair) for pair in pairs)
+        yield Check(op, "split", form, f"{trial.name}, cut before token {at}", error, bound)
+
+
+def _causality(op: str, form: str, trial: Trial, inputs: Inputs, bound: float) -> Check:
+    """Check that the output of a token does not depend on later tokens, in the trial's direction."""
+    name, dim = next(iter(trial.token_dims.items()))
+    tokens = inputs[name].shape[dim]
+    at = tokens // 2
+    beyond, kept = ((at, tokens - at), slice(None, at)) if trial.direction == "forward" else ((0, at), slice(at, None))
+    changed = dict(inputs)
+    for name, dim in trial.token_dims.items():
+        changed[name] = inputs[name].clone()
+        changed[name].narrow(dim, *beyond).mul_(0.5)
+    before, _ = trial.run(operator(op, form), inputs)
+    after, _ = trial.run(operator(op, form), changed)
+    error = relative(after[..., kept, :], before[..., kept, :])
+    return Check(op, "causal", form, f"{trial.name}, tokens beyond {at} changed", error, bound)
+
+
+def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Iterator[Check]:
+    """Check the logits of a model in the forms that are timed, and the causality of a network that streams.
+
+    In float32 the bound is the larger of 1e-5 and twice the error of the best form: some networks amplify rounding a
+    thousandfold.
+
+    Args:
+        weights: a checkpoint for `load_published`; random weights if None.
+    """
+    row = spec(name)
+    if row.operator is None:
+        return
+    height, width = (-(-side // row.multiple) * row.multiple for side in SIDES)
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64).to(device)
+    where = f"{height}x{width} px"
+    state: dict[str, Tensor] | None = None
+    logits: dict[str, dict[str, Tensor]] = {"float32": {}, "float64": {}}
+    able = forms(row.operator, device)
+    timed = {default_form(row.operator, mode, device) for mode in row.modes}
+    first = forms(row.operator, device, "parallel", "float64")[0]
+    if len(timed) > 1:
+        able = [form for form in able if form in {first, *timed}]
+    for form in able:
+        with _Zeros():
+            model = create(name, (height, width), OPS[row.operator][form].mode, form=form)
+        if state is None:
+            if weights:
+                load_published(model, weights)
+            state = model.state_dict() if weights else _random(model, generator)
+        model.load_state_dict(state)
+        model = model.to(device)
+        with torch.inference_mode():
+            logits["float32"][form] = model(image.float())
+            exact = finest(row.operator, form)
+            if exact == "float64":
+                logits["float64"][form] = model.double()(image)
+            if row.streams:
+                yield _model_causality(name, form, model, image.to(getattr(torch, exact)), where, BOUNDS[exact])
+    wanted = logits["float64"][first]
+    for form, values in logits["float64"].items():
+        if form != first:
+            yield Check(name, "float64", form, where, relative(values, wanted), BOUNDS["float64"])
+    errors = {form: relative(values, wanted) for form, values in logits["float32"].items()}
+    for form, error in errors.items():
+        yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], HALF * min(errors.values())))
+
+
+def own_checks(name: str, device: str, seed: int, image_size: tuple[int, int]) -> Iterator[Check]:
+    """Check the logits of a user's model in both modes with the same random weights; no check if it has one mode.
+
+    In float64, or in float32 if the model cannot compute in float64.
+    """
+    if not has_modes(name):
+        return
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(1, 3, *image_size, generator=generator, dtype=torch.float64).to(device)
+    models = {mode: create(name, image_size, mode) for mode in spec(name).modes}
+    state = _random(models["parallel"], generator)
+    for model in models.values():
+        model.load_state_dict(state)
+        model.to(device)
+    for dtype in (torch.float64, torch.float32):
+        try:
+            with torch.inference_mode():
+                logits = {mode: model.to(dtype)(image.to(dtype)) for mode, model in models.items()}
+        except Exception:
+            if dtype == torch.float32:
+                raise
+            continue
+        kind, where = str(dtype).removeprefix("torch."), f"{image_size[0]}x{image_size[1]} px"
+        error = relative(logits["recurrent"], logits["parallel"])
+        yield Check(name, kind, "recurrent", where, error, BOUNDS[kind])
+        return
+
+
+def _model_causality(name: str, form: str, model: Any, image: Tensor, where: str, bound: float) -> Check:
+    """Check that the features of earlier tokens of a causal network do not depend on the last rows of the image."""
+    height = image.shape[2]
+    changed = image.clone()
+    changed[:, :, height // 2 :] *= 0.5
+    before, after = model.forward_features(image), model.forward_features(changed)
+    kept = before.shape[1] // 2 - before.shape[1] // 8  # well above the changed rows
+    error = relative(after[:, :kept], before[:, :kept])
+    return Check(name, "causal", form, f"{where}, lower half changed", error, bound)
+
+
+def _random(model: torch.nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random weights: N(0, 1/fan_in) for matrices and kernels, U[0.1, 1) for vectors."""
+    state = {}
+    for key, value in model.state_dict().items():
+        fresh = torch.empty_like(value)
+        if not value.is_floating_point():
+            fresh.copy_(value)
+        elif value.ndim < 2:
+            fresh.uniform_(0.1, 1.0, generator=generator)
+        else:
+            fresh.normal_(std=(value.numel() / value.shape[0]) ** -0.5, generator=generator)
+        state[key] = fresh
+    return state
+
+
+class _Zeros(TorchFunctionMode):
+    """A context that fills tensors with zeros instead of random numbers, because weights are loaded afterwards.
+
+    It does fill them: torch draws from some distributions until all numbers are within bounds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == "torch.nn.init":
+            return (args[0] if args else kwargs["tensor"]).detach().zero_()
+        return func(*args, **kwargs)
