@@ -17,8 +17,8 @@ from vbench.jobs.launch import Launcher
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a room uses those before it, and itself.
 ROOMS = (
-    *("errors", "kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
-    *("verify", "operators", "sweep", "doctor", "reports", "gate", "commands", "side", "__main__"),
+    *("errors", "devices", "kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters"),
+    *("flops", "verify", "operators", "sweep", "doctor", "reports", "gate", "commands", "side", "__main__"),
 )
 FACE = {"__init__.py", "__main__.py", "errors.py", "host.py", "plan.py", "side.py", "verify.py"}
 LINES = 400  # of a file; a longer one says at its head why it is

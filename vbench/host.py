@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 import vbench
-from vbench.errors import DeviceError
+from vbench.devices import open_device
 from vbench.models import external
 
 PACKAGES = ("torch", "timm", "triton", "fvcore", "numpy", "scipy")
@@ -71,56 +71,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpus() -> list[dict[str, Any]]:
-    """The NVIDIA GPUs that the driver knows, asked without touching CUDA; empty where there is no driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            found.append(
-                {
-                    "name": pynvml.nvmlDeviceGetName(handle),
-                    "driver": driver,
-                    "memory_bytes": memory.total,
-                    "free_bytes": memory.free,
-                }
-            )
-        return found
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def resolve(device: str) -> str:
-    """ "auto", "cpu", "cuda" or "cuda:N" -> "cpu" or "cuda:N".
-
-    Raises: DeviceError for a device that the driver does not have.
-    """
-    if device == "cpu":
-        return device
-    count = len(gpus())
-    if device == "auto":
-        return "cuda:0" if count else "cpu"
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (index and not index.isdecimal()):
-        raise DeviceError(f"--device: '{device}' is not one of auto, cpu, cuda, cuda:N")
-    if int(index or 0) >= count:
-        has = f"{count} GPU{'s'[: count != 1]}" if count else "no NVIDIA GPU"
-        raise DeviceError(f"--device: there is no {device}; this machine has {has}. Take --device cpu")
-    return f"cuda:{int(index or 0)}"
-
-
 def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device", "models"} -> "gpu", what CUDA says of the device. Raises: DeviceError, UnknownModelError."""
-    import torch
+    """A job. {"device", "models"} -> "gpu", what torch says of the device, None for the CPU.
 
+    Raises: DeviceError, UnknownModelError.
+    """
     from vbench.models.baselines import check_name
 
     for name in argument["models"]:
@@ -128,27 +83,7 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             external.load(name)
         else:
             check_name(name.removeprefix("timm/"))
-    device = argument["device"]
-    if device == "cpu":
-        yield "gpu", None
-        return
-    if torch.version.cuda is None:
-        raise DeviceError(f"--device: this torch ({torch.__version__}) is built without CUDA. Take --device cpu")
-    if not torch.cuda.is_available() or torch.device(device).index >= torch.cuda.device_count():
-        raise DeviceError(f"--device: torch {torch.__version__} cannot use {device}; see 'vbench doctor'")
-    about = torch.cuda.get_device_properties(device)
-    yield (
-        "gpu",
-        {
-            "name": about.name,
-            "memory_bytes": about.total_memory,
-            "capability": f"{about.major}.{about.minor}",
-            "multiprocessors": about.multi_processor_count,
-            "driver": next((gpu["driver"] for gpu in gpus()), None),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        },
-    )
+    yield "gpu", open_device(argument["device"]).about()
 
 
 def fingerprint_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -180,7 +115,8 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-MEASURING = ("flops", "jobs", "kernels", "meters", "models", "operators", "sweep")  # rooms whose code can move a number
+# The rooms whose code can move a number.
+MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweep")
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vbench import devices
 from vbench import plan as planning
 from vbench.errors import UsageError
 
@@ -32,7 +33,7 @@ Batch = Annotated[
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16.", show_default=planning.USUAL["dtype"])]
 SuiteName = Annotated[str | None, typer.Option("--suite", help="A named sweep, or a .toml file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Device = Annotated[str, typer.Option(help=f"{devices.NAMES}.")]
 Phase = Annotated[
     str | None,
     typer.Option(help="infer, train (forward, backward, AdamW step), or both.", show_default=planning.USUAL["phase"]),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vbench import devices
 from vbench import plan as planning
 from vbench.commands.axes import (
     Device,
@@ -29,7 +30,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Prove that a model's modes and forms compute the same function; exit code 5 if they do not."""
-    from vbench import host
     from vbench import verify as verifying
     from vbench.jobs.launch import Launcher
     from vbench.models import MODELS
@@ -40,7 +40,7 @@ def verify(
         raise UsageError(
             f"--weights: one file belongs to one model, and --models names {len(names)}: {', '.join(names)}"
         )
-    where, verdicts = host.resolve(device), []
+    where, verdicts = devices.resolve(device), []
     with Launcher() as launcher:
         subjects = verifying.subjects(names)
         for subject in reversed(subjects) if weights else subjects:  # a bad file is said first
@@ -106,10 +106,9 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: its software, its timer, its noise, and what would disturb a measurement. Half a minute."""
-    from vbench import host
     from vbench.doctor import examine as examining
 
-    where = host.resolve(device)
+    where = devices.resolve(device)
     with err.status("looking") as status:
         findings = examining.examine(where, quick=quick, tell=status.update)
     if as_json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from vbench import devices
 from vbench import plan as planning
 from vbench.commands.axes import (
     Asked,
@@ -126,11 +127,10 @@ def gate(
     if counters is not None:
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
-    from vbench import host
     from vbench.gate import ab, blocks, revisions, sides
 
     rules = load_rules(suite, threshold)
-    cases = cells(asked, suite, host.resolve(device), usual={**ONCE, **rules.axes})
+    cases = cells(asked, suite, devices.resolve(device), usual={**ONCE, **rules.axes})
     named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
     pythons = revisions.Pythons(base_python, head_python)
     try:

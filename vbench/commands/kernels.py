@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from vbench import devices
 from vbench.commands.console import AsJson, err, out, print_json
 
 app = typer.Typer(no_args_is_help=True, help="The operators by themselves: list, check, compile, bench, tune.")
@@ -17,16 +18,15 @@ Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, 
 FormName = Annotated[
     str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Device = Annotated[str, typer.Option(help=f"{devices.NAMES}.")]
 
 
 @app.command("list")
 def list_(device: Device = "auto", as_json: AsJson = False) -> None:
     """List operators and forms: mode, devices, dtypes, whether each can run here, what it is the default for."""
-    from vbench import host
     from vbench.operators import check as kernel_check
 
-    where = host.resolve(device)
+    where = devices.resolve(device)
     found = kernel_check.rows(where)
     if as_json:
         print_json(found)
@@ -52,12 +52,11 @@ def check(
 
     Without a GPU, Triton's kernels are interpreted on the CPU.
     """
-    from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
     from vbench.reports import checks
 
-    where, ops = host.resolve(device), kernel_check.parse_ops(op)
+    where, ops = devices.resolve(device), kernel_check.parse_ops(op)
     forms = kernel_check.parse_forms(form, ops)
     interpreted = kernel_check.interpret(where)
     with Launcher() as launcher, err.status("checking"):
@@ -150,7 +149,6 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Time every form beside its floor and its peers, in one run; exit code 1 if a form's output is wrong."""
-    from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.operators import bench as timing
     from vbench.operators import check as kernel_check
@@ -162,7 +160,7 @@ def bench(
     plan = timing.parse(
         ops=ops,
         forms=kernel_check.parse_forms(form, ops),
-        device=host.resolve(device),
+        device=devices.resolve(device),
         tokens=n,
         batch=batch,
         dtype=dtype,
@@ -207,7 +205,7 @@ def tune(
     from vbench.operators import tune as kernel_tune
     from vbench.plan import parse_dtypes
 
-    where = host.resolve(device)
+    where = devices.resolve(device)
     ops = kernel_tune.check(kernel_check.parse_ops(op), where)
     if len(dtypes := parse_dtypes(dtype)) > 1:
         raise UsageError("--dtype: the table is one for all; give one to measure it in")

@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, TypeVar
 
 from vbench import jobs
+from vbench.devices import is_out_of_memory
 from vbench.errors import UnsupportedError, UsageError, first_line
 from vbench.kernels.registry import OPS
 from vbench.models.registry import MODELS
@@ -48,7 +49,7 @@ PRELOAD = [
     "vbench.flops.count",
     "vbench.flops.ledger",
     "vbench.models.closed_forms",
-    "vbench.meters.subject",
+    "vbench.meters.workload",
     "vbench.meters.timing",
 ]
 
@@ -69,14 +70,6 @@ class Runner(Protocol):
         """Run one job to its end."""
 
 
-# How torch and its libraries say that memory ran out where they raise no type of its own.
-_OOM = (
-    ("DefaultCPUAllocator: ", "memory"),
-    ("std::bad_alloc",),
-    ("CUDA error: out of memory",),
-    ("CUBLAS_STATUS_ALLOC_FAILED",),
-    ("CUDNN_STATUS_ALLOC_FAILED",),
-)
 START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child
 _STARTING = threading.Lock()  # one server for all, and one environment
 
@@ -235,7 +228,7 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
         send(status="unsupported", reason=first_line(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        oom = is_oom(error)
+        oom = is_out_of_memory(error)
         send(
             status="oom" if oom else "error",
             reason=first_line(error, named=not oom),
@@ -243,16 +236,6 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
     else:
         send(status="ok", reason=None)
     pipe.close()
-
-
-def is_oom(error: Exception) -> bool:
-    """Whether memory ran out. No other failure may pass for it."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and any(all(word in said for word in words) for words in _OOM)
 
 
 def _die_with_parent() -> None:

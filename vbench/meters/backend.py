@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vbench.errors import UnsupportedError
+from vbench.devices.base import Device
 from vbench.plan import Backend
 
 
@@ -66,37 +66,10 @@ def prepared(backend: Backend, model: nn.Module) -> nn.Module:
     return compiled
 
 
-def call(backend: Backend, module: nn.Module, batch: Tensor) -> Callable[[], Any]:
+def call(backend: Backend, device: Device, module: nn.Module, batch: Tensor) -> Callable[[], Any]:
     """The call that is measured: `module(batch)`, or its replay as a CUDA graph."""
-    return _captured(module, batch) if backend == "cudagraph" else lambda: module(batch)
 
+    def once() -> Any:
+        return module(batch)
 
-def check(backend: Backend, device: torch.device) -> None:
-    """Raise UnsupportedError unless what `backend` needs is there: for the CPU, a C++ compiler."""
-    if backend != "compile" or device.type != "cpu":
-        return
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except Exception as error:
-        raise UnsupportedError(f"torch.compile needs a C++ compiler for the CPU: {error}; install g++") from None
-
-
-def _captured(function: nn.Module, batch: Tensor) -> Callable[[], Any]:
-    """One call recorded as a CUDA graph, and its replay; input and output keep their places in memory."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            function(batch)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = function(batch)
-
-    def replay() -> Any:
-        graph.replay()
-        return kept
-
-    return replay
+    return device.captured(once) if backend == "cudagraph" else once

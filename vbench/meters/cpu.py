@@ -17,7 +17,7 @@ ROOT = Path("/")
 class CpuWatch:
     """What the processors did for this process and for others, from entering to leaving. Use as a context manager.
 
-    After leaving, `found` is JSON-able: `wall_s`; `cpu_s`, processor time of this process, all threads;
+    After leaving, `seen` is JSON-able: `wall_s`; `cpu_s`, processor time of this process, all threads;
     `threads`, as given; `cores` of the machine and `usable_cores`; `others_busy_share` and `stolen_share` of the
     machine's processor time, by other processes and by a hypervisor; `load_1min_before` and `_after`;
     `voluntary_switches` and `involuntary_switches` of this process; `cgroup_throttled_s`, time held back by a
@@ -27,7 +27,7 @@ class CpuWatch:
 
     def __init__(self, threads: int, *, root: Path = ROOT) -> None:
         self._threads, self._root = threads, root
-        self.found: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
 
     def __enter__(self) -> CpuWatch:
         self._begin = _counters(self._root)
@@ -66,7 +66,7 @@ class CpuWatch:
             "thermal_throttle_events": "the processor does not tell",
             "cpu_mhz": "the processor does not tell",
         }
-        self.found = {**found, "unknown": {key: reason for key, reason in why.items() if found[key] is None}}
+        self.seen = {**found, "unknown": {key: reason for key, reason in why.items() if found[key] is None}}
 
 
 def _counters(root: Path) -> dict[str, Any]:

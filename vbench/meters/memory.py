@@ -9,36 +9,29 @@ third for all models.
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-_STATUS = Path("/proc/self/status")
+from vbench.devices import open_device, process
+from vbench.devices.base import Device
 
 REPEAT_BELOW_S = 5.0
 CALLS = 3  # where they are quick: one cold, one that fills what is filled late, one that must leave nothing behind
 
 
-def baseline(device: torch.device) -> int:
+def baseline(device: Device) -> int:
     """Bytes in use before the model exists; hand it to `measure`.
 
-    On the CPU it also has the C allocator hand back what is freed, from here on (`hand_back`).
+    On the CPU it also has the C allocator hand back what is freed, from here on (`process.hand_back`).
     """
-    if device.type != "cuda":
-        hand_back()
-    return _alive(device)
+    device.begin_memory()
+    return device.used_bytes()
 
 
 def measure(
@@ -63,15 +56,12 @@ def measure(
         host_peak_bytes: the host's peak resident set of the process, libraries included.
         growth_bytes: alive after the third call less after the second, a leak or a cache that grows; None with
             `growth_reason` where the first call was the only one.
-        pass_s: seconds that the first call took; on the CPU more than it needs, see `hand_back`. calls: calls made.
+        pass_s: seconds that the first call took; on the CPU more than it needs, see `process.hand_back`.
+        calls: calls made.
     """
-    seen = watch(
-        lambda: model(image),
-        image.device,
-        baseline_bytes,
-        peak_call=CALLS if image.is_cuda else 1,
-        repeat_below_s=repeat_below_s,
-    )
+    device = open_device(str(image.device))
+    peak_call = CALLS if device.pooled else 1
+    seen = watch(lambda: model(image), device, baseline_bytes, peak_call=peak_call, repeat_below_s=repeat_below_s)
     held = {"weights_bytes": nbytes(chain(model.parameters(), model.buffers())), "input_bytes": image.nbytes}
     return {"batch": image.shape[0], **anatomy(seen, held)}
 
@@ -99,7 +89,7 @@ class Seen:
 
 
 def watch(
-    call: Callable[[], object], device: torch.device, baseline_bytes: int, *, peak_call: int, repeat_below_s: float
+    call: Callable[[], object], device: Device, baseline_bytes: int, *, peak_call: int, repeat_below_s: float
 ) -> Seen:
     """Make up to `CALLS` calls and look at memory around each; their results are dropped.
 
@@ -111,27 +101,26 @@ def watch(
     pass_s = 0.0
     for number in range(1, CALLS + 1):
         wanted = number <= peak_call
-        fresh = wanted and _reset_peak(device)
+        fresh = wanted and device.reset_peak()
         begin = time.perf_counter()
         call()
-        _wait(device)
+        device.wait()
         if number == 1:
             pass_s = time.perf_counter() - begin
         if wanted:
-            peak, host_peak = _peak(device), _host_peak()
-            reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
-            charged, reason = _process_bytes(device) if device.type == "cuda" else (host_peak, None)
+            peak, host_peak = device.peak_bytes(), process.peak_bytes()
+            reserved = device.reserved_peak_bytes()
+            charged, reason = device.process_bytes(host_peak)
             peak_number, since = number, "" if fresh else ", or of what went before"
         gc.collect()
-        alive.append(_alive(device) - baseline_bytes)
+        alive.append(device.used_bytes() - baseline_bytes)
         if pass_s > repeat_below_s:
             break
     grown = alive[2] - alive[1] if len(alive) == CALLS else None
-    meter = "CUDA allocator" if device.type == "cuda" else "resident set, shared libraries left out"
     return Seen(
         pass_s=pass_s,
         calls=len(alive),
-        method=f"{meter}; peak of call {peak_number}{since}",
+        method=f"{device.memory_meter}; peak of call {peak_number}{since}",
         peak_bytes=peak - baseline_bytes,
         alive_bytes=alive[peak_number - 1],
         reserved_bytes=reserved,
@@ -173,120 +162,6 @@ _AS_SEEN = (
 )
 
 
-def hand_back() -> bool:
-    """Have the C allocator return every block from 64 KiB up as it is freed; True if it can be told (glibc).
-
-    By default glibc raises that size to that of the largest block it has seen freed, up to 32 MiB, and what is freed
-    below it stays resident as holes. What is handed back must be fetched again, zeroed page by page: a pass of many
-    temporaries takes up to twice as long. Time nothing before `keep_freed`.
-    """
-    m_mmap_threshold = -3
-    return _mallopt({m_mmap_threshold: 2**16})
-
-
-def keep_freed() -> bool:
-    """Let the C allocator keep what is freed, as CUDA's does; True if it can be told (glibc).
-
-    By default glibc returns large blocks to the kernel and fetches them back, zeroed page by page, at the
-    next pass: at 2048 px a quarter of a model's time, and none of its work.
-    """
-    m_trim_threshold, m_mmap_max = -1, -4
-    return _mallopt({m_mmap_max: 0, m_trim_threshold: 2**31 - 1})
-
-
-def _mallopt(options: dict[int, int]) -> bool:
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return all(bool(mallopt(option, value)) for option, value in options.items())
-
-
-def fits(bytes_needed: int, device: torch.device) -> bool:
-    """Whether an allocation of that size leaves a tenth of the device's free memory."""
-    return bytes_needed <= 0.9 * free(device)
-
-
-def free(device: torch.device) -> int:
-    """Bytes that could be allocated now."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
 def nbytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of the distinct storages behind some tensors."""
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-
-
-def status_field(name: str) -> int | None:
-    """A size that the kernel tells of this process, such as VmData, in bytes; None where it does not (not Linux)."""
-    with suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _alive(device: torch.device) -> int:
-    """Bytes in use now: given out by CUDA's allocator, or resident and no library's."""
-    if device.type == "cuda":
-        return int(torch.cuda.memory_allocated(device))
-    anonymous = status_field("RssAnon")
-    if anonymous is not None:
-        return anonymous
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
-
-
-def _reset_peak(device: torch.device) -> bool:
-    """Forget the peak so far; False if the system cannot."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return device.type == "cuda"
-    return True
-
-
-def _peak(device: torch.device) -> int:
-    """The most bytes in use since `_reset_peak`, counted as `_alive` counts."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    files, shared = status_field("RssFile"), status_field("RssShmem")
-    return _host_peak() - (files or 0) - (shared or 0)
-
-
-def _host_peak() -> int:
-    """The peak resident set of the whole process, libraries included."""
-    peak = status_field("VmHWM")
-    if peak is not None:
-        return peak
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _process_bytes(device: torch.device) -> tuple[int | None, str | None]:
-    """What the driver charges to this process, or None and why it does not tell."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
-            if process.pid == os.getpid() and process.usedGpuMemory is not None:
-                return int(process.usedGpuMemory), None
-    except pynvml.NVMLError as error:
-        return None, f"the driver does not tell: {error}"
-    return None, "the driver lists no process of this number, as in a container of its own"

@@ -1,7 +1,7 @@
 """Latency of single calls and throughput of queued ones. Milliseconds, images a second; every sample is kept.
 
 Two measurements, not one: `latency` is what a single call costs the device, `throughput` what calls back to
-back yield, the host's share included. Both ask a `device.Device` for the time.
+back yield, the host's share included. Both ask a `Device` for the time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from vbench.jobs.launch import is_oom
+from vbench.devices import is_out_of_memory
+from vbench.devices.base import IN_FLIGHT, Call, Device
 from vbench.jobs.turns import Turns
-from vbench.meters.device import IN_FLIGHT, Call, Device
 from vbench.plan import Batch, Protocol
 from vbench.results.statistics import median_interval
 
@@ -96,11 +96,19 @@ class _Window:
     end: float
 
 
-def latency(call: Call, device: Device, protocol: Protocol) -> dict[str, Any]:
+def latency(
+    call: Call,
+    device: Device,
+    protocol: Protocol,
+    why_slow: Callable[[float, float], str | None] = lambda begin, end: None,
+) -> dict[str, Any]:
     """Time single calls of something warm.
 
     A window during which the device was throttled is measured again after a pause, three times at most; then
     it is kept and said so.
+
+    Args:
+        why_slow: says why the device ran below its clock between two times of it, or None.
 
     Returns: `samples_ms`, one a call, in order; `stop`, why sampling ended; `precision`, the half-width of the
         median's 95 % interval over the median, and `precise`, whether it is what the protocol asks for;
@@ -112,7 +120,7 @@ def latency(call: Call, device: Device, protocol: Protocol) -> dict[str, Any]:
     discarded: list[float] = []
     for pause in (*PAUSES_S, None):
         window = _sample(call, device, protocol)
-        throttled = device.throttled(window.begin, window.end)
+        throttled = why_slow(window.begin, window.end)
         if throttled is None or pause is None:
             break
         discarded += window.samples_ms
@@ -249,7 +257,7 @@ def throughput(
         try:
             point = _queued(caller(size), size, device, protocol)
         except Exception as error:
-            if not is_oom(error):
+            if not is_out_of_memory(error):
                 raise
             stop = f"out of memory at batch {size}"
             break

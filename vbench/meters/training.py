@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vbench.devices import on_host, open_device
 from vbench.errors import UnsupportedError
 from vbench.meters import memory
 
@@ -36,7 +37,8 @@ class Trainer:
             raise UnsupportedError("float16 weights cannot train: AdamW's epsilon is 0 in it; take bfloat16 or float32")
         self.model = model.train()
         self.images = images
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=images.is_cuda)
+        fused = not on_host(str(images.device))
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=fused)
         self._seed = seed
         self._labels: Tensor | None = None
         self._loss: Tensor | None = None
@@ -102,7 +104,7 @@ def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = me
         gradients = memory.nbytes(p.grad for p in trainer.model.parameters() if p.grad is not None)
         trainer.update()
 
-    device = trainer.images.device
+    device = open_device(str(trainer.images.device))
     seen = memory.watch(step, device, baseline_bytes, peak_call=2, repeat_below_s=repeat_below_s)
     held = {
         "weights_bytes": memory.nbytes(chain(trainer.model.parameters(), trainer.model.buffers())),

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from vbench import jobs
+from vbench.devices import KINDS, on_host
 from vbench.errors import UnsupportedError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
 from vbench.kernels.fused import tuning
@@ -48,7 +49,7 @@ def interpret(device: str) -> bool:
 
     To be called before the first child starts: Triton reads the environment when it is imported.
     """
-    if device == "cpu" and find_spec("triton") is not None:
+    if on_host(device) and find_spec("triton") is not None:
         os.environ["TRITON_INTERPRET"] = "1"
     return interpreted()
 
@@ -57,7 +58,7 @@ def rows(device: str) -> list[dict[str, Any]]:
     """Every form of every operator: what it is, why it cannot run on `device` if so, and where it is the default."""
     found = []
     for op, table in OPS.items():
-        defaults = {kind: {_default(op, mode, kind) for mode in ("parallel", "recurrent")} for kind in ("cpu", "cuda")}
+        defaults = {kind: {_default(op, mode, kind) for mode in ("parallel", "recurrent")} for kind in KINDS}
         for form, about in table.items():
             found.append(
                 {
