@@ -42,7 +42,7 @@ def test_the_whole_examination_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_quick_examination_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.host, "gpus", list)
+    monkeypatch.setitem(KINDS, "cuda", replace(KINDS["cuda"], present=list))
     monkeypatch.setattr(doctor.Launcher, "run", lambda *_: pytest.fail("a child was started"))
     found = by_topic(doctor.examine("cpu", quick=True))
     assert not {"others", "clock", "timer", "linear", "peak float32", "noise"} & set(found)

@@ -26,7 +26,7 @@ class Cuda(Device):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
     def tf32(self) -> bool:
-        return torch.backends.cuda.matmul.allow_tf32
+        return bool(torch.backends.cuda.matmul.allow_tf32)
 
     def about(self) -> dict[str, Any]:
         if torch.version.cuda is None:

@@ -12,6 +12,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,7 @@ class EnergyCounter:
     name = "NVML, the whole GPU"
 
     def __init__(self, device: str | int, nvml: Any = None) -> None:
-        if nvml is None:
-            import pynvml as nvml
-        self._nvml = nvml
+        self._nvml = nvml = nvml or import_module("pynvml")
         try:
             nvml.nvmlInit()
             self._gpu = handle(nvml, device)
