@@ -11,7 +11,7 @@ import pytest
 from simulated import Simulated
 
 from vbench.jobs.turns import ENDED, Turns
-from vbench.meters.timing import FEWEST_TURNS, MOST_TURNS, in_turn
+from vbench.meters.timing import FEWEST_TURNS, MOST_TURNS, latency_in_turns
 from vbench.plan import RIGORS
 
 
@@ -33,7 +33,7 @@ def both(path: Path, seconds: float) -> tuple[list[float], list[float], list[str
             turns.give()
             if first:
                 turns.wait()
-            found: list[float] = in_turn(device.call, device, protocol, turns, first=first)["samples_ms"]
+            found: list[float] = latency_in_turns(device.call, device, protocol, turns, first=first)["samples_ms"]
             return found
 
     with ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""The back ends that a model is called through: eager, compiled, or replayed as a CUDA graph."""
+"""The back ends through which a model is called: eager, compiled, or replayed as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vbench.plan import Backend
 class Compilations:
     """Counts what torch.compile compiles, and the seconds it takes. Use as a context manager.
 
-    Compiled code goes into a folder of its own that ends with it, so that no earlier run's cache makes a
-    compilation look quick, and it is compiled on `threads` threads. For another back end this counts nothing.
+    It compiles on `threads` threads, into a folder of its own that is removed at the end: a cache of an earlier run
+    would make a compilation look quick. For another back end it does nothing.
     """
 
     def __init__(self, backend: Backend, threads: int) -> None:
@@ -28,10 +28,10 @@ class Compilations:
         self.count = 0
         self.seconds = 0.0
         self._begin = 0.0
-        self._watches = backend == "compile"
+        self._counts = backend == "compile"
 
     def __enter__(self) -> Compilations:
-        if self._watches:
+        if self._counts:
             from torch._dynamo.callback import callback_handler
 
             self._folder = tempfile.mkdtemp(prefix="vbench-compiled-")
@@ -42,7 +42,7 @@ class Compilations:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._watches:
+        if self._counts:
             from torch._dynamo.callback import callback_handler
 
             callback_handler.remove_start_callback(self._start)
@@ -58,7 +58,7 @@ class Compilations:
 
 
 def prepared(backend: Backend, model: nn.Module) -> nn.Module:
-    """The module that is called: compiled at its first call, or as it is."""
+    """The module that is called. With "compile" it is compiled at its first call."""
     if backend != "compile":
         return model
     compiled = torch.compile(model, dynamic=False)

@@ -1,7 +1,7 @@
-"""Energy of an image in joules, by a counter in the hardware; where none can be read, the reason instead.
+"""Energy of an image in joules, by a counter in the hardware; the reason, if no counter can be read.
 
-GPUs: NVML's total energy consumption. CPUs: Linux's powercap (RAPL), all packages together. Both count the
-whole device, whoever uses it. Power that is merely sampled is not used: it is an average of unknown width.
+On a GPU this is NVML's total energy consumption; on a CPU it is Linux's powercap (RAPL), all packages together. Both
+count the whole device, whoever uses it. Sampled power is not used: it is an average over an unknown time.
 """
 
 from __future__ import annotations
@@ -16,19 +16,13 @@ from vbench.devices.base import Device, EnergyCounter
 
 IDLE_S = 2.0
 BUSY_S = 2.0
-STEPS = 100  # of the counter that a window must hold: one step more or less is 1 %
-PATIENCE_S = 2.0  # for the counter's next step
+STEPS = 100  # of the counter in a window, at least: one step more or less is 1 %
+NEXT_STEP_S = 2.0  # how long the counter's next step is waited for
 POLL_S = 0.001
-WATCHED = 20  # steps from which their length is taken
+STEPS_TIMED = 20  # from which the length of a step is taken
 FIELDS = (
-    "gross_j_per_image",
-    "net_j_per_image",
-    "window_s",
-    "images",
-    "counter_step_s",
-    "idle_w",
-    "counter",
-    "reason",
+    *("gross_j_per_image", "net_j_per_image", "window_s", "images"),
+    *("counter_step_s", "idle_w", "counter", "reason"),
 )
 
 
@@ -48,18 +42,19 @@ def measure(
     *,
     busy_s: float = BUSY_S,
 ) -> dict[str, Any]:
-    """Joules of an image: idle power first, then work for 2 s or 100 steps of the counter, whichever is longer.
+    """Measure the idle power, then the joules of work that lasts `busy_s` or 100 steps of the counter.
 
-    Windows begin and end at a step of the counter; what passes between the end of the work and the next
-    step is taken as idle and subtracted.
+    Windows begin and end at a step of the counter. The time from the end of the work to the next step counts as idle
+    and is subtracted.
 
     Args:
-        run_for: works for at least that many seconds, waits for the device, and returns the images processed.
+        run_for: works for at least that many seconds, waits for the device, and returns the number of images.
         counter: a counter, or the reason why there is none (`counter_for`).
         busy_s: the least time of work.
 
-    Returns: `gross_j_per_image`, `net_j_per_image` (less the idle power of the device, the model loaded),
-        `window_s`, `images`, `counter_step_s`, `idle_w`, `counter`; None where not known, and `reason` says why.
+    Returns: `gross_j_per_image`; `net_j_per_image`, without the idle power of the device with the model loaded;
+        `window_s`, `images`, `counter_step_s`, `idle_w`, `counter`. A value that is not known is None, and `reason`
+        says why.
     """
     found: dict[str, Any] = dict.fromkeys(FIELDS)
     if isinstance(counter, str):
@@ -94,19 +89,19 @@ def measure(
 
 
 def _edge(counter: EnergyCounter, clock: Callable[[], float], sleep: Callable[[float], None]) -> tuple[float, float]:
-    """Wait for the counter's next step: (when, joules). Raises: OSError for a counter that stands still."""
+    """Wait for the counter's next step: (time, joules). Raises: OSError if it stands still or runs backwards."""
     before, begin = counter.read_j(), clock()
-    while clock() - begin < PATIENCE_S:
+    while clock() - begin < NEXT_STEP_S:
         sleep(POLL_S)
         joules = counter.read_j()
         if joules < before:
             raise OSError("the energy counter ran backwards")
         if joules > before:
             return clock(), joules
-    raise OSError(f"the energy counter did not move in {PATIENCE_S:g} s")
+    raise OSError(f"the energy counter did not move in {NEXT_STEP_S:g} s")
 
 
 def _step_s(counter: EnergyCounter, clock: Callable[[], float], sleep: Callable[[float], None]) -> float:
-    """Seconds between two steps of the counter; one that moves at every look is as slow as the look."""
-    edges = [_edge(counter, clock, sleep)[0] for _ in range(WATCHED + 1)]
+    """Seconds between two steps of the counter, at least the time of one reading."""
+    edges = [_edge(counter, clock, sleep)[0] for _ in range(STEPS_TIMED + 1)]
     return median(late - early for early, late in pairwise(edges))

@@ -1,10 +1,9 @@
-"""Where the memory of a call goes: weights, input, activations, and what is held beyond them. All figures in bytes.
+"""Where the memory of a call goes: weights, input, activations, and what is held beyond them, all in bytes.
 
-On CUDA the allocator says what lives and what it reserves, and the driver what it charges to the process. On the
-CPU it is the child's resident set above what the child held before the model was built; pages of shared
-libraries, which the first call maps in, are left out. There the C allocator is told to hand every large block back
-as it is freed, as it would otherwise count holes between blocks as the model's: a third of a peak, and not the same
-third for all models.
+On CUDA the allocator says what is in use and what it reserves, and the driver says what it charges to the process. On
+the CPU it is the child's resident set above what the child held before the model was built. Pages of shared libraries,
+which the first call maps in, do not count. The C allocator hands every large block back as it is freed. Otherwise holes
+between blocks would count as the model's: a third of a peak, and not the same third for all models.
 """
 
 from __future__ import annotations
@@ -22,14 +21,11 @@ from vbench.devices import open_device, process
 from vbench.devices.base import Device
 
 REPEAT_BELOW_S = 5.0
-CALLS = 3  # where they are quick: one cold, one that fills what is filled late, one that must leave nothing behind
+CALLS = 3  # if they are quick: one cold, one that fills late caches, one that must leave nothing behind
 
 
 def baseline(device: Device) -> int:
-    """Bytes in use before the model exists; hand it to `measure`.
-
-    On the CPU it also has the C allocator hand back what is freed, from here on (`process.hand_back`).
-    """
+    """Bytes in use before the model exists, for `measure`. From here on a CPU's memory is handed back when freed."""
     device.begin_memory()
     return device.used_bytes()
 
@@ -37,25 +33,25 @@ def baseline(device: Device) -> int:
 def measure(
     model: nn.Module, image: Tensor, baseline_bytes: int, *, repeat_below_s: float = REPEAT_BELOW_S
 ) -> dict[str, Any]:
-    """Run `model(image)`, as the first calls that this model sees, and report what they needed.
+    """Make the first calls of a model, `model(image)`, and report the memory that they needed.
 
     Args:
-        baseline_bytes: what `baseline` said before the model was built.
-        repeat_below_s: if the first call takes longer, it stays the only one.
+        baseline_bytes: what `baseline` returned before the model was built.
+        repeat_below_s: if the first call takes longer, it is the only one.
 
     Returns:
         batch: images in the call.
-        peak_bytes: the most that lived at once above the baseline = `weights_bytes` (parameters and buffers) +
-            `input_bytes` + `activation_bytes` (the rest: activations, results, workspaces). On the CPU that of
-            the first call, on CUDA that of the third (`method` says it in words).
-        slack_bytes: held beyond what lives. CUDA: the peak of what the allocator reserved less that of what it gave
-            out. CPU: what stays resident after the call beyond weights and input; caches are part of it.
+        peak_bytes: the most that was in use at once above the baseline = `weights_bytes` (parameters and buffers) +
+            `input_bytes` + `activation_bytes` (the rest: activations, results, workspaces). On the CPU it is the peak
+            of the first call, on CUDA that of the third. `method` says it in words.
+        slack_bytes: held beyond what is in use. CUDA: the peak of what the allocator reserved minus the peak of what it
+            gave out. CPU: what stays resident after the call beyond weights and input; caches are part of it.
         reserved_bytes: the peak of what the allocator reserved; None on the CPU, which has no such pool.
-        process_bytes: charged to the whole process with its libraries. CUDA: by the driver, and None with
-            `process_reason` where it does not tell. CPU: the peak resident set.
+        process_bytes: charged to the whole process with its libraries. CUDA: by the driver; None if it does not tell,
+            and `process_reason` says why. CPU: the peak resident set.
         host_peak_bytes: the host's peak resident set of the process, libraries included.
-        growth_bytes: alive after the third call less after the second, a leak or a cache that grows; None with
-            `growth_reason` where the first call was the only one.
+        growth_bytes: in use after the third call minus after the second: a leak, or a cache that grows. None if there
+            was one call, and `growth_reason` says why.
         pass_s: seconds that the first call took; on the CPU more than it needs, see `process.hand_back`.
         calls: calls made.
     """
@@ -70,8 +66,8 @@ def measure(
 class Seen:
     """What `watch` saw; see `measure`.
 
-    `peak_bytes` and `alive_bytes`, the latter after the call, are above the baseline; `unused_bytes` is the peak of
-    what CUDA's allocator reserved less that of what it gave out.
+    `peak_bytes`, and `alive_bytes` after the call, are above the baseline. `unused_bytes` is the peak of what CUDA's
+    allocator reserved minus the peak of what it gave out.
     """
 
     pass_s: float
@@ -91,11 +87,11 @@ class Seen:
 def watch(
     call: Callable[[], object], device: Device, baseline_bytes: int, *, peak_call: int, repeat_below_s: float
 ) -> Seen:
-    """Make up to `CALLS` calls and look at memory around each; their results are dropped.
+    """Make up to `CALLS` calls, drop their results, and read the memory before and after each.
 
     Args:
-        peak_call: which call's peak is wanted, from 1; an earlier one's if it is the last.
-        repeat_below_s: if the first call takes longer, it stays the only one.
+        peak_call: the number of the call whose peak is wanted, from 1. If there are fewer calls, it is the last one's.
+        repeat_below_s: if the first call takes longer, it is the only one.
     """
     alive: list[int] = []
     pass_s = 0.0
@@ -134,9 +130,12 @@ def watch(
 
 
 def anatomy(seen: Seen, held: dict[str, int]) -> dict[str, Any]:
-    """What was seen, parted: `held` is known to live, by name; `activation_bytes` is the rest of the peak, at least 0.
+    """The parts of what was seen.
 
-    Returns: the keys of `measure` but `batch`, with those of `held`.
+    Args:
+        held: what is known to be in use, by name. The rest of the peak is `activation_bytes`, at least 0.
+
+    Returns: the keys of `measure` without `batch`, and those of `held`.
     """
     known = sum(held.values())
     slack = seen.alive_bytes - known if seen.unused_bytes is None else seen.unused_bytes

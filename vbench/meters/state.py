@@ -24,9 +24,9 @@ def identify(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 class Sampler:
-    """Watches one GPU from a process of its own, from entering to leaving. Use as a context manager.
+    """Watches one GPU from a process of its own. Use as a context manager.
 
-    The process ends with this one, however this one ends.
+    That process ends when this one ends, in whatever way.
 
     Args:
         device: its UUID ("GPU-...") or index.
@@ -60,12 +60,12 @@ class Sampler:
             self._process.wait()
 
     def window(self, begin: float, end: float) -> dict[str, Any] | None:
-        """`window` of its own file."""
+        """The function `window`, of this sampler's file."""
         return window(self.file, begin, end)
 
     @property
     def reason(self) -> str | None:
-        """Why there are no samples; None while there is nothing to explain."""
+        """Why there are no samples; None if there are some, or if they may still come."""
         if self.file.is_file():
             for line in self.file.read_text().splitlines()[:1]:
                 problem: str | None = json.loads(line).get("error")
@@ -75,12 +75,12 @@ class Sampler:
 
 
 def window(file: Path, begin: float, end: float) -> dict[str, Any] | None:
-    """What the samples between two moments of `time.monotonic()` say, of a time when this program was on the GPU.
+    """What the samples between two moments of `time.monotonic()` say; this program used the GPU meanwhile.
 
     Returns: `samples`, their number; `sm_mhz_median`, `sm_mhz_min`, `max_sm_mhz` (the fastest this device has),
         `mem_mhz`, `temp_c_max`, `power_w_mean`, `gpu_percent_mean`; `throttle`, names of `nvml.THROTTLE`;
         `foreign_pids` and `foreign_bytes`, the most at once of other programs, and `foreign_reason`, why they
-        are unknown or a lower bound. None for what the device did not tell, or in all where there is no sample.
+        are unknown or a lower bound. A value is None if the device did not tell it; all is None without a sample.
     """
     samples = list(_between(file, begin, end))
     if not samples:
@@ -108,7 +108,7 @@ def window(file: Path, begin: float, end: float) -> dict[str, Any] | None:
 
 
 def _foreign(own: int | None, others: int | None, others_bytes: int | None) -> dict[str, Any]:
-    """In a container the driver may hide all processes, or give them numbers that are not ours."""
+    """What is known of other programs. In a container the driver may hide processes, or give them other numbers."""
     if own:
         return {"foreign_pids": others, "foreign_bytes": others_bytes, "foreign_reason": None}
     if not others:
@@ -118,7 +118,7 @@ def _foreign(own: int | None, others: int | None, others_bytes: int | None) -> d
 
 
 def _between(file: Path, begin: float, end: float) -> Iterator[dict[str, Any]]:
-    """The samples of a stretch of time; its start is found by bisection, for a long sweep's file is long."""
+    """The samples of a stretch of time. Its start is found by bisection, because the file of a long sweep is long."""
     if not file.is_file():
         return
     with file.open("rb") as lines:
@@ -148,13 +148,13 @@ def _between(file: Path, begin: float, end: float) -> Iterator[dict[str, Any]]:
 
 
 def throttled(seen: dict[str, Any] | None, reference_mhz: float | None) -> bool | None:
-    """Whether a window was measured on a device held back by heat or a power brake, or with its clock far down.
+    """Whether heat or a power brake held the device back in a window, or its clock was far below the reference.
 
     Args:
         seen: what `window` returned.
-        reference_mhz: the SM clock that this run has under load, by its other windows.
+        reference_mhz: the SM clock of this run under load, from its other windows.
 
-    Returns: None where neither the reasons nor the clock are known.
+    Returns: None if neither the reasons nor the clock are known.
     """
     reasons = seen["throttle"] if seen else None
     if reasons is not None and SLOWED & set(reasons):

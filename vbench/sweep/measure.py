@@ -120,7 +120,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if first:
             turns.wait()
         with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
-            latency = timing.in_turn(call, device, protocol, turns, first=first)
+            latency = timing.latency_in_turns(call, device, protocol, turns, first=first)
         yield "latency", {"batch": measured.batch, **latency}
     yield "state", {**processors.seen, "gpu": None}
     yield "spent", {"measured_s": on_memory[0] + on_timing[0], "warmup_s": warm["wall_s"]}
