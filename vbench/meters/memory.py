@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
@@ -70,18 +70,18 @@ class Seen:
     allocator reserved minus the peak of what it gave out.
     """
 
-    pass_s: float
-    calls: int
-    method: str
     peak_bytes: int
     alive_bytes: int
-    reserved_bytes: int | None
     unused_bytes: int | None
+    reserved_bytes: int | None
     process_bytes: int | None
     process_reason: str | None
     host_peak_bytes: int
     growth_bytes: int | None
     growth_reason: str | None
+    pass_s: float
+    calls: int
+    method: str
 
 
 def watch(
@@ -137,28 +137,11 @@ def anatomy(seen: Seen, held: dict[str, int]) -> dict[str, Any]:
 
     Returns: the keys of `measure` without `batch`, and those of `held`.
     """
-    known = sum(held.values())
-    slack = seen.alive_bytes - known if seen.unused_bytes is None else seen.unused_bytes
-    return {
-        "peak_bytes": seen.peak_bytes,
-        **held,
-        "activation_bytes": max(0, seen.peak_bytes - known),
-        "slack_bytes": max(0, slack),
-        **{name: getattr(seen, name) for name in _AS_SEEN},
-    }
-
-
-_AS_SEEN = (
-    "reserved_bytes",
-    "process_bytes",
-    "process_reason",
-    "host_peak_bytes",
-    "growth_bytes",
-    "growth_reason",
-    "pass_s",
-    "calls",
-    "method",
-)
+    known, rest = sum(held.values()), asdict(seen)
+    peak, alive, unused = (rest.pop(name) for name in ("peak_bytes", "alive_bytes", "unused_bytes"))
+    slack = alive - known if unused is None else unused
+    parts = {"activation_bytes": max(0, peak - known), "slack_bytes": max(0, slack)}
+    return {"peak_bytes": peak, **held, **parts, **rest}
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:

@@ -88,11 +88,11 @@ class Trainer:
 def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = memory.REPEAT_BELOW_S) -> dict[str, Any]:
     """Make the first steps of this trainer, and report the memory that one needed.
 
-    The peak is that of the second step, because the optimiser makes its state at the end of the first. If the first step
+    The peak is that of the second step, because the optimiser makes its state at the end of the first. If the first
     takes longer than `repeat_below_s`, the peak is that of the first. `method` says which.
 
-    Returns: the keys of `memory.measure`, where a call is a step, and `gradients_bytes` and `optimizer_bytes`, which are
-        parts of the peak too. `activation_bytes` is the rest: activations kept for backward, and workspaces. It is less
+    Returns: the keys of `memory.measure`, where a call is a step, and two more parts of the peak, `gradients_bytes` and
+        `optimizer_bytes`. `activation_bytes` is the rest: activations kept for backward, and workspaces. It is less
         than these if the peak comes before all gradients exist.
     """
     gradients = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING, Any
 from vbench.plan import Case, Protocol
 
 if TYPE_CHECKING:
-    from vbench.devices.base import Device
+    from vbench.devices.base import Call, Device
+    from vbench.meters.backend import Compilations
+    from vbench.meters.workload import Workload
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell, in these parts and this order:
     "settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent".
 
-    "launch" is 0 for the cell's first. "batch" is the batch for throughput that an earlier launch or a search has
-    settled on, or None. "watch" is None, or the "uuid" of the GPU, the "file" of what a sibling process writes of it,
-    and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes, of
-    these into throughput, and into warm-up.
+    "launch" is 0 for the cell's first. "batch" is the batch for throughput that an earlier launch or a search has found,
+    or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
+    samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
+    how many of these into throughput, and how many into warm-up.
     """
-    from vbench.devices import process
     from vbench.meters import backend, cpu, energy, state, timing
     from vbench.meters.workload import workload
 
@@ -37,20 +38,10 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     device = _prepared(case, protocol)
 
     with backend.Compilations(case.backend, protocol.threads) as compilations:
-        # Whether memory grows is asked once, where the peak is the first call's and the other calls add nothing else.
+        # If the peak is the first call's, more calls only show whether memory grows: one launch is enough for that.
         once = argument["launch"] > 0 and case.phase == "infer" and not device.pooled
         measured = workload(case, device, repeat_below_s=0.0 if once else protocol.warmup_max_s)
-        yield "settings", measured.settings
-        with spending() as on_memory:
-            anatomy = measured.memory()
-        compiled = {"compile_s": compilations.seconds, "compilations": compilations.count}
-        yield "memory", anatomy | (compiled if case.backend == "compile" else {})
-        process.keep_freed()
-        call = measured.caller(measured.batch)
-        warm = timing.warm_up(
-            call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count
-        )
-        yield "warmup", warm
+        call, anatomy, spent = yield from _warmed_up(measured, device, protocol, compilations)
         begin = time.monotonic()
         with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
             latency = timing.latency(call, device, protocol, partial(state.why_slow, watch))
@@ -77,19 +68,18 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 call = measured.caller(throughput["batch"])
                 joules = energy.measure(timing.work(call, device, throughput), counter, busy_s=protocol.energy_s)
         yield "energy", joules
-    spent_s = sum(seconds for one in (on_memory, on_timing, on_energy) for seconds in one)
-    yield "spent", {"measured_s": spent_s, "warmup_s": warm["wall_s"], "throughput_s": search_s}
+    spent["measured_s"] += on_timing[0] + on_energy[0]
+    yield "spent", {**spent, "throughput_s": search_s}
 
 
 def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "socket", "first", "core"} -> one launch of a cell, whose calls alternate with another
     process's: "settings", "memory", "warmup", "latency", "state", "spent", as `measure` has them.
 
-    Both ends have the same "protocol", "socket" and "core", and one is "first": it is warm before the other begins to
-    build, has the first call and the last, and so one call more. As many processors as the protocol has threads, from
-    "core" on, are all that either runs on, for one may have busier neighbours than another.
+    Both processes have the same "protocol", "socket" and "core", and one is "first". It is warm before the other begins
+    to build, and it makes the first call and the last, one call more than the other. Both run on the same processors,
+    because one processor may have busier neighbours than another: from "core" on, as many as the protocol has threads.
     """
-    from vbench.devices import process
     from vbench.jobs.turns import Turns
     from vbench.meters import backend, cpu, timing
     from vbench.meters.workload import workload
@@ -106,16 +96,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if not first:
             turns.wait()
         measured = workload(case, device, repeat_below_s=0.0)
-        yield "settings", measured.settings
-        with spending() as on_memory:
-            anatomy = measured.memory()
-        yield "memory", anatomy
-        process.keep_freed()
-        call = measured.caller(measured.batch)
-        warm = timing.warm_up(
-            call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count
-        )
-        yield "warmup", warm
+        call, _, spent = yield from _warmed_up(measured, device, protocol, compilations)
         turns.give()
         if first:
             turns.wait()
@@ -123,7 +104,8 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             latency = timing.latency_in_turns(call, device, protocol, turns, first=first)
         yield "latency", {"batch": measured.batch, **latency}
     yield "state", {**processors.seen, "gpu": None}
-    yield "spent", {"measured_s": on_memory[0] + on_timing[0], "warmup_s": warm["wall_s"]}
+    spent["measured_s"] += on_timing[0]
+    yield "spent", spent
 
 
 def _prepared(case: Case, protocol: Protocol) -> Device:
@@ -139,6 +121,24 @@ def _prepared(case: Case, protocol: Protocol) -> Device:
     if case.backend == "compile":
         device.check_compiler()
     return device
+
+
+def _warmed_up(
+    measured: Workload, device: Device, protocol: Protocol, compilations: Compilations
+) -> Generator[tuple[str, Any], None, tuple[Call, dict[str, Any], dict[str, float]]]:
+    """Yields "settings", "memory" and "warmup"; returns a call that is warm, the memory, and "spent" so far."""
+    from vbench.devices import process
+    from vbench.meters import timing
+
+    yield "settings", measured.settings
+    with spending() as on_memory:
+        anatomy = measured.memory()
+    yield "memory", anatomy | compilations.cost()
+    process.keep_freed()
+    call = measured.caller(measured.batch)
+    warm = timing.warm_up(call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count)
+    yield "warmup", warm
+    return call, anatomy, {"measured_s": on_memory[0], "warmup_s": warm["wall_s"]}
 
 
 @contextmanager
