@@ -26,7 +26,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell, in these parts and this order:
     "settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent".
 
-    "launch" is 0 for the cell's first. "batch" is the batch for throughput that an earlier launch or a search has found,
+    "launch" is 0 for the cell's first. "batch" is the batch for throughput, found by an earlier launch or a search,
     or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
     samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
     how many of these into throughput, and how many into warm-up.
