@@ -13,7 +13,7 @@ SECONDS = 0.02  # of an ordinary call
 
 
 class Simulated(Device):
-    """A device without memory or energy; each call takes the next of `durations`, in seconds.
+    """A device without energy, whose tensors are the CPU's; each call takes the next of `durations`, in seconds.
 
     Args:
         slow_until: until when, on its clock, the device is throttled: calls take twice as long, and `why_slow` says so.
@@ -29,7 +29,7 @@ class Simulated(Device):
         returns: float = 0.1,
         queued: float = 1.0,
     ) -> None:
-        super().__init__("simulated")
+        super().__init__("cpu")
         self.time = 0.0
         self.asynchronous = asynchronous
         self.pauses: list[float] = []
