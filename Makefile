@@ -43,7 +43,7 @@ resources: ## kernels/fused/resources.csv anew, by each Triton that we support, 
 counters: ## the baseline of the counters gate, for its own cells; look at what changed, and commit it with its cause
 	python -P -m vbench gate --counters results/counters.json --write
 
-GPU = results/$$(python -P -c "from vbench import host; gpus = host.gpus(); print(gpus[0]['name'].lower().replace(' ', '-') if gpus else 'no-gpu')")
+GPU = results/$$(python -P -c "from vbench.devices import nvml; gpus = nvml.gpus(); print(gpus[0]['name'].lower().replace(' ', '-') if gpus else 'no-gpu')")
 gpu:   ## whatever awaits a GPU, in one call of less than nine minutes; records under results/DEVICE, tuning under build
 	python -P -m vbench kernels check --device cuda
 	pytest -m gpu -n 0

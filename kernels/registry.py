@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
+from vbench.devices import KINDS
 from vbench.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Form:
     mode: Mode
     summary: str
     elementwise: bool = False
-    devices: tuple[str, ...] = ("cpu", "cuda")
+    devices: tuple[str, ...] = tuple(KINDS)
     dtypes: tuple[str, ...] = FLOATS
     package: str | None = None
     module: str | None = None

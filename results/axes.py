@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from vbench.devices import KINDS
+
+FIRST_DEVICES = tuple(f"{kind}{index}" for kind in KINDS for index in ("", ":0"))  # of each kind
 Source = Literal["case", "settings", "protocol", "host", "versions"]
 
 
@@ -43,9 +46,7 @@ AXES = {  # in the order in which rows are sorted and settings are listed
     for axis in (
         Axis("rigor", "rigor", source="protocol", equal=False, caption=True),
         Axis("device_name", "device", source="host", parts=True),
-        Axis(
-            "device", "torch device", source="case", usual=("cpu", "cuda", "cuda:0"), parts=True, told_by="device_name"
-        ),
+        Axis("device", "torch device", source="case", usual=FIRST_DEVICES, parts=True, told_by="device_name"),
         Axis("dtype", "dtype", source="case", usual=("float32",), parts=True),
         Axis("phase", "phase", source="case", usual=("infer",), parts=True, caption=True),
         Axis("backend", "back end", source="case", usual=("eager",), parts=True, caption=True),

@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from vbench.devices import on_host
 from vbench.kernels.registry import default_form
 from vbench.models.closed_forms import closed_form
 from vbench.models.registry import MODELS, spec
@@ -307,7 +308,7 @@ def _preference(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 
 def _on_gpu(cell: Mapping[Any, Any]) -> bool:
-    return str(cell["device"]).startswith("cuda")
+    return not on_host(str(cell["device"]))
 
 
 def _usual(model: str, cells: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

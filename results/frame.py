@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vbench.devices import on_host
 from vbench.models.registry import spec
 from vbench.results.axes import AXES, SUBJECT
 from vbench.results.published import accuracies
@@ -265,7 +266,7 @@ def _contended(record: Record) -> bool:
     state = record.state
     if not state:
         return False
-    on_cpu = record.host.get("device") == "cpu"
+    on_cpu = on_host(record.host.get("device", ""))
     starved = on_cpu and state["cpu_s"] < CONTENDED * state["wall_s"] * state["threads"]
     crowded = on_cpu and state["others_busy_share"] * state["cores"] > OTHERS
     return starved or crowded or bool((state["gpu"] or {}).get("foreign_pids"))

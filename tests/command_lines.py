@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from vbench import host, plan
+from vbench import devices, plan
 from vbench.commands import app as cli
 from vbench.commands import gate as cli_gate
 from vbench.flops import count as counting
@@ -73,7 +73,7 @@ def _sweep(given: dict[str, Any]) -> None:
     if given["suite"] is not None and given["suite"].endswith(".toml"):
         return  # a user's own
     sets = load(given["suite"]).sets if given["suite"] else [{}]
-    where = host.resolve(given["device"])
+    where = devices.resolve(given["device"])
     cases = plan.union([plan.parse({**plan.USUAL, **axes, **asked}, where) for axes in sets])
     assert any(not case.unsupported for case in cases)
     plan.parse_rigor(given["rigor"])
@@ -100,7 +100,7 @@ def _limit(axis: limits.Axis) -> Callable[[dict[str, Any]], None]:
     def check(given: dict[str, Any]) -> None:
         same = {key: given[key] for key in ("mode", "dtype", "phase", "limit", "threads")}
         res, batch = (None, given["batch"]) if axis == "px" else (given["res"], None)
-        where, memory, longest = host.resolve(given["device"]), given["memory"], given["timeout"]
+        where, memory, longest = devices.resolve(given["device"]), given["memory"], given["timeout"]
         limits.task(
             axis, given["model"], res=res, batch=batch, device=where, memory_gib=memory, timeout_s=longest, **same
         )
@@ -117,7 +117,7 @@ def _bench(given: dict[str, Any]) -> None:
     kernel_bench.parse(
         ops=ops,
         forms=kernel_check.parse_forms(given["form"], ops),
-        device=host.resolve(given["device"]),
+        device=devices.resolve(given["device"]),
         tokens=given["n"],
         peers={},
         threads=given["threads"],

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vbench.devices import open_device
 from vbench.errors import ResolutionError, UnsupportedError
 
 Job = Iterator[tuple[str, Any]]
@@ -93,8 +94,7 @@ def peak(argument: dict[str, Any]) -> Job:
             time.sleep(argument.get("s", 0))
             return torch.ones(argument["mib"] * 2**18).sum() + x.sum()
 
-    device = torch.device("cpu")
-    baseline = memory.baseline(device)
+    baseline = memory.baseline(open_device("cpu"))
     model, image = Hungry(), torch.ones(1, 4 * 2**18)  # 4 MiB
     with torch.inference_mode():
         yield "memory", memory.measure(model, image, baseline, repeat_below_s=argument.get("repeat_below_s", 60))
@@ -112,8 +112,7 @@ def holes(argument: dict[str, Any]) -> Job:
             del blocks[::2]
             return torch.ones(32 * 2**18).sum()
 
-    device = torch.device("cpu")
-    baseline = memory.baseline(device)
+    baseline = memory.baseline(open_device("cpu"))
     with torch.inference_mode():
         yield "memory", memory.measure(Holed(), torch.ones(1), baseline)
 
@@ -134,15 +133,14 @@ def training_peak(argument: dict[str, Any]) -> Job:
                 y = y.sigmoid()
             return y.view(len(x), -1)[:, :1000]
 
-    device = torch.device("cpu")
-    baseline = memory.baseline(device)
+    baseline = memory.baseline(open_device("cpu"))
     trainer = Trainer(Chain(), torch.ones(2, 1, 1024, 1024))  # 8 MiB
     yield "memory", measure(trainer, baseline, repeat_below_s=argument.get("repeat_below_s", 60))
 
 
 def rationed(argument: dict[str, Any]) -> Job:
     """A call that fails as oneDNN does where `mib` MiB are not enough for it."""
-    from vbench.sweep.limits import ration, unmasked
+    from vbench.sweep.limits import unmasked
 
     def call() -> None:
         try:
@@ -150,7 +148,7 @@ def rationed(argument: dict[str, Any]) -> Job:
         except RuntimeError:
             raise RuntimeError("could not create a primitive") from None
 
-    ration(torch.device("cpu"), argument["mib"] * 2**20)
+    open_device("cpu").limit_memory(argument["mib"] * 2**20)
     with unmasked(call):
         call()
     yield "first", 1

@@ -7,14 +7,16 @@ from itertools import repeat
 
 import numpy as np
 
+from vbench.devices.base import Device
+
 SECONDS = 0.02  # of an ordinary call
 
 
-class Simulated:
-    """Answers as `vbench.meters.device.Device`; each call takes the next of `durations`, in seconds.
+class Simulated(Device):
+    """A device without energy, whose tensors are the CPU's; each call takes the next of `durations`, in seconds.
 
     Args:
-        slow: until when, on its clock, the device is throttled: calls take twice as long, and it says so.
+        slow_until: until when, on its clock, the device is throttled: calls take twice as long, and `why_slow` says so.
         returns: the share of a call's time after which it returns to the host.
     """
 
@@ -27,6 +29,7 @@ class Simulated:
         returns: float = 0.1,
         queued: float = 1.0,
     ) -> None:
+        super().__init__("cpu")
         self.time = 0.0
         self.asynchronous = asynchronous
         self.pauses: list[float] = []
@@ -64,7 +67,7 @@ class Simulated:
     def fits(self, nbytes: int) -> bool:
         return True
 
-    def throttled(self, begin: float, end: float) -> str | None:
+    def why_slow(self, begin: float, end: float) -> str | None:
         return "thermal" if begin < self._slow_until else None
 
 

@@ -16,8 +16,8 @@ from command import vbench
 from fakes import make_record
 from typer.main import get_command
 
-from vbench import host
 from vbench.commands.app import app
+from vbench.devices import nvml
 from vbench.results import store
 from vbench.results.store import Store, read
 
@@ -177,7 +177,7 @@ def test_bad_input_is_one_line_and_exit_code_2(args: list[str], says: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(bool(host.gpus()), reason="this machine has a GPU")
+@pytest.mark.skipif(bool(nvml.gpus()), reason="this machine has a GPU")
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     done = vbench("sweep", "--models", "vig_t", "--res", "224", "--device", "cuda", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from pages import DOCS, PAGES, ROOT, anchors, commands, contents, fences, links,
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from vbench import host, plan
+from vbench import plan
+from vbench.devices import KINDS
 from vbench.models import MODELS
 from vbench.reports import paper_tables, tables
 from vbench.reports.figures.table import FIGURES
@@ -52,7 +54,7 @@ LINES = sorted({tuple(words) for page in PAGES for words in commands(page)} | {t
 
 @pytest.fixture
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "gpus", lambda: [{"name": "a GPU"}])
+    monkeypatch.setitem(KINDS, "cuda", replace(KINDS["cuda"], present=lambda: [{"name": "a GPU"}]))
 
 
 def pip(words: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,14 @@ import pytest
 import torch
 from fake_nvml import FakeNvml
 
+from vbench.devices import KINDS, nvml, open_device
 from vbench.doctor import examine as doctor
 from vbench.doctor import peaks, selftest
 from vbench.doctor.examine import Finding
 from vbench.jobs.launch import Ending
-from vbench.meters import cpu, state
+from vbench.meters import cpu
 
-CPU = torch.device("cpu")
+CPU = open_device("cpu")
 
 
 def by_topic(findings: list[Finding]) -> dict[str, Finding]:
@@ -40,7 +42,7 @@ def test_the_whole_examination_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_quick_examination_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.host, "gpus", list)
+    monkeypatch.setitem(KINDS, "cuda", replace(KINDS["cuda"], present=list))
     monkeypatch.setattr(doctor.Launcher, "run", lambda *_: pytest.fail("a child was started"))
     found = by_topic(doctor.examine("cpu", quick=True))
     assert not {"others", "clock", "timer", "linear", "peak float32", "noise"} & set(found)
@@ -210,21 +212,19 @@ def test_peaks_in_words() -> None:
 
 
 def test_how_a_gpu_is_set_up() -> None:
-    nvml = FakeNvml()
-    found = by_topic(doctor.gpu_findings(state.gpu_settings(nvml, 0)))
+    driver = FakeNvml()
+    found = by_topic(doctor.gpu_findings(nvml.settings(driver, 0)))
     assert {finding.verdict for finding in found.values()} == {"ok"}
-    nvml.answers |= {"persistence": 0, "mig": 1, "ecc": 0, "running": [(1, 5), (2, 5)]}
-    found = by_topic(doctor.gpu_findings(state.gpu_settings(nvml, 0)))
+    driver.answers |= {"persistence": 0, "mig": 1, "ecc": 0, "running": [(1, 5), (2, 5)]}
+    found = by_topic(doctor.gpu_findings(nvml.settings(driver, 0)))
     assert {topic for topic, finding in found.items() if finding.verdict == "note"} == {
         "persistence",
         "MIG",
         "GPU shared",
     }
     assert found["GPU shared"].text == "2 other processes on it"
-    nvml.answers.clear()
-    assert {finding.text for finding in doctor.gpu_findings(state.gpu_settings(nvml, 0))} == {
-        "the driver does not tell"
-    }
+    driver.answers.clear()
+    assert {finding.text for finding in doctor.gpu_findings(nvml.settings(driver, 0))} == {"the driver does not tell"}
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,7 @@ def test_the_first_call_and_slow_windows_do_not_count(call: Callable[[float], No
 
 
 def test_peaks_are_work_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "SIDES", {"cpu": (16, 32, 64)})
-    monkeypatch.setattr(peaks, "COPIED_BYTES", {"cpu": 4096})
+    monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], peak_sides=(16, 32, 64), peak_copied_bytes=4096))
     times = iter([1e-3, 2e-3, 32e-3, 5e-6, 0.5])
     monkeypatch.setattr(peaks, "_seconds", lambda *_: next(times))
     threads = torch.get_num_threads()
@@ -298,7 +297,7 @@ def test_peaks_are_work_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_product_that_would_take_long_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "SIDES", {"cpu": (16, 32, 64)})
+    monkeypatch.setitem(KINDS, "cpu", replace(KINDS["cpu"], peak_sides=(16, 32, 64)))
     times = iter([peaks.SLOWEST_S / 10, peaks.SLOWEST_S / 4])
     monkeypatch.setattr(peaks, "_seconds", lambda *_: next(times))
     assert peaks._gemm_flops_per_s(CPU, torch.float32) == 2 * 32**3 / (peaks.SLOWEST_S / 4)

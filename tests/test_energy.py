@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from fake_nvml import FakeNvml
 
+from vbench.devices import base, nvml, open_device
+from vbench.devices.cpu import RaplCounter
 from vbench.meters import energy
 
 
@@ -124,11 +126,10 @@ def test_a_counter_that_runs_backwards_or_breaks_is_no_result() -> None:
 
 
 def test_nvml_counts_in_millijoules() -> None:
-    nvml = FakeNvml()
-    counter = energy.counter_for("cuda:0", uuid=FakeNvml.UUID, nvml=nvml)
-    assert not isinstance(counter, str)
+    driver = FakeNvml()
+    counter = nvml.EnergyCounter(FakeNvml.UUID, driver)
     assert counter.read_j() == 5.0
-    del nvml.answers["millijoules"]
+    del driver.answers["millijoules"]
     with pytest.raises(OSError, match="counts no energy on this GPU: Not Supported"):
         counter.read_j()
 
@@ -137,14 +138,19 @@ def test_nvml_counts_in_millijoules() -> None:
     ("works", "uuid", "reason"), [(False, FakeNvml.UUID, "Driver Not Loaded"), (True, "GPU-1", "Not Found")]
 )
 def test_a_gpu_that_cannot_be_asked_is_a_reason(works: bool, uuid: str, reason: str) -> None:
-    assert energy.counter_for("cuda:0", uuid=uuid, nvml=FakeNvml(works=works)) == f"NVML: {reason}"
+    with pytest.raises(OSError, match=f"NVML: {reason}"):
+        nvml.EnergyCounter(uuid, FakeNvml(works=works))
 
 
 def test_a_gpu_without_a_counter_is_a_reason() -> None:
-    nvml = FakeNvml()
-    del nvml.answers["millijoules"]
-    found = energy.counter_for("cuda:0", uuid=FakeNvml.UUID, nvml=nvml)
-    assert found == "NVML counts no energy on this GPU: Not Supported"
+    driver = FakeNvml()
+    del driver.answers["millijoules"]
+    with pytest.raises(OSError, match="NVML counts no energy on this GPU: Not Supported"):
+        nvml.EnergyCounter(FakeNvml.UUID, driver)
+
+
+def test_a_device_without_a_counter_is_a_reason() -> None:
+    assert energy.counter_for(base.Device("made up")) == "no energy counter is known for this kind of device"
 
 
 def domain(powercap: Path, folder: str, name: str, uj: int, end: int = 1_000_000) -> Path:
@@ -161,8 +167,7 @@ def test_rapl_adds_packages_and_follows_a_register_that_starts_over(tmp_path: Pa
     two = domain(tmp_path, "intel-rapl:1", "package-1", 100, end=5_000_000)
     part = domain(tmp_path, "intel-rapl:0:0", "core", 0)
     whole = domain(tmp_path, "intel-rapl:2", "psys", 0)
-    counter = energy.counter_for("cpu", powercap=tmp_path)
-    assert not isinstance(counter, str)
+    counter = RaplCounter(tmp_path)
     assert counter.read_j() == 0.0
     for file, uj in ((one, 950_000), (two, 200_100), (part, 77), (whole, 88)):
         file.write_text(str(uj))
@@ -174,8 +179,8 @@ def test_rapl_adds_packages_and_follows_a_register_that_starts_over(tmp_path: Pa
 
 def test_a_machine_without_rapl_is_a_reason(tmp_path: Path) -> None:
     domain(tmp_path, "intel-rapl:0:0", "core", 5)
-    found = energy.counter_for("cpu", powercap=tmp_path)
-    assert found == "this machine shows no RAPL energy counter of its CPU packages"
+    with pytest.raises(OSError, match="this machine shows no RAPL energy counter of its CPU packages"):
+        RaplCounter(tmp_path)
 
 
 def test_counters_for_root_only_are_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +192,8 @@ def test_counters_for_root_only_are_a_reason(tmp_path: Path, monkeypatch: pytest
         return read(path)
 
     monkeypatch.setattr(Path, "read_text", guarded)  # the tests may run as root, to whom nothing is forbidden
-    assert energy.counter_for("cpu", powercap=tmp_path) == "the RAPL energy counters may be read by root only"
+    with pytest.raises(OSError, match="the RAPL energy counters may be read by root only"):
+        RaplCounter(tmp_path)
 
 
 @pytest.mark.gpu
@@ -204,6 +210,6 @@ def test_joules_on_the_device() -> None:
             done += 1
         return done
 
-    found = energy.measure(run_for, energy.counter_for("cuda:0"))
+    found = energy.measure(run_for, energy.counter_for(open_device("cuda:0")))
     assert found["reason"] is None
     assert 0 < found["net_j_per_image"] < found["gross_j_per_image"]

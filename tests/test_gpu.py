@@ -13,12 +13,12 @@ import pytest
 import torch
 from weights import Golden
 
+from vbench.devices.cuda import Cuda
 from vbench.jobs.launch import Ending, Launcher
 from vbench.kernels import OPS, operator
 from vbench.kernels.registry import missing, trials, truth
 from vbench.kernels.trials import Inputs, cast, relative
 from vbench.meters import timing
-from vbench.meters.device import Cuda
 from vbench.meters.state import Sampler
 from vbench.models import create, load_published, spec
 from vbench.plan import RIGORS, Case, Sweep, plan
@@ -147,14 +147,13 @@ def test_out_of_memory_is_a_row_that_keeps_its_latency(launcher: Launcher) -> No
 
 
 def test_events_agree_with_the_host_for_long_work() -> None:
-    where = torch.device("cuda:0")
-    x = torch.randn(8192, 8192, device=where)
+    x = torch.randn(8192, 8192, device="cuda:0")
 
     def call() -> None:
         for _ in range(20):
             torch.mm(x, x)
 
-    device = Cuda(where)
+    device = Cuda("cuda:0")
     found = timing.latency(call, device, QUICK)
     device.wait()
     begin = time.perf_counter()

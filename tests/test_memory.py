@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from vbench.devices import open_device
 from vbench.flops.estimate import estimate, foresee
 from vbench.flops.peak import predicted_peak
 from vbench.jobs.launch import Launcher
@@ -73,7 +74,7 @@ def test_holes_of_the_c_allocator_are_not_the_models(launcher: Launcher) -> None
 
 
 def test_the_rest_of_the_peak_is_never_negative() -> None:
-    seen = memory.watch(lambda: None, torch.device("cpu"), 0, peak_call=2, repeat_below_s=60)
+    seen = memory.watch(lambda: None, open_device("cpu"), 0, peak_call=2, repeat_below_s=60)
     assert "call 2" in seen.method
     parts = memory.anatomy(seen, {"weights_bytes": 2**60})
     assert (parts["activation_bytes"], parts["slack_bytes"]) == (0, 0)
@@ -121,7 +122,7 @@ def test_shared_storages_count_once() -> None:
 @pytest.mark.gpu
 def test_cuda_parts_add_up() -> None:
     device = torch.device("cuda:0")
-    baseline = memory.baseline(device)
+    baseline = memory.baseline(open_device("cuda:0"))
     model = torch.nn.Linear(1024, 1024, device=device)
     with torch.inference_mode():
         seen = memory.measure(model, torch.ones(64, 1024, device=device), baseline)

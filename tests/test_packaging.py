@@ -6,13 +6,14 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_lines import check
 
 import vbench
-from vbench import host
+from vbench.devices import KINDS
 from vbench.kernels import OPS, operator
 from vbench.suites.load import load, shipped
 
@@ -64,7 +65,7 @@ def _commands(target: str) -> list[list[str]]:
 @pytest.mark.parametrize("target", ["kernels", "gpu", "gpu-long"])
 def test_every_command_of_a_make_target_parses(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the call of the library: options, models, sizes and forms; on a machine that has a GPU, as it seems."""
-    monkeypatch.setattr(host, "gpus", lambda: [{"name": "a GPU"}])
+    monkeypatch.setitem(KINDS, "cuda", replace(KINDS["cuda"], present=lambda: [{"name": "a GPU"}]))
     commands = _commands(target)
     assert commands
     for words in commands:

@@ -19,13 +19,14 @@ import psutil
 import pytest
 from fake_nvml import FakeNvml, NVMLError
 
+from vbench.devices import nvml
 from vbench.meters import cpu, state
 
 TESTS = Path(__file__).resolve().parent
 
 
-def looked(nvml: FakeNvml, parent: int = -1) -> dict[str, Any]:
-    return state.look(nvml, "handle", set(), parent)
+def looked(driver: FakeNvml, parent: int = -1) -> dict[str, Any]:
+    return nvml.sample(driver, "handle", set(), parent)
 
 
 def test_a_sample_holds_what_the_driver_says() -> None:
@@ -54,17 +55,17 @@ def test_a_sample_holds_what_the_driver_says() -> None:
     ],
 )
 def test_what_the_driver_does_not_say_is_none_and_the_rest_stays(question: str, keys: set[str]) -> None:
-    nvml = FakeNvml()
-    whole = looked(nvml)
-    del nvml.answers[question]
-    assert looked(nvml) == {**whole, **dict.fromkeys(keys)}
+    driver = FakeNvml()
+    whole = looked(driver)
+    del driver.answers[question]
+    assert looked(driver) == {**whole, **dict.fromkeys(keys)}
 
 
 def test_an_old_driver_is_asked_for_throttling_by_its_own_name() -> None:
-    nvml = FakeNvml()
-    del nvml.answers["bits"]
-    nvml.answers["old_bits"] = 0x40
-    assert looked(nvml)["throttle_bits"] == 0x40
+    driver = FakeNvml()
+    del driver.answers["bits"]
+    driver.answers["old_bits"] = 0x40
+    assert looked(driver)["throttle_bits"] == 0x40
 
 
 @contextmanager
@@ -79,22 +80,22 @@ def stranger() -> Iterator[int]:
 
 
 def test_processes_below_ours_are_ours_and_others_are_counted_without_a_name() -> None:
-    nvml = FakeNvml()
+    driver = FakeNvml()
     with stranger() as child, stranger() as other:
-        nvml.answers["running"] = [(child, 100), (other, 2000), (1, None)]
-        seen = looked(nvml, parent=child)
+        driver.answers["running"] = [(child, 100), (other, 2000), (1, None)]
+        seen = looked(driver, parent=child)
         assert (seen["own_pids"], seen["foreign_pids"], seen["foreign_bytes"]) == (1, 2, 2000)
-        seen = looked(nvml, parent=os.getpid())  # both are its children
+        seen = looked(driver, parent=os.getpid())  # both are its children
         assert (seen["own_pids"], seen["foreign_pids"], seen["foreign_bytes"]) == (2, 1, 0)
         assert str(other) not in json.dumps(seen)
 
 
 def test_a_process_of_ours_that_has_just_ended_is_not_a_stranger() -> None:
-    nvml, ours = FakeNvml(), set[int]()
+    driver, ours = FakeNvml(), set[int]()
     with stranger() as child:
-        nvml.answers["running"] = [(child, 100)]
-        assert state.look(nvml, "handle", ours, os.getpid())["own_pids"] == 1
-    assert state.look(nvml, "handle", ours, os.getpid())["foreign_pids"] == 0
+        driver.answers["running"] = [(child, 100)]
+        assert nvml.sample(driver, "handle", ours, os.getpid())["own_pids"] == 1
+    assert nvml.sample(driver, "handle", ours, os.getpid())["foreign_pids"] == 0
 
 
 def sample(t: float, **changes: Any) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def test_a_container_that_hides_processes_is_not_taken_for_an_empty_gpu(
 def test_watching_writes_until_it_is_told_to_end(tmp_path: Path) -> None:
     left = [True, False, False, False]
     begin = time.monotonic()
-    state.watch(FakeNvml(), FakeNvml.UUID, tmp_path / "state", lambda _: left.pop(), parent=-1)
+    nvml.watch(FakeNvml(), FakeNvml.UUID, tmp_path / "state", lambda _: left.pop(), parent=-1)
     found = state.window(tmp_path / "state", begin, time.monotonic())
     assert found is not None
     assert (found["samples"], found["max_sm_mhz"]) == (4, 1980)
@@ -213,7 +214,7 @@ def test_watching_writes_until_it_is_told_to_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("works", "device"), [(False, "0"), (True, "1"), (True, "GPU-1")])
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path, works: bool, device: str) -> None:
-    state.watch(FakeNvml(works=works), device, tmp_path / "state", lambda _: True, parent=-1)
+    nvml.watch(FakeNvml(works=works), device, tmp_path / "state", lambda _: True, parent=-1)
     assert state.window(tmp_path / "state", 0.0, time.monotonic()) is None
     assert json.loads((tmp_path / "state").read_text())["error"]
 
@@ -290,7 +291,7 @@ def test_the_watcher_dies_with_its_parent_however_that_ends(tmp_path: Path) -> N
 
 def test_the_watching_process_imports_nothing_heavy() -> None:
     code = (
-        "import sys, vbench.meters.state\n"
+        "import sys, vbench.devices.nvml\n"
         "heavy = {'torch', 'timm', 'pandas', 'numpy', 'scipy', 'psutil', 'rich'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -299,9 +300,9 @@ def test_the_watching_process_imports_nothing_heavy() -> None:
 
 
 def test_the_settings_of_a_gpu() -> None:
-    nvml = FakeNvml()
-    nvml.answers["running"] = [(1, 5)]
-    assert state.gpu_settings(nvml, 0) == {
+    driver = FakeNvml()
+    driver.answers["running"] = [(1, 5)]
+    assert nvml.settings(driver, 0) == {
         "persistence": True,
         "ecc": True,
         "mig": False,
@@ -310,10 +311,10 @@ def test_the_settings_of_a_gpu() -> None:
         "power_limit_w": 700.0,
         "pids": 1,
     }
-    nvml.answers.clear()
-    assert set(state.gpu_settings(nvml, 0).values()) == {None}
+    driver.answers.clear()
+    assert set(nvml.settings(driver, 0).values()) == {None}
     with pytest.raises(NVMLError):
-        state.gpu_settings(nvml, "GPU-1")
+        nvml.settings(driver, "GPU-1")
 
 
 class Kernel:
@@ -343,7 +344,7 @@ def test_a_window_of_the_cpu_tells_own_time_from_others(kernel: Kernel, tmp_path
         kernel.own += 15.0
         kernel.times = {**kernel.times, "user": 65.0, "system": 14.0, "steal": 3.0, "idle": 100.0}
         kernel.switches = (10, 6)
-    found = watch.found
+    found = watch.seen
     assert found["wall_s"] == pytest.approx(10.0)
     assert found["cpu_s"] == pytest.approx(15.0)
     assert found["others_busy_share"] == pytest.approx((15 + 9 - 15) / 40)
@@ -358,7 +359,7 @@ def test_coarse_counters_do_not_make_others_negative(kernel: Kernel, tmp_path: P
         kernel.wall += 1.0
         kernel.own += 1.0
         kernel.times = {**kernel.times, "user": kernel.times["user"] + 0.99}
-    assert watch.found["others_busy_share"] == 0.0
+    assert watch.seen["others_busy_share"] == 0.0
 
 
 def test_what_a_cpu_does_not_tell_has_its_reason(
@@ -368,15 +369,15 @@ def test_what_a_cpu_does_not_tell_has_its_reason(
     monkeypatch.setattr(psutil, "cpu_freq", lambda: None)
     with cpu.CpuWatch(1, root=tmp_path) as watch:
         kernel.wall += 1.0
-    missing = {key for key, value in watch.found.items() if value is None}
+    missing = {key for key, value in watch.seen.items() if value is None}
     assert missing == {"stolen_share", "cgroup_throttled_s", "thermal_throttle_events", "cpu_mhz"}
-    assert set(watch.found["unknown"]) == missing
+    assert set(watch.seen["unknown"]) == missing
 
 
 def test_the_real_counters_are_read() -> None:
     with cpu.CpuWatch(1) as watch:
         time.sleep(0.05)
-    found = watch.found
+    found = watch.seen
     assert found["wall_s"] >= 0.05
     assert 0 <= found["others_busy_share"] <= 1
     assert found["voluntary_switches"] >= 1  # the sleep
@@ -437,8 +438,8 @@ def test_throttling_during_the_window_is_what_the_counters_grew_by(tmp_path: Pat
     put(tmp_path, {"proc/self/cgroup": "0::/\n", stat: "throttled_usec 1000000\n", heat: "7\n"})
     with cpu.CpuWatch(1, root=tmp_path) as watch:
         put(tmp_path, {stat: "throttled_usec 1250000\n", heat: "9\n"})
-    assert watch.found["cgroup_throttled_s"] == pytest.approx(0.25)
-    assert watch.found["thermal_throttle_events"] == 2
+    assert watch.seen["cgroup_throttled_s"] == pytest.approx(0.25)
+    assert watch.seen["thermal_throttle_events"] == 2
 
 
 @pytest.mark.gpu

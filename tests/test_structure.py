@@ -17,7 +17,7 @@ from vbench.jobs.launch import Launcher
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a room uses those before it, and itself.
 ROOMS = (
-    *("errors", "options", "files"),
+    *("errors", "options", "files", "devices"),
     *("kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
     *("verify", "operators", "sweep", "doctor", "reports", "gate", "commands", "side", "__main__"),
 )

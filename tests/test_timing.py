@@ -15,8 +15,8 @@ import torch
 from fakes import failed, make_record
 from simulated import SECONDS, Simulated, noise
 
+from vbench.devices.cpu import Cpu
 from vbench.meters import timing
-from vbench.meters.device import Cpu
 from vbench.plan import RIGORS, Protocol
 from vbench.results.frame import frame
 
@@ -115,7 +115,7 @@ class TestLatency:
 
     def test_a_throttled_window_is_measured_again_after_a_pause(self) -> None:
         device = Simulated(slow_until=3.0)
-        found = timing.latency(device.call, device, PROTOCOL)
+        found = timing.latency(device.call, device, PROTOCOL, device.why_slow)
         assert device.pauses == [2.0]
         assert found["throttled"] is None
         assert set(np.round(found["samples_ms"], 3)) == {SECONDS * 1e3}
@@ -123,7 +123,7 @@ class TestLatency:
 
     def test_what_stays_throttled_is_kept_and_said(self) -> None:
         device = Simulated(slow_until=1e9)
-        found = timing.latency(device.call, device, PROTOCOL)
+        found = timing.latency(device.call, device, PROTOCOL, device.why_slow)
         assert device.pauses == [2.0, 4.0, 8.0]
         assert found["throttled"] == "thermal"
         assert set(np.round(found["samples_ms"], 3)) == {2e3 * SECONDS}
@@ -146,7 +146,7 @@ def flags_of(
     for launch in range(protocol.launches):
         simulated = Simulated(durations(launch), **device)
         warm = timing.warm_up(simulated.call, simulated, protocol)
-        latency = {"batch": 1, **timing.latency(simulated.call, simulated, protocol)}
+        latency = {"batch": 1, **timing.latency(simulated.call, simulated, protocol, simulated.why_slow)}
         first = (1, latency["samples_ms"])
         queued = timing.throughput(
             lambda _, device=simulated: device.call, simulated, protocol, 1, first=first, image_bytes=1
@@ -289,6 +289,6 @@ class TestThroughput:
 
 def test_on_the_processor_time_is_never_less_than_the_sleep() -> None:
     protocol = replace(PROTOCOL, warmup_s=0.0, sample_s=0.1, sample_max_s=0.3, samples_min=4)
-    found = timing.latency(lambda: time.sleep(0.02), Cpu(), protocol)
+    found = timing.latency(lambda: time.sleep(0.02), Cpu("cpu"), protocol)
     assert min(found["samples_ms"]) >= 20.0
     assert found["host_ms"] is None

@@ -11,7 +11,7 @@ import pytest
 from simulated import Simulated
 
 from vbench.jobs.turn_socket import ENDED, TurnSocket
-from vbench.meters.timing import FEWEST_TURNS, MOST_TURNS, in_turn
+from vbench.meters.timing import FEWEST_TURNS, MOST_TURNS, latency_in_turns
 from vbench.plan import RIGORS
 
 
@@ -33,7 +33,8 @@ def both(path: Path, seconds: float) -> tuple[list[float], list[float], list[str
             turn_socket.give()
             if first:
                 turn_socket.wait()
-            found: list[float] = in_turn(device.call, device, protocol, turn_socket, first=first)["samples_ms"]
+            taken = latency_in_turns(device.call, device, protocol, turn_socket, first=first)
+            found: list[float] = taken["samples_ms"]
             return found
 
     with ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""Who measured: the machine, the versions, the code. No host name, user name or path."""
+"""What a record says of its origin: the machine, the versions, the code. No host name, user name or path."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,19 +17,19 @@ from typing import Any
 import psutil
 
 import vbench
-from vbench.errors import DeviceError
+from vbench.devices import open_device
 from vbench.models import external
 
 PACKAGES = ("torch", "timm", "triton", "fvcore", "numpy", "scipy")
 
 
 def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str] = ()) -> dict[str, Any]:
-    """All that a figure's reader needs to know about its origin; JSON-able.
+    """All that the reader of a figure needs to know about its origin; JSON-able.
 
     Args:
-        device: "cpu" or "cuda:N".
-        gpu: what a child that has CUDA said of the device (`probe`); None on the CPU.
-        models: what is measured; of a user's own ones, the code is a part of it.
+        device: as torch has it, "cpu" or "cuda:0".
+        gpu: what a child process said of the device (`probe`); None for the CPU.
+        models: what is measured. The code of a user's own models becomes a part of the fingerprint.
     """
     code = _code()
     own = {name: _own_code(name) for name in models if external.is_external(name)}
@@ -47,7 +48,7 @@ def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str] =
 
 
 def conditions(host: dict[str, Any], protocol: dict[str, Any]) -> str:
-    """A digest of whatever may move a number: device, versions, measuring code and protocol."""
+    """A digest of all that may move a number: device, versions, measuring code and protocol."""
     facts = {
         "protocol": protocol,
         **{k: host[k] for k in ("device_name", "gpu", "cpu", "cpu_count", "versions", "source")},
@@ -71,56 +72,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpus() -> list[dict[str, Any]]:
-    """The NVIDIA GPUs that the driver knows, asked without touching CUDA; empty where there is no driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            found.append(
-                {
-                    "name": pynvml.nvmlDeviceGetName(handle),
-                    "driver": driver,
-                    "memory_bytes": memory.total,
-                    "free_bytes": memory.free,
-                }
-            )
-        return found
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def resolve(device: str) -> str:
-    """ "auto", "cpu", "cuda" or "cuda:N" -> "cpu" or "cuda:N".
-
-    Raises: DeviceError for a device that the driver does not have.
-    """
-    if device == "cpu":
-        return device
-    count = len(gpus())
-    if device == "auto":
-        return "cuda:0" if count else "cpu"
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (index and not index.isdecimal()):
-        raise DeviceError(f"--device: '{device}' is not one of auto, cpu, cuda, cuda:N")
-    if int(index or 0) >= count:
-        has = f"{count} GPU{'s'[: count != 1]}" if count else "no NVIDIA GPU"
-        raise DeviceError(f"--device: there is no {device}; this machine has {has}. Take --device cpu")
-    return f"cuda:{int(index or 0)}"
-
-
 def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device", "models"} -> "gpu", what CUDA says of the device. Raises: DeviceError, UnknownModelError."""
-    import torch
+    """A job. {"device", "models"} -> "gpu", what torch says of the device, None for the CPU.
 
+    Raises: DeviceError, UnknownModelError.
+    """
     from vbench.models.baselines import check_name
 
     for name in argument["models"]:
@@ -128,60 +84,37 @@ def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             external.load(name)
         else:
             check_name(name.removeprefix("timm/"))
-    device = argument["device"]
-    if device == "cpu":
-        yield "gpu", None
-        return
-    if torch.version.cuda is None:
-        raise DeviceError(f"--device: this torch ({torch.__version__}) is built without CUDA. Take --device cpu")
-    if not torch.cuda.is_available() or torch.device(device).index >= torch.cuda.device_count():
-        raise DeviceError(f"--device: torch {torch.__version__} cannot use {device}; see 'vbench doctor'")
-    about = torch.cuda.get_device_properties(device)
-    yield (
-        "gpu",
-        {
-            "name": about.name,
-            "memory_bytes": about.total_memory,
-            "capability": f"{about.major}.{about.minor}",
-            "multiprocessors": about.multi_processor_count,
-            "driver": next((gpu["driver"] for gpu in gpus()), None),
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        },
-    )
+    yield "gpu", open_device(argument["device"]).about()
 
 
 def fingerprint_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device", "gpu", "models"} -> "host", as `fingerprint` returns it: what a side of a comparison is."""
+    """A job. {"device", "gpu", "models"} -> "host", what `fingerprint` returns for one side of a comparison."""
     yield "host", fingerprint(argument["device"], argument["gpu"], argument["models"])
 
 
 def whereabouts(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"models"} -> "files": of each model the file that its code is imported from."""
+    """A job. {"models"} -> "files": for each model the file from which its code is imported."""
     import inspect
 
     from vbench.models import registry
 
     files = {}
     for name in argument["models"]:
-        own = external.load(name) if external.is_external(name) else registry.create
-        module = inspect.getmodule(own)
+        module = inspect.getmodule(external.load(name) if external.is_external(name) else registry.create)
         files[name] = str(Path(module.__file__).resolve()) if module and module.__file__ else None
     yield "files", files
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 # Rooms whose code can move a number.
-MEASURING = ("flops", "jobs", "kernels", "meters", "models", "operators", "sweep", "verify")
+MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweep", "verify")
 
 
 @cache
@@ -197,17 +130,17 @@ def _code() -> dict[str, Any]:
 
 
 def measuring_files() -> dict[str, Path]:
-    """The files that can change a measured number, by their names in the package: code, and the tables beside it."""
-    found: dict[str, Path] = {}
+    """The files that can change a measured number, code and tables, by their names in the package."""
+    files: dict[str, Path] = {}
     for root in map(Path, vbench.__path__):
         inside = [file for room in MEASURING for kind in ("*.py", "*.toml") for file in (root / room).rglob(kind)]
         own = root.glob("*.py") if root == Path(vbench.__file__).parent else []
-        found |= {file.relative_to(root).as_posix(): file for file in [*own, *inside]}
-    return dict(sorted(found.items()))
+        files |= {file.relative_to(root).as_posix(): file for file in [*own, *inside]}
+    return dict(sorted(files.items()))
 
 
 def _own_code(name: str) -> dict[str, Any]:
-    """A user's model: `source`, a digest of its package; `commit` and `dirty` of the checkout that it lies in."""
+    """The code of a user's model: `source`, a digest of its package; `commit` and `dirty` of its checkout."""
     where = external.folder_of(name)
     if where is None:
         return {"source": None, "commit": None, "dirty": None}
@@ -218,7 +151,7 @@ def _own_code(name: str) -> dict[str, Any]:
 
 
 def _git(folder: Path, *args: str, tracked: str = "__init__.py") -> str | None:
-    """git's answer, if `tracked` in `folder` is in the repository that it lies in; None otherwise."""
+    """What git prints in `folder`; None if the file `tracked` there is in no repository."""
     try:
         for command in (["ls-files", "--error-unmatch", tracked], list(args)):
             done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Literal, get_args
 
+from vbench.devices import kind_of
 from vbench.errors import ResolutionError, UsageError
 from vbench.kernels.registry import OPS, Mode, default_form, missing
 from vbench.models.registry import ModelSpec, names, ours, spec
@@ -111,7 +112,7 @@ class Case:
             return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
         if self.form and (reason := _no_form(self)):
             return reason
-        if self.backend == "cudagraph" and not self.device.startswith("cuda"):
+        if self.backend == "cudagraph" and not kind_of(self.device).graphs:
             return f"{self.device} has no CUDA graphs"
         if self.backend == "cudagraph" and self.phase == "train":
             return "a training step is not captured as a CUDA graph"

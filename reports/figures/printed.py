@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
+from vbench.devices import on_host
 from vbench.reports.figures import marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES
@@ -62,7 +63,7 @@ def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, P
     """Our values in the printed unit, by their conditions: parallel mode, inference, on a GPU unless counted."""
     rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
     rows = rows[(rows["height"] == rows["width"]) & rows[quantity.column].notna()]
-    rows = rows.drop_duplicates("height") if quantity.counted else rows[rows["device"].str.startswith("cuda")]
+    rows = rows.drop_duplicates("height") if quantity.counted else rows[~rows["device"].map(on_host).astype(bool)]
     keys = [*PARTS, "form"]
     rows = rows.assign(batch_asked=batch_asked(rows))
     unsaid = {"phase", "device", "threads"} - set(differing(rows, PARTS))
@@ -90,7 +91,7 @@ def printed_and_ours(
         what = MEASURES[quantity.column].title.lower() if not quantity.inverse else "latency per image"
         names += filled(axis, ours, theirs, look, notes, what, reproduced=quantity.per_image)
     there = not table.empty and table[quantity.column].notna().any()
-    if there and not quantity.counted and not table["device"].str.startswith("cuda").any():
+    if there and not quantity.counted and table["device"].map(on_host).all():
         notes.append(
             f"Our {axis_words(quantity)} is not drawn: it was measured on a CPU, but the printed values are a GPU's."
         )

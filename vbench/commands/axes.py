@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vbench import devices
 from vbench import plan as planning
 from vbench.errors import UsageError
 
@@ -34,7 +35,7 @@ Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16.", s
 SuiteName = Annotated[
     str | None, typer.Option("--suite", help="A named set of axes, or a .toml file. Options replace its axes.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Device = Annotated[str, typer.Option(help=f"{devices.NAMES}.")]
 Phase = Annotated[
     str | None,
     typer.Option(help="infer, train (forward, backward, AdamW step), or both.", show_default=planning.USUAL["phase"]),

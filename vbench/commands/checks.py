@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vbench import devices
 from vbench import plan as planning
 from vbench.commands.axes import Device, Res
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
@@ -26,7 +27,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Prove that a model's modes and forms compute the same function; exit code 5 if they do not."""
-    from vbench import host
     from vbench import verify as verifying
     from vbench.jobs.launch import Launcher
     from vbench.models import MODELS
@@ -37,7 +37,7 @@ def verify(
         raise UsageError(
             f"--weights: one file belongs to one model, and --models names {len(names)}: {', '.join(names)}"
         )
-    where, verdicts = host.resolve(device), []
+    where, verdicts = devices.resolve(device), []
     with Launcher() as launcher:
         subjects = verifying.subjects(names)
         for subject in reversed(subjects) if weights else subjects:  # a bad file of weights then fails first
@@ -101,11 +101,10 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: software, timer, noise, and what would disturb a measurement. Takes half a minute."""
-    from vbench import host
     from vbench.doctor import examine as examining
     from vbench.reports import checks
 
-    where = host.resolve(device)
+    where = devices.resolve(device)
     with err.status("looking") as status:
         findings = examining.examine(where, quick=quick, tell=status.update)
     if as_json:

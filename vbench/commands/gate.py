@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from vbench import devices
 from vbench import plan as planning
 from vbench.commands import axes
 from vbench.commands.console import AsJson, err, out, print_json, print_written
@@ -117,11 +118,10 @@ def gate(
     if counters is not None:
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
-    from vbench import host
     from vbench.gate import ab, blocks, revisions
 
     rules = load_rules(suite, threshold)
-    cases = axes.cells(asked, suite, host.resolve(device), usual={**ONCE, **rules.axes})
+    cases = axes.cells(asked, suite, devices.resolve(device), usual={**ONCE, **rules.axes})
     named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
     try:
         with (

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vbench import devices
 from vbench.commands.axes import Device
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json, print_written
 
@@ -22,11 +23,10 @@ FormName = Annotated[
 @app.command("list")
 def list_(device: Device = "auto", as_json: AsJson = False) -> None:
     """List operators and forms: mode, devices, dtypes, whether a form can run here, and where it is the default."""
-    from vbench import host
     from vbench.operators import check as kernel_check
     from vbench.reports import operators
 
-    where = host.resolve(device)
+    where = devices.resolve(device)
     found = kernel_check.rows(where)
     if as_json:
         print_json(found)
@@ -52,12 +52,11 @@ def check(
 
     Without a GPU, Triton kernels run in Triton's interpreter on the CPU.
     """
-    from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
     from vbench.reports import checks
 
-    where, ops = host.resolve(device), kernel_check.parse_ops(op)
+    where, ops = devices.resolve(device), kernel_check.parse_ops(op)
     forms = kernel_check.parse_forms(form, ops)
     interpreted = kernel_check.interpret(where)
     with Launcher() as launcher, err.status("checking"):
@@ -152,7 +151,6 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Time every form in one run beside its floor and its peers; exit code 1 if the output of a form is wrong."""
-    from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.operators import bench as timing
     from vbench.operators import check as kernel_check
@@ -165,7 +163,7 @@ def bench(
     plan = timing.parse(
         ops=ops,
         forms=kernel_check.parse_forms(form, ops),
-        device=host.resolve(device),
+        device=devices.resolve(device),
         tokens=n,
         batch=batch,
         dtype=dtype,
@@ -209,7 +207,7 @@ def tune(
     from vbench.operators import tune as kernel_tune
     from vbench.plan import parse_dtypes
 
-    where = host.resolve(device)
+    where = devices.resolve(device)
     ops = kernel_tune.check(kernel_check.parse_ops(op), where)
     if len(dtypes := parse_dtypes(dtype)) > 1:
         raise UsageError("--dtype: the table holds for all dtypes; give one dtype to measure it in")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from vbench import devices
 from vbench import plan as planning
 from vbench.commands import axes
 from vbench.commands import reports as cli_reports
@@ -68,14 +69,13 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Measure every cell of a plan. Run the same command again to resume."""
-    from vbench import host
     from vbench.commands.progress import Progress
     from vbench.jobs.launch import Launcher
     from vbench.results import store
     from vbench.sweep import loop as sweeping
 
     asked = axes.Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = axes.cells(asked, suite, host.resolve(device))
+    cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
     store.check(folder)
@@ -115,13 +115,12 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep would measure, with an estimate of its time and memory."""
-    from vbench import host
     from vbench.flops import estimate
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
 
     asked = axes.Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
-    cases = axes.cells(asked, suite, host.resolve(device))
+    cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
         estimates = estimate.run(cases, protocol, launcher)
@@ -173,8 +172,9 @@ def maxbatch(
 def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
     """The protocol of a rigor with the options applied. `seconds` also scales the sampling limit and limits warm-up."""
     base = planning.parse_rigor(rigor)
-    if tf32 and device == "cpu":
-        raise UsageError("--tf32: a CPU has no TF32; leave the option out, or use --device cuda")
+    if tf32 and not devices.kind_of(device).tf32:
+        title = devices.kind_of(device).title
+        raise UsageError(f"--tf32: a {title} has no TF32; leave the option out, or use --device cuda")
     protocol = replace(base, threads=threads, tf32=tf32, seed=seed)
     if seconds is None:
         return protocol
@@ -197,7 +197,6 @@ def _limit(
     as_json: bool,
 ) -> None:
     """Search, print and exit. `fixed` is the other axis: (res, None) or (None, batch)."""
-    from vbench import host
     from vbench.jobs.launch import Launcher
     from vbench.reports import limits as probes
     from vbench.sweep import limits
@@ -212,7 +211,7 @@ def _limit(
         dtype=dtype,
         phase=phase,
         memory_gib=memory,
-        device=host.resolve(device),
+        device=devices.resolve(device),
         limit=limit,
         timeout_s=timeout,
         threads=threads,

@@ -18,6 +18,7 @@ import psutil
 import vbench
 from vbench import host, jobs
 from vbench.constraints import tested
+from vbench.devices import KINDS, kind_of, nvml, on_host
 from vbench.doctor import selftest
 from vbench.errors import DeviceError
 from vbench.jobs.launch import Launcher
@@ -56,7 +57,7 @@ def examine(device: str, *, quick: bool = False, tell: Callable[[str], None] = l
     findings = _software() + _cpu() + cpu_findings()
     with Launcher() as launcher:
         findings += _gpus(launcher, tell)
-        gpu = None if device == "cpu" else _nvml(device, launcher)
+        gpu = _nvml(device, launcher) if kind_of(device).watched else None
         if gpu is not None:
             findings += gpu_findings(gpu[1])
         if quick:
@@ -143,8 +144,8 @@ def _others(tell: Callable[[str], None]) -> Finding:
     tell("what others do")
     with cpu.CpuWatch(1) as watch:
         time.sleep(0.5)
-    busy, stolen = watch.found["others_busy_share"], watch.found["stolen_share"]
-    text = f"other processes use {busy:.0%} of this machine's {watch.found['cores']} cores"
+    busy, stolen = watch.seen["others_busy_share"], watch.seen["stolen_share"]
+    text = f"other processes use {busy:.0%} of this machine's {watch.seen['cores']} cores"
     if stolen:
         text += f", other virtual machines {stolen:.0%}"
     noisy = busy + (stolen or 0) > OTHERS
@@ -152,21 +153,26 @@ def _others(tell: Callable[[str], None]) -> Finding:
 
 
 def _gpus(launcher: Launcher, tell: Callable[[str], None]) -> list[Finding]:
-    gpus = host.gpus()
-    if not gpus:
+    there = {
+        f"{name}:{index}" if kind.numbered else name: about
+        for name, kind in KINDS.items()
+        if not on_host(name)
+        for index, about in enumerate(kind.present())
+    }
+    if not there:
         return [Finding("GPU", "note", "no NVIDIA driver found; sweeps run on the CPU")]
     findings = []
-    for index, gpu in enumerate(gpus):
-        tell(f"cuda:{index}")
+    for name, gpu in there.items():
+        tell(name)
         memory = f"{gpu['free_bytes'] / 2**30:.1f} GiB free of {gpu['memory_bytes'] / 2**30:.1f}"
         text = f"{gpu['name']}, driver {gpu['driver']}, {memory}"
         try:
-            ending = launcher.run(*jobs.probe(f"cuda:{index}"), JOB_LIMIT_S)
+            ending = launcher.run(*jobs.probe(name), JOB_LIMIT_S)
             usable = ending.status == "ok"
             text += "" if usable else f"; torch cannot use it: {ending.reason}"
         except DeviceError as error:
             usable, text = False, f"{text}; {error}"
-        findings.append(Finding(f"cuda:{index}", "ok" if usable else "missing", text))
+        findings.append(Finding(name, "ok" if usable else "missing", text))
     return findings
 
 
@@ -177,13 +183,13 @@ def _nvml(device: str, launcher: Launcher) -> tuple[str, dict[str, Any]] | None:
     ending = launcher.run(*jobs.identify(device), JOB_LIMIT_S)
     name = str(ending.parts.get("uuid", device.partition(":")[2]))
     try:
-        return name, state.gpu_settings(pynvml, name)
+        return name, nvml.settings(pynvml, name)
     except pynvml.NVMLError:
         return None
 
 
 def gpu_findings(settings: dict[str, Any]) -> list[Finding]:
-    """The settings of a GPU, from `state.gpu_settings`, which ran while no process of ours used the GPU."""
+    """The settings of a GPU, from `nvml.settings`, which ran while no process of ours used the GPU."""
     unknown = "the driver does not tell"
 
     def switch(topic: str, key: str, on: str, off: str, *, note: bool | None) -> Finding:
@@ -235,7 +241,7 @@ def _peaks(
         nullcontext() if gpu is None else state.Sampler(gpu[0], Path(folder)) as sampler,
     ):
         busy = None
-        for dtype in ("float32",) if device == "cpu" else ("float32", "bfloat16"):
+        for dtype in kind_of(device).peak_dtypes:
             tell(f"the peaks in {dtype}")
             ending = launcher.run(*jobs.peaks(device, dtype), JOB_LIMIT_S)
             findings.append(peak_finding(dtype, ending.parts, ending.reason))

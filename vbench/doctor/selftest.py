@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from vbench import jobs
+from vbench.devices import kind_of, open_device
 from vbench.jobs.launch import Launcher
 from vbench.plan import RIGORS, Sweep, plan
 
@@ -16,14 +17,13 @@ SLEEPS = 40
 EMPTY_CALLS = 2000
 CALLS = (10, 20, 40, 80)
 ROUNDS = 50
-DEVICE_CYCLES = 200_000_000  # about a tenth of a second of a GPU
+LONG = 1000  # units of work: about a tenth of a second of a GPU
 LAUNCHES = 5
-SIDE = {"cpu": 96, "cuda": 224}  # px; small, because only the scatter matters
 LAUNCH_LIMIT_S = 120.0
 
 
 def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device"} -> "sleep", "empty_call_us", "linear", and on CUDA "events": the clock against known times.
+    """A job. {"device"} -> "sleep", "empty_call_us", "linear", and on a GPU "events": the clock against known times.
 
     "sleep": {"asked_ms", "shortest_ms", "median_ms"} of a sleep of known length. "empty_call_us": the time of an empty
     call. "linear": as `linear` returns it. "events": {"host_ms", "device_ms"}, the time of one long piece of work by
@@ -32,26 +32,23 @@ def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
     torch.set_num_threads(1)
-    device = torch.device(argument["device"])
+    device = open_device(argument["device"])
     slept = [_host_ms(lambda: time.sleep(ASLEEP_S)) for _ in range(SLEEPS)]
     yield "sleep", {"asked_ms": ASLEEP_S * 1e3, "shortest_ms": min(slept), "median_ms": median(slept)}
     yield "empty_call_us", median(_host_ms(lambda: None) for _ in range(EMPTY_CALLS)) * 1e3
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        yield "linear", linear(lambda calls: _device_ms(lambda: _spin(DEVICE_CYCLES // 1000, calls)))
-        _device_ms(lambda: _spin(DEVICE_CYCLES, 1))
-        device_ms: list[float] = []
-        host_ms = _host_ms(lambda: device_ms.append(_device_ms(lambda: _spin(DEVICE_CYCLES, 1))))
-        yield "events", {"host_ms": host_ms, "device_ms": device_ms[0]}
-        return
-    matrix = torch.full((64, 64), 1 / 64)  # so small that the scheduler interrupts few rounds
-    product = torch.empty_like(matrix)  # an allocation would take an unknown time
+    device.select()
+    work = device.worker()
 
-    def multiply(calls: int) -> None:
+    def equal_calls(calls: int) -> None:
         for _ in range(calls):
-            torch.mm(matrix, matrix, out=product)
+            work(1)
 
-    yield "linear", linear(lambda calls: _host_ms(lambda: multiply(calls)))
+    yield "linear", linear(lambda calls: device.samples(lambda: equal_calls(calls), 1)[0])
+    if device.asynchronous:
+        device.samples(lambda: work(LONG), 1)
+        found: list[float] = []
+        host_ms = _host_ms(lambda: found.extend(device.samples(lambda: work(LONG), 1)))
+        yield "events", {"host_ms": host_ms, "device_ms": found[0]}
 
 
 def linear(time_ms: Callable[[int], float]) -> dict[str, Any]:
@@ -73,36 +70,17 @@ def _host_ms(call: Callable[[], Any]) -> float:
     return (time.perf_counter_ns() - begin) / 1e6
 
 
-def _device_ms(call: Callable[[], Any]) -> float:
-    import torch
-
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    call()
-    end.record()
-    torch.cuda.synchronize()
-    return float(begin.elapsed_time(end))
-
-
-def _spin(cycles: int, times: int) -> None:
-    """Keep the device busy for `times` times that many of its cycles."""
-    import torch
-
-    for _ in range(times):
-        torch.cuda._sleep(cycles)
-
-
 def noise(launcher: Launcher, device: str, tell: Callable[[str], None]) -> dict[str, Any]:
     """Measure one small cell several times in fresh processes: by how much do equal measurements differ?
 
     Args:
-        device: "cpu" or "cuda:N".
+        device: "cpu" or "cuda:0".
         tell: is told of each launch.
 
     Returns: `cell`, the name of the cell; `launches`, how many ended ok; `reason`, why the first one failed, or None;
         `latency_ms`, `throughput_img_s`, `peak_memory_bytes`, each as `spread` returns it.
     """
-    side = SIDE[device.partition(":")[0]]
+    side = kind_of(device).noise_px
     case = plan(Sweep(("deit_t",), ((side, side),), ("parallel",), (1,), device=device))[0]
     values: dict[str, list[float]] = {"latency_ms": [], "throughput_img_s": [], "peak_memory_bytes": []}
     reason = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vbench import host, jobs, verify
+from vbench.devices import KINDS
 from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
 from vbench.jobs.launch import Ending, Runner, two_at_a_time
 from vbench.kernels.registry import OPS, missing
@@ -23,7 +24,6 @@ from vbench.results.counters import COMPILER, LIBRARIES, RESOURCES, Baseline, Co
 from vbench.results.outcome import Outcome
 
 FIELDS = ("model", "height", "width", "mode", "form", "dtype", "device", "layout", "attention")  # of a case
-DEVICES = ("cpu", "cuda")
 ARCH, KERNEL_DTYPE = 90, "bfloat16"  # a few kernels are compiled for these; `vbench kernels compile` does all
 LIMIT_S = 600.0  # for all cells of a child
 
@@ -32,8 +32,8 @@ _Task = tuple[Callable[[], Any], Callable[[Any], None]]  # runs a job in a child
 
 def parse_device(text: str) -> str:
     """The kind of device whose default forms are counted; the machine need not have one. Raises: UsageError."""
-    if text not in DEVICES:
-        raise UsageError(f"--device: '{text}' is not one of {', '.join(DEVICES)}; counting needs no device")
+    if text not in KINDS:
+        raise UsageError(f"--device: '{text}' is not one of {', '.join(KINDS)}; counting needs no device")
     return text
 
 
@@ -104,8 +104,8 @@ def names_of(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
 def case_of(given: dict[str, Any]) -> Case:
     """A case from a file. Raises: UsageError if fields are missing, unknown or of the wrong type."""
     texts = [given.get(key) for key in FIELDS if key not in ("height", "width", "form", "attention")]
-    if set(given) != set(FIELDS) or given["device"] not in DEVICES or not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"a cell has the fields {', '.join(FIELDS)}, on {' or '.join(DEVICES)}; got {given}")
+    if set(given) != set(FIELDS) or given["device"] not in KINDS or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"a cell has the fields {', '.join(FIELDS)}, on {' or '.join(KINDS)}; got {given}")
     return Case(batch=1, **given)
 
 

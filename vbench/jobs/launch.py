@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from vbench import jobs
+from vbench.devices import is_out_of_memory
 from vbench.errors import UnsupportedError, UsageError, first_line
 from vbench.kernels.registry import OPS
 from vbench.models.registry import MODELS
@@ -41,7 +42,7 @@ PRELOAD = [
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
     *("vbench.flops.estimate", "vbench.flops.count", "vbench.flops.ledger", "vbench.flops.peak"),
-    *("vbench.models.closed_forms", "vbench.meters.subject", "vbench.meters.timing"),
+    *("vbench.models.closed_forms", "vbench.meters.workload", "vbench.meters.timing"),
 ]
 
 
@@ -61,14 +62,6 @@ class Runner(Protocol):
         """Run one job to its end."""
 
 
-# The messages of torch and its libraries when memory runs out and the error has no type of its own.
-_OOM = (
-    ("DefaultCPUAllocator: ", "memory"),
-    ("std::bad_alloc",),
-    ("CUDA error: out of memory",),
-    ("CUBLAS_STATUS_ALLOC_FAILED",),
-    ("CUDNN_STATUS_ALLOC_FAILED",),
-)
 START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child
 _STARTING = threading.Lock()  # one server for all, and one environment
 
@@ -221,20 +214,11 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
         send(status="unsupported", reason=first_line(error))
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
-        oom = is_oom(error)
+        oom = is_out_of_memory(error)
         send(status="oom" if oom else "error", reason=first_line(error, named=not oom))
     else:
         send(status="ok", reason=None)
     pipe.close()
-
-
-def is_oom(error: Exception) -> bool:
-    """Whether memory ran out."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(all(word in str(error) for word in words) for words in _OOM)
 
 
 def _die_with_parent() -> None:

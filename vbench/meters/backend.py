@@ -1,4 +1,4 @@
-"""The back ends that a model is called through: eager, compiled, or replayed as a CUDA graph."""
+"""The back ends through which a model is called: eager, compiled, or replayed as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vbench.errors import UnsupportedError
+from vbench.devices.base import Device
 from vbench.plan import Backend
 
 
 class Compilations:
     """Counts what torch.compile compiles, and the seconds it takes. Use as a context manager.
 
-    Compiled code goes into a folder of its own that ends with it, so that no earlier run's cache makes a
-    compilation look quick, and it is compiled on `threads` threads. For another back end this counts nothing.
+    It compiles on `threads` threads, into a folder of its own that is removed at the end: a cache of an earlier run
+    would make a compilation look quick. For another back end it does nothing.
     """
 
     def __init__(self, backend: Backend, threads: int) -> None:
@@ -28,10 +28,10 @@ class Compilations:
         self.count = 0
         self.seconds = 0.0
         self._begin = 0.0
-        self._watches = backend == "compile"
+        self._counts = backend == "compile"
 
     def __enter__(self) -> Compilations:
-        if self._watches:
+        if self._counts:
             from torch._dynamo.callback import callback_handler
 
             self._folder = tempfile.mkdtemp(prefix="vbench-compiled-")
@@ -42,12 +42,16 @@ class Compilations:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._watches:
+        if self._counts:
             from torch._dynamo.callback import callback_handler
 
             callback_handler.remove_start_callback(self._start)
             callback_handler.remove_end_callback(self._end)
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def cost(self) -> dict[str, Any]:
+        """What compiling cost: `compile_s` and `compilations`; empty for another back end."""
+        return {"compile_s": self.seconds, "compilations": self.count} if self._counts else {}
 
     def _start(self, *_: Any) -> None:
         self._begin = time.perf_counter()
@@ -58,7 +62,7 @@ class Compilations:
 
 
 def prepared(backend: Backend, model: nn.Module) -> nn.Module:
-    """The module that is called: compiled at its first call, or as it is."""
+    """The module that is called. With "compile" it is compiled at its first call."""
     if backend != "compile":
         return model
     compiled = torch.compile(model, dynamic=False)
@@ -66,37 +70,10 @@ def prepared(backend: Backend, model: nn.Module) -> nn.Module:
     return compiled
 
 
-def call(backend: Backend, module: nn.Module, batch: Tensor) -> Callable[[], Any]:
+def call(backend: Backend, device: Device, module: nn.Module, batch: Tensor) -> Callable[[], Any]:
     """The call that is measured: `module(batch)`, or its replay as a CUDA graph."""
-    return _captured(module, batch) if backend == "cudagraph" else lambda: module(batch)
 
+    def once() -> Any:
+        return module(batch)
 
-def check(backend: Backend, device: torch.device) -> None:
-    """Raise UnsupportedError unless what `backend` needs is there: for the CPU, a C++ compiler."""
-    if backend != "compile" or device.type != "cpu":
-        return
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except Exception as error:
-        raise UnsupportedError(f"torch.compile needs a C++ compiler for the CPU: {error}; install g++") from None
-
-
-def _captured(function: nn.Module, batch: Tensor) -> Callable[[], Any]:
-    """One call recorded as a CUDA graph, and its replay; input and output keep their places in memory."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            function(batch)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        kept = function(batch)
-
-    def replay() -> Any:
-        graph.replay()
-        return kept
-
-    return replay
+    return device.captured(once) if backend == "cudagraph" else once

@@ -1,4 +1,4 @@
-"""A case as what it is measured with: a model and its input."""
+"""The model and the input with which a case is measured."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def build(case: Case) -> nn.Module:
-    """The model of a cell, with random weights, on torch's current default device; in training no path is dropped.
+    """The model of a cell, with random weights, on torch's current default device. In training it drops no path.
 
-    Raises: UnsupportedError if its attention is to be unfused and timm computes it otherwise, or if it has none.
+    Raises: UnsupportedError if the case asks for unfused attention and the model has none that timm can compute so.
     """
     import torch
 
-    # timm's Swin drops paths in training unless told otherwise; a cost is that of all paths.
+    # timm's Swin drops paths in training unless told otherwise; the cost is that of all paths.
     ours = case.model in MODELS
     options = {"drop_path_rate": 0.0} if case.phase == "train" and ours else {}
     model = create(case.model, (case.height, case.width), case.mode, form=case.form, **options)
@@ -39,23 +39,21 @@ def images(case: Case, batch: int, device: torch.device) -> Tensor:
 
 
 def unfuse(model: nn.Module) -> bool:
-    """Have timm's attention compute its scores whole; True if the model has such attention."""
-    found = False
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            setattr(module, "fused_attn", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
-            found = True
-    return found
+    """Make timm's attention compute all its scores at once; True if the model has such attention."""
+    able = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    for module in able:
+        setattr(module, "fused_attn", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
+    return bool(able)
 
 
 def attention_of(model: nn.Module) -> str | None:
-    """How timm's attention is computed in a model: "fused", "unfused", both, or None if there is none."""
+    """How timm computes a model's attention: "fused", "unfused", "fused+unfused", or None if it has none."""
     kinds = {"fused" if module.fused_attn else "unfused" for module in model.modules() if hasattr(module, "fused_attn")}
     return "+".join(sorted(kinds)) or None
 
 
 def replace_function(model: nn.Module, old: Callable[..., Any], new: Callable[..., Any]) -> None:
-    """Give every module of `model` that holds the function `old` the function `new` in its place."""
+    """Replace the function `old` by `new` in every module of `model` that holds it."""
     for module in model.modules():
         for name in [name for name, value in vars(module).items() if value is old]:
             setattr(module, name, new)

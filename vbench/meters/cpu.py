@@ -1,4 +1,4 @@
-"""What the CPU did while something was measured: other processes, clocks, limits."""
+"""What the CPU did during a measurement: other processes, clocks, limits."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 ROOT = Path("/")
 
 
 class CpuWatch:
-    """What the processors did for this process and for others, from entering to leaving. Use as a context manager.
+    """Sees what the processors do for this process and for others. Use as a context manager.
 
-    After leaving, `found` is JSON-able: `wall_s`; `cpu_s`, processor time of this process, all threads;
-    `threads`, as given; `cores` of the machine and `usable_cores`; `others_busy_share` and `stolen_share` of the
-    machine's processor time, by other processes and by a hypervisor; `load_1min_before` and `_after`;
-    `voluntary_switches` and `involuntary_switches` of this process; `cgroup_throttled_s`, time held back by a
-    quota, summed over the groups that this process is in; `thermal_throttle_events`; `cpu_mhz`. What cannot be
-    known is None, and `unknown` says why, by name.
+    After leaving, `seen` is JSON-able: `wall_s`; `cpu_s`, processor time of this process, all threads; `threads`, as
+    given; `cores` of the machine and `usable_cores`; `others_busy_share` and `stolen_share`, the shares of processor
+    time that other processes and a hypervisor took; `load_1min_before` and `load_1min_after`;
+    `voluntary_switches` and `involuntary_switches` of this process; `cgroup_throttled_s`, for how long a quota held the
+    groups of this process back, summed over them; `thermal_throttle_events`; `cpu_mhz`. A value that cannot be known is
+    None, and `unknown` gives the reason, by name.
     """
 
     def __init__(self, threads: int, *, root: Path = ROOT) -> None:
         self._threads, self._root = threads, root
-        self.found: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
 
     def __enter__(self) -> CpuWatch:
         self._begin = _counters(self._root)
@@ -42,9 +44,8 @@ class CpuWatch:
             return None if begin[key] is None or end[key] is None else end[key] - begin[key]
 
         cores = os.cpu_count() or 1
-        wall, own = grew("wall_s"), grew("cpu_s")
-        stolen = grew("steal_s")
-        found = {
+        wall, own, stolen = grew("wall_s"), grew("cpu_s"), grew("steal_s")
+        seen = {
             "wall_s": wall,
             "cpu_s": own,
             "threads": self._threads,
@@ -66,14 +67,11 @@ class CpuWatch:
             "thermal_throttle_events": "the processor does not tell",
             "cpu_mhz": "the processor does not tell",
         }
-        self.found = {**found, "unknown": {key: reason for key, reason in why.items() if found[key] is None}}
+        self.seen = {**seen, "unknown": {key: reason for key, reason in why.items() if seen[key] is None}}
 
 
 def _counters(root: Path) -> dict[str, Any]:
-    """Everything that only grows, and the load; the clocks last on entry and first on leaving would differ by
-    microseconds only."""
-    import psutil
-
+    """Counters that only grow, and the load."""
     times, used = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_SELF)
     return {
         "wall_s": time.monotonic(),
@@ -89,13 +87,11 @@ def _counters(root: Path) -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on."""
+    """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _mhz() -> float | None:
-    import psutil
-
     now = psutil.cpu_freq()
     return now.current if now and now.current else None
 
@@ -114,23 +110,23 @@ def _number(file: Path) -> int | None:
 
 
 def cgroup_throttled_s(root: Path = ROOT) -> float | None:
-    """Seconds, ever, that this process's control groups were held back by their quotas; None where none counts.
+    """For how many seconds so far quotas held this process's control groups back; None if no group counts it.
 
     Source: cpu.stat, `throttled_usec` (version 2) or `throttled_time` in ns (version 1).
     """
     units = {"throttled_usec": 1e6, "throttled_time": 1e9}
-    found = []
+    waits = []
     for folder in _cgroups(root):
         try:
             lines = (folder / "cpu.stat").read_text().splitlines()
         except OSError:
             continue
-        found += [int(value) / units[key] for key, value in map(str.split, lines) if key in units]
-    return sum(found) if found else None
+        waits += [int(value) / units[key] for key, value in map(str.split, lines) if key in units]
+    return sum(waits) if waits else None
 
 
 def cgroup_quota_cores(root: Path = ROOT) -> float | None:
-    """How many cores' time the control groups allow; `inf` without a quota, None where none can be read.
+    """How many cores' time the control groups allow: `inf` without a quota, None if no group can be read.
 
     Source: cpu.max (version 2), or cpu.cfs_quota_us and cpu.cfs_period_us (version 1).
     """
@@ -148,7 +144,7 @@ def cgroup_quota_cores(root: Path = ROOT) -> float | None:
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
-    """The folders of the control groups that this process is in, up to the topmost that can be seen."""
+    """The folders of this process's control groups, up to the topmost that can be seen."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

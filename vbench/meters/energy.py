@@ -1,150 +1,60 @@
-"""Energy of an image in joules, by a counter in the hardware; where none can be read, the reason instead.
+"""Energy of an image in joules, by a counter in the hardware; the reason, if no counter can be read.
 
-GPUs: NVML's total energy consumption. CPUs: Linux's powercap (RAPL), all packages together. Both count the
-whole device, whoever uses it. Power that is merely sampled is not used: it is an average of unknown width.
+On a GPU this is NVML's total energy consumption; on a CPU it is Linux's powercap (RAPL), all packages together. Both
+count the whole device, whoever uses it. Sampled power is not used: it is an average over an unknown time.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
-from vbench.meters import state
+from vbench.devices.base import Device, EnergyCounter
 
 IDLE_S = 2.0
 BUSY_S = 2.0
-STEPS = 100  # of the counter that a window must hold: one step more or less is 1 %
-PATIENCE_S = 2.0  # for the counter's next step
+STEPS = 100  # of the counter in a window, at least: one step more or less is 1 %
+NEXT_STEP_S = 2.0  # how long the counter's next step is waited for
 POLL_S = 0.001
-WATCHED = 20  # steps from which their length is taken
-POWERCAP = Path("/sys/class/powercap")
+STEPS_TIMED = 20  # from which the length of a step is taken
 FIELDS = (
-    "gross_j_per_image",
-    "net_j_per_image",
-    "window_s",
-    "images",
-    "counter_step_s",
-    "idle_w",
-    "counter",
-    "reason",
+    *("gross_j_per_image", "net_j_per_image", "window_s", "images"),
+    *("counter_step_s", "idle_w", "counter", "reason"),
 )
 
 
-class Counter(Protocol):
-    """A count of joules that only grows. `name` says what is counted."""
-
-    name: str
-
-    def read_j(self) -> float:
-        """Joules since some moment. Raises: OSError where it cannot be read."""
-        ...
-
-
-class NvmlCounter:
-    """The energy of a GPU since the driver was loaded.
-
-    Args:
-        device: NVML's UUID or index.
-        nvml: the module `pynvml`.
-
-    Raises: OSError for a GPU that does not count.
-    """
-
-    name = "NVML, the whole GPU"
-
-    def __init__(self, device: str | int, nvml: Any) -> None:
-        self._nvml = nvml
-        try:
-            nvml.nvmlInit()
-            self._gpu = state.handle(nvml, device)
-        except nvml.NVMLError as error:
-            raise OSError(f"NVML: {error}") from None
-        self.read_j()
-
-    def read_j(self) -> float:
-        try:
-            return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu)) / 1e3  # from mJ
-        except self._nvml.NVMLError as error:
-            raise OSError(f"NVML counts no energy on this GPU: {error}") from None
-
-
-class RaplCounter:
-    """The energy of all CPU packages; a register that starts over at its end is followed, once between readings.
-
-    Raises: OSError where there is no package domain, or none that may be read.
-    """
-
-    name = "RAPL, all CPU packages, every process"
-
-    def __init__(self, powercap: Path = POWERCAP) -> None:
-        self._ranges = {
-            domain / "energy_uj": int((domain / "max_energy_range_uj").read_text())
-            for domain in sorted(powercap.glob("*:[0-9]*"))
-            if (domain / "name").is_file() and (domain / "name").read_text().startswith("package")
-        }
-        if not self._ranges:
-            raise OSError("this machine shows no RAPL energy counter of its CPU packages")
-        self._last = {file: self._register(file) for file in self._ranges}
-        self._total_uj = 0
-
-    def read_j(self) -> float:
-        for file, last in self._last.items():
-            now = self._register(file)
-            self._total_uj += now - last if now >= last else now - last + self._ranges[file]
-            self._last[file] = now
-        return self._total_uj / 1e6
-
-    @staticmethod
-    def _register(file: Path) -> int:
-        try:
-            return int(file.read_text())
-        except PermissionError:
-            raise OSError("the RAPL energy counters may be read by root only") from None
-
-
-def counter_for(device: str, *, uuid: str | None = None, nvml: Any = None, powercap: Path = POWERCAP) -> Counter | str:
-    """The counter of a device, or the reason why there is none.
-
-    Args:
-        device: "cpu" or "cuda:N".
-        uuid: NVML's name of the GPU; torch is asked if it is not given.
-        nvml: the module `pynvml`, imported if it is not given.
-    """
+def counter_for(device: Device) -> EnergyCounter | str:
+    """The energy counter of a device, or the reason why there is none."""
     try:
-        if device == "cpu":
-            return RaplCounter(powercap)
-        if uuid is None:
-            uuid = dict(state.identify({"device": device}))["uuid"]
-        return NvmlCounter(uuid, nvml or import_module("pynvml"))
+        return device.energy_counter()
     except OSError as error:
         return error.strerror or str(error)
 
 
 def measure(
     run_for: Callable[[float], int],
-    counter: Counter | str,
+    counter: EnergyCounter | str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     *,
     busy_s: float = BUSY_S,
 ) -> dict[str, Any]:
-    """Joules of an image: idle power first, then work for 2 s or 100 steps of the counter, whichever is longer.
+    """Measure the idle power, then the joules of work that lasts `busy_s` or 100 steps of the counter.
 
-    Windows begin and end at a step of the counter; what passes between the end of the work and the next
-    step is taken as idle and subtracted.
+    Windows begin and end at a step of the counter. The time from the end of the work to the next step counts as idle
+    and is subtracted.
 
     Args:
-        run_for: works for at least that many seconds, waits for the device, and returns the images processed.
+        run_for: works for at least that many seconds, waits for the device, and returns the number of images.
         counter: a counter, or the reason why there is none (`counter_for`).
         busy_s: the least time of work.
 
-    Returns: `gross_j_per_image`, `net_j_per_image` (less the idle power of the device, the model loaded),
-        `window_s`, `images`, `counter_step_s`, `idle_w`, `counter`; None where not known, and `reason` says why.
+    Returns: `gross_j_per_image`; `net_j_per_image`, without the idle power of the device with the model loaded;
+        `window_s`, `images`, `counter_step_s`, `idle_w`, `counter`. A value that is not known is None, and `reason`
+        says why.
     """
     found: dict[str, Any] = dict.fromkeys(FIELDS)
     if isinstance(counter, str):
@@ -178,20 +88,20 @@ def measure(
     return found | {"gross_j_per_image": gross_j / images, "net_j_per_image": (gross_j - idle_w * window_s) / images}
 
 
-def _edge(counter: Counter, clock: Callable[[], float], sleep: Callable[[float], None]) -> tuple[float, float]:
-    """Wait for the counter's next step: (when, joules). Raises: OSError for a counter that stands still."""
+def _edge(counter: EnergyCounter, clock: Callable[[], float], sleep: Callable[[float], None]) -> tuple[float, float]:
+    """Wait for the counter's next step: (time, joules). Raises: OSError if it stands still or runs backwards."""
     before, begin = counter.read_j(), clock()
-    while clock() - begin < PATIENCE_S:
+    while clock() - begin < NEXT_STEP_S:
         sleep(POLL_S)
         joules = counter.read_j()
         if joules < before:
             raise OSError("the energy counter ran backwards")
         if joules > before:
             return clock(), joules
-    raise OSError(f"the energy counter did not move in {PATIENCE_S:g} s")
+    raise OSError(f"the energy counter did not move in {NEXT_STEP_S:g} s")
 
 
-def _step_s(counter: Counter, clock: Callable[[], float], sleep: Callable[[float], None]) -> float:
-    """Seconds between two steps of the counter; one that moves at every look is as slow as the look."""
-    edges = [_edge(counter, clock, sleep)[0] for _ in range(WATCHED + 1)]
+def _step_s(counter: EnergyCounter, clock: Callable[[], float], sleep: Callable[[float], None]) -> float:
+    """Seconds between two steps of the counter, at least the time of one reading."""
+    edges = [_edge(counter, clock, sleep)[0] for _ in range(STEPS_TIMED + 1)]
     return median(late - early for early, late in pairwise(edges))

@@ -1,7 +1,7 @@
 """Latency of single calls and throughput of queued ones. Milliseconds, images a second; every sample is kept.
 
-Two measurements, not one: `latency` is what a single call costs the device, `throughput` what calls back to
-back yield, the host's share included. Both ask a `device.Device` for the time.
+These are two measurements. `latency` is what a single call costs the device. `throughput` is what calls back to back
+yield; it includes the host's time. Both ask a `Device` for the time.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from vbench.jobs.launch import is_oom
+from vbench.devices import is_out_of_memory
+from vbench.devices.base import IN_FLIGHT, Call, Device
 from vbench.jobs.turn_socket import TurnSocket
-from vbench.meters.device import IN_FLIGHT, Call, Device
 from vbench.plan import Batch, Protocol
 from vbench.results.statistics import median_interval
 
 PAUSES_S = (2.0, 4.0, 8.0)  # before a throttled window is measured again
-BLOCK_S = 0.2  # of queued calls between two looks at the clock
-SETTLED = 0.05  # an interval that shrinks by less than this share over a third more samples shrinks no longer
-FEWEST_TURNS, MOST_TURNS = 3, 400  # of each side, where two processes take turns
-FEW = ((1, 5), (2, 3), (4, 2))  # a slow call: after so many times `sample_max_s`, this many samples suffice
+BLOCK_S = 0.2  # of queued calls between two readings of the clock
+SETTLED = 0.05  # an interval that shrinks by less than this share over a third more samples is settled
+FEWEST_TURNS, MOST_TURNS = 3, 400  # of each process, if two take turns
+SLOW_CALLS = ((1, 5), (2, 3), (4, 2))  # after this many times `sample_max_s`, this many samples are enough
 
 
 def warm_up(
@@ -36,27 +36,27 @@ def warm_up(
     """Repeat a call until nothing is compiled any more and two windows of calls agree.
 
     Args:
-        earlier_s: what the same call took before, if it ran; if that is longer than `protocol.warmup_max_s`, it was the
-            warm-up.
-        compilations: how many times anything was compiled so far.
+        earlier_s: how long the same call took before, if it ran. If that is longer than `protocol.warmup_max_s`, that
+            call was the warm-up.
+        compilations: says how many compilations there were so far.
 
-    Returns: `calls`; `wall_s`; `converged`, None where the call is too slow for two windows within
-        `protocol.warmup_max_s`; `reason`, what was not met.
+    Returns: `calls`; `wall_s`; `converged`, None if the call is too slow for two windows within
+        `protocol.warmup_max_s`; `reason`, which condition was not met.
     """
-    if earlier_s >= protocol.warmup_max_s:
-        said = f"one call takes {earlier_s:.1f} s, longer than a warm-up may; the memory pass was the warm-up"
-        return {"calls": 0, "wall_s": 0.0, "converged": None, "reason": said}
     reason: str | None
+    if earlier_s >= protocol.warmup_max_s:
+        reason = f"one call takes {earlier_s:.1f} s, longer than a warm-up may; the memory pass was the warm-up"
+        return {"calls": 0, "wall_s": 0.0, "converged": None, "reason": reason}
     samples: list[float] = []
     begin = device.now()
-    compiled, quiet_since = compilations(), 0
+    compiled, compiled_at = compilations(), 0  # how often, and after how many calls
     while True:
         samples += device.samples(call, 1)
         if compilations() != compiled:
-            compiled, quiet_since = compilations(), len(samples)
+            compiled, compiled_at = compilations(), len(samples)
             begin += samples[-1] / 1e3  # a call that compiles has a limit of its own
         passed = device.now() - begin
-        recent = samples[quiet_since:]
+        recent = samples[compiled_at:]
         window = protocol.window
         enough = len(recent) >= 2 * window
         reason = _disagreement(recent[-2 * window : -window], recent[-window:], protocol.agree) if enough else None
@@ -72,9 +72,9 @@ def warm_up(
 
 
 def _disagreement(before: Sequence[float], after: Sequence[float], share: float) -> str | None:
-    """Why two windows are not alike, or None: their medians differ beyond `share` and twice their scatter's error.
+    """How two windows differ; None if their medians agree within `share` or twice the error of their difference.
 
-    The scatter is taken from one call to the next, so that a trend does not hide in it.
+    The scatter is taken from one call to the next, so that it does not include a trend.
     """
     first, second = median(before), median(after)
     steps = [abs(b - a) for window in (before, after) for a, b in pairwise(window)]
@@ -96,23 +96,30 @@ class _Window:
     end: float
 
 
-def latency(call: Call, device: Device, protocol: Protocol) -> dict[str, Any]:
-    """Time single calls of something warm.
+def latency(
+    call: Call,
+    device: Device,
+    protocol: Protocol,
+    why_slow: Callable[[float, float], str | None] = lambda begin, end: None,
+) -> dict[str, Any]:
+    """Time single calls, after a warm-up.
 
-    A window during which the device was throttled is measured again after a pause, three times at most; then
-    it is kept and said so.
+    If the device was throttled during a window, the window is measured again after a pause, three times at most. The
+    last one is kept, with the reason.
+
+    Args:
+        why_slow: says why the device ran below its clock between two moments of its time, or None.
 
     Returns: `samples_ms`, one a call, in order; `stop`, why sampling ended; `precision`, the half-width of the
-        median's 95 % interval over the median, and `precise`, whether it is what the protocol asks for;
-        `throttled`, why the device ran below its clock in these samples, or None; `discarded_ms`, samples of
-        throttled windows that were measured again; `host_ms`, on a device that calls are queued for the time after
-        which a call returns; `wall_s`.
+        median's 95 % interval over the median; `precise`, whether it is as small as the protocol asks; `throttled`, why
+        the device ran below its clock in these samples, or None; `discarded_ms`, the samples of throttled windows that
+        were measured again; `host_ms`, after what time a call returns, if the device is asynchronous; `wall_s`.
     """
     begin = device.now()
     discarded: list[float] = []
     for pause in (*PAUSES_S, None):
         window = _sample(call, device, protocol)
-        throttled = device.throttled(window.begin, window.end)
+        throttled = why_slow(window.begin, window.end)
         if throttled is None or pause is None:
             break
         discarded += window.samples_ms
@@ -130,13 +137,16 @@ def latency(call: Call, device: Device, protocol: Protocol) -> dict[str, Any]:
     }
 
 
-def in_turn(call: Call, device: Device, protocol: Protocol, turn_socket: TurnSocket, *, first: bool) -> dict[str, Any]:
-    """Time single calls of something warm in turn with another process, which calls this too; it is `first`'s turn.
+def latency_in_turns(
+    call: Call, device: Device, protocol: Protocol, turn_socket: TurnSocket, *, first: bool
+) -> dict[str, Any]:
+    """Time single calls, after a warm-up, in turns with another process that does the same.
 
-    First makes one call more than the other, so that each of the other's stands between two of its. It decides how many
-    there are: what takes `sample_s` on its side, `samples_min` at least; of slow calls what takes `sample_max_s`.
+    The process with `first` has the first turn and makes one call more, so that each call of the other lies between two
+    of its own. It decides how many turns there are: `sample_s` of its calls, but at least `samples_min` calls; if calls
+    are slow, `sample_max_s` of them.
 
-    Returns: as `latency`; a device that is throttled is so for both sides, and is not watched.
+    Returns: the keys of `latency`. The device is not watched, because throttling slows both processes.
     Raises: RuntimeError if the other process ended.
     """
     begin = device.now()
@@ -172,7 +182,7 @@ def in_turn(call: Call, device: Device, protocol: Protocol, turn_socket: TurnSoc
 
 def _sample(call: Call, device: Device, protocol: Protocol) -> _Window:
     samples: list[float] = []
-    widths: list[tuple[int, float]] = []  # (samples, half-width) at each look
+    widths: list[tuple[int, float]] = []  # (samples, half-width), each time it was computed
     begin = device.now()
     step = 1
     while True:
@@ -191,7 +201,7 @@ def _sample(call: Call, device: Device, protocol: Protocol) -> _Window:
             if passed >= protocol.sample_max_s:
                 stop = f"{protocol.sample_max_s:g} s passed; interval ±{_half_width(samples):.2%}, wanted "
                 return _Window(samples, f"{stop}±{protocol.precision:.2%}", False, begin, device.now())
-        for times, least in FEW:
+        for times, least in SLOW_CALLS:
             if len(samples) >= least and passed >= times * protocol.sample_max_s:
                 stop = f"{times * protocol.sample_max_s:g} s passed with {len(samples)} samples, wanted "
                 return _Window(samples, f"{stop}{protocol.samples_min}", False, begin, device.now())
@@ -212,20 +222,20 @@ def throughput(
     first: tuple[int, Sequence[float]],
     image_bytes: int,
 ) -> dict[str, Any]:
-    """Images a second of calls back to back at a batch; under "knee" it is doubled until that gains little.
+    """Images a second of calls back to back at a batch. With "knee", the batch is doubled until that gains little.
 
     Args:
-        caller: makes the call for a batch size; only one lives at a time.
+        caller: makes the call for a batch size; only one such call exists at a time.
         batch: a number, or "knee".
-        first: a batch and the samples of single calls at it, which foretell what a larger batch costs.
+        first: a batch and the samples of single calls at it, from which the time of a larger batch is predicted.
         image_bytes: what one image needs beside the weights; a batch that would not fit is not tried.
 
     Returns: `batch`, `images_per_s`, `blocks_ms` (the host's time for each block of `block_calls` calls), `curve` (each
-        batch tried), and `stop`, why the search ended.
-    Raises: an out-of-memory error at a given batch; in a search it ends the search.
+        batch that was tried), and `stop`, why the search ended.
+    Raises: an out-of-memory error at a batch that was given; in a search, running out of memory ends the search.
     """
     least, samples_ms = first
-    back_to_back = not device.asynchronous  # where a call returns when it is done, single calls are
+    back_to_back = not device.asynchronous  # if a call returns when it is done, single calls are back to back
     if batch == least and back_to_back:
         point = _of_blocks(list(samples_ms), 1, least)
         return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given; its single calls"}
@@ -249,7 +259,7 @@ def throughput(
         try:
             point = _queued(caller(size), size, device, protocol)
         except Exception as error:
-            if not is_oom(error):
+            if not is_out_of_memory(error):
                 raise
             stop = f"out of memory at batch {size}"
             break
@@ -264,26 +274,31 @@ def throughput(
 
 
 def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: float) -> dict[str, Any]:
-    """The calls that one call consists of, timed apart and in turn.
+    """Time the parts of one call, one after the other.
 
-    Returns: {"parts_ms": {name: samples}}; {} if there are none.
-
-    Waiting between them costs what queuing would hide, so that they add up to a little more than the whole.
+    The host waits after each part, so the parts add up to a little more than the whole call.
 
     Args:
-        whole_ms: what one call takes; it is repeated a window's times, or as often as fits in `sample_max_s`.
+        calls: the parts by name, in order.
+        whole_ms: what one call takes. It is repeated `window` times, or as often as fits in `sample_max_s`.
+
+    Returns: {"parts_ms": {name: samples}}; {} if there are no parts.
     """
     if not calls:
         return {}
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(max(1, min(protocol.window, int(protocol.sample_max_s * 1e3 / whole_ms)))):
         for name, call in calls.items():
-            found[name] += device.samples(call, 1)
-    return {"parts_ms": found}
+            samples[name] += device.samples(call, 1)
+    return {"parts_ms": samples}
 
 
 def work(call: Call, device: Device, throughput: dict[str, Any]) -> Callable[[float], int]:
-    """What keeps a device busy for so many seconds at least, by blocks as in `throughput`, and returns the images."""
+    """A function that keeps a device busy for at least that many seconds and returns the number of images.
+
+    Args:
+        throughput: as the function returns it; its batch and the length of its blocks are used.
+    """
     batch, block_calls = throughput["batch"], throughput["block_calls"]
 
     def run_for(seconds: float) -> int:
@@ -299,7 +314,7 @@ def work(call: Call, device: Device, throughput: dict[str, Any]) -> Callable[[fl
 
 
 def _queued(call: Call, batch: int, device: Device, protocol: Protocol) -> dict[str, Any]:
-    """Calls back to back for about a quarter of `sample_s` after a warm one, in blocks of about `BLOCK_S`."""
+    """One warm-up call, then calls back to back for about a quarter of `sample_s`, in blocks of about `BLOCK_S`."""
     call()
     device.wait()
     begin = device.now()
@@ -326,5 +341,7 @@ def _of_blocks(blocks_ms: list[float], calls: int, batch: int) -> dict[str, Any]
     }
 
 
-def _point(of: dict[str, Any]) -> dict[str, Any]:
-    return {"batch": of["batch"], "images_per_s": of["images_per_s"], "calls": of["block_calls"] * len(of["blocks_ms"])}
+def _point(found: dict[str, Any]) -> dict[str, Any]:
+    """A point of the curve, from what `_of_blocks` returns."""
+    calls = found["block_calls"] * len(found["blocks_ms"])
+    return {"batch": found["batch"], "images_per_s": found["images_per_s"], "calls": calls}

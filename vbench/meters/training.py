@@ -1,6 +1,6 @@
-"""A training step in its three pieces, and the memory that it needs.
+"""A training step in its three parts, and the memory that it needs.
 
-The loss is cross-entropy on random labels, the optimiser AdamW: what the papers train with. Nothing is learned.
+The loss is cross-entropy on random labels and the optimiser is AdamW, as in the papers. Nothing is learned.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vbench.devices import on_host, open_device
 from vbench.errors import UnsupportedError
 from vbench.meters import memory
 
@@ -19,16 +20,16 @@ LEARNING_RATE = 1e-4
 
 
 class Trainer:
-    """A model in training on one batch. `forward`, `backward` and `update`, in this order, are a step.
+    """Trains a model on one batch. A step is `forward`, `backward` and `update`, in this order.
 
-    Outside of `torch.inference_mode`. After `update` no gradients are kept, so that every step allocates them anew.
+    Use it outside of `torch.inference_mode`. `update` drops the gradients, so that every step allocates them anew.
 
     Args:
         model: (B, 3, height, width) -> (B, classes); it is put in train() and stays there.
         images: the batch, a leaf without gradient.
-        seed: of the labels, one a image, uniform over the classes.
+        seed: of the labels, one an image, uniform over the classes.
 
-    Raises: UnsupportedError for float16, whose AdamW divides by an epsilon that is zero in it.
+    Raises: UnsupportedError for float16 weights: AdamW divides by an epsilon that is zero in float16.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, *, seed: int = 0) -> None:
@@ -36,15 +37,16 @@ class Trainer:
             raise UnsupportedError("float16 weights cannot train: AdamW's epsilon is 0 in it; take bfloat16 or float32")
         self.model = model.train()
         self.images = images
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=images.is_cuda)
+        fused = not on_host(str(images.device))
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=fused)
         self._seed = seed
         self._labels: Tensor | None = None
         self._loss: Tensor | None = None
 
     def forward(self) -> None:
-        """Logits and loss, the latter in float32; what backward needs is kept.
+        """Compute the logits, and the loss in float32; keep what `backward` needs.
 
-        Raises: UnsupportedError if the model normalises over a batch that leaves it one value a channel.
+        Raises: UnsupportedError if the model normalises over a batch that has one value a channel.
         """
         try:
             logits: Tensor = self.model(self.images)
@@ -60,38 +62,38 @@ class Trainer:
         self._loss = F.cross_entropy(logits.float(), self._labels)
 
     def backward(self) -> None:
-        """Gradients of all parameters; what `forward` kept is released."""
+        """Compute the gradients of all parameters; release what `forward` kept."""
         assert self._loss is not None, "forward comes first"
         self._loss.backward()
         self._loss = self._loss.detach()
 
     def update(self) -> None:
-        """One step of the optimiser; the gradients are dropped."""
+        """Take one step of the optimiser; drop the gradients."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """All three."""
+        """Do all three."""
         self.forward()
         self.backward()
         self.update()
 
     @property
     def loss(self) -> float:
-        """Of the last forward, in nats."""
+        """The loss of the last `forward`, in nats."""
         assert self._loss is not None, "forward comes first"
         return float(self._loss.detach())
 
 
 def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = memory.REPEAT_BELOW_S) -> dict[str, Any]:
-    """Run steps, the first that this trainer makes, and report what one needed.
+    """Make the first steps of this trainer, and report the memory that one needed.
 
-    The peak is that of the second step, by when the optimiser has its state; where one step takes longer than
-    `repeat_below_s`, of the first, at whose end it is made. `method` says which.
+    The peak is that of the second step, because the optimiser makes its state at the end of the first. If the first
+    takes longer than `repeat_below_s`, the peak is that of the first. `method` says which.
 
-    Returns: the keys of `memory.measure`, a call being a step; `gradients_bytes` and `optimizer_bytes`, parts of the
-        peak too; `activation_bytes` is what then remains: activations kept for backward, and workspaces, but less
-        than these where the peak comes before all gradients are there.
+    Returns: the keys of `memory.measure`, where a call is a step, and two more parts of the peak, `gradients_bytes` and
+        `optimizer_bytes`. `activation_bytes` is the rest: activations kept for backward, and workspaces. It is less
+        than these if the peak comes before all gradients exist.
     """
     gradients = 0
 
@@ -102,7 +104,7 @@ def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = me
         gradients = memory.nbytes(p.grad for p in trainer.model.parameters() if p.grad is not None)
         trainer.update()
 
-    device = trainer.images.device
+    device = open_device(str(trainer.images.device))
     seen = memory.watch(step, device, baseline_bytes, peak_call=2, repeat_below_s=repeat_below_s)
     held = {
         "weights_bytes": memory.nbytes(chain(trainer.model.parameters(), trainer.model.buffers())),
@@ -114,6 +116,6 @@ def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = me
 
 
 def optimizer_bytes(trainer: Trainer) -> int:
-    """What the optimiser keeps between steps: nothing before the first."""
+    """The bytes that the optimiser keeps between steps; 0 before the first."""
     state = chain.from_iterable(each.values() for each in trainer.optimizer.state.values())
     return memory.nbytes(value for value in state if isinstance(value, Tensor))

@@ -11,30 +11,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import product
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from vbench import host, jobs
+from vbench.devices import is_out_of_memory, kind_of, open_device, process
 from vbench.errors import UsageError, first_line
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, missing, operator
-from vbench.meters import memory
 from vbench.operators.sampling import Backend, Cache, taker
 from vbench.options import choices, numbers
 from vbench.plan import DTYPES
 from vbench.results.statistics import median_interval
 
 if TYPE_CHECKING:
+    from vbench.devices.base import Call, Device
     from vbench.kernels.trials import Inputs
-    from vbench.meters.device import Call, Device
     from vbench.operators.calls import Width
 
-TOKENS = {"cpu": (196, 1024, 4096, 16384), "cuda": (196, 1024, 4096, 16384, 65536)}
-BATCHES = {"cpu": (1,), "cuda": (1, 8, 64)}
-DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
-BACKENDS = {"cpu": ("eager",), "cuda": ("eager", "cudagraph")}
-L2 = {"cpu": ("warm",), "cuda": ("warm", "cold")}
-SECONDS = {"cpu": 0.3, "cuda": 0.04}  # of samples, for each call and setting
-LIMIT_S = {"cpu": 15.0, "cuda": 0.25}  # for one call
 CHILD_LIMIT_S = 3600.0
 BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}  # of an output's relative error, for our forms
 PEER_BOUND = 5e-2  # a peer may be less exact; its error is shown
@@ -82,23 +75,24 @@ def parse(
     """A plan from the options; None takes the usual value of the device. Raises: UsageError."""
     from vbench.operators.calls import WIDTHS
 
-    kind = device.partition(":")[0]
-    backends = choices(backend, "--backend", get_args(Backend)) if backend else BACKENDS[kind]
-    if "cudagraph" in backends and kind != "cuda":
+    kind = kind_of(device)
+    possible = ("eager", "cudagraph")
+    backends = choices(backend, "--backend", possible) if backend else possible[: 1 + kind.graphs]
+    if "cudagraph" in backends and not kind.graphs:
         raise UsageError(f"--backend: {device} has no CUDA graphs")
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype: '{dtype}' is not one of {', '.join(DTYPES)}")
     return Plan(
         ops=tuple(op for op in ops if op in WIDTHS),
         forms=forms,
-        tokens=_sizes(tokens, "--n", "196,4096") if tokens else TOKENS[kind],
-        batches=_sizes(batch, "--batch", "1,8") if batch else BATCHES[kind],
-        dtype=dtype or DTYPE[kind],
+        tokens=_sizes(tokens, "--n", "196,4096") if tokens else kind.bench_tokens,
+        batches=_sizes(batch, "--batch", "1,8") if batch else kind.bench_batches,
+        dtype=dtype or kind.bench_dtype,
         device=device,
         backends=backends,  # type: ignore[arg-type]
-        caches=choices(l2, "--l2", get_args(Cache)) if l2 else L2[kind],  # type: ignore[arg-type]
-        seconds=seconds or SECONDS[kind],
-        limit_s=limit_s or LIMIT_S[kind],
+        caches=choices(l2, "--l2", ("cold", "warm")) if l2 else kind.bench_caches,  # type: ignore[arg-type]
+        seconds=seconds or kind.bench_sample_s,
+        limit_s=limit_s or kind.bench_call_s,
         threads=threads,
         peers=peers,
     )
@@ -148,18 +142,15 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"plan", "op", "peaks"} -> the rows of one operator, numbered."""
     import torch
 
-    from vbench.meters.device import device_for
     from vbench.operators.calls import WIDTHS
 
     plan, op = Plan(**argument["plan"]), argument["op"]
-    where = torch.device(plan.device)
+    device = open_device(plan.device)
     torch.set_num_threads(plan.threads)
-    memory.keep_freed()  # as when a model is timed
-    torch.backends.cuda.matmul.allow_tf32 = False
-    if where.type == "cuda":
-        torch.cuda.set_device(where)
+    process.keep_freed()  # as when a model is timed
+    device.select()
     with torch.inference_mode():
-        rows = measure(plan, op, WIDTHS[op][0], argument["peaks"], device_for(where, None))
+        rows = measure(plan, op, WIDTHS[op][0], argument["peaks"], device)
         yield from ((str(number), row) for number, row in enumerate(rows))
 
 
@@ -255,9 +246,7 @@ def _blank(op: str, plan: Plan) -> dict[str, Any]:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    from vbench.jobs.launch import is_oom
-
-    oom = is_oom(error)
+    oom = is_out_of_memory(error)
     return {"status": "oom" if oom else "error", "reason": first_line(error, named=not oom)}
 
 
@@ -313,7 +302,7 @@ def _in_turn(
     for name, (one, call, row) in ready.items():
         assert one.seen is not None
         try:
-            take = taker(call, one.seen[1] * 1e3, backend, cache, plan.device, device)
+            take = taker(call, one.seen[1] * 1e3, backend, cache, device)
             if one.seen[1] < SLOW_S:
                 take()
         except Exception as error:

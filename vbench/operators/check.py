@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from vbench import jobs
+from vbench.devices import KINDS, on_host
 from vbench.errors import UnsupportedError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
 from vbench.kernels.fused import tuning
@@ -38,7 +39,7 @@ def interpret(device: str) -> bool:
 
     Call it before the first child starts: Triton reads the environment when it is imported.
     """
-    if device == "cpu" and find_spec("triton") is not None:
+    if on_host(device) and find_spec("triton") is not None:
         os.environ["TRITON_INTERPRET"] = "1"
     return interpreted()
 
@@ -47,7 +48,7 @@ def rows(device: str) -> list[dict[str, Any]]:
     """Every form of every operator: what it is, whether it can run on `device`, and where it is the default."""
     forms = []
     for op, table in OPS.items():
-        defaults = {kind: {_default(op, mode, kind) for mode in ("parallel", "recurrent")} for kind in ("cpu", "cuda")}
+        defaults = {kind: {_default(op, mode, kind) for mode in ("parallel", "recurrent")} for kind in KINDS}
         for form, about in table.items():
             forms.append(
                 {

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from vbench import jobs
+from vbench.devices import kind_of, on_host, open_device
 from vbench.errors import DeviceError, UsageError
 from vbench.jobs.launch import Runner
 from vbench.kernels.fused.tuning import ANY_TOKENS, Choice, Row
@@ -37,7 +38,7 @@ class Timing:
 
 def check(ops: Sequence[str], device: str) -> list[str]:
     """The operators that have a fused form here. Raises: DeviceError without a GPU, UsageError if there are none."""
-    if not device.startswith("cuda"):
+    if on_host(device):
         raise DeviceError("vbench kernels tune times kernels on a GPU, and this machine has none; take --device cuda")
     able = [op for op in ops if "fused" in OPS[op] and missing(op, "fused", device) is None]
     if not able:
@@ -67,13 +68,13 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
     from vbench.kernels.fused.tuning import trying
-    from vbench.meters.device import device_for
     from vbench.operators.calls import WIDTHS
-    from vbench.operators.sampling import taker
+    from vbench.operators.sampling import Backend, taker
 
     op, device, width = argument["op"], argument["device"], WIDTHS[argument["op"]][0]
-    torch.cuda.set_device(device)
-    clock, function = device_for(torch.device(device), None), operator(op, "fused")
+    where, function = open_device(device), operator(op, "fused")
+    where.select()
+    backend: Backend = "cudagraph" if kind_of(device).graphs else "eager"
     with torch.inference_mode():
         for tokens in TOKENS:
             for batch in BATCHES:
@@ -83,9 +84,9 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                     try:
                         with trying(choice):
                             function(*inputs.values(), **width.options)
-                            clock.wait()
+                            where.wait()
                             call = lambda: function(*inputs.values(), **width.options)  # noqa: B023, E731 - used at once
-                            takers[choice] = taker(call, 0.05, "cudagraph", "warm", device, clock)
+                            takers[choice] = taker(call, 0.05, backend, "warm", where)
                     except Exception as error:  # too much shared memory, say
                         print(f"{op} {tokens} {batch} {choice}: {error}")  # noqa: T201 - into the child's log
                 samples: dict[Choice, list[float]] = {choice: [] for choice in takers}

@@ -15,13 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vbench import jobs
+from vbench.devices import open_device, process
 from vbench.errors import ResolutionError, UsageError
 from vbench.models import spec
 from vbench.plan import LARGEST, Case, Sweep, parse_dtypes, parse_models, parse_modes, parse_phases, parse_sizes, plan
 
 if TYPE_CHECKING:
-    import torch
-
     from vbench.jobs.launch import Runner, Status
 
 Axis = Literal["px", "images"]
@@ -195,17 +194,17 @@ def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     from vbench.meters.build import build, images
 
     case = Case(**argument["case"])
-    device = torch.device(case.device)
+    device, where = open_device(case.device), torch.device(case.device)
     torch.set_num_threads(argument["threads"])
     torch.manual_seed(0)
-    torch.ones(2**16 * argument["threads"], device=device).sum()  # threads and context, before memory is rationed
+    torch.ones(2**16 * argument["threads"], device=where).sum()  # threads and context, before memory is rationed
     baseline = memory.baseline(device)
-    budget = argument["budget_bytes"] or int(SHARE * memory.free(device))
+    budget = argument["budget_bytes"] or int(SHARE * device.free_bytes())
     yield "budget_bytes", budget
-    ration(device, budget)
-    model = build(case).to(device, getattr(torch, case.dtype))
+    device.limit_memory(budget)
+    model = build(case).to(where, getattr(torch, case.dtype))
     assert isinstance(case.batch, int)
-    batch = images(case, case.batch, device)
+    batch = images(case, case.batch, where)
     if case.phase == "train":
         trainer = training.Trainer(model, batch)
         with unmasked(trainer.step):
@@ -235,47 +234,10 @@ def unmasked(call: Callable[[], object]) -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith(("could not create", "could not execute")):
             raise
-        _lift()
+        process.lift_limit()
         with ThreadPoolExecutor(1) as fresh:
             fresh.submit(call).result()
         raise MemoryError(f"{error}, a library says; without the limit on memory it can") from error
-
-
-def ration(device: torch.device, budget_bytes: int) -> None:
-    """From here on this process gets `budget_bytes` more, and then an out-of-memory error.
-
-    On the CPU the kernel counts what is mapped for writing, not what is resident, as an allocation fails when it is
-    mapped or never.
-
-    Raises: UsageError where the system keeps no such account, or the device does not have as much.
-    """
-    import torch
-
-    from vbench.meters import memory
-
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        held = torch.cuda.memory_reserved(device)
-        if held + budget_bytes > total:
-            raise UsageError(f"--memory: {device} has {total / 2**30:.3g} GiB in all; give less")
-        torch.cuda.set_per_process_memory_fraction((held + budget_bytes) / total, device)
-        return
-    import resource
-
-    mapped = memory.status_field("VmData")
-    if mapped is None:
-        raise UsageError("a process's memory can be limited on Linux alone; take --device cuda")
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = mapped + budget_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
-
-
-def _lift() -> None:
-    """Take the CPU's ration away again."""
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _step(model: str) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vbench import host, jobs, plan, verify
+from vbench.devices import kind_of, on_host
 from vbench.errors import DeviceError
 from vbench.files import write_text
 from vbench.jobs.launch import Ending, Runner
@@ -104,12 +105,12 @@ class Spent:
 
 
 def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any] | None:
-    """What CUDA says of the device, None on the CPU; checks that models of timm and of a user's own are there.
+    """What torch says of the device, None on the CPU; checks that models of timm and of a user's own are there.
 
     Raises: DeviceError, UnknownModelError.
     """
     models = sorted({case.model for case in cases if case.model not in MODELS})
-    if device == "cpu" and not models:
+    if on_host(device) and not models:
         return None
     ending = launcher.run(*jobs.probe(device, models), COUNT_LIMIT_S)
     if ending.status != "ok":
@@ -345,8 +346,8 @@ class Telemetry:
 
 @contextmanager
 def _telemetry(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
-    """A `state.Sampler` of the GPU, while the run lasts; None on the CPU."""
-    if device == "cpu":
+    """A `state.Sampler` of the GPU, while the run lasts; None for a device that nothing watches."""
+    if not kind_of(device).watched:
         yield None
         return
     asked = launcher.run(*jobs.identify(device), COUNT_LIMIT_S)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -16,44 +17,34 @@ from typing import TYPE_CHECKING, Any
 from vbench.plan import Case, Protocol
 
 if TYPE_CHECKING:
-    import torch
-
-    from vbench.meters.device import Device
+    from vbench.devices.base import Call, Device
+    from vbench.meters.backend import Compilations
+    from vbench.meters.workload import Workload
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell, in these parts and this order:
     "settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent".
 
-    "launch" is 0 for the cell's first. "batch" is the batch for throughput that an earlier launch or a search has
-    settled on, or None. "watch" is None, or the "uuid" of the GPU, the "file" of what a sibling process writes of it,
-    and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes, of
-    these into throughput, and into warm-up.
+    "launch" is 0 for the cell's first. "batch" is the batch for throughput, found by an earlier launch or a search,
+    or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
+    samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
+    how many of these into throughput, and how many into warm-up.
     """
-    from vbench.meters import backend, cpu, energy, memory, state, timing
-    from vbench.meters.subject import subject
+    from vbench.meters import backend, cpu, energy, state, timing
+    from vbench.meters.workload import workload
 
-    case, protocol, seen = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
-    where, device = _prepared(case, protocol, seen)
+    case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
+    device = _prepared(case, protocol)
 
     with backend.Compilations(case.backend, protocol.threads) as compilations:
-        # Whether memory grows is asked once, where the peak is the first call's and the other calls add nothing else.
-        once = argument["launch"] > 0 and case.phase == "infer" and where.type == "cpu"
-        measured = subject(case, where, repeat_below_s=0.0 if once else protocol.warmup_max_s)
-        yield "settings", measured.settings
-        with spending() as on_memory:
-            anatomy = measured.memory()
-        compiled = {"compile_s": compilations.seconds, "compilations": compilations.count}
-        yield "memory", anatomy | (compiled if case.backend == "compile" else {})
-        memory.keep_freed()
-        call = measured.caller(measured.batch)
-        warm = timing.warm_up(
-            call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count
-        )
-        yield "warmup", warm
+        # If the peak is the first call's, more calls only show whether memory grows: one launch is enough for that.
+        once = argument["launch"] > 0 and case.phase == "infer" and not device.pooled
+        measured = workload(case, device, repeat_below_s=0.0 if once else protocol.warmup_max_s)
+        call, anatomy, spent = yield from _warmed_up(measured, device, protocol, compilations)
         begin = time.monotonic()
-        with cpu.CpuWatch(protocol.threads) as watch, spending() as on_timing:
-            latency = timing.latency(call, device, protocol)
+        with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
+            latency = timing.latency(call, device, protocol, partial(state.why_slow, watch))
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
             yield "latency", {"batch": measured.batch, **latency, **parts}
             searching = time.monotonic()
@@ -67,34 +58,34 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             )
             search_s = time.monotonic() - searching
         yield "throughput", throughput
-        gpu = state.window(Path(seen["file"]), begin, time.monotonic()) if seen else None
-        yield "state", {**watch.found, "gpu": gpu}
+        gpu = state.window(Path(watch["file"]), begin, time.monotonic()) if watch else None
+        yield "state", {**processors.seen, "gpu": gpu}
         with spending() as on_energy:
-            counter = energy.counter_for(case.device, uuid=seen["uuid"] if seen else None)
+            counter = energy.counter_for(device)
             if isinstance(counter, str):
                 joules = energy.measure(lambda _: 0, counter)
             else:
                 call = measured.caller(throughput["batch"])
                 joules = energy.measure(timing.work(call, device, throughput), counter, busy_s=protocol.energy_s)
         yield "energy", joules
-    spent_s = sum(seconds for one in (on_memory, on_timing, on_energy) for seconds in one)
-    yield "spent", {"measured_s": spent_s, "warmup_s": warm["wall_s"], "throughput_s": search_s}
+    spent["measured_s"] += on_timing[0] + on_energy[0]
+    yield "spent", {**spent, "throughput_s": search_s}
 
 
 def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "socket", "first", "core"} -> one launch of a cell, whose calls alternate with another
     process's: "settings", "memory", "warmup", "latency", "state", "spent", as `measure` has them.
 
-    Both ends have the same "protocol", "socket" and "core", and one is "first": it is warm before the other begins to
-    build, has the first call and the last, and so one call more. As many processors as the protocol has threads, from
-    "core" on, are all that either runs on, for one may have busier neighbours than another.
+    Both processes have the same "protocol", "socket" and "core", and one is "first". It is warm before the other begins
+    to build, and it makes the first call and the last, one call more than the other. Both run on the same processors,
+    because one processor may have busier neighbours than another: from "core" on, as many as the protocol has threads.
     """
     from vbench.jobs.turn_socket import TurnSocket
-    from vbench.meters import backend, cpu, memory, timing
-    from vbench.meters.subject import subject
+    from vbench.meters import backend, cpu, timing
+    from vbench.meters.workload import workload
 
     case, protocol, first = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["first"]
-    where, device = _prepared(case, protocol, None)
+    device = _prepared(case, protocol)
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[(argument["core"] + i) % len(cores)] for i in range(protocol.threads)})
@@ -104,48 +95,56 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     ):
         if not first:
             turn_socket.wait()
-        measured = subject(case, where, repeat_below_s=0.0)
-        yield "settings", measured.settings
-        with spending() as on_memory:
-            anatomy = measured.memory()
-        yield "memory", anatomy
-        memory.keep_freed()
-        call = measured.caller(measured.batch)
-        warm = timing.warm_up(
-            call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count
-        )
-        yield "warmup", warm
+        measured = workload(case, device, repeat_below_s=0.0)
+        call, _, spent = yield from _warmed_up(measured, device, protocol, compilations)
         turn_socket.give()
         if first:
             turn_socket.wait()
-        with cpu.CpuWatch(protocol.threads) as watch, spending() as on_timing:
-            latency = timing.in_turn(call, device, protocol, turn_socket, first=first)
+        with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
+            latency = timing.latency_in_turns(call, device, protocol, turn_socket, first=first)
         yield "latency", {"batch": measured.batch, **latency}
-    yield "state", {**watch.found, "gpu": None}
-    yield "spent", {"measured_s": on_memory[0] + on_timing[0], "warmup_s": warm["wall_s"]}
+    yield "state", {**processors.seen, "gpu": None}
+    spent["measured_s"] += on_timing[0]
+    yield "spent", spent
 
 
-def _prepared(case: Case, protocol: Protocol, watch: dict[str, Any] | None) -> tuple[torch.device, Device]:
-    """torch set up as the protocol says: where a cell is measured, and what times it."""
+def _prepared(case: Case, protocol: Protocol) -> Device:
+    """The device of a cell, with torch set up as the protocol says."""
     import torch
 
-    from vbench.meters import backend
-    from vbench.meters.device import device_for
+    from vbench.devices import open_device
 
-    where = torch.device(case.device)
+    device = open_device(case.device)
     torch.set_num_threads(protocol.threads)
-    if where.type == "cuda":
-        torch.cuda.set_device(where)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = protocol.tf32
+    device.select(tf32=protocol.tf32)
     torch.manual_seed(protocol.seed)
-    backend.check(case.backend, where)
-    return where, device_for(where, watch)
+    if case.backend == "compile":
+        device.check_compiler()
+    return device
+
+
+def _warmed_up(
+    measured: Workload, device: Device, protocol: Protocol, compilations: Compilations
+) -> Generator[tuple[str, Any], None, tuple[Call, dict[str, Any], dict[str, float]]]:
+    """Yields "settings", "memory" and "warmup"; returns a call that is warm, the memory, and "spent" so far."""
+    from vbench.devices import process
+    from vbench.meters import timing
+
+    yield "settings", measured.settings
+    with spending() as on_memory:
+        anatomy = measured.memory()
+    yield "memory", anatomy | compilations.cost()
+    process.keep_freed()
+    call = measured.caller(measured.batch)
+    warm = timing.warm_up(call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count)
+    yield "warmup", warm
+    return call, anatomy, {"measured_s": on_memory[0], "warmup_s": warm["wall_s"]}
 
 
 @contextmanager
 def spending() -> Iterator[list[float]]:
     """A list that holds, after leaving, the seconds since entering."""
-    found: list[float] = []
+    spent: list[float] = []
     begin = time.monotonic()
-    yield found
-    found.append(time.monotonic() - begin)
+    yield spent
+    spent.append(time.monotonic() - begin)

@@ -1,0 +1,125 @@
+"""The kinds of device that cells run on: one row of a table each, and one class each that uses such a device.
+
+`KINDS` says what a kind can do, and no torch is needed to ask it. `open_device` imports the class, and torch with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vbench.devices import nvml
+from vbench.errors import DeviceError
+
+if TYPE_CHECKING:
+    from vbench.devices.base import Device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What is known of a kind of device before one is used; sizes and times that suit most accelerators are given."""
+
+    device: str  # "module:class" of its `Device`
+    title: str  # what a message calls one such device
+    present: Callable[[], list[dict[str, Any]]]  # those of this machine, each as `nvml.gpus` describes it
+    numbered: bool = True  # whether there may be several: "cuda:1" is the second
+    watched: bool = False  # whether `nvml` can watch its clocks, its power and who else uses it
+    graphs: bool = False  # whether calls can be recorded and replayed: the back end "cudagraph"
+    tf32: bool = False  # whether float32 products can be rounded to TF32
+    out_of_memory: tuple[tuple[str, ...], ...] = ()  # words of errors by which libraries say that memory ran out
+
+    # What `vbench kernels bench` takes unless told otherwise.
+    bench_tokens: tuple[int, ...] = (196, 1024, 4096, 16384, 65536)
+    bench_batches: tuple[int, ...] = (1, 8, 64)
+    bench_dtype: str = "bfloat16"
+    bench_caches: tuple[str, ...] = ("warm", "cold")
+    bench_sample_s: float = 0.04  # of samples, for each call and setting
+    bench_call_s: float = 0.25  # the longest call that is timed
+
+    # What `vbench doctor` takes.
+    noise_px: int = 224  # the image of the cell that is measured again and again; small: only the scatter is wanted
+    peak_dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    peak_window_s: float = 0.05  # of calls that are timed as one
+    peak_sides: tuple[int, ...] = (2048, 4096, 8192)  # of the square matrices
+    peak_copied_bytes: int = 2**30  # far larger than any cache
+
+
+KINDS = {  # `auto` takes the last kind that this machine has
+    "cpu": Kind(
+        device="vbench.devices.cpu:Cpu",
+        title="CPU",
+        present=lambda: [{}],
+        numbered=False,
+        out_of_memory=(("DefaultCPUAllocator: ", "memory"), ("std::bad_alloc",)),
+        bench_tokens=(196, 1024, 4096, 16384),
+        bench_batches=(1,),
+        bench_dtype="float32",
+        bench_caches=("warm",),
+        bench_sample_s=0.3,
+        bench_call_s=15.0,
+        noise_px=96,
+        peak_dtypes=("float32",),
+        peak_window_s=0.002,  # so short that some lie between two turns of the scheduler
+        peak_sides=(512, 1024, 2048, 4096),
+        peak_copied_bytes=2**28,
+    ),
+    "cuda": Kind(
+        device="vbench.devices.cuda:Cuda",
+        title="NVIDIA GPU",
+        present=nvml.gpus,
+        watched=True,
+        graphs=True,
+        tf32=True,
+        out_of_memory=(("CUDA error: out of memory",), ("CUBLAS_STATUS_ALLOC_FAILED",), ("CUDNN_STATUS_ALLOC_FAILED",)),
+    ),
+}
+NAMES = ", ".join(["auto", *(name for kind, row in KINDS.items() for name in (kind, f"{kind}:N")[: 1 + row.numbered])])
+
+
+def kind_of(device: str) -> Kind:
+    """The row of a device's kind, "cuda" or "cuda:0". Raises: DeviceError for a kind that is not in the table."""
+    name = device.partition(":")[0]
+    if name not in KINDS:
+        raise DeviceError(f"--device: '{device}' is not one of {NAMES}")
+    return KINDS[name]
+
+
+def on_host(device: str) -> bool:
+    """Whether a device is the processor that runs this program: "cpu"."""
+    return device.partition(":")[0] == "cpu"
+
+
+def resolve(device: str) -> str:
+    """The name that torch takes for a name that a user gives: "auto" or "cuda" -> "cuda:0".
+
+    Raises: DeviceError for a device that this machine does not have.
+    """
+    if device == "auto":
+        return next(resolve(name) for name, row in reversed(KINDS.items()) if row.present())
+    row, (name, colon, index) = kind_of(device), device.partition(":")
+    if (colon and not row.numbered) or (index and not index.isdecimal()):
+        raise DeviceError(f"--device: '{device}' is not one of {NAMES}")
+    count = len(row.present())
+    if int(index or 0) >= count:
+        has = f"{count} {row.title}{'s'[: count != 1]}" if count else f"no {row.title}"
+        raise DeviceError(f"--device: there is no {device}; this machine has {has}. Take --device cpu")
+    return f"{name}:{int(index or 0)}" if row.numbered else name
+
+
+def open_device(device: str) -> Device:
+    """What uses a device, "cpu" or "cuda:0". Raises: DeviceError for a kind that is not in the table."""
+    module, _, name = kind_of(device).device.partition(":")
+    opened: Device = getattr(import_module(module), name)(device)
+    return opened
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, on a device of any kind. No other error passes for it."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    choices = [words for row in KINDS.values() for words in row.out_of_memory]
+    return isinstance(error, RuntimeError) and any(all(word in str(error) for word in words) for words in choices)

@@ -1,0 +1,129 @@
+"""A GPU of NVIDIA. Calls are queued, and torch's allocator counts memory; NVML is asked for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from vbench.devices import nvml, process
+from vbench.devices.base import IN_FLIGHT, Call, Device, EnergyCounter
+from vbench.errors import DeviceError, UsageError
+
+WORK_CYCLES = 200_000  # of the device, for one unit of `worker`
+
+
+class Cuda(Device):
+    """A GPU: events around each call say how long the device took."""
+
+    asynchronous = True
+    pooled = True
+    memory_meter = "CUDA allocator"
+
+    def select(self, *, tf32: bool = False) -> None:
+        torch.cuda.set_device(self.name)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+    def tf32(self) -> bool:
+        return bool(torch.backends.cuda.matmul.allow_tf32)
+
+    def about(self) -> dict[str, Any]:
+        if torch.version.cuda is None:
+            raise DeviceError(f"--device: this torch ({torch.__version__}) is built without CUDA. Take --device cpu")
+        if not torch.cuda.is_available() or torch.device(self.name).index >= torch.cuda.device_count():
+            raise DeviceError(f"--device: torch {torch.__version__} cannot use {self.name}; see 'vbench doctor'")
+        about = torch.cuda.get_device_properties(self.name)
+        return {
+            "name": about.name,
+            "memory_bytes": about.total_memory,
+            "capability": f"{about.major}.{about.minor}",
+            "multiprocessors": about.multi_processor_count,
+            "driver": next((gpu["driver"] for gpu in nvml.gpus()), None),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+
+    def uuid(self) -> str:
+        """NVML's name of the device: CUDA and NVML may number devices differently."""
+        return f"GPU-{torch.cuda.get_device_properties(self.name).uuid}"
+
+    def wait(self) -> None:
+        torch.cuda.synchronize(self.name)
+
+    def samples(self, call: Call, count: int) -> list[float]:
+        """At most `IN_FLIGHT` calls are queued at a time."""
+        events = [_events() for _ in range(count)]
+        for i, (begin, end) in enumerate(events):
+            if i % IN_FLIGHT == 0:
+                self.wait()
+            begin.record()
+            call()
+            end.record()
+        self.wait()
+        return [begin.elapsed_time(end) for begin, end in events]
+
+    def sample_after(self, earlier: Call, call: Call) -> float:
+        """Events are queued while `earlier` still runs, so that the host's time does not count."""
+        begin, end = _events()
+        earlier()
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+
+    def worker(self) -> Callable[[int], None]:
+        return lambda units: torch.cuda._sleep(WORK_CYCLES * units)
+
+    def captured(self, call: Call) -> Call:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            kept = call()
+
+        def replay() -> Any:
+            graph.replay()
+            return kept
+
+        return replay
+
+    def used_bytes(self) -> int:
+        return int(torch.cuda.memory_allocated(self.name))
+
+    def reset_peak(self) -> bool:
+        torch.cuda.reset_peak_memory_stats(self.name)
+        process.reset_peak()
+        return True
+
+    def peak_bytes(self) -> int:
+        return int(torch.cuda.max_memory_allocated(self.name))
+
+    def reserved_peak_bytes(self) -> int:
+        return int(torch.cuda.max_memory_reserved(self.name))
+
+    def process_bytes(self, host_peak: int) -> tuple[int | None, str | None]:
+        return nvml.process_bytes(self.uuid())
+
+    def free_bytes(self) -> int:
+        unused = torch.cuda.memory_reserved(self.name) - torch.cuda.memory_allocated(self.name)
+        return int(torch.cuda.mem_get_info(self.name)[0] + unused)
+
+    def limit_memory(self, budget_bytes: int) -> None:
+        total = torch.cuda.get_device_properties(self.name).total_memory
+        held = torch.cuda.memory_reserved(self.name)
+        if held + budget_bytes > total:
+            raise UsageError(f"--memory: {self.name} has {total / 2**30:.3g} GiB in all; give less")
+        torch.cuda.set_per_process_memory_fraction((held + budget_bytes) / total, self.name)
+
+    def energy_counter(self) -> EnergyCounter:
+        return nvml.EnergyCounter(self.uuid())
+
+
+def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
