@@ -3,8 +3,8 @@
 A value is an advantage: the baseline's cost over the subject's; more is better. For growth it is an exponent.
 
 (a) As stated: MACs by the paper's own counting; memory and speed against attention that is not fused.
-(b) Fair: MACs with everything counted; memory and speed against fused attention. Both use our default forms on the
-    device, parallel mode, inference.
+(b) Fair: MACs with everything counted; memory and speed against fused attention.
+Both take our default forms on the device, in parallel mode, for inference.
 
 A value reaches a printed number if it, or any part of its interval, is at least the number less `TOLERANCE`. An
 interval wider than `WIDEST` whose ends lie on both sides of that decides nothing.
@@ -35,7 +35,7 @@ from vbench.results.countings import COUNTINGS, published_macs
 from vbench.results.frame import batch_asked, rows_of
 from vbench.results.operators import FILE, beside_attention
 from vbench.results.ratios import ratio
-from vbench.results.text import one_line
+from vbench.results.text import one_line, short
 
 TOLERANCE = 0.05  # two printed digits leave this open: "90 % saved" means 9.5 to 10.5 times less
 WIDEST = 0.25  # half-width of an interval, as a share of its value
@@ -64,8 +64,8 @@ class OurValue:
         return (self.value if self.lo is None else self.lo, self.value if self.hi is None else self.hi)
 
     def __str__(self) -> str:
-        bounds = "" if self.lo is None or self.hi is None else f" ({_short(self.lo)}–{_short(self.hi)})"
-        return f"{_short(self.value)}{self.unit}{bounds}"
+        bounds = "" if self.lo is None or self.hi is None else f" ({short(self.lo)}–{short(self.hi)})"
+        return f"{short(self.value)}{self.unit}{bounds}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,10 +392,5 @@ def _doubts(mine: dict[str, Any], theirs: dict[str, Any]) -> str:
 def _rows(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.DataFrame:
     """Rows of these models for inference in parallel mode on square images, of one side if `res` is given."""
     rows = table[table["model"].isin(list(models)) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
-    rows = rows[rows["height"] == rows["width"]]
+    rows = rows.query("height == width")
     return rows if res is None else rows[rows["height"] == res]
-
-
-def _short(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")

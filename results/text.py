@@ -19,6 +19,11 @@ def listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+def short(value: float) -> str:
+    """Three significant digits, without a point at the end."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
 def one_line(text: object) -> str:
     """Any text on one line, without characters that control a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
