@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -30,24 +30,39 @@ class Launch:
     registers: int | None = None
 
 
-_recorded: list[Launch] | None = None
+_observer: Callable[[Launch], None] | None = None
+
+
+@contextmanager
+def observed(observer: Callable[[Launch], None]) -> Iterator[None]:
+    """Within, launches go to `observer` instead of a device; tensors are left as they are."""
+    global _observer  # noqa: PLW0603 - launches happen deep inside operators, on one thread
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
 
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
     """Record launches instead of running them. Their tensors are filled with zeros: later steps then read valid
     numbers, and valid indices."""
-    global _recorded  # noqa: PLW0603 - launches happen deep inside operators, on one thread
-    _recorded = []
-    try:
-        yield _recorded
-    finally:
-        _recorded = None
+    found: list[Launch] = []
+
+    def record(launched: Launch) -> None:
+        found.append(launched)
+        for value in launched.args.values():
+            if isinstance(value, Tensor) and 0 not in value.stride():
+                value.data.zero_()  # unseen by autograd, which keeps some of them
+
+    with observed(record):
+        yield found
 
 
 def can_run(x: Tensor) -> bool:
-    """Whether a kernel can be launched on a tensor: on CUDA, or if kernels are interpreted or launches recorded."""
-    return x.is_cuda or interpreted() or _recorded is not None
+    """Whether a kernel can be launched on a tensor: on CUDA, or if kernels are interpreted or launches observed."""
+    return x.is_cuda or interpreted() or _observer is not None
 
 
 def launch(
@@ -70,11 +85,8 @@ def launch(
         warps, stages: of a program.
         registers: the most that a thread may take; None leaves it to the compiler.
     """
-    if _recorded is not None:
-        _recorded.append(Launch(kernel, grid, dict(args), dict(constants), warps, stages, registers))
-        for value in args.values():
-            if isinstance(value, Tensor) and 0 not in value.stride():
-                value.data.zero_()  # unseen by autograd, which keeps some of them
+    if _observer is not None:
+        _observer(Launch(kernel, grid, dict(args), dict(constants), warps, stages, registers))
         return
     if interpreted():
         _let_loops_end()
