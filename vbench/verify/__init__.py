@@ -125,9 +125,11 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """
     import torch
 
+    from vbench.devices import open_device
     from vbench.verify import checks
 
     subject, device, seed = argument["subject"], argument["device"], argument["seed"]
+    open_device(device).select(tf32=False)  # torch's own default lets convolutions round to TF32
     if subject in OPS:
         torch.set_num_threads(1)  # its tensors are too small to share
         made = checks.operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
