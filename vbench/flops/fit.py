@@ -1,0 +1,92 @@
+"""`vbench memory`: what cells need on a card, and the largest batch and image that fit, all predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from vbench import jobs
+from vbench.errors import ResolutionError, UsageError
+from vbench.flops.cards import cards
+from vbench.plan import LARGEST, Case
+
+if TYPE_CHECKING:
+    from vbench.jobs.launch import Launcher
+
+TIME_LIMIT_S = 600.0  # for one cell
+MOST_IMAGES = 65_536
+STEP = 32  # px between the sides that are tried
+
+
+def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"case", "card", "batch", "autocast", "largest"} -> "prediction", and if asked "largest_batch" and
+    "largest_side" in px; or "unsupported", why there is none."""
+    import torch
+
+    from vbench.errors import UnsupportedError
+    from vbench.flops.predict import Predictor
+
+    case, card, batch = Case(**argument["case"]), cards()[argument["card"]], argument["batch"]
+    autocast = argument["autocast"] and getattr(torch, argument["autocast"])
+    try:
+        predictor = Predictor(case)
+    except UnsupportedError as error:
+        yield "unsupported", str(error)
+        return
+    yield "prediction", asdict(predictor.predict(card, batch=batch, autocast=autocast))
+    if argument["largest"]:
+        yield "largest_batch", largest(lambda n: predictor.fits(card, batch=n, autocast=autocast), MOST_IMAGES)
+
+        def fits_at(step: int) -> bool:
+            side = step * STEP
+            try:
+                case.spec.grid(side, side)
+                sized = Predictor(replace(case, height=side, width=side))
+            except (ResolutionError, UnsupportedError):
+                return False
+            return sized.fits(card, batch=batch, autocast=autocast)
+
+        steps = largest(fits_at, LARGEST // STEP)
+        yield "largest_side", steps and steps * STEP
+
+
+def largest(fits: Callable[[int], bool], limit: int) -> int | None:
+    """The largest whole number up to `limit` for which `fits` holds, if it holds up to there; None if not for 1."""
+    if not fits(1):
+        return None
+    low = 1
+    while 2 * low <= limit and fits(2 * low):
+        low *= 2
+    high = min(2 * low, limit + 1)  # the smallest that may not fit
+    while high - low > max(1, low // 64):  # a step of 1.5 % is finer than the prediction
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def run(
+    case: Case, card: str, launcher: Launcher, *, batch: int, autocast: str | None, searches: bool
+) -> dict[str, Any]:
+    """One cell on a card as a flat, JSON-able dict, predicted in a child.
+
+    Returns: the axes of the cell, `autocast`, `card`, `card_bytes`, and None with `reason` or the fields of
+        `predict.Prediction`; `fits`; `largest_batch` and `largest_side` if `searches`.
+    Raises: UsageError if the model's pass cannot run without data.
+    """
+    on = cards()[card]
+    ending = launcher.run(
+        *jobs.predict_memory(case, card, batch=batch, autocast=autocast, largest=searches), TIME_LIMIT_S
+    )
+    axes = ("model", "height", "width", "mode", "form", "dtype", "phase", "layout", "attention")
+    row = {axis: getattr(case, axis) for axis in axes} | {"batch": batch, "autocast": autocast}
+    row |= {"card": card, "card_bytes": on.memory_bytes, "reason": ending.parts.get("unsupported")}
+    if "prediction" not in ending.parts:
+        if row["reason"] is None:
+            raise UsageError(f"{case} cannot be predicted: {ending.reason}")
+        return row
+    row |= ending.parts["prediction"]
+    row["fits"] = row["process_bytes"] <= on.memory_bytes
+    if searches:
+        row |= {name: ending.parts.get(name) for name in ("largest_batch", "largest_side")}
+    return row
