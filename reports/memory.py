@@ -57,7 +57,11 @@ def held_to_rich(row: dict[str, Any], top: int) -> Table:
 
 def remarks(rows: Iterable[dict[str, Any]]) -> list[str]:
     """What a reader must know beside the table, a line each."""
-    found = [f"{row['model']} at {px(row['height'], row['width'])} px: unsupported: {row['reason']}" for row in rows if row["reason"]]
+    found = [
+        f"{row['model']} at {px(row['height'], row['width'])} px: unsupported: {row['reason']}"
+        for row in rows
+        if row["reason"]
+    ]
     found += [
         f"{row['model']} at {px(row['height'], row['width'])} px, batch {row['batch']}: does not fit on {row['card']}"
         for row in rows
@@ -65,6 +69,7 @@ def remarks(rows: Iterable[dict[str, Any]]) -> list[str]:
     ]
     return [
         *found,
-        "All figures are predicted by a simulation of PyTorch's allocator; a record of 'vbench sweep --device cuda' "
-        "replaces them. Peak: given out by the allocator; reserved: taken from the driver; process: with CUDA's context.",
+        "All figures are predicted by a simulation of PyTorch's allocator. A record of 'vbench sweep --device cuda' "
+        "replaces them. Peak: given out by the allocator; reserved: taken from the driver; process: with CUDA's "
+        "context.",
     ]

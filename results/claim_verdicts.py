@@ -77,6 +77,12 @@ class Judgement:
     reason: str
     stated: OurValue | None = None  # (a)
     fair: OurValue | None = None  # (b)
+    predicted: bool = False  # whether the values are predictions, which a GPU's record would replace
+
+    @property
+    def label(self) -> str:
+        """The verdict, and whether it is predicted."""
+        return f"{self.verdict} (predicted)" if self.predicted and self.verdict != UNKNOWN else self.verdict
 
     @property
     def case_ids(self) -> tuple[str, ...]:
@@ -203,7 +209,7 @@ def _operator(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Judgement:
     fair = _measured_ratio(attention, own, "ms", one_line(basis), ())
     if not _on_gpu(own):
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {fair.basis}", None, fair)
-    verdict, rule = _verdict(claim, fair, fair)  # the paper's baseline is the fair one
+    verdict, rule = verdict_of(claim, fair, fair)  # the paper's baseline is the fair one
     return Judgement(claim, verdict, f"{rule}: {fair}, {fair.basis}", None, fair)
 
 
@@ -255,11 +261,11 @@ def _judge_pair(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU ({pair.where}): {words}", stated, fair)
     if claim.unit == "none":
         return Judgement(claim, UNKNOWN, f"the paper prints no number; {pair.where}: {words}", stated, fair)
-    verdict, rule = _verdict(claim, fair, stated)
+    verdict, rule = verdict_of(claim, fair, stated)
     return Judgement(claim, verdict, f"{rule}; {pair.where}: {words}", stated, fair)
 
 
-def _verdict(claim: Claim, fair: OurValue | None, stated: OurValue | None) -> tuple[ClaimVerdict, str]:
+def verdict_of(claim: Claim, fair: OurValue | None, stated: OurValue | None) -> tuple[ClaimVerdict, str]:
     """The verdict from our values against fused and against unfused attention, and why."""
     if fair is None:
         return UNKNOWN, "fused attention was not measured"

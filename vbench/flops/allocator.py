@@ -33,6 +33,30 @@ class Block:
         self.after: Block | None = None
 
 
+class ExactAllocator:
+    """Gives out what is asked for and keeps nothing, as the CPU's does with large blocks.
+
+    Attributes are those of `CachingAllocator`.
+    """
+
+    def __init__(self) -> None:
+        self.allocated = self.peak = 0
+
+    @property
+    def peak_reserved(self) -> int:
+        return self.peak
+
+    def malloc(self, nbytes: int) -> Block:
+        """A block of `nbytes`."""
+        self.allocated += nbytes
+        self.peak = max(self.peak, self.allocated)
+        return Block(nbytes, small=False, serial=0)
+
+    def free(self, block: Block) -> None:
+        """Take a block back."""
+        self.allocated -= block.size
+
+
 class CachingAllocator:
     """Gives out blocks and takes them back.
 

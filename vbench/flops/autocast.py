@@ -22,7 +22,21 @@ HALF = {
 FLOAT32 = {
     *("layer_norm", "group_norm", "instance_norm", "norm", "softmax", "log_softmax", "softmin", "cross_entropy"),
     *("nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "cosine_similarity", "cdist", "normalize", "softplus"),
-    *("sum", "prod", "cumsum", "cumprod", "exp", "expm1", "log", "log2", "log10", "log1p", "pow", "__pow__", "__rpow__"),
+    *(
+        "sum",
+        "prod",
+        "cumsum",
+        "cumprod",
+        "exp",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "pow",
+        "__pow__",
+        "__rpow__",
+    ),
     *("rsqrt", "reciprocal", "acos", "asin", "cosh", "sinh", "tan", "erfinv", "renorm", "logsumexp"),
 }
 
@@ -43,7 +57,9 @@ class Autocast(TorchFunctionMode):
         self._cast.clear()
         super().__exit__(*error)
 
-    def __torch_function__(self, func: Callable[..., Any], types: Iterable[Any], args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[Any], args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if self._dtype is not None and name in HALF | FLOAT32:

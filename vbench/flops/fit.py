@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vbench import jobs
+from vbench import host, jobs
 from vbench.errors import ResolutionError, UsageError
 from vbench.flops.cards import cards
+from vbench.jobs.launch import Launcher
+from vbench.jobs.memo import Memo
+from vbench.kernels.registry import default_form
+from vbench.models import spec
 from vbench.plan import LARGEST, Case
-
-if TYPE_CHECKING:
-    from vbench.jobs.launch import Launcher
+from vbench.results.claim_predictions import DTYPE, Predict, Wanted
 
 TIME_LIMIT_S = 600.0  # for one cell
 MOST_IMAGES = 65_536
+CLAIMED_ON = "a100"  # cards differ in cuBLAS's workspace alone
 STEP = 32  # px between the sides that are tried
 
 
@@ -25,7 +29,7 @@ def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
     from vbench.errors import UnsupportedError
-    from vbench.flops.predict import Predictor
+    from vbench.flops.peak import Predictor
 
     case, card, batch = Case(**argument["case"]), cards()[argument["card"]], argument["batch"]
     autocast = argument["autocast"] and getattr(torch, argument["autocast"])
@@ -71,22 +75,44 @@ def run(
     """One cell on a card as a flat, JSON-able dict, predicted in a child.
 
     Returns: the axes of the cell, `autocast`, `card`, `card_bytes`, and None with `reason` or the fields of
-        `predict.Prediction`; `fits`; `largest_batch` and `largest_side` if `searches`.
+        `peak.Prediction`; `fits`; `largest_batch` and `largest_side` if `searches`.
     Raises: UsageError if the model's pass cannot run without data.
     """
     on = cards()[card]
+    axes = ("model", "height", "width", "mode", "form", "dtype", "phase", "layout", "attention")
+    row = {axis: getattr(case, axis) for axis in axes} | {"batch": batch, "autocast": autocast}
+    row |= {"card": card, "card_bytes": on.memory_bytes, "reason": case.unsupported}
+    if case.unsupported:
+        return row
     ending = launcher.run(
         *jobs.predict_memory(case, card, batch=batch, autocast=autocast, largest=searches), TIME_LIMIT_S
     )
-    axes = ("model", "height", "width", "mode", "form", "dtype", "phase", "layout", "attention")
-    row = {axis: getattr(case, axis) for axis in axes} | {"batch": batch, "autocast": autocast}
-    row |= {"card": card, "card_bytes": on.memory_bytes, "reason": ending.parts.get("unsupported")}
+    if "unsupported" in ending.parts:
+        return row | {"reason": ending.parts["unsupported"]}
     if "prediction" not in ending.parts:
-        if row["reason"] is None:
-            raise UsageError(f"{case} cannot be predicted: {ending.reason}")
-        return row
+        raise UsageError(f"{case} cannot be predicted: {ending.reason}")
     row |= ending.parts["prediction"]
     row["fits"] = row["process_bytes"] <= on.memory_bytes
     if searches:
         row |= {name: ending.parts.get(name) for name in ("largest_batch", "largest_side")}
     return row
+
+
+@contextmanager
+def predicting() -> Iterator[Predict]:
+    """Within, a function that predicts what claims ask for; results are kept for the same code and versions."""
+    with Launcher() as launcher:
+        memo = Memo(launcher, host.code_digest())
+
+        def predict(wanted: Wanted) -> Mapping[str, int] | None:
+            row = spec(wanted.model)
+            form = default_form(row.operator, "parallel", "cuda") if row.operator else None
+            size = wanted.side, wanted.side
+            case = Case(
+                wanted.model, *size, "parallel", form, wanted.batch, DTYPE, "cuda:0", attention=wanted.attention
+            )
+            asked = jobs.predict_memory(case, CLAIMED_ON, batch=wanted.batch, autocast=None, largest=False)
+            found: Mapping[str, int] | None = memo.run(*asked, TIME_LIMIT_S).parts.get("prediction")
+            return found
+
+        yield predict
