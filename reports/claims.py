@@ -177,10 +177,10 @@ def _proof(one: Judgement) -> str:
 
 def page(folders: Sequence[Path]) -> str:
     """The whole of docs/claims.md."""
-    from vbench.flops.fit import predicting
+    from vbench.flops.fit import asking, of_claims
 
-    with predicting() as predict:
-        return f"{PAGE}\n{to_markdown(judged(folders, predict))}"
+    with asking() as ask:
+        return f"{PAGE}\n{to_markdown(judged(folders, of_claims(ask)))}"
 
 
 if __name__ == "__main__":

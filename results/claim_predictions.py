@@ -27,6 +27,7 @@ from vbench.results.claim_verdicts import (
 from vbench.results.claims import Claim
 
 DTYPE = "float16"  # half precision decides, as among records
+ERROR = 0.1  # of a ratio of two predictions, by comparison with published figures: docs/memory.md
 ATTENTIONS = ("fused", "unfused")
 
 
@@ -52,7 +53,10 @@ def judged(one: Judgement, predict: Predict) -> Judgement:
     if one.verdict != UNKNOWN or claim.quantity != "memory" or not all(known):
         return one
     found = _growth(claim, predict) if claim.unit == "linear" else _ratios(claim, predict)
-    return one if found is None else replace(found, reason=f"{found.reason}; {MEASURE}. Measured: {one.reason}")
+    if found is None:
+        return one
+    replaced = f"a record of {MEASURE.removesuffix(' measures it')} replaces the prediction"
+    return replace(found, reason=f"{found.reason}; {replaced}. By records: {one.reason}")
 
 
 def _growth(claim: Claim, predict: Predict) -> Judgement | None:
@@ -82,7 +86,8 @@ def _ratios(claim: Claim, predict: Predict) -> Judgement | None:
             return None
         basis = f"predicted peak memory at batch {claim.batch or 1} in {DTYPE}"
         basis += f", {claim.res} px over {claim.res_from} px" if claim.res_from else ""
-        ours[attention] = OurValue(value / before, None, None, basis)
+        ratio = value / before
+        ours[attention] = OurValue(ratio, ratio * (1 - ERROR), ratio * (1 + ERROR), f"{basis} (±{ERROR:.0%})")
     fair, stated = ours["fused"], ours["unfused"]
     words = "; ".join(f"{one} against {name} attention" for name, one in ours.items()) + f", {fair.basis}"
     if claim.unit == "none":

@@ -163,13 +163,13 @@ def claims_(
     as_json: AsJson = False,
 ) -> None:
     """Say which efficiency claims of the papers hold, against what, and which records prove it."""
-    from vbench.flops.fit import predicting
+    from vbench.flops.fit import asking, of_claims
     from vbench.reports import claims
 
     if shape not in (shapes := ("text", "md", "csv")):
         raise UsageError(f"--format: '{shape}' is not one of {', '.join(shapes)}")
-    with predicting() as predict, err.status("predicting memory"):
-        found = claims.judged(runs or [], predict)
+    with asking() as ask, err.status("predicting memory"):
+        found = claims.judged(runs or [], of_claims(ask))
     if as_json:
         typer.echo(claims.to_json(found))
     elif shape == "text":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Protocol
 
 from vbench import host, jobs
 from vbench.errors import ResolutionError, UsageError
@@ -24,7 +24,7 @@ STEP = 32  # px between the sides that are tried
 
 
 def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case", "card", "batch", "autocast", "largest"} -> "prediction", and if asked "largest_batch" and
+    """A job. {"case", "card", "batch", "autocast", "tf32", "largest"} -> "prediction", and if asked "largest_batch" and
     "largest_side" in px; or "unsupported", why there is none."""
     import torch
 
@@ -38,7 +38,7 @@ def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     except UnsupportedError as error:
         yield "unsupported", str(error)
         return
-    yield "prediction", asdict(predictor.predict(card, batch=batch, autocast=autocast))
+    yield "prediction", asdict(predictor.predict(card, batch=batch, autocast=autocast, tf32=argument["tf32"]))
     if argument["largest"]:
         yield "largest_batch", largest(lambda n: predictor.fits(card, batch=n, autocast=autocast), MOST_IMAGES)
 
@@ -98,21 +98,41 @@ def run(
     return row
 
 
+class Asker(Protocol):
+    """Predicts the memory of a call; returns the fields of `peak.Prediction`."""
+
+    def __call__(
+        self, case: Case, card: str, batch: int, autocast: str | None = None, *, tf32: bool = False
+    ) -> Mapping[str, Any]: ...
+
+
 @contextmanager
-def predicting() -> Iterator[Predict]:
-    """Within, a function that predicts what claims ask for; results are kept for the same code and versions."""
+def asking() -> Iterator[Asker]:
+    """Within, an `Asker`, whose results are kept for the same code and versions. It raises UsageError, as `run`."""
     with Launcher() as launcher:
         memo = Memo(launcher, host.code_digest())
 
-        def predict(wanted: Wanted) -> Mapping[str, int] | None:
-            row = spec(wanted.model)
-            form = default_form(row.operator, "parallel", "cuda") if row.operator else None
-            size = wanted.side, wanted.side
-            case = Case(
-                wanted.model, *size, "parallel", form, wanted.batch, DTYPE, "cuda:0", attention=wanted.attention
-            )
-            asked = jobs.predict_memory(case, CLAIMED_ON, batch=wanted.batch, autocast=None, largest=False)
-            found: Mapping[str, int] | None = memo.run(*asked, TIME_LIMIT_S).parts.get("prediction")
+        def ask(
+            case: Case, card: str, batch: int, autocast: str | None = None, *, tf32: bool = False
+        ) -> Mapping[str, Any]:
+            asked = jobs.predict_memory(case, card, batch=batch, autocast=autocast, tf32=tf32)
+            ending = memo.run(*asked, TIME_LIMIT_S)
+            if "prediction" not in ending.parts:
+                raise UsageError(f"{case} cannot be predicted: {ending.parts.get('unsupported', ending.reason)}")
+            found: Mapping[str, Any] = ending.parts["prediction"]
             return found
 
-        yield predict
+        yield ask
+
+
+def of_claims(ask: Asker) -> Predict:
+    """Answers what claims ask for (`results.claim_predictions`)."""
+
+    def predict(wanted: Wanted) -> Mapping[str, int] | None:
+        row = spec(wanted.model)
+        form = default_form(row.operator, "parallel", "cuda") if row.operator else None
+        size = wanted.side, wanted.side
+        case = Case(wanted.model, *size, "parallel", form, wanted.batch, DTYPE, "cuda:0", attention=wanted.attention)
+        return ask(case, CLAIMED_ON, wanted.batch)
+
+    return predict

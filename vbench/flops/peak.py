@@ -12,6 +12,7 @@ Not predicted: what else cuDNN asks for, fragments of other streams, and what th
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -238,6 +239,7 @@ class Predictor:
         moments: list[Tensor] = []
         gradients, train = 0, case.phase == "train"
         with (
+            warnings.catch_warnings(action="ignore"),  # torch warns of what autocast makes slow
             observed(lambda _: None),
             torch.device("meta"),
             _named(model, watched),
