@@ -47,7 +47,7 @@ def held_to_rich(row: dict[str, Any], top: int) -> Table:
     nbytes: Counter[tuple[str, ...]] = Counter()
     for each in row.get("held", ()):
         shape = "x".join(map(str, each["shape"]))
-        key = (shape, each["dtype"], each["operation"].removeprefix("aten::"), each["module"])
+        key: tuple[str, ...] = (shape, each["dtype"], each["operation"].removeprefix("aten::"), each["module"])
         count[key] += each["count"]
         nbytes[key] += each["bytes"]
     for key, total in nbytes.most_common(top):

@@ -18,28 +18,17 @@ from vbench.reports.write import filled
 from vbench.results.published import memory
 
 HEADS = ("model", "px", "call", "batch", "dtype", "attention", "card", "published (MiB)", "predicted (MiB)", "error")
-SHORT = {"swin_tiny_patch4_window7_224": "swin_t", "swin_small_patch4_window7_224": "swin_s"}
 
 
 def compared(row: Mapping[str, str], ask: Asker) -> int:
     """The predicted peak, in MiB, of a published row; without the optimiser, which no published row has."""
     name, side, op = row["model"], int(row["res"]), spec(row["model"]).operator
     form = default_form(op, "parallel", "cuda") if op else None
-    phase: Any = row["phase"]
-    case = Case(
-        name,
-        side,
-        side,
-        "parallel",
-        form,
-        1,
-        row["dtype"],
-        "cuda:0",
-        phase,
-        attention=row["attention"] or None,  # type: ignore[arg-type]
-    )
+    axes: dict[str, Any] = {name: row[name] or None for name in ("dtype", "phase", "attention")}
+    case = Case(name, side, side, "parallel", form, batch=1, device="cuda:0", **axes)
     found = ask(case, row["card"], int(row["batch"]), row["autocast"] or None, tf32=row["tf32"] == "yes")
-    return round((found["peak_bytes"] - found["optimizer_bytes"]) / 2**20)
+    nbytes: int = found["peak_bytes"] - found["optimizer_bytes"]
+    return round(nbytes / 2**20)
 
 
 def table(rows: Iterable[Mapping[str, str]], ask: Asker) -> str:
@@ -52,7 +41,7 @@ def table(rows: Iterable[Mapping[str, str]], ask: Asker) -> str:
         dtype = row["dtype"] + (f", autocast {row['autocast']}" if row["autocast"] else "")
         name = row["model"].removeprefix("timm/")
         call = "forward" if row["phase"] == "infer" else "forward and backward"
-        cells = (name, row["res"], call, row["batch"], dtype, row["attention"], row["card"] if row["card"] else "")
+        cells = (name, row["res"], call, row["batch"], dtype, row["attention"], row["card"])
         lines.append([*cells, f"{published:,.0f}", f"{predicted:,}", f"{error:+.0%}"])
     said = [
         f"Conditions {kind}: {len(each)} figures, median error {median(each):+.0%}, "

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pandas as pd
 
 from vbench.models import MODELS, spec
+from vbench.plan import ATTENTIONS, Attention
 from vbench.results import scaling
 from vbench.results.claim_verdicts import (
     FAILS,
@@ -26,9 +28,8 @@ from vbench.results.claim_verdicts import (
 )
 from vbench.results.claims import Claim
 
-DTYPE = "float16"  # half precision decides, as among records
+DTYPE: Literal["float16"] = "float16"  # half precision decides, as among records
 ERROR = 0.1  # of a ratio of two predictions, by comparison with published figures: docs/memory.md
-ATTENTIONS = ("fused", "unfused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Wanted:
     model: str
     side: int
     batch: int
-    attention: str | None  # None for a model with an operator of ours
+    attention: Attention | None  # None for a model with an operator of ours
 
 
 Predict = Callable[
@@ -78,7 +79,7 @@ def _growth(claim: Claim, predict: Predict) -> Judgement | None:
 
 def _ratios(claim: Claim, predict: Predict) -> Judgement | None:
     """A claim of less memory than a baseline with attention, at one size, or of an advantage that grows to it."""
-    ours: dict[str, OurValue] = {}
+    ours: dict[Attention, OurValue] = {}
     for attention in ATTENTIONS:
         value = _advantage(claim, claim.res, attention, predict)
         before = _advantage(claim, claim.res_from, attention, predict) if claim.res_from else 1.0
@@ -96,7 +97,7 @@ def _ratios(claim: Claim, predict: Predict) -> Judgement | None:
     return Judgement(claim, verdict, f"{rule}: {words}", stated, fair, predicted=True)
 
 
-def _advantage(claim: Claim, side: int, attention: str, predict: Predict) -> float | None:
+def _advantage(claim: Claim, side: int, attention: Attention, predict: Predict) -> float | None:
     """The baseline's peak over the subject's."""
     batch = claim.batch or 1
     mine = predict(_wanted(claim.subject, side, batch, attention))
@@ -104,5 +105,5 @@ def _advantage(claim: Claim, side: int, attention: str, predict: Predict) -> flo
     return None if mine is None or theirs is None else theirs["peak_bytes"] / (mine["peak_bytes"] or math.nan)
 
 
-def _wanted(model: str, side: int, batch: int, attention: str | None) -> Wanted:
+def _wanted(model: str, side: int, batch: int, attention: Attention | None) -> Wanted:
     return Wanted(model, side, batch, None if spec(model).operator else attention)

@@ -77,11 +77,11 @@ class TestWhatIsSimulated:
         stem = 64 * (3 * 224**2 + 64 * 112**2) * 4  # its image and its result
         assert plain < tf32 < plain + stem
 
-    def test_host_code_of_our_kernels_is_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def testhost_code_of_our_kernels_is_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The states between chunks: 64 bytes and more for each token and channel."""
         held = Predictor(case("vil2_t", 512)).predict(A100, batch=8)
         assert any(each.operation == "aten::new_empty" and "mlstm_cell" in each.module for each in held.held)
-        monkeypatch.setattr(peak, "_host_code", lambda name: None)
+        monkeypatch.setattr(peak, "host_code", lambda name: None)
         assert held.peak_bytes > Predictor(case("vil2_t", 512)).predict(A100, batch=8).peak_bytes
 
     @pytest.mark.parametrize("model", ["vig_t", "vrwkv_t", "vision_gru_t", "deit_t"])

@@ -6,7 +6,7 @@ Torch applies neither on the meta device. The lists are those of PyTorch 2.11 (t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,7 @@ class Autocast(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         self._cast.clear()
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[Any], args: Any = (), kwargs: Any = None
@@ -96,7 +96,7 @@ def attention(
         if width % 8:  # the kernel wants heads of whole 16 bytes
             q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))
         found = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)
-        return found[0][..., :width]
+        return cast(Tensor, found[0])[..., :width]
     if attn_mask is not None:
         if attn_mask.shape[-1] % 16:  # a row of the mask must be aligned too
             attn_mask = F.pad(attn_mask, (0, -attn_mask.shape[-1] % 16))[..., : attn_mask.shape[-1]]
@@ -105,4 +105,4 @@ def attention(
     found = torch.ops.aten._scaled_dot_product_efficient_attention(
         q, k, v, attn_mask, logsumexp, dropout_p, is_causal, scale=scale
     )
-    return found[0]
+    return cast(Tensor, found[0])

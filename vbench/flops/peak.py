@@ -104,8 +104,8 @@ class _Trace:
         alive = [
             each for each in self.made if each.begin <= self.peak_at and (each.end is None or each.end > self.peak_at)
         ]
-        count: Counter[tuple[Any, ...]] = Counter()
-        nbytes: Counter[tuple[Any, ...]] = Counter()
+        count: Counter[tuple[str, str, tuple[int, ...], str]] = Counter()
+        nbytes: Counter[tuple[str, str, tuple[int, ...], str]] = Counter()
         for each in alive:
             key = (each.module, each.operation, each.shape, each.dtype)
             count[key] += 1
@@ -138,7 +138,7 @@ class Pass(TorchDispatchMode):
             self._served.add(self.thread)
             self.workspace_bytes += self._card.cublas_bytes
             self._make(self._card.cublas_bytes, "cuBLAS workspace", (self._card.cublas_bytes,), torch.uint8)
-        if host := _host_code(name):
+        if host := host_code(name):
             with self:
                 return host(*args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
@@ -358,7 +358,7 @@ def _named(model: nn.Module, watched: Pass) -> Iterator[None]:
             handle.remove()
 
 
-def _host_code(name: str) -> Callable[..., Any] | None:
+def host_code(name: str) -> Callable[..., Any] | None:
     """What an operator made of Triton's kernels does beside launching them; None for other operations."""
     from torch._library.custom_ops import OPDEFS
 
