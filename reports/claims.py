@@ -14,9 +14,10 @@ from rich.text import Text
 
 from vbench.errors import UsageError
 from vbench.reports.grid import csv_text, escaped, pipes
+from vbench.results.claim_judgement import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement
 from vbench.results.claim_predictions import Predict
 from vbench.results.claim_predictions import judged as by_prediction
-from vbench.results.claim_verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, WIDEST, Judgement, judge
+from vbench.results.claim_verdicts import TOLERANCE, WIDEST, judge
 from vbench.results.claims import Claim, claims
 from vbench.results.frame import frame
 from vbench.results.operators import FILE as OPERATORS

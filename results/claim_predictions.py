@@ -16,16 +16,8 @@ import pandas as pd
 from vbench.models import MODELS, spec
 from vbench.plan import ATTENTIONS, Attention
 from vbench.results import scaling
-from vbench.results.claim_verdicts import (
-    FAILS,
-    HOLDS,
-    MEASURE,
-    SIDES,
-    UNKNOWN,
-    Judgement,
-    OurValue,
-    verdict_of,
-)
+from vbench.results.claim_judgement import FAILS, HOLDS, UNKNOWN, Judgement, OurValue
+from vbench.results.claim_verdicts import MEASURE, SIDES, verdict_of
 from vbench.results.claims import Claim
 
 DTYPE: Literal["float16"] = "float16"  # half precision decides, as among records

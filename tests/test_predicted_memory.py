@@ -23,8 +23,8 @@ from vbench.kernels.registry import default_form
 from vbench.models import spec
 from vbench.plan import Case
 from vbench.reports.predicted import compared
+from vbench.results.claim_judgement import FAILS, HOLDS, UNFUSED, UNKNOWN, Judgement
 from vbench.results.claim_predictions import Wanted, judged
-from vbench.results.claim_verdicts import FAILS, HOLDS, UNFUSED, UNKNOWN, Judgement
 from vbench.results.claims import claims
 from vbench.results.published import memory
 
