@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures constraints kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -18,6 +18,9 @@ test:
 
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
+
+dry-run: ## every model's pass on CUDA without CUDA, and what models launch compiled; about three minutes
+	pytest -m 'full or not full' tests/test_cuda_dry_run.py
 
 golden-figures: ## the small pictures that tests compare figures with, drawn anew; look at them
 	VBENCH_REFRESH=1 pytest -n 0 tests/test_figures.py -k golden
@@ -76,6 +79,9 @@ readme: ## the README's table, findings and figure, and docs/results.md, from th
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
+
+memory: ## docs/memory.md: predicted memory beside published figures
+	python -P -m vbench.reports.predicted docs/memory.md
 
 claims: ## docs/claims.md: which of the papers' claims hold, by the committed records; put further runs before the page
 	python -P -m vbench.reports.claims results/cpu-amd-epyc docs/claims.md

@@ -57,6 +57,11 @@ def conditions(host: dict[str, Any], protocol: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def code_digest() -> str:
+    """A digest of what may change a count: the code that measures, and the versions of packages."""
+    return hashlib.sha256(json.dumps([_code()["source"], _versions()]).encode()).hexdigest()[:16]
+
+
 def load() -> dict[str, Any]:
     """What else the machine was doing: {"load_1min": runnable processes, "free_bytes": available memory}."""
     return {"load_1min": os.getloadavg()[0], "free_bytes": psutil.virtual_memory().available}
