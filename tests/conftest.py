@@ -14,7 +14,19 @@ from vbench.results.store import Record
 # Whole programs and sweeps, interpreted or compiled kernels, every model, form and container, many pictures. They take
 # five sixths of the time and are marked `slow`; `pytest -m "not full and not slow"` is the fast half of the tests.
 SLOW = {
-    *("ab", "accuracy", "axes", "backend", "calibration", "checkpoints", "cli", "counters", "doctor", "docs"),
+    *(
+        "ab",
+        "accuracy",
+        "attention",
+        "axes",
+        "backend",
+        "calibration",
+        "checkpoints",
+        "cli",
+        "counters",
+        "doctor",
+        "docs",
+    ),
     *("external", "figures", "fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden"),
     *("kernel_compile", "kernels_cli", "launch", "limits", "measure", "memory", "models", "operators", "packaging"),
     *("report_page", "revisions", "structure", "sweep", "training", "uncounted", "verify", "vig_h", "vil", "vir"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vbench.kernels.registry import computation, operator
+from vbench.meters.attention import pinned
 from vbench.meters.build import build, replace_function
 from vbench.plan import Case
 
@@ -25,14 +27,22 @@ def predicted_peak(case: Case) -> int:
 
     It is the peak of the tensors alive at once in a pass on the meta device, weights and input included. In parallel
     mode an operator of ours runs as it is at its first call on tensors of some shapes, up to `SEEN_INSIDE` tokens; its
-    other calls are taken to need as much. Attention is taken as fused: its scores are never whole. A training step adds
-    AdamW's two moments, and has at its peak either what the pass keeps for backward or all gradients. Not known are the
-    workspaces of libraries and, in recurrent mode, what an operator needs beside its results.
+    other calls are taken to need as much. Attention is taken as fused: its scores are never whole, unless the math
+    kernel is pinned. A training step adds AdamW's two moments, and has at its peak either what the pass keeps for
+    backward or all gradients. Not known are the workspaces of libraries and, in recurrent mode, what an operator needs
+    beside its results.
     """
     train = case.phase == "train"
     dtype = getattr(torch, case.dtype)
     live = _Live()
-    with _FusedAttention(), torch.device("meta"), torch.set_grad_enabled(train), live:
+    fused = nullcontext() if case.attention == "math" else _FusedAttention()  # which keeps all scores
+    with (
+        fused,
+        pinned(case.attention if case.attention == "math" else None),
+        torch.device("meta"),
+        torch.set_grad_enabled(train),
+        live,
+    ):
         model = build(case).to(dtype).train(train)
         weights = sum(p.nbytes for p in model.parameters())
         if case.operator and case.form and case.mode == "parallel":

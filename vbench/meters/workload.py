@@ -12,7 +12,7 @@ from torch import nn
 from vbench.devices.base import Call, Device
 from vbench.meters import backend, memory, training
 from vbench.meters.build import attention_of, build, images
-from vbench.plan import Case
+from vbench.plan import PINNED, Case
 
 
 def workload(case: Case, device: Device, repeat_below_s: float) -> Workload:
@@ -35,7 +35,7 @@ class Workload:
         self._baseline = memory.baseline(device)
         self._model = build(case).to(self._where, getattr(torch, case.dtype))
         self._module = backend.prepared(case.backend, self._model)
-        self.settings = settings(self._model, device)
+        self.settings = settings(self._model, device, case.attention)
 
     def memory(self) -> dict[str, Any]:
         """The memory pass, with `first_call_s`: what the very first call took, compiling included."""
@@ -110,7 +110,12 @@ class TrainingStep(Workload):
         return {"forward": trainer.forward, "backward": trainer.backward, "update": trainer.update}
 
 
-def settings(model: nn.Module, device: Device) -> dict[str, Any]:
-    """What a sceptic asks of a row, as the model and torch have it: attention, types, TF32."""
+def settings(model: nn.Module, device: Device, attention: str | None) -> dict[str, Any]:
+    """What a sceptic asks of a row, as the model and torch have it: attention, types, TF32.
+
+    Args:
+        attention: what the case asks for. A kernel that is pinned stands for fused attention.
+    """
     types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
-    return {"attention": attention_of(model), "weights_dtype": "+".join(types), "tf32": device.tf32()}
+    how = attention if attention in PINNED else attention_of(model)
+    return {"attention": how, "weights_dtype": "+".join(types), "tf32": device.tf32()}
