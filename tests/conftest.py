@@ -27,7 +27,7 @@ SLOW = {
         "doctor",
         "docs",
     ),
-    *("external", "figures", "fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden"),
+    *("external", "figures", "fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden", "gpu_steps"),
     *("kernel_compile", "kernels_cli", "launch", "limits", "measure", "memory", "models", "operators", "packaging"),
     *("report_page", "revisions", "structure", "sweep", "training", "uncounted", "verify", "vig_h", "vil", "vir"),
     *("vision_gru", "vrwkv"),
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = "PYTEST_XDIST_WORKER" in os.environ
     if not worker:  # workers share their parent's
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vbench-tests-")
-    if worker or not config.getoption("numprocesses"):  # not in a parent, which runs no test
+    if worker or not config.getoption("numprocesses", default=None):  # not in a parent, which runs no test
         import torch
 
         torch.set_num_threads(1)
