@@ -93,8 +93,8 @@ def on_a_gpu(table: pd.DataFrame) -> str:
     places = [tables.HEADER.index(name) for name in ON_A_GPU]
     rows = [[row[place] for place in places] for row in tables.rows(few)]
     kernels = ", ".join(sorted(few["attention_kernel"].dropna().unique()))
-    how = f"Back end: {backend}." + (f" Kernel of fused attention: {kernels}." if kernels else "")
-    below = [f"{tables.caption(few)} {how}", *tables.notes(few)]
+    how = f" Kernel of fused attention: {kernels}." if kernels else ""
+    below = [tables.caption(few) + how, *tables.notes(few)]
     return "\n\n".join(["\n".join(pipes(ON_A_GPU, rows, tables.NUMBERS)), *below])
 
 
