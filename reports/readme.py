@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from io import StringIO
@@ -85,10 +86,10 @@ def on_a_gpu(table: pd.DataFrame) -> str:
     few = table[(table["phase"] == "infer") & (table["mode"] == "parallel") & (table["height"] == table["width"])]
     few = few[few["height"].isin(GPU_SIDES) & (few["status"] != "unsupported")]
     few = few[few["attention"].isna() | few["attention"].isin(["fused", "unfused"])]  # as torch chooses
-    settings = few.groupby(["dtype", "backend"], dropna=False).size()
-    if settings.empty:
+    settings = Counter(zip(few["dtype"], few["backend"], strict=True))
+    if not settings:
         return ""
-    dtype, backend = settings.idxmax()
+    ((dtype, backend), _), *_ = settings.most_common(1)
     few = few[(few["dtype"] == dtype) & (few["backend"] == backend)]
     places = [tables.HEADER.index(name) for name in ON_A_GPU]
     rows = [[row[place] for place in places] for row in tables.rows(few)]
