@@ -10,21 +10,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from command_lines import check
 from taken_away import environment
 from taken_away import run as run_command
 
+from vbench.devices import KINDS
 from vbench.results.store import read
 
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = (  # what a machine with a GPU may lack: parts of the program that can be left out, and what only tests need
     *("fvcore", "iopath", "plotly", "astropy", "numba", "jsonschema", "check_jsonschema", "ruamel", "ruamel.yaml"),
     *("hypothesis", "xdist", "execnet", "lxml", "playwright", "axe_core_python", "sphinx", "myst_parser", "furo"),
-    *("mypy", "fla", "mlstm_kernels", "command_lines"),
+    *("mypy", "fla", "mlstm_kernels"),
 )
 HIDE = f"import sys\n\nfor name in {ABSENT}:\n    sys.modules[name] = None\n"
 SMALL = ("--device", "cpu", "--models", "vig_t,deit_t", "--res", "32", "--backend", "eager", "--seconds", "0.05")
@@ -231,6 +234,13 @@ class TestTheCommand:
         monkeypatch.setattr(gpu, "ASK", fake + gpu.ASK)
         assert gpu.main(["--name"]) == 0
         assert capsys.readouterr().out == "nvidia-h200-mig-1g.18gb\n"
+
+    def test_every_step_is_a_command_that_vbench_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(KINDS, "cuda", replace(KINDS["cuda"], present=lambda: [{"name": "a GPU"}]))
+        commands = [one.command for one in gpu.steps("results/a-gpu") if one.name not in ("tests", "readme")]
+        for command in commands:
+            assert command[:4] == ("python", "-P", "-m", "vbench")
+            check(["vbench", *command[4:]])
 
     def test_every_step_writes_into_the_one_folder(self) -> None:
         for one in gpu.steps("results/a-gpu"):
