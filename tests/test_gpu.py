@@ -46,10 +46,9 @@ def cell(model: str, side: int, **changes: object) -> Case:
     return replace(plan(sweep)[0], **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "subject", [*OPS, "vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil2_t", "vir_s", "vision_gru_t"]
-)
-def test_every_operator_and_family_is_one_function_on_the_device(launcher: Launcher, subject: str) -> None:
+@pytest.mark.parametrize("subject", ["vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil2_t", "vir_s", "vision_gru_t"])
+def test_every_family_is_one_function_on_the_device(launcher: Launcher, subject: str) -> None:
+    """Their operators are `vbench kernels check`'s."""
     assert verify(subject, launcher, device="cuda:0").failed == []
 
 

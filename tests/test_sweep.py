@@ -41,14 +41,15 @@ class FakeLauncher:
         self.broken = broken
         self.measured: list[Case] = []
         self.verified: list[str] = []
-        self.gradients: set[bool] = set()
+        self.extents: list[tuple[str, bool, bool]] = []  # subject, values, gradients
         self.batches: list[int | None] = []
         self.counted = 0
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         if job == "verify":
             self.verified.append(argument["subject"])
-            self.gradients.add(argument["extent"]["gradients"])
+            extent = argument["extent"]
+            self.extents.append((argument["subject"], extent.get("values", True), extent["gradients"]))
             error = 1.0 if argument["subject"] in self.broken else 0.0
             check = Check(argument["subject"], "float64", "reference", "a trial", error, 1e-10)
             return Ending("ok", None, {"checks": [asdict(check)]})
@@ -228,12 +229,18 @@ def test_each_operator_and_model_is_verified_once_and_stamped_on_every_row(tmp_p
     assert again.verified == []
 
 
-def test_gradients_are_verified_where_something_is_trained(tmp_path: Path) -> None:
-    for cases, wanted in ((CASES, {False}), ([*CASES, replace(CASES[0], phase="train")], {True})):
+def test_gradients_are_verified_where_something_is_trained_and_nothing_twice(tmp_path: Path) -> None:
+    """Sweeps into other folders, of which the second also trains, and the third is of other sizes."""
+    larger = [replace(case, height=512, width=512) for case in CASES]
+    for name, cases, wanted in (
+        ("first", CASES, [("gla", True, False), ("vig_t", True, False)]),
+        ("trains", [*CASES, replace(CASES[0], phase="train")], [("gla", False, True)]),
+        ("larger", larger, []),
+    ):
         launcher = FakeLauncher()
-        settings = sweeping.Settings(tmp_path / str(len(cases)), "cpu", memory=tmp_path / "memory")
+        settings = sweeping.Settings(tmp_path / name, "cpu", memory=tmp_path / "memory")
         sweeping.run(cases, settings, ONCE, launcher, Silent())
-        assert launcher.gradients == wanted
+        assert launcher.extents == wanted, name
 
 
 def test_a_model_that_fails_is_measured_and_branded(tmp_path: Path) -> None:

@@ -46,11 +46,12 @@ class Autocast(TorchFunctionMode):
 
     Args:
         dtype: of matrix products and convolutions; None casts nothing.
+        fused: whether attention is computed by a fused operator of CUDA's; else by torch's products.
     """
 
-    def __init__(self, dtype: torch.dtype | None) -> None:
+    def __init__(self, dtype: torch.dtype | None, *, fused: bool = True) -> None:
         super().__init__()
-        self._dtype = dtype
+        self._dtype, self._fused = dtype, fused
         self._cast: dict[int, Tensor] = {}
 
     def __exit__(self, *error: Any) -> None:
@@ -65,7 +66,7 @@ class Autocast(TorchFunctionMode):
         if self._dtype is not None and name in HALF | FLOAT32:
             wanted = self._dtype if name in HALF else torch.float32
             args, kwargs = tree_map_only(Tensor, lambda x: self._to(x, wanted), (tuple(args), kwargs))
-        if func is F.scaled_dot_product_attention:
+        if self._fused and func is F.scaled_dot_product_attention:
             return attention(*args, **kwargs)
         return func(*args, **kwargs)
 

@@ -33,6 +33,7 @@ from vbench.flops.autocast import Autocast
 from vbench.flops.cards import Card, cards
 from vbench.kernels.fused.launch import observed
 from vbench.kernels.registry import OPS, computation, operator
+from vbench.meters.attention import pinned
 from vbench.meters.build import build, replace_function
 from vbench.plan import Case
 
@@ -238,7 +239,10 @@ class Predictor:
         watched.meet(image, "input", "")
         moments: list[Tensor] = []
         gradients, train = 0, case.phase == "train"
+        whole = case.attention == "math"  # the kernel that stores all scores
+        cast = Autocast(autocast, fused=not whole)
         with (
+            pinned("math" if whole else None),
             warnings.catch_warnings(action="ignore"),  # torch warns of what autocast makes slow
             observed(lambda _: None),
             torch.device("meta"),
@@ -248,9 +252,9 @@ class Predictor:
         ):
             for _ in range(CALLS):
                 if train:
-                    gradients = _step(model, image, autocast, watched, moments)
+                    gradients = _step(model, image, cast, watched, moments)
                 else:
-                    with Autocast(autocast):
+                    with cast:
                         model(image)
         optimizer = sum(x.nbytes for x in moments)
         known = weights + image.nbytes + gradients + optimizer + watched.workspace_bytes
@@ -312,10 +316,10 @@ class Predictor:
         return call
 
 
-def _step(model: nn.Module, image: Tensor, autocast: torch.dtype | None, watched: Pass, moments: list[Tensor]) -> int:
+def _step(model: nn.Module, image: Tensor, cast: Autocast, watched: Pass, moments: list[Tensor]) -> int:
     """A training step; the first one makes AdamW's two moments. Returns: bytes of the gradients."""
     watched.thread = "forward"
-    with Autocast(autocast):
+    with cast:
         logits = model(image)
     watched.place = "(loss)"
     loss = F.cross_entropy(logits.float(), torch.empty(logits.shape[:1], dtype=torch.long))

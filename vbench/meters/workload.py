@@ -16,7 +16,7 @@ from vbench.kernels.registry import OPS
 from vbench.meters import backend, memory, training
 from vbench.meters.build import attention_of, build, images
 from vbench.meters.memory import Baseline
-from vbench.plan import Case
+from vbench.plan import PINNED, Case
 
 
 def workload(case: Case, device: Device, compilations: backend.Compilations, repeat_below_s: float) -> Workload:
@@ -41,7 +41,7 @@ class Workload:
         self._baseline = memory.baseline(device)
         self._model = build(case).to(self._where, getattr(torch, case.dtype))
         self._module = backend.prepared(case.backend, self._model)
-        self.settings = settings(self._model, device)
+        self.settings = settings(self._model, device, case.attention)
 
     def memory(self) -> dict[str, Any]:
         """The memory pass, as `memory.measure` returns it."""
@@ -151,8 +151,13 @@ class TrainingStep(Workload):
         return {"forward": trainer.forward, "backward": trainer.backward, "update": trainer.update}
 
 
-def settings(model: nn.Module, device: Device) -> dict[str, Any]:
-    """What a sceptic asks of a row, as the model and torch have it: attention, types, TF32, caches between calls."""
+def settings(model: nn.Module, device: Device, attention: str | None) -> dict[str, Any]:
+    """What a sceptic asks of a row, as the model and torch have it: attention, types, TF32, caches between calls.
+
+    Args:
+        attention: what the case asks for. A kernel that is pinned stands for fused attention.
+    """
     types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
-    about = {"attention": attention_of(model), "weights_dtype": "+".join(types), "tf32": device.tf32()}
+    how = attention if attention in PINNED else attention_of(model)
+    about = {"attention": how, "weights_dtype": "+".join(types), "tf32": device.tf32()}
     return {**about, "caches": "warm"}  # nothing is flushed between calls, neither the CPU's caches nor a GPU's L2
