@@ -14,13 +14,14 @@ from typing import Literal
 import pandas as pd
 
 from vbench.models import MODELS, spec
-from vbench.plan import ATTENTIONS, Attention
+from vbench.plan import Attention
 from vbench.results import scaling
 from vbench.results.claim_judgement import FAILS, HOLDS, UNKNOWN, Judgement, OurValue
 from vbench.results.claim_verdicts import MEASURE, SIDES, verdict_of
 from vbench.results.claims import Claim
 
 DTYPE: Literal["float16"] = "float16"  # half precision decides, as among records
+COMPARED: tuple[Attention, ...] = ("fused", "unfused")
 ERROR = 0.1  # of a ratio of two predictions, by comparison with published figures: docs/memory.md
 
 
@@ -72,7 +73,7 @@ def _growth(claim: Claim, predict: Predict) -> Judgement | None:
 def _ratios(claim: Claim, predict: Predict) -> Judgement | None:
     """A claim of less memory than a baseline with attention, at one size, or of an advantage that grows to it."""
     ours: dict[Attention, OurValue] = {}
-    for attention in ATTENTIONS:
+    for attention in COMPARED:
         value = _advantage(claim, claim.res, attention, predict)
         before = _advantage(claim, claim.res_from, attention, predict) if claim.res_from else 1.0
         if value is None or before is None:
