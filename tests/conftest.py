@@ -30,7 +30,7 @@ SLOW = {
     *("external", "figures", "fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden", "gpu_steps"),
     *("kernel_compile", "kernels_cli", "launch", "limits", "measure", "memory", "models", "operators", "packaging"),
     *("report_page", "revisions", "structure", "sweep", "training", "uncounted", "verify", "vig_h", "vil", "vir"),
-    *("vision_gru", "vrwkv", "cuda_stand_in"),
+    *("kernel_ranges", "vision_gru", "vrwkv", "cuda_stand_in", "cuda_dry_run", "predicted_memory"),
 }
 
 
