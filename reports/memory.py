@@ -10,17 +10,17 @@ from rich.table import Table
 
 from vbench.results.text import bare_table, px
 
-GIB = 2**30
+MIB = 2**20
 HEADS = ("model", "size (px)", "mode", "form", "dtype", "phase", "batch", "card")
 FIGURES = ("weights", "activations", "workspaces", "peak", "reserved", "process", "of card")
 
 
 def to_rich(rows: list[dict[str, Any]]) -> Table:
-    """One row a cell and card; every figure in GiB is predicted."""
+    """One row a cell and card; every figure, in MiB, is predicted."""
     searched = any("largest_batch" in row for row in rows)
     right = {"size (px)", "batch", *FIGURES, "largest batch", "largest side (px)"}
     last = ("largest batch", "largest side (px)") if searched else ()
-    table = bare_table([*HEADS, *FIGURES, *last], right, title="predicted GiB", title_justify="left")
+    table = bare_table([*HEADS, *FIGURES, *last], right, title="predicted memory, MiB", title_justify="left")
     for row in rows:
         dtype = f"{row['dtype']}, autocast {row['autocast']}" if row["autocast"] else row["dtype"]
         how = row["form"] or row["attention"] or ""
@@ -31,7 +31,7 @@ def to_rich(rows: list[dict[str, Any]]) -> Table:
             continue
         held = row["weights_bytes"] + row["gradients_bytes"] + row["optimizer_bytes"]
         figures = (held, row["activation_bytes"], row["workspace_bytes"], row["peak_bytes"], row["reserved_bytes"])
-        cells += [f"{figure / GIB:.3g}" for figure in (*figures, row["process_bytes"])]
+        cells += [f"{figure / MIB:,.0f}" for figure in (*figures, row["process_bytes"])]
         cells.append(f"{row['process_bytes'] / row['card_bytes']:.0%}")
         cells += [str(row.get(name) or "none") for name in ("largest_batch", "largest_side")] if searched else []
         table.add_row(*cells)
@@ -40,7 +40,7 @@ def to_rich(rows: list[dict[str, Any]]) -> Table:
 
 def held_to_rich(row: dict[str, Any], top: int) -> Table:
     """The largest of the tensors that are alive at the peak of a cell, those of repeated blocks as one."""
-    title = f"{row['model']} at {px(row['height'], row['width'])} px, batch {row['batch']}: alive at the peak"
+    title = f"{row['model']} at {px(row['height'], row['width'])} px, batch {row['batch']}, on {row['card']}: alive at the peak"
     table = bare_table(("MiB", "tensors", "shape", "dtype", "made by", "in"), {"MiB", "tensors"}, title=title)
     table.title_justify = "left"
     count: Counter[tuple[str, ...]] = Counter()
@@ -51,7 +51,7 @@ def held_to_rich(row: dict[str, Any], top: int) -> Table:
         count[key] += each["count"]
         nbytes[key] += each["bytes"]
     for key, total in nbytes.most_common(top):
-        table.add_row(f"{total / 2**20:,.1f}", str(count[key]), *key)
+        table.add_row(f"{total / MIB:,.1f}", str(count[key]), *key)
     return table
 
 

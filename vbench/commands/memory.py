@@ -9,7 +9,9 @@ import typer
 
 from vbench.commands import axes
 from vbench.commands.console import AsJson, err, out, print_aside, print_json
+from vbench.flops.cards import cards
 from vbench.options import choices, numbers
+from vbench.results.text import print_whole
 
 app = typer.Typer()
 AUTOCASTS = ("none", "bfloat16", "float16")
@@ -19,9 +21,9 @@ AUTOCASTS = ("none", "bfloat16", "float16")
 def memory(
     models: Annotated[str, typer.Argument(help="Names, patterns, timm/NAME, or module:callable of your own.")],
     res: axes.Res = None,
-    device: Annotated[str, typer.Option(help="Cards, as in h100,a100; no such card is needed.")] = "h100",
+    device: Annotated[str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}.")] = "h100",
     batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32.")] = "1",
-    modes: axes.Modes = "parallel",
+    modes: Annotated[str, typer.Option(help="parallel, recurrent, or both.")] = "parallel",
     dtype: Annotated[str, typer.Option(help="Of weights and images: float32, bfloat16, float16.")] = "float32",
     autocast: Annotated[str, typer.Option(help="Type of products under autocast: none, bfloat16, float16.")] = "none",
     phase: axes.Phase = None,
@@ -34,7 +36,6 @@ def memory(
 ) -> None:
     """Predict the peak memory of a call on a CUDA card, by simulating PyTorch's allocator; nothing is measured."""
     from vbench.flops import fit
-    from vbench.flops.cards import cards
     from vbench.jobs.launch import Launcher
     from vbench.reports import memory as rendering
 
@@ -52,7 +53,7 @@ def memory(
     if as_json:
         print_json(rows)
         return
-    out.print(rendering.to_rich(rows))
+    print_whole(rendering.to_rich(rows), out)
     for row in rows if top else []:
-        out.print(rendering.held_to_rich(row, top))
+        print_whole(rendering.held_to_rich(row, top), out)
     print_aside(rendering.remarks(rows))

@@ -3,7 +3,8 @@
 Every tensor of the pass asks an allocator for its bytes when it is made, and gives them back when Python or autograd
 drops it. For a CUDA card that is a simulated `CachingAllocator`, with what is known of the libraries:
 
-- cuBLAS keeps one workspace a thread: one in the forward pass, a second in the backward pass;
+- cuBLAS keeps one workspace a thread, one for the forward pass and one for the backward pass, made before the call, as
+  our meters do;
 - where cuDNN uses tensor cores, it turns NCHW images of a dense convolution into NHWC and back, during the call;
 - our operators run their host code, launches left out; a recurrent form without kernels holds its results alone.
 
@@ -40,7 +41,6 @@ from vbench.plan import Case
 CALLS = 2  # the second call finds the allocator as the first left it
 SEEN_INSIDE = 16_384  # tokens of an operator's call; with more, a form of torch's is priced by its results alone
 SAME_COST = {"reverse": "forward"}  # options of an operator that need as much memory as another
-_PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmv", "aten::mv"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +127,12 @@ class Pass(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.allocator, self.trace = allocator, _Trace()
         self.place = ""  # the module that runs
-        self.thread = "forward"  # cuBLAS has a workspace for each
         self.workspace_bytes = 0
         self._card, self._tf32 = card, tf32
         self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-        self._served: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name
-        if self._card and name in _PRODUCTS and self.thread not in self._served:
-            self._served.add(self.thread)
-            self.workspace_bytes += self._card.cublas_bytes
-            self._make(self._card.cublas_bytes, "cuBLAS workspace", (self._card.cublas_bytes,), torch.uint8)
         if host := host_code(name):
             with self:
                 return host(*args, **(kwargs or {}))
@@ -181,6 +175,14 @@ class Pass(TorchDispatchMode):
     def _drop(self, block: Block, made: _Made) -> None:
         self.allocator.free(block)
         made.end = len(self.trace.made)
+
+    def serve(self, threads: int) -> None:
+        """Make cuBLAS's workspaces, one for each thread that computes products."""
+        if self._card is not None:
+            self.place = "(libraries)"
+            for _ in range(threads):
+                self._make(self._card.cublas_bytes, "cuBLAS workspace", (self._card.cublas_bytes,), torch.uint8)
+            self.workspace_bytes = threads * self._card.cublas_bytes
 
     def hold(self, nbytes: int) -> None:
         """Make and drop one block: what an operator holds for the time of a call."""
@@ -234,6 +236,7 @@ class Predictor:
         for path, weight in chain(model.named_parameters(), model.named_buffers()):
             watched.meet(weight, "weight", path)
         weights = allocator.allocated
+        watched.serve(2 if case.phase == "train" else 1)
         layout = torch.channels_last if case.layout == "nhwc" else torch.contiguous_format
         image = torch.empty(batch, 3, case.height, case.width, dtype=self._dtype, device="meta", memory_format=layout)
         watched.meet(image, "input", "")
@@ -318,13 +321,12 @@ class Predictor:
 
 def _step(model: nn.Module, image: Tensor, cast: Autocast, watched: Pass, moments: list[Tensor]) -> int:
     """A training step; the first one makes AdamW's two moments. Returns: bytes of the gradients."""
-    watched.thread = "forward"
     with cast:
         logits = model(image)
     watched.place = "(loss)"
     loss = F.cross_entropy(logits.float(), torch.empty(logits.shape[:1], dtype=torch.long))
     del logits
-    watched.thread, watched.place = "backward", "(backward)"
+    watched.place = "(backward)"
     loss.backward()
     watched.place = "(optimiser)"
     weights = [p for p in model.parameters() if p.grad is not None]
