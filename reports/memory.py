@@ -40,8 +40,10 @@ def to_rich(rows: list[dict[str, Any]]) -> Table:
 
 def held_to_rich(row: dict[str, Any], top: int) -> Table:
     """The largest of the tensors that are alive at the peak of a cell, those of repeated blocks as one."""
-    title = f"{row['model']} at {px(row['height'], row['width'])} px, batch {row['batch']}, on {row['card']}: alive at the peak"
-    table = bare_table(("MiB", "tensors", "shape", "dtype", "made by", "in"), {"MiB", "tensors"}, title=title)
+    where = f"{row['model']} at {px(row['height'], row['width'])} px, batch {row['batch']}, on {row['card']}"
+    table = bare_table(
+        ("MiB", "tensors", "shape", "dtype", "made by", "in"), {"MiB", "tensors"}, title=f"{where}: alive at the peak"
+    )
     table.title_justify = "left"
     count: Counter[tuple[str, ...]] = Counter()
     nbytes: Counter[tuple[str, ...]] = Counter()
