@@ -24,7 +24,7 @@ def case(model: str = "deit_t", **changes: object) -> Case:
 
 def test_compilations_are_counted_timed_and_cleared_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
     with backend.Compilations("compile", 1) as compilations, torch.inference_mode():
