@@ -15,7 +15,7 @@ from vbench.results.store import Record
 # five sixths of the time and are marked `slow`; `pytest -m "not full and not slow"` is the fast half of the tests.
 SLOW = {
     *("ab", "accuracy", "axes", "backend", "calibration", "checkpoints", "cli", "counters", "doctor", "docs"),
-    *("external", "figures", "fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden"),
+    *("external", "figures", "fused", "fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden"),
     *("kernel_compile", "kernels_cli", "launch", "limits", "measure", "memory", "models", "operators", "packaging"),
     *("report_page", "revisions", "structure", "sweep", "training", "uncounted", "verify", "vig_h", "vil", "vir"),
     *("vision_gru", "vrwkv"),
