@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden golden-figures constraints kernels gpu gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -12,12 +12,16 @@ lint:
 types: ## on the package as it is installed
 	rm -rf build/types && pip install --quiet --no-deps --target build/types .
 	cd build/types && python -P -m mypy --config-file ../../pyproject.toml
+	python -P -m mypy --config-file pyproject.toml .ci/gpu.py
 
 test:
 	pytest
 
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
+
+dry-run: ## every model's pass on CUDA without CUDA, and what models launch compiled; about three minutes
+	pytest -m 'full or not full' tests/test_cuda_dry_run.py
 
 golden-figures: ## the small pictures that tests compare figures with, drawn anew; look at them
 	VBENCH_REFRESH=1 pytest -n 0 tests/test_figures.py -k golden
@@ -43,18 +47,12 @@ resources: ## kernels/fused/resources.csv anew, by each Triton that we support, 
 counters: ## the baseline of the counters gate, for its own cells; look at what changed, and commit it with its cause
 	python -P -m vbench gate --counters results/counters.json --write
 
-GPU = results/$$(python -P -c "from vbench.devices import nvml; gpus = nvml.gpus(); print(gpus[0]['name'].lower().replace(' ', '-') if gpus else 'no-gpu')")
-gpu:   ## whatever awaits a GPU, in one call of less than nine minutes; records under results/DEVICE, tuning under build
-	python -P -m vbench kernels check --device cuda
-	pytest -m gpu -n 0
-	python -P -m vbench kernels bench --device cuda --n 1024,4096,16384,65536 --batch 1,8 -o $(GPU)
+GPU = results/$$(python -P .ci/gpu.py --name)
+gpu:   ## whatever awaits a GPU, into results/DEVICE; BUDGET=480 leaves out what does not fit into 480 s, STEPS=sweep,check takes these
+	python -P .ci/gpu.py $(if $(BUDGET),--budget $(BUDGET)) $(if $(STEPS),--only $(STEPS))
+
+gpu-tune: ## the fastest choices of the fused kernels on this GPU, for tuning.toml; under build, a quarter of an hour or more
 	python -P -m vbench kernels tune --device cuda -o build/tuning.toml
-	python -P -m vbench sweep --models vig_t,vrwkv_t,vrwkv6_t,vil2_t,vir_s,vision_gru_t,deit_t --res 224,512,1024,2048 \
-		--device cuda --dtype bfloat16 --backend cudagraph --modes parallel --batch 1 --rigor quick --timeout 30 -o $(GPU)
-	python -P -m vbench sweep --models vig_t,deit_t --res 224,1024,2048 --form auto,chunkwise --device cuda --dtype bfloat16 \
-		--modes parallel --batch 1 --rigor quick --timeout 30 -o $(GPU)-forms
-	python -P -m vbench sweep --models vig_t,vrwkv_t,vil2_t,vir_s,vision_gru_t,deit_t --res 224,512 --modes parallel \
-		--phase train --dtype bfloat16 --batch 32 --device cuda --rigor quick --timeout 30 -o $(GPU)-training
 
 gpu-long: ## what takes longer: what the doctor finds, the README's sweep, and what the papers' claims need
 	python -P -m vbench doctor --device cuda
@@ -76,6 +74,9 @@ readme: ## the README's table, findings and figure, and docs/results.md, from th
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
+
+memory: ## docs/memory.md: predicted memory beside published figures
+	python -P -m vbench.reports.predicted docs/memory.md
 
 claims: ## docs/claims.md: which of the papers' claims hold, by the committed records; put further runs before the page
 	python -P -m vbench.reports.claims results/cpu-amd-epyc docs/claims.md

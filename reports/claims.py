@@ -14,7 +14,10 @@ from rich.text import Text
 
 from vbench.errors import UsageError
 from vbench.reports.grid import csv_text, escaped, pipes
-from vbench.results.claim_verdicts import FAILS, HOLDS, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, WIDEST, Judgement, judge
+from vbench.results.claim_judgement import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement
+from vbench.results.claim_predictions import Predict
+from vbench.results.claim_predictions import judged as by_prediction
+from vbench.results.claim_verdicts import TOLERANCE, WIDEST, judge
 from vbench.results.claims import Claim, claims
 from vbench.results.frame import frame
 from vbench.results.operators import FILE as OPERATORS
@@ -57,11 +60,18 @@ the fastest fused attention exists only there; the reason names the others. Memo
 states or implies a batch, the memory is computed for it: weights once, everything else once for each image. Speed is
 images/s at the batch that was asked for, `knee` in the suite. ViR's claim has no number; it is read as "the advantage
 grows from 224 to 2048 px". Linear growth is judged on any device.
+
+Without a GPU's record, a claim on memory is judged by a *prediction*: a simulation of PyTorch's allocator on CUDA, in
+half precision, at the batch that the paper states or implies. [Memory without a GPU](memory.md) says how it works and
+how near it comes to published figures. Such a verdict is marked *(predicted)*; a record of a GPU replaces it.
 """
 
 
-def judged(folders: Sequence[Path]) -> list[Judgement]:
+def judged(folders: Sequence[Path], predict: Predict | None = None) -> list[Judgement]:
     """A verdict on every claim, from the records of these folders, which may be none.
+
+    Args:
+        predict: predicts the memory of a CUDA card, for claims that no record of a GPU decides; None leaves them open.
 
     Raises: UsageError for a folder without records; SchemaError for records that this version cannot read.
     """
@@ -70,7 +80,8 @@ def judged(folders: Sequence[Path]) -> list[Judgement]:
             raise UsageError(f"{folder} has no {RECORDS}; give the --out folder of a sweep, or none")
     table = frame([record for folder in folders for record in read(folder)])
     operators = [row for folder in folders for row in read_operators(folder)]
-    return [judge(claim, table, operators) for claim in claims()]
+    found = [judge(claim, table, operators) for claim in claims()]
+    return found if predict is None else [by_prediction(one, predict) for one in found]
 
 
 def to_json(found: Sequence[Judgement]) -> str:
@@ -81,8 +92,8 @@ def to_json(found: Sequence[Judgement]) -> str:
 
 def _ours(one: Judgement) -> dict[str, Any]:
     as_paper, fair = (value and asdict(value) for value in (one.stated, one.fair))
-    ids = list(one.case_ids)
-    return {"verdict": one.verdict, "reason": one.reason, "as_paper": as_paper, "fair": fair, "case_ids": ids}
+    said = {"verdict": one.verdict, "predicted": one.predicted, "reason": one.reason}
+    return {**said, "as_paper": as_paper, "fair": fair, "case_ids": list(one.case_ids)}
 
 
 def show(found: Sequence[Judgement], console: Console) -> None:
@@ -100,8 +111,12 @@ def show(found: Sequence[Judgement], console: Console) -> None:
 
 def summary(found: Sequence[Judgement]) -> str:
     """How many claims have each verdict."""
-    counts = {verdict: sum(one.verdict == verdict for one in found) for verdict in VERDICTS}
-    return f"{len(found)} claims. " + "; ".join(f"{verdict}: {count}" for verdict, count in counts.items()) + "."
+    counts = {verdict: [one.predicted for one in found if one.verdict == verdict] for verdict in VERDICTS}
+    words = [
+        f"{verdict}: {len(each)}" + (f" ({sum(each)} predicted)" if any(each) and verdict != UNKNOWN else "")
+        for verdict, each in counts.items()
+    ]
+    return f"{len(found)} claims. {'; '.join(words)}."
 
 
 def to_csv(found: Sequence[Judgement]) -> str:
@@ -130,7 +145,7 @@ def _item(one: Judgement) -> str:
         f"{claim.printed} ({claim.says}; {claim.seen}: {claim.locator})",
         "; ".join(conditions),
         claim.notes.rstrip("."),
-        f"{one.verdict}: {one.reason}{_proof(one)}",
+        f"{one.label}: {one.reason}{_proof(one)}",
     ]
     first, *rest = [escaped(text) for text in told if text]
     return f"- **{claim.id}**: {first}. " + ". ".join(text[0].upper() + text[1:] for text in rest) + "."
@@ -138,7 +153,7 @@ def _item(one: Judgement) -> str:
 
 def _row(one: Judgement) -> tuple[str, ...]:
     sides = ["–" if value is None else str(value) for value in (one.stated, one.fair)]
-    return (one.claim.id, _of(one.claim), _claimed(one.claim), *sides, one.verdict)
+    return (one.claim.id, _of(one.claim), _claimed(one.claim), *sides, one.label)
 
 
 def _of(claim: Claim) -> str:
@@ -163,7 +178,10 @@ def _proof(one: Judgement) -> str:
 
 def page(folders: Sequence[Path]) -> str:
     """The whole of docs/claims.md."""
-    return f"{PAGE}\n{to_markdown(judged(folders))}"
+    from vbench.flops.fit import asking, of_claims
+
+    with asking() as ask:
+        return f"{PAGE}\n{to_markdown(judged(folders, of_claims(ask)))}"
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 """The small table and the findings of the README, and the page of all results, from committed records.
 
-`python -P -m vbench.reports.readme DIR README.md docs/results.md` fills both pages between their markers.
+`python -P -m vbench.reports.readme DIR README.md docs/results.md` fills both pages between their markers. What was
+measured on a GPU comes from the folders beside DIR that `make gpu` has made.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+from vbench.devices import on_host
 from vbench.reports import tables
 from vbench.reports.grid import pipes
 from vbench.reports.write import filled
@@ -24,6 +29,11 @@ from vbench.results.store import Record, read
 WIDTH = 110
 SIDES = (224, 512, 1024, 2048)  # px; the rows of the small table
 SHOWN = ("model", "mode", "size (px)", "GMACs", "latency (ms)", "95 % interval", "peak memory (MiB)", "flags")
+
+GPU_SIDES = (224, 1024, 2048)  # px; the rows of the table of a GPU
+ON_A_GPU = ("model", "mode", "size (px)", "status", "latency (ms)", "95 % interval", "peak memory (MiB)", "flags")
+NOTHING_ON_A_GPU = "Nothing has been measured on a GPU yet; `make gpu` does it."
+STEPS = "steps.json"  # how `make gpu` went
 
 
 def printed(table: pd.DataFrame) -> str:
@@ -59,10 +69,55 @@ def spent(records: list[Record]) -> str:
     return f"- The {cells} cells took {sum(record.wall_s for record in records) / 60:.1f} minutes."
 
 
-def fill(text: str, records: list[Record]) -> str:
-    """The README with new text between its markers. Raises: ValueError if a marker is missing."""
+def on_gpus(results: Path) -> str:
+    """What `make gpu` has measured, from each folder of `results` that it has made; or that nothing was."""
+    found = []
+    for folder in sorted(file.parent for file in results.glob(f"*/{STEPS}")):
+        records = read(folder)
+        if records and not on_host(str(records[0].case["device"])):
+            head = f"By `make gpu`, in [`{results.name}/{folder.name}/`]({results.name}/{folder.name})."
+            parts = [head, on_a_gpu(frame(records)), unfinished(folder / STEPS)]
+            found.append("\n\n".join(part for part in parts if part))
+    return "\n\n".join(found) or NOTHING_ON_A_GPU
+
+
+def on_a_gpu(table: pd.DataFrame) -> str:
+    """Inference at three sizes under the one setting that has the most rows, in Markdown, with caption and notes."""
+    few = table[(table["phase"] == "infer") & (table["mode"] == "parallel") & (table["height"] == table["width"])]
+    few = few[few["height"].isin(GPU_SIDES) & (few["status"] != "unsupported")]
+    few = few[few["attention"].isna() | few["attention"].isin(["fused", "unfused"])]  # as torch chooses
+    settings = Counter(zip(few["dtype"], few["backend"], strict=True))
+    if not settings:
+        return ""
+    ((dtype, backend), _), *_ = settings.most_common(1)
+    few = few[(few["dtype"] == dtype) & (few["backend"] == backend)]
+    places = [tables.HEADER.index(name) for name in ON_A_GPU]
+    rows = [[row[place] for place in places] for row in tables.rows(few)]
+    kernels = ", ".join(sorted(few["attention_kernel"].dropna().unique()))
+    how = f" Kernel of fused attention: {kernels}." if kernels else ""
+    below = [tables.caption(few) + how, *tables.notes(few)]
+    return "\n\n".join(["\n".join(pipes(ON_A_GPU, rows, tables.NUMBERS)), *below])
+
+
+def unfinished(file: Path) -> str:
+    """The steps of `make gpu` that have not ended ok, by the last run that had them; empty if all have."""
+    last: dict[str, str] = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        for run in json.loads(file.read_text(encoding="utf-8"))["runs"]:
+            for step in run["steps"]:
+                if step["outcome"] != "left out" or last.get(step["name"]) != "ok":
+                    last[step["name"]] = step["outcome"]
+    rest = [f"{name} ({outcome})" for name, outcome in last.items() if outcome != "ok"]
+    return f"Steps of `make gpu` that did not end well, or were left out: {', '.join(rest)}." if rest else ""
+
+
+def fill(text: str, records: list[Record], results: Path) -> str:
+    """The README with new text between its markers; `results` has the folders of GPUs.
+
+    Raises: ValueError if a marker is missing.
+    """
     table = frame(records)
-    text = filled(text, "table", small(table))
+    text = filled(filled(text, "table", small(table)), "gpu", on_gpus(results))
     return filled(text, "findings", f"{headline(table)}\n{spent(records)}")
 
 
@@ -78,7 +133,7 @@ def _items(found: Sequence[Answer]) -> str:
 
 
 if __name__ == "__main__":
-    measured = read(Path(sys.argv[1]))
-    for name, make in zip(sys.argv[2:], (fill, fill_results), strict=True):
-        page = Path(name)
-        page.write_text(make(page.read_text(encoding="utf-8"), measured), encoding="utf-8")
+    folder, first, second = map(Path, sys.argv[1:])
+    measured = read(folder)
+    first.write_text(fill(first.read_text(encoding="utf-8"), measured, folder.parent), encoding="utf-8")
+    second.write_text(fill_results(second.read_text(encoding="utf-8"), measured), encoding="utf-8")

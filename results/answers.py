@@ -80,7 +80,8 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
             words = "".join(f", {part}" for part in [*own_form, *under])
             for baseline, (_, _, attention), theirs in beside:
                 if baseline == nearest:
-                    named = f"{baseline} unfused" if attention == "unfused" else baseline
+                    unusual = isinstance(attention, str) and attention != "fused"
+                    named = f"{baseline} {attention}" if unusual else baseline
                     found.append(Pair(model, f"{model} {mode}", named, words, mine, theirs))
     return found
 

@@ -52,7 +52,10 @@ AXES = {  # in the order in which rows are sorted and settings are listed
         Axis("backend", "back end", source="case", usual=("eager",), parts=True, caption=True),
         Axis("layout", "layout", source="case", usual=("nchw",), parts=True, caption=True),
         Axis("attention", "attention", source="settings", usual=("fused",), parts=True, caption=True, optional=True),
-        # A failed cell has no value of these two. So they do not part curves: a curve would lose its failed end.
+        # A failed cell has no value of these three. So they do not part curves: a curve would lose its failed end.
+        Axis(
+            "attention_kernel", "attention kernel", source="settings", caption=True, optional=True, told_by="attention"
+        ),
         Axis("weights_dtype", "dtype of weights", source="settings", caption=True),
         Axis("tf32", "TF32", "boolean", source="settings", caption=True),
         Axis("threads", "CPU threads", "Int64", source="protocol", parts=True, words="{} threads"),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 
@@ -30,58 +30,20 @@ from vbench.models.closed_forms import closed_form
 from vbench.models.registry import MODELS, spec
 from vbench.results import scaling
 from vbench.results.axes import SETTING, VERSIONS, unusual
+from vbench.results.claim_judgement import FAILS, HOLDS, UNFUSED, UNKNOWN, ClaimVerdict, Judgement, OurValue
 from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
 from vbench.results.frame import batch_asked, rows_of
 from vbench.results.operators import FILE, beside_attention
 from vbench.results.ratios import ratio
-from vbench.results.text import one_line, short
+from vbench.results.text import one_line
 
 TOLERANCE = 0.05  # two printed digits leave this open: "90 % saved" means 9.5 to 10.5 times less
 WIDEST = 0.25  # half-width of an interval, as a share of its value
 SIDES = (224, 512, 1024, 2048)  # px, the sizes for growth
 
-ClaimVerdict = Literal["holds", "holds only against unfused attention", "does not hold", "not measurable here"]
-HOLDS, UNFUSED, FAILS, UNKNOWN = VERDICTS = get_args(ClaimVerdict)
 OPERATORS = {"bi_wkv_op": "wkv"}  # names in the table of claims
 MEASURE = "'vbench sweep --suite claims --device cuda' measures it"
-
-
-@dataclass(frozen=True, slots=True)
-class OurValue:
-    """A value that we measured or counted. `lo` and `hi` are its interval; None if it is not known, or for a count."""
-
-    value: float
-    lo: float | None
-    hi: float | None
-    basis: str  # what it is a ratio of and under which settings, in words
-    case_ids: tuple[str, ...] = ()  # of its records; empty if it was counted by closed form
-    unit: str = "×"
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The interval; the value twice if there is none."""
-        return (self.value if self.lo is None else self.lo, self.value if self.hi is None else self.hi)
-
-    def __str__(self) -> str:
-        bounds = "" if self.lo is None or self.hi is None else f" ({short(self.lo)}–{short(self.hi)})"
-        return f"{short(self.value)}{self.unit}{bounds}"
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A claim, our verdict, and why."""
-
-    claim: Claim
-    verdict: ClaimVerdict
-    reason: str
-    stated: OurValue | None = None  # (a)
-    fair: OurValue | None = None  # (b)
-
-    @property
-    def case_ids(self) -> tuple[str, ...]:
-        """The case_ids of all records behind the verdict."""
-        return tuple(dict.fromkeys(one for ours in (self.stated, self.fair) if ours for one in ours.case_ids))
 
 
 def judge(claim: Claim, table: pd.DataFrame, operators: Sequence[Mapping[str, Any]] = ()) -> Judgement:
@@ -203,7 +165,7 @@ def _operator(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Judgement:
     fair = _measured_ratio(attention, own, "ms", one_line(basis), ())
     if not _on_gpu(own):
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {fair.basis}", None, fair)
-    verdict, rule = _verdict(claim, fair, fair)  # the paper's baseline is the fair one
+    verdict, rule = verdict_of(claim, fair, fair)  # the paper's baseline is the fair one
     return Judgement(claim, verdict, f"{rule}: {fair}, {fair.basis}", None, fair)
 
 
@@ -255,11 +217,11 @@ def _judge_pair(claim: Claim, pair: _Pair, before: Sequence[_Pair]) -> Judgement
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU ({pair.where}): {words}", stated, fair)
     if claim.unit == "none":
         return Judgement(claim, UNKNOWN, f"the paper prints no number; {pair.where}: {words}", stated, fair)
-    verdict, rule = _verdict(claim, fair, stated)
+    verdict, rule = verdict_of(claim, fair, stated)
     return Judgement(claim, verdict, f"{rule}; {pair.where}: {words}", stated, fair)
 
 
-def _verdict(claim: Claim, fair: OurValue | None, stated: OurValue | None) -> tuple[ClaimVerdict, str]:
+def verdict_of(claim: Claim, fair: OurValue | None, stated: OurValue | None) -> tuple[ClaimVerdict, str]:
     """The verdict from our values against fused and against unfused attention, and why."""
     if fair is None:
         return UNKNOWN, "fused attention was not measured"

@@ -43,7 +43,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Float64", "update_ms first_call_s compile_s throughput_img_s throughput_img_s_lo throughput_img_s_hi"),
     ("string", "batch_policy"),
     ("Int64", "memory_batch peak_memory_bytes weights_bytes input_bytes activation_bytes gradients_bytes"),
-    ("Int64", "optimizer_bytes slack_bytes growth_bytes"),
+    ("Int64", "optimizer_bytes workspace_bytes slack_bytes growth_bytes"),
     ("string", "growth_reason"),
     ("Int64", "process_bytes state_bytes predicted_peak_bytes"),
     ("Float64", "energy_j_per_image energy_gross_j_per_image"),
@@ -148,7 +148,7 @@ _WORK = (  # keys of a record's work that are columns of the frame
     *("params", "tokens", "padding", "macs", "macs_executed", "macs_matmul", "macs_elementwise", "macs_closed_form"),
     *("flops_elementwise", "flops_total", "bytes_min", "intensity", "state_bytes", "predicted_peak_bytes"),
 )
-_MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "slack", "process")
+_MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "workspace", "slack", "process")
 
 
 def _latency(launches: list[Record]) -> dict[str, Any]:

@@ -139,3 +139,8 @@ def efficiency() -> tuple[Printed, ...]:
         Printed(res=int(row["res"]) if row["res"] else None, value=float(row["value"]), **{k: row[k] for k in keys})
         for row in _table("efficiency")
     )
+
+
+def memory() -> list[dict[str, str]]:
+    """Published peaks of memory on GPUs whose conditions are stated or inferred: the rows of `memory.csv`."""
+    return list(_table("memory"))

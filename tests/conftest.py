@@ -14,10 +14,11 @@ from vbench.results.store import Record
 # Whole programs and sweeps, interpreted or compiled kernels, every model, form and container, many pictures. They take
 # five sixths of the time and are marked `slow`; `pytest -m "not full and not slow"` is the fast half of the tests.
 SLOW = {
-    *("ab", "accuracy", "axes", "backend", "calibration", "checkpoints", "cli", "counters", "doctor", "docs"),
-    *("external", "figures", "fused", "fused_chunks", "fused_scans", "gate_calibration", "gate_docs", "golden"),
-    *("kernel_compile", "kernels_cli", "launch", "limits", "measure", "memory", "models", "operators", "packaging"),
-    *("report_page", "revisions", "structure", "sweep", "training", "uncounted", "verify", "vig_h", "vil", "vir"),
+    *("ab", "accuracy", "attention", "axes", "backend", "calibration", "checkpoints", "cli"),
+    *("counters", "cuda_stand_in", "docs", "doctor", "external", "figures", "fused", "fused_chunks"),
+    *("fused_scans", "gate_calibration", "gate_docs", "golden", "gpu_steps", "kernel_compile", "kernels_cli", "launch"),
+    *("limits", "measure", "memory", "models", "operators", "packaging", "report_page", "revisions"),
+    *("structure", "sweep", "training", "uncounted", "verify", "vig_h", "vil", "vir"),
     *("vision_gru", "vrwkv"),
 }
 
@@ -27,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = "PYTEST_XDIST_WORKER" in os.environ
     if not worker:  # workers share their parent's
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vbench-tests-")
-    if worker or not config.getoption("numprocesses"):  # not in a parent, which runs no test
+    if worker or not config.getoption("numprocesses", default=None):  # not in a parent, which runs no test
         import torch
 
         torch.set_num_threads(1)

@@ -11,7 +11,10 @@ class NVMLError(Exception):
 
 
 class FakeNvml:
-    """`answers` maps a question to its value; a question that is not in it is not supported."""
+    """`answers` maps a question to its value; a question that is not in it is not supported.
+
+    All GPUs answer alike. If the answer to "mig" is 1, they are in slices, `SLICES`.
+    """
 
     NVMLError = NVMLError
     NVML_CLOCK_SM = 1
@@ -20,9 +23,10 @@ class FakeNvml:
     NVML_FEATURE_ENABLED = 1
     NVML_DEVICE_MIG_ENABLE = 1
     UUID = "GPU-0"
+    SLICES = ("MIG-a", "MIG-b")
 
-    def __init__(self, *, works: bool = True) -> None:
-        self.works = works
+    def __init__(self, *, works: bool = True, uuids: tuple[str, ...] = (UUID,)) -> None:
+        self.works, self.uuids = works, uuids
         self.answers: dict[str, Any] = {
             "clocks": {self.NVML_CLOCK_SM: 1500, self.NVML_CLOCK_MEM: 2600},
             "max_sm": 1980,
@@ -36,6 +40,8 @@ class FakeNvml:
             "mig": 0,
             "persistence": 1,
             "limit": 700_000,
+            "memory": SimpleNamespace(total=2**37, free=2**36),
+            "driver": "580.1",
         }
 
     def _answer(self, key: str) -> Any:
@@ -50,15 +56,38 @@ class FakeNvml:
     def nvmlShutdown(self) -> None:  # noqa: N802
         pass
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
-        if index != 0:
-            raise NVMLError("Invalid Argument")
-        return "handle"
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return self._answer("driver")
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
-        if uuid != self.UUID:
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.uuids)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> list[str]:  # noqa: N802
+        if index >= len(self.uuids):
+            raise NVMLError("Invalid Argument")
+        return [self.uuids[index]]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> list[str]:  # noqa: N802
+        if uuid not in (*self.uuids, *self.SLICES):
             raise NVMLError("Not Found")
-        return "handle"
+        return [uuid]
+
+    def nvmlDeviceGetUUID(self, gpu: list[str]) -> str:  # noqa: N802
+        return gpu[0]
+
+    def nvmlDeviceGetName(self, gpu: list[str]) -> str:  # noqa: N802
+        return "NVIDIA H200"
+
+    def nvmlDeviceGetMemoryInfo(self, _: list[str]) -> Any:  # noqa: N802
+        return self._answer("memory")
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, _: list[str]) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, _: list[str], index: int) -> list[str]:  # noqa: N802
+        if not 1 <= index <= len(self.SLICES):  # the numbers of slices may have holes
+            raise NVMLError("Not Found")
+        return [self.SLICES[index - 1]]
 
     def nvmlDeviceGetClockInfo(self, _: str, clock: int) -> int:  # noqa: N802
         return self._answer("clocks")[clock]

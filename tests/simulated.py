@@ -64,6 +64,15 @@ class Simulated(Device):
     def returns_ms(self, call: Callable[[], object]) -> float:
         return self.samples(call, 1)[0] * self._returns
 
+    def used_bytes(self) -> int:
+        return 0
+
+    def reset_peak(self) -> bool:
+        return True
+
+    def peak_bytes(self) -> int:
+        return 0
+
     def fits(self, nbytes: int) -> bool:
         return True
 

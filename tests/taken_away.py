@@ -45,17 +45,25 @@ sys.meta_path.insert(0, Finder())
 '''
 
 
-def without(code: str, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """`vbench ARGS` in `folder` where every Python runs `code` first; nothing is remembered from elsewhere."""
+def environment(code: str, folder: Path) -> dict[str, str]:
+    """Variables under which every Python runs `code` first; nothing is remembered from elsewhere."""
     preload = folder / "preload"
     preload.mkdir(exist_ok=True)
     (preload / "sitecustomize.py").write_text(code)
-    environment = {
+    return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(preload), *(p for p in sys.path if p)]),
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
-    command = [sys.executable, "-P", "-m", "vbench", *args]
+
+
+def without(code: str, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    """`vbench ARGS` in `folder` where every Python runs `code` first."""
+    return run([sys.executable, "-P", "-m", "vbench", *args], environment(code, folder), folder)
+
+
+def run(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command in `folder` under these variables, with what it prints."""
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=folder, check=False, timeout=300
     )

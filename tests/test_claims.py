@@ -26,7 +26,8 @@ from vbench.plan import USUAL, Case, union
 from vbench.plan import parse as parse_axes
 from vbench.reports import claims as report
 from vbench.results import operators
-from vbench.results.claim_verdicts import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement, OurValue, judge, reaches
+from vbench.results.claim_judgement import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement, OurValue
+from vbench.results.claim_verdicts import judge, reaches
 from vbench.results.claims import Claim, claims, parse
 from vbench.results.countings import published_macs
 from vbench.results.frame import frame

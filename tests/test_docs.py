@@ -30,6 +30,7 @@ from vbench.reports.figures.table import FIGURES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
 CHEAP = ("report", "figures", "tables", "fit", "claims", "suites", "models")  # that read records alone, or less
 COMMITTED = Path("results/cpu-amd-epyc")
 
@@ -66,7 +67,8 @@ def pip(words: list[str]) -> None:
 
 
 def make(words: list[str]) -> None:
-    assert set(words) <= TARGETS
+    assert {word for word in words if "=" not in word} <= TARGETS
+    assert {word.partition("=")[0] for word in words if "=" in word} <= VARIABLES
 
 
 def python(words: list[str]) -> None:

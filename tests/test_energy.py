@@ -12,6 +12,7 @@ from fake_nvml import FakeNvml
 from vbench.devices import base, nvml, open_device
 from vbench.devices.cpu import RaplCounter
 from vbench.meters import energy
+from vbench.sweep.loop import ENERGY_LIMIT_S
 
 
 class Device:
@@ -61,6 +62,21 @@ def test_known_power_gives_known_joules(step_s: float, least_s: float) -> None:
     gross = 300 * 1.05 * least_s / found["images"]  # type: ignore[operator]
     assert found["gross_j_per_image"] == pytest.approx(gross)
     assert found["net_j_per_image"] == pytest.approx(gross * 200 / 300)
+
+
+def test_a_counter_of_100_ms_needs_less_than_what_a_sweep_allows_for_energy() -> None:
+    """NVML's counter: 20 steps to time it, 2 s idle, and 105 steps of work."""
+    device = Device(0.1)
+    found = measured(device)
+    assert (found["reason"], found["window_s"]) == (None, pytest.approx(10.5))
+    assert 14 < device.now < ENERGY_LIMIT_S
+
+
+def test_a_counter_that_is_too_coarse_is_a_reason() -> None:
+    device = Device(1.0)
+    found = measured(device, lambda _: pytest.fail("it ran"))
+    assert found["reason"] == "this counter moves every 1 s: 100 steps take 100 s"
+    assert device.now < ENERGY_LIMIT_S
 
 
 def test_work_that_ends_between_two_steps_is_not_rounded_to_one() -> None:

@@ -14,13 +14,14 @@ from simulated import Simulated
 
 from vbench import plan, verify
 from vbench.errors import DeviceError, UsageError
-from vbench.jobs.launch import Launcher
+from vbench.jobs.launch import Ending, Launcher, Runner
 from vbench.kernels import OPS, forms, operator
 from vbench.kernels.fused import tuning
 from vbench.kernels.fused.tuning import Choice
 from vbench.kernels.registry import default_form
 from vbench.operators import bench as kernel_bench
 from vbench.operators import calls as kernel_calls
+from vbench.operators import check as kernel_check
 from vbench.operators import peers as kernel_peers
 from vbench.operators import sampling
 from vbench.operators import tune as kernel_tune
@@ -38,6 +39,35 @@ def test_list_names_every_form_and_why_one_cannot_run() -> None:
             on_cpu = row["form"] == default_form(row["operator"], "parallel", "cpu")
             assert ("cpu" in row["default_on"]) == on_cpu
     assert "all pairs of tokens" in vbench("kernels", "list").stdout
+
+
+def test_a_check_that_remembers_runs_nothing_that_a_sweep_has_verified(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[dict[str, Any]] = []
+
+    class Fake:
+        def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+            if job == "probe":
+                return Ending("ok", None, {"gpu": None})
+            asked.append(argument)
+            return Ending("ok", None, {"checks": []})
+
+    def check(runner: Runner, **about: Any) -> int:
+        asked.clear()
+        options = {"device": "cpu", "tokens": None, "seed": 0, **about}
+        (verdict,) = kernel_check.check(["gla"], tuple(OPS["gla"]), runner, **options)
+        assert verdict.ok
+        return len(asked)
+
+    verify.verify("gla", kernel_check.remembering(Fake(), "cpu"), device="cpu", gradients=False)
+    assert [argument["extent"]["gradients"] for argument in asked] == [False]
+    assert check(kernel_check.remembering(Fake(), "cpu")) == 1  # the gradients
+    assert check(kernel_check.remembering(Fake(), "cpu")) == 0
+    assert check(kernel_check.remembering(Fake(), "cpu"), seed=1) == 2
+    assert check(kernel_check.remembering(Fake(), "cpu"), tokens=20) == 1
+    assert check(Fake()) == 2
 
 
 def test_check_holds_forms_to_the_recurrence_and_their_gradients_too() -> None:

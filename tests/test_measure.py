@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vbench import jobs
 from vbench.jobs.launch import Launcher
 from vbench.plan import RIGORS, Case, Sweep, plan
 
@@ -32,7 +33,7 @@ def measured(
 
 def test_a_forward_pass(launcher: Launcher) -> None:
     found = measured(launcher, "vig_t", settled=3)
-    assert list(found) == ["settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent"]
+    assert list(found) == ["settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy"]
     assert found["settings"]["weights_dtype"] == "float32"
     memory = found["memory"]
     assert memory["peak_bytes"] >= memory["weights_bytes"] + memory["input_bytes"]
@@ -41,7 +42,7 @@ def test_a_forward_pass(launcher: Launcher) -> None:
     assert (found["latency"]["batch"], found["latency"]["host_ms"]) == (1, None)
     assert "parts_ms" not in found["latency"]
     assert found["throughput"]["batch"] == 3
-    assert found["energy"]["net_j_per_image"] is not None or found["energy"]["reason"]
+    assert found["energy"]["reason"] == "not measured at this --rigor"
     assert found["state"]["cpu_s"] > 0
     assert found["spent"]["warmup_s"] == found["warmup"]["wall_s"]
     assert found["spent"]["measured_s"] > found["latency"]["wall_s"] > sum(found["latency"]["samples_ms"]) / 1e3
@@ -67,3 +68,13 @@ def test_a_training_step_has_its_three_parts(launcher: Launcher, model: str) -> 
     assert memory["optimizer_bytes"] == pytest.approx(2 * memory["weights_bytes"], rel=0.02)
     held = ("weights_bytes", "input_bytes", "gradients_bytes", "optimizer_bytes", "activation_bytes")
     assert memory["peak_bytes"] <= sum(memory[name] for name in held)
+
+
+def test_energy_has_time_of_its_own(launcher: Launcher) -> None:
+    assert RIGORS["quick"].energy_s == 0 < min(RIGORS[name].energy_s for name in ("default", "paper"))
+    case = plan(Sweep(("deit_t",), ((32, 32),), ("parallel",), (1,)))[0]
+    asked = jobs.measure(case, replace(PROTOCOL, energy_s=0.1))
+    found = launcher.run(*asked, 120).parts
+    assert found["energy"]["reason"] or found["energy"]["net_j_per_image"] is not None
+    assert found["energy"]["reason"] != "not measured at this --rigor"
+    assert found["energy"]["wall_s"] >= 0

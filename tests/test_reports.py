@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from alike import differences
-from fakes import failed, make_record
+from fakes import failed, make_record, of_case
 from rich.console import Console
 
 from vbench.reports import readme, tables
 from vbench.reports.series import series_of
 from vbench.reports.write import FILES, write_all
 from vbench.results.frame import frame
-from vbench.results.store import Record, read
+from vbench.results.store import Record, Store, read
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS, RECORDS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results" / "cpu-amd-epyc"
@@ -132,9 +135,10 @@ def test_reporting_imports_no_torch() -> None:
 class TestReadme:
     def test_it_shows_what_the_committed_records_give(self) -> None:
         """`make readme` was run after the last change of records or tables."""
-        for page, fill in ((README, readme.fill), (RESULTS, readme.fill_results)):
-            text = page.read_text(encoding="utf-8")
-            assert fill(text, read(RECORDS)) == text
+        text = README.read_text(encoding="utf-8")
+        assert readme.fill(text, read(RECORDS), RECORDS.parent) == text
+        text = RESULTS.read_text(encoding="utf-8")
+        assert readme.fill_results(text, read(RECORDS)) == text
 
     def test_its_files_are_those_of_its_records(self, tmp_path: Path) -> None:
         write_all(frame(read(RECORDS)), tmp_path)
@@ -161,4 +165,71 @@ class TestReadme:
 
     def test_a_readme_without_its_markers_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no <!-- table -->"):
-            readme.fill("nothing here", [make_record()])
+            readme.fill("nothing here", [make_record()], RECORDS.parent)
+        with pytest.raises(ValueError, match="no <!-- gpu -->"):
+            readme.fill("<!-- table -->\n\n<!-- /table -->", [make_record()], RECORDS.parent)
+
+
+class TestReadmeOfAGpu:
+    def test_without_a_folder_of_a_gpu_it_says_that_nothing_was_measured(self, tmp_path: Path) -> None:
+        assert readme.on_gpus(tmp_path) == readme.NOTHING_ON_A_GPU
+        kept(tmp_path / "cpu", [make_record()])
+        assert readme.on_gpus(tmp_path) == readme.NOTHING_ON_A_GPU
+        (tmp_path / "a-gpu").mkdir()
+        (tmp_path / "a-gpu" / "steps.json").write_text("{half")
+        assert readme.on_gpus(tmp_path) == readme.NOTHING_ON_A_GPU
+
+    def test_it_fills_itself_from_the_folder(self, tmp_path: Path) -> None:
+        results = tmp_path / "results"
+        kept(results / "cpu", [make_record()])
+        settings = {"attention": "fused", "attention_kernel": "cudnn"}
+        found = [on_gpu("vig_t", side) for side in (224, 512, 1024)]
+        found += [on_gpu("deit_t", side, settings=settings) for side in (224, 1024)]
+        found += [on_gpu("deit_t", 224, backend="eager", attention="flash"), on_gpu("vig_t", 224, phase="train")]
+        found.append(of_gpu(failed("oom", "out of memory", model="deit_t", side=2048)))
+        kept(results / "a-gpu", found)
+        steps(results / "a-gpu", {"sweep": "ok", "tests": "timeout", "bench": "left out", "check": "left out"})
+        steps(results / "a-gpu", {"sweep": "left out", "tests": "timeout", "bench": "left out", "check": "ok"})
+        said = readme.on_gpus(results)
+        assert "in [`results/a-gpu/`](results/a-gpu)" in said
+        rows = [line for line in said.splitlines() if line.startswith(("| vig_t", "| deit_t"))]
+        assert [(row.split(" | ")[0][2:], row.split(" | ")[2], row.split(" | ")[3]) for row in rows] == [
+            ("deit_t bfloat16 cudagraph", "224", "ok"),
+            ("deit_t bfloat16 cudagraph", "1024", "ok"),
+            ("deit_t bfloat16 cudagraph", "2048", "oom"),
+            ("vig_t bfloat16 cudagraph", "224", "ok"),
+            ("vig_t bfloat16 cudagraph", "1024", "ok"),
+        ]
+        assert "a test GPU; bfloat16" in said
+        assert "Kernel of fused attention: cudnn." in said
+        assert "did not end well, or were left out: tests (timeout), bench (left out)." in said
+        assert readme.NOTHING_ON_A_GPU not in said
+
+    def test_a_folder_whose_steps_all_ended_ok_says_nothing_of_them(self, tmp_path: Path) -> None:
+        kept(tmp_path / "a-gpu", [on_gpu("vig_t", 224)])
+        steps(tmp_path / "a-gpu", {"sweep": "failed"})
+        steps(tmp_path / "a-gpu", {"sweep": "ok"})
+        assert "make gpu` that" not in readme.on_gpus(tmp_path)
+
+
+def of_gpu(record: Record, **changes: Any) -> Record:
+    host = {**record.host, "device": "cuda:0", "device_name": "a test GPU"}
+    usual = {"device": "cuda:0", "dtype": "bfloat16", "backend": "cudagraph"}
+    return of_case(replace(record, host=host), **{**usual, **changes})
+
+
+def on_gpu(model: str, side: int, settings: dict[str, Any] | None = None, **changes: Any) -> Record:
+    return of_gpu(make_record(model, side, settings=settings), **changes)
+
+
+def kept(folder: Path, records: list[Record]) -> None:
+    with Store(folder) as store:
+        for record in records:
+            store.append(record)
+
+
+def steps(folder: Path, outcomes: dict[str, str]) -> None:
+    file = folder / "steps.json"
+    runs = json.loads(file.read_text())["runs"] if file.exists() else []
+    runs.append({"steps": [{"name": name, "outcome": outcome} for name, outcome in outcomes.items()]})
+    file.write_text(json.dumps({"runs": runs}))

@@ -157,3 +157,22 @@ def test_a_launcher_knows_the_names_of_the_last_release() -> None:
     with Launcher() as launcher:
         ending = launcher.run("vbench.worker:whereabouts", {"models": ["vig_t"]}, 120)
     assert Path(ending.parts["files"]["vig_t"]).is_relative_to(Path(vbench.__file__).resolve().parent.parent)
+
+
+def test_records_that_a_sweep_writes_do_not_make_the_code_dirty(tmp_path: Path) -> None:
+    """The second sweep of `make gpu` finds what the first has added to a committed folder."""
+    (tmp_path / "vbench").mkdir()
+    (tmp_path / "results" / "a-gpu").mkdir(parents=True)
+    code, records = tmp_path / "vbench" / "__init__.py", tmp_path / "results" / "a-gpu" / "records.jsonl"
+    reader = tmp_path / "results" / "frame.py"
+    for file in (code, records, reader):
+        file.write_text("1\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    records.write_text("2\n")
+    assert host._git(code.parent, *host.CHANGES) == ""
+    for file in (reader, code):
+        file.write_text("2\n")
+        assert host._git(code.parent, *host.CHANGES)
+        subprocess.run(["git", "checkout", "-q", str(file)], cwd=tmp_path, check=True)

@@ -23,7 +23,7 @@ from fakes import latency, make_record
 
 from vbench import host
 from vbench.jobs.launch import Ending
-from vbench.plan import Case, Protocol, Sweep, plan, schedule
+from vbench.plan import RIGORS, Case, Protocol, Sweep, plan, schedule
 from vbench.reports import tables
 from vbench.results.frame import frame
 from vbench.results.store import Record, read
@@ -41,14 +41,15 @@ class FakeLauncher:
         self.broken = broken
         self.measured: list[Case] = []
         self.verified: list[str] = []
-        self.gradients: set[bool] = set()
+        self.extents: list[tuple[str, bool, bool]] = []  # subject, values, gradients
         self.batches: list[int | None] = []
         self.counted = 0
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         if job == "verify":
             self.verified.append(argument["subject"])
-            self.gradients.add(argument["extent"]["gradients"])
+            extent = argument["extent"]
+            self.extents.append((argument["subject"], extent.get("values", True), extent["gradients"]))
             error = 1.0 if argument["subject"] in self.broken else 0.0
             check = Check(argument["subject"], "float64", "reference", "a trial", error, 1e-10)
             return Ending("ok", None, {"checks": [asdict(check)]})
@@ -130,6 +131,56 @@ def test_a_cell_too_slow_for_all_launches_is_launched_once(tmp_path: Path) -> No
     assert "few_samples" in frame(records)["flags"].iloc[0]
 
 
+class Slow(FakeLauncher):
+    """Its energy pass takes `energy_s` seconds; all else takes none. It remembers the limits of its launches."""
+
+    def __init__(self, energy_s: float) -> None:
+        super().__init__()
+        self.energy_s, self.limits = energy_s, set[float]()
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        ending = super().run(job, argument, timeout_s)
+        if job != "measure":
+            return ending
+        self.limits.add(timeout_s)
+        if self.energy_s > timeout_s:
+            return Ending("timeout", f"took longer than {timeout_s:g} s", ending.parts)
+        return Ending("ok", None, {**ending.parts, "energy": {"reason": None, "wall_s": self.energy_s}})
+
+
+def test_energy_is_not_under_the_limit_of_a_cell(tmp_path: Path) -> None:
+    """15 s of energy, by a counter of 100 ms, under a limit of 10 s."""
+    launcher = Slow(15.0)
+    records = go(tmp_path, launcher, Protocol(launches=3), timeout_s=10.0)
+    measured = [record for record in records if record.status != "unsupported"]
+    assert {(record.status, (record.energy or {})["wall_s"]) for record in measured} == {("ok", 15.0)}
+    assert len(measured) == 3 * 6
+    assert launcher.limits == {10.0 + sweeping.ENERGY_LIMIT_S}
+    (run,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert run["measured_s"] == pytest.approx(3 * 6 * (1.5 + 15))
+
+
+def test_the_time_of_energy_does_not_cost_a_cell_its_other_launches() -> None:
+    for energy_s, more in ((15.0, True), (0.0, False)):
+        first = make_record(wall_s=20.0, energy={"reason": None, "wall_s": energy_s})
+        assert sweeping.pending(1, {0: first}, Protocol(launches=3, cell_s=36.0)) is more
+
+
+def test_energy_that_takes_too_long_costs_a_cell_nothing_else(tmp_path: Path) -> None:
+    records = go(tmp_path, Slow(1000.0), timeout_s=10.0)
+    measured = [record for record in records if record.status != "unsupported"]
+    assert {record.status for record in measured} == {"ok"}
+    table = frame(measured)
+    assert table["latency_ms"].notna().all()
+    assert set(table["energy_reason"]) == {"not measured: energy took longer than 130 s with the rest"}
+
+
+def test_a_sweep_that_measures_no_energy_has_the_limit_that_was_asked_for(tmp_path: Path) -> None:
+    launcher = Slow(0.0)
+    go(tmp_path, launcher, RIGORS["quick"], timeout_s=10.0)
+    assert launcher.limits == {10.0}
+
+
 def test_a_cell_that_fails_is_not_launched_again(tmp_path: Path) -> None:
     endings = {("vig_t", 384): Ending("oom", "no memory")}
     launcher = FakeLauncher(endings)
@@ -178,12 +229,18 @@ def test_each_operator_and_model_is_verified_once_and_stamped_on_every_row(tmp_p
     assert again.verified == []
 
 
-def test_gradients_are_verified_where_something_is_trained(tmp_path: Path) -> None:
-    for cases, wanted in ((CASES, {False}), ([*CASES, replace(CASES[0], phase="train")], {True})):
+def test_gradients_are_verified_where_something_is_trained_and_nothing_twice(tmp_path: Path) -> None:
+    """Sweeps into other folders, of which the second also trains, and the third is of other sizes."""
+    larger = [replace(case, height=512, width=512) for case in CASES]
+    for name, cases, wanted in (
+        ("first", CASES, [("gla", True, False), ("vig_t", True, False)]),
+        ("trains", [*CASES, replace(CASES[0], phase="train")], [("gla", False, True)]),
+        ("larger", larger, []),
+    ):
         launcher = FakeLauncher()
-        settings = sweeping.Settings(tmp_path / str(len(cases)), "cpu", memory=tmp_path / "memory")
+        settings = sweeping.Settings(tmp_path / name, "cpu", memory=tmp_path / "memory")
         sweeping.run(cases, settings, ONCE, launcher, Silent())
-        assert launcher.gradients == wanted
+        assert launcher.extents == wanted, name
 
 
 def test_a_model_that_fails_is_measured_and_branded(tmp_path: Path) -> None:

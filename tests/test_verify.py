@@ -6,17 +6,21 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from weights import image
 
 import vbench.kernels
-from vbench import verify
+from vbench import jobs, verify
 from vbench.kernels import OPS, forms
 from vbench.kernels.registry import trials
 from vbench.models import create, spec
@@ -97,6 +101,64 @@ def test_a_models_forms_are_compared_with_the_same_weights() -> None:
         ("float32", "reference"),
     }
     assert all(check.ok for check in made)
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """The flags for TF32 as torch has them by default, or worse."""
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [each.allow_tf32 for each in flags]
+    for each in flags:
+        each.allow_tf32 = True
+    yield
+    for each, allowed in zip(flags, before, strict=True):
+        each.allow_tf32 = allowed
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("subject", ["gla", "vig_t"])
+def test_nothing_is_rounded_to_tf32_in_a_check(subject: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flags(*_: Any) -> Iterator[checks.Check]:
+        yield checks.Check("", "", "", "", float(torch.backends.cudnn.allow_tf32), 0.0)
+        yield checks.Check("", "", "", "", float(torch.backends.cuda.matmul.allow_tf32), 0.0)
+
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for name in ("operator_checks", "model_checks"):
+        monkeypatch.setattr(checks, name, flags)
+    _, argument = jobs.verify(subject, "cuda:0", 0, verify.Extent(), weights=None, image_size=(32, 32))
+    (_, made) = next(verify.job(argument))
+    assert [check["error"] for check in made] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_device_that_rounds_convolutions_does_not_widen_the_bound(
+    rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that is not the CPU and rounds to 10 bits, as TF32 does. All its forms are wrong alike."""
+    there = False
+    convolve, move, make = F.conv2d, nn.Module.to, checks.create
+
+    def coarse(x: torch.Tensor, weight: torch.Tensor, *args: Any) -> torch.Tensor:
+        if rounds and there and x.dtype == torch.float32:
+            x, weight = (((y.view(torch.int32) + 2**12) & -(2**13)).view(torch.float32) for y in (x, weight))
+        return convolve(x, weight, *args)
+
+    def moved(model: nn.Module, *args: Any) -> nn.Module:
+        nonlocal there
+        there = True
+        return move(model, *args)
+
+    def made(*args: Any, **kwargs: Any) -> nn.Module:
+        nonlocal there
+        there = False
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(F, "conv2d", coarse)
+    monkeypatch.setattr(nn.Module, "to", moved)
+    monkeypatch.setattr(checks, "create", made)
+    monkeypatch.setattr(checks, "on_host", lambda device: False)
+    passed = {check.form: check.ok for check in checks.model_checks("vig_t") if check.kind == "float32"}
+    assert set(passed.values()) == {not rounds}
 
 
 def test_a_network_that_sees_the_future_fails_the_causality_probe() -> None:

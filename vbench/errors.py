@@ -9,7 +9,7 @@ VbenchError
 │   ├── SchemaError       records that this version cannot read
 │   └── CheckpointError   a file of weights that cannot be read, or that is not this model's
 ├── UnsupportedError      a model or an operator has no such mode, form or size; a row, not a failure
-├── CompileError          a Triton kernel that does not compile
+├── CompileError          a Triton kernel, or a model, that does not compile
 └── ShapeError            tensors that do not agree
 
 Each message is one line: what was given, what is allowed, what to do.
@@ -53,7 +53,7 @@ class ShapeError(VbenchError, ValueError):
 
 
 class CompileError(VbenchError):
-    """A kernel does not compile; the message says which, and the compiler's last word."""
+    """A kernel, or a model, does not compile; the message says which, and what the compiler said last."""
 
 
 class CheckpointError(UsageError, ValueError):

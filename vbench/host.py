@@ -57,6 +57,11 @@ def conditions(host: dict[str, Any], protocol: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def code_digest() -> str:
+    """A digest of what may change a count: the code that measures, and the versions of packages."""
+    return hashlib.sha256(json.dumps([_code()["source"], _versions()]).encode()).hexdigest()[:16]
+
+
 def load() -> dict[str, Any]:
     """What else the machine was doing: {"load_1min": runnable processes, "free_bytes": available memory}."""
     return {"load_1min": os.getloadavg()[0], "free_bytes": psutil.virtual_memory().available}
@@ -114,6 +119,10 @@ def _versions() -> dict[str, str | None]:
 
 
 # Rooms whose code can move a number.
+CHANGES = (  # how git lists changes; new files of a committed run, and the README that shows them, are none of the code
+    *("status", "--porcelain", "--untracked-files=no"),
+    *("--", ":(top)", ":(top,exclude,glob)results/*/*", ":(top,exclude)README.md"),
+)
 MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweep", "verify")
 
 
@@ -125,7 +134,7 @@ def _code() -> dict[str, Any]:
     digest = hashlib.sha256()
     for name, file in measuring_files().items():
         digest.update(name.encode() + file.read_bytes())
-    dirty = None if commit is None else bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+    dirty = None if commit is None else bool(_git(here, *CHANGES))
     return {"commit": commit, "dirty": dirty, "source": digest.hexdigest()[:16]}
 
 

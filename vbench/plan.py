@@ -26,8 +26,9 @@ Backend = Literal["eager", "compile", "cudagraph"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 Layout = Literal["nchw", "nhwc"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-Attention = Literal["fused", "unfused"]
+Attention = Literal["fused", "unfused", "flash", "cudnn", "efficient", "math"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
+PINNED: tuple[Attention, ...] = ("flash", "cudnn", "efficient", "math")  # fused, by this kernel of torch alone
 AUTO = "auto"  # the form that is the default of its mode on the device
 Batch = int | Literal["knee", "max"]
 LARGEST = 65_536  # px; a longer side is a typing error
@@ -59,13 +60,15 @@ class Protocol:
     throughput_s: float = 5.0  # a batch that would take longer is not tried
     batch_gain: float = 0.03  # the knee is where a larger batch gains less than this share
     batch_max: int = 1024
-    energy_s: float = 2.0
+    energy_s: float = 2.0  # 0: no energy is measured
     tf32: bool = False  # on CUDA, whether float32 products may be rounded to TF32
     seed: int = 0  # of the order of the cells, the noise and the weights
 
 
 RIGORS: dict[str, Protocol] = {
-    "quick": Protocol(rigor="quick", launches=1, sample_s=0.5, sample_max_s=2.0, samples_min=10, precision=0.02),
+    "quick": Protocol(
+        rigor="quick", launches=1, sample_s=0.5, sample_max_s=2.0, samples_min=10, precision=0.02, energy_s=0.0
+    ),
     "default": Protocol(),
     "paper": Protocol(
         rigor="paper", launches=5, cell_s=1800.0, warmup_s=1.0, warmup_max_s=60.0, sample_max_s=20.0, energy_s=10.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -128,12 +128,16 @@ def _let_loops_end() -> None:
     interpreter._patch_lang_tensor = patch_tensor
 
 
-@lru_cache(maxsize=64)
 def device_name(device: torch.device) -> str:
     """A device in the tuning table: its name by CUDA; "cpu" where kernels are interpreted, else "any"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if device.type == "cuda" and _observer is None:  # launches may be observed where there is no CUDA
+        return _cuda_name(device)
     return "cpu" if interpreted() else "any"
+
+
+@cache
+def _cuda_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
 
 
 def threefold(x: Tensor) -> bool:

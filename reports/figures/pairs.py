@@ -69,7 +69,7 @@ def _attention(series: Sequence[Series]) -> list[Series]:
     """The attention models: `BASELINE` first, then fused attention, then small models."""
 
     def order(one: Series) -> tuple[bool, bool, float]:
-        return one.model != BASELINE, bool((one.cells["attention"] == "unfused").any()), params_of(one.cells)
+        return one.model != BASELINE, bool((one.cells["attention"] != "fused").any()), params_of(one.cells)
 
     return sorted((one for one in series if spec(one.model).baseline), key=order)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import vbench
-from vbench.commands import checks, gate, kernels, lists, reports
+from vbench.commands import checks, gate, kernels, lists, memory, reports
 from vbench.commands import sweep as sweeping
 from vbench.commands.console import err, out
 from vbench.errors import VbenchError
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(sweeping.app)
 app.add_typer(checks.app)
+app.add_typer(memory.app)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(lists.app)
 app.add_typer(gate.app)

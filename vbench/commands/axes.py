@@ -44,7 +44,11 @@ Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph.", 
 Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc.", show_default=planning.USUAL["layout"])]
 Attention = Annotated[
     str | None,
-    typer.Option(help="Attention of timm's models: fused, unfused.", show_default=planning.USUAL["attention"]),
+    typer.Option(
+        help="Attention of timm's models: fused, unfused, or one kernel of fused attention: "
+        "flash, cudnn, efficient, math.",
+        show_default=planning.USUAL["attention"],
+    ),
 ]
 Form = Annotated[
     str | None,

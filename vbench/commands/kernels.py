@@ -46,6 +46,12 @@ def check(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    remember: Annotated[
+        bool,
+        typer.Option(
+            "--remember", help="Take over what was found under the same code, versions and device, as a sweep."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare every form that can run with the recurrence in float64, gradients included; exit code 1 if one fails.
@@ -60,7 +66,8 @@ def check(
     forms = kernel_check.parse_forms(form, ops)
     interpreted = kernel_check.interpret(where)
     with Launcher() as launcher, err.status("checking"):
-        verdicts = kernel_check.check(ops, forms, launcher, device=where, tokens=tokens, seed=seed)
+        runner = kernel_check.remembering(launcher, where) if remember else launcher
+        verdicts = kernel_check.check(ops, forms, runner, device=where, tokens=tokens, seed=seed)
     failed = [line for verdict in verdicts for line in verdict.failed]
     if as_json:
         print_json([check.to_json() for verdict in verdicts for check in verdict.checks])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vbench.commands.console import AsJson, out, print_aside, print_json, print_written
+from vbench.commands.console import AsJson, err, out, print_aside, print_json, print_written
 from vbench.errors import UsageError
 from vbench.reports.figures.table import FIGURES
 
@@ -163,11 +163,13 @@ def claims_(
     as_json: AsJson = False,
 ) -> None:
     """Say which efficiency claims of the papers hold, against what, and which records prove it."""
+    from vbench.flops.fit import asking, of_claims
     from vbench.reports import claims
 
     if shape not in (shapes := ("text", "md", "csv")):
         raise UsageError(f"--format: '{shape}' is not one of {', '.join(shapes)}")
-    found = claims.judged(runs or [])
+    with asking() as ask, err.status("predicting memory"):
+        found = claims.judged(runs or [], of_claims(ask))
     if as_json:
         typer.echo(claims.to_json(found))
     elif shape == "text":

@@ -29,6 +29,7 @@ class Kind:
     graphs: bool = False  # whether calls can be recorded and replayed: the back end "cudagraph"
     tf32: bool = False  # whether float32 products can be rounded to TF32
     out_of_memory: tuple[tuple[str, ...], ...] = ()  # words of errors by which libraries say that memory ran out
+    masking: tuple[str, ...] = ()  # words of errors that only follow from the one that was being handled
 
     # What `vbench kernels bench` takes unless told otherwise.
     bench_tokens: tuple[int, ...] = (196, 1024, 4096, 16384, 65536)
@@ -72,7 +73,18 @@ KINDS = {  # `auto` takes the last kind that this machine has
         watched=True,
         graphs=True,
         tf32=True,
-        out_of_memory=(("CUDA error: out of memory",), ("CUBLAS_STATUS_ALLOC_FAILED",), ("CUDNN_STATUS_ALLOC_FAILED",)),
+        out_of_memory=(
+            ("CUDA error: out of memory",),
+            ("CUDA driver error: out of memory",),
+            ("CUBLAS_STATUS_ALLOC_FAILED",),
+            ("CUSOLVER_STATUS_ALLOC_FAILED",),
+            ("CUDNN_STATUS_ALLOC_FAILED",),  # until cuDNN 8
+            ("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",),  # from cuDNN 9 on
+            ("CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",),
+            ("Triton Error [CUDA]: out of memory",),
+            ("Cuda failure", "out of memory"),  # NCCL
+        ),
+        masking=("captur",),  # the end of a recording that failed: "... due to a previous error during capture"
     ),
 }
 NAMES = ", ".join(["auto", *(name for kind, row in KINDS.items() for name in (kind, f"{kind}:N")[: 1 + row.numbered])])
@@ -115,11 +127,19 @@ def open_device(device: str) -> Device:
     return opened
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, on a device of any kind. No other error passes for it."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a device of any kind. No other error passes for it.
+
+    An error that only follows from another (`Kind.masking`) stands for the one that was being handled when it came.
+    """
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if not isinstance(error, RuntimeError):
+        return False
     choices = [words for row in KINDS.values() for words in row.out_of_memory]
-    return isinstance(error, RuntimeError) and any(all(word in str(error) for word in words) for words in choices)
+    if any(all(word in str(error) for word in words) for words in choices):
+        return True
+    masks = any(word in str(error) for row in KINDS.values() for word in row.masking)
+    return masks and error.__context__ is not None and is_out_of_memory(error.__context__)

@@ -22,6 +22,18 @@ class EnergyCounter(Protocol):
         ...
 
 
+class Replay(Protocol):
+    """The replay of a recorded call."""
+
+    def __call__(self) -> Any:
+        """Do again what was recorded."""
+        ...
+
+    def pool_bytes(self) -> int:
+        """The device memory that the recording holds for itself as long as it lives."""
+        ...
+
+
 class Device:
     """A device that calls run on. Times are in seconds and samples in milliseconds.
 
@@ -33,6 +45,7 @@ class Device:
 
     asynchronous = False  # whether a call may return before it is done
     pooled = False  # whether torch's allocator keeps freed memory of this device, so that first calls take more
+    lazy = False  # whether a first call loads or compiles kernels, so that it says nothing of the second
     memory_meter = ""  # what counts the memory, in words
 
     def __init__(self, name: str) -> None:
@@ -104,14 +117,22 @@ class Device:
         """A function that gives the device work, whose length is proportional to the number that it is given."""
         raise NotImplementedError
 
-    def captured(self, call: Call) -> Call:
-        """The replay of one call that was recorded; its input and output keep their places in memory."""
+    def captured(self, call: Call, begin: Callable[[], object] = lambda: None) -> Replay:
+        """The replay of one call that was recorded; its input and output keep their places in memory.
+
+        Args:
+            begin: is called after the call is warm, right before it is recorded.
+        """
         raise UnsupportedError(f"{self.name} has no CUDA graphs")
 
     # Memory, in bytes
 
-    def begin_memory(self) -> None:
-        """Prepare this process for measuring memory. Nothing is timed before `process.keep_freed`."""
+    def begin_memory(self) -> int | None:
+        """Prepare this process for measuring memory. Nothing is timed before `process.keep_freed`.
+
+        Returns: the bytes that libraries have taken for good as workspaces; None if that is not known.
+        """
+        return None
 
     def used_bytes(self) -> int:
         """What this process uses of the device's memory now."""

@@ -46,6 +46,7 @@ class Cpu(Device):
         return multiply
 
     def begin_memory(self) -> None:
+        """No workspace is known: what oneDNN keeps counts as the model's."""
         process.hand_back()
 
     def used_bytes(self) -> int:

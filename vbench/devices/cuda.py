@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from vbench.devices import nvml, process
 from vbench.devices.base import IN_FLIGHT, Call, Device, EnergyCounter
@@ -17,8 +19,11 @@ WORK_CYCLES = 200_000  # of the device, for one unit of `worker`
 class Cuda(Device):
     """A GPU: events around each call say how long the device took."""
 
+    _side: torch.cuda.Stream | None = None  # on which calls are recorded; one, as libraries keep workspaces for each
+
     asynchronous = True
     pooled = True
+    lazy = True
     memory_meter = "CUDA allocator"
 
     def select(self, *, tf32: bool = False) -> None:
@@ -26,7 +31,8 @@ class Cuda(Device):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
     def tf32(self) -> bool:
-        return bool(torch.backends.cuda.matmul.allow_tf32)
+        """Products of matrices and convolutions have a flag each."""
+        return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
 
     def about(self) -> dict[str, Any]:
         if torch.version.cuda is None:
@@ -39,14 +45,15 @@ class Cuda(Device):
             "memory_bytes": about.total_memory,
             "capability": f"{about.major}.{about.minor}",
             "multiprocessors": about.multi_processor_count,
-            "driver": next((gpu["driver"] for gpu in nvml.gpus()), None),
+            "driver": nvml.driver(),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }
 
     def uuid(self) -> str:
-        """NVML's name of the device: CUDA and NVML may number devices differently."""
-        return f"GPU-{torch.cuda.get_device_properties(self.name).uuid}"
+        """NVML's name of the device, or of the slice of one (MIG): CUDA and NVML may number devices differently."""
+        about = torch.cuda.get_device_properties(self.name)
+        return f"{'MIG' if 'MIG' in about.name.split() else 'GPU'}-{about.uuid}"
 
     def wait(self) -> None:
         torch.cuda.synchronize(self.name)
@@ -76,22 +83,36 @@ class Cuda(Device):
     def worker(self) -> Callable[[int], None]:
         return lambda units: torch.cuda._sleep(WORK_CYCLES * units)
 
-    def captured(self, call: Call) -> Call:
-        side = torch.cuda.Stream()
+    def captured(self, call: Call, begin: Callable[[], object] = lambda: None) -> Graph:
+        """The call is warmed up on the stream on which it is recorded. So no workspace of a library is in its pool."""
+        side = self._side = self._side or torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
                 call()
         torch.cuda.current_stream().wait_stream(side)
+        gc.collect()  # the recording collects too, and what that frees is not the call's
+        self.wait()
+        begin()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             kept = call()
+        return Graph(graph, kept)
 
-        def replay() -> Any:
-            graph.replay()
-            return kept
+    def begin_memory(self) -> int:
+        """Make a product, forward and backward, so that the libraries take their workspaces.
 
-        return replay
+        cuBLAS takes one for each thread that calls it, 32 MiB on sm_90, from torch's allocator and for good.
+        """
+        before = self.used_bytes()
+        with torch.inference_mode(False), torch.enable_grad():
+            for dtype in (torch.float32, torch.float16):
+                x = torch.ones(256, 256, device=self.name, dtype=dtype, requires_grad=True)
+                F.linear(x, x, x[0]).sum().backward()
+        self.wait()
+        del x
+        gc.collect()
+        return self.used_bytes() - before
 
     def used_bytes(self) -> int:
         return int(torch.cuda.memory_allocated(self.name))
@@ -125,5 +146,25 @@ class Cuda(Device):
         return nvml.EnergyCounter(self.uuid())
 
 
+class Graph:
+    """A recorded call. `kept` is its output, whose place the graph writes to."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, kept: Any) -> None:
+        self._graph, self._kept = graph, kept
+
+    def __call__(self) -> Any:
+        self._graph.replay()
+        return self._kept
+
+    def pool_bytes(self) -> int:
+        pool = tuple(self._graph.pool())
+        segments = torch.cuda.memory_snapshot()
+        return sum(each["total_size"] for each in segments if tuple(each["segment_pool_id"]) == pool)
+
+
 def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
-    return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    """A pair of events that exist: torch makes one as it is first recorded, and that takes the host's time."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    end.record()
+    return begin, end

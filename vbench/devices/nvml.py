@@ -12,6 +12,7 @@ import select
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ THROTTLE = {  # the bits of "clocks event reasons"; idle and clocks set by an ow
 
 
 def gpus() -> list[dict[str, Any]]:
-    """The GPUs that the driver knows: "name", "driver", "memory_bytes", "free_bytes"; empty if there is no driver."""
+    """The GPUs that CUDA shows to this program, in CUDA's order; empty if there is no driver.
+
+    Each has "name", "driver", "uuid", "memory_bytes" and "free_bytes"; a size is None if the driver does not tell it.
+    """
     import pynvml
 
     try:
@@ -38,20 +42,82 @@ def gpus() -> list[dict[str, Any]]:
     except pynvml.NVMLError:
         return []
     try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-            about = {"name": pynvml.nvmlDeviceGetName(gpu), "driver": driver}
-            found.append({**about, "memory_bytes": memory.total, "free_bytes": memory.free})
-        return found
+        version = ask(pynvml, "nvmlSystemGetDriverVersion")
+        return [_about(pynvml, gpu, version) for gpu in _visible(pynvml, os.environ.get("CUDA_VISIBLE_DEVICES"))]
     finally:
         pynvml.nvmlShutdown()
 
 
+def driver() -> str | None:
+    """The version of the driver; None if there is none."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        version: str | None = ask(pynvml, "nvmlSystemGetDriverVersion")
+        return version
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _about(nvml: Any, gpu: Any, driver: str | None) -> dict[str, Any]:
+    memory = ask(nvml, "nvmlDeviceGetMemoryInfo", gpu)  # none where the GPU shares the memory of the host
+    return {
+        "name": ask(nvml, "nvmlDeviceGetName", gpu),
+        "driver": driver,
+        "uuid": ask(nvml, "nvmlDeviceGetUUID", gpu),
+        "memory_bytes": None if memory is None else memory.total,
+        "free_bytes": None if memory is None else memory.free,
+    }
+
+
+def _visible(nvml: Any, wanted: str | None) -> list[Any]:
+    """Handles of the GPUs, and slices of GPUs (MIG), that CUDA numbers from 0.
+
+    CUDA takes the names in CUDA_VISIBLE_DEVICES up to the first that it does not know. An index counts as NVML counts,
+    by the place on the bus; CUDA does so too where all GPUs are of one kind. Of sliced GPUs CUDA shows one slice.
+
+    Args:
+        wanted: CUDA_VISIBLE_DEVICES; None if it is not set.
+    """
+    whole = [ask(nvml, "nvmlDeviceGetHandleByIndex", index) for index in range(nvml.nvmlDeviceGetCount())]
+    names = [gpu and ask(nvml, "nvmlDeviceGetUUID", gpu) for gpu in whole]
+    if wanted is None:
+        found = [gpu for gpu in whole if gpu is not None]
+        slices = [each for each in map(partial(_slice, nvml), found) if each is not None]
+        return slices[:1] or found
+    found = []
+    for name in map(str.strip, wanted.split(",")):
+        if name.isdecimal():
+            gpu = whole[int(name)] if int(name) < len(whole) else None
+            gpu = gpu and (_slice(nvml, gpu) or gpu)
+        elif name.startswith("GPU-"):  # the beginning of a name is enough
+            alike = [gpu for gpu, uuid in zip(whole, names, strict=True) if uuid and uuid.startswith(name)]
+            gpu = alike[0] if len(alike) == 1 else None
+        else:
+            gpu = ask(nvml, "nvmlDeviceGetHandleByUUID", name) if name.startswith("MIG-") else None
+        if gpu is None:
+            break
+        found.append(gpu)
+    names = [ask(nvml, "nvmlDeviceGetUUID", gpu) for gpu in found]
+    return found if len(set(names)) == len(names) else []  # one named twice: CUDA shows none at all
+
+
+def _slice(nvml: Any, gpu: Any) -> Any:
+    """The first slice of a GPU that is sliced (MIG); None if it is not, or has none."""
+    mode = ask(nvml, "nvmlDeviceGetMigMode", gpu)
+    if mode is None or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+        return None
+    most = ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", gpu) or 0
+    slices = (ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", gpu, index) for index in range(most))
+    return next((each for each in slices if each is not None), None)
+
+
 def handle(nvml: Any, device: str | int) -> Any:
-    """NVML's handle of a UUID ("GPU-...") or an index; `nvml` is the module `pynvml`. Raises: NVMLError."""
+    """NVML's handle of a UUID ("GPU-...", "MIG-...") or an index; `nvml` is the module `pynvml`. Raises: NVMLError."""
     text = str(device)
     return nvml.nvmlDeviceGetHandleByIndex(int(text)) if text.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(text)
 

@@ -164,7 +164,9 @@ def _gpus(launcher: Launcher, tell: Callable[[str], None]) -> list[Finding]:
     findings = []
     for name, gpu in there.items():
         tell(name)
-        memory = f"{gpu['free_bytes'] / 2**30:.1f} GiB free of {gpu['memory_bytes'] / 2**30:.1f}"
+        free, whole = gpu["free_bytes"], gpu["memory_bytes"]
+        known = free is not None and whole is not None
+        memory = f"{free / 2**30:.1f} GiB free of {whole / 2**30:.1f}" if known else "memory not told by the driver"
         text = f"{gpu['name']}, driver {gpu['driver']}, {memory}"
         try:
             ending = launcher.run(*jobs.probe(name), JOB_LIMIT_S)
@@ -177,11 +179,16 @@ def _gpus(launcher: Launcher, tell: Callable[[str], None]) -> list[Finding]:
 
 
 def _nvml(device: str, launcher: Launcher) -> tuple[str, dict[str, Any]] | None:
-    """NVML's name of a GPU (its index if CUDA does not tell the UUID) and its settings; None without NVML."""
+    """NVML's name of a GPU (as `nvml.gpus` finds it if CUDA does not tell) and its settings; None without NVML."""
     import pynvml
 
     ending = launcher.run(*jobs.identify(device), JOB_LIMIT_S)
-    name = str(ending.parts.get("uuid", device.partition(":")[2]))
+    name = ending.parts.get("uuid")
+    if name is None:
+        seen, index = nvml.gpus(), int(device.partition(":")[2])
+        name = seen[index]["uuid"] if index < len(seen) else None
+    if name is None:
+        return None
     try:
         return name, nvml.settings(pynvml, name)
     except pynvml.NVMLError:

@@ -1,108 +1,388 @@
-"""The memory that a pass needs at most, predicted from the tensors alive at once in a pass on the meta device."""
+"""The memory of one call, predicted without a device: the pass runs on tensors without data.
+
+Every tensor of the pass asks an allocator for its bytes when it is made, and gives them back when Python or autograd
+drops it. For a CUDA card that is a simulated `CachingAllocator`, with what is known of the libraries:
+
+- cuBLAS keeps one workspace a thread: one in the forward pass, a second in the backward pass;
+- where cuDNN uses tensor cores, it turns NCHW images of a dense convolution into NHWC and back, during the call;
+- our operators run their host code, launches left out; a recurrent form without kernels holds its results alone.
+
+Not predicted: what else cuDNN asks for, fragments of other streams, and what the user's own program holds.
+"""
 
 from __future__ import annotations
 
+import warnings
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vbench.kernels.registry import computation, operator
+from vbench.devices import on_host
+from vbench.flops.allocator import Block, CachingAllocator, ExactAllocator, OutOfMemoryError
+from vbench.flops.autocast import Autocast
+from vbench.flops.cards import Card, cards
+from vbench.kernels.fused.launch import observed
+from vbench.kernels.registry import OPS, computation, operator
+from vbench.meters.attention import pinned
 from vbench.meters.build import build, replace_function
 from vbench.plan import Case
 
-SEEN_INSIDE = 16_384  # tokens of an operator's call; with more its blocks are many, and small beside the image
+CALLS = 2  # the second call finds the allocator as the first left it
+SEEN_INSIDE = 16_384  # tokens of an operator's call; with more, a form of torch's is priced by its results alone
 SAME_COST = {"reverse": "forward"}  # options of an operator that need as much memory as another
+_PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmv", "aten::mv"}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Tensors that are alike and alive at the peak: where they were made, by what, and their bytes in all."""
+
+    module: str
+    operation: str
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one call of a cell needs on a card; bytes. All of it is predicted.
+
+    Attributes:
+        peak_bytes: the most that the allocator has given out: weights, input, gradients, optimiser, workspaces and
+            activations.
+        reserved_bytes: the most that it has taken from the driver.
+        process_bytes: that and the CUDA context; what must fit on the card.
+        held: what is alive at the peak, the largest first.
+    """
+
+    batch: int
+    weights_bytes: int
+    input_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    workspace_bytes: int
+    activation_bytes: int
+    peak_bytes: int
+    reserved_bytes: int
+    process_bytes: int
+    held: tuple[Held, ...]
+
+
+@dataclass(slots=True)
+class _Made:
+    """A block from the request that made it to the one before which it was given back."""
+
+    module: str
+    operation: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    begin: int
+    end: int | None = None
+
+
+@dataclass(slots=True)
+class _Trace:
+    """All blocks of a pass, in the order of requests."""
+
+    made: list[_Made] = field(default_factory=list)
+    peak_at: int = 0
+
+    def held(self) -> tuple[Held, ...]:
+        """What was alive at the peak, alike tensors as one."""
+        alive = [
+            each for each in self.made if each.begin <= self.peak_at and (each.end is None or each.end > self.peak_at)
+        ]
+        count: Counter[tuple[str, str, tuple[int, ...], str]] = Counter()
+        nbytes: Counter[tuple[str, str, tuple[int, ...], str]] = Counter()
+        for each in alive:
+            key = (each.module, each.operation, each.shape, each.dtype)
+            count[key] += 1
+            nbytes[key] += each.bytes
+        return tuple(Held(*key, count[key], total) for key, total in nbytes.most_common())
+
+
+class Pass(TorchDispatchMode):
+    """A pass on the meta device, whose tensors ask an allocator for memory.
+
+    Args:
+        allocator: asked at each new storage.
+        card: whose libraries ask for workspaces.
+        tf32: whether float32 convolutions run on tensor cores.
+    """
+
+    def __init__(self, allocator: CachingAllocator | ExactAllocator, card: Card | None, *, tf32: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.allocator, self.trace = allocator, _Trace()
+        self.place = ""  # the module that runs
+        self.thread = "forward"  # cuBLAS has a workspace for each
+        self.workspace_bytes = 0
+        self._card, self._tf32 = card, tf32
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._served: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        if self._card and name in _PRODUCTS and self.thread not in self._served:
+            self._served.add(self.thread)
+            self.workspace_bytes += self._card.cublas_bytes
+            self._make(self._card.cublas_bytes, "cuBLAS workspace", (self._card.cublas_bytes,), torch.uint8)
+        if host := host_code(name):
+            with self:
+                return host(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.meet(leaf, name)
+        if self._card and name == "aten::convolution" and (nbytes := self._converted(args, out)):
+            self._drop(*self._make(nbytes, "cuDNN workspace", (nbytes,), torch.uint8))
+        return out
+
+    def _converted(self, args: Any, out: Tensor) -> int:
+        """Bytes of a dense convolution's images and weights in the layout that tensor cores take."""
+        x, weight, groups = args[0], args[1], args[8]
+        on_tensor_cores = x.dtype != torch.float64 and (x.dtype != torch.float32 or self._tf32)
+        if groups != 1 or not on_tensor_cores or x.is_contiguous(memory_format=torch.channels_last):
+            return 0
+        return int(x.nbytes + weight.nbytes + out.nbytes)
+
+    def meet(self, x: Tensor, operation: str, place: str | None = None) -> None:
+        """Give a tensor memory, if its storage has none yet, until the storage is dropped."""
+        storage = x.untyped_storage()
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        if place is not None:
+            self.place = place
+        if storage.nbytes():
+            weakref.finalize(storage, self._drop, *self._make(storage.nbytes(), operation, tuple(x.shape), x.dtype))
+
+    def _make(self, nbytes: int, operation: str, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Block, _Made]:
+        before = self.allocator.peak
+        block = self.allocator.malloc(nbytes)
+        made = self.trace.made
+        made.append(_Made(self.place, operation, shape, str(dtype).removeprefix("torch."), block.size, len(made)))
+        if self.allocator.peak > before:
+            self.trace.peak_at = len(made) - 1
+        return block, made[-1]
+
+    def _drop(self, block: Block, made: _Made) -> None:
+        self.allocator.free(block)
+        made.end = len(self.trace.made)
+
+    def hold(self, nbytes: int) -> None:
+        """Make and drop one block: what an operator holds for the time of a call."""
+        self._drop(*self._make(nbytes, "inside an operator", (nbytes,), torch.uint8))
+
+
+class Predictor:
+    """Predicts what calls of one cell need. The model is built once, without data.
+
+    Args:
+        case: its phase says whether a call is a forward pass or a training step with AdamW. Its batch and its device
+            do not matter; its form should be one of CUDA's.
+
+    Raises: UnsupportedError if the model cannot be built.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._dtype = getattr(torch, case.dtype)
+        with torch.device("meta"):
+            self._model = build(case).to(self._dtype).train(case.phase == "train")
+        self._pass = Pass(ExactAllocator(), None)
+        self._needed: dict[Any, int] = {}  # what a torch form of the operator holds, by the shapes of its inputs
+        if case.operator and case.form:
+            self._look_inside(case.operator, case.form)
+
+    def predict(
+        self,
+        card: Card | None,
+        *,
+        batch: int = 1,
+        autocast: torch.dtype | None = None,
+        tf32: bool = False,
+        limited: bool = False,
+    ) -> Prediction:
+        """The memory of one call on a card, in eager mode.
+
+        Args:
+            batch: images in the call.
+            autocast: the type of matrix products under autocast; None without autocast.
+            tf32: whether float32 convolutions run on tensor cores.
+            limited: whether the card's memory is the limit.
+
+        Raises: OutOfMemoryError if limited and the call does not fit.
+        """
+        case, model = self._case, self._model
+        context = card.context_bytes if card else 0
+        limit = card.memory_bytes - context if card and limited else None
+        allocator = CachingAllocator(limit) if card else ExactAllocator()
+        self._pass = watched = Pass(allocator, card, tf32=tf32)
+        for path, weight in chain(model.named_parameters(), model.named_buffers()):
+            watched.meet(weight, "weight", path)
+        weights = allocator.allocated
+        layout = torch.channels_last if case.layout == "nhwc" else torch.contiguous_format
+        image = torch.empty(batch, 3, case.height, case.width, dtype=self._dtype, device="meta", memory_format=layout)
+        watched.meet(image, "input", "")
+        moments: list[Tensor] = []
+        gradients, train = 0, case.phase == "train"
+        whole = case.attention == "math"  # the kernel that stores all scores
+        cast = Autocast(autocast, fused=not whole)
+        with (
+            pinned("math" if whole else None),
+            warnings.catch_warnings(action="ignore"),  # torch warns of what autocast makes slow
+            observed(lambda _: None),
+            torch.device("meta"),
+            _named(model, watched),
+            torch.set_grad_enabled(train),
+            watched,
+        ):
+            for _ in range(CALLS):
+                if train:
+                    gradients = _step(model, image, cast, watched, moments)
+                else:
+                    with cast:
+                        model(image)
+        optimizer = sum(x.nbytes for x in moments)
+        known = weights + image.nbytes + gradients + optimizer + watched.workspace_bytes
+        return Prediction(
+            batch=batch,
+            weights_bytes=weights,
+            input_bytes=image.nbytes,
+            gradients_bytes=gradients,
+            optimizer_bytes=optimizer,
+            workspace_bytes=watched.workspace_bytes,
+            activation_bytes=max(0, allocator.peak - known),
+            peak_bytes=allocator.peak,
+            reserved_bytes=allocator.peak_reserved,
+            process_bytes=allocator.peak_reserved + context,
+            held=watched.trace.held(),
+        )
+
+    def fits(self, card: Card, *, batch: int, autocast: torch.dtype | None = None) -> bool:
+        """Whether a call fits on a card."""
+        try:
+            self.predict(card, batch=batch, autocast=autocast, limited=True)
+        except OutOfMemoryError:
+            return False
+        return True
+
+    def _look_inside(self, op: str, form: str) -> None:
+        """Have the operator run its form; a recurrent form without kernels holds its results alone."""
+        about, entry = OPS[op][form], operator(op, form)
+        if about.package == "triton":
+            replace_function(self._model, entry, computation(op, form))
+        elif about.mode == "parallel" and about.package is None:
+            replace_function(self._model, entry, self._priced(entry, computation(op, form)))
+
+    def _priced(self, entry: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
+        """A form of torch's: its first call on some shapes is run, a later one holds as much, as one block.
+
+        In training every call is run, because backward needs what it keeps.
+        """
+
+        def call(*args: Any, **options: Any) -> Any:
+            watched = self._pass
+            allocator = watched.allocator
+            if torch.is_grad_enabled():
+                return compute(*args, **options)
+            if args[0].shape[-2] > SEEN_INSIDE:
+                return entry(*args, **options)
+            given = chain(args, options.values())
+            key = tuple(tuple(x.shape) if isinstance(x, Tensor) else SAME_COST.get(x, x) for x in given)
+            if key in self._needed:
+                watched.hold(self._needed[key])
+                return entry(*args, **options)
+            before, peak = allocator.allocated, allocator.peak
+            allocator.peak = before
+            out = compute(*args, **options)
+            self._needed[key] = max(1, allocator.peak - before)
+            allocator.peak = max(peak, allocator.peak)
+            return out
+
+        return call
+
+
+def _step(model: nn.Module, image: Tensor, cast: Autocast, watched: Pass, moments: list[Tensor]) -> int:
+    """A training step; the first one makes AdamW's two moments. Returns: bytes of the gradients."""
+    watched.thread = "forward"
+    with cast:
+        logits = model(image)
+    watched.place = "(loss)"
+    loss = F.cross_entropy(logits.float(), torch.empty(logits.shape[:1], dtype=torch.long))
+    del logits
+    watched.thread, watched.place = "backward", "(backward)"
+    loss.backward()
+    watched.place = "(optimiser)"
+    weights = [p for p in model.parameters() if p.grad is not None]
+    if not moments:
+        moments += [torch.zeros_like(p) for p in weights for _ in range(2)]
+        moments += [torch.zeros((), dtype=torch.float32) for _ in weights]  # the number of the step, each on its own
+    gradients = sum(p.grad.nbytes for p in weights if p.grad is not None)
+    model.zero_grad(set_to_none=True)
+    return gradients
+
+
+@contextmanager
+def _named(model: nn.Module, watched: Pass) -> Iterator[None]:
+    """Within, `watched.place` is the path of the module that runs."""
+    stack: list[str] = []
+
+    def enter(path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            stack.append(watched.place)
+            watched.place = path
+
+        return hook
+
+    def leave(*_: Any) -> None:
+        watched.place = stack.pop()
+
+    watched.place = "(model)"
+    named = [(path or "(model)", module) for path, module in model.named_modules()]
+    handles = [module.register_forward_pre_hook(enter(path)) for path, module in named]
+    handles += [module.register_forward_hook(leave) for _, module in named]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def host_code(name: str) -> Callable[..., Any] | None:
+    """What an operator made of Triton's kernels does beside launching them; None for other operations."""
+    from torch._library.custom_ops import OPDEFS
+
+    if not name.startswith("vbench::") or name == "vbench::operator":
+        return None
+    found = OPDEFS.get(name)
+    return None if found is None else found._init_fn
 
 
 def predicted_peak(case: Case) -> int:
-    """Predicted peak, in bytes, of one pass at batch 1, or of one training step at the case's batch.
+    """Predicted peak, in bytes, of one timed call of a cell: a pass at batch 1, or a training step at the cell's batch.
 
-    It is the peak of the tensors alive at once in a pass on the meta device, weights and input included. In parallel
-    mode an operator of ours runs as it is at its first call on tensors of some shapes, up to `SEEN_INSIDE` tokens; its
-    other calls are taken to need as much. Attention is taken as fused: its scores are never whole. A training step adds
-    AdamW's two moments, and has at its peak either what the pass keeps for backward or all gradients. Not known are the
-    workspaces of libraries and, in recurrent mode, what an operator needs beside its results.
+    Weights and input are part of it, workspaces of libraries are not. For a cell on CUDA requests are rounded as CUDA's
+    allocator rounds them.
     """
-    train = case.phase == "train"
-    dtype = getattr(torch, case.dtype)
-    live = _Live()
-    with _FusedAttention(), torch.device("meta"), torch.set_grad_enabled(train), live:
-        model = build(case).to(dtype).train(train)
-        weights = sum(p.nbytes for p in model.parameters())
-        if case.operator and case.form and case.mode == "parallel":
-            form = operator(case.operator, case.form)
-            replace_function(model, form, _seen_inside(form, computation(case.operator, case.form), live))
-        model(torch.empty(timed_images(case), 3, case.height, case.width, dtype=dtype))
-    return 2 * weights + max(live.peak, 2 * weights) if train else live.peak
+    card = None if on_host(case.device) else next(iter(cards().values()))
+    found = Predictor(case).predict(card, batch=timed_images(case))
+    return found.peak_bytes - found.workspace_bytes
 
 
 def timed_images(case: Case) -> int:
     """The images of a timed call: the batch asked for in a training step, 1 in all else."""
     return case.batch if case.phase == "train" and isinstance(case.batch, int) else 1
-
-
-class _FusedAttention(TorchFunctionMode):
-    """Attention allocates its output and nothing else."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.scaled_dot_product_attention:
-            return torch.empty_like(args[0] if args else kwargs["query"])
-        return func(*args, **(kwargs or {}))
-
-
-class _Live(TorchDispatchMode):
-    """The bytes of the storages that are alive `now`, and their `peak`."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self._add(leaf.untyped_storage())
-        return out
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._seen:
-            return
-        self._seen.add(storage)
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, storage.nbytes())
-
-    def _drop(self, nbytes: int) -> None:
-        self.now -= nbytes
-
-
-def _seen_inside(form: Callable[..., Any], compute: Callable[..., Any], live: _Live) -> Callable[..., Any]:
-    """The form of an operator: its first call on some shapes computes, later calls only add what that one needed."""
-    needed: dict[Any, tuple[int, int]] = {}  # bytes at the peak and bytes kept, above those before the call
-
-    def call(*args: Any, **options: Any) -> Any:
-        if args[0].shape[-2] > SEEN_INSIDE:
-            return form(*args, **options)
-        given = [*args, *options.values()]
-        key = tuple(tuple(x.shape) if isinstance(x, torch.Tensor) else SAME_COST.get(x, x) for x in given)
-        before = live.now
-        if key in needed:
-            at_peak, kept = needed[key]
-            live.peak = max(live.peak, before + at_peak)
-            out = form(*args, **options)
-            live.now = before + kept
-            return out
-        peak, live.peak = live.peak, before
-        out = compute(*args, **options)
-        needed[key] = live.peak - before, live.now - before
-        live.peak = max(peak, live.peak)
-        return out
-
-    return call

@@ -27,6 +27,7 @@ JOBS = {
     "count": "vbench.flops.count:count_cells",
     "count_in_full": "vbench.flops.count:count_in_full",
     "foresee": "vbench.flops.estimate:foresee",
+    "predict_memory": "vbench.flops.fit:predict_job",
     "count_for_gate": "vbench.gate.counters:count_job",
     "compile_for_gate": "vbench.gate.counters:compile_job",
     "measure": "vbench.sweep.measure:measure",
@@ -77,7 +78,10 @@ def verify(
 ) -> Ask:
     """Compare the forms of an operator, or the modes of a model, as far as `extent` says."""
     about = {"subject": subject, "device": device, "seed": seed, "weights": weights, "image_size": image_size}
-    return "verify", {**about, "extent": asdict(extent)}
+    how_much = asdict(extent)
+    if extent.values:
+        del how_much["values"]  # another revision may not know it
+    return "verify", {**about, "extent": how_much}
 
 
 def count(cases: Iterable[Case]) -> Ask:
@@ -93,6 +97,14 @@ def count_in_full(case: Case, *, by_module: bool) -> Ask:
 def foresee(case: Case) -> Ask:
     """Predict what a cell needs."""
     return "foresee", {"case": asdict(case)}
+
+
+def predict_memory(
+    case: Case, card: str, *, batch: int, autocast: str | None, tf32: bool = False, largest: bool = False
+) -> Ask:
+    """Predict the memory of a call of a cell on a card; with `largest` also what fits."""
+    common = {"case": asdict(case), "card": card, "batch": batch}
+    return "predict_memory", common | {"autocast": autocast, "tf32": tf32, "largest": largest}
 
 
 def count_for_gate(cases: Mapping[str, Case]) -> Ask:

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from vbench.devices.base import Device
+from vbench.errors import CompileError
 from vbench.plan import Backend
+
+SIZES = 256  # of inputs that one function may be compiled for
 
 
 class Compilations:
     """Counts what torch.compile compiles, and the seconds it takes. Use as a context manager.
 
     It compiles on `threads` threads, into a folder of its own that is removed at the end: a cache of an earlier run
-    would make a compilation look quick. For another back end it does nothing.
+    would make a compilation look quick. Every input size may be compiled: by default torch stops after eight, and runs
+    what comes later without compiled code. For another back end it does nothing.
     """
 
     def __init__(self, backend: Backend, threads: int) -> None:
@@ -32,11 +36,23 @@ class Compilations:
 
     def __enter__(self) -> Compilations:
         if self._counts:
+            import torch._dynamo.config
+            import torch._inductor.config
             from torch._dynamo.callback import callback_handler
 
             self._folder = tempfile.mkdtemp(prefix="vbench-compiled-")
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._folder
-            os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = str(self._threads)
+            # An environment variable would come too late: the configuration was read when torch was imported.
+            threads = torch._inductor.config.patch(compile_threads=self._threads)
+            limits = torch._dynamo.config.patch(
+                recompile_limit=SIZES,
+                accumulated_recompile_limit=SIZES**2,
+                fail_on_recompile_limit_hit=True,
+                suppress_errors=False,
+            )
+            self._patches = (threads, limits)
+            for patch in self._patches:
+                patch.__enter__()
             callback_handler.register_start_callback(self._start)
             callback_handler.register_end_callback(self._end)
         return self
@@ -47,7 +63,21 @@ class Compilations:
 
             callback_handler.remove_start_callback(self._start)
             callback_handler.remove_end_callback(self._end)
+            for patch in self._patches:
+                patch.__exit__(None, None, None)
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def first(self, call: Callable[[], object], what: str) -> None:
+        """Make the first call of a size, and see that it compiles; for another back end do nothing.
+
+        Raises: CompileError if nothing was compiled: then later calls would not run compiled code.
+        """
+        if not self._counts:
+            return
+        before = self.count
+        call()
+        if self.count == before:
+            raise CompileError(f"torch.compile compiled nothing for {what}: its calls would run without compiled code")
 
     def cost(self) -> dict[str, Any]:
         """What compiling cost: `compile_s` and `compilations`; empty for another back end."""

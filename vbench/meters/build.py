@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vbench.errors import UnsupportedError
 from vbench.models import MODELS, create
-from vbench.plan import Case
+from vbench.plan import PINNED, Case
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def build(case: Case) -> nn.Module:
     """The model of a cell, with random weights, on torch's current default device. In training it drops no path.
 
-    Raises: UnsupportedError if the case asks for unfused attention and the model has none that timm can compute so.
+    Raises: UnsupportedError if the case asks for unfused attention, or for one kernel of fused attention, and the model
+        has none that timm can compute so. A model of the user's own may call torch's attention without timm.
     """
     import torch
 
@@ -27,6 +28,8 @@ def build(case: Case) -> nn.Module:
     model = create(case.model, (case.height, case.width), case.mode, form=case.form, **options)
     if case.attention == "unfused" and not unfuse(model):
         raise UnsupportedError(f"{case.model} has no attention that timm can compute unfused")
+    if case.attention in PINNED and not case.spec.external and "fused" not in (attention_of(model) or "").split("+"):
+        raise UnsupportedError(f"{case.model} has no attention that timm fuses, so there is no kernel to choose")
     return model.to(memory_format=torch.channels_last) if case.layout == "nhwc" else model
 
 

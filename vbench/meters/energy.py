@@ -20,6 +20,8 @@ STEPS = 100  # of the counter in a window, at least: one step more or less is 1 
 NEXT_STEP_S = 2.0  # how long the counter's next step is waited for
 POLL_S = 0.001
 STEPS_TIMED = 20  # from which the length of a step is taken
+LONGEST_S = 60.0  # of work; a counter that needs more is too coarse for this
+NOT_ASKED = "not measured at this --rigor"
 FIELDS = (
     *("gross_j_per_image", "net_j_per_image", "window_s", "images"),
     *("counter_step_s", "idle_w", "counter", "reason"),
@@ -63,13 +65,15 @@ def measure(
     try:
         step_s = _step_s(counter, clock, sleep)
         found["counter_step_s"] = step_s
+        least_s = max(busy_s, STEPS * step_s)
+        if least_s > LONGEST_S:
+            return found | {"reason": f"this counter moves every {step_s:.2g} s: {STEPS} steps take {least_s:.0f} s"}
         begin, joules = _edge(counter, clock, sleep)
         sleep(IDLE_S)
         end, after = _edge(counter, clock, sleep)
         idle_w = (after - joules) / (end - begin)
         found["idle_w"] = idle_w
 
-        least_s = max(busy_s, STEPS * step_s)
         begin, joules = end, after
         images = run_for(1.05 * least_s)
         done = clock()

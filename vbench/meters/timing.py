@@ -36,8 +36,8 @@ def warm_up(
     """Repeat a call until nothing is compiled any more and two windows of calls agree.
 
     Args:
-        earlier_s: how long the same call took before, if it ran. If that is longer than `protocol.warmup_max_s`, that
-            call was the warm-up.
+        earlier_s: how long the same call took before, once it was compiled. If that is longer than
+            `protocol.warmup_max_s`, that call was the warm-up.
         compilations: says how many compilations there were so far.
 
     Returns: `calls`; `wall_s`; `converged`, None if the call is too slow for two windows within
@@ -55,6 +55,8 @@ def warm_up(
         if compilations() != compiled:
             compiled, compiled_at = compilations(), len(samples)
             begin += samples[-1] / 1e3  # a call that compiles has a limit of its own
+        elif len(samples) == 1 and samples[0] / 1e3 >= protocol.warmup_max_s:
+            compiled_at, begin = 1, begin + samples[0] / 1e3  # so has a first one that is slow: the second decides
         passed = device.now() - begin
         recent = samples[compiled_at:]
         window = protocol.window

@@ -85,11 +85,13 @@ class Trainer:
         return float(self._loss.detach())
 
 
-def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = memory.REPEAT_BELOW_S) -> dict[str, Any]:
+def measure(
+    trainer: Trainer, baseline: memory.Baseline, *, repeat_below_s: float = memory.REPEAT_BELOW_S
+) -> dict[str, Any]:
     """Make the first steps of this trainer, and report the memory that one needed.
 
-    The peak is that of the second step, because the optimiser makes its state at the end of the first. If the first
-    takes longer than `repeat_below_s`, the peak is that of the first. `method` says which.
+    The peak is that of the second step, because the optimiser makes its state at the end of the first. If there is one
+    step only (see `memory.watch`), the peak is that of the first. `method` says which.
 
     Returns: the keys of `memory.measure`, where a call is a step, and two more parts of the peak, `gradients_bytes` and
         `optimizer_bytes`. `activation_bytes` is the rest: activations kept for backward, and workspaces. It is less
@@ -105,7 +107,7 @@ def measure(trainer: Trainer, baseline_bytes: int, *, repeat_below_s: float = me
         trainer.update()
 
     device = open_device(str(trainer.images.device))
-    seen = memory.watch(step, device, baseline_bytes, peak_call=2, repeat_below_s=repeat_below_s)
+    seen = memory.watch(step, device, baseline, peak_call=2, repeat_below_s=repeat_below_s)
     held = {
         "weights_bytes": memory.nbytes(chain(trainer.model.parameters(), trainer.model.buffers())),
         "input_bytes": trainer.images.nbytes,

@@ -8,14 +8,16 @@ from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any
 
-from vbench import jobs
+from vbench import host, jobs
 from vbench.devices import KINDS, on_host
-from vbench.errors import UnsupportedError, UsageError
+from vbench.errors import DeviceError, UnsupportedError, UsageError
 from vbench.jobs.launch import Runner, side_by_side
+from vbench.jobs.memo import Memo
 from vbench.kernels.fused import tuning
 from vbench.kernels.registry import OPS, Mode, default_form, interpreted, missing
+from vbench.kernels.registry import forms as forms_on
 from vbench.options import choices
-from vbench.verify import TOKENS, Check, Extent, Verification
+from vbench.verify import TOKENS, Extent, Verification, extents, joined
 
 # The interpreter takes 20 ms a program. 40 tokens are a full chunk and a part of one; gradients have more.
 INTERPRETED = Extent(tokens=40, cuts=1, brief=True)
@@ -87,7 +89,10 @@ def check(
     for op in ops:
         able = [form for form in OPS[op] if form in forms and missing(op, form, device) is None]
         slow = [form for form in able if OPS[op][form].package == "triton" and interpreted()]
-        if quick := [form for form in able if form not in slow]:
+        quick = [form for form in able if form not in slow]
+        if quick == forms_on(op, device) and tokens is None:
+            tried += [(op, extent) for extent in extents(op)]  # what a sweep verifies
+        elif quick:
             tried.append((op, Extent(tuple(quick), tokens or TOKENS)))
         for form in slow:
             usual = STEPS if OPS[op][form].mode == "recurrent" else INTERPRETED.tokens
@@ -98,13 +103,21 @@ def check(
     tried.sort(key=lambda each: not each[1].brief)  # interpreted forms take longest and start first
     asks = [jobs.verify(op, device, seed, extent, weights=None, image_size=(224, 224)) for op, extent in tried]
     endings = side_by_side(launcher, asks, LIMIT_S)
-    verdicts = []
-    for op in dict.fromkeys(op for op in ops if any(op == other for other, _ in tried)):
-        own = [ending for (other, _), ending in zip(tried, endings, strict=True) if other == op]
-        checks = tuple(Check(**fields) for ending in own for fields in ending.parts.get("checks", ()))
-        broken = [ending.reason for ending in own if ending.status != "ok"]
-        verdicts.append(Verification(op, checks, not broken, "; ".join(filter(None, broken)) or None))
-    return verdicts
+    return [
+        joined(op, [ending for (other, _), ending in zip(tried, endings, strict=True) if other == op])
+        for op in dict.fromkeys(op for op in ops if any(op == other for other, _ in tried))
+    ]
+
+
+def remembering(launcher: Runner, device: str) -> Runner:
+    """Runs jobs as the launcher does, but not those that a sweep on this device has run, under the same conditions.
+
+    Raises: DeviceError if torch cannot use the device.
+    """
+    asked = launcher.run(*jobs.probe(device), LIMIT_S)
+    if asked.status != "ok":
+        raise DeviceError(f"{device} could not be asked: {asked.reason}; see 'vbench doctor'")
+    return Memo(launcher, host.conditions(host.fingerprint(device, asked.parts["gpu"]), {}))
 
 
 def has_triton(verdicts: Iterable[Verification]) -> bool:

@@ -188,12 +188,19 @@ def search(
 
 def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A job. {"case", "budget_bytes", "threads"} -> "budget_bytes", and "memory" of a pass or a step."""
+    from vbench.meters import attention
+
+    case = Case(**argument["case"])
+    with attention.pinned(case.attention):
+        yield from _attempt(case, argument)
+
+
+def _attempt(case: Case, argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
     from vbench.meters import memory, training
     from vbench.meters.build import build, images
 
-    case = Case(**argument["case"])
     device, where = open_device(case.device), torch.device(case.device)
     torch.set_num_threads(argument["threads"])
     torch.manual_seed(0)

@@ -27,6 +27,7 @@ from vbench.sweep import limits
 
 COUNT_LIMIT_S = 120.0
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
+ENERGY_LIMIT_S = 120.0  # for energy, likewise
 RUN_FILE = "run.json"
 Place = tuple[Case, int]  # a case, and which launch of it
 
@@ -74,7 +75,7 @@ class Spent:
         if record.status != "unsupported":
             self.launches += 1
             self.cells.add(record.case_id)
-        self.measured_s += (record.spent or {}).get("measured_s", 0.0)
+        self.measured_s += (record.spent or {}).get("measured_s", 0.0) + _energy_s(record)
         self.warmup_s += (record.spent or {}).get("warmup_s", 0.0)
 
     def summary(self) -> dict[str, Any]:
@@ -142,8 +143,12 @@ def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bo
 
 
 def _again_s(first: Record) -> float:
-    """The expected seconds of another launch: those of the first one without its search for a batch."""
-    return first.wall_s - float((first.spent or {}).get("throughput_s", 0.0))
+    """The expected seconds of another launch: those of the first one without its search for a batch, and its energy."""
+    return first.wall_s - float((first.spent or {}).get("throughput_s", 0.0)) - _energy_s(first)
+
+
+def _energy_s(record: Record) -> float:
+    return float((record.energy or {}).get("wall_s", 0.0))
 
 
 def run(
@@ -297,10 +302,15 @@ class _Measuring:
         return self.stamps[case.model]
 
     def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
-        """One launch, in a child of its own."""
+        """One launch, in a child of its own. Energy is not under the limit of a cell, and costs it nothing else."""
         ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch())
         allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
-        return self.launcher.run(*ask, allowed_s)
+        allowed_s += ENERGY_LIMIT_S if self.protocol.energy_s else 0.0
+        ending = self.launcher.run(*ask, allowed_s)
+        if ending.status == "timeout" and "spent" in ending.parts:  # energy alone is missing
+            reason = f"not measured: energy {ending.reason} with the rest"
+            return Ending("ok", None, {**ending.parts, "energy": {"reason": reason}})
+        return ending
 
     def count(self, case: Case) -> dict[str, Any]:
         """The work of a case, counted together with the model's other cases; or "uncounted", why there is no count."""

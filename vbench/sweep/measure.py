@@ -24,29 +24,32 @@ if TYPE_CHECKING:
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell, in these parts and this order:
-    "settings", "memory", "warmup", "latency", "throughput", "state", "energy", "spent".
+    "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy".
 
     "launch" is 0 for the cell's first. "batch" is the batch for throughput, found by an earlier launch or a search,
     or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
     samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
-    how many of these into throughput, and how many into warm-up.
+    how many of these into throughput, and how many into warm-up. At the end of a first launch "settings" comes again,
+    with the kernel that computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it
+    comes last, so that it costs no cell its other figures.
     """
-    from vbench.meters import backend, cpu, energy, state, timing
+    from vbench.meters import attention, backend, cpu, energy, state, timing
     from vbench.meters.workload import workload
 
     case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
     device = _prepared(case, protocol)
 
-    with backend.Compilations(case.backend, protocol.threads) as compilations:
+    with attention.pinned(case.attention), backend.Compilations(case.backend, protocol.threads) as compilations:
         # If the peak is the first call's, more calls only show whether memory grows: one launch is enough for that.
         once = argument["launch"] > 0 and case.phase == "infer" and not device.pooled
-        measured = workload(case, device, repeat_below_s=0.0 if once else protocol.warmup_max_s)
+        measured = workload(case, device, compilations, repeat_below_s=0.0 if once else protocol.warmup_max_s)
         call, anatomy, spent = yield from _warmed_up(measured, device, protocol, compilations)
         begin = time.monotonic()
         with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
             latency = timing.latency(call, device, protocol, partial(state.why_slow, watch))
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
             yield "latency", {"batch": measured.batch, **latency, **parts}
+            del call  # with its recorded graph or its optimiser, before there is another
             searching = time.monotonic()
             throughput = timing.throughput(
                 measured.caller,
@@ -60,16 +63,25 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "throughput", throughput
         gpu = state.window(Path(watch["file"]), begin, time.monotonic()) if watch else None
         yield "state", {**processors.seen, "gpu": gpu}
+        spent["measured_s"] += on_timing[0]
+        yield "spent", {**spent, "throughput_s": search_s}
+        if case.attention and argument["launch"] == 0:
+
+            def captured_and_called() -> None:  # a graph shows its kernels of attention while it is captured
+                measured.caller(measured.batch)()
+
+            one_s = median(latency["samples_ms"]) / 1e3
+            kernel = attention.found(captured_and_called, expected_s=one_s, limit_s=protocol.warmup_max_s)
+            attention.check(case, kernel)
+            yield "settings", measured.settings | kernel
         with spending() as on_energy:
-            counter = energy.counter_for(device)
+            counter = energy.counter_for(device) if protocol.energy_s else energy.NOT_ASKED
             if isinstance(counter, str):
                 joules = energy.measure(lambda _: 0, counter)
             else:
                 call = measured.caller(throughput["batch"])
                 joules = energy.measure(timing.work(call, device, throughput), counter, busy_s=protocol.energy_s)
-        yield "energy", joules
-    spent["measured_s"] += on_timing[0] + on_energy[0]
-    yield "spent", {**spent, "throughput_s": search_s}
+        yield "energy", {**joules, "wall_s": on_energy[0]}
 
 
 def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -81,7 +93,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     because one processor may have busier neighbours than another: from "core" on, as many as the protocol has threads.
     """
     from vbench.jobs.turn_socket import TurnSocket
-    from vbench.meters import backend, cpu, timing
+    from vbench.meters import attention, backend, cpu, timing
     from vbench.meters.workload import workload
 
     case, protocol, first = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["first"]
@@ -90,12 +102,13 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[(argument["core"] + i) % len(cores)] for i in range(protocol.threads)})
     with (
+        attention.pinned(case.attention),
         TurnSocket(Path(argument["socket"]), first=first) as turn_socket,
         backend.Compilations(case.backend, protocol.threads) as compilations,
     ):
         if not first:
             turn_socket.wait()
-        measured = workload(case, device, repeat_below_s=0.0)
+        measured = workload(case, device, compilations, repeat_below_s=0.0)
         call, _, spent = yield from _warmed_up(measured, device, protocol, compilations)
         turn_socket.give()
         if first:

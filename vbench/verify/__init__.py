@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from vbench import jobs
-from vbench.jobs.launch import Runner
+from vbench.jobs.launch import Ending, Runner
 from vbench.kernels.registry import OPS
 from vbench.models import spec
 
@@ -77,6 +77,7 @@ class Extent:
         brief: test half types, cuts and causality only in the first trial of each direction. The other trials test
             values in float32, and gradients of parallel forms (Triton's recurrent forms use the same kernels).
         gradients: whether to test gradients.
+        values: whether to test all else.
     """
 
     forms: tuple[str, ...] = ()
@@ -84,6 +85,7 @@ class Extent:
     cuts: int = 2
     brief: bool = False
     gradients: bool = True
+    values: bool = True
 
 
 BRIEF = Extent(tokens=70, cuts=1, brief=True, gradients=False)  # a whole chunk and a shorter one
@@ -111,11 +113,25 @@ def verify(
     """
     if subject not in OPS and spec(subject).baseline:
         return Verification(subject, (), reason="one form of attention: nothing to compare")
-    extent = BRIEF if brief else Extent(gradients=gradients)
-    ask = jobs.verify(subject, device, seed, extent, weights=weights, image_size=image_size)
-    ending = launcher.run(*ask, LIMIT_S)
-    checks = tuple(Check(**fields) for fields in ending.parts.get("checks", ()))
-    return Verification(subject, checks, ending.status == "ok", ending.reason)
+    own_size = image_size if subject not in OPS and spec(subject).external else (224, 224)
+    asks = [
+        jobs.verify(subject, device, seed, extent, weights=weights, image_size=own_size)
+        for extent in ([BRIEF] if brief else extents(subject, gradients=gradients))
+    ]
+    return joined(subject, [launcher.run(*ask, LIMIT_S) for ask in asks])
+
+
+def extents(subject: str, *, gradients: bool = True) -> list[Extent]:
+    """What is tested of an operator or a model, in jobs of their own: a `Memo` then knows the values of an operator
+    when the gradients are wanted too."""
+    return [Extent(gradients=False), *[Extent(values=False)] * (gradients and subject in OPS)]
+
+
+def joined(subject: str, endings: Sequence[Ending]) -> Verification:
+    """One verification from the endings of its jobs."""
+    checks = tuple(Check(**fields) for ending in endings for fields in ending.parts.get("checks", ()))
+    broken = [ending.reason for ending in endings if ending.status != "ok"]
+    return Verification(subject, checks, not broken, "; ".join(filter(None, broken)) or None)
 
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -125,9 +141,11 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """
     import torch
 
+    from vbench.devices import open_device
     from vbench.verify import checks
 
     subject, device, seed = argument["subject"], argument["device"], argument["seed"]
+    open_device(device).select(tf32=False)  # torch's own default lets convolutions round to TF32
     if subject in OPS:
         torch.set_num_threads(1)  # its tensors are too small to share
         made = checks.operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from vbench.devices import on_host
 from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
 from vbench.models import create, load_published, spec
@@ -17,6 +18,7 @@ from vbench.verify import HALF, Check, Extent
 
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}  # relative, of a form against the recurrence
 GRAD_BOUNDS = {"float64": 1e-9, "float32": 1e-4}  # likewise, of the gradient of any of its inputs
+ELSEWHERE = 8.0  # times the error in float32 on the CPU: another device adds in another order, and rounds no coarser
 SIDES = (160, 144)  # px of an image: not square, and with more tokens than a chunk
 WHOLE = Extent()
 
@@ -31,11 +33,12 @@ def operator_checks(op: str, device: str = "cpu", seed: int = 0, extent: Extent 
         generator = torch.Generator().manual_seed(seed)
         inputs = {name: value.to(device) for name, value in trial.draw(extent.tokens, generator).items()}
         cuts = torch.randint(1, extent.tokens, (extent.cuts,), generator=generator).tolist()
-        yield from _equality(op, tried, trial, inputs, device, halves=whole)
+        if extent.values:
+            yield from _equality(op, tried, trial, inputs, device, halves=whole)
         if extent.gradients:
             differentiated = [form for form in tried if whole or OPS[op][form].mode == "parallel"]
             yield from _gradients(op, differentiated, trial, inputs, seed)
-        for form in tried if whole else ():
+        for form in tried if whole and extent.values else ():
             exact = finest(op, form)
             finely = cast(inputs, getattr(torch, exact))
             if trial.initial:
@@ -148,7 +151,8 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
     """Check the logits of a model in the forms that are timed, and the causality of a network that streams.
 
     In float32 the bound is the larger of 1e-5 and twice the error of the best form: some networks amplify rounding a
-    thousandfold.
+    thousandfold. On another device than the CPU it is also at most 8 times the error on the CPU: if that device rounds
+    the products of all forms, to TF32 say, no form passes for exact.
 
     Args:
         weights: a checkpoint for `load_published`; random weights if None.
@@ -161,6 +165,7 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
     image = torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64).to(device)
     where = f"{height}x{width} px"
     state: dict[str, Tensor] | None = None
+    on_cpu: Tensor | None = None
     logits: dict[str, dict[str, Tensor]] = {"float32": {}, "float64": {}}
     able = forms(row.operator, device)
     timed = {default_form(row.operator, mode, device) for mode in row.modes}
@@ -175,6 +180,9 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
                 load_published(model, weights)
             state = model.state_dict() if weights else _random(model, generator)
         model.load_state_dict(state)
+        if form == first and not on_host(device):
+            with torch.inference_mode():
+                on_cpu = model(image.cpu().float())
         model = model.to(device)
         with torch.inference_mode():
             logits["float32"][form] = model(image.float())
@@ -188,8 +196,11 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
         if form != first:
             yield Check(name, "float64", form, where, relative(values, wanted), BOUNDS["float64"])
     errors = {form: relative(values, wanted) for form, values in logits["float32"].items()}
+    reached = HALF * min(errors.values())
+    if on_cpu is not None:
+        reached = min(reached, ELSEWHERE * relative(on_cpu, wanted.cpu()))
     for form, error in errors.items():
-        yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], HALF * min(errors.values())))
+        yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], reached))
 
 
 def own_checks(name: str, device: str, seed: int, image_size: tuple[int, int]) -> Iterator[Check]:

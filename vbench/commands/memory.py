@@ -1,0 +1,58 @@
+"""`vbench memory`: what a CUDA card would need, predicted without one."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Annotated
+
+import typer
+
+from vbench.commands import axes
+from vbench.commands.console import AsJson, err, out, print_aside, print_json
+from vbench.options import choices, numbers
+
+app = typer.Typer()
+AUTOCASTS = ("none", "bfloat16", "float16")
+
+
+@app.command()
+def memory(
+    models: Annotated[str, typer.Argument(help="Names, patterns, timm/NAME, or module:callable of your own.")],
+    res: axes.Res = None,
+    device: Annotated[str, typer.Option(help="Cards, as in h100,a100; no such card is needed.")] = "h100",
+    batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32.")] = "1",
+    modes: axes.Modes = "parallel",
+    dtype: Annotated[str, typer.Option(help="Of weights and images: float32, bfloat16, float16.")] = "float32",
+    autocast: Annotated[str, typer.Option(help="Type of products under autocast: none, bfloat16, float16.")] = "none",
+    phase: axes.Phase = None,
+    layout: axes.Layout = None,
+    attention: axes.Attention = None,
+    form: axes.Form = None,
+    largest: Annotated[bool, typer.Option("--largest", help="Find the largest batch and image that fit.")] = False,
+    top: Annotated[int, typer.Option(min=0, help="List so many of the tensors alive at the peak.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the peak memory of a call on a CUDA card, by simulating PyTorch's allocator; nothing is measured."""
+    from vbench.flops import fit
+    from vbench.flops.cards import cards
+    from vbench.jobs.launch import Launcher
+    from vbench.reports import memory as rendering
+
+    on = choices(device, "--device", tuple(cards()))
+    types = choices(autocast, "--autocast", AUTOCASTS)
+    kind = f"a number of images from 1 to {fit.MOST_IMAGES}; --largest finds the largest"
+    batches = numbers(batch, "--batch", "1,32", allowed=range(1, fit.MOST_IMAGES + 1), kind=kind)
+    asked = axes.Asked(models, res, modes, None, dtype, phase, None, layout, attention, form)
+    rows = []
+    with Launcher() as launcher:
+        for case, card, images, cast in product(axes.cells(asked, None, "cuda:0"), on, batches, types):
+            with err.status(f"predicting {case} on {card}"):
+                half = None if cast == "none" else cast
+                rows.append(fit.run(case, card, launcher, batch=images, autocast=half, searches=largest))
+    if as_json:
+        print_json(rows)
+        return
+    out.print(rendering.to_rich(rows))
+    for row in rows if top else []:
+        out.print(rendering.held_to_rich(row, top))
+    print_aside(rendering.remarks(rows))

@@ -1,0 +1,109 @@
+"""`torch.autocast` and the choice of an attention kernel, as CUDA does them, for tensors without a device.
+
+Torch applies neither on the meta device. The lists are those of PyTorch 2.11 (the documentation of torch.amp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+HALF = {
+    *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "prelu"),
+    *("matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "baddbmm", "chain_matmul"),
+    *("einsum", "scaled_dot_product_attention", "multi_head_attention_forward"),
+}
+FLOAT32 = {
+    *("layer_norm", "group_norm", "instance_norm", "norm", "softmax", "log_softmax", "softmin", "cross_entropy"),
+    *("nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "cosine_similarity", "cdist", "normalize", "softplus"),
+    *(
+        "sum",
+        "prod",
+        "cumsum",
+        "cumprod",
+        "exp",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "pow",
+        "__pow__",
+        "__rpow__",
+    ),
+    *("rsqrt", "reciprocal", "acos", "asin", "cosh", "sinh", "tan", "erfinv", "renorm", "logsumexp"),
+}
+
+
+class Autocast(TorchFunctionMode):
+    """Casts what enters a function as autocast on CUDA would; a weight is cast once in a `with` block.
+
+    Args:
+        dtype: of matrix products and convolutions; None casts nothing.
+        fused: whether attention is computed by a fused operator of CUDA's; else by torch's products.
+    """
+
+    def __init__(self, dtype: torch.dtype | None, *, fused: bool = True) -> None:
+        super().__init__()
+        self._dtype, self._fused = dtype, fused
+        self._cast: dict[int, Tensor] = {}
+
+    def __exit__(self, *error: Any) -> None:
+        self._cast.clear()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[Any], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self._dtype is not None and name in HALF | FLOAT32:
+            wanted = self._dtype if name in HALF else torch.float32
+            args, kwargs = tree_map_only(Tensor, lambda x: self._to(x, wanted), (tuple(args), kwargs))
+        if self._fused and func is F.scaled_dot_product_attention:
+            return attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        if x.dtype not in (torch.float32, torch.bfloat16, torch.float16) or x.dtype == dtype:
+            return x
+        if not (isinstance(x, torch.nn.Parameter) and x.requires_grad and dtype != torch.float32):
+            return x.to(dtype)
+        if id(x) not in self._cast:
+            self._cast[id(x)] = x.to(dtype)
+        return self._cast[id(x)]
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Fused attention by the operator that CUDA has for it: flash for half types without a mask, else the
+    memory-efficient one. Shapes and arguments as `F.scaled_dot_product_attention`."""
+    if q.dtype in (torch.bfloat16, torch.float16) and attn_mask is None:
+        width, scale = q.shape[-1], q.shape[-1] ** -0.5 if scale is None else scale
+        if width % 8:  # the kernel wants heads of whole 16 bytes
+            q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))
+        found = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)
+        return cast(Tensor, found[0])[..., :width]
+    if attn_mask is not None:
+        if attn_mask.shape[-1] % 16:  # a row of the mask must be aligned too
+            attn_mask = F.pad(attn_mask, (0, -attn_mask.shape[-1] % 16))[..., : attn_mask.shape[-1]]
+        attn_mask = attn_mask.expand(*q.shape[:-1], k.shape[-2])
+    logsumexp = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    found = torch.ops.aten._scaled_dot_product_efficient_attention(
+        q, k, v, attn_mask, logsumexp, dropout_p, is_causal, scale=scale
+    )
+    return cast(Tensor, found[0])
