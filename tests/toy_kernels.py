@@ -1,4 +1,4 @@
-"""Small Triton kernels for the tests of `vbench.operators.compile`."""
+"""Small Triton kernels for the tests of `vbench.operators.compile`, and of what holds launches to CUDA's limits."""
 
 from __future__ import annotations
 
@@ -29,6 +29,20 @@ def double(x, out, N, BLOCK: tl.constexpr):
     """out = 2x."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out + at, tl.load(x + at, mask=at < N) * 2, mask=at < N)
+
+
+@triton.jit
+def far(x, step, repeats, WIDE: tl.constexpr):
+    """x = 0 at the product of a program's number and `step`, and at a number that is not known before the loop ends."""
+    row = tl.program_id(0)
+    if WIDE:
+        row = row.to(tl.int64)
+    tl.store(x + row * step, 0.0)
+    if repeats > 1:
+        at = 1
+        for _ in range(repeats):
+            at += at
+        tl.store(x + at, 0.0)
 
 
 def multiply(a: Tensor, b: Tensor, rounded: str) -> Tensor:

@@ -35,7 +35,7 @@ def carry_kernel(
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     row = tl.program_id(0).to(tl.int64)
     step = tl.where(row < ahead, 1, -1)
-    first = tl.where(row < ahead, 0, chunks - 1)
+    first = tl.where(row < ahead, 0, chunks - 1).to(tl.int64)  # chunks · SIZE may pass 2^31
     feed += row * chunks * SIZE
     keep += row * chunks * KEPT * (2 if peaks is not None else 1)
 

@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vbench.errors import UnsupportedError
 from vbench.kernels.registry import interpreted
+
+GRID_MAX = 65535  # programs in the second and the third dimension of a grid, by CUDA; the first takes 2^31 - 1
+REACH_MAX = 2**31 - 1  # numbers between an image's first and any other
+CHUNK_MAX = 256  # tokens past the last one to which kernels compute offsets, and read nothing there
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,31 @@ def can_run(x: Tensor) -> bool:
     return x.is_cuda or interpreted() or _observer is not None
 
 
+def check_reach(form: str, *inputs: Tensor) -> None:
+    """Raise UnsupportedError if an image has more numbers than kernels count: offsets inside an image have 32 bits.
+
+    Args:
+        inputs: (B, N, C) or (B, H, N, D), with any strides; results lie as (B, N, C) or (B, N, H, D).
+    """
+    for x in inputs:
+        tokens, channels = x.shape[-2], x.shape[1:].numel() // max(1, x.shape[-2])
+        step = max(x.stride(-2), channels)
+        if (tokens + CHUNK_MAX) * step + x.shape[-1] * x.stride(-1) > REACH_MAX:
+            raise UnsupportedError(
+                f"{form} counts the numbers of an image in 32 bits; "
+                f"it cannot take {tokens} tokens that lie {step} numbers apart"
+            )
+
+
+def check_grid(kernel: Any, grid: tuple[int, ...]) -> None:
+    """Raise UnsupportedError unless CUDA takes a grid of that many programs."""
+    if any(programs > GRID_MAX for programs in grid[1:]):
+        raise UnsupportedError(
+            f"{kernel.fn.__name__} would need {max(grid[1:])} programs in the second or third dimension of its grid; "
+            f"CUDA takes {GRID_MAX}. The sequence is too long for chunks of this length"
+        )
+
+
 def launch(
     kernel: Any,
     grid: tuple[int, ...],
@@ -84,10 +114,13 @@ def launch(
         constants: its `tl.constexpr` parameters.
         warps, stages: of a program.
         registers: the most that a thread may take; None leaves it to the compiler.
+
+    Raises: UnsupportedError for a grid that CUDA does not take.
     """
     if _observer is not None:
         _observer(Launch(kernel, grid, dict(args), dict(constants), warps, stages, registers))
         return
+    check_grid(kernel, grid)
     if interpreted():
         _let_loops_end()
     where = next(value.device for value in args.values() if isinstance(value, Tensor))

@@ -16,7 +16,7 @@ from vbench.errors import UnsupportedError
 from vbench.kernels.fused import cost
 from vbench.kernels.fused.chunks import attend
 from vbench.kernels.fused.gradient import gradients
-from vbench.kernels.fused.launch import can_run, device_name
+from vbench.kernels.fused.launch import can_run, check_reach, device_name
 from vbench.kernels.fused.layout import dense, empty_state
 from vbench.kernels.fused.policy import POLICIES, Operands
 from vbench.kernels.fused.tuning import chunk_of, pick
@@ -93,9 +93,10 @@ def matrix_state(
     Chunk and warps are looked up here, by `op` and `form`, so that a trace does not see the look-up.
 
     Returns: o (B, H, N, E) in the type of q, and the final state, as `state` in `policy.Operands`.
-    Raises: UnsupportedError if the form cannot run on q.
+    Raises: UnsupportedError if the form cannot run on q, or not on so many tokens.
     """
     chunk, warps = choose(op, form, q)
+    check_reach(f"{op} {form}", q, k, v, *([gates[0]] if gates.ndim == 5 else [gates] if gates.ndim == 4 else []))
     x = _operands(op, direction, q, k, v, gates, inputs, bonus, query_scale, key_scale, eps, state)
     o, final = attend(x, chunk, warps) if chunk else walk(x)
     return [o, *final]

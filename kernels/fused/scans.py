@@ -11,6 +11,8 @@ walked side by side, a token a step, with their elements in registers; then what
 log2(ROWS) exchanges between lanes. A sequence of one tile needs one launch. A longer one needs three: `summary`,
 an element a tile; `carry`, a scan of these; `apply`, the tiles again, from what enters them. In the recurrent forms,
 one program walks all tiles one after the other, with one row.
+
+Images are the first dimension of a grid, the only one that CUDA lets grow past 65535.
 """
 
 from __future__ import annotations
@@ -166,10 +168,10 @@ def before(total, nothing, w, join: tl.constexpr, BACK: tl.constexpr):
 
 @triton.jit
 def load_element(at, stride, mask, other):
-    """An element whose numbers lie `stride` apart; `other` where masked."""
+    """An element whose numbers lie `stride` apart, which may be 2^31 and more; `other` where masked."""
     out = ()
     for i in tl.static_range(len(other)):
-        out = out + (tl.load(at + i * stride, mask=mask, other=0.0),)
+        out = out + (tl.load(at + i * tl.cast(stride, tl.int64), mask=mask, other=0.0),)
     return choose(mask, out, other)
 
 
@@ -177,7 +179,7 @@ def load_element(at, stride, mask, other):
 def store_element(at, stride, x, mask):
     """The reverse of `load_element`."""
     for i in tl.static_range(len(x)):
-        tl.store(at + i * stride, x[i], mask=mask)
+        tl.store(at + i * tl.cast(stride, tl.int64), x[i], mask=mask)
 
 
 @triton.jit
@@ -190,8 +192,8 @@ def carry_kernel(
     given, found: float32 [numbers, directions · batch, chunks, C], `size` apart. The second direction's chunks are met
     from the last to the first. Many chunks are loaded at a time; no load waits for the carry.
     """
-    c = tl.program_id(0) * WIDTH + lanes(ROWS, WIDTH)
-    line = tl.program_id(1)
+    c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
+    line = tl.program_id(0)
     back = line >= batch
     base = line.to(tl.int64) * chunks * C + c
     rate = tl.load(w + c, mask=c < C, other=0.0).to(tl.float32) if w is not None else 0.0
@@ -228,7 +230,7 @@ def carry(summaries: Tensor, batch: int, join: object, nothing: object, w: Tenso
     rows, steps = CARRY
     launch(
         carry_kernel,
-        (cdiv(C, WIDTH), lines),
+        (lines, cdiv(C, WIDTH)),
         {"given": summaries, "found": found, "w": w, "size": lines * chunks * C, "batch": batch}
         | {"chunks": chunks, "C": C},
         {"join": join, "nothing": nothing, "ROWS": rows, "STEPS": steps, "WIDTH": WIDTH},

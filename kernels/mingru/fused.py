@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from vbench.kernels.fused.launch import cdiv, launch, stored
+from vbench.kernels.fused.launch import cdiv, check_reach, launch, stored
 from vbench.kernels.fused.scans import WIDTH, affine, affine_nothing, carry
 from vbench.kernels.fused.tiling import Tiling, check_supported, strided, tiling
 from vbench.kernels.mingru import cost, passes
@@ -26,7 +26,7 @@ def mingru(
         form: "fused" works in tiles of tokens, "fused_recurrent" takes all tokens in order, in one launch. Their
             gradient is the same.
 
-    Raises: UnsupportedError for float64, and for tensors on a device that the kernels do not run on.
+    Raises: UnsupportedError for float64, for a device that the kernels do not run on, and for too many tokens.
     """
     check_supported(f"mingru {form}", a, b)
     state = None if state is None else state.float()
@@ -41,22 +41,23 @@ def _summaries(x: Tensor, b: Tensor, gradient: bool, back: bool, how: Tiling) ->
     found = b.new_empty(2, B, how.tiles, C, dtype=torch.float32)
     args = {**strided("x", x), **strided("b", b), "found": found, "N": N, "C": C, "chunks": how.tiles, "batch": B}
     constants = {"GRADIENT": gradient, "BACK": back, **how.constants, "WIDTH": WIDTH}
-    launch(passes.summary_kernel, (how.tiles, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
+    launch(passes.summary_kernel, (B, cdiv(C, WIDTH), how.tiles), args, constants, warps=how.rows)
     return carry(found, B, affine, affine_nothing)
 
 
 @torch.library.custom_op("vbench::mingru_fused", mutates_args=())
 def _forward(a: Tensor, b: Tensor, state: Tensor | None, reverse: bool, sequential: bool) -> tuple[Tensor, Tensor]:
     (B, N, C), how = a.shape, tiling("mingru", a, sequential=sequential)
+    check_reach("mingru fused", a, b)
     h, final = a.new_empty(B, N, C, dtype=stored(a)), a.new_empty(B, C, dtype=torch.float32)
     args = {**strided("a", a), **strided("b", b), "state": None if state is None else state.contiguous()}
     args |= {"h": h, "final": final, "N": N, "C": C}
     constants, columns = {"BACK": reverse, **how.constants, "WIDTH": WIDTH}, cdiv(C, WIDTH)
     if how.sequential:
-        launch(passes.recurrent_kernel, (columns, B), args | {"tiles": how.tiles}, constants, warps=how.rows)
+        launch(passes.recurrent_kernel, (B, columns), args | {"tiles": how.tiles}, constants, warps=how.rows)
     else:
         args |= {"carried": _summaries(a, b, False, reverse, how), "chunks": how.tiles, "batch": B}
-        launch(passes.apply_kernel, (how.tiles, columns, B), args, constants, warps=how.rows)
+        launch(passes.apply_kernel, (B, columns, how.tiles), args, constants, warps=how.rows)
     return h.to(a.dtype), final
 
 
@@ -74,7 +75,7 @@ def _backward(
     args |= {"state": None if dfinal is None else dfinal.contiguous(), "carried": carried}
     args |= {"da": da, "db": db, "final": dstate, "N": N, "C": C, "chunks": how.tiles, "batch": B}
     constants = {"BACK": not reverse, **how.constants, "WIDTH": WIDTH}
-    launch(passes.gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, constants, warps=how.rows)
+    launch(passes.gradient_kernel, (B, cdiv(C, WIDTH), how.tiles), args, constants, warps=how.rows)
     return da.to(a.dtype), db.to(a.dtype), dstate
 
 

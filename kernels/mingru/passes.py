@@ -59,7 +59,7 @@ def summary_kernel(
     GRADIENT: tl.constexpr, BACK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Write the element of each chunk to `found`, float32 [2, batch, chunks, C], chunks in the order of the walk."""
-    chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    line, chunk = tl.program_id(0).to(tl.int64), tl.program_id(2)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     t, inside, way = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, BACK)
     xs = rows_of(x + line * x_b + t * x_n + c * x_c, way * x_n, inside, 0.0)
@@ -89,7 +89,7 @@ def apply_kernel(
     BACK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Write h [batch, N, C], and the last h of the walk to `final`, float32 [batch, C]."""
-    chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    line, chunk = tl.program_id(0).to(tl.int64), tl.program_id(2)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     t, inside, way = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, BACK)
     a_s = rows_of(a + line * a_b + t * a_n + c * a_c, way * a_n, inside, 0.0)
@@ -109,8 +109,8 @@ def recurrent_kernel(
     BACK: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """The same in one launch: a program walks all tokens of its channels, STEPS of them at a time. ROWS is 1."""
-    line = tl.program_id(1).to(tl.int64)
-    c = tl.program_id(0) * WIDTH + lanes(ROWS, WIDTH)
+    line = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     x = start_of(state, None, line, 0, 1, 1, C, c)
     for tile in range(tiles):
         t, inside, way = places(tile * STEPS, N, C, c, ROWS, STEPS, BACK)
@@ -141,7 +141,7 @@ def gradient_kernel(
     The walk runs opposite to the one that found h. `state` is the gradient that enters it, of the last h; `initial` is
     the state before the first h.
     """
-    chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    line, chunk = tl.program_id(0).to(tl.int64), tl.program_id(2)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     first = chunk * ROWS * STEPS
     t, inside, way = places(first, N, C, c, ROWS, STEPS, BACK)

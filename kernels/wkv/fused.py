@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from vbench.kernels.fused.launch import cdiv, launch, stored
+from vbench.kernels.fused.launch import cdiv, ceiling, check_reach, launch, stored
 from vbench.kernels.fused.scans import WIDTH, aged_nothing, carry, sums, sums_nothing
 from vbench.kernels.fused.tiling import Tiling, check_supported, strided, tiling
 from vbench.kernels.registry import computation
@@ -36,7 +36,7 @@ def wkv(
         form: "fused" works in tiles of tokens, "fused_recurrent" takes all tokens in order, there and back, in one
             launch. Their gradient is the same.
 
-    Raises: UnsupportedError for float64, and for tensors on a device that the kernels do not run on.
+    Raises: UnsupportedError for float64, for a device that the kernels do not run on, and for too many tokens.
     """
     check_supported(f"wkv {form}", k, v)
     if reading == "kernel":
@@ -60,7 +60,7 @@ def _summaries(keys: Tensor, values: Tensor, y: Tensor | None, w: Tensor, how: T
     B, _, C = keys.shape
     found = keys.new_empty(5 if y is None else 7, 2 * B, how.tiles, C, dtype=torch.float32)
     args = {**strided("k", keys), **strided("v", values), "y": y, "w": w, "found": found, "size": found.stride(0)}
-    grid = how.tiles, cdiv(C, WIDTH), B
+    grid = B, cdiv(C, WIDTH), how.tiles
     launch(passes.summary_kernel, grid, args | _launched(keys, how), {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
     return carry(found, B, sums, sums_nothing if y is None else aged_nothing, w)
 
@@ -78,6 +78,7 @@ def _forward(
     k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor | None, train: bool, sequential: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     (B, N, C), how = k.shape, tiling("wkv", k, sequential=sequential)
+    check_reach("wkv fused", k, v)
     w, u = w.contiguous(), u.contiguous()
     final, z, ages = _outputs(k, train)
     y = k.new_empty(B, N, C, dtype=stored(k))
@@ -88,10 +89,11 @@ def _forward(
     if how.sequential:
         futures = w.new_empty(5, B, how.tiles, C)
         args |= {"futures": futures, "size": futures.stride(0), "tiles": how.tiles}
-        launch(passes.recurrent_kernel, (columns, B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
+        constants, most = {**how.constants, "WIDTH": WIDTH}, ceiling(how.rows)  # without it Triton 3.7 spills on sm_80
+        launch(passes.recurrent_kernel, (B, columns), args, constants, warps=how.rows, registers=most)
     else:
         args |= _entering(_summaries(k, v, None, w, how)) | {"chunks": how.tiles}
-        launch(passes.apply_kernel, (how.tiles, columns, B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
+        launch(passes.apply_kernel, (B, columns, how.tiles), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows)
     return y.to(k.dtype), final, z, ages
 
 
@@ -121,7 +123,7 @@ def _backward(
     args |= _entering(_summaries(z, dy, y, w, how))
     args |= {"dk": dk, "dv": dv, "dw": dw, "du": du, "final": leaving} | _launched(k, how)
     launch(
-        passes.gradient_kernel, (how.tiles, cdiv(C, WIDTH), B), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows
+        passes.gradient_kernel, (B, cdiv(C, WIDTH), how.tiles), args, {**how.constants, "WIDTH": WIDTH}, warps=how.rows
     )
     return dk.to(k.dtype), dv.to(k.dtype), dw.sum((0, 1)), du.sum((0, 1)), leaving
 

@@ -101,7 +101,7 @@ def summary_kernel(
 
     With y, contiguous, the element is the gradient's, of z in k and dy in v.
     """
-    chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    line, chunk = tl.program_id(0).to(tl.int64), tl.program_id(2)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     t, inside, _ = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, False)
     keys = rows_of(k + line * k_b + t * k_n + c * k_c, k_n, inside, NEVER)
@@ -149,7 +149,7 @@ def apply_kernel(
     ROWS: tl.constexpr, STEPS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """y [batch, N, C] and the final state; for the gradient also z (`logs`) and the ages of the state's exponents."""
-    chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    line, chunk = tl.program_id(0).to(tl.int64), tl.program_id(2)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     t, inside, _ = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, False)
     keys = rows_of(k + line * k_b + t * k_n + c * k_c, k_n, inside, NEVER)
@@ -182,8 +182,8 @@ def recurrent_kernel(
 
     ROWS is 1. On its way back it leaves what enters every tile in `futures`, float32 [5, batch, tiles, C].
     """
-    line = tl.program_id(1).to(tl.int64)
-    c = tl.program_id(0) * WIDTH + lanes(ROWS, WIDTH)
+    line = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     rate, bonus = rate_of(w, C, c), rate_of(u, C, c)
     past = state_of(state, line, batch, C, c, sums_nothing, False)
     future = state_of(state, line, batch, C, c, sums_nothing, True)
@@ -220,7 +220,7 @@ def gradient_kernel(
     `state` is what enters the gradient's sums from the final states' gradients, `final` what leaves them for
     the initial states', as elements [7, 2 · batch, C].
     """
-    chunk, line = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    line, chunk = tl.program_id(0).to(tl.int64), tl.program_id(2)
     c = tl.program_id(1) * WIDTH + lanes(ROWS, WIDTH)
     t, inside, _ = places(chunk * ROWS * STEPS, N, C, c, ROWS, STEPS, False)
     at = line * N * C + t * C + c

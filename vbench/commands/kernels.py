@@ -219,13 +219,14 @@ def tune(
     if len(dtypes := parse_dtypes(dtype)) > 1:
         raise UsageError("--dtype: the table holds for all dtypes; give one dtype to measure it in")
     with Launcher() as launcher, err.status("tuning"):
-        timings, failed = kernel_tune.run(ops, where, dtypes[0], launcher)
+        outcome = kernel_tune.run(ops, where, dtypes[0], launcher)
         gpu = launcher.run(*jobs.probe(where), kernel_tune.LIMIT_S).parts["gpu"]
     about = host.fingerprint(where, gpu)
     source = f"{about['device_name']}, commit {(about['commit'] or about['source'])[:12]}"
-    found = kernel_tune.rows(timings, about["device_name"], source)
+    found = kernel_tune.rows(outcome.timings, about["device_name"], source)
     text = kernel_tune.to_toml(found)
     write_text(file, text)
     out.print(text, markup=False)
-    err.print(f"written: {file}, {len(found)} rows from {len(timings)} timings", markup=False)
-    exit_if_failed(failed)
+    err.print(f"written: {file}, {len(found)} rows from {len(outcome.timings)} timings", markup=False)
+    print_aside(outcome.unfit)
+    exit_if_failed(outcome.failed)

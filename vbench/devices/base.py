@@ -98,8 +98,12 @@ class Device:
             found.append((time.perf_counter_ns() - begin) / 1e6)
         return found
 
-    def sample_after(self, earlier: Call, call: Call) -> float:
-        """The device's time for one call right after another, which does not count."""
+    def sample_after(self, earlier: Call, call: Call, host_ms: float = 0.0) -> float:
+        """The device's time for one call right after another, which does not count.
+
+        Args:
+            host_ms: the host's time to queue `call`, which does not count either where calls are queued.
+        """
         earlier()
         self.wait()
         return self.samples(call, 1)[0]

@@ -14,6 +14,8 @@ from vbench.devices.base import IN_FLIGHT, Call, Device, EnergyCounter
 from vbench.errors import DeviceError, UsageError
 
 WORK_CYCLES = 200_000  # of the device, for one unit of `worker`
+CYCLES_PER_MS = 3_000_000  # no GPU has a faster clock; a slower one waits longer
+SPUN_MS = 20.0  # the longest that the device waits for the host; after some thousand launches the queue is full
 
 
 class Cuda(Device):
@@ -70,10 +72,12 @@ class Cuda(Device):
         self.wait()
         return [begin.elapsed_time(end) for begin, end in events]
 
-    def sample_after(self, earlier: Call, call: Call) -> float:
-        """Events are queued while `earlier` still runs, so that the host's time does not count."""
+    def sample_after(self, earlier: Call, call: Call, host_ms: float = 0.0) -> float:
+        """The device spins between the two calls until the second one is queued, so that the host's time does not
+        count. It does count for a call that takes the host longer than `SPUN_MS`."""
         begin, end = _events()
         earlier()
+        torch.cuda._sleep(int(CYCLES_PER_MS * (0.05 + min(1.5 * host_ms, SPUN_MS))))
         begin.record()
         call()
         end.record()

@@ -156,9 +156,12 @@ def import_peers(peers: Mapping[str, str]) -> Ask:
     return "import_peers", {"peers": dict(peers)}
 
 
-def bench_operator(op: str, plan: Plan, peaks: dict[str, Any]) -> Ask:
-    """Time the forms of an operator; `peaks` give the least time that is possible."""
-    return "bench_operator", {"op": op, "plan": asdict(plan), "peaks": peaks}
+def bench_operator(op: str, plan: Plan, peaks: dict[str, Any], rest: Mapping[str, Any]) -> Ask:
+    """Time the forms of an operator; `peaks` give the least time that is possible.
+
+    `rest` is {}, or what an earlier process left when it lost its device.
+    """
+    return "bench_operator", {"op": op, "plan": asdict(plan), "peaks": peaks, "rest": dict(rest)}
 
 
 def compile_operator(op: str, arch: int) -> Ask:
@@ -166,6 +169,6 @@ def compile_operator(op: str, arch: int) -> Ask:
     return "compile_operator", {"op": op, "arch": arch}
 
 
-def tune_operator(op: str, device: str, dtype: str) -> Ask:
-    """Time the configurations of an operator's fused form."""
-    return "tune_operator", {"op": op, "device": device, "dtype": dtype}
+def tune_operator(op: str, device: str, dtype: str, rest: Mapping[str, Any]) -> Ask:
+    """Time the configurations of an operator's fused form. `rest` is as in `bench_operator`."""
+    return "tune_operator", {"op": op, "device": device, "dtype": dtype, "rest": dict(rest)}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import product
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vbench import host, jobs
@@ -18,18 +19,21 @@ from vbench.devices import is_out_of_memory, kind_of, open_device, process
 from vbench.errors import UsageError, first_line
 from vbench.jobs.launch import Runner
 from vbench.kernels.registry import OPS, missing, operator
+from vbench.operators.lost import SAID, LostDeviceError, answers
+from vbench.operators.outputs import BOUNDS, error_of, wanted, why_wrong
 from vbench.operators.sampling import Backend, Cache, taker
 from vbench.options import choices, numbers
 from vbench.plan import DTYPES
 from vbench.results.statistics import median_interval
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vbench.devices.base import Call, Device
     from vbench.kernels.trials import Inputs
     from vbench.operators.calls import Width
 
 CHILD_LIMIT_S = 3600.0
-BOUNDS = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}  # of an output's relative error, for our forms
 PEER_BOUND = 5e-2  # a peer may be less exact; its error is shown
 SAMPLES = 5, 200  # at least, and at most
 KEYS = (  # of every row
@@ -120,13 +124,28 @@ def run(plan: Plan, launcher: Runner, tell: Callable[[str], None] = lambda _: No
             "threads": plan.threads,
             **{key: about[key] for key in ("device_name", "versions", "commit", "dirty", "source")},
         }
-        ending = launcher.run(*jobs.bench_operator(op, plan, peaks), CHILD_LIMIT_S)
-        rows = list(ending.parts.values())
-        if ending.status != "ok":
-            form = rows[-1]["form"] if rows else "?"
-            reason = f"the operator's process ended after this row: {ending.reason}"
-            rows.append({**_blank(op, plan), "form": form, "status": "error", "reason": reason})
-        yield [{**row, **stamp} for row in rows]
+        yield [{**row, **stamp} for row in _operator(op, plan, peaks, launcher)]
+
+
+def _operator(op: str, plan: Plan, peaks: dict[str, Any], launcher: Runner) -> list[dict[str, Any]]:
+    """The rows of one operator, from one process, or from one more for each form that cost one its device."""
+    rows: list[dict[str, Any]] = []
+    rest: dict[str, Any] = {}
+    while True:
+        ending = launcher.run(*jobs.bench_operator(op, plan, peaks, rest), CHILD_LIMIT_S)
+        lost = ending.parts.pop("lost", None)
+        found = list(ending.parts.values())
+        if lost is None or lost["form"] in rest.get("without", []):  # the same again: nothing is won by one more
+            break
+        # What it measured of others in the call at which it ended is measured anew.
+        rows += [row for row in found if row["form"] == lost["form"] or [row["tokens"], row["batch"]] != lost["since"]]
+        rest = {**lost, "without": [*rest.get("without", []), lost["form"]]}
+    rows += found
+    if ending.status != "ok":
+        form = rows[-1]["form"] if rows else "?"
+        reason = f"the operator's process ended after this row: {ending.reason}"
+        rows.append({**_blank(op, plan), "form": form, "status": "error", "reason": reason})
+    return rows
 
 
 def peers_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -139,7 +158,10 @@ def peers_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"plan", "op", "peaks"} -> the rows of one operator, numbered."""
+    """{"plan", "op", "peaks", "rest"} -> the rows of one operator, numbered.
+
+    If a form costs this process its device, the last part is "lost": what the next process needs as its `rest`.
+    """
     import torch
 
     from vbench.operators.calls import WIDTHS
@@ -150,8 +172,11 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     process.keep_freed()  # as when a model is timed
     device.select()
     with torch.inference_mode():
-        rows = measure(plan, op, WIDTHS[op][0], argument["peaks"], device)
-        yield from ((str(number), row) for number, row in enumerate(rows))
+        rows = measure(plan, op, WIDTHS[op][0], argument["peaks"], device, argument["rest"])
+        try:
+            yield from ((str(number), row) for number, row in enumerate(rows))
+        except LostDeviceError as error:
+            yield "lost", error.rest
 
 
 @dataclass(slots=True)
@@ -198,21 +223,39 @@ def _caller(function: Callable[..., Any]) -> Callable[[Inputs, Mapping[str, Any]
     return lambda inputs, options: lambda: function(*inputs.values(), **options)
 
 
-def measure(plan: Plan, op: str, width: Width, peaks: Mapping[str, float], device: Device) -> Iterator[dict[str, Any]]:
-    """The rows of one operator: every call, from short sequences to long ones."""
+def measure(
+    plan: Plan,
+    op: str,
+    width: Width,
+    peaks: Mapping[str, float],
+    device: Device,
+    rest: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[dict[str, Any]]:
+    """The rows of one operator: every call, from short sequences to long ones.
+
+    Args:
+        rest: what an earlier process left when it lost its device: the forms that it goes on "without", the call
+            "since" which all is measured, [tokens, batch], and the calls of others that it has "seen".
+
+    Raises: LostDeviceError, after the row of the form to which the device answers no more.
+    """
     from vbench.operators.calls import floor
 
-    everyone = contestants(plan, op)
-    for one in (one for one in everyone if one.absent):
+    everyone = [one for one in contestants(plan, op) if one.name not in rest.get("without", [])]
+    for one in everyone:
+        one.seen = rest.get("seen", {}).get(one.name)
+    for one in (one for one in everyone if one.absent and not rest):
         yield {**_blank(op, plan), **one.who, "status": "unavailable", "reason": one.absent}
     for tokens, batch in product(plan.tokens, plan.batches):
+        if [tokens, batch] < rest.get("since", []):
+            continue
         cell = {**_blank(op, plan), "model": width.model, "sizes": width.sizes, "tokens": tokens, "batch": batch}
         try:
             inputs = width.inputs(batch=batch, tokens=tokens, dtype=plan.dtype, device=plan.device)
-            wanted = _wanted(op, width, inputs)
+            right = wanted(op, width, inputs)
             least = floor(op, inputs, width.options)
         except Exception as error:
-            yield {**cell, "form": "inputs", **_failure(error)}
+            yield from _failed({**cell, "form": "inputs"}, error, device, everyone)
             continue
         floor_ms = least.ms(peaks["copy_bytes_per_s"], peaks["gemm_flops_per_s"])
         cell |= {"bytes_min": least.bytes, "flops_min": least.flops, "floor_ms": floor_ms}
@@ -226,9 +269,9 @@ def measure(plan: Plan, op: str, width: Width, peaks: Mapping[str, float], devic
                 continue
             try:
                 call = one.build(inputs, width.options)
-                tried = _try(one, call, wanted, plan.dtype, device)
+                tried = _try(one, call, right, plan.dtype, device)
             except Exception as error:
-                yield {**row, **_failure(error)}
+                yield from _failed(row, error, device, everyone)
                 continue
             one.seen = one.work(tokens, batch), tried.pop("seconds")
             if tried["status"] == "ok":
@@ -236,7 +279,7 @@ def measure(plan: Plan, op: str, width: Width, peaks: Mapping[str, float], devic
             else:
                 yield {**row, **tried}
         for backend, cache in product(plan.backends, plan.caches):
-            yield from _in_turn(ready, backend, cache, plan, device)
+            yield from _in_turn(ready, backend, cache, plan, device, everyone)
 
 
 def _blank(op: str, plan: Plan) -> dict[str, Any]:
@@ -245,39 +288,33 @@ def _blank(op: str, plan: Plan) -> dict[str, Any]:
     return dict.fromkeys(KEYS) | known
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _failed(
+    row: dict[str, Any], error: Exception, device: Device, everyone: Sequence[Contestant]
+) -> Iterator[dict[str, Any]]:
+    """The row of a call that raised. Raises: LostDeviceError after it, if the device answers no more."""
     oom = is_out_of_memory(error)
-    return {"status": "oom" if oom else "error", "reason": first_line(error, named=not oom)}
+    reason = first_line(error, named=not oom)
+    if answers(device):
+        yield {**row, "status": "oom" if oom else "error", "reason": reason}
+        return
+    yield {**row, "status": "error", "reason": f"{reason}; {SAID}"}
+    seen = {one.name: one.seen for one in everyone if one.seen}
+    raise LostDeviceError({"form": row["form"], "since": [row["tokens"], row["batch"]], "seen": seen})
 
 
-def _wanted(op: str, width: Width, inputs: Inputs) -> Any:
-    """The first image's output in float64, by the first parallel form that needs torch only."""
-    import torch
-
-    best = next(name for name, form in OPS[op].items() if form.package is None and form.mode == "parallel")
-    first = {name: x.double() for name, x in width.first(inputs).items()}
-    with torch.no_grad():
-        o, _ = operator(op, best)(*first.values(), **width.options)
-    return o
-
-
-def _try(one: Contestant, call: Call, wanted: Any, dtype: str, device: Device) -> dict[str, Any]:
+def _try(one: Contestant, call: Call, right: Tensor, dtype: str, device: Device) -> dict[str, Any]:
     """Make a call, which may compile, and a second one that is timed, unless the first was slow; check its output."""
-    from vbench.kernels.trials import relative
-
     seconds, o = _timed(call, device)
     if seconds <= SLOW_S:
         seconds, o = _timed(call, device)
     if not one.same:
         return {"seconds": seconds, "status": "ok"}
-    o = o[0] if isinstance(o, tuple) else o
-    error = relative(o[:1], wanted) if o.shape[1:] == wanted.shape[1:] else math.inf
-    bound = PEER_BOUND if one.peer else BOUNDS[dtype]
-    right = error <= bound
+    error = error_of(o, right)
+    reason = why_wrong(error, PEER_BOUND if one.peer else BOUNDS[dtype])
     return {
         "seconds": seconds,
-        "status": "ok" if right else "failed",
-        "reason": None if right else f"its output is off by {error:.1e}, more than {bound:.0e}: no time is given",
+        "status": "failed" if reason else "ok",
+        "reason": reason,
         "error": error if math.isfinite(error) else None,
     }
 
@@ -295,6 +332,7 @@ def _in_turn(
     cache: Cache,
     plan: Plan,
     device: Device,
+    everyone: Sequence[Contestant],
 ) -> Iterator[dict[str, Any]]:
     """The rows of one setting: samples of all contestants in turn; another one begins each round."""
     takers: dict[str, Callable[[], float]] = {}
@@ -306,14 +344,18 @@ def _in_turn(
             if one.seen[1] < SLOW_S:
                 take()
         except Exception as error:
-            yield {**row, "backend": backend, "l2": cache, **_failure(error)}
+            yield from _failed({**row, "backend": backend, "l2": cache}, error, device, everyone)
             continue
         takers[name], samples[name] = take, []
     names = list(takers)
     while names:
         for name in names:
-            samples[name].append(takers[name]())
-        names = [name for name in names[1:] + names[:1] if not _enough(samples[name], plan.seconds)]
+            try:
+                samples[name].append(takers[name]())
+            except Exception as error:
+                yield from _failed({**ready[name][2], "backend": backend, "l2": cache}, error, device, everyone)
+                del samples[name]
+        names = [name for name in names[1:] + names[:1] if name in samples and not _enough(samples[name], plan.seconds)]
     for name, taken in samples.items():
         row = ready[name][2]
         middle, low, high, level = median_interval(taken)
