@@ -16,7 +16,7 @@ from vbench.results.store import Record
 SLOW = {  # a row a letter
     *("ab", "accuracy", "attention", "axes"),
     *("backend",),
-    *("calibration", "checkpoints", "cli", "counters", "cuda_stand_in"),
+    *("calibration", "checkpoints", "cli", "counters", "cuda_dry_run", "cuda_stand_in"),
     *("docs", "doctor"),
     *("external",),
     *("figures", "fused", "fused_chunks", "fused_scans"),
