@@ -1,15 +1,11 @@
 """The matrix-state operators in Triton, interpreted: values, gradients, and what compilers see of them.
 
-Triton is interpreted in a process that was started for it: the first test starts one on this file. What every trial
-of every operator gives is for `vbench kernels check`.
+Triton is interpreted in a process that was started for it: `test_fused` starts one on this file and another. What every
+trial of every operator gives is for `vbench kernels check`.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,15 +47,6 @@ def errors(op: str, form: str, trial: Trial, inputs: Inputs) -> list[float]:
     wanted, known = trial.run(operator(op, truth(op)), cast(inputs, torch.float64))
     o, state = trial.run(operator(op, form), inputs)
     return [relative(*pair) for pair in zip((o, *tensors(state)), (wanted, *tensors(known)), strict=True)]
-
-
-@pytest.mark.skipif(interpreted(), reason="this is that process")
-def test_all_of_this_passes_where_triton_is_interpreted() -> None:
-    command = [sys.executable, "-P", "-m", "pytest", "-n", "0", "-q", str(Path(__file__))]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"}
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 @pytest.mark.skipif(interpreted(), reason="they run there")

@@ -1,14 +1,10 @@
 """The scans in Triton, interpreted: minGRU and Bi-WKV, their gradients, and what compilers see of them.
 
-Triton is interpreted in a process that was started for it: the first test starts one on this file.
+Triton is interpreted in a process that was started for it: `test_fused` starts one on this file and another.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,15 +44,6 @@ def one_image(trial: Trial, tokens: int) -> Inputs:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 32 tokens, so that few make many."""
     monkeypatch.setattr("vbench.kernels.fused.tiling.pick", lambda *_: Choice(chunk=32, warps=16))
-
-
-@pytest.mark.skipif(interpreted(), reason="this is that process")
-def test_all_of_this_passes_where_triton_is_interpreted() -> None:
-    command = [sys.executable, "-P", "-m", "pytest", "-n", "0", "-q", str(Path(__file__))]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"}
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 @inside

@@ -73,12 +73,15 @@ def test_an_image_of_another_size_is_refused() -> None:
 
 class TestTable:
     def test_every_row_builds_with_its_parameters(self) -> None:
+        modes = {(row.build, row.operator, mode) for row in MODELS.values() for mode in row.modes}
         for name, row in MODELS.items():
             for mode in row.modes:
-                with torch.device("meta"):
-                    model = create(name, mode=mode)
-                assert sum(p.numel() for p in model.parameters()) == row.params, name
-                assert not model.training
+                if (row.build, row.operator, mode) in modes or mode == "parallel":
+                    modes.discard((row.build, row.operator, mode))
+                    with torch.device("meta"):
+                        model = create(name, mode=mode)
+                    assert sum(p.numel() for p in model.parameters()) == row.params, name
+                    assert not model.training
 
     def test_every_row_has_a_published_accuracy(self) -> None:
         without = {name for name in MODELS if (name, 224) not in accuracies()}

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -32,6 +35,16 @@ def image(seed: int, batch: int, height: int, width: int) -> Tensor:
     """N(0, 1) pixels, float32 (batch, 3, height, width)."""
     generator = np.random.Generator(np.random.PCG64(10_000 + seed))
     return torch.from_numpy(generator.standard_normal((batch, 3, height, width)).astype(np.float32))
+
+
+@contextmanager
+def uninitialised() -> Iterator[None]:
+    """Models that are built within have whatever memory holds; for those whose every tensor is then loaded."""
+    fillers = [name for name in vars(nn.init) if name.endswith("_") and not name.startswith("_")]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in fillers:
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
 
 
 class Golden:
