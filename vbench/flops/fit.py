@@ -24,8 +24,8 @@ STEP = 32  # px between the sides that are tried
 
 
 def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case", "card", "batch", "autocast", "tf32", "largest"} -> "prediction", and if asked "largest_batch" and
-    "largest_side" in px; or "unsupported", why there is none."""
+    """A job. {"case", "card", "batch", "autocast", "tf32", "largest"} -> "prediction", "fits", and if asked
+    "largest_batch" and "largest_side" in px; or "unsupported", why there is none."""
     import torch
 
     from vbench.errors import UnsupportedError
@@ -38,7 +38,9 @@ def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     except UnsupportedError as error:
         yield "unsupported", str(error)
         return
-    yield "prediction", asdict(predictor.predict(card, batch=batch, autocast=autocast, tf32=argument["tf32"]))
+    found = predictor.predict(card, batch=batch, autocast=autocast, tf32=argument["tf32"])
+    yield "prediction", asdict(found)
+    yield "fits", found.process_bytes <= card.memory_bytes or predictor.fits(card, batch=batch, autocast=autocast)
     if argument["largest"]:
         yield "largest_batch", largest(lambda n: predictor.fits(card, batch=n, autocast=autocast), MOST_IMAGES)
 
@@ -92,7 +94,7 @@ def run(
     if "prediction" not in ending.parts:
         raise UsageError(f"{case} cannot be predicted: {ending.reason}")
     row |= ending.parts["prediction"]
-    row["fits"] = row["process_bytes"] <= on.memory_bytes
+    row["fits"] = ending.parts["fits"]
     if searches:
         row |= {name: ending.parts.get(name) for name in ("largest_batch", "largest_side")}
     return row
