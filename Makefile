@@ -20,8 +20,8 @@ test:
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
 
-dry-run: ## every model's pass on CUDA without CUDA, and what models launch compiled; about three minutes
-	pytest -m 'full or not full' tests/test_cuda_dry_run.py
+dry-run: ## every model's pass on CUDA without CUDA, what models launch compiled, the steps of make gpu; five minutes
+	pytest -m 'full or not full' tests/test_cuda_dry_run.py tests/test_gpu_steps.py
 
 golden-figures: ## the small pictures that tests compare figures with, drawn anew; look at them
 	VBENCH_REFRESH=1 pytest -n 0 tests/test_figures.py -k golden

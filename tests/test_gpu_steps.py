@@ -261,7 +261,14 @@ class TestWhatTheMachineLacks:
         assert "tests/test_gpu.py::test_a_cell_is_measured" in done.stdout
         assert "error" not in done.stdout.lower().splitlines()[-1]
 
-    @pytest.mark.parametrize("name", [name for name in SHRUNK if name not in ("tests", "readme")])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            name if name == "check" else pytest.param(name, marks=pytest.mark.full)
+            for name in SHRUNK
+            if name not in ("tests", "readme")
+        ],
+    )
     def test_a_step_lacks_nothing(self, tmp_path: Path, name: str) -> None:
         done = run_command(gpu_step(name), bare(tmp_path), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
