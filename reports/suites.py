@@ -31,9 +31,9 @@ res = "224:1024"
 dtype = "bfloat16"
 ```
 
-`question`, `time`, `models` and `res` are required. The other axes (%s) have their usual values
-if they are not given. Values are text, as in the options of `vbench sweep`. For several sets of axes write several
-`[[part]]` tables; what stands above them applies to all.
+`question`, `time`, `models` and `res` are required. The other [axes](reference/axes.md) have their usual
+values if they are not given. Values are text, as in the options of `vbench sweep`. For several sets of axes write
+several `[[part]]` tables; what stands above them applies to all.
 
 The column *time* says whether the time was measured or estimated by `vbench plan`. It is for the default `--rigor`
 unless it names another. Cells that a CPU cannot run, such as the recurrent mode of attention, are counted separately.
@@ -85,7 +85,7 @@ def page() -> str:
         axes = ["; ".join(f"`{key} = {value}`" for key, value in axes.items()) for axes in each["sets"]]
         question = "<br>".join([each["question"], *axes])
         lines.append(f"| `{each['suite']}` | {question} | {each['time']} | {each['cells']}{unsupported} |\n")
-    return HEADER % ", ".join(plan.USUAL) + "".join(lines)
+    return HEADER + "".join(lines)
 
 
 if __name__ == "__main__":

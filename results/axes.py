@@ -105,4 +105,4 @@ def said(column: str, value: Any) -> str:
 def unusual(row: Mapping[Any, Any], columns: Sequence[str] = PARTS) -> list[str]:
     """The unusual values of a row, of columns that have usual values."""
     usual = {name: axis.usual for name, axis in AXES.items() if axis.usual}
-    return [str(row[name]) for name in columns if name in usual and row[name] not in (*usual[name], None)]
+    return [str(row[name]) for name in columns if name in usual and row.get(name) not in (*usual[name], None)]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vbench.devices import on_host
 from vbench.models.registry import spec
+from vbench.plan import CASE_DEFAULTS
 from vbench.results.axes import AXES, SUBJECT
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count
@@ -110,7 +111,7 @@ def _row(launches: list[Record]) -> dict[str, Any]:
     """The row of a cell from its launches, in their order."""
     first = launches[0]
     ended = next((record for record in launches if record.status != "ok"), first)
-    case, host = first.case, first.host
+    case, host = {**CASE_DEFAULTS, **first.case}, first.host  # an older record lacks later axes
     work = first.work or {}
     sources: dict[str, dict[str, Any]] = {
         "case": case,

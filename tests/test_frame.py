@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
@@ -120,3 +120,9 @@ def test_what_is_missing_is_filled_and_no_type_is_guessed(values: list[Any], dty
     column = filled(pd.Series(values, dtype=dtype), "not known")
     assert list(column) == ["not known" if value is None else value for value in values]
     assert column.dtype == object
+
+
+def test_a_record_of_before_an_axis_has_its_default() -> None:
+    record = make_record()
+    older = replace(record, case={key: value for key, value in record.case.items() if key != "layout"})
+    assert frame([older]).equals(frame([record]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from vbench.plan import (
     GRID,
     MODES,
     USUAL,
+    Case,
     Sweep,
     parse,
     parse_batches,
@@ -133,3 +136,15 @@ def test_the_other_axes() -> None:
 def test_a_case_id_never_changes_or_old_records_are_lost_to_resuming() -> None:
     case = plan(Sweep(("vig_t",), ((224, 224),), ("parallel",)))[0]
     assert case.id == "c2e652d84b145ce5"
+
+
+def test_an_axis_that_came_later_has_no_part_in_the_id_of_its_default() -> None:
+    """So that records of an older release are still those of the same cell."""
+
+    @dataclass(frozen=True, slots=True)
+    class Later(Case):
+        pixels: str = "noise"
+
+    case = plan(Sweep(("vig_t",), ((224, 224),), ("parallel",)))[0]
+    assert Later(**asdict(case)).id == case.id
+    assert Later(**asdict(case), pixels="zeros").id != case.id

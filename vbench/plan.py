@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import product
 from typing import Literal, get_args
 
@@ -29,6 +29,27 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Attention = Literal["fused", "unfused", "flash", "cudnn", "efficient", "math"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 PINNED: tuple[Attention, ...] = ("flash", "cudnn", "efficient", "math")  # fused, by this kernel of torch alone
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An axis whose values are the words of a list: the list, the usual value, and the help of its option."""
+
+    values: tuple[str, ...]
+    usual: str
+    help: str
+
+
+CHOICES = {  # by the name of the option and of the field of `Case`
+    "phase": Choice(PHASES, "infer", "infer, train (forward, backward, AdamW step), or both."),
+    "backend": Choice(BACKENDS, "eager", "eager, compile, cudagraph."),
+    "layout": Choice(LAYOUTS, "nchw", "Memory layout: nchw, nhwc."),
+    "attention": Choice(
+        ATTENTIONS,
+        "fused",
+        "Attention of timm's models: fused, unfused, or one kernel of fused attention: flash, cudnn, efficient, math.",
+    ),
+}
 AUTO = "auto"  # the form that is the default of its mode on the device
 Batch = int | Literal["knee", "max"]
 LARGEST = 65_536  # px; a longer side is a typing error
@@ -95,8 +116,13 @@ class Case:
 
     @property
     def id(self) -> str:
-        """A digest of all fields, by which a sweep resumes."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """A digest of all fields, by which a sweep resumes.
+
+        A field that came later is left out where it has its default, so that older records keep their ids.
+        """
+        later = {field.name: field.default for field in fields(self)[_FIRST_FIELDS:]}
+        values = {key: value for key, value in asdict(self).items() if key not in later or value != later[key]}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def spec(self) -> ModelSpec:
@@ -123,10 +149,13 @@ class Case:
 
     def __str__(self) -> str:
         size = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
-        usual = {"infer", "eager", "nchw", "fused", None}
-        rest = [part for part in (self.phase, self.backend, self.layout, self.attention) if part not in usual]
+        rest = [getattr(self, name) for name, axis in CHOICES.items() if getattr(self, name) not in (axis.usual, None)]
         form = self.form if self.form and self.form != _usual_form(self) else None
         return " ".join(filter(None, [self.model, size, self.mode, form, self.dtype, *rest]))
+
+
+_FIRST_FIELDS = 12  # of `Case`, as the first release had them
+CASE_DEFAULTS = {field.name: field.default for field in fields(Case) if field.default is not MISSING}
 
 
 def _no_form(case: Case) -> str | None:
@@ -211,10 +240,7 @@ USUAL = {  # the value of each axis that is not given, as on the command line
     "modes": "parallel,recurrent",
     "batch": "knee",
     "dtype": "float32",
-    "phase": "infer",
-    "backend": "eager",
-    "layout": "nchw",
-    "attention": "fused",
+    **{name: axis.usual for name, axis in CHOICES.items()},
     "form": AUTO,
 }
 

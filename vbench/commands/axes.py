@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Annotated
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
@@ -36,20 +38,6 @@ SuiteName = Annotated[
     str | None, typer.Option("--suite", help="A named set of axes, or a .toml file. Options replace its axes.")
 ]
 Device = Annotated[str, typer.Option(help=f"{devices.NAMES}.")]
-Phase = Annotated[
-    str | None,
-    typer.Option(help="infer, train (forward, backward, AdamW step), or both.", show_default=planning.USUAL["phase"]),
-]
-Backend = Annotated[str | None, typer.Option(help="eager, compile, cudagraph.", show_default=planning.USUAL["backend"])]
-Layout = Annotated[str | None, typer.Option(help="Memory layout: nchw, nhwc.", show_default=planning.USUAL["layout"])]
-Attention = Annotated[
-    str | None,
-    typer.Option(
-        help="Attention of timm's models: fused, unfused, or one kernel of fused attention: "
-        "flash, cudnn, efficient, math.",
-        show_default=planning.USUAL["attention"],
-    ),
-]
 Form = Annotated[
     str | None,
     typer.Option(
@@ -57,27 +45,53 @@ Form = Annotated[
         show_default=f"{planning.USUAL['form']}, the default of the mode on the device",
     ),
 ]
+OPTIONS: dict[str, Any] = {  # by the name of the axis, in the order of --help
+    "models": Models,
+    "res": Res,
+    "modes": Modes,
+    "batch": Batch,
+    "dtype": Dtype,
+    **{
+        name: Annotated[str | None, typer.Option(help=axis.help, show_default=axis.usual)]
+        for name, axis in planning.CHOICES.items()
+    },
+    "form": Form,
+}
+Asked = Mapping[str, str]  # the axes that were given on the command line, by name
+NONE: Asked = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The axes of a sweep as given on the command line; None for an option that was not given."""
+def taking(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each axis, in the place of its parameter `asked`, which gets those that are given.
 
-    models: str | None
-    res: str | None
-    modes: str | None
-    batch: str | None
-    dtype: str | None
-    phase: str | None
-    backend: str | None
-    layout: str | None
-    attention: str | None
-    form: str | None
+    A parameter of its own that has the name of an axis is the option of that axis.
 
-    @property
-    def given(self) -> dict[str, str]:
-        """The options that were given, by name."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+    Args:
+        without: axes that the command does not take.
+    """
+    options = {name: option for name, option in OPTIONS.items() if name not in without}
+
+    def extend(command: Callable[..., None]) -> Callable[..., None]:
+        own = signature(command, eval_str=True).parameters
+        taken = [
+            own.get(name, Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option))
+            for name, option in options.items()
+        ]
+        parameters: list[Parameter] = []
+        for one in own.values():
+            parameters += taken if one.name == "asked" else [one] if one.name not in options else []
+
+        @wraps(command)
+        def call(**values: Any) -> None:
+            asked = {name: values[name] for name in options if values[name] is not None}
+            command(asked=asked, **{name: value for name, value in values.items() if name in own})
+
+        call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
+        del call.__wrapped__  # type: ignore[attr-defined]  # whose options these are not
+        return call
+
+    return extend
 
 
 def cells(
@@ -91,7 +105,7 @@ def cells(
     """
     from vbench.suites.load import load
 
-    sets = [{**usual, **axes, **asked.given} for axes in (load(suite).sets if suite else [{}])]
+    sets = [{**usual, **axes, **asked} for axes in (load(suite).sets if suite else [{}])]
     if not all("models" in axes and "res" in axes for axes in sets):
         raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
     return planning.union([planning.parse(axes, device) for axes in sets])

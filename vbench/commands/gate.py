@@ -56,6 +56,7 @@ Python = Annotated[
 
 
 @app.command()
+@axes.taking()
 def gate(
     context: typer.Context,
     counters: Annotated[
@@ -71,16 +72,8 @@ def gate(
         str | None,
         typer.Option("--ab", metavar="REV", help="Time the working tree and this git revision in turn."),
     ] = None,
-    models: axes.Models = None,
-    res: axes.Res = None,
-    modes: axes.Modes = None,
+    asked: axes.Asked = axes.NONE,
     batch: OneBatch = None,
-    dtype: axes.Dtype = None,
-    phase: axes.Phase = None,
-    backend: axes.Backend = None,
-    layout: axes.Layout = None,
-    attention: axes.Attention = None,
-    form: axes.Form = None,
     suite: axes.SuiteName = None,
     device: axes.Device = "auto",
     rigor: Rigor = "default",
@@ -114,7 +107,6 @@ def gate(
     """
     refuse(context)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    asked = axes.Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     if counters is not None:
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
@@ -164,7 +156,7 @@ def _counted(file: Path, asked: axes.Asked, suite: str | None, device: str, *, w
     from vbench.jobs.launch import Launcher
 
     where = counting.parse_device("cpu" if device == "auto" else device)
-    chosen = axes.cells(asked, suite, where) if asked.given or suite else None
+    chosen = axes.cells(asked, suite, where) if asked or suite else None
     with Launcher() as launcher, err.status("counting"):
         return counting.gate(file, launcher, cases=chosen, write=write)
 

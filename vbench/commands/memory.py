@@ -18,18 +18,15 @@ AUTOCASTS = ("none", "bfloat16", "float16")
 
 
 @app.command()
+@axes.taking(without=("batch", "backend"))
 def memory(
     models: Annotated[str, typer.Argument(help="Names, patterns, timm/NAME, or module:callable of your own.")],
-    res: axes.Res = None,
+    asked: axes.Asked,
     device: Annotated[str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}.")] = "h100",
     batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32.")] = "1",
     modes: Annotated[str, typer.Option(help="parallel, recurrent, or both.")] = "parallel",
     dtype: Annotated[str, typer.Option(help="Of weights and images: float32, bfloat16, float16.")] = "float32",
     autocast: Annotated[str, typer.Option(help="Type of products under autocast: none, bfloat16, float16.")] = "none",
-    phase: axes.Phase = None,
-    layout: axes.Layout = None,
-    attention: axes.Attention = None,
-    form: axes.Form = None,
     largest: Annotated[bool, typer.Option("--largest", help="Find the largest batch and image that fit.")] = False,
     top: Annotated[int, typer.Option(min=0, help="List so many of the tensors alive at the peak.")] = 0,
     as_json: AsJson = False,
@@ -43,7 +40,6 @@ def memory(
     types = choices(autocast, "--autocast", AUTOCASTS)
     kind = f"a number of images from 1 to {fit.MOST_IMAGES}; --largest finds the largest"
     batches = numbers(batch, "--batch", "1,32", allowed=range(1, fit.MOST_IMAGES + 1), kind=kind)
-    asked = axes.Asked(models, res, modes, None, dtype, phase, None, layout, attention, form)
     rows = []
     with Launcher() as launcher:
         for case, card, images, cast in product(axes.cells(asked, None, "cuda:0"), on, batches, types):

@@ -42,17 +42,9 @@ ProbeTimeout = Annotated[float, typer.Option(min=1, help="Seconds after which a 
 
 
 @app.command()
+@axes.taking()
 def sweep(
-    models: axes.Models = None,
-    res: axes.Res = None,
-    modes: axes.Modes = None,
-    batch: axes.Batch = None,
-    dtype: axes.Dtype = None,
-    phase: axes.Phase = None,
-    backend: axes.Backend = None,
-    layout: axes.Layout = None,
-    attention: axes.Attention = None,
-    form: axes.Form = None,
+    asked: axes.Asked,
     suite: axes.SuiteName = None,
     device: axes.Device = "auto",
     rigor: Rigor = "default",
@@ -74,7 +66,6 @@ def sweep(
     from vbench.results import store
     from vbench.sweep import loop as sweeping
 
-    asked = axes.Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
@@ -94,17 +85,9 @@ def sweep(
 
 
 @app.command()
+@axes.taking()
 def plan(
-    models: axes.Models = None,
-    res: axes.Res = None,
-    modes: axes.Modes = None,
-    batch: axes.Batch = None,
-    dtype: axes.Dtype = None,
-    phase: axes.Phase = None,
-    backend: axes.Backend = None,
-    layout: axes.Layout = None,
-    attention: axes.Attention = None,
-    form: axes.Form = None,
+    asked: axes.Asked,
     suite: axes.SuiteName = None,
     device: axes.Device = "auto",
     rigor: Rigor = "default",
@@ -119,7 +102,6 @@ def plan(
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
 
-    asked = axes.Asked(models, res, modes, batch, dtype, phase, backend, layout, attention, form)
     cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):

@@ -7,7 +7,7 @@ uses no device: cells of a GPU are counted on any machine that has their package
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,10 @@ def names_of(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
     for case in cases:
         if case.unsupported:
             continue
-        plain = replace(case, batch=1, phase="infer", backend="eager", device=case.device.partition(":")[0])
+        counted = {key: value for key, value in asdict(case).items() if key in FIELDS}  # what else there is, is usual
+        plain = Case(**{**counted, "batch": 1, "device": case.device.partition(":")[0]})
         name = str(plain) if plain.device == "cpu" else f"{plain} {plain.device}"
-        cells[name] = {key: value for key, value in asdict(plain).items() if key in FIELDS}
+        cells[name] = {key: getattr(plain, key) for key in counted}
     return cells
 
 
