@@ -88,7 +88,7 @@ def taking(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], 
 
         call.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
-        del call.__wrapped__  # type: ignore[attr-defined]  # whose options these are not
+        del call.__wrapped__  # whose options these are not
         return call
 
     return extend

@@ -94,8 +94,7 @@ def attention(
     memory-efficient one. Both want four dimensions; with others torch computes all scores. Shapes and arguments as
     `F.scaled_dot_product_attention`."""
     if q.ndim != 4:
-        rest = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
-        return F.scaled_dot_product_attention(q, k, v, **rest)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     if q.dtype in (torch.bfloat16, torch.float16) and attn_mask is None:
         width, scale = q.shape[-1], q.shape[-1] ** -0.5 if scale is None else scale
         if width % 8:  # the kernel wants heads of whole 16 bytes
