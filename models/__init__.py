@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vbench.models.registry import MODELS, ModelSpec, create, load_published, names, spec
+from vbench.models.registry import MODELS, create, load_published, names, spec
+from vbench.models.row import ModelSpec
 
 if TYPE_CHECKING:
     from vbench.models.timm_entries import register_timm

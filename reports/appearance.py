@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import cycle
+
+from vbench.models.registry import MODELS
+
 # The colours of Okabe and Ito and of Tol, which colour-blind readers can tell apart.
 FAMILIES = {
     "vig": ("#D55E00", "o"),
@@ -15,8 +20,18 @@ FAMILIES = {
     "vim": ("#999933", "*"),
     "external": ("#332288", "h"),  # a user's own models
 }
-COLOURS = {family: colour for family, (colour, _) in FAMILIES.items()}
-MARKERS = {family: marker for family, (_, marker) in FAMILIES.items()}
+SPARE = (("#44AA99", "<"), ("#661100", ">"), ("#DDCC77", "p"))  # of families that have no row above, in turn
+
+
+def looks(families: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every family: those of `FAMILIES`, and the spare ones for other families, in their order."""
+    others = [family for family in dict.fromkeys(families) if family not in FAMILIES]
+    return FAMILIES | dict(zip(others, cycle(SPARE), strict=False))
+
+
+_LOOKS = looks(row.family for row in MODELS.values())
+COLOURS = {family: colour for family, (colour, _) in _LOOKS.items()}
+MARKERS = {family: marker for family, (_, marker) in _LOOKS.items()}
 SHADES = (1.0, 0.65, 0.4)  # of the models of a family, in the order of their names
 MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # for the first and the second setting of a model
 BRANDS = {"modes_differ": "(MODES DIFFER)", "caveat": "(not the paper's)"}  # added to the label of a flagged curve

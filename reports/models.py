@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from vbench.models.registry import MODELS, ModelSpec
+from vbench.models.registry import MODELS
+from vbench.models.row import ModelSpec
 from vbench.results.published import accuracies
 from vbench.results.text import bare_table
 

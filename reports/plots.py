@@ -29,6 +29,11 @@ SYMBOLS = {  # plotly's names of matplotlib's markers
     "s": "square",
     "^": "triangle-up",
     "D": "diamond",
+    "*": "star",
+    "h": "hexagon",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "p": "pentagon",
     "x": "x-thin",
 }
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}

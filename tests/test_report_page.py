@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from vbench.commands.app import app
 from vbench.errors import UsageError
-from vbench.reports import html, plots
+from vbench.reports import appearance, html, plots
 from vbench.results.answers import answers
 from vbench.results.frame import frame
 from vbench.results.store import Record, Store
@@ -451,3 +451,12 @@ class TestInABrowser:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         found = axe.run(page)["violations"]
         assert [(fault["impact"], fault["id"]) for fault in found] == []
+
+
+def test_every_family_has_a_look_of_its_own_that_the_page_can_draw() -> None:
+    """A user's own model and a family that nobody gave a look among them."""
+    found = appearance.looks(["vig", "new", "newer", "vig"])
+    assert len({found[family] for family in ("vig", "vision_gru", "external", "vim", "new", "newer")}) == 6
+    for _, marker in [*appearance.FAMILIES.values(), *appearance.SPARE]:
+        assert plots.SYMBOLS[marker] in html.SHAPES
+    assert len(set(html.SHAPES.values())) == len(html.SHAPES)

@@ -13,7 +13,8 @@ from typing import Literal, get_args
 from vbench.devices import kind_of
 from vbench.errors import ResolutionError, UsageError
 from vbench.kernels.registry import OPS, Mode, default_form, missing
-from vbench.models.registry import ModelSpec, names, ours, spec
+from vbench.models.registry import names, ours, spec
+from vbench.models.row import ModelSpec
 from vbench.options import choices, items
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
