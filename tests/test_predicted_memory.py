@@ -222,6 +222,15 @@ class TestCommand:
         assert row["fits"]
         assert row["largest_side"] % 32 == 0
 
+    def test_a_kernel_of_attention_that_cannot_take_the_type_is_unsupported(self) -> None:
+        args = ("memory", "deit_t", "--res", "64", "--attention", "flash,efficient", "--dtype")
+        single = json.loads(vbench(*args, "float32", "--json").stdout)
+        assert (
+            single[0]["reason"] == "the kernel 'flash' takes half types, four dimensions and no mask; this is float32"
+        )
+        assert single[1]["peak_bytes"] > 0
+        assert [row["reason"] for row in json.loads(vbench(*args, "bfloat16", "--json").stdout)] == [None, None]
+
     def test_what_does_not_exist_or_fit_is_said(self) -> None:
         done = vbench("memory", "deit_t", "--res", "64", "--modes", "parallel,recurrent")
         assert done.returncode == 0

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from vbench.errors import UnsupportedError
+
 HALF = {
     *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "prelu"),
     *("matmul", "__matmul__", "__rmatmul__", "mm", "mv", "bmm", "addmm", "addmv", "addbmm", "baddbmm", "chain_matmul"),
@@ -46,12 +48,12 @@ class Autocast(TorchFunctionMode):
 
     Args:
         dtype: of matrix products and convolutions; None casts nothing.
-        fused: whether attention is computed by a fused operator of CUDA's; else by torch's products.
+        attention: as `Case.attention`, whose "math" is computed by torch's products; None for any fused kernel.
     """
 
-    def __init__(self, dtype: torch.dtype | None, *, fused: bool = True) -> None:
+    def __init__(self, dtype: torch.dtype | None, *, attention: str | None = None) -> None:
         super().__init__()
-        self._dtype, self._fused = dtype, fused
+        self._dtype, self._attention = dtype, attention
         self._cast: dict[int, Tensor] = {}
 
     def __exit__(self, *error: Any) -> None:
@@ -66,8 +68,8 @@ class Autocast(TorchFunctionMode):
         if self._dtype is not None and name in HALF | FLOAT32:
             wanted = self._dtype if name in HALF else torch.float32
             args, kwargs = tree_map_only(Tensor, lambda x: self._to(x, wanted), (tuple(args), kwargs))
-        if self._fused and func is F.scaled_dot_product_attention:
-            return attention(*args, **kwargs)
+        if self._attention != "math" and func is F.scaled_dot_product_attention:
+            return attention(*args, **{**kwargs, "kernel": self._attention})
         return func(*args, **kwargs)
 
     def _to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -89,13 +91,24 @@ def attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    kernel: str | None = None,
 ) -> Tensor:
     """Fused attention by the operator that CUDA has for it: flash for half types without a mask, else the
     memory-efficient one. Both want four dimensions; with others torch computes all scores. Shapes and arguments as
-    `F.scaled_dot_product_attention`."""
+    `F.scaled_dot_product_attention`.
+
+    Args:
+        kernel: "flash", "cudnn" (which holds as much) or "efficient" allows that kernel alone.
+
+    Raises: UnsupportedError if the kernel that is allowed cannot take the input.
+    """
+    flashes = q.dtype in (torch.bfloat16, torch.float16) and attn_mask is None and q.ndim == 4
+    if kernel in ("flash", "cudnn") and not flashes:
+        shown = str(q.dtype).removeprefix("torch.")
+        raise UnsupportedError(f"the kernel '{kernel}' takes half types, four dimensions and no mask; this is {shown}")
     if q.ndim != 4:
         return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
-    if q.dtype in (torch.bfloat16, torch.float16) and attn_mask is None:
+    if flashes and kernel != "efficient":
         width, scale = q.shape[-1], q.shape[-1] ** -0.5 if scale is None else scale
         if width % 8:  # the kernel wants heads of whole 16 bytes
             q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))

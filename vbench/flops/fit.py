@@ -35,10 +35,10 @@ def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     autocast = argument["autocast"] and getattr(torch, argument["autocast"])
     try:
         predictor = Predictor(case)
+        found = predictor.predict(card, batch=batch, autocast=autocast, tf32=argument["tf32"])
     except UnsupportedError as error:
         yield "unsupported", str(error)
         return
-    found = predictor.predict(card, batch=batch, autocast=autocast, tf32=argument["tf32"])
     yield "prediction", asdict(found)
     yield "fits", found.process_bytes <= card.memory_bytes or predictor.fits(card, batch=batch, autocast=autocast)
     if argument["largest"]:

@@ -226,7 +226,8 @@ class Predictor:
             tf32: whether float32 convolutions run on tensor cores.
             limited: whether the card's memory is the limit.
 
-        Raises: OutOfMemoryError if limited and the call does not fit.
+        Raises: OutOfMemoryError if limited and the call does not fit; UnsupportedError if a pinned kernel of attention
+            cannot take the input.
         """
         case, model = self._case, self._model
         context = card.context_bytes if card else 0
@@ -242,8 +243,8 @@ class Predictor:
         watched.meet(image, "input", "")
         moments: list[Tensor] = []
         gradients, train = 0, case.phase == "train"
-        whole = case.attention == "math"  # the kernel that stores all scores
-        cast = Autocast(autocast, fused=not whole)
+        whole = case.attention == "math"
+        cast = Autocast(autocast, attention=case.attention if card or whole else None)  # what CUDA's kernels take
         with (
             pinned("math" if whole else None),
             warnings.catch_warnings(action="ignore"),  # torch warns of what autocast makes slow
