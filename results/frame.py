@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -12,10 +13,11 @@ import pandas as pd
 from vbench.devices import on_host
 from vbench.models.registry import spec
 from vbench.plan import CASE_DEFAULTS
+from vbench.results import pairs
 from vbench.results.axes import AXES, SUBJECT
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count
-from vbench.results.store import Record, current
+from vbench.results.store import Record, TurnBlock, current
 
 CONTENDED = 0.9  # on the CPU: the least share of wall time in which a measurement must have its processors
 OTHERS = 0.5  # processors that other processes may keep busy, as they share caches and memory
@@ -52,18 +54,19 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Float64", "padded_share top1_published"),
     ("string", "top1_source"),
     ("Int64", "threads"),
-    ("string", "rigor torch triton timm vbench commit started_at case_id conditions"),
+    ("string", "latency_paired rigor torch triton timm vbench commit started_at case_id conditions"),
 ]
 COLUMNS: dict[str, str] = {name: kind for kind, names in _LISTED for name in names.split()}  # name -> pandas type
 COLUMNS |= {name: axis.kind for name, axis in AXES.items() if axis.source}  # settings that are not listed come last
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
+def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.DataFrame:
     """One row for each cell and device. Of several records of a launch the newest counts (`store.current`).
 
     Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`, with the
     interval `latency_ms_lo` to `_hi` of `latency_level`; `latency_basis` says what it covers (`statistics.interval`).
-    `throughput_img_s` is at `batch`, peak memory at `memory_batch`. If a value is missing, `status`, `reason` or
+    `throughput_img_s` is at `batch`, peak memory at `memory_batch`. `latency_paired` holds the ratios to cells with which
+    a cell took turns under the same conditions, {their case_id: [ratio, lo, hi, blocks, rounds]} as JSON. If a value is missing, `status`, `reason` or
     `energy_reason` says why.
     """
     devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
@@ -72,10 +75,27 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
         for device in devices
         for launches in current(r for r in records if str(r.host.get("device_name")) == device).values()
     ]
+    _add_pairs(rows, records, turns)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     parting = [name for name, axis in AXES.items() if axis.parts and axis.source]
     order = dict.fromkeys(["device_name", "device", "model", "mode", *parting, "form", "height", "width", "case_id"])
     return table.sort_values(list(order), kind="stable", ignore_index=True)
+
+
+def _add_pairs(rows: Sequence[dict[str, Any]], records: Sequence[Record], turns: Sequence[TurnBlock]) -> None:
+    """Add `latency_paired` to rows. Cells that differ in the batch for throughput alone share their turns."""
+    cases = {record.case_id: pairs.alike(record.case) for record in records}
+    for conditions in dict.fromkeys(block.conditions for block in turns):
+        found = pairs.paired(block for block in turns if block.conditions == conditions)
+        own = [row for row in rows if row["conditions"] == conditions]
+        for row in own:
+            beside = {
+                other["case_id"]: [ratio.value, ratio.lo, ratio.hi, ratio.blocks, ratio.rounds]
+                for other in own
+                if (ratio := found.get((cases[row["case_id"]], cases[other["case_id"]])))
+            }
+            if beside:
+                row["latency_paired"] = json.dumps(beside)
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""Records on disk: JSON lines, one for each launch of a cell. Lines are appended and flushed, never rewritten."""
+"""Records on disk, as JSON lines: one for each launch of a cell, and one for each block of turns.
+
+Lines are appended and flushed, never rewritten.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 from vbench.errors import OutputError, SchemaError
 
 SCHEMA = 2
 FILE = "records.jsonl"
+TURNS = "turns.jsonl"
+Kind = TypeVar("Kind", "Record", "TurnBlock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,36 @@ class Record:
     schema: int = field(default=SCHEMA)
 
 
+@dataclass(frozen=True, slots=True)
+class TurnBlock:
+    """One block: processes of several cells, started anew, made their calls in turn. The fields are the keys of a line.
+
+    `cases` and `case_ids` are in the order of the turns. `samples_ms[i][r]` is the time of a call of cell i in round r,
+    the median of `calls` calls. `company` is a digest of the cells, whatever their order; `block` counts its blocks.
+    All other fields are as in `Record`.
+    """
+
+    company: str
+    block: int
+    case_ids: list[str]
+    cases: list[dict[str, Any]]
+    order: int
+    status: str
+    reason: str | None
+    conditions: str
+    protocol: dict[str, Any]
+    host: dict[str, Any]
+    started_at: str
+    wall_s: float
+    timeout_s: float
+    samples_ms: list[list[float]] | None = None
+    batches: list[int] | None = None  # images a call
+    calls: list[int] | None = None  # a turn
+    stop: str | None = None  # why there are as many rounds
+    load: dict[str, Any] | None = None
+    schema: int = field(default=SCHEMA)
+
+
 class DamagedLineWarning(UserWarning):
     """The last line of a file was incomplete, for example after a kill, and was dropped."""
 
@@ -66,7 +101,12 @@ def read(folder: Path) -> list[Record]:
 
     Raises: SchemaError for records of another schema, or for damage before the last line.
     """
-    return [record for record, _ in _scan(folder / FILE)]
+    return [record for record, _ in _scan(folder / FILE, Record)]
+
+
+def read_turns(folder: Path) -> list[TurnBlock]:
+    """All blocks of turns of a folder, in the order of writing; empty if it has none. Warns and raises as `read`."""
+    return [block for block, _ in _scan(folder / TURNS, TurnBlock)]
 
 
 def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
@@ -95,9 +135,10 @@ def check(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedLineWarning)
         read(folder)
+        read_turns(folder)
 
 
-def _scan(path: Path) -> Iterator[tuple[Record, int]]:
+def _scan(path: Path, kind: type[Kind]) -> Iterator[tuple[Kind, int]]:
     """Each record with the byte offset of its end."""
     try:
         data = path.read_bytes()
@@ -118,20 +159,20 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
                 warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=2)
                 return
             raise SchemaError(f"{path}: line {number} is damaged; repair or remove it, or use another folder") from None
-        yield _record(values, f"{path}: line {number}"), offset
+        yield _record(values, kind, f"{path}: line {number}"), offset
 
 
-def _record(values: dict[str, Any], where: str) -> Record:
+def _record(values: dict[str, Any], kind: type[Kind], where: str) -> Kind:
     schema = values.get("schema")
     if schema != SCHEMA:
         raise SchemaError(
             f"{where} has schema {schema!r}; this vbench reads {SCHEMA}. "
             "Use another folder, or the vbench that wrote it"
         )
-    known = {f.name: f.default is MISSING for f in fields(Record)}
+    known = {f.name: f.default is MISSING for f in fields(kind)}
     if missing := sorted(name for name, required in known.items() if required and name not in values):
         raise SchemaError(f"{where} lacks {', '.join(missing)}; it is not a record of vbench")
-    return Record(**{key: value for key, value in values.items() if key in known})
+    return kind(**{key: value for key, value in values.items() if key in known})
 
 
 class Store:
@@ -142,7 +183,6 @@ class Store:
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.folder = folder
-        self._path = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (folder / ".lock").open("w")
@@ -154,32 +194,29 @@ class Store:
             self._lock.close()
             raise OutputError(f"another sweep is writing {folder}; wait for it, or use another folder") from None
         try:
-            self._open(fresh)
+            self._launches = _Lines(folder / FILE, Record, fresh=fresh)
+            self._turns = _Lines(folder / TURNS, TurnBlock, fresh=fresh)
         except BaseException:
             self._lock.close()
             raise
 
-    def _open(self, fresh: bool) -> None:
-        if fresh and self._path.exists():
-            os.replace(self._path, self.folder / "records.previous.jsonl")  # noqa: PTH105
-        self.records: list[Record] = []
-        end = 0
-        for record, end in _scan(self._path):  # noqa: B007
-            self.records.append(record)
-        try:
-            self._file = self._path.open("ab")
-        except OSError as error:
-            raise OutputError(f"{self._path} cannot be written: {error.strerror}") from None
-        self._file.truncate(end)
-        if end and not self._path.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")
+    @property
+    def records(self) -> list[Record]:
+        """The launches so far, in the order of writing."""
+        return self._launches.lines
+
+    @property
+    def turns(self) -> list[TurnBlock]:
+        """The blocks of turns so far, in the order of writing."""
+        return self._turns.lines
 
     def append(self, record: Record) -> None:
         """Write one record and flush it to the disk."""
-        self._file.write(json.dumps(asdict(record)).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.records.append(record)
+        self._launches.append(record)
+
+    def append_turns(self, block: TurnBlock) -> None:
+        """Write one block of turns and flush it to the disk."""
+        self._turns.append(block)
 
     def __enter__(self) -> Store:
         return self
@@ -187,5 +224,44 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._launches.close()
+        self._turns.close()
         self._lock.close()
+
+
+class _Lines(Generic[Kind]):
+    """A file of JSON lines that grows: what it holds, and how to add to it. It comes to be with its first line."""
+
+    def __init__(self, path: Path, kind: type[Kind], *, fresh: bool) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        if fresh and path.exists():
+            os.replace(path, path.with_suffix(f".previous{path.suffix}"))  # noqa: PTH105
+        self.lines: list[Kind] = []
+        self._end = 0
+        for line, self._end in _scan(path, kind):
+            self.lines.append(line)
+        if kind is Record or path.exists():
+            self._open()
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            try:
+                self._file = self._path.open("ab")
+            except OSError as error:
+                raise OutputError(f"{self._path} cannot be written: {error.strerror}") from None
+            self._file.truncate(self._end)
+            if self._end and not self._path.read_bytes().endswith(b"\n"):
+                self._file.write(b"\n")
+        return self._file
+
+    def append(self, line: Kind) -> None:
+        file = self._open()
+        file.write(json.dumps(asdict(line)).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+        self.lines.append(line)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -26,8 +26,10 @@ from vbench.jobs.launch import Ending
 from vbench.plan import RIGORS, Case, Protocol, Sweep, plan, schedule
 from vbench.reports import tables
 from vbench.results.frame import frame
-from vbench.results.store import Record, read
+from vbench.results.pairs import Key, PairedRatio
+from vbench.results.store import Record, TurnBlock, read
 from vbench.sweep import loop as sweeping
+from vbench.sweep.agenda import Turns, pending
 from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
@@ -43,6 +45,7 @@ class FakeLauncher:
         self.verified: list[str] = []
         self.extents: list[tuple[str, bool, bool]] = []  # subject, values, gradients
         self.batches: list[int | None] = []
+        self.whole: list[bool] = []
         self.counted = 0
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
@@ -67,6 +70,7 @@ class FakeLauncher:
         made_up = make_record(case.model, case.height)
         self.measured.append(case)
         self.batches.append(argument["batch"])
+        self.whole.append(argument["launch"] == 0)
         keys = ("memory", "warmup", "latency", "throughput", "state", "spent")
         parts = {key: getattr(made_up, key) for key in keys}
         return self.endings.get((case.model, case.height), Ending("ok", None, parts))
@@ -82,7 +86,10 @@ class Silent:
     def doing(self, what: str) -> None:
         self.heard.append(what)
 
-    def done(self, record: Record, rest: list[sweeping.Place]) -> None:
+    def done(self, record: Record, rest: list[sweeping.Place | Turns]) -> None:
+        self.left.append(len(rest))
+
+    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: list[sweeping.Place | Turns]) -> None:
         self.left.append(len(rest))
 
 
@@ -90,7 +97,7 @@ ONCE = Protocol(launches=1)
 
 
 def go(folder: Path, launcher: FakeLauncher, protocol: Protocol = ONCE, **options: Any) -> list[Record]:
-    settings = sweeping.Settings(folder, "cpu", memory=folder / "memory", **options)
+    settings = sweeping.Settings(folder, "cpu", memory=folder / "memory", pairs="none", **options)
     return sweeping.run(CASES, settings, protocol, launcher, Silent())
 
 
@@ -107,7 +114,7 @@ def test_every_cell_gets_a_record_and_the_second_run_measures_nothing(tmp_path: 
 def test_launches_are_spread_over_the_sweep_in_an_order_that_the_seed_decides(tmp_path: Path) -> None:
     protocol = Protocol(launches=3, seed=7)
     launcher, watcher = FakeLauncher(), Silent()
-    settings = sweeping.Settings(tmp_path, "cpu", memory=tmp_path / "memory")
+    settings = sweeping.Settings(tmp_path, "cpu", memory=tmp_path / "memory", pairs="none")
     records = sweeping.run(CASES, settings, protocol, launcher, watcher)
     order = schedule(CASES, 3, 7)
     assert [(record.case_id, record.launch) for record in records] == [(case.id, launch) for case, launch in order]
@@ -118,7 +125,7 @@ def test_launches_are_spread_over_the_sweep_in_an_order_that_the_seed_decides(tm
     assert {frozenset(ids) for ids in rounds} == {frozenset(rounds[0])}
     assert order == schedule(CASES, 3, 7) != schedule(CASES, 3, 8)
     assert watcher.left == list(range(len(order) - 1, -1, -1))
-    assert set(launcher.batches[6:]) == {4}  # what the first launch has settled on
+    assert launcher.whole == [True] * 6 + [False] * 12  # later launches only time
     assert launcher.counted == 2  # once a model
     assert all(record.work for record in records if record.status == "ok")
     assert frame(records)["latency_launches"].dropna().tolist() == [3] * 6
@@ -163,7 +170,7 @@ def test_energy_is_not_under_the_limit_of_a_cell(tmp_path: Path) -> None:
 def test_the_time_of_energy_does_not_cost_a_cell_its_other_launches() -> None:
     for energy_s, more in ((15.0, True), (0.0, False)):
         first = make_record(wall_s=20.0, energy={"reason": None, "wall_s": energy_s})
-        assert sweeping.pending(1, {0: first}, Protocol(launches=3, cell_s=36.0)) is more
+        assert pending(1, {0: first}, Protocol(launches=3, cell_s=36.0)) is more
 
 
 def test_energy_that_takes_too_long_costs_a_cell_nothing_else(tmp_path: Path) -> None:
@@ -207,9 +214,9 @@ def test_where_the_time_of_a_run_went_is_written_beside_its_records(tmp_path: Pa
 def test_the_largest_batch_is_searched_once_and_its_probes_are_kept(tmp_path: Path) -> None:
     cases = plan(Sweep(("deit_t",), ((224, 224),), ("parallel",), ("max",)))
     launcher = FakeLauncher()
-    settings = sweeping.Settings(tmp_path, "cpu", memory=tmp_path / "memory")
+    settings = sweeping.Settings(tmp_path, "cpu", memory=tmp_path / "memory", pairs="none")
     records = sweeping.run(cases, settings, Protocol(launches=2), launcher, Silent())
-    assert launcher.batches == [37, 4]  # then what the first launch says it measured at
+    assert launcher.batches == [37, None]  # a later launch measures no throughput
     assert records[0].throughput is not None
     probes = {probe["size"]: probe["status"] for probe in records[0].throughput["probes"]}
     assert (probes[37], probes[38]) == ("ok", "oom")
@@ -238,7 +245,7 @@ def test_gradients_are_verified_where_something_is_trained_and_nothing_twice(tmp
         ("larger", larger, []),
     ):
         launcher = FakeLauncher()
-        settings = sweeping.Settings(tmp_path / name, "cpu", memory=tmp_path / "memory")
+        settings = sweeping.Settings(tmp_path / name, "cpu", memory=tmp_path / "memory", pairs="none")
         sweeping.run(cases, settings, ONCE, launcher, Silent())
         assert launcher.extents == wanted, name
 

@@ -60,24 +60,28 @@ LARGEST = 65_536  # px; a longer side is a typing error
 class Protocol:
     """How long a cell is measured, and under which settings. Part of a record's conditions; times in seconds.
 
-    A cell is measured in `launches` fresh processes, spread over the sweep. In each, calls are repeated until two
-    windows of `window` calls agree, for `warmup_s` at least and `warmup_max_s` at most. Then single calls are timed:
-    `samples_min` and `sample_s` at least; until the half-width of the median's interval is within `precision` or no
-    longer shrinks; `sample_max_s` at most. A slower call gets 5 samples, 3 after twice and 2 after four times
-    `sample_max_s`.
+    A cell is measured in as many fresh processes as fit into `cell_s`, at most `launches`, spread over the sweep. The
+    first one measures all; later ones time single calls only. In each, calls are repeated until two windows of `window`
+    calls agree, for `warmup_s` at least and `warmup_max_s` at most. Then single calls are timed: `samples_min` and
+    `sample_s` at least; until the half-width of the median's interval is within `precision` or no longer shrinks;
+    `sample_max_s` at most. A slower call gets 5 samples, 3 after twice and 2 after four times `sample_max_s`.
+
+    Cells that are compared take turns, call by call, in blocks of `turns_s` and `rounds` at least (one round, if that
+    is longer). There are as many blocks as cells, and as many again, until the interval of each ratio is within
+    `ratio_within`, or `company_s` have passed.
     """
 
     rigor: str = "default"
-    launches: int = 3
-    cell_s: float = 36.0  # a cell whose launches, if all are like the first, would take longer is launched once
+    launches: int = 8
+    cell_s: float = 36.0
     threads: int = 1
     window: int = 5
     warmup_s: float = 0.5
     warmup_max_s: float = 3.0
     agree: float = 0.01  # by how much two windows of the warm-up may differ, beyond their own scatter
-    sample_s: float = 1.5
-    sample_max_s: float = 3.0
-    samples_min: int = 30
+    sample_s: float = 1.0
+    sample_max_s: float = 1.5
+    samples_min: int = 5
     precision: float = 0.005
     throughput_s: float = 5.0  # a batch that would take longer is not tried
     batch_gain: float = 0.03  # the knee is where a larger batch gains less than this share
@@ -85,15 +89,40 @@ class Protocol:
     energy_s: float = 2.0  # 0: no energy is measured
     tf32: bool = False  # on CUDA, whether float32 products may be rounded to TF32
     seed: int = 0  # of the order of the cells, the noise and the weights
+    turns_s: float = 8.0  # of a block of turns
+    rounds: int = 40  # of a block, if they take no longer than twice `turns_s`
+    ratio_within: float = 0.03  # the wanted half-width of a ratio's interval
+    company_s: float = 60.0  # for cells that take turns; each has each place once in any case
 
 
 RIGORS: dict[str, Protocol] = {
     "quick": Protocol(
-        rigor="quick", launches=1, sample_s=0.5, sample_max_s=2.0, samples_min=10, precision=0.02, energy_s=0.0
+        rigor="quick",
+        launches=1,
+        sample_s=0.5,
+        sample_max_s=2.0,
+        samples_min=10,
+        precision=0.02,
+        energy_s=0.0,
+        turns_s=0.5,
+        rounds=8,
+        ratio_within=0.1,
+        company_s=0.0,
     ),
     "default": Protocol(),
     "paper": Protocol(
-        rigor="paper", launches=5, cell_s=1800.0, warmup_s=1.0, warmup_max_s=60.0, sample_max_s=20.0, energy_s=10.0
+        rigor="paper",
+        launches=16,
+        cell_s=1800.0,
+        warmup_s=1.0,
+        warmup_max_s=60.0,
+        sample_s=1.5,
+        sample_max_s=6.0,
+        samples_min=30,
+        energy_s=10.0,
+        turns_s=15.0,
+        ratio_within=0.01,
+        company_s=900.0,
     ),
 }
 

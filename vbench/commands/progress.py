@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from types import TracebackType
 
 from rich.console import Console
@@ -10,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from vbench.plan import Case
+from vbench.results.pairs import Key, PairedRatio, alike
 from vbench.results.statistics import median_interval
-from vbench.results.store import Record
-from vbench.sweep.loop import Place
+from vbench.results.store import Record, TurnBlock
+from vbench.sweep.agenda import Place, Turns
 
 
 class Progress:
@@ -48,18 +50,32 @@ class Progress:
         if not self._console.is_terminal and what.startswith("verifying"):
             self._console.print(what, markup=False)
 
-    def done(self, record: Record, rest: list[Place]) -> None:
+    def done(self, record: Record, rest: list[Place | Turns]) -> None:
         case = Case(**record.case)
-        self._launches += 1
-        self._weight += _weight(case)
-        left_s = (time.monotonic() - self._begin) / self._weight * sum(_weight(place[0]) for place in rest)
-        left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
         number = f" (launch {record.launch + 1})" if record.launch else ""
-        text = f"{case}{number}: {_figure(record)}"
+        self._ended(f"{case}{number}: {_figure(record)}", _weight(case), rest)
+
+    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: list[Place | Turns]) -> None:
+        cases = [Case(**case) for case in block.cases]
+        text = f"in turns: {' / '.join(map(str, cases))}: {block.reason or _ratio(cases, known)}"
+        self._ended(text, sum(map(_weight, cases)), rest)
+
+    def _ended(self, text: str, weight: float, rest: list[Place | Turns]) -> None:
+        self._launches += 1
+        self._weight += weight
+        weights = sum(sum(map(_weight, task.cases)) if isinstance(task, Turns) else _weight(task[0]) for task in rest)
+        left_s = (time.monotonic() - self._begin) / self._weight * weights
+        left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
         total = self._launches + len(rest)
         self._bar.update(self._task, completed=self._launches, total=total, left=left, last=text)
         if not self._console.is_terminal:
             self._console.print(f"[{self._launches}/{total}] {text}  ({left})", markup=False)
+
+
+def _ratio(cases: list[Case], known: dict[Key, PairedRatio]) -> str:
+    """The ratio of the first two cells of a block."""
+    ratio = known.get((alike(asdict(cases[0])), alike(asdict(cases[1]))))
+    return "" if ratio is None else f"{ratio.value:.3f}×, ±{ratio.half_width:.1%}"
 
 
 def _weight(case: Case) -> float:

@@ -112,9 +112,10 @@ def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
 def table_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. A folder may have none."""
     from vbench.results.frame import frame
-    from vbench.results.store import read
+    from vbench.results.store import read, read_turns
 
-    return frame([record for folder in folders for record in read(folder)])
+    records = [record for folder in folders for record in read(folder)]
+    return frame(records, [block for folder in folders for block in read_turns(folder)])
 
 
 def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:

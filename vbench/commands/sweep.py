@@ -18,7 +18,16 @@ from vbench.errors import UsageError
 
 app = typer.Typer()
 
-Rigor = Annotated[str, typer.Option(help="quick (one launch of each cell), default (three), paper (five long ones).")]
+Rigor = Annotated[
+    str, typer.Option(help="quick (one launch of each cell), default (eight), paper (sixteen longer ones).")
+]
+Pairs = Annotated[
+    str,
+    typer.Option(
+        help="Which cells take turns, so that their ratio is sharp: auto (each recurrent model with the attention model "
+        "that is nearest in parameters, and its modes with each other), none, or a model to compare all others with."
+    ),
+]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
 Seed = Annotated[int, typer.Option(help="Seed of the cells' order, the input noise and the weights.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the model.")]
@@ -52,6 +61,7 @@ def sweep(
     tf32: Tf32 = False,
     seconds: Seconds = None,
     seed: Seed = 0,
+    pairs: Pairs = "auto",
     timeout: Timeout = 300.0,
     folder: Out = Path("vbench-run"),
     fresh: Annotated[
@@ -64,11 +74,13 @@ def sweep(
     from vbench.commands.progress import Progress
     from vbench.jobs.launch import Launcher
     from vbench.results import store
+    from vbench.sweep import companies
     from vbench.sweep import loop as sweeping
 
     cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
-    settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry)
+    together = companies.parse_pairs(pairs, cases)
+    settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry, pairs=together)
     store.check(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = False
@@ -152,7 +164,7 @@ def maxbatch(
 
 
 def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
-    """The protocol of a rigor with the options applied. `seconds` also scales the sampling limit and limits warm-up."""
+    """The protocol of a rigor with the options applied. `seconds` also scales what else is timed, and limits warm-up."""
     base = planning.parse_rigor(rigor)
     if tf32 and not devices.kind_of(device).tf32:
         title = devices.kind_of(device).title
@@ -160,8 +172,9 @@ def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float 
     protocol = replace(base, threads=threads, tf32=tf32, seed=seed)
     if seconds is None:
         return protocol
-    longest = base.sample_max_s * seconds / base.sample_s
-    return replace(protocol, sample_s=seconds, sample_max_s=longest, warmup_s=min(base.warmup_s, seconds))
+    scale = seconds / base.sample_s
+    longest, turns_s, warmup_s = base.sample_max_s * scale, base.turns_s * scale, min(base.warmup_s, seconds)
+    return replace(protocol, sample_s=seconds, sample_max_s=longest, turns_s=turns_s, warmup_s=warmup_s)
 
 
 def _limit(

@@ -32,6 +32,7 @@ JOBS = {
     "compile_for_gate": "vbench.gate.counters:compile_job",
     "measure": "vbench.sweep.measure:measure",
     "take_turns": "vbench.sweep.measure:take_turns",
+    "take_rounds": "vbench.sweep.measure:take_rounds",
     "attempt": "vbench.sweep.limits:attempt",
     "identify": "vbench.meters.state:identify",
     "timer": "vbench.doctor.selftest:timer",
@@ -118,10 +119,19 @@ def compile_for_gate(op: str) -> Ask:
 
 
 def measure(
-    case: Case, protocol: Protocol, *, launch: int = 0, batch: int | None = None, watch: dict[str, Any] | None = None
+    case: Case,
+    protocol: Protocol,
+    *,
+    launch: int = 0,
+    batch: int | None = None,
+    watch: dict[str, Any] | None = None,
+    in_turns: bool = False,
 ) -> Ask:
-    """Measure one launch of a cell. `batch`: of the throughput, if known; `watch`: the sampler of the GPU's state."""
-    known = {"launch": launch, "batch": batch, "watch": watch}
+    """Measure one launch of a cell. `batch`: of the throughput, if known; `watch`: the sampler of the GPU's state.
+
+    With `in_turns` a slow cell is not timed, because it will be in turns with others.
+    """
+    known = {"launch": launch, "batch": batch, "watch": watch, "in_turns": in_turns}
     return "measure", {"case": asdict(case), "protocol": asdict(protocol), **known}
 
 
@@ -129,6 +139,12 @@ def take_turns(case: Case, protocol: Protocol, *, socket: Path, first: bool, cor
     """Measure one launch of a cell whose calls alternate with those of another process at the same socket."""
     place = {"socket": str(socket), "first": first, "core": core}
     return "take_turns", {"case": asdict(case), "protocol": asdict(protocol), **place}
+
+
+def take_rounds(case: Case, protocol: Protocol, *, socket: Path, place: int, core: int, known_ms: float) -> Ask:
+    """Time the calls of a cell in turn with other processes, as the table at the socket tells them."""
+    where = {"socket": str(socket), "place": place, "core": core, "known_ms": known_ms}
+    return "take_rounds", {"case": asdict(case), "protocol": asdict(protocol), **where}
 
 
 def attempt(case: Case, *, budget_bytes: int | None, threads: int) -> Ask:

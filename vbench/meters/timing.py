@@ -182,6 +182,33 @@ def latency_in_turns(
     }
 
 
+def in_rounds(samples_ms: list[float], batch: int, protocol: Protocol) -> dict[str, Any]:
+    """The times of calls that other processes' calls lie between, with the keys of `latency` and the `batch`."""
+    half_width = _half_width(samples_ms) if samples_ms else None
+    return {
+        "batch": batch,
+        "samples_ms": samples_ms,
+        "stop": f"{len(samples_ms)} turns",
+        "precision": half_width,
+        "precise": half_width is not None and half_width <= protocol.precision,
+        "throttled": None,
+        "discarded_ms": [],
+        "host_ms": None,
+        "wall_s": sum(samples_ms) / 1e3,
+    }
+
+
+def of_single_calls(latency: dict[str, Any]) -> dict[str, Any]:
+    """The throughput that single calls show, where a call returns when it is done; as `throughput` returns it."""
+    point = _of_blocks(list(latency["samples_ms"]), 1, latency["batch"])
+    return {**point, "curve": [_point(point)], "stop": f"batch {latency['batch']}, its single calls"}
+
+
+def too_slow_to_search(call_ms: float, protocol: Protocol) -> bool:
+    """Whether two calls at twice the batch would take longer than a search of the knee may."""
+    return 2 * 2 * call_ms / 1e3 > protocol.throughput_s
+
+
 def _sample(call: Call, device: Device, protocol: Protocol) -> _Window:
     samples: list[float] = []
     widths: list[tuple[int, float]] = []  # (samples, half-width), each time it was computed
@@ -295,13 +322,13 @@ def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: 
     return {"parts_ms": samples}
 
 
-def work(call: Call, device: Device, throughput: dict[str, Any]) -> Callable[[float], int]:
+def work(call: Call, device: Device, *, batch: int, block_calls: int) -> Callable[[float], int]:
     """A function that keeps a device busy for at least that many seconds and returns the number of images.
 
     Args:
-        throughput: as the function returns it; its batch and the length of its blocks are used.
+        batch: images of a call.
+        block_calls: calls after which the host waits.
     """
-    batch, block_calls = throughput["batch"], throughput["block_calls"]
 
     def run_for(seconds: float) -> int:
         begin, images = device.now(), 0

@@ -1,8 +1,9 @@
-"""The loop of a sweep: it measures launch by launch, and can resume at any moment."""
+"""The loop of a sweep: it measures launch by launch and block by block, and can resume at any moment."""
 
 from __future__ import annotations
 
 import json
+import random
 import tempfile
 import time
 import warnings
@@ -19,17 +20,20 @@ from vbench.errors import DeviceError
 from vbench.files import write_text
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.memo import Memo
-from vbench.meters import state
+from vbench.meters import cpu, state, timing
 from vbench.models import MODELS
 from vbench.plan import Case
-from vbench.results.store import Record, Store, current
+from vbench.results import pairs
+from vbench.results.store import Record, Store, TurnBlock, current
 from vbench.sweep import limits
+from vbench.sweep import turns as table
+from vbench.sweep.agenda import Agenda, Place, Turns, energy_s
+from vbench.sweep.companies import AUTO, Company, companies
 
 COUNT_LIMIT_S = 120.0
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 ENERGY_LIMIT_S = 120.0  # for energy, likewise
 RUN_FILE = "run.json"
-Place = tuple[Case, int]  # a case, and which launch of it
 
 
 class StaleWarning(UserWarning):
@@ -42,8 +46,13 @@ class Observer(Protocol):
     def doing(self, what: str) -> None:
         """Something other than a launch has begun."""
 
-    def done(self, record: Record, rest: list[Place]) -> None:
-        """A launch has ended; `rest` is what is still to be measured."""
+    def done(self, record: Record, rest: list[Place | Turns]) -> None:
+        """A launch has ended; `rest` is what is still to be measured, as far as that is known."""
+
+    def took_turns(
+        self, block: TurnBlock, known: dict[pairs.Key, pairs.PairedRatio], rest: list[Place | Turns]
+    ) -> None:
+        """A block of turns has ended; `known` are all ratios so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Settings:
     timeout_s: float = 300.0  # for one launch of one cell
     fresh: bool = False
     retry: bool = False  # measure again what did not end "ok"
+    pairs: str = AUTO  # which cells take turns; see `companies`
     memory: Path | None = None  # the folder of a `Memo`; None means the user's cache folder
 
 
@@ -64,28 +74,31 @@ class Spent:
 
     measured_s: float = 0.0
     warmup_s: float = 0.0
+    turns_s: float = 0.0  # for blocks of turns, with their processes and warm-ups
     search_s: float = 0.0  # for the largest batch, each probe in its own process
     verify_s: float = 0.0
     count_s: float = 0.0
     cells: set[str] = field(default_factory=set)
     launches: int = 0
+    blocks: int = 0  # of turns
     begin: float = field(default_factory=time.monotonic)
 
     def add(self, record: Record) -> None:
         if record.status != "unsupported":
             self.launches += 1
             self.cells.add(record.case_id)
-        self.measured_s += (record.spent or {}).get("measured_s", 0.0) + _energy_s(record)
+        self.measured_s += (record.spent or {}).get("measured_s", 0.0) + energy_s(record)
         self.warmup_s += (record.spent or {}).get("warmup_s", 0.0)
 
     def summary(self) -> dict[str, Any]:
         """JSON-able. `overhead_s` has `verify_s`, `count_s`, and the time to start processes and build models."""
         wall = time.monotonic() - self.begin
-        overhead = wall - self.measured_s - self.warmup_s - self.search_s
+        overhead = wall - self.measured_s - self.warmup_s - self.turns_s - self.search_s
         seconds = {
             "wall_s": wall,
             "measured_s": self.measured_s,
             "warmup_s": self.warmup_s,
+            "turns_s": self.turns_s,
             "search_s": self.search_s,
             "overhead_s": overhead,
             "verify_s": self.verify_s,
@@ -93,7 +106,7 @@ class Spent:
             "overhead_s_per_cell": overhead / len(self.cells) if self.cells else None,
         }
         rounded = {key: value if value is None else round(value, 3) for key, value in seconds.items()}
-        return {"cells": len(self.cells), "launches": self.launches, **rounded}
+        return {"cells": len(self.cells), "launches": self.launches, "blocks": self.blocks, **rounded}
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
@@ -131,26 +144,6 @@ def final(record: Record, settings: Settings) -> bool:
     return enough and not settings.retry
 
 
-def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bool:
-    """Whether a launch of a case is still to be measured; `held` are the launches that were.
-
-    A case is not launched again if it failed, or if its first launch took so long that all launches would exceed
-    `protocol.cell_s`.
-    """
-    if launch in held or any(record.status != "ok" for record in held.values()):
-        return False
-    return 0 not in held or _again_s(held[0]) * protocol.launches <= protocol.cell_s
-
-
-def _again_s(first: Record) -> float:
-    """The expected seconds of another launch: those of the first one without its search for a batch, and its energy."""
-    return first.wall_s - float((first.spent or {}).get("throughput_s", 0.0)) - _energy_s(first)
-
-
-def _energy_s(record: Record) -> float:
-    return float((record.energy or {}).get("wall_s", 0.0))
-
-
 def run(
     cases: list[Case],
     settings: Settings,
@@ -171,46 +164,81 @@ def run(
     conditions = host.conditions(about, asdict(protocol))
     started = datetime.now(UTC)
     with Store(settings.folder, fresh=settings.fresh) as store, _telemetry(settings.device, launcher) as telemetry:
-        known = current(store.records)
-        held = {
-            case.id: {
-                launch: record
-                for launch, record in known.get(case.id, {}).items()
-                if record.conditions == conditions and final(record, settings)
-            }
-            for case in cases
-        }
-        stale = {record.case_id for record in store.records if record.conditions != conditions}
-        if count := sum(case.id in stale and not held[case.id] for case in cases):
-            warnings.warn(
-                f"{count} cells were measured under other conditions (device, versions, code or protocol); "
-                "they are measured again",
-                StaleWarning,
-                stacklevel=2,
-            )
-
-        def left(places: list[Place]) -> list[Place]:
-            return [(case, launch) for case, launch in places if pending(launch, held[case.id], protocol)]
-
-        order = plan.schedule(cases, protocol.launches, protocol.seed)
-        places = {place: number for number, place in enumerate(order)}
+        held = _held(cases, store.records, conditions, settings)
+        together = companies(cases, settings.pairs)
+        blocks = _blocks(together, store.turns, conditions, settings)
+        _warn_of_stale(cases, store, conditions, held)
+        agenda = Agenda(cases, together, protocol, held, blocks)
+        places = agenda.places
         measuring = _Measuring(cases, settings, protocol, launcher, observer, about, conditions, telemetry)
         measuring.recall(record for launches in held.values() for record in launches.values())
-        rest = left(order)
+        complete = False
         try:
-            while rest:
-                case, launch = rest[0]
-                record = measuring.launch(case, launch, places[case, launch], held[case.id].get(0))
-                store.append(record)
-                held[case.id][launch] = record
-                rest = left(rest[1:])
-                observer.done(record, rest)
+            while (task := agenda.next()) is not None:
+                if isinstance(task, Turns):
+                    block, timed = measuring.turns(task, agenda)
+                    store.append_turns(block)
+                    blocks.setdefault(block.company, {})[block.block] = block
+                    for record in timed:
+                        store.append(record)
+                        held[record.case_id][record.launch] = record
+                    known = pairs.paired(one for own in blocks.values() for one in own.values())
+                    observer.took_turns(block, known, agenda.rest())
+                else:
+                    case, launch = task
+                    order = places.get(task, len(store.records))
+                    record = measuring.launch(case, launch, order, held[case.id], in_turns=agenda.in_turns(case))
+                    store.append(record)
+                    held[case.id][launch] = record
+                    observer.done(record, agenda.rest())
+            complete = True
         finally:
-            if measuring.spent.launches:
+            if measuring.spent.launches or measuring.spent.blocks:
                 summary = measuring.spent.summary()
                 about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
-                _add_run(settings.folder, {**about_run, "complete": not rest, "conditions": conditions, **summary})
+                _add_run(settings.folder, {**about_run, "complete": complete, "conditions": conditions, **summary})
         return store.records
+
+
+def _held(
+    cases: list[Case], records: list[Record], conditions: str, settings: Settings
+) -> dict[str, dict[int, Record]]:
+    """The launches that need not be measured again, by case and number."""
+    known = current(records)
+    return {
+        case.id: {
+            launch: record
+            for launch, record in known.get(case.id, {}).items()
+            if record.conditions == conditions and final(record, settings)
+        }
+        for case in cases
+    }
+
+
+def _blocks(
+    together: list[Company], blocks: list[TurnBlock], conditions: str, settings: Settings
+) -> dict[str, dict[int, TurnBlock]]:
+    """The blocks of turns that need not be measured again, by company and number."""
+    known = pairs.current(blocks)
+    return {
+        company.id: {
+            number: block
+            for number, block in known.get(company.id, {}).items()
+            if block.conditions == conditions and (block.status == "ok" or not settings.retry)
+        }
+        for company in together
+    }
+
+
+def _warn_of_stale(cases: list[Case], store: Store, conditions: str, held: dict[str, dict[int, Record]]) -> None:
+    stale = {record.case_id for record in store.records if record.conditions != conditions}
+    if count := sum(case.id in stale and not held[case.id] for case in cases):
+        warnings.warn(
+            f"{count} cells were measured under other conditions (device, versions, code or protocol); "
+            "they are measured again",
+            StaleWarning,
+            stacklevel=3,
+        )
 
 
 @dataclass(slots=True)
@@ -231,6 +259,7 @@ class _Measuring:
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     reference_mhz: float | None = None
+    chance: random.Random = field(init=False)
 
     @property
     def trains(self) -> bool:
@@ -238,24 +267,31 @@ class _Measuring:
         return any(case.phase == "train" for case in self.cases)
 
     def __post_init__(self) -> None:
+        self.chance = random.Random(self.protocol.seed)
         self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
 
     def recall(self, records: Iterable[Record]) -> None:
         """Take over the verification of records that were measured under the same conditions."""
         self.stamps |= {record.case["model"]: record.verified for record in records if record.verified}
 
-    def launch(self, case: Case, launch: int, order: int, first: Record | None) -> Record:
-        """Measure one launch of a case; `first` is the record of the case's first launch, if there is one."""
+    def launch(self, case: Case, launch: int, order: int, held: dict[int, Record], *, in_turns: bool) -> Record:
+        """Measure one launch of a case.
+
+        Args:
+            held: its launches so far. A later launch only times it, unless none has.
+            in_turns: whether turns will time it, if it is slow.
+        """
         possible = not case.unsupported
         stamp = self.stamp(case) if possible else None
         counted: dict[str, Any] = self.count(case) if possible else {"unsupported": case.unsupported}
-        batch, probes = self.batch(case, first) if possible else (None, None)
+        whole = not any(record.latency for record in held.values())
+        batch, probes = self.batch(case) if possible and whole else (None, None)
         self.observer.doing(str(case))
         started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
         if "unsupported" in counted:
             ending = Ending("unsupported", counted["unsupported"])
         else:
-            ending = self.measure(case, launch, batch)
+            ending = self.measure(case, batch, whole=whole, in_turns=in_turns and not held)
         parts: dict[str, Any] = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
         if probes and "throughput" in parts:
             parts["throughput"] = {**parts["throughput"], "probes": probes}
@@ -301,9 +337,72 @@ class _Measuring:
             self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in subjects])
         return self.stamps[case.model]
 
-    def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
+    def turns(self, task: Turns, agenda: Agenda) -> tuple[TurnBlock, list[Record]]:
+        """Measure a block of turns. Returns it, and a launch of each of its slow cells, which these turns timed."""
+        self.observer.doing(f"in turns: {task.company}")
+        started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
+        compiling = COMPILE_LIMIT_S if any(case.backend == "compile" for case in task.cases) else 0.0
+        core = self.chance.randrange(cpu.usable_cores())
+        taken = table.take(
+            task, self.protocol, self.launcher, core=core, timeout_s=self.settings.timeout_s, warm_s=compiling
+        )
+        wall_s = round(time.monotonic() - begin, 3)
+        common: dict[str, Any] = {
+            "conditions": self.conditions,
+            "protocol": asdict(self.protocol),
+            "host": self.host,
+            "started_at": started.isoformat(timespec="seconds"),
+            "timeout_s": self.settings.timeout_s,
+            "load": load,
+        }
+        latencies = [ending.parts.get("latency", {}) for ending in taken.endings]
+        block = TurnBlock(
+            company=task.company.id,
+            block=task.block,
+            case_ids=[case.id for case in task.cases],
+            cases=[asdict(case) for case in task.cases],
+            order=self.spent.blocks,
+            status=taken.status,
+            reason=taken.reason(task.cases),
+            wall_s=wall_s,
+            samples_ms=taken.samples_ms,
+            batches=[latency.get("batch", 1) for latency in latencies] if taken.samples_ms else None,
+            calls=taken.calls,
+            stop=taken.stop,
+            **common,
+        )
+        self.spent.blocks += 1
+        self.spent.turns_s += wall_s
+        timed = []
+        for case, ending in zip(task.cases, taken.endings, strict=True) if taken.samples_ms else []:
+            held = agenda.held[case.id]
+            untimed = not any(record.latency for record in held.values())
+            if agenda.in_turns(case) and (untimed or (agenda.slow(case) and len(held) < self.protocol.launches)):
+                first, latency = held[0], ending.parts["latency"]
+                timed.append(
+                    Record(
+                        case_id=case.id,
+                        case=asdict(case),
+                        launch=max(held) + 1,
+                        order=first.order,
+                        status="ok",
+                        reason=None,
+                        wall_s=round(sum(ending.parts["spent"].values()), 3),
+                        verified=first.verified,
+                        work=first.work,
+                        second_count=first.second_count,
+                        latency=latency,
+                        throughput=timing.of_single_calls(latency) if first.throughput is None else None,
+                        **{key: ending.parts[key] for key in ("settings", "warmup", "spent")},
+                        **common,
+                    )
+                )
+        return block, timed
+
+    def measure(self, case: Case, batch: int | None, *, whole: bool, in_turns: bool) -> Ending:
         """One launch, in a child of its own. Energy is not under the limit of a cell, and costs it nothing else."""
-        ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch())
+        launch = 0 if whole else 1
+        ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch(), in_turns=in_turns)
         allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
         allowed_s += ENERGY_LIMIT_S if self.protocol.energy_s else 0.0
         ending = self.launcher.run(*ask, allowed_s)
@@ -331,13 +430,11 @@ class _Measuring:
             return None
         return {"uuid": self.telemetry.uuid, "file": str(self.telemetry.file), "reference_mhz": self.reference_mhz}
 
-    def batch(self, case: Case, first: Record | None) -> tuple[int | None, list[dict[str, Any]] | None]:
+    def batch(self, case: Case) -> tuple[int | None, list[dict[str, Any]] | None]:
         """The batch for throughput, and the probes that found it; (None, None) if the launch itself looks for it.
 
-        The batch is that of the first launch, or for `--batch max` the largest that fits.
+        For `--batch max` it is the largest that fits.
         """
-        if first is not None and first.throughput is not None:
-            return first.throughput["batch"], None
         if case.batch != "max":
             return None, None
         self.observer.doing(f"{case}: looking for the largest batch")

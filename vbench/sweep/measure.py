@@ -9,12 +9,15 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from vbench.plan import Case, Protocol
+
+UNWARMED_MS = 10_000.0  # a first call is slower than the others by some 0.1 s
 
 if TYPE_CHECKING:
     from vbench.devices.base import Call, Device
@@ -23,11 +26,12 @@ if TYPE_CHECKING:
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell, in these parts and this order:
+    """{"case", "protocol", "launch", "batch", "watch", "in_turns"} -> one launch of a cell, in these parts and this order:
     "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy".
 
-    "launch" is 0 for the cell's first. "batch" is the batch for throughput, found by an earlier launch or a search,
-    or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
+    "launch" is 0 for the cell's first; later ones yield no memory, throughput or energy. If the cell will take turns
+    ("in_turns") and its call is too slow for a search of the batch, the first launch is over after the memory pass: its
+    turns time it. "batch" is the batch for throughput, found by a search, or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
     samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
     how many of these into throughput, and how many into warm-up. At the end of a first launch "settings" comes again,
     with the kernel that computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it
@@ -37,35 +41,42 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     from vbench.meters.workload import workload
 
     case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
-    device = _prepared(case, protocol)
+    device, first = _prepared(case, protocol), argument["launch"] == 0
 
     with attention.pinned(case.attention), backend.Compilations(case.backend, protocol.threads) as compilations:
-        # If the peak is the first call's, more calls only show whether memory grows: one launch is enough for that.
-        once = argument["launch"] > 0 and case.phase == "infer" and not device.pooled
-        measured = workload(case, device, compilations, repeat_below_s=0.0 if once else protocol.warmup_max_s)
-        call, anatomy, spent = yield from _warmed_up(measured, device, protocol, compilations)
-        begin = time.monotonic()
+        measured = workload(case, device, compilations, repeat_below_s=protocol.warmup_max_s)
+        yield "settings", measured.settings
+        anatomy, spent = (yield from _memory(measured, compilations)) if first else ({}, {"measured_s": 0.0})
+        policy = argument["batch"] or case.batch
+        in_turns = argument["in_turns"] and policy in ("knee", measured.batch)
+        if first and in_turns and timing.too_slow_to_search(anatomy["pass_s"] * 1e3, protocol):
+            yield "spent", {**spent, "warmup_s": 0.0, "throughput_s": 0.0}
+            yield from _energy(measured, measured.batch, 1, device, protocol)
+            return
+        call, spent["warmup_s"] = yield from _warm(measured, device, protocol, compilations, anatomy)
+        begin, search_s = time.monotonic(), 0.0
         with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
             latency = timing.latency(call, device, protocol, partial(state.why_slow, watch))
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
             yield "latency", {"batch": measured.batch, **latency, **parts}
             del call  # with its recorded graph or its optimiser, before there is another
-            searching = time.monotonic()
-            throughput = timing.throughput(
-                measured.caller,
-                device,
-                protocol,
-                argument["batch"] or case.batch,
-                first=(measured.batch, latency["samples_ms"]),
-                image_bytes=(anatomy["input_bytes"] + anatomy["activation_bytes"]) // measured.batch,
-            )
-            search_s = time.monotonic() - searching
-        yield "throughput", throughput
+            if first:
+                searching = time.monotonic()
+                throughput = timing.throughput(
+                    measured.caller,
+                    device,
+                    protocol,
+                    policy,
+                    first=(measured.batch, latency["samples_ms"]),
+                    image_bytes=(anatomy["input_bytes"] + anatomy["activation_bytes"]) // measured.batch,
+                )
+                search_s = time.monotonic() - searching
+                yield "throughput", throughput
         gpu = state.window(Path(watch["file"]), begin, time.monotonic()) if watch else None
         yield "state", {**processors.seen, "gpu": gpu}
         spent["measured_s"] += on_timing[0]
         yield "spent", {**spent, "throughput_s": search_s}
-        if case.attention and argument["launch"] == 0:
+        if case.attention and first:
 
             def captured_and_called() -> None:  # a graph shows its kernels of attention while it is captured
                 measured.caller(measured.batch)()
@@ -74,14 +85,24 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             kernel = attention.found(captured_and_called, expected_s=one_s, limit_s=protocol.warmup_max_s)
             attention.check(case, kernel)
             yield "settings", measured.settings | kernel
-        with spending() as on_energy:
-            counter = energy.counter_for(device) if protocol.energy_s else energy.NOT_ASKED
-            if isinstance(counter, str):
-                joules = energy.measure(lambda _: 0, counter)
-            else:
-                call = measured.caller(throughput["batch"])
-                joules = energy.measure(timing.work(call, device, throughput), counter, busy_s=protocol.energy_s)
-        yield "energy", {**joules, "wall_s": on_energy[0]}
+        if first:
+            yield from _energy(measured, throughput["batch"], throughput["block_calls"], device, protocol)
+
+
+def _energy(
+    measured: Workload, batch: int, block_calls: int, device: Device, protocol: Protocol
+) -> Iterator[tuple[str, Any]]:
+    """Yields "energy" of an image, in calls at that batch."""
+    from vbench.meters import energy, timing
+
+    with spending() as on_energy:
+        counter = energy.counter_for(device) if protocol.energy_s else energy.NOT_ASKED
+        if isinstance(counter, str):
+            joules = energy.measure(lambda _: 0, counter)
+        else:
+            work = timing.work(measured.caller(batch), device, batch=batch, block_calls=block_calls)
+            joules = energy.measure(work, counter, busy_s=protocol.energy_s)
+    yield "energy", {**joules, "wall_s": on_energy[0]}
 
 
 def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -98,9 +119,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     case, protocol, first = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["first"]
     device = _prepared(case, protocol)
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[(argument["core"] + i) % len(cores)] for i in range(protocol.threads)})
+    _pin(argument["core"], protocol.threads)
     with (
         attention.pinned(case.attention),
         TurnSocket(Path(argument["socket"]), first=first) as turn_socket,
@@ -109,7 +128,9 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if not first:
             turn_socket.wait()
         measured = workload(case, device, compilations, repeat_below_s=0.0)
-        call, _, spent = yield from _warmed_up(measured, device, protocol, compilations)
+        yield "settings", measured.settings
+        anatomy, spent = yield from _memory(measured, compilations)
+        call, spent["warmup_s"] = yield from _warm(measured, device, protocol, compilations, anatomy)
         turn_socket.give()
         if first:
             turn_socket.wait()
@@ -119,6 +140,58 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "state", {**processors.seen, "gpu": None}
     spent["measured_s"] += on_timing[0]
     yield "spent", spent
+
+
+def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """{"case", "protocol", "socket", "place", "core", "known_ms"} -> the calls of a cell in turn with other processes.
+
+    The parts are "settings", "warmup", "latency" and "spent", as `measure` has them; "latency" comes when the table at
+    the "socket" closes. The first turn builds the model and warms it up: until two short windows agree; by one call, if
+    a call takes as long as a second; by none, if it took `UNWARMED_MS` or more before ("known_ms"). Memory is not measured.
+    All processes of a table run on the same processors, from "core" on.
+    """
+    from vbench.devices import process
+    from vbench.jobs.round_table import WARM, Seat
+    from vbench.meters import attention, backend, timing
+    from vbench.meters.workload import workload
+
+    case, protocol = Case(**argument["case"]), Protocol(**argument["protocol"])
+    device = _prepared(case, protocol)
+    _pin(argument["core"], protocol.threads)
+    short = replace(protocol, window=3, warmup_s=0.0, warmup_max_s=min(protocol.warmup_max_s, 1.0))
+    with (
+        attention.pinned(case.attention),
+        Seat(Path(argument["socket"]), argument["place"]) as seat,
+        backend.Compilations(case.backend, protocol.threads) as compilations,
+    ):
+        samples: list[float] = []
+        spent = {"measured_s": 0.0, "warmup_s": 0.0}
+        for calls in seat.turns():
+            if calls == WARM:
+                measured = workload(case, device, compilations, repeat_below_s=0.0)
+                process.keep_freed()
+                call = measured.caller(measured.batch)
+                warm: dict[str, Any] = {"calls": 0, "wall_s": 0.0, "converged": None, "reason": "a call is too slow"}
+                if argument["known_ms"] < UNWARMED_MS:
+                    warm = timing.warm_up(call, device, short, compilations=lambda: compilations.count)
+                spent["warmup_s"] = warm["wall_s"]
+                seat.answer([])
+                yield "settings", measured.settings
+                yield "warmup", warm
+            else:
+                taken = device.samples(call, calls)
+                seat.answer(taken)
+                samples.append(median(taken))
+                spent["measured_s"] += sum(taken) / 1e3
+        yield "latency", timing.in_rounds(samples, measured.batch, protocol)
+    yield "spent", spent
+
+
+def _pin(core: int, threads: int) -> None:
+    """Keep this process on as many processors as it has threads, from that one on."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[(core + i) % len(cores)] for i in range(threads)})
 
 
 def _prepared(case: Case, protocol: Protocol) -> Device:
@@ -136,22 +209,33 @@ def _prepared(case: Case, protocol: Protocol) -> Device:
     return device
 
 
-def _warmed_up(
-    measured: Workload, device: Device, protocol: Protocol, compilations: Compilations
-) -> Generator[tuple[str, Any], None, tuple[Call, dict[str, Any], dict[str, float]]]:
-    """Yields "settings", "memory" and "warmup"; returns a call that is warm, the memory, and "spent" so far."""
-    from vbench.devices import process
-    from vbench.meters import timing
-
-    yield "settings", measured.settings
+def _memory(
+    measured: Workload, compilations: Compilations
+) -> Generator[tuple[str, Any], None, tuple[dict[str, Any], dict[str, float]]]:
+    """Yields "memory"; returns it, and "spent" so far."""
     with spending() as on_memory:
         anatomy = measured.memory()
     yield "memory", anatomy | compilations.cost()
+    return anatomy, {"measured_s": on_memory[0], "memory_s": on_memory[0]}
+
+
+def _warm(
+    measured: Workload, device: Device, protocol: Protocol, compilations: Compilations, anatomy: dict[str, Any]
+) -> Generator[tuple[str, Any], None, tuple[Call, float]]:
+    """Yields "warmup"; returns a call that is warm, and the seconds that this took.
+
+    Args:
+        anatomy: what the memory pass found, which may have been the warm-up; {} if there was none.
+    """
+    from vbench.devices import process
+    from vbench.meters import timing
+
     process.keep_freed()
     call = measured.caller(measured.batch)
-    warm = timing.warm_up(call, device, protocol, earlier_s=anatomy["pass_s"], compilations=lambda: compilations.count)
+    earlier_s, count = anatomy.get("pass_s", 0.0), lambda: compilations.count
+    warm = timing.warm_up(call, device, protocol, earlier_s=earlier_s, compilations=count)
     yield "warmup", warm
-    return call, anatomy, {"measured_s": on_memory[0], "warmup_s": warm["wall_s"]}
+    return call, warm["wall_s"]
 
 
 @contextmanager

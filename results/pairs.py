@@ -1,0 +1,138 @@
+"""Ratios of cells that took turns, each with its interval.
+
+In a block, processes started anew call their models in turn, so that a busy neighbour slows all of them alike. The log
+of a cell's time in a block, its median over the rounds, is taken as the sum of what the cell costs, what the block
+cost all cells, what its place among the turns costs, and an error. Who stands first can move a ratio by some percent:
+the places of a company rotate from block to block, so that after as many blocks as cells each has had each place.
+Costs are estimated by least squares, and a ratio is the difference of two of them.
+
+The scatter of the error is known poorly from a few blocks. All companies of a run are measured in the same way, so
+their variances are moderated towards each other (`moderation`), and intervals come from Student's t.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from math import exp, inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from vbench.plan import CASE_DEFAULTS, Case
+from vbench.results.moderation import Prior, prior_of
+from vbench.results.statistics import CONFIDENCE
+from vbench.results.store import TurnBlock
+
+LEAST = 1e-4  # the standard deviation of an error is taken to be this at least
+Floats = NDArray[np.float64]
+Key = tuple[str, str]  # `alike` of two cells: the first over the second
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRatio:
+    """The latency of one cell over that of another. `lo` and `hi` are its 95 % interval, None if it is not known."""
+
+    value: float
+    lo: float | None
+    hi: float | None
+    blocks: int
+    rounds: int  # of all blocks
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval, as a share of the value; infinite if it is not known."""
+        return inf if self.lo is None or self.hi is None else (self.hi / self.lo) ** 0.5 - 1
+
+    @property
+    def inverse(self) -> PairedRatio:
+        """The ratio the other way round."""
+        lo, hi = (end and 1 / end for end in (self.hi, self.lo))
+        return replace(self, value=1 / self.value, lo=lo, hi=hi)
+
+
+def current(blocks: Iterable[TurnBlock]) -> dict[str, dict[int, TurnBlock]]:
+    """The valid blocks of each company, by `company` and `block`: those under the conditions of its newest one."""
+    found: dict[str, dict[int, TurnBlock]] = {}
+    for block in blocks:
+        own = found.setdefault(block.company, {})
+        if own and next(iter(own.values())).conditions != block.conditions:
+            own.clear()
+        own[block.block] = block
+    return found
+
+
+def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
+    """The ratio of every two cells that took turns, in both directions, by what `alike` says of them.
+
+    Blocks that did not end ok do not count. Of two companies with the same two cells, the one with more blocks counts.
+    A ratio has no interval before each of its cells has had each place, or if nothing tells the scatter.
+    """
+    runs: dict[str, list[_Fit]] = defaultdict(list)
+    for own in current(blocks).values():
+        whole = [block for block in own.values() if block.status == "ok" and block.samples_ms]
+        if whole:
+            runs[whole[0].conditions].append(_fit(whole))
+    found: dict[Key, PairedRatio] = {}
+    for fits in runs.values():
+        common = prior_of([fit.variance for fit in fits], [fit.freedom for fit in fits])
+        for fit in sorted(fits, key=lambda fit: fit.blocks):
+            for one, other in permutations(range(len(fit.cells)), 2):
+                found[fit.cells[one], fit.cells[other]] = _ratio(fit, one, other, common)
+    return found
+
+
+def alike(case: Mapping[str, Any]) -> str:
+    """The id of a case as it takes turns: latency of inference is at batch 1, whatever the batch for throughput."""
+    values = {**CASE_DEFAULTS, **case}
+    return Case(**{**values, "batch": 1} if values["phase"] == "infer" else values).id
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The costs of the cells of a company: `logs`, and `spread`, their covariance over the variance of an error."""
+
+    cells: tuple[str, ...]  # `alike` of each
+    logs: Floats
+    spread: Floats
+    known: NDArray[np.bool_]  # [one, other]: whether places leave their difference alone
+    variance: float
+    freedom: int
+    blocks: int
+    rounds: int
+
+
+def _fit(blocks: Sequence[TurnBlock]) -> _Fit:
+    cells = tuple(sorted(alike(case) for case in blocks[0].cases))
+    count, turns = len(cells), len(blocks)
+    design, times = np.zeros((turns * count, count + turns + count)), np.zeros(turns * count)
+    for number, block in enumerate(blocks):
+        assert block.samples_ms is not None
+        for place, (case, samples) in enumerate(zip(block.cases, block.samples_ms, strict=True)):
+            row = number * count + place
+            design[row, [cells.index(alike(case)), count + number, count + turns + place]] = 1.0
+            times[row] = np.median(np.log(samples))
+    inverse = np.linalg.pinv(design)
+    estimate, kept = inverse @ times, (inverse @ design)[:count]
+    rest = times - design @ estimate
+    freedom = len(times) - int(np.linalg.matrix_rank(design))
+    variance = max(float(rest @ rest) / freedom, LEAST**2) if freedom else 0.0
+    wanted = np.eye(count, design.shape[1])
+    apart = (kept - wanted)[:, None] - (kept - wanted)[None]  # zero where a difference of cells is estimable
+    rounds = sum(len(block.samples_ms[0]) for block in blocks if block.samples_ms)
+    spread = (inverse @ inverse.T)[:count, :count]
+    return _Fit(cells, estimate[:count], spread, np.abs(apart).max(-1) < 1e-9, variance, freedom, turns, rounds)
+
+
+def _ratio(fit: _Fit, one: int, other: int, common: Prior | None) -> PairedRatio:
+    value = exp(fit.logs[one] - fit.logs[other])
+    if common is None or not fit.known[one, other]:
+        return PairedRatio(value, None, None, fit.blocks, fit.rounds)
+    variance, freedom = common.posterior(fit.variance, fit.freedom)
+    share = float(fit.spread[one, one] + fit.spread[other, other] - 2 * fit.spread[one, other])
+    half = (variance * share) ** 0.5 * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return PairedRatio(value, value * exp(-half), value * exp(half), fit.blocks, fit.rounds)

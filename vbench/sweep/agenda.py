@@ -1,0 +1,177 @@
+"""What a sweep does next. It decides from what is measured so far, so a sweep can stop and resume at any moment.
+
+First each cell is launched, then those that are fast enough are launched again, in rounds. Then the companies take
+turns: as many blocks as cells, so that each has had each place, and as many again where a ratio is not known well enough. On the CPU
+a slow cell of a company is not launched again: its turns are its launches.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+
+from vbench import plan
+from vbench.devices import on_host
+from vbench.plan import Case
+from vbench.results.pairs import alike, paired
+from vbench.results.store import Record, TurnBlock
+from vbench.sweep.companies import Company
+
+Place = tuple[Case, int]  # a case, and which launch of it
+SLOW_SHARE = 1 / 3  # a call that takes longer than this share of `sample_s` is slow
+TRIES = 2  # blocks of a company that may fail
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """A block of turns. Their order rotates from one whole block to the next; every other rotation is reversed."""
+
+    company: Company
+    block: int
+    whole: int  # blocks before this one that did not fail
+    known_ms: tuple[float, ...]  # of a call of each cell of the company, as measured before
+
+    @property
+    def order(self) -> list[int]:
+        """The cells of the company, by number, in the order of their turns."""
+        count = len(self.company.cases)
+        passed, shift = divmod(self.whole, count)
+        order = [(place + shift) % count for place in range(count)]
+        return order[::-1] if passed % 2 else order
+
+    @property
+    def cases(self) -> list[Case]:
+        """The cells in the order of their turns."""
+        return [self.company.cases[number] for number in self.order]
+
+
+@dataclass(slots=True)
+class Agenda:
+    """What is measured so far, and what is next.
+
+    Args:
+        held: the valid launches of each case, by its id and their number.
+        blocks: the valid blocks of each company, by its id and their number.
+    """
+
+    cases: Sequence[Case]
+    companies: Sequence[Company]
+    protocol: plan.Protocol
+    held: dict[str, dict[int, Record]]
+    blocks: dict[str, dict[int, TurnBlock]]
+    _order: list[Place] = field(init=False)
+    _ranks: dict[str, int] = field(init=False)
+    _settled: set[str] = field(default_factory=set)  # ids of companies that need no more blocks
+
+    def __post_init__(self) -> None:
+        self._order = plan.schedule(self.cases, self.protocol.launches, self.protocol.seed)
+        ids = [company.id for company in self.companies]
+        random.Random(self.protocol.seed).shuffle(ids)
+        self._ranks = {one: rank for rank, one in enumerate(ids)}
+
+    @property
+    def places(self) -> dict[Place, int]:
+        """The number of each launch in the order of measuring."""
+        return {place: number for number, place in enumerate(self._order)}
+
+    def next(self) -> Place | Turns | None:
+        """What to measure now; None if nothing is left."""
+        return next(self._launches(), None) or self._turns() or next(self._untimed(), None)
+
+    def rest(self) -> list[Place | Turns]:
+        """What is left, as far as it is known: of turns, the blocks that each company gets in any case."""
+        found: list[Place | Turns] = list(self._launches())
+        for company in self.companies:
+            whole, missing = self._whole(company), range(len(company.cases))[self._whole(company) :]
+            if company.id not in self._settled and not self._failed(company):
+                known = tuple(self.known_ms(case) or 0.0 for case in company.cases)
+                found += [Turns(company, number, whole, known) for number in missing]
+        return found
+
+    def in_turns(self, case: Case) -> bool:
+        """Whether the turns of a company may time this case, if it turns out to be slow."""
+        return on_host(case.device) and any(case in company.cases for company in self.companies)
+
+    def known_ms(self, case: Case) -> float | None:
+        """What a call of a case takes, as far as it is known."""
+        records = [record for record in self.held.get(case.id, {}).values() if record.status == "ok"]
+        for record in records:
+            if record.latency and record.latency["samples_ms"]:
+                return float(median(record.latency["samples_ms"]))
+        passes = [record.memory["pass_s"] * 1e3 for record in records if record.memory and "pass_s" in record.memory]
+        return passes[0] if passes else None
+
+    def slow(self, case: Case) -> bool:
+        known = self.known_ms(case)
+        return known is not None and known / 1e3 > SLOW_SHARE * self.protocol.sample_s
+
+    def _launches(self) -> Iterator[Place]:
+        for case, launch in self._order:
+            again = launch > 0 and self.slow(case) and self.in_turns(case)
+            if not again and pending(launch, self.held.get(case.id, {}), self.protocol):
+                yield case, launch
+
+    def _untimed(self) -> Iterator[Place]:
+        """Cells that turns should have timed and did not."""
+        for case in self.cases:
+            own = self.held.get(case.id, {})
+            if own and all(record.status == "ok" and record.latency is None for record in own.values()):
+                yield case, max(own) + 1
+
+    def _turns(self) -> Turns | None:
+        """The next block: of the company whose cells have had all places the fewest times."""
+        open_ = [company for company in self.companies if company.id not in self._settled]
+        for company in sorted(open_, key=lambda one: (self._whole(one) // len(one.cases), self._ranks[one.id])):
+            known, whole = [self.known_ms(case) for case in company.cases], self._whole(company)
+            if self._failed(company) or not all(known) or (whole % len(company.cases) == 0 and self._enough(company)):
+                self._settled.add(company.id)
+            else:
+                number = max(self.blocks.get(company.id, {}), default=-1) + 1
+                return Turns(company, number, whole, tuple(ms or 0.0 for ms in known))
+        return None
+
+    def _whole(self, company: Company) -> int:
+        return sum(block.status == "ok" for block in self.blocks.get(company.id, {}).values())
+
+    def _failed(self, company: Company) -> bool:
+        """Whether a cell of a company cannot be measured, or its turns cannot."""
+        if any(r.status != "ok" for case in company.cases for r in self.held.get(case.id, {}).values()):
+            return True
+        failed = [block for block in self.blocks.get(company.id, {}).values() if block.status != "ok"]
+        return len(failed) >= TRIES or any(block.status == "oom" for block in failed)
+
+    def _enough(self, company: Company) -> bool:
+        """Whether all ratios of a company are known as well as wanted, or its share of the time is over."""
+        whole, count = self._whole(company), len(company.cases)
+        if whole < count:
+            return False
+        own = [block.wall_s for block in self.blocks[company.id].values()]
+        if sum(own) + count * sum(own) / len(own) > self.protocol.company_s:
+            return True
+        found = paired(block for blocks in self.blocks.values() for block in blocks.values())
+        ids = [alike(asdict(case)) for case in company.cases]
+        ratios = [found[one, other] for one in ids for other in ids if (one, other) in found]
+        return all(ratio.half_width <= self.protocol.ratio_within for ratio in ratios)
+
+
+def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bool:
+    """Whether a launch of a case is still to be measured; `held` are the launches that were.
+
+    A case is not launched again if it failed, or if its launches would take longer than `protocol.cell_s`.
+    """
+    if launch in held or any(record.status != "ok" for record in held.values()):
+        return False
+    return 0 not in held or again_s(held[0]) * (launch + 1) <= protocol.cell_s
+
+
+def again_s(first: Record) -> float:
+    """The expected seconds of a later launch: those of the first one without memory, throughput and energy."""
+    spent = first.spent or {}
+    return first.wall_s - float(spent.get("memory_s", 0.0)) - float(spent.get("throughput_s", 0.0)) - energy_s(first)
+
+
+def energy_s(record: Record) -> float:
+    """The seconds that the energy of a launch took."""
+    return float((record.energy or {}).get("wall_s", 0.0))

@@ -1,0 +1,106 @@
+"""One block of turns: a process for each cell, started anew, whose calls this process conducts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from vbench import jobs, plan
+from vbench.jobs.launch import Ending, Runner
+from vbench.jobs.round_table import WARM, Table
+from vbench.jobs.turn_socket import ENDED
+from vbench.sweep.agenda import Turns
+
+TURN_MS = 5.0  # a turn has so many calls that it takes this long, or one
+MOST_ROUNDS = 160
+TOO_LONG = 3.0  # a process is stopped if its rounds take this many times the time that they should
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a block yielded; `endings` of the cells, in their order. `samples_ms` is None if one of them failed."""
+
+    endings: Sequence[Ending]
+    samples_ms: list[list[float]] | None
+    calls: list[int]
+    stop: str
+
+    @property
+    def status(self) -> str:
+        """The status of the cell that failed, or "ok"."""
+        return next((one.status for one in self._failed), "ok")
+
+    @property
+    def _failed(self) -> list[Ending]:
+        failed = [one for one in self.endings if one.status != "ok"]
+        return sorted(failed, key=lambda one: ENDED in (one.reason or ""))  # these only say that another one failed
+
+    def reason(self, cases: Sequence[plan.Case]) -> str | None:
+        """Which cell failed, and why."""
+        if not self._failed:
+            return None
+        first = self._failed[0]
+        return f"{cases[list(self.endings).index(first)]}, in turns: {first.reason or first.status}"
+
+
+def rounds(round_s: float, protocol: plan.Protocol) -> int:
+    """How many rounds a block has."""
+    within = int(protocol.turns_s / max(round_s, 1e-6))
+    wanted = protocol.rounds if protocol.rounds * round_s <= 2 * protocol.turns_s else 1
+    return min(max(1, within, wanted), MOST_ROUNDS)
+
+
+def take(
+    turns: Turns, protocol: plan.Protocol, launcher: Runner, *, core: int, timeout_s: float, warm_s: float
+) -> Taken:
+    """Conduct a block.
+
+    Args:
+        core: the first of the processors on which all its processes run.
+        timeout_s: for one launch of a cell, as elsewhere; each process has as much for the block, and what the rounds
+            of the others take.
+        warm_s: what each process may need beyond that, to compile.
+    """
+    cases = turns.cases
+    known = [turns.known_ms[number] for number in turns.order]
+    calls = [max(1, ceil(TURN_MS / max(ms, 1e-3))) for ms in known]
+    round_s = sum(ms * count for ms, count in zip(known, calls, strict=True)) / 1e3
+    count = rounds(round_s, protocol)
+    allowed_s = len(cases) * (timeout_s + warm_s) + TOO_LONG * count * round_s
+    samples: list[list[float]] = [[] for _ in cases]
+    pool = ThreadPoolExecutor(len(cases))
+    with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
+        socket = Path(folder) / "table"
+        try:
+            with Table(socket, len(cases)) as table:
+                running: list[Future[Ending]] = []
+                for place, (case, ms) in enumerate(zip(cases, known, strict=True)):
+                    ask = jobs.take_rounds(case, protocol, socket=socket, place=place, core=core, known_ms=ms)
+                    running.append(pool.submit(launcher.run, *ask, allowed_s))
+                whole = _conduct(table, running, calls, count, samples)
+            endings = [each.result() for each in running]
+        finally:
+            pool.shutdown(wait=False)
+    return Taken(endings, samples if whole else None, calls, f"{count} rounds of about {round_s:.3g} s")
+
+
+def _conduct(
+    table: Table, running: Sequence[Future[Any]], calls: Sequence[int], count: int, samples: list[list[float]]
+) -> bool:
+    """Give the turns. Returns: whether all cells had all of theirs."""
+    try:
+        table.seat(lambda: any(each.done() for each in running))
+        for place in range(len(calls)):
+            table.turn(place, WARM)
+        for _ in range(count):
+            for place, times in enumerate(calls):
+                samples[place].append(median(table.turn(place, times)))
+    except RuntimeError:
+        return False
+    return True
