@@ -66,8 +66,8 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
     Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`, with the
     interval `latency_ms_lo` to `_hi` of `latency_level`; `latency_basis` says what it covers (`statistics.interval`).
     `throughput_img_s` is at `batch`, peak memory at `memory_batch`. `latency_paired` holds the ratios to cells with which
-    a cell took turns under the same conditions, {their case_id: [ratio, lo, hi, blocks, rounds]} as JSON. If a value is missing, `status`, `reason` or
-    `energy_reason` says why.
+    a cell took turns under the same conditions, as JSON: {their case_id: [ratio, lo, hi, blocks, rounds]}. If a value is
+    missing, `status`, `reason` or `energy_reason` says why.
     """
     devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
     rows = [

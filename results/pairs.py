@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from vbench.plan import CASE_DEFAULTS, Case
-from vbench.results.moderation import Prior, prior_of
+from vbench.results.moderation import Prior, moderated, prior_of_variances
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import TurnBlock
 
@@ -79,7 +79,7 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
             runs[whole[0].conditions].append(_fit(whole))
     found: dict[Key, PairedRatio] = {}
     for fits in runs.values():
-        common = prior_of([fit.variance for fit in fits], [fit.freedom for fit in fits])
+        common = prior_of_variances([fit.variance for fit in fits], [fit.freedom for fit in fits])
         for fit in sorted(fits, key=lambda fit: fit.blocks):
             for one, other in permutations(range(len(fit.cells)), 2):
                 found[fit.cells[one], fit.cells[other]] = _ratio(fit, one, other, common)
@@ -132,7 +132,7 @@ def _ratio(fit: _Fit, one: int, other: int, common: Prior | None) -> PairedRatio
     value = exp(fit.logs[one] - fit.logs[other])
     if common is None or not fit.known[one, other]:
         return PairedRatio(value, None, None, fit.blocks, fit.rounds)
-    variance, freedom = common.posterior(fit.variance, fit.freedom)
+    variance, freedom, _ = moderated(fit.variance, fit.freedom, common)
     share = float(fit.spread[one, one] + fit.spread[other, other] - 2 * fit.spread[one, other])
     half = (variance * share) ** 0.5 * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return PairedRatio(value, value * exp(-half), value * exp(half), fit.blocks, fit.rounds)

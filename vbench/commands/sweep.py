@@ -24,8 +24,8 @@ Rigor = Annotated[
 Pairs = Annotated[
     str,
     typer.Option(
-        help="Which cells take turns, so that their ratio is sharp: auto (each recurrent model with the attention model "
-        "that is nearest in parameters, and its modes with each other), none, or a model to compare all others with."
+        help="Which cells take turns, so that their ratio is sharp: auto (each recurrent model, in its modes, with the "
+        "attention model that is nearest in parameters), none, or a model to compare all others with."
     ),
 ]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
@@ -164,7 +164,7 @@ def maxbatch(
 
 
 def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
-    """The protocol of a rigor with the options applied. `seconds` also scales what else is timed, and limits warm-up."""
+    """The protocol of a rigor with the options applied. `seconds` also scales other times, and limits warm-up."""
     base = planning.parse_rigor(rigor)
     if tf32 and not devices.kind_of(device).tf32:
         title = devices.kind_of(device).title

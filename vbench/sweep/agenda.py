@@ -1,8 +1,8 @@
 """What a sweep does next. It decides from what is measured so far, so a sweep can stop and resume at any moment.
 
 First each cell is launched, then those that are fast enough are launched again, in rounds. Then the companies take
-turns: as many blocks as cells, so that each has had each place, and as many again where a ratio is not known well enough. On the CPU
-a slow cell of a company is not launched again: its turns are its launches.
+turns: as many blocks as cells, so that each has had each place, and as many again where a ratio is not known well
+enough. On the CPU a slow cell of a company is not launched again: its turns are its launches.
 """
 
 from __future__ import annotations

@@ -49,9 +49,8 @@ def companies(cases: Sequence[Case], pairs: str = AUTO) -> list[Company]:
     for together in _comparable(cases):
         for base, others in _compared(together, pairs):
             room = max(1, MOST - len(base))
-            for some in _batches(others, room) if len(base) < MOST else []:
-                if len(base) + len(some) > 1:
-                    found.append(Company((*base, *some)))
+            parts = _batches(others, room) if len(base) < MOST else []
+            found += [Company((*base, *some)) for some in parts if len(base) + len(some) > 1]
     return found
 
 

@@ -26,18 +26,19 @@ if TYPE_CHECKING:
 
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"case", "protocol", "launch", "batch", "watch", "in_turns"} -> one launch of a cell, in these parts and this order:
-    "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy".
+    """{"case", "protocol", "launch", "batch", "watch", "in_turns"} -> one launch of a cell, in these parts and this
+    order: "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy".
 
     "launch" is 0 for the cell's first; later ones yield no memory, throughput or energy. If the cell will take turns
     ("in_turns") and its call is too slow for a search of the batch, the first launch is over after the memory pass: its
-    turns time it. "batch" is the batch for throughput, found by a search, or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
-    samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
-    how many of these into throughput, and how many into warm-up. At the end of a first launch "settings" comes again,
-    with the kernel that computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it
-    comes last, so that it costs no cell its other figures.
+    turns time it. "batch" is the batch for throughput, found by a search, or None. "watch" is None for a device that
+    nothing watches; else it has the "uuid" of the GPU, the "file" of its samples, and the clock "reference_mhz" of
+    earlier launches. "spent" says how many seconds went into measured passes, how many of these into memory and
+    throughput, and how many into warm-up. At the end of a first launch "settings" comes again, with the kernel that
+    computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it comes last, so that
+    it costs no cell its other figures.
     """
-    from vbench.meters import attention, backend, cpu, energy, state, timing
+    from vbench.meters import attention, backend, cpu, state, timing
     from vbench.meters.workload import workload
 
     case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
@@ -147,8 +148,8 @@ def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     The parts are "settings", "warmup", "latency" and "spent", as `measure` has them; "latency" comes when the table at
     the "socket" closes. The first turn builds the model and warms it up: until two short windows agree; by one call, if
-    a call takes as long as a second; by none, if it took `UNWARMED_MS` or more before ("known_ms"). Memory is not measured.
-    All processes of a table run on the same processors, from "core" on.
+    a call takes as long as a second; by none, if it took `UNWARMED_MS` or more before ("known_ms"). Memory is not
+    measured. All processes of a table run on the same processors, from "core" on.
     """
     from vbench.devices import process
     from vbench.jobs.round_table import WARM, Seat
