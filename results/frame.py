@@ -14,15 +14,14 @@ from vbench.devices import on_host
 from vbench.models.registry import spec
 from vbench.plan import CASE_DEFAULTS
 from vbench.results.axes import AXES, SUBJECT
-from vbench.results.published import accuracies
+from vbench.results.faults import faults, outlier_count
 from vbench.results.moderation import Prior
+from vbench.results.published import accuracies
 from vbench.results.statistics import (
     CONFIDENCE,
     Interval,
-    faults,
     interval,
     least_samples,
-    outlier_count,
     run_prior,
 )
 from vbench.results.store import Record, current

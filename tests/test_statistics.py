@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import binom
 
+from vbench.results.faults import faults, outlier_count
 from vbench.results.statistics import (
     Interval,
     effective_samples,
-    faults,
     interval,
     median_interval,
-    outlier_count,
     ratio,
 )
 
