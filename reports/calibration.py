@@ -235,11 +235,14 @@ def runs_of(folder: Path) -> list[list[Record]]:
     return [read(run) for run in sorted(folder.glob("aa-*"))]
 
 
-def fill(text: str, folder: Path) -> str:
-    """The page with new text between its markers. Raises: ValueError if a marker is missing."""
+def fill(text: str, folder: Path, designs: pd.DataFrame) -> str:
+    """The page with new text between its markers; `designs` is from `design.design`.
+
+    Raises: ValueError if a marker is missing.
+    """
     runs = runs_of(folder)
     text = filled(text, "coverage", f"{coverage_markdown(coverage(runs))}\n\n{constants_markdown(runs)}")
-    text = filled(text, "design", design.markdown(design.design(runs)))
+    text = filled(text, "design", design.markdown(designs))
     text = filled(text, "repeats", f"{compared_in_turn_markdown(runs)}\n\n{knees_markdown(runs)}")
     text = filled(text, "timm", compared_markdown(folder))
     return filled(text, "overhead", overhead(folder))
@@ -250,5 +253,6 @@ if __name__ == "__main__":
         against_timm(Path(sys.argv[2]).resolve(), Path(sys.argv[3]))
     else:
         page = Path(sys.argv[2])
-        page.write_text(fill(page.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
-        design.draw(design.design(runs_of(Path(sys.argv[1]))), page.parent / "static" / "design.png")
+        tried = design.design(runs_of(Path(sys.argv[1])))
+        page.write_text(fill(page.read_text(encoding="utf-8"), Path(sys.argv[1]), tried), encoding="utf-8")
+        design.draw(tried, page.parent / "static" / "design.png")

@@ -1,4 +1,4 @@
-"""How many launches of how many seconds: the interval that a cell would have, from the launches of many equal sweeps."""
+"""How many launches of how many seconds: the interval that a cell would have, from launches of many equal sweeps."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from vbench.results.store import Record
 NOTE = "the runs were not interleaved: no interval covers drift between them; 'vbench gate --ab' measures in turn"
 EQUAL_RECORDS = "the records are the same in both runs: one measurement, compared with itself"
 OVER_LAUNCHES = ("launches", "launches of the run")  # what an interval must cover to be compared with another run's
+ALARM = 0.01  # the chance that two equal runs have any cell called SLOW or FAST (of 190 real pairs 5 have at 0.05)
 CLOCKS = 0.02  # the share by which the GPU's clock may differ between runs
 COUNTS = {"params": "parameters", "macs": "MACs", "macs_executed": "MACs"}  # columns that must be equal, with units
 
@@ -93,8 +94,8 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
 def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
     """Compare head with base, cell by cell. `threshold` is the share of a cost from which a change matters.
 
-    - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, also after Holm's
-      correction over the cells; SAME if it lies within; else AMBIGUOUS. Both runs need an interval over launches, of
+    - Latency: SLOW or FAST if the ratio lies beyond the threshold, with 1 % of false alarms over all cells (Holm's
+      correction); SAME if its 95 % interval lies within; else AMBIGUOUS. Both runs need an interval over launches, of
       the cell or of the run. A cell whose records are equal in both runs is SAME: it was measured once.
     - Peak memory: MORE if it grew beyond the threshold and each launch of head lies above each of base; LESS likewise.
     - Parameters and MACs: CHANGED if they differ.
@@ -280,14 +281,14 @@ def _judge(time: _Time, p: float | None, corrected: float | None, threshold: flo
     notes, over = list(time.notes), time.ratio
     verdict: GateVerdict = "UNMEASURED" if over is None else "AMBIGUOUS"
     if over and over.lo and over.hi and p is not None and corrected is not None:
-        if corrected < 1 - CONFIDENCE:
+        if corrected < ALARM:
             verdict = "SLOW" if over.value > 1 else "FAST"
             cycles = [end * (time.clocks or 1.0) for end in (over.lo, over.hi)]
             if not (cycles[0] > 1 + threshold if verdict == "SLOW" else cycles[1] < 1 - threshold):
                 notes.append(f"{verdict} in time, not in cycles")
                 verdict = "AMBIGUOUS"
         elif p < 1 - CONFIDENCE:
-            notes.append("beyond the threshold by itself, not among so many cells (Holm)")
+            notes.append("beyond the threshold at 95 %, not at 1 % of false alarms over all cells (Holm)")
         elif 1 - threshold < over.lo and over.hi < 1 + threshold:
             verdict = "SAME"
     value, lo, hi = (over.value, over.lo, over.hi) if over else (None, None, None)
