@@ -1,7 +1,8 @@
 """Whether the measurements on this machine can be trusted: many equal sweeps, and timm's benchmark beside ours.
 
 python -P -m vbench.reports.calibration timm BENCHMARK.py DIR   measures both in turn and writes DIR/timm.json
-python -P -m vbench.reports.calibration DIR docs/measuring.md   fills the page from DIR/aa-*/ and DIR/timm.json
+python -P -m vbench.reports.calibration DIR docs/measuring.md   fills the page from DIR/aa-*/ and DIR/timm.json, and
+                                                                draws static/design.png beside it
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pandas as pd
 
+from vbench.reports import design
 from vbench.reports.grid import pipes
 from vbench.reports.tables import figure
 from vbench.reports.write import filled
+from vbench.results.compare import compare, run_of
 from vbench.results.frame import frame
 from vbench.results.statistics import Interval, interval
 from vbench.results.store import Record, read
@@ -164,10 +169,81 @@ def overhead(folder: Path) -> str:
     )
 
 
-def fill(text: str, folder: Path) -> str:
-    """The page with new text between its markers. Raises: ValueError if a marker is missing."""
-    runs = [read(run) for run in sorted(folder.glob("aa-*"))]
+def compared_in_turn(runs: Sequence[Sequence[Record]]) -> Counter[str]:
+    """How often `compare` gives each verdict on latency, if each of these equal sweeps is compared with the next."""
+    stored = [run_of(run, f"sweep {number}") for number, run in enumerate(runs)]
+    pairs = [compare(base, head) for base, head in pairwise(stored)]
+    return Counter(finding.verdict for pair in pairs for finding in pair.findings if finding.what == "latency_ms")
+
+
+def compared_in_turn_markdown(runs: Sequence[Sequence[Record]]) -> str:
+    """The verdicts of `compared_in_turn` in a sentence."""
+    found = compared_in_turn(runs)
+    wrong = found["SLOW"] + found["FAST"]
+    return (
+        f"`vbench compare` of each sweep with the next, {len(runs) - 1} pairs with {found.total()} cells: it calls "
+        f"{wrong} SLOW or FAST, {found['SAME']} SAME, and {found['AMBIGUOUS']} AMBIGUOUS."
+    )
+
+
+def knees(runs: Sequence[Sequence[Record]]) -> pd.DataFrame:
+    """One row for each cell whose batch a policy chose: how the choice repeats from sweep to sweep.
+
+    Columns: `model`, `height`, `batch` (the median), `within`, the number of `sweeps` whose batch is within a factor
+    of 2 of it, and `spread`, the standard deviation of images/s over their median.
+    """
+    tables = pd.concat([frame(list(run)) for run in runs])
+    tables = tables[(tables["batch_policy"] != "fixed") & tables["throughput_img_s"].notna()]
+    rows = []
+    for _, cell in tables.groupby("case_id", sort=False):
+        batches, speeds = cell["batch"].astype(float), cell["throughput_img_s"].astype(float)
+        middle = float(batches.median())
+        rows.append(
+            {
+                "model": cell["model"].iloc[0],
+                "height": cell["height"].iloc[0],
+                "batch": middle,
+                "within": int(((batches <= 2 * middle) & (batches >= middle / 2)).sum()),
+                "sweeps": len(cell),
+                "spread": float(speeds.std() / speeds.median()),
+            }
+        )
+    return pd.DataFrame(rows, columns=["model", "height", "batch", "within", "sweeps", "spread"])
+
+
+def knees_markdown(runs: Sequence[Sequence[Record]]) -> str:
+    """The table of `knees`, and its total."""
+    found = knees(runs)
+    if found.empty:
+        return "These sweeps ask for one batch, so they do not show how the knee repeats."
+    rows = [
+        [
+            f"{row['model']} {row['height']}",
+            f"{row['batch']:g}",
+            f"{row['within']} of {row['sweeps']}",
+            f"{row['spread']:.1%}",
+        ]
+        for row in found.to_dict("records")
+    ]
+    within, all_of = int(found["within"].sum()), int(found["sweeps"].sum())
+    lines = pipes(("cell", "median batch", "within a factor of 2", "scatter of images/s"), rows)
+    return "\n".join([*lines, "", f"In all {within} of {all_of} searches are: {within / all_of:.0%}."])
+
+
+def runs_of(folder: Path) -> list[list[Record]]:
+    """The records of the equal sweeps in a folder, in their order."""
+    return [read(run) for run in sorted(folder.glob("aa-*"))]
+
+
+def fill(text: str, folder: Path, designs: pd.DataFrame) -> str:
+    """The page with new text between its markers; `designs` is from `design.design`.
+
+    Raises: ValueError if a marker is missing.
+    """
+    runs = runs_of(folder)
     text = filled(text, "coverage", f"{coverage_markdown(coverage(runs))}\n\n{constants_markdown(runs)}")
+    text = filled(text, "design", design.markdown(designs))
+    text = filled(text, "repeats", f"{compared_in_turn_markdown(runs)}\n\n{knees_markdown(runs)}")
     text = filled(text, "timm", compared_markdown(folder))
     return filled(text, "overhead", overhead(folder))
 
@@ -177,4 +253,6 @@ if __name__ == "__main__":
         against_timm(Path(sys.argv[2]).resolve(), Path(sys.argv[3]))
     else:
         page = Path(sys.argv[2])
-        page.write_text(fill(page.read_text(encoding="utf-8"), Path(sys.argv[1])), encoding="utf-8")
+        tried = design.design(runs_of(Path(sys.argv[1])))
+        page.write_text(fill(page.read_text(encoding="utf-8"), Path(sys.argv[1]), tried), encoding="utf-8")
+        design.draw(tried, page.parent / "static" / "design.png")

@@ -25,7 +25,7 @@ import vbench
 from vbench.errors import UsageError
 from vbench.models.registry import spec
 from vbench.reports import plots, tables
-from vbench.reports.tables import figure, span
+from vbench.reports.tables import extent, figure
 from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
 from vbench.results.frame import frame, rows_of
@@ -197,9 +197,7 @@ def _columns(runs: Sequence[Run], table: pd.DataFrame) -> list[PageColumn]:
         _text("status", "status"),
         _number("GMACs", "macs", 1e9),
         _number("latency (ms)", "latency_ms"),
-        PageColumn(
-            "interval", "number", lambda r: span(r["latency_ms_lo"], r["latency_ms_hi"]), itemgetter("latency_ms_lo")
-        ),
+        PageColumn("95 % interval", "number", lambda r: extent(r, "latency_ms"), itemgetter("latency_ms_lo")),
         _number("images/s", "throughput_img_s"),
         replace(_text("at batch", "batch", "number"), value=itemgetter("batch")),
         _number("peak memory (MiB)", "peak_memory_bytes", 2**20),

@@ -14,7 +14,7 @@ from vbench.models.registry import spec
 from vbench.plan import parse_sizes
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell
-from vbench.reports.tables import NOTES, figure, several_forms, span
+from vbench.reports.tables import BRACKETS, NOTES, extent, figure, several_forms, span, stated
 from vbench.results.axes import SETTING, SUBJECT, unusual
 from vbench.results.frame import batch_asked, rows_of
 from vbench.results.lint import unfair
@@ -34,7 +34,7 @@ ENDINGS = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not support
 BEST = (
     f"Bold: the best of its group, of models whose parameters differ by a factor of {LIKE_PARAMS:g} at most. "
     "Where intervals overlap that of the best, all of these tie and are bold; "
-    f"where all tie, none is. Memory has no interval, and ties within {100 * MEMORY_TIE:g} %."
+    f"where all tie, or one has no interval, none is. Memory has no interval, and ties within {100 * MEMORY_TIE:g} %."
 )
 
 Cells = dict[str, Any]  # a row of the frame, with None for a missing value
@@ -299,9 +299,11 @@ def _contends(cells: Cells, quantity: Quantity) -> bool:
 
 
 def _best(rivals: dict[int, TableCell], quantity: Quantity) -> list[int]:
-    """Rows tied for best (intervals overlap); empty if all tie."""
+    """Rows tied for best (intervals overlap); empty if all tie, or if one has no interval where others have."""
     values = {row: cell.value * quantity.best for row, cell in rivals.items() if cell.value is not None}
     if len(values) < 2:
+        return []
+    if quantity.interval and any(rivals[row].lo is None for row in values):
         return []
     best = rivals[max(values, key=lambda row: values[row])]
 
@@ -354,6 +356,7 @@ def cell_of(cells: Cells | None, quantity: Quantity) -> TableCell:
     if not quantity.interval:
         return TableCell(text, value=value / unit, notes=tuple(notes))
     lo, hi = (cells[f"{quantity.column}_{end}"] for end in ("lo", "hi"))
-    if lo is None:
-        return TableCell(text, "(not known)", value / unit, notes=tuple(notes))
+    if not stated(cells, quantity.column):
+        notes += [BRACKETS] if lo is not None else []
+        return TableCell(text, extent(cells, quantity.column, unit) or "(not known)", value / unit, notes=tuple(notes))
     return TableCell(text, f"({span(lo, hi, unit)})", value / unit, lo / unit, hi / unit, notes=tuple(notes))

@@ -44,7 +44,7 @@ from vbench.reports.paper_cells import (
 from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of
-from vbench.results.statistics import Interval, ratio
+from vbench.results.ratios import ratio
 from vbench.results.text import px
 
 FORMATS = ("md", "tex", "csv")
@@ -112,8 +112,7 @@ def modes(table: pd.DataFrame) -> list[Grid]:
         STATE.heading(),
     )
     also = [
-        "ratio: recurrent over parallel. Its interval comes from those of both; if one of these is a range, it is the "
-        "widest that both allow",
+        "ratio: recurrent over parallel. Its interval comes from those of both; if one of these has none, it has none",
         "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found before "
         "the timing that both modes compute the same function",
     ]
@@ -290,10 +289,12 @@ def _ratio(one: Cells, other: Cells) -> TableCell:
     """The latency of `other` over that of `one`."""
     if None in (one["latency_ms"], other["latency_ms"]):
         return TableCell(ABSENT)
-    keys = ("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_level", "latency_basis")
-    found = ratio(*(Interval(*(cells[key] for key in keys)) for cells in (other, one)))
-    extent = f"({found.lo:.2f}–{found.hi:.2f})"
-    return TableCell(f"{found.median:.2f}", extent, found.median, found.lo, found.hi)
+    found = ratio(other, one, "latency_ms")
+    if found is None:
+        return TableCell(ABSENT)
+    if found.lo is None or found.hi is None:
+        return TableCell(f"{found.value:.2f}", "(not known)", found.value)
+    return TableCell(f"{found.value:.2f}", f"({found.lo:.2f}–{found.hi:.2f})", found.value, found.lo, found.hi)
 
 
 def _share(one: Cells, other: Cells) -> TableCell:

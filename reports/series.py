@@ -9,7 +9,7 @@ import pandas as pd
 
 from vbench.reports.appearance import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
 from vbench.results.axes import PARTS, SETTING, differing, said
-from vbench.results.frame import batch_asked
+from vbench.results.frame import STATED, batch_asked, filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,16 @@ class Series:
 
 
 def series_of(table: pd.DataFrame) -> list[Series]:
-    """The curves of a frame, in the order of families, models and modes. Unsupported cells are left out."""
+    """The curves of a frame, in the order of families, models and modes. Unsupported cells are left out.
+
+    A range is no interval: cells that have only one have no `_lo` and `_hi` here.
+    """
     table = table[table["status"] != "unsupported"].copy()
     table["side"] = (table["height"].astype(float) * table["width"].astype(float)) ** 0.5
     table["batch_asked"] = batch_asked(table)
+    for cost, about in STATED.items():
+        if f"{cost}_lo" in table and f"{about}_basis" in table:
+            table.loc[filled(table[f"{about}_basis"], "") == "range", [f"{cost}_lo", f"{cost}_hi"]] = pd.NA
     modes = table.groupby("model")["mode"].nunique().to_dict()
     told = differing(table, PARTS)  # settings that a label must name
     forms = ["form"] if (table.groupby(["model", "mode"])["form"].nunique() > 1).any() else []

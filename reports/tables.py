@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -12,9 +12,10 @@ from rich.table import Table
 from vbench.reports import grid
 from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
 from vbench.results.axes import AXES, SETTING, differing, said, unusual
-from vbench.results.frame import apart, rows_of
+from vbench.results.frame import STATED, apart, rows_of
 from vbench.results.lint import unfair
 from vbench.results.scaling import COSTS
+from vbench.results.statistics import CONFIDENCE
 from vbench.results.text import bare_table, print_whole, px
 
 FIGURES = ("GMACs", "latency (ms)", "95 % interval", "images/s", "at batch", "peak memory (MiB)")
@@ -23,7 +24,8 @@ NUMBERS = ("size (px)", *FIGURES)
 NOTES = {
     "modes_differ": "modes_differ: THE MODES OF THIS MODEL DO NOT COMPUTE THE SAME FUNCTION; see 'vbench verify'",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
-    "few_samples": "few_samples: too slow for all launches; the interval covers one launch, or is min–max",
+    "few_samples": "few_samples: too slow for all launches; the interval takes the scatter of the run's other cells, "
+    "covers one launch, or is missing",
     "unconverged": "unconverged: successive calls still differed at the end of the warm-up time",
     "throttled": "throttled: the device ran below its clock, or a quota held the process back",
     "contended": "contended: other processes took processor time from the measurement, or used its GPU",
@@ -36,6 +38,7 @@ NOTES = {
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
+BRACKETS = "brackets: no interval, but the least and the greatest of n samples, too few for one"
 
 
 def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -109,9 +112,10 @@ def _launches(table: pd.DataFrame) -> str:
 
 
 def notes(table: pd.DataFrame) -> list[str]:
-    """The meaning of each flag in the table."""
+    """The meaning of brackets, if there are some, and of each flag in the table."""
     used = {flag for flags in table["flags"].dropna() for flag in flags.split()}
-    return [text for flag, text in NOTES.items() if flag in used]
+    brackets = [BRACKETS] if any(extent(cell, "latency_ms").startswith("[") for cell in rows_of(table)) else []
+    return brackets + [text for flag, text in NOTES.items() if flag in used]
 
 
 def disagreements(table: pd.DataFrame) -> list[str]:
@@ -212,7 +216,7 @@ def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
         cell["status"],
         figure(cell["macs"], 1e9),
         figure(cell["latency_ms"]),
-        span(cell["latency_ms_lo"], cell["latency_ms_hi"]),
+        extent(cell, "latency_ms"),
         figure(cell["throughput_img_s"]),
         "" if cell["throughput_img_s"] is None else str(cell["batch"]),
         figure(cell["peak_memory_bytes"], 2**20),
@@ -267,3 +271,18 @@ def figure(value: float | None, unit: float = 1.0) -> str:
 def span(low: float | None, high: float | None, unit: float = 1.0) -> str:
     """An interval as text, "1.234–5.678"; empty if an end is missing."""
     return "" if low is None or high is None else f"{figure(low, unit)}–{figure(high, unit)}"
+
+
+def stated(cell: Mapping[str, Any], column: str) -> bool:
+    """Whether a cell has a 95 % interval of a cost with an interval (a key of `frame.STATED`)."""
+    level, basis, low = (cell[key] for key in (f"{STATED[column]}_level", f"{STATED[column]}_basis", f"{column}_lo"))
+    return low is not None and level is not None and level >= CONFIDENCE and basis != "range"
+
+
+def extent(cell: Mapping[str, Any], column: str, unit: float = 1.0) -> str:
+    """The 95 % interval of a cost as text, "1.234–5.678"; else "[1.234–5.678, n=2]", the range of n samples.
+
+    Empty if neither is known. `column` is a key of `frame.STATED`.
+    """
+    text = span(cell[f"{column}_lo"], cell[f"{column}_hi"], unit)
+    return text if not text or stated(cell, column) else f"[{text}, n={cell[f'{STATED[column]}_samples']}]"

@@ -6,12 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log
+from math import inf, log
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, stdtr
 
 from vbench.errors import UsageError
 from vbench.plan import Case
@@ -21,10 +21,13 @@ from vbench.results.holm import holm
 from vbench.results.machines import differences, machine
 from vbench.results.outcome import THRESHOLD, Finding, GateVerdict, Outcome
 from vbench.results.ratios import BATCHES, Ratio, ratio
-from vbench.results.statistics import CONFIDENCE
+from vbench.results.statistics import CONFIDENCE, quantile
 from vbench.results.store import Record
 
 NOTE = "the runs were not interleaved: no interval covers drift between them; 'vbench gate --ab' measures in turn"
+EQUAL_RECORDS = "the records are the same in both runs: one measurement, compared with itself"
+OVER_LAUNCHES = ("launches", "launches of the run")  # what an interval must cover to be compared with another run's
+ALARM = 0.01  # the chance that two equal runs have any cell called SLOW or FAST (of 190 real pairs 5 have at 0.05)
 CLOCKS = 0.02  # the share by which the GPU's clock may differ between runs
 COUNTS = {"params": "parameters", "macs": "MACs", "macs_executed": "MACs"}  # columns that must be equal, with units
 
@@ -91,8 +94,9 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
 def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
     """Compare head with base, cell by cell. `threshold` is the share of a cost from which a change matters.
 
-    - Latency: SLOW or FAST if the whole 95 % interval of the ratio lies beyond the threshold, also after Holm's
-      correction over the cells; SAME if it lies within; else AMBIGUOUS. Both runs need an interval over launches.
+    - Latency: SLOW or FAST if the ratio lies beyond the threshold, with 1 % of false alarms over all cells (Holm's
+      correction); SAME if its 95 % interval lies within; else AMBIGUOUS. Both runs need an interval over launches, of
+      the cell or of the run. A cell whose records are equal in both runs is SAME: it was measured once.
     - Peak memory: MORE if it grew beyond the threshold and each launch of head lies above each of base; LESS likewise.
     - Parameters and MACs: CHANGED if they differ.
     - Status: BROKEN if only base measured a cell, MENDED if only head did, UNMEASURED if neither did.
@@ -205,13 +209,13 @@ def _why_no_ratio(one: StoredCell, two: StoredCell, what: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Time:
-    """The latency of a cell in both runs, before the verdict. `freedom`: degrees of freedom of its interval."""
+    """The latency of a cell in both runs, before the verdict. `judged`: whether its interval is over launches."""
 
     cell: str
     base_ms: float | None
     head_ms: float | None
     ratio: Ratio | None
-    freedom: float | None = None
+    judged: bool = False
     clocks: float | None = None  # head's over base's, where they differ by more than `CLOCKS`
     notes: tuple[str, ...] = field(default=())
 
@@ -220,29 +224,33 @@ class _Time:
 
         It is below 0.05 exactly if the whole 95 % interval lies beyond. None without an interval.
         """
-        if self.ratio is None or self.ratio.lo is None or self.ratio.hi is None or self.freedom is None:
+        if self.ratio is None or self.ratio.lo is None or self.ratio.hi is None or not self.judged:
             return None
         middle, half = log(self.ratio.value), log(self.ratio.hi / self.ratio.lo) / 2
         beyond = middle - log(1 + threshold) if middle > 0 else log(1 - threshold) - middle
         if half == 0:
             return 0.0 if beyond > 0 else 1.0
-        quantile = float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2))
-        return min(1.0, 2 * float(stdtr(self.freedom, -beyond * quantile / half)))
+        freedom = inf if self.ratio.freedom is None else self.ratio.freedom
+        errors = -beyond * quantile(freedom, CONFIDENCE) / half
+        return min(1.0, 2 * float(ndtr(errors) if freedom == inf else stdtr(freedom, errors)))
 
 
 def _time(cell: str, one: StoredCell, two: StoredCell) -> _Time:
     what = "latency_ms"
     base, head = one.row, two.row
-    over, freedom, notes = ratio(head, base, what), None, []
+    over, judged, notes = ratio(head, base, what), False, []
     rows = ("base", base), ("head", head)
-    few = [f"{_launches(row)} in {name}" for name, row in rows if row["latency_basis"] != "launches"]
+    few = [f"{_launches(row)} in {name}" for name, row in rows if row["latency_basis"] not in OVER_LAUNCHES]
     if over is None:
         notes.append(_why_no_ratio(one, two, what))
+    elif one.launches == two.launches:
+        over, judged = Ratio(1.0, 1.0, 1.0), True
+        notes.append(EQUAL_RECORDS)
     elif few:
         over = Ratio(over.value)
         notes.append(f"no interval over launches: {' and '.join(few)}; measure with more (--rigor default or paper)")
     else:
-        freedom = _freedom(base, head)
+        judged = True
     clocks = None
     if one.clock_mhz and two.clock_mhz and abs(log(two.clock_mhz / one.clock_mhz)) > log(1 + CLOCKS):
         clocks = two.clock_mhz / one.clock_mhz
@@ -250,20 +258,12 @@ def _time(cell: str, one: StoredCell, two: StoredCell) -> _Time:
         notes.append(f"the GPU's clock was {one.clock_mhz:.0f} → {two.clock_mhz:.0f} MHz{cycles}")
     if None not in (base["batch"], head["batch"]) and base["batch"] != head["batch"]:
         notes.append(f"throughput is at batch {base['batch']} → {head['batch']}")
-    return _Time(cell, base[what], head[what], over, freedom, clocks, tuple(notes))
+    return _Time(cell, base[what], head[what], over, judged, clocks, tuple(notes))
 
 
 def _launches(row: Mapping[str, Any]) -> str:
     count, few = row["latency_launches"], row["latency_basis"] == "range"
     return f"{count} launch{'es' * (count != 1)} of few samples" if few else f"{count} launch"
-
-
-def _freedom(base: Mapping[str, Any], head: Mapping[str, Any]) -> float:
-    """Degrees of freedom by Welch and Satterthwaite, from two intervals over launches and the numbers of launches."""
-    squares = [log(row["latency_ms_hi"] / row["latency_ms_lo"]) ** 2 for row in (base, head)]
-    each = [row["latency_launches"] - 1 for row in (base, head)]
-    below = sum(square**2 / freedom for square, freedom in zip(squares, each, strict=True))
-    return float(sum(squares) ** 2 / below) if below else float(sum(each))
 
 
 def _judged(times: Sequence[_Time], threshold: float) -> list[Finding]:
@@ -281,14 +281,14 @@ def _judge(time: _Time, p: float | None, corrected: float | None, threshold: flo
     notes, over = list(time.notes), time.ratio
     verdict: GateVerdict = "UNMEASURED" if over is None else "AMBIGUOUS"
     if over and over.lo and over.hi and p is not None and corrected is not None:
-        if corrected < 1 - CONFIDENCE:
+        if corrected < ALARM:
             verdict = "SLOW" if over.value > 1 else "FAST"
             cycles = [end * (time.clocks or 1.0) for end in (over.lo, over.hi)]
             if not (cycles[0] > 1 + threshold if verdict == "SLOW" else cycles[1] < 1 - threshold):
                 notes.append(f"{verdict} in time, not in cycles")
                 verdict = "AMBIGUOUS"
         elif p < 1 - CONFIDENCE:
-            notes.append("beyond the threshold by itself, not among so many cells (Holm)")
+            notes.append("beyond the threshold at 95 %, not at 1 % of false alarms over all cells (Holm)")
         elif 1 - threshold < over.lo and over.hi < 1 + threshold:
             verdict = "SAME"
     value, lo, hi = (over.value, over.lo, over.hi) if over else (None, None, None)

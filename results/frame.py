@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from vbench.devices import on_host
 from vbench.models.registry import spec
 from vbench.plan import CASE_DEFAULTS
 from vbench.results import pairs
 from vbench.results.axes import AXES, SUBJECT
+from vbench.results.faults import faults, outlier_count
+from vbench.results.moderation import Prior
 from vbench.results.published import accuracies
-from vbench.results.statistics import CONFIDENCE, faults, interval, outlier_count
+from vbench.results.statistics import CONFIDENCE, Interval, interval, least_samples, run_prior
 from vbench.results.store import Record, TurnBlock, current
 
 CONTENDED = 0.9  # on the CPU: the least share of wall time in which a measurement must have its processors
@@ -41,9 +44,14 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Int64", "latency_batch"),
     ("Float64", "latency_ms latency_ms_lo latency_ms_hi latency_level"),
     ("string", "latency_basis"),
+    ("Float64", "latency_freedom"),
     ("Int64", "latency_launches latency_samples latency_outliers"),
     ("Float64", "latency_ms_min latency_ms_p10 latency_ms_p90 latency_ms_p99 forward_ms backward_ms"),
     ("Float64", "update_ms first_call_s compile_s throughput_img_s throughput_img_s_lo throughput_img_s_hi"),
+    ("Float64", "throughput_level"),
+    ("string", "throughput_basis"),
+    ("Float64", "throughput_freedom"),
+    ("Int64", "throughput_samples"),
     ("string", "batch_policy"),
     ("Int64", "memory_batch peak_memory_bytes weights_bytes input_bytes activation_bytes gradients_bytes"),
     ("Int64", "optimizer_bytes workspace_bytes slack_bytes growth_bytes"),
@@ -56,6 +64,11 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Int64", "threads"),
     ("string", "latency_paired rigor torch triton timm vbench commit started_at case_id conditions"),
 ]
+STATED = {  # a cost with an interval -> what the columns on the interval begin with: level, basis, freedom, samples
+    "latency_ms": "latency",
+    "throughput_img_s": "throughput",
+    "ms_per_image": "throughput",
+}
 COLUMNS: dict[str, str] = {name: kind for kind, names in _LISTED for name in names.split()}  # name -> pandas type
 COLUMNS |= {name: axis.kind for name, axis in AXES.items() if axis.source}  # settings that are not listed come last
 
@@ -65,16 +78,23 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
 
     Columns and types are `COLUMNS`. `latency_ms` is the median of the launches' medians at `latency_batch`, with the
     interval `latency_ms_lo` to `_hi` of `latency_level`; `latency_basis` says what it covers (`statistics.interval`).
-    `throughput_img_s` is at `batch`, peak memory at `memory_batch`. `latency_paired` holds the ratios to cells with which
-    a cell took turns under the same conditions, as JSON: {their case_id: [ratio, lo, hi, blocks, rounds]}. If a value is
-    missing, `status`, `reason` or `energy_reason` says why.
+    The scatter of launches is moderated over the cells of a run: those of one device and the same conditions.
+    `throughput_img_s` is at `batch`, with an interval of its own level and basis; peak memory is at `memory_batch`.
+    `latency_paired` holds the ratios to cells with which a cell took turns under the same conditions, as JSON:
+    {their case_id: [ratio, lo, hi, blocks, rounds]}. Percentiles of fewer samples than `statistics.least_samples` are
+    missing. If another value is missing, `status`, `reason` or `energy_reason` says why.
     """
     devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
-    rows = [
-        _row(sorted(launches.values(), key=lambda record: record.launch))
+    cells = [
+        sorted(launches.values(), key=lambda record: record.launch)
         for device in devices
         for launches in current(r for r in records if str(r.host.get("device_name")) == device).values()
     ]
+    runs: dict[tuple[str, str], list[list[Sequence[float]]]] = {}
+    for launches in cells:
+        runs.setdefault(_run_of(launches), []).append(_samples(launches))
+    priors = {run: run_prior(found) for run, found in runs.items()}
+    rows = [_row(launches, priors[_run_of(launches)]) for launches in cells]
     _add_pairs(rows, records, turns)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     parting = [name for name, axis in AXES.items() if axis.parts and axis.source]
@@ -127,12 +147,24 @@ def commit(host: Mapping[str, Any]) -> str | None:
     return host["commit"] + "-dirty" * bool(host.get("dirty")) if host.get("commit") else None
 
 
-def _row(launches: list[Record]) -> dict[str, Any]:
-    """The row of a cell from its launches, in their order."""
+def _run_of(launches: list[Record]) -> tuple[str, str]:
+    """What the cells of a run share: the device, and the digest of conditions."""
+    return str(launches[0].host.get("device_name")), launches[0].conditions
+
+
+def _samples(launches: list[Record]) -> list[Sequence[float]]:
+    """The samples of latency of each launch that has some, ms."""
+    return [record.latency["samples_ms"] for record in launches if record.latency and record.latency["samples_ms"]]
+
+
+def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
+    """The row of a cell from its launches, in their order; `prior` is the run's."""
     first = launches[0]
     ended = next((record for record in launches if record.status != "ok"), first)
     case, host = {**CASE_DEFAULTS, **first.case}, first.host  # an older record lacks later axes
     work = first.work or {}
+    samples = _samples(launches)
+    latency = interval(samples, prior=prior) if samples else None
     sources: dict[str, dict[str, Any]] = {
         "case": case,
         "settings": {**case, **(first.settings or {})},  # for a failed cell: the settings asked for
@@ -154,8 +186,8 @@ def _row(launches: list[Record]) -> dict[str, Any]:
         "started_at": first.started_at,
         "case_id": first.case_id,
         "conditions": first.conditions,
-        **_latency(launches),
-        **_throughput(launches, case["batch"]),
+        **_latency(launches, latency),
+        **_throughput(launches, case, latency, prior),
         **_memory(launches),
         **_energy(launches),
     }
@@ -172,14 +204,12 @@ _WORK = (  # keys of a record's work that are columns of the frame
 _MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "workspace", "slack", "process")
 
 
-def _latency(launches: list[Record]) -> dict[str, Any]:
+def _latency(launches: list[Record], of: Interval | None) -> dict[str, Any]:
     measured = [record.latency for record in launches if record.latency and record.latency["samples_ms"]]
-    if not measured:
+    if of is None:
         return {}
     samples = [latency["samples_ms"] for latency in measured]
-    of = interval(samples)
     everything = np.concatenate([np.asarray(one, dtype=float) for one in samples])
-    p10, p90, p99 = np.percentile(everything, [10, 90, 99])
     parts = {key: _median(latency.get("parts_ms", {}).get(key) for latency in measured) for key in _PARTS}
     return {
         "latency_batch": measured[0]["batch"],
@@ -188,13 +218,12 @@ def _latency(launches: list[Record]) -> dict[str, Any]:
         "latency_ms_hi": of.hi,
         "latency_level": of.level,
         "latency_basis": of.basis,
+        "latency_freedom": of.freedom,
         "latency_launches": len(measured),
         "latency_samples": len(everything),
         "latency_outliers": outlier_count(samples),
         "latency_ms_min": everything.min(),
-        "latency_ms_p10": p10,
-        "latency_ms_p90": p90,
-        "latency_ms_p99": p99,
+        **{f"latency_ms_p{round(100 * share)}": _percentile(everything, share) for share in (0.1, 0.9, 0.99)},
         **{f"{key}_ms": value for key, value in parts.items()},
     }
 
@@ -202,21 +231,46 @@ def _latency(launches: list[Record]) -> dict[str, Any]:
 _PARTS = ("forward", "backward", "update")
 
 
-def _throughput(launches: list[Record], policy: Any) -> dict[str, Any]:
-    named = policy in ("knee", "max")
+def _percentile(samples: NDArray[np.float64], share: float) -> float | None:
+    return float(np.quantile(samples, share)) if len(samples) >= least_samples(share) else None
+
+
+def _throughput(
+    launches: list[Record], case: Mapping[str, Any], latency: Interval | None, prior: Prior | None
+) -> dict[str, Any]:
+    """The columns on throughput. Where single calls serve, their interval is that of latency, the other way round."""
+    policy, named = case["batch"], case["batch"] in ("knee", "max")
     measured = [record.throughput for record in launches if record.throughput]
     row = {"batch_policy": policy if named else "fixed", "batch": None if named else policy}
     if not measured:
         return row
-    at = [one for one in measured if one["batch"] == measured[0]["batch"]]
-    of = interval([[one["block_calls"] * one["batch"] * 1e3 / ms for ms in one["blocks_ms"]] for one in at])
-    return {
-        **row,
-        "batch": at[0]["batch"],
-        "throughput_img_s": median(one["images_per_s"] for one in at),
-        "throughput_img_s_lo": of.lo,
-        "throughput_img_s_hi": of.hi,
-    }
+    batch = measured[0]["batch"]
+    at = [one for one in measured if one["batch"] == batch]
+    calls = [record.latency for record in launches if record.latency and record.latency["samples_ms"]]
+    if latency and on_host(case["device"]) and batch == calls[0]["batch"]:
+        timed = [record for record in launches if record.latency and record.latency["samples_ms"]]
+        middle = median(_rate(record) for record in timed)
+        ends = middle * latency.median / latency.hi, middle * latency.median / latency.lo
+        of = Interval(middle, *ends, latency.level, latency.basis, latency.freedom)
+        count = sum(len(one["samples_ms"]) for one in calls)
+    else:
+        blocks = [[one["block_calls"] * batch * 1e3 / ms for ms in one["blocks_ms"]] for one in at]
+        middle = median(one["images_per_s"] for one in at)
+        of, count = interval(blocks, prior=prior, middle=middle), sum(map(len, blocks))
+    row |= {"batch": batch, "throughput_img_s": middle, "throughput_samples": count}
+    if of.lo < of.hi:
+        row |= {"throughput_img_s_lo": of.lo, "throughput_img_s_hi": of.hi, "throughput_level": of.level}
+        row |= {"throughput_basis": of.basis, "throughput_freedom": of.freedom}
+    return row
+
+
+def _rate(record: Record) -> float:
+    """Images a second of the single calls of a launch; as its throughput says, if it was measured at that batch."""
+    assert record.latency
+    found, batch = record.throughput, record.latency["batch"]
+    if found and found["batch"] == batch:
+        return float(found["images_per_s"])
+    return float(batch * 1e3 / np.mean(record.latency["samples_ms"]))
 
 
 def _memory(launches: list[Record]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def spread_of(medians: Sequence[float] | Floats, prior: Prior | None) -> Spread:
 
 
 def moderated(variance: float, freedom: float, prior: Prior) -> Spread:
-    """A variance moderated by a prior, unless it is beyond it (F test, 1 %). With no degrees of freedom, the prior's."""
+    """A variance moderated by a prior, unless it is beyond it (F test, 1 %). Without freedom it is the prior's."""
     if freedom == 0:
         return Spread(prior.variance, prior.known, own=False)
     if prior.chance(variance, freedom) < BEYOND:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 
 from vbench.results import statistics
+from vbench.results.frame import STATED
 from vbench.results.statistics import CONFIDENCE, Interval
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Ratio:
     value: float
     lo: float | None = None
     hi: float | None = None
+    freedom: float | None = None  # degrees of freedom of the t behind the interval; None for a normal one
 
     def __str__(self) -> str:
         if self.lo is None or self.hi is None:
@@ -49,16 +51,18 @@ def ratio(above: Row, below: Row, cost: str) -> Ratio | None:
     if known[0] is None or known[1] is None:
         return Ratio(over / under)
     found = statistics.ratio(known[0], known[1])
-    return Ratio(found.median, found.lo, found.hi)
+    return Ratio(found.median, found.lo, found.hi, found.freedom)
 
 
 def _interval(row: Row, cost: str) -> Interval | None:
     """The cost of a cell with its interval; None if it has no interval, or only a range."""
     ends = [_known(row.get(f"{cost}_{end}")) for end in ("lo", "hi")]
-    level = _known(row.get("latency_level", CONFIDENCE))
-    if not all(ends) or level is None or row.get("latency_basis") == "range" or not 0 < level < 1:
+    about = STATED.get(cost, cost)
+    level, basis = _known(row.get(f"{about}_level", CONFIDENCE)), row.get(f"{about}_basis", "launches")
+    if not all(ends) or level is None or pd.isna(basis) or basis == "range" or not 0 < level < 1:
         return None
-    return Interval(float(row[cost]), float(ends[0] or 0), float(ends[1] or 0), level, "launches")
+    freedom = _known(row.get(f"{about}_freedom"))
+    return Interval(float(row[cost]), float(ends[0] or 0), float(ends[1] or 0), level, basis, freedom)
 
 
 def _known(value: Any) -> float | None:

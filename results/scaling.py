@@ -18,7 +18,7 @@ from scipy.special import ndtri, stdtrit
 
 from vbench.errors import UsageError
 from vbench.results.axes import SETTING, SUBJECT, differing, said
-from vbench.results.frame import apart, batch_asked, filled
+from vbench.results.frame import STATED, apart, batch_asked, filled
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.text import px
 
@@ -170,13 +170,15 @@ def crossovers(table: pd.DataFrame, cost: str = "latency_ms") -> pd.DataFrame:
 
 
 def log_error(rows: pd.DataFrame, cost: str) -> Floats:
-    """The standard deviation of the log of each cell's cost, from its interval; NaN if it has none."""
+    """The standard deviation of the log of each cell's cost, from its interval; NaN if it has none, or only a range."""
     if f"{cost}_lo" not in rows:
         return np.full(len(rows), np.nan)
     low, high = (rows[f"{cost}_{end}"].to_numpy(np.float64, na_value=np.nan) for end in ("lo", "hi"))
-    level = np.full(len(rows), CONFIDENCE)
-    if "latency_level" in rows:
-        level = rows["latency_level"].to_numpy(np.float64, na_value=np.nan)
+    level, about = np.full(len(rows), CONFIDENCE), STATED.get(cost, cost)
+    if f"{about}_level" in rows:
+        level = rows[f"{about}_level"].to_numpy(np.float64, na_value=np.nan)
+    if f"{about}_basis" in rows:
+        level = np.where(filled(rows[f"{about}_basis"], "").to_numpy() == "range", np.nan, level)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.log(high / low) / 2 / ndtri((1 + level) / 2)
     return np.where((level > 0) & (level < 1), error, np.nan)

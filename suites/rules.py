@@ -12,6 +12,7 @@ from typing import Any
 
 from vbench.errors import UsageError
 from vbench.results.outcome import THRESHOLD, Finding
+from vbench.results.statistics import least_samples
 from vbench.suites.load import AXES, load
 
 MIB = 2**20
@@ -24,6 +25,7 @@ QUANTITIES = {  # the quantity of a budget -> its column of the frame, the colum
     "peak_memory_bytes": ("peak_memory_bytes", 1, "bytes"),
     "activation_bytes": ("activation_bytes", 1, "bytes"),
 }
+PERCENTILES = {"latency_ms_p90": 0.9, "latency_ms_p99": 0.99}  # figures that need a number of samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def _budgets(values: Any, where: str) -> tuple[Budget, ...]:
 def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) -> list[Finding]:
     """A finding for each budget of a cell, from its row of the frame.
 
-    OVER if the whole interval is beyond the limit, AMBIGUOUS if the limit lies in it, UNMEASURED without such a figure.
+    OVER if the whole interval is beyond the limit, AMBIGUOUS if the limit lies in it, UNMEASURED without such a
+    figure, and for a percentile of too few samples.
     """
     import pandas as pd
 
@@ -159,7 +162,7 @@ def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) ->
         known = [None if value is None or pd.isna(value) else float(value) / scale for value in values]
         middle = known[0]
         if middle is None:
-            findings.append(Finding(cell, str(one), "UNMEASURED", note="head has no such figure"))
+            findings.append(Finding(cell, str(one), "UNMEASURED", note=_why_missing(one.what, row)))
             continue
         low, high = (middle if end is None else end for end in known[1:])
         inside, outside = (high < one.limit, low >= one.limit) if one.below else (low > one.limit, high <= one.limit)
@@ -167,3 +170,13 @@ def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) ->
         note = f"{middle:.4g} ({low:.4g} to {high:.4g}) {unit}"
         findings.append(Finding(cell, str(one), verdict, head=middle, unit=unit, note=note))  # type: ignore[arg-type]
     return findings
+
+
+def _why_missing(what: str, row: Mapping[Any, Any]) -> str:
+    """Why a row has no figure for a budget: "p99 needs 662 samples, there are 90"."""
+    import pandas as pd
+
+    count = row.get("latency_samples")
+    if what in PERCENTILES and count is not None and not pd.isna(count):
+        return f"p{what.rpartition('_p')[2]} needs {least_samples(PERCENTILES[what])} samples, there are {int(count)}"
+    return "head has no such figure"

@@ -64,7 +64,7 @@ class TestLatency:
             ({"noise": 0.05}, {"ms": 11.0}, "AMBIGUOUS", None),
             ({}, {"ms": 10.3}, "AMBIGUOUS", None),
             ({}, {"ms": 30.0, "launches": 1}, "AMBIGUOUS", "1 launch in head; measure with more"),
-            ({"launches": 1}, {"launches": 1}, "AMBIGUOUS", "1 launch in base and 1 launch in head"),
+            ({"launches": 1}, {"ms": 10.1, "launches": 1}, "AMBIGUOUS", "1 launch in base and 1 launch in head"),
             ({}, {"latency": {**latency([10.0] * 9), "batch": 8}}, "UNMEASURED", "at batch 1 in base and 8 in head"),
             ({}, {"latency": None}, "UNMEASURED", "not measured in head"),
         ],
@@ -74,6 +74,21 @@ class TestLatency:
         assert told.verdict == verdict
         assert (note or "") in (told.note or "")
         assert bool(note) or told.note is None
+
+    @pytest.mark.parametrize("launches", [1, 2, 5])
+    def test_a_run_is_the_same_as_itself(self, launches: int) -> None:
+        records = cell(launches=launches, noise=0.2)
+        told = one(found(records, records), "latency_ms")
+        assert (told.verdict, told.ratio, told.lo, told.hi) == ("SAME", 1.0, 1.0, 1.0)
+        assert "the records are the same in both runs" in (told.note or "")
+        again = [replace(record, started_at="2026-01-02T00:00:00+00:00") for record in records]
+        assert one(found(records, again), "latency_ms").verdict == "AMBIGUOUS"
+
+    def test_a_cell_of_one_launch_is_judged_by_the_scatter_of_its_run(self) -> None:
+        slow = cell(20.0, launches=1, side=512)
+        told = found([*cell(), *slow], [*cell(), *cell(40.0, launches=1, side=512)])
+        (of_slow,) = [each for each in told.findings if each.what == "latency_ms" and "512" in each.cell]
+        assert of_slow.verdict == "SLOW"
 
     def test_the_threshold_is_the_callers(self) -> None:
         assert one(found(cell(), cell(ms=11.0), threshold=0.2), "latency_ms").verdict == "SAME"

@@ -12,6 +12,7 @@ from fakes import HOST, failed, latency, make_record
 from vbench.plan import Protocol
 from vbench.results.frame import COLUMNS, filled, frame
 from vbench.results.store import Record
+from vbench.suites.rules import budget, over_budget
 
 PROMISED = (
     "model family mode phase height width batch dtype device status params macs latency_ms latency_ms_lo "
@@ -126,3 +127,58 @@ def test_a_record_of_before_an_axis_has_its_default() -> None:
     record = make_record()
     older = replace(record, case={key: value for key, value in record.case.items() if key != "layout"})
     assert frame([older]).equals(frame([record]))
+
+
+def test_a_cell_of_one_launch_takes_its_interval_from_the_run() -> None:
+    several = [make_record("vig_t", launch=n, latency=latency([10.0 + n] * 9)) for n in range(4)]
+    slow = make_record("deit_t", side=512, latency=latency([99.0, 100.0, 101.0]))
+    table = frame([*several, slow]).set_index("model")
+    row = table.loc["deit_t"]
+    assert (row["latency_basis"], row["latency_level"]) == ("launches of the run", 0.95)
+    assert row["latency_freedom"] == 3
+    assert row["latency_ms_lo"] < 80
+    elsewhere = replace(slow, conditions="of another run")
+    assert frame([*several, elsewhere]).set_index("model").loc["deit_t", "latency_basis"] == "range"
+
+
+def test_throughput_has_an_interval_of_its_own() -> None:
+    first = make_record()
+    launches = [replace(first, launch=n, latency=latency([10.0 + n, 10.2 + n] * 9)) for n in range(4)]
+    later = [launches[0], *(replace(record, throughput=None) for record in launches[1:])]
+    row = frame(later).iloc[0]
+    assert row["batch"] == 4
+    assert (row["throughput_basis"], row["throughput_level"]) == ("launches of the run", 0.95)
+    assert row["throughput_img_s_lo"] < 0.9 * row["throughput_img_s"] < row["throughput_img_s_hi"]
+    single = {"batch": 1, "images_per_s": 100.0, "block_calls": 1, "blocks_ms": [10.0, 10.0]}
+    row = frame([replace(later[0], throughput=single), *later[1:]]).iloc[0]
+    assert (row["throughput_basis"], row["throughput_samples"]) == ("launches", 72)
+    wide = [row[f"{cost}_hi"] / row[f"{cost}_lo"] for cost in ("throughput_img_s", "latency_ms")]
+    assert wide[0] == pytest.approx(wide[1])
+    assert row["throughput_img_s_lo"] < row["throughput_img_s"] < row["throughput_img_s_hi"]
+
+
+def test_throughput_of_which_nothing_is_known_has_no_interval() -> None:
+    block = {"batch": 4, "images_per_s": 100.0, "block_calls": 1, "blocks_ms": [40.0]}
+    row = frame([make_record(throughput=block)]).iloc[0]
+    assert row["throughput_img_s"] == 100
+    assert row[["throughput_img_s_lo", "throughput_img_s_hi", "throughput_level", "throughput_basis"]].isna().all()
+
+
+def test_percentiles_of_few_samples_are_missing() -> None:
+    def at(count: int) -> pd.Series[Any]:
+        return frame([make_record(latency=latency(10 + n / count for n in range(count)))]).iloc[0]
+
+    assert at(63)[["latency_ms_p10", "latency_ms_p90", "latency_ms_p99"]].isna().all()
+    assert at(64)["latency_ms_p90"] == pytest.approx(10.9, abs=0.02)
+    assert pd.isna(at(661)["latency_ms_p99"])
+    assert at(662)["latency_ms_p99"] == pytest.approx(10.99, abs=0.01)
+
+
+def test_a_budget_on_a_percentile_of_few_samples_is_not_measured() -> None:
+    def of(count: int) -> Any:
+        row = frame([make_record(latency=latency(10 + n / count for n in range(count)))]).iloc[0].to_dict()
+        (found,) = over_budget("a cell", row, [budget("latency_ms_p99<20", "here")])
+        return found.verdict, found.note
+
+    assert of(90) == ("UNMEASURED", "p99 needs 662 samples, there are 90")
+    assert of(700)[0] == "SAME"

@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from alike import differences
-from fakes import failed, make_record, of_case
+from fakes import failed, latency, make_record, of_case
 from rich.console import Console
 
-from vbench.reports import readme, tables
+from vbench.reports import paper_tables, readme, tables
 from vbench.reports.series import series_of
 from vbench.reports.write import FILES, write_all
 from vbench.results.frame import frame
@@ -233,3 +233,24 @@ def steps(folder: Path, outcomes: dict[str, str]) -> None:
     runs = json.loads(file.read_text())["runs"] if file.exists() else []
     runs.append({"steps": [{"name": name, "outcome": outcome} for name, outcome in outcomes.items()]})
     file.write_text(json.dumps({"runs": runs}))
+
+
+def test_a_row_without_an_interval_prints_its_range_in_brackets() -> None:
+    few = frame([make_record(latency=latency([100.0, 110.0]))])
+    place = tables.HEADER.index("95 % interval")
+    assert tables.rows(few)[0][place] == "[100.0–110.0, n=2]"
+    assert tables.notes(few).count(tables.BRACKETS) == 1
+    many = frame([make_record(latency=latency([100.0, 110.0] * 20))])
+    assert tables.rows(many)[0][place] == "100.0–110.0"
+    assert tables.BRACKETS not in tables.notes(many)
+    (series,) = series_of(few)
+    assert series.cells["latency_ms_lo"].isna().all()  # no band
+
+
+def test_nothing_is_best_where_a_value_has_no_interval() -> None:
+    exact = make_record("vig_t", latency=latency([9.9, 10.1] * 20))
+    for samples, best in (([19.9, 20.1] * 20, [False, True]), ([19.9, 20.1], [False, False])):
+        made, _ = paper_tables.make(frame([exact, make_record("deit_t", latency=latency(samples))]), "resolution")
+        (table,) = made["resolution"]
+        cells = [row[4] for block in table.blocks for row in block.rows]
+        assert [cell.bold for cell in cells] == best

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import lfilter
-from scipy.stats import binom
+from scipy.stats import binom, t
 
+from vbench.results.faults import faults, outlier_count
 from vbench.results.statistics import (
     Interval,
     effective_samples,
-    faults,
     interval,
+    least_samples,
     median_interval,
-    outlier_count,
     ratio,
 )
 
@@ -181,6 +181,18 @@ FAULTS: dict[str, tuple[str, Make]] = {
 }
 
 
+SKEWED: dict[str, Make] = {
+    **{f"gamma of {shape}": lambda random, n, shape=shape: random.gamma(shape, 1.0, n) for shape in (4, 8, 20)},  # type: ignore[misc]
+    "lognormal, 10 %": lambda random, n: np.exp(noise(random, n, 0.1)[0]),
+}
+
+
+def test_percentiles_need_their_number_of_samples() -> None:
+    """At least two samples beyond the percentile, with 99 % chance."""
+    assert (least_samples(0.9), least_samples(0.1), least_samples(0.99)) == (64, 64, 662)
+    assert binom.cdf(1, 64, 0.1) <= 0.01 < binom.cdf(1, 63, 0.1)
+
+
 class TestFaults:
     @pytest.mark.parametrize("n", [12, 80])
     @pytest.mark.parametrize("name", NOISES)
@@ -202,6 +214,30 @@ class TestFaults:
             faults([20 * make(random, n) * np.exp(noise(random, n, 0.007)[0])]) == (flag,) for _ in range(trials)
         )
         assert exact >= 0.9 * trials
+
+    @pytest.mark.parametrize("n", [30, 60, 150, 600])
+    @pytest.mark.parametrize("name", SKEWED)
+    def test_the_long_tail_of_ordinary_times_is_no_outlier(self, name: str, n: int) -> None:
+        random = np.random.default_rng(17)
+        assert sum("outliers" in faults([SKEWED[name](random, n)]) for _ in range(150)) <= 3
+
+    @pytest.mark.parametrize("n", [30, 60, 150, 600])
+    def test_calls_half_as_long_again_are_outliers(self, n: int) -> None:
+        random = np.random.default_rng(18)
+        found = [
+            faults([shuffled(random, n, max(0.03, 2 / n), 1.5) * np.exp(noise(random, n, 0.03)[0])]) for _ in range(50)
+        ]
+        assert sum("outliers" in flags for flags in found) >= 45
+
+    @pytest.mark.parametrize("n", [30, 60, 150])
+    def test_slow_noise_is_no_drift_in_one_launch(self, n: int) -> None:
+        random = np.random.default_rng(19)
+        assert sum("drift" in faults([10 * np.exp(noise(random, n, 0.03, 0.9)[0])]) for _ in range(300)) <= 6
+
+    def test_a_drift_of_5_percent_is_found_in_noise_of_2(self) -> None:
+        random = np.random.default_rng(20)
+        found = [faults([np.linspace(10, 10.5, 100) * np.exp(noise(random, 100, 0.02)[0])]) for _ in range(50)]
+        assert sum("drift" in flags for flags in found) >= 45
 
     def test_faults_can_come_together(self) -> None:
         random = np.random.default_rng(0)
@@ -264,6 +300,13 @@ class TestRatio:
         )
         assert (found.lo, found.hi) == (pytest.approx(1.6), pytest.approx(2.5))
         assert found.basis == "within one launch"
+
+    def test_of_few_launches_is_by_the_t_of_both(self) -> None:
+        """Equal errors with 4 degrees of freedom each have 8 together."""
+        one = Interval(10.0, 10 / 1.2, 12.0, 0.95, "launches", 4.0)
+        found = ratio(one, one)
+        assert found.freedom == pytest.approx(8)
+        assert np.log(found.hi) == pytest.approx(np.log(1.2) * 2**0.5 * t.ppf(0.975, 8) / t.ppf(0.975, 4))
 
     def test_of_a_range_is_the_widest_that_both_allow(self) -> None:
         found = ratio(Interval(20.0, 16.0, 25.0, None, "range"), Interval(10.0, 8.0, 12.5, 0.95, "launches"))
