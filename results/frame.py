@@ -38,7 +38,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Float64", "intensity"),
     ("Int64", "latency_batch"),
     ("Float64", "latency_ms latency_ms_lo latency_ms_hi latency_level"),
-    ("string", "latency_basis"),
+    ("string", "latency_basis latency_paired"),
     ("Int64", "latency_launches latency_samples latency_outliers"),
     ("Float64", "latency_ms_min latency_ms_p10 latency_ms_p90 latency_ms_p99 forward_ms backward_ms"),
     ("Float64", "update_ms first_call_s compile_s throughput_img_s throughput_img_s_lo throughput_img_s_hi"),
