@@ -14,7 +14,7 @@ from vbench.errors import UsageError
 from vbench.files import write_text
 from vbench.models.registry import spec
 from vbench.options import choices
-from vbench.reports import tables
+from vbench.reports import pairs, tables
 from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, to_csv, to_latex, to_markdown
 from vbench.reports.paper_cells import (
     COUNTED,
@@ -44,6 +44,7 @@ from vbench.reports.paper_cells import (
 from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of
+from vbench.results.ratios import in_turns
 from vbench.results.statistics import Interval, ratio
 from vbench.results.text import px
 
@@ -112,8 +113,8 @@ def modes(table: pd.DataFrame) -> list[Grid]:
         STATE.heading(),
     )
     also = [
-        "ratio: recurrent over parallel. Its interval comes from those of both; if one of these is a range, it is the "
-        "widest that both allow",
+        "ratio: recurrent over parallel, measured in turns where both were. Else its interval comes from those of "
+        "both; it is the widest that both allow if one of these is a range",
         "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found before "
         "the timing that both modes compute the same function",
     ]
@@ -233,6 +234,7 @@ KINDS: dict[str, Kind] = {
     "training": Kind(training, "training; vbench sweep --suite training measures it"),
     "work": Kind(work, "counted work; any vbench sweep counts it"),
     "scaling": Kind(exponents, "a model at two sizes; vbench sweep --suite resolution measures them"),
+    "pairs": Kind(pairs.grids, "cells measured in turns; vbench sweep pairs recurrence with attention"),
     "crossovers": Kind(
         crossovers, "recurrence and attention of like size at two sizes; vbench sweep --suite resolution measures them"
     ),
@@ -290,6 +292,9 @@ def _ratio(one: Cells, other: Cells) -> TableCell:
     """The latency of `other` over that of `one`."""
     if None in (one["latency_ms"], other["latency_ms"]):
         return TableCell(ABSENT)
+    turns = in_turns(other, one)
+    if turns and turns.bounds:
+        return TableCell(turns.figure, turns.bounds, turns.value, turns.lo, turns.hi)
     keys = ("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_level", "latency_basis")
     found = ratio(*(Interval(*(cells[key] for key in keys)) for cells in (other, one)))
     extent = f"({found.lo:.2f}–{found.hi:.2f})"

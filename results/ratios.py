@@ -48,19 +48,27 @@ class Ratio:
         return f"{TURNS}, {self.blocks} block{'s' * (self.blocks != 1)}"
 
     @property
+    def figure(self) -> str:
+        """ "0.41", with more decimals where two would not tell the ends of the interval apart."""
+        return self._printed(self.value)
+
+    @property
     def times(self) -> str:
-        """ "0.41×", with more decimals where two would not tell the ends of the interval apart."""
-        return f"{self._figure(self.value)}×"
+        """ "0.41×"."""
+        return f"{self.figure}×"
+
+    @property
+    def bounds(self) -> str:
+        """The interval in parentheses, "(0.40–0.42)"; empty if it is not known."""
+        return "" if self.lo is None or self.hi is None else f"({self._printed(self.lo)}–{self._printed(self.hi)})"
 
     @property
     def extent(self) -> str:
-        """The interval and the basis in parentheses: "(0.40–0.42, in turns)"; empty if neither is known."""
-        turns = TURNS if self.blocks is not None else ""
-        if self.lo is None or self.hi is None:
-            return f"({turns})" if turns else ""
-        same = ": no measurable difference" if self.lo < 1 < self.hi else ""
-        between = f"{self._figure(self.lo)}–{self._figure(self.hi)}"
-        return f"({', '.join(filter(None, [between, turns]))}{same})"
+        """The interval, and whether it was measured in turns: "(0.40–0.42, in turns)"; empty if neither is so."""
+        parts = [self.bounds.strip("()"), TURNS if self.blocks is not None else ""]
+        same = self.lo is not None and self.hi is not None and self.lo < 1 < self.hi
+        text = ", ".join(filter(None, parts)) + ": no measurable difference" * same
+        return f"({text})" if text else ""
 
     def __str__(self) -> str:
         return " ".join(filter(None, [self.times, self.extent]))
@@ -70,7 +78,7 @@ class Ratio:
         lo, hi = (None if end is None else 1 / end for end in (self.hi, self.lo))
         return Ratio(1 / self.value, lo, hi, self.blocks, self.rounds)
 
-    def _figure(self, value: float) -> str:
+    def _printed(self, value: float) -> str:
         decimals = 2
         if self.lo is not None and self.hi is not None and self.lo < self.hi:
             while decimals < MOST_DECIMALS and f"{self.lo:.{decimals}f}" == f"{self.hi:.{decimals}f}":

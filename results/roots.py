@@ -37,9 +37,9 @@ def root(side: Floats, apart: Floats, error: Floats) -> Root:
     the last: the last alone lies too far up, the more so the more points there are. Where a point is above 0 beyond
     doubt (one-sided, by Bonferroni over the points), the interval begins after it.
 
-    An error that is not known (NaN) matters near the root alone. Such a point is taken as no better known than the
-    others, with the largest of their errors, if the nearest known points are on its own side of 0. Else it may lie on
-    either side, and the interval reaches from the known point before it to the one after it.
+    An error that is not known (NaN) matters near the root alone. Where such points and the known ones beside them are
+    on one side of 0, they are taken to have the largest error of the known ones. Else they may lie on either side, and
+    the interval reaches from the known point before them to the one after them.
 
     Args:
         side: (n,) places, ascending, n ≥ 2.
@@ -66,12 +66,12 @@ def root(side: Floats, apart: Floats, error: Floats) -> Root:
 
 
 def _open(apart: Floats, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which points of unknown error have a nearest known point, before or after, on the other side of 0."""
-    places, cheaper = np.flatnonzero(known), apart < 0
+    """Which points of unknown error lie in a stretch of such points that meets 0 in it, or beside it."""
     found = np.zeros(len(apart), dtype=bool)
     for at in np.flatnonzero(~known):
-        beside = [*places[places < at][-1:], *places[places > at][:1]]
-        found[at] = any(cheaper[other] != cheaper[at] for other in beside)
+        before, after = np.flatnonzero(known[:at])[-1:], at + np.flatnonzero(known[at:])[:1]
+        first, last = (before[0] if len(before) else 0), (after[0] if len(after) else len(apart) - 1)
+        found[at] = len(set(apart[first : last + 1] < 0)) > 1
     return found
 
 
@@ -85,7 +85,7 @@ def _first(side: Floats, apart: Floats) -> Floats:
 
 
 def _last(side: Floats, apart: Floats) -> Floats:
-    """The place from which each row of `apart` stays below 0; -inf if the whole row is, inf if its last entry is not."""
+    """The place from which each row of `apart` stays below 0; -inf if all of it is, inf if its last entry is not."""
     cheaper = apart < 0
     roots = np.full(len(apart), np.inf)
     roots[cheaper.all(axis=1)] = -np.inf
