@@ -14,7 +14,7 @@ from vbench.errors import UsageError
 from vbench.files import write_text
 from vbench.models.registry import spec
 from vbench.options import choices
-from vbench.reports import tables
+from vbench.reports import pairs, tables
 from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, to_csv, to_latex, to_markdown
 from vbench.reports.paper_cells import (
     COUNTED,
@@ -112,7 +112,8 @@ def modes(table: pd.DataFrame) -> list[Grid]:
         STATE.heading(),
     )
     also = [
-        "ratio: recurrent over parallel. Its interval comes from those of both; if one of these has none, it has none",
+        "ratio: recurrent over parallel, measured in turns where both were. Else its interval comes from those of both; if "
+        "one of these has none, it has none",
         "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found before "
         "the timing that both modes compute the same function",
     ]
@@ -232,6 +233,7 @@ KINDS: dict[str, Kind] = {
     "training": Kind(training, "training; vbench sweep --suite training measures it"),
     "work": Kind(work, "counted work; any vbench sweep counts it"),
     "scaling": Kind(exponents, "a model at two sizes; vbench sweep --suite resolution measures them"),
+    "pairs": Kind(pairs.grids, "cells measured in turns; vbench sweep pairs recurrence with attention"),
     "crossovers": Kind(
         crossovers, "recurrence and attention of like size at two sizes; vbench sweep --suite resolution measures them"
     ),
@@ -292,9 +294,7 @@ def _ratio(one: Cells, other: Cells) -> TableCell:
     found = ratio(other, one, "latency_ms")
     if found is None:
         return TableCell(ABSENT)
-    if found.lo is None or found.hi is None:
-        return TableCell(f"{found.value:.2f}", "(not known)", found.value)
-    return TableCell(f"{found.value:.2f}", f"({found.lo:.2f}–{found.hi:.2f})", found.value, found.lo, found.hi)
+    return TableCell(found.figure, found.bounds or "(not known)", found.value, found.lo, found.hi)
 
 
 def _share(one: Cells, other: Cells) -> TableCell:

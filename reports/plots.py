@@ -15,6 +15,7 @@ import pandas as pd
 from vbench.reports.appearance import ENDINGS
 from vbench.reports.series import Series, series_of
 from vbench.reports.tables import figure, span
+from vbench.results.answers import Pair, pairs
 from vbench.results.frame import rows_of
 from vbench.results.published import accuracies_of
 from vbench.results.ratios import ratio
@@ -67,11 +68,22 @@ PANELS = (
     Panel("state", "Recurrent state", "state_bytes", 2**10, "state (KiB)", "In closed form.", measured=False),
 )
 _LESS = "Below 1 the recurrent mode needs less."
+_TURNS = "Each recurrent model over the attention model nearest in parameters; below 1 it is faster."
 _TIME, _PEAK = "Recurrent over parallel mode: time", "Recurrent over parallel mode: memory"
 MODES = (
     Panel("modes-latency", _TIME, "latency_ms", 1, "ratio of times", _LESS, "latency_batch"),
     Panel("modes-memory", _PEAK, "peak_memory_bytes", 1, "ratio of peaks", _LESS, "memory_batch"),
 )
+ATTENTION = Panel(
+    "attention-latency",
+    "Recurrent model over attention: time",
+    "latency_ms",
+    1,
+    "ratio of times",
+    _TURNS,
+    "latency_batch",
+)
+RATIOS = (ATTENTION, *MODES)
 _PUBLISHED = "What papers print for weights trained at 224 px, tested at other sizes."
 ACCURACY = Panel("accuracy", "Accuracy as published, not measured", "top1", 1, "ImageNet-1K top-1 (%)", _PUBLISHED)
 
@@ -108,6 +120,7 @@ def plots(table: pd.DataFrame) -> list[Plot]:
     sizes = [one.cells[["side", "height", "width"]] for one in series]
     ticks = sorted({side: px(h, w) for cells in sizes for side, h, w in cells.itertuples(index=False)}.items())
     made = [_plot(panel, [trace for one in series for trace in _curve(one, panel)], ticks) for panel in PANELS]
+    made.append(_plot(ATTENTION, [trace for pair in pairs(table) for trace in _over_attention(pair, series)], ticks))
     for panel in MODES:
         traces = [trace for one in series if one.mode == "recurrent" for trace in _over_parallel(one, series, panel)]
         made.append(_plot(panel, traces, ticks))
@@ -135,7 +148,7 @@ def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[floa
     y = {**axis, "title": {"text": panel.label}, "type": "linear" if panel is ACCURACY else "log", **_log_ticks(traces)}
     y |= {"exponentformat": "none", "separatethousands": True}
     layout: dict[str, Any] = {"xaxis": x, "yaxis": y}
-    if panel in MODES:
+    if panel in RATIOS:
         layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": {"width": 1}}]
     drawn = [trace for trace in traces if trace.get("showlegend")]
     count = sum(value is not None for trace in drawn for value in trace["y"])
@@ -275,8 +288,22 @@ def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[
     other = next((other for other in series if (other.model, other.mode, other.setting) == alike), None)
     if other is None:
         return []
-    theirs = other.cells.set_index(["height", "width"])
-    mine = one.cells.set_index(["height", "width"])
+    mine, theirs = (cells.set_index(["height", "width"]) for cells in (one.cells, other.cells))
+    return _over(one, f"{one.label} over {other.label}", mine, theirs, panel)
+
+
+def _over_attention(pair: Pair, series: Sequence[Series]) -> list[dict[str, Any]]:
+    """The time of a recurrent model over that of attention, at each size that both have."""
+    own = set(pair.mine["case_id"])
+    one = next((one for one in series if own & set(one.cells["case_id"])), None)
+    if one is None:
+        return []
+    mine = one.cells[one.cells["case_id"].isin(own)].set_index(["height", "width"])
+    return _over(one, f"{one.label} over {pair.baseline}", mine, pair.theirs, ATTENTION)
+
+
+def _over(one: Series, name: str, mine: pd.DataFrame, theirs: pd.DataFrame, panel: Panel) -> list[dict[str, Any]]:
+    """The ratio of two curves at each size that both have; rows are indexed by (height, width)."""
     common = [size for size in mine.index if size in theirs.index]
     mine, theirs = mine.loc[common], theirs.loc[common]
     sizes = zip(mine.to_dict("records"), theirs.to_dict("records"), strict=True)
@@ -285,9 +312,22 @@ def _over_parallel(one: Series, series: Sequence[Series], panel: Panel) -> list[
     if not any(values):
         return []
     rows = rows_of(mine.reset_index())
-    name = f"{one.label} over {other.label}"
-    text = [_hover(name, panel, row, *at) for row, *at in zip(rows, values, low, high, strict=True)]
-    return [*_band(one, [row["side"] for row in rows], low, high), _line(one, rows, values, text)]
+    text = [
+        _hover(name, panel, row, *at, f"measured {over.basis}" if over and over.blocks else "")
+        for row, over, *at in zip(rows, found, values, low, high, strict=True)
+    ]
+    line = _line(one, rows, values, text)
+    line["error_y"] = _bars(values, low, high)
+    return [*_band(one, [row["side"] for row in rows], low, high), line]
+
+
+def _bars(values: Sequence[float | None], low: Sequence[float | None], high: Sequence[float | None]) -> dict[str, Any]:
+    """Plotly's error bars from the ends of intervals; a value without an interval has none."""
+    up, down = (
+        [None if end is None or value is None else abs(end - value) for value, end in zip(values, ends, strict=True)]
+        for ends in (high, low)
+    )
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.5, "width": 3}
 
 
 def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -315,8 +355,15 @@ def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
 
 
 def _hover(
-    name: str, panel: Panel, row: dict[str, Any], value: float | None, low: float | None, high: float | None
+    name: str,
+    panel: Panel,
+    row: dict[str, Any],
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    basis: str = "",
 ) -> str:
+    """What a point says; `basis` is a line on how it was measured."""
     if value is None:
         return ""
     between = f" ({between})" if (between := span(low, high)) else ""
@@ -324,6 +371,7 @@ def _hover(
     if panel.key == "latency" and between:
         level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
         lines.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")
+    lines += [escape(basis)] if basis else []
     if panel.batch and row[panel.batch] is not None:
         lines.append(f"batch {row[panel.batch]}")
     return "<br>".join([*lines, *_origin(row)])

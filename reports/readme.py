@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 
 from vbench.devices import on_host
-from vbench.reports import tables
+from vbench.reports import pairs, tables
 from vbench.reports.grid import pipes
 from vbench.reports.write import filled
 from vbench.results.answers import Answer, answers
@@ -58,9 +58,10 @@ def findings(table: pd.DataFrame) -> str:
 
 
 def headline(table: pd.DataFrame) -> str:
-    """The answers that the README shows: the ratios, and the answers about time."""
+    """What the README shows: ratios that were measured in turns, as a table; the ratios, and the answers about time."""
     time = COSTS["latency_ms"]
-    return _items([one for one in answers(table) if one.kind == "ratio" or time in one.text])
+    said = _items([one for one in answers(table) if one.kind == "ratio" or time in one.text])
+    return "\n\n".join(filter(None, [pairs.beside(table, SIDES), said]))
 
 
 def spent(records: list[Record]) -> str:

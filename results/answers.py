@@ -12,7 +12,7 @@ import pandas as pd
 from vbench.models.registry import spec
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked
-from vbench.results.ratios import BATCHES, ratio
+from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.scaling import COSTS, crossing, exponents
 from vbench.results.text import listed, px
 
@@ -109,7 +109,7 @@ def _ratios(pair: Pair) -> Iterator[Answer]:
     for size in _sizes(pair):
         mine, theirs = pair.mine.loc[[size]], pair.theirs.loc[[size]]
         known = {cost: ratio(mine.iloc[0], theirs.iloc[0], cost) for cost in COMPARED}
-        needed = [f"{found} {COMPARED[cost]}" for cost, found in known.items() if found]
+        needed = [_needed(found, COMPARED[cost]) for cost, found in known.items() if found]
         lacking = [COMPARED[cost] for cost, found in known.items() if not found]
         batches = {int(value) for column in BATCHES.values() for value in mine[column].dropna()}
         at = [f"batch {batch}" for batch in batches] if len(batches) == 1 else []
@@ -120,6 +120,11 @@ def _ratios(pair: Pair) -> Iterator[Answer]:
         if lacking:
             text += f"; {listed(lacking)} cannot be compared: {_why(pair, mine, theirs)}"
         yield Answer(pair.model, "ratio", f"{text}.")
+
+
+def _needed(found: Ratio, cost: str) -> str:
+    """ "0.41× the time (0.40–0.42, in turns)"."""
+    return " ".join(filter(None, [found.times, cost, found.extent]))
 
 
 def _sizes(pair: Pair) -> list[tuple[int, int]]:

@@ -45,6 +45,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Float64", "latency_ms latency_ms_lo latency_ms_hi latency_level"),
     ("string", "latency_basis"),
     ("Float64", "latency_freedom"),
+    ("string", "latency_paired"),
     ("Int64", "latency_launches latency_samples latency_outliers"),
     ("Float64", "latency_ms_min latency_ms_p10 latency_ms_p90 latency_ms_p99 forward_ms backward_ms"),
     ("Float64", "update_ms first_call_s compile_s throughput_img_s throughput_img_s_lo throughput_img_s_hi"),
@@ -62,7 +63,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Float64", "padded_share top1_published"),
     ("string", "top1_source"),
     ("Int64", "threads"),
-    ("string", "latency_paired rigor torch triton timm vbench commit started_at case_id conditions"),
+    ("string", "rigor torch triton timm vbench commit started_at case_id conditions"),
 ]
 STATED = {  # a cost with an interval -> what the columns on the interval begin with: level, basis, freedom, samples
     "latency_ms": "latency",

@@ -6,9 +6,9 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,14 +19,15 @@ from scipy.special import ndtri, stdtrit
 from vbench.errors import UsageError
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import STATED, apart, batch_asked, filled
+from vbench.results.ratios import in_turns
+from vbench.results.roots import Root, root
 from vbench.results.statistics import CONFIDENCE
-from vbench.results.text import px
+from vbench.results.text import listed, px
 
 TOLERANCE = 0.06  # so near to 1 is linear, to 2 quadratic: 8.7 % over a factor of 4, as the padding of Swin needs
 WIDEST = 0.25  # half-width of an interval; a wider one decides nothing
 POINTS = 3  # sizes, at least
 SPAN = 4.0  # between the fewest and the most tokens, at least
-DRAWS = 2000
 
 COSTS: dict[str, str] = {  # with words for "A needs less time a call than B"
     "macs_executed": "MACs",
@@ -53,6 +54,7 @@ class Curve(NamedTuple):
     log_cost: Floats
     error: Floats  # standard deviation of log_cost; 0 of what was counted, NaN if not known
     counted: bool
+    cells: list[dict[Hashable, Any]]  # the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,9 @@ class Crossover:
     sizes: int  # that both have
     verdict: CrossoverVerdict
     px: float | None  # side of a square image; None unless it crosses
-    px_lo: float | None  # of the 95 % interval; None if not known, or below the smallest size
-    px_hi: float | None  # None if not known, or beyond the largest size
+    px_lo: float | None  # of the 95 % interval; None below the smallest size, or if the interval is not known
+    px_hi: float | None  # None beyond the largest size, or if the interval is not known
+    interval_known: bool  # False if no size that both have has an interval
     reading: str
 
 
@@ -103,8 +106,10 @@ def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFram
 def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> Crossover:
     """The size from which `a` costs less than `b`, also at every larger size that both have.
 
-    Between two sizes costs are power laws of the side. The interval comes from 2,000 draws in which every cell varies
-    by its own interval (normal in log cost).
+    Between two sizes costs are power laws of the side. At each size the difference of log times is the ratio that was
+    measured in turns, where it has an interval; else it is that of the two cells. The interval comes from draws in
+    which each difference varies by its own error (normal in log cost). A size without an interval that is next to the
+    crossing widens it to the nearest sizes that have one (`roots.root`).
 
     Args:
         a, b: a model and its mode, "vig_t recurrent"; without a mode, its parallel mode.
@@ -229,6 +234,7 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
         np.log(rows[cost].to_numpy(np.float64)),
         np.zeros(len(rows)) if counted else log_error(rows, cost),
         counted,
+        rows.to_dict("records"),
     )
 
 
@@ -327,47 +333,39 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
     if len(common) < 2:
         return None
     mine, theirs = ([curve.labels.index(label) for label in common] for curve in (one, other))
-    side = one.log_side[mine]
-    apart = one.log_cost[mine] - other.log_cost[theirs]
-    error = np.hypot(one.error[mine], other.error[theirs])
-    point = float(_root(side, apart[None])[0])
-    low = high = np.nan
-    if not np.isnan(error).any():
-        noise = np.random.default_rng(0).standard_normal((DRAWS, len(common))) if error.any() else np.zeros((1, 1))
-        roots = np.sort(_root(side, apart + error * noise))
-        ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-        low, high = (float(roots[round(share * (len(roots) - 1))]) for share in ends)
-
-    at, at_lo, at_hi = (float(np.exp(end)) if np.isfinite(end) else None for end in (point, low, high))
-    first, last = common[0], common[-1]
-    if np.isfinite(point):
-        verdict: CrossoverVerdict = "crosses"
-        where = f"from {np.exp(point):.0f} px up"
-    elif point < 0:
-        verdict, where = "cheaper at every size", f"at every size from {first} to {last} px"
-    else:
-        verdict, where = "not reached", f"not reached by {last} px"
-    outside = {-np.inf: f"below {first}", np.inf: f"beyond {last}"}
-    bounds = [outside.get(end) or f"{np.exp(end):.0f}" for end in (low, high)]
-    if np.isnan(low):
-        where += " (interval not known)"
-    elif not low == high == point:
-        where += f" (95 % interval: {bounds[0]} to {bounds[1]} px)"
+    cells = [(one.cells[here], other.cells[there]) for here, there in zip(mine, theirs, strict=True)]
+    differences, errors = one.log_cost[mine] - other.log_cost[theirs], np.hypot(one.error[mine], other.error[theirs])
+    for place, turns in enumerate(in_turns(*pair, cost) for pair in cells):
+        if turns and turns.lo is not None and turns.hi is not None:
+            differences[place] = np.log(turns.value)
+            errors[place] = np.log(turns.hi / turns.lo) / 2 / ndtri((1 + CONFIDENCE) / 2)
+    found = root(one.log_side[mine], differences, errors)
+    at, lo, hi = (float(np.exp(end)) if np.isfinite(end) else None for end in (found.at, found.lo, found.hi))
+    verdict: CrossoverVerdict = "crosses"
+    where = f"from {np.exp(found.at):.0f} px up"
+    if found.at == -np.inf:
+        verdict, where = "cheaper at every size", f"at every size from {common[0]} to {common[-1]} px"
+    elif found.at == np.inf:
+        verdict, where = "not reached", f"not reached by {common[-1]} px"
+    bare = [label for label, error in zip(common, errors, strict=True) if np.isnan(error)]
+    within = _bounds(found, common, bare)
     less = "fewer" if cost in COUNTED else "less"
-    reading = f"{names[0]} needs {less} {COSTS[cost]} than {names[1]}: {where}"
-    return Crossover(names[0], names[1], cost, len(common), verdict, at, at_lo, at_hi, reading)
+    reading = f"{names[0]} needs {less} {COSTS[cost]} than {names[1]}: {where}{within}"
+    return Crossover(names[0], names[1], cost, len(common), verdict, at, lo, hi, found.known, reading)
 
 
-def _root(side: Floats, apart: Floats) -> Floats:
-    """The log of the px from which each row of `apart`, log cost over the other's, stays below 0.
-
-    -inf if the whole row is below 0, inf if its last entry is not.
-    """
-    cheaper = apart < 0
-    roots = np.full(len(apart), np.inf)
-    roots[cheaper.all(axis=1)] = -np.inf
-    for index, (here, there) in enumerate(pairwise(side)):
-        crosses = ~cheaper[:, index] & cheaper[:, index + 1 :].all(axis=1)
-        before, after = apart[crosses, index], apart[crosses, index + 1]
-        roots[crosses] = here + (there - here) * before / (before - after)
-    return roots
+def _bounds(found: Root, sizes: list[str], bare: list[str]) -> str:
+    """The interval of a crossover in words, and the sizes without an interval; empty if the crossover is exact."""
+    if not found.known:
+        return " (interval not known)"
+    if found.lo == found.hi:
+        ends = ""
+    elif np.isinf([found.lo, found.hi]).any():
+        low = f"below {sizes[0]}" if found.lo == -np.inf else f"{np.exp(found.lo):.0f}"
+        high = f"beyond {sizes[-1]}" if found.hi == np.inf else f"{np.exp(found.hi):.0f}"
+        ends = f"95 % interval: {low} to {high} px"
+    else:
+        ends = f"between {np.exp(found.lo):.0f} and {np.exp(found.hi):.0f} px, 95 %"
+    none = f"no interval at {listed(bare)} px" if bare else ""
+    parts = "; ".join(filter(None, [ends, none]))
+    return f" ({parts})" if parts else ""

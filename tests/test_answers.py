@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from fakes import failed, make_record
@@ -28,13 +29,22 @@ def test_every_answer_is_computed_from_the_rows() -> None:
     # 4096 tokens: vig_t 2048 ms, deit_t 4096 ** 1.5 / 50 = 5243 ms
     said = texts(found, "ratio")
     assert len(said) == 2
-    assert said[0].startswith("At 1024 px vig_t parallel needs 1.00× the MACs, 0.39× (")
-    assert said[0].endswith(" the time and 1.00× the peak memory of deit_t (batch 1).")
+    assert said[0].startswith("At 1024 px vig_t parallel needs 1.00× the MACs, 0.39× the time (0.38–0.40) and ")
+    assert said[0].endswith(" and 1.00× the peak memory of deit_t (batch 1).")
     assert f"{crossover(table, 'vig_t parallel', 'deit_t').reading}." in texts(found, "crossover")
     for row in exponents(table, ("macs_executed", "latency_ms")).to_dict("records"):
         mode = f", {row['mode']}" if row["model"] == "vig_t" else ""
         assert f"{COSTS[row['cost']]} of {row['model']}{mode}: {row['reading']}." in texts(found, "growth")
     assert answers(frame([])) == []
+
+
+def test_a_time_that_was_measured_in_turns_is_named_so() -> None:
+    table = frame([make_record(model, 1024) for model in ("vig_t", "deit_t")])
+    attention = table["model"] == "deit_t"
+    table.loc[~attention, "latency_paired"] = json.dumps(
+        {table.loc[attention, "case_id"].item(): [0.41, 0.4, 0.42, 4, 9]}
+    )
+    assert "0.41× the time (0.40–0.42, in turns) and" in texts(answers(table), "ratio")[0]
 
 
 def test_a_model_stands_beside_the_attention_model_nearest_in_parameters() -> None:

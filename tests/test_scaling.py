@@ -218,6 +218,68 @@ class TestCrossover:
         assert found.px_lo is None or found.px_hi is None
         assert "below 224" in found.reading or "beyond 2048" in found.reading
 
+    def planted(self, seed: int, sides: tuple[int, ...], noise: float) -> pd.DataFrame:
+        """Two power laws that cross at 500 px, with noise of a known size in every cell."""
+        tokens = (500 / 16) ** 2
+        return pd.concat(
+            [
+                rows("vig_t", scale=tokens**0.5, sides=sides, error=noise, seed=2 * seed),
+                rows("deit_t", power=1.5, sides=sides, error=noise, seed=2 * seed + 1),
+            ],
+            ignore_index=True,
+        )
+
+    @pytest.mark.parametrize(
+        ("sides", "noise"),
+        [
+            (GRID, 0.03),
+            ((224, 384, *range(432, 560, 16), 640, 1024, 2048), 0.03),
+            ((224, 384, *range(432, 560, 16), 640, 1024, 2048), 0.1),
+        ],
+    )
+    def test_a_known_crossing_is_covered(self, sides: tuple[int, ...], noise: float) -> None:
+        """Also where sizes are closer to each other than the noise, as after refinement."""
+        hits = 0
+        for seed in range(200):
+            found = crossover(self.planted(seed, sides, noise), "vig_t", "deit_t")
+            hits += (found.px_lo or 0.0) <= 500 <= (found.px_hi or np.inf)
+        assert hits >= 186
+
+    def test_cells_without_an_interval_leave_it_to_their_neighbours(self) -> None:
+        table = self.two(error=0.02)
+        ends = ["latency_ms_lo", "latency_ms_hi"]
+        table.loc[table["height"].isin([512, 1536, 2048]), ends] = np.nan
+        found = crossover(table, "vig_t", "deit_t")
+        assert (found.px_lo, found.px_hi) == (pytest.approx(384), pytest.approx(640))
+        assert found.reading.endswith("up (between 384 and 640 px, 95 %; no interval at 512, 1536 and 2048 px)")
+        table.loc[table["height"] > 400, ends] = np.nan
+        found = crossover(table, "vig_t", "deit_t")
+        assert (found.px_lo, found.px_hi) == (pytest.approx(384), None)
+        assert "(95 % interval: 384 to beyond 2048 px; no interval at" in found.reading
+        found = crossover(table.assign(latency_ms_lo=np.nan), "vig_t", "deit_t")
+        assert not found.interval_known
+        assert found.reading.endswith("(interval not known)")
+
+    def test_a_range_is_no_interval(self) -> None:
+        table = self.two(error=0.02).assign(latency_basis="range", latency_level=0.5)
+        assert not crossover(table, "vig_t", "deit_t").interval_known
+
+    def test_a_pair_in_turns_stands_before_its_two_cells(self) -> None:
+        table = self.two(error=0.3)
+        table["case_id"] = table["model"] + table["height"].astype(str)
+        wide = crossover(table, "vig_t", "deit_t")
+        for side in GRID:
+            over = 1.2 * 512**2 / side**2  # the cells' own ratio would cross at 512 px, not at 561
+            mine = (table["model"] == "vig_t") & (table["height"] == side)
+            paired = json.dumps({f"deit_t{side}": [over, over / 1.01, over * 1.01, 4, 900]})
+            table.loc[mine, "latency_paired"] = paired
+        found = crossover(table, "vig_t", "deit_t")
+        assert found.px == pytest.approx(512 * 1.2**0.5)
+        assert None not in (found.px_lo, found.px_hi, wide.px_lo, wide.px_hi)
+        assert found.px_hi / found.px_lo < 1.05 < wide.px_hi / wide.px_lo  # type: ignore[operator]
+        other = crossover(table, "deit_t", "vig_t")
+        assert other.verdict == "not reached"
+
     def test_for_good_means_after_the_last_time_that_it_is_not_cheaper(self) -> None:
         table = self.two()
         dear = (table["model"] == "vig_t") & (table["height"] == 1280)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 from vbench.commands import app as cli
 from vbench.errors import OutputError, UsageError
 from vbench.plan import GRID, Case
-from vbench.reports import paper_cells, paper_tables
+from vbench.reports import paper_cells, paper_tables, readme
 from vbench.reports.grid import ABSENT, Grid, Row, TableCell
 from vbench.reports.tables import NOTES
 from vbench.results import scaling
@@ -310,6 +311,17 @@ class TestKinds:
 Made = dict[str, list[Grid]]
 
 
+def in_turns(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a ratio in turns of vig_t over deit_t: 0.5 (0.4–0.8), in 4 blocks, held by the row of deit_t."""
+    table = table.copy()
+    usual = (table["phase"] == "infer") & (table["batch_policy"] == "knee")
+    for at, row in table[usual & (table["model"] == "deit_t")].iterrows():
+        mine = table[usual & (table["model"] == "vig_t") & (table["height"] == row["height"])]
+        found = {case_id: [2.0, 1.25, 2.5, 4, 1440] for case_id in mine["case_id"]}
+        table.loc[at, "latency_paired"] = json.dumps(found)
+    return table
+
+
 @pytest.fixture(scope="module")
 def hostile() -> Made:
     """Every kind of table, of records whose device, commit and reasons hold what the formats take for commands."""
@@ -319,7 +331,7 @@ def hostile() -> Made:
     found = [*records, failed("oom", f"=1+1 {HOSTILE}", model="vil_t"), make_record("vil_t", 512)]
     found += [recased(make_record(m, 224), phase="train", batch=8) for m in ("vig_t", "deit_t")]
     found += [recased(make_record("vig_t", 224), batch=4)]
-    made, lacking = paper_tables.make(frame([replace(record, host=host) for record in found]))
+    made, lacking = paper_tables.make(in_turns(frame([replace(record, host=host) for record in found])))
     assert not lacking
     return made
 
@@ -332,6 +344,52 @@ def measured() -> tuple[pd.DataFrame, Made]:
     at_last = [replace(record, latency=latency([8000.0, 8100.0])) for record in found if record.case["height"] == 2048]
     table = frame([*(record for record in found if record.case["height"] < 2048), *at_last])
     return table, paper_tables.make(table)[0]
+
+
+class TestPairs:
+    """Cells that were measured in turns, once each, with the recurrent model above."""
+
+    def table(self) -> pd.DataFrame:
+        found = [make_record("vig_t", side, mode) for side in (224, 1024) for mode in ("parallel", "recurrent")]
+        return in_turns(frame([*found, *(make_record("deit_t", side) for side in (224, 1024))]))
+
+    def test_each_pair_is_a_row_with_its_interval(self) -> None:
+        made, _ = paper_tables.make(self.table(), "pairs")
+        lines = rows(made["pairs"][0])
+        assert [[cell.text for cell in line[:3]] for line in lines] == [
+            [side, f"vig_t {mode}", "deit_t parallel"] for side in ("224", "1024") for mode in ("parallel", "recurrent")
+        ]
+        assert {(line[3].value, line[3].lo, line[3].hi) for line in lines} == {(0.5, 0.4, 0.8)}
+        assert {(line[4].value, line[5].value) for line in lines} == {(4, 1440)}
+        head, first, *_ = csv.reader(StringIO(paper_tables.render(made, "csv")))
+        assert dict(zip(head, first, strict=True))["ratio of times hi"] == "0.8"
+
+    def test_an_interval_that_is_not_known_is_said(self) -> None:
+        table = self.table()
+        table["latency_paired"] = table["latency_paired"].str.replace("1.25, 2.5", "null, null")
+        made, _ = paper_tables.make(table, "pairs")
+        assert {line[3].extent for line in rows(made["pairs"][0])} == {"(not known)"}
+
+    def test_a_cell_that_is_not_in_the_records_is_left_out(self) -> None:
+        table = self.table()
+        made, _ = paper_tables.make(table[~((table["model"] == "vig_t") & (table["height"] == 224))], "pairs")
+        assert {line[0].text for line in rows(made["pairs"][0])} == {"1024"}
+
+    def test_the_ratio_of_both_modes_is_the_one_in_turns(self) -> None:
+        table = self.table()
+        mine = (table["model"] == "vig_t") & (table["height"] == 224)
+        name = table.loc[mine & (table["mode"] == "parallel"), "case_id"].item()
+        table.loc[mine & (table["mode"] == "recurrent"), "latency_paired"] = json.dumps({name: [1.3, 1.2, 1.4, 4, 9]})
+        made, _ = paper_tables.make(table, "modes")
+        first, second = (line[6] for line in rows(made["modes"][0]))
+        assert (first.value, first.lo, first.hi) == (1.3, 1.2, 1.4)
+        assert second.value == 1.0
+
+    def test_the_readme_shows_them_at_its_sizes(self) -> None:
+        text = readme.headline(self.table())
+        assert "| vig_t parallel / deit_t | 0.50× (0.40–0.80) | – | 0.50× (0.40–0.80) | – |" in text
+        assert "0.50× the time (0.40–0.80, in turns" in text
+        assert "|" not in readme.headline(self.table().drop(columns="latency_paired"))
 
 
 class TestFormats:
@@ -460,6 +518,7 @@ class TestRequests:
         assert lacking == [
             "no table 'batch': the records lack inference at several batches; vbench sweep --suite batch measures it",
             "no table 'training': the records lack training; vbench sweep --suite training measures it",
+            "no table 'pairs': the records lack cells measured in turns; vbench sweep pairs recurrence with attention",
         ]
 
     def test_wrong_formats(self) -> None:

@@ -17,10 +17,11 @@ from vbench.results.scaling import COSTS, crossovers
 
 COMPARED = ("macs_executed", "latency_ms", "peak_memory_bytes")
 MOST = 20  # pairs that fit on a page
+BAND = 5.0  # points; the height of the band of an interval
 
 
 def crossover(table: pd.DataFrame, options: Options) -> Drawn:
-    """One panel for each cost, one row for each pair: a point with its 95 % interval where the two costs cross.
+    """One panel for each cost, one row for each pair: a point where the two costs cross, its 95 % interval as a band.
 
     A pair is a recurrent backbone and an attention model; if one kind is missing, any two models. A pair that does not
     cross within the measured sizes is an arrow at that end.
@@ -53,8 +54,8 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
     return Drawn(
         figure,
         (
-            "In each row, which of the two costs less, and from which size on, in its colour. Bar: 95 % interval; "
-            "a size without one has an asterisk. Arrow: at every size that both have.",
+            "In each row, which of the two costs less, and from which size on, in its colour. Band: 95 % "
+            "interval; a size without one has an asterisk. Arrow: at every size that both have.",
             *notes,
         ),
     )
@@ -86,20 +87,19 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
     family = spec(_model(row["a"])).family
     colour, marker = ink(COLOURS.get(family, "#000000")), MARKERS.get(family, "x")
     first, last = min(sides), max(sides)
+    if row["interval_known"] and (row["px_lo"] or row["px_hi"]):
+        ends = [row["px_lo"] or first, row["px_hi"] or last]
+        axis.plot(ends, [number, number], color=colour, linewidth=BAND, alpha=0.35, solid_capstyle="butt", zorder=1)
     if row["verdict"] != "crosses":
         x, arrow = (first, "<") if row["verdict"] == "cheaper at every size" else (last, ">")
         axis.plot([x], [number], marker=arrow, color=colour, markerfacecolor="none", linestyle="none")
         words = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
         offset, side = ((6, 0), "left") if arrow == "<" else ((-6, 0), "right")
-        marks.note(axis, words, (x, number), offset, ha=side, color=colour)
+        marks.note(axis, words, (x, number), offset, ha=side, color=colour, path_effects=marks.halo())
         return
     px = float(row["px"])
     axis.plot([px], [number], marker=marker, color=colour, linestyle="none")
-    known = "(interval not known)" not in row["reading"]
-    if known:
-        ends = [row["px_lo"] or first, row["px_hi"] or last]
-        axis.plot(ends, [number, number], color=colour, linewidth=1.1)
     right = px > (first * last) ** 0.5
-    text = f"{_model(row['a'])} from {px:.0f} px" + ("" if known else "*")
-    offset, side = ((-5, 5), "right") if right else ((5, 5), "left")
+    text = f"{_model(row['a'])} from {px:.0f} px" + ("" if row["interval_known"] else "*")
+    offset, side = ((-5, 6.5), "right") if right else ((5, 6.5), "left")
     marks.note(axis, text, (px, number), offset, ha=side, color=colour, path_effects=marks.halo())

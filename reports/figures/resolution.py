@@ -15,9 +15,11 @@ from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
+from vbench.reports.figures.ratio import band
 from vbench.reports.figures.style import PUBLISHED, Drawn, Options, ground, ink, sheet
 from vbench.reports.series import Series, series_of
 from vbench.results.published import accuracies_of
+from vbench.results.scaling import crossing
 
 PANELS = ("macs", "peak_memory_bytes", "latency_ms")
 
@@ -48,6 +50,7 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
         )
         for number, key in enumerate(PANELS):
             notes += _ratios(panels[number], pair, MEASURES[key], options.at)
+        notes += _band(panels[PANELS.index("latency_ms")], pair)
         notes += _points(panels[3], pair)
     curves.finish(figure, names, sides)
     if pair:
@@ -69,6 +72,16 @@ def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list
         unknown = " (interval not known)" if measure.walls and found.lo is None else ""
         notes.append(f"{measure.title} at {side} px: {found}{unknown}.")
     return notes
+
+
+def _band(axis: Axes, pair: Pair) -> list[str]:
+    """Draw from which size on the subject needs less time, its interval as a band. Returns a note for the caption."""
+    names = (pair.subject.label, pair.baseline.label)
+    found = crossing(pair.subject.cells, pair.baseline.cells, names, "latency_ms")
+    if found is None or found.verdict != "crosses":
+        return []
+    band(axis, found, ink(pair.subject.colour))
+    return [f"{'Band in (c): ' if found.interval_known else ''}{found.reading}."]
 
 
 def _no_ratio(pair: Pair, measure: Measure, side: float) -> list[str]:

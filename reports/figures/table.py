@@ -47,6 +47,11 @@ FIGURES: dict[str, Entry] = {
         "From which resolution on is a recurrent backbone cheaper than attention?",
         needs=("macs",),
     ),
+    "ratios": Entry(
+        "ratio:ratios",
+        "How much less time than attention does a recurrent backbone need, at which resolution, and how sure is it?",
+        needs=("latency_ms",),
+    ),
     "training": Entry(
         "training:training",
         "What do a training step and its parts cost?",

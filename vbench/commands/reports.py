@@ -72,7 +72,9 @@ def publish(
     folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN")],
     what: Annotated[
         str,
-        typer.Option(help="all, or some of resolution, full, modes, batch, training, work, scaling, crossovers."),
+        typer.Option(
+            help="all, or some of resolution, full, modes, batch, training, work, scaling, pairs, crossovers."
+        ),
     ] = "all",
     formats: Annotated[
         str | None, typer.Option("--format", help="Some of md, tex, csv. Default: md; with --out all three.")
