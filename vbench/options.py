@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Sequence
 from typing import TypeVar
 
@@ -35,3 +36,15 @@ def numbers(text: str, option: str, example: str, *, allowed: Container[int], ki
         if not part.isdecimal() or int(part) not in allowed:
             raise UsageError(f"{option}: '{part}' is not {kind}")
     return tuple(dict.fromkeys(map(int, parts)))
+
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str, option: str) -> float:
+    """ "90s", "10m", "1h30m" -> seconds. Raises: UsageError."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
+    total = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    if "".join(map("".join, parts)) != text or total <= 0:
+        raise UsageError(f"{option}: '{text}' is not a time; write it like 90s, 10m or 1h30m")
+    return total

@@ -91,6 +91,7 @@ class Protocol:
     seed: int = 0  # of the order of the cells, the noise and the weights
     turns_s: float = 8.0  # of a block of turns
     rounds: int = 40  # of a block, if they take no longer than twice `turns_s`
+    cell_within: float = 0.1  # the wanted half-width of a latency's interval, for which a budget is spent
     ratio_within: float = 0.03  # the wanted half-width of a ratio's interval
     company_s: float = 60.0  # for cells that take turns; each has each place once in any case
 

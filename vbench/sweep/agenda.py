@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import permutations
+from math import inf
 from statistics import median
 
 from vbench import plan
@@ -56,8 +58,8 @@ class Agenda:
         blocks: the valid blocks of each company, by its id and their number.
     """
 
-    cases: Sequence[Case]
-    companies: Sequence[Company]
+    cases: list[Case]
+    companies: list[Company]
     protocol: plan.Protocol
     held: dict[str, dict[int, Record]]
     blocks: dict[str, dict[int, TurnBlock]]
@@ -67,9 +69,9 @@ class Agenda:
 
     def __post_init__(self) -> None:
         self._order = plan.schedule(self.cases, self.protocol.launches, self.protocol.seed)
-        ids = [company.id for company in self.companies]
-        random.Random(self.protocol.seed).shuffle(ids)
-        self._ranks = {one: rank for rank, one in enumerate(ids)}
+        ranks = list(range(len(self.companies)))
+        random.Random(self.protocol.seed).shuffle(ranks)
+        self._ranks = {company.id: rank for company, rank in zip(self.companies, ranks, strict=True)}
 
     @property
     def places(self) -> dict[Place, int]:
@@ -78,14 +80,14 @@ class Agenda:
 
     def next(self) -> Place | Turns | None:
         """What to measure now; None if nothing is left."""
-        return next(self._launches(), None) or self._turns() or next(self._untimed(), None)
+        return next(self._launches(), None) or self._turns() or next(self.untimed(), None)
 
     def rest(self) -> list[Place | Turns]:
         """What is left, as far as it is known: of turns, the blocks that each company gets in any case."""
         found: list[Place | Turns] = list(self._launches())
         for company in self.companies:
-            whole, missing = self._whole(company), range(len(company.cases))[self._whole(company) :]
-            if company.id not in self._settled and not self._failed(company):
+            whole, missing = self.whole(company), range(len(company.cases))[self.whole(company) :]
+            if company.id not in self._settled and not self.failed(company):
                 known = tuple(self.known_ms(case) or 0.0 for case in company.cases)
                 found += [Turns(company, number, whole, known) for number in missing]
         return found
@@ -113,7 +115,7 @@ class Agenda:
             if not again and pending(launch, self.held.get(case.id, {}), self.protocol):
                 yield case, launch
 
-    def _untimed(self) -> Iterator[Place]:
+    def untimed(self) -> Iterator[Place]:
         """Cells that turns should have timed and did not."""
         for case in self.cases:
             own = self.held.get(case.id, {})
@@ -123,19 +125,29 @@ class Agenda:
     def _turns(self) -> Turns | None:
         """The next block: of the company whose cells have had all places the fewest times."""
         open_ = [company for company in self.companies if company.id not in self._settled]
-        for company in sorted(open_, key=lambda one: (self._whole(one) // len(one.cases), self._ranks[one.id])):
-            known, whole = [self.known_ms(case) for case in company.cases], self._whole(company)
-            if self._failed(company) or not all(known) or (whole % len(company.cases) == 0 and self._enough(company)):
+        for company in sorted(open_, key=lambda one: (self.whole(one) // len(one.cases), self._ranks[one.id])):
+            whole = self.whole(company)
+            if not self.ready(company) or (whole % len(company.cases) == 0 and self._enough(company)):
                 self._settled.add(company.id)
             else:
-                number = max(self.blocks.get(company.id, {}), default=-1) + 1
-                return Turns(company, number, whole, tuple(ms or 0.0 for ms in known))
+                return self.block(company)
         return None
 
-    def _whole(self, company: Company) -> int:
+    def ready(self, company: Company) -> bool:
+        """Whether the cells of a company can take turns."""
+        return not self.failed(company) and all(self.known_ms(case) for case in company.cases)
+
+    def block(self, company: Company) -> Turns:
+        """The next block of a company."""
+        known = tuple(self.known_ms(case) or 0.0 for case in company.cases)
+        number = max(self.blocks.get(company.id, {}), default=-1) + 1
+        return Turns(company, number, self.whole(company), known)
+
+    def whole(self, company: Company) -> int:
+        """The blocks of a company that did not fail."""
         return sum(block.status == "ok" for block in self.blocks.get(company.id, {}).values())
 
-    def _failed(self, company: Company) -> bool:
+    def failed(self, company: Company) -> bool:
         """Whether a cell of a company cannot be measured, or its turns cannot."""
         if any(r.status != "ok" for case in company.cases for r in self.held.get(case.id, {}).values()):
             return True
@@ -144,16 +156,28 @@ class Agenda:
 
     def _enough(self, company: Company) -> bool:
         """Whether all ratios of a company are known as well as wanted, or its share of the time is over."""
-        whole, count = self._whole(company), len(company.cases)
+        whole, count = self.whole(company), len(company.cases)
         if whole < count:
             return False
         own = [block.wall_s for block in self.blocks[company.id].values()]
         if sum(own) + count * sum(own) / len(own) > self.protocol.company_s:
             return True
+        return self.half_width(company) <= self.protocol.ratio_within
+
+    def half_width(self, company: Company) -> float:
+        """The widest of the intervals of a company's ratios; infinite if one is not known."""
         found = paired(block for blocks in self.blocks.values() for block in blocks.values())
-        ids = [alike(asdict(case)) for case in company.cases]
-        ratios = [found[one, other] for one in ids for other in ids if (one, other) in found]
-        return all(ratio.half_width <= self.protocol.ratio_within for ratio in ratios)
+        keys = permutations([alike(asdict(case)) for case in company.cases], 2)
+        return max((found[key].half_width if key in found else inf for key in keys), default=inf)
+
+    def add(self, cases: Sequence[Case], companies: Sequence[Company]) -> None:
+        """Measure these cells and companies too. Launches that are held count."""
+        self.cases += [case for case in cases if case not in self.cases]
+        known = {company.id for company in self.companies}
+        self.companies += [company for company in companies if company.id not in known]
+        for case in cases:
+            self.held.setdefault(case.id, {})
+        self.__post_init__()
 
 
 def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bool:
