@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from math import log2
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from vbench.flops import count as counting
 from vbench.flops.formulas import COMPLEX_ARITHMETIC
 from vbench.flops.ledger import CAUSAL, TRANSFORMS, Kind, Ledger
+from vbench.flops.second import not_counted
 from vbench.flops.tables import COMPLEX, PER_INPUT, PER_OUTPUT
 from vbench.kernels import OPS, operator
-from vbench.reports.work import notes
+from vbench.plan import Case
+from vbench.reports.work import modules_to_rich, notes
+from vbench.results.counters import Baseline, CountedCell, read, to_text
 
 COMPLEX64 = torch.complex64
 LONG = torch.long
@@ -193,7 +199,7 @@ def bilinear(x: Tensor) -> Tensor:
         (lambda x: torch.zeros(4, 3).scatter_reduce(0, torch.zeros(2, 3, dtype=LONG), x, "amax"), (2, 3), 0, 6),
         (lambda x: torch.zeros(4, 3).scatter_reduce(0, torch.zeros(2, 3, dtype=LONG), x, "mean"), (2, 3), 0, 6 + 12),
         (lambda x: torch.unsafe_chunk(x, 2, 1), (2, 4), 0, 0),
-        (lambda x: sampled(x), (1, 2, 8, 8), 0, 8 * 2 * 30),
+        (sampled, (1, 2, 8, 8), 0, 8 * 2 * 30),
         (lambda x: sampled(x, mode="bicubic"), (1, 2, 8, 8), 0, 32 * 2 * 30),
         (lambda x: sampled(x, mode="nearest"), (1, 2, 8, 8), 0, 0),
         # Half of 8 px: tents of 4 px reach 3, 4, 4 and 3 of them; 8 rows, and then 4 columns.
@@ -276,6 +282,7 @@ def test_a_registered_formula_is_asked(formula: Callable[..., None]) -> None:
     assert (total.macs_matmul, total.macs_algorithm) == (2 * 3 * 4, 2 * 3 * 4)
     assert total.flops_elementwise == 1 + 8  # the odd one, and the sum
     assert total.bytes_min == 4 * (6 + 12 + 8)
+    assert ledger.registered == {"vbench_ledger.mix": 49}
     assert ledger.notes == ["vbench_ledger.mix: 49 FLOPs by the formula registered for it"]
     assert ledger.total(Kind.OPERATOR).calls == 1
 
@@ -298,6 +305,67 @@ def test_a_formula_below_zero_is_refused(formula: Callable[..., None]) -> None:
     formula(lambda *_, **__: -2)
     with pytest.raises(ValueError, match=r"gave -2; it must give 0 or more"):
         enter(mixed, 2, 3)
+
+
+# Models
+
+
+class Pooling(nn.Module):
+    """No product, and no weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2).mean((2, 3))
+
+
+class Looking(nn.Module):
+    """No arithmetic at all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, 0, 0]
+
+
+class Mixing(nn.Module):
+    """An operation of a user's own, with a formula of its author's."""
+
+    def forward(self, x: Tensor) -> Any:
+        return mix(x[0, 0], x[0, 1])
+
+
+def cell(model: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Case:
+    monkeypatch.setattr("vbench.models.baselines.timm_model", lambda *_, **__: model())
+    return Case("timm/strange", 8, 8, "parallel", None, 1, "float32", "cpu")
+
+
+@pytest.mark.parametrize(("model", "flops"), [(Pooling, 3 * 16 * 4 + 3 * 16), (Looking, 0)])
+def test_a_model_without_products_counts_zero(
+    model: type[nn.Module], flops: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = cell(model, monkeypatch)
+    found = dict(counting.count_in_full({"case": asdict(case), "by_module": True}))
+    work = found["work"]
+    assert (work["macs"], work["macs_executed"], work["bytes_min"], work["params"]) == (0, 0, 0, 0)
+    assert work["flops_elementwise"] == work["flops_total"] == flops
+    assert work["intensity"] is None
+    assert found["second_count"]["agree"] in (True, None)
+    shown = {"model": "strange", "height": 8, "width": 8, "modules": found["modules"]}
+    assert modules_to_rich(shown).row_count == len(found["modules"]) + 1
+
+
+def test_a_cell_without_operations_is_written_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fields = asdict(cell(Looking, monkeypatch))
+    bare = CountedCell("strange", {key: fields[key] for key in ("model", "height", "width")}, {"macs": 0}, {}, {})
+    file = tmp_path / "counters.json"
+    file.write_text(to_text(Baseline({}, (bare,), {})))
+    assert read(file).cells == (bare,)
+
+
+def test_fvcore_is_not_asked_about_a_registered_formula(
+    formula: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formula(lambda x, weight, out_shape=None: 2 * x[0] * x[1] * weight[1])
+    found = dict(counting.count_in_full({"case": asdict(cell(Mixing, monkeypatch)), "by_module": False}))
+    assert found["work"]["macs_matmul"] == 8 * 8 * 8
+    assert found["second_count"] == not_counted("fvcore does not know vbench_ledger.mix")
 
 
 def test_notes_are_said_once_or_with_their_size() -> None:

@@ -46,6 +46,7 @@ def count(case: Case) -> dict[str, Any]:
         bytes_min: operands and results of all that has MACs, at the cell's dtype, weights once, if all else is fused.
         intensity: flops_total / bytes_min; None without a total, and where nothing has MACs.
         coverage, unknown: share of the bytes whose operations the ledger knows; the others, with `calls` and `bytes`.
+        registered: FLOPs of operations that were counted by the formula registered for them with torch, by name.
         notes: what was counted by a convention or by a registered formula, a sentence each.
         state_bytes: what the recurrent mode carries: the largest operator's state, or the sum over layers where the
             whole network walks the tokens; None for attention.
@@ -75,6 +76,7 @@ def work_of(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
         "intensity": total / sums.bytes_min if total is not None and sums.bytes_min else None,
         "coverage": ledger.coverage,
         "unknown": ledger.unknown,
+        "registered": ledger.registered,
         "notes": ledger.notes,
         "state_bytes": (sum if case.spec.streams else max)(ledger.states) if ledger.states else None,
         "macs_closed_form": by_hand,
@@ -159,7 +161,7 @@ def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         try:
             work = count(case) | {"predicted_peak_bytes": predicted_peak(case)}
             yield case.id, {"work": work, "second_count": not_counted("fvcore's count ended the process")}
-            yield case.id, {"work": work, "second_count": second_count(case, work["macs_matmul"])}
+            yield case.id, {"work": work, "second_count": _opinion(case, work)}
         except UnsupportedError as error:
             yield case.id, {"unsupported": str(error)}
 
@@ -170,7 +172,14 @@ def count_in_full(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     work = count(case)
     yield "work", work
     yield "modules", count_by_module(case) if argument["by_module"] else None
-    yield "second_count", second_count(case, work["macs_matmul"])
+    yield "second_count", _opinion(case, work)
+
+
+def _opinion(case: Case, work: dict[str, Any]) -> dict[str, Any]:
+    """What `second_count` says of a work. It has no formula of torch's registry, and is not asked where one counts."""
+    if work["registered"]:
+        return not_counted(f"fvcore does not know {', '.join(work['registered'])}")
+    return second_count(case, work["macs_matmul"])
 
 
 def cases(

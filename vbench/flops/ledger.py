@@ -93,7 +93,8 @@ class Ledger(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.entries: dict[tuple[str, str, Kind], Tally] = {}  # by module, operation and kind
         self.states: list[int] = []  # bytes, of each call of an operator that has a state
-        self._notes: dict[str, int] = {}  # what was counted by a convention, and its FLOPs by a registered formula
+        self.registered: dict[str, int] = {}  # FLOPs of other authors' operations, by the formulas that torch has
+        self._causal = False  # whether attention was told to be
         self._model = model
         self._weights = {weight.untyped_storage() for weight in model.parameters()}
         self._read: set[tuple[Any, int]] = set()  # weights that were read: storage and offset
@@ -130,10 +131,9 @@ class Ledger(TorchDispatchMode):
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the counts: by which convention or whose formula, a sentence each."""
-        return [
-            text if text in (CAUSAL, TRANSFORMS) else f"{text}: {flops} FLOPs by the formula registered for it"
-            for text, flops in self._notes.items()
-        ]
+        said = {CAUSAL: self._causal, TRANSFORMS: any("._fft_" in op for _, op, _ in self.entries)}
+        asked = [f"{op}: {flops} FLOPs by the formula registered for it" for op, flops in self.registered.items()]
+        return [text for text, holds in said.items() if holds] + asked
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -170,14 +170,11 @@ class Ledger(TorchDispatchMode):
             tally.macs_matmul, tally.macs_algorithm = formulas.product_macs(call)
             tally.bytes_min = self._operands(call.given) + _bytes(call.results[0])
             tally.flops_elementwise = formulas.beside_macs(call)
-            if call.is_causal:
-                self._notes[CAUSAL] = 0
+            self._causal |= call.is_causal
             return Kind.MATRIX
         flops = formulas.pointwise_flops(call)
         if flops is None:
             return None
-        if call.base.startswith("_fft_"):
-            self._notes[TRANSFORMS] = 0
         tally.flops_elementwise = flops
         return Kind.FREE if call.base in formulas.FORMULAS and not flops else Kind.ELEMENTWISE
 
@@ -187,7 +184,7 @@ class Ledger(TorchDispatchMode):
         tally.macs_matmul, tally.flops_elementwise = divmod(flops, 2)
         tally.macs_algorithm = tally.macs_matmul
         tally.bytes_min = self._operands(call.given) + sum(map(_bytes, call.results))
-        self._notes[name] = self._notes.get(name, 0) + flops
+        self.registered[name] = self.registered.get(name, 0) + flops
 
     def _operator(self, tally: Tally, call: Call) -> None:
         """Enter one of our operators. Its state may stay on chip, so the bytes of the state do not count."""
