@@ -239,7 +239,7 @@ def _fft(call: Call) -> int:
 
 def _added(call: Call) -> int:
     """One sum (or maximum, or product) for each element that is entered; a mean divides too."""
-    entered = call.arguments.get("index") if "src" in call.arguments else call.arguments["source"]
+    entered = call.arguments["index" if "src" in call.arguments else "source"]
     means = call.results[0].numel() if call.arguments.get("reduce") == "mean" else 0
     return _sums(call.results[0]) * int(entered.numel()) + means
 
