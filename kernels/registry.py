@@ -27,7 +27,8 @@ class Form:
     Attributes:
         mode: "parallel" takes all tokens at once, "recurrent" one by one with a state of fixed size.
         summary: how it works, in a line.
-        elementwise: it has no matrix products, so a counter of products does not see its work.
+        elementwise: it has no products of two matrices, so that its MACs are outside of those. No recurrent form has: a
+            step updates the state by an outer product and reads it by a vector.
         devices, dtypes: what it runs on, and what types it takes.
         package: what must be installed for it.
         module: another module, whose function serves several forms and takes the form's name as the keyword `form`.
@@ -44,19 +45,19 @@ class Form:
 
 def _triton(how: str, *, elementwise: bool = False) -> dict[str, Form]:
     """The two forms made of Triton's kernels."""
-    rest: dict[str, Any] = {"devices": ("cuda",), "dtypes": FLOATS[1:], "package": "triton", "elementwise": elementwise}
+    rest: dict[str, Any] = {"devices": ("cuda",), "dtypes": FLOATS[1:], "package": "triton", "module": "fused"}
     return {
-        "fused": Form("parallel", f"{how}, Triton", module="fused", **rest),
-        "fused_recurrent": Form("recurrent", "one launch, one token a step, Triton", module="fused", **rest),
+        "fused": Form("parallel", f"{how}, Triton", elementwise=elementwise, **rest),
+        "fused_recurrent": Form("recurrent", "one launch, one token a step, Triton", elementwise=True, **rest),
     }
 
 
-def _recurrent(*, elementwise: bool = False) -> dict[str, Form]:
+def _recurrent() -> dict[str, Form]:
     """The recurrence, by torch and compiled by numba."""
     how = "one token a step, in machine code by numba"
     return {
-        "reference": Form("recurrent", "one token a step, state in float32", elementwise=elementwise),
-        "compiled": Form("recurrent", how, devices=("cpu",), package="numba", elementwise=elementwise),
+        "reference": Form("recurrent", "one token a step, state in float32", elementwise=True),
+        "compiled": Form("recurrent", how, devices=("cpu",), package="numba", elementwise=True),
     }
 
 
@@ -71,7 +72,7 @@ OPS: dict[str, dict[str, Form]] = {
         **_triton(_TILES, elementwise=True),
         "scan": Form("parallel", "chunks of chunks of 8, memory linear in N", elementwise=True),
         "quadratic": Form("parallel", _PAIRS, elementwise=True),
-        **_recurrent(elementwise=True),
+        **_recurrent(),
     },
     "wkv6": {**_triton("three launches, both directions at once"), **_CHUNKWISE, **_recurrent()},
     "mlstm": {**_triton("three launches"), **_CHUNKWISE, **_recurrent()},
@@ -84,7 +85,7 @@ OPS: dict[str, dict[str, Form]] = {
         **_triton(_TILES, elementwise=True),
         "scan": Form("parallel", "chunks of 8 tokens, of chunks, in linear space", elementwise=True),
         "quadratic": Form("parallel", _PAIRS, elementwise=True),
-        **_recurrent(elementwise=True),
+        **_recurrent(),
     },
 }
 

@@ -33,7 +33,16 @@ def unknown_line(found: list[dict[str, Any]]) -> str | None:
     if not sums:
         return None
     said = ", ".join(f"{op} ({nbytes} bytes)" for op, nbytes in sums.items())
-    return f"not in the ledger's tables: {said}; see PER_OUTPUT and its neighbours in vbench/flops/ledger.py"
+    return f"not in the ledger's tables: {said}; register a formula (torch.utils.flop_counter.register_flop_formula)"
+
+
+def notes(found: list[dict[str, Any]]) -> list[str]:
+    """What was counted by a convention or by a registered formula, once each; each size has a line of its own."""
+    several = len(found) > 1
+    size_of = [f"{work['height']}x{work['width']}: " if several else "" for work in found]
+    lines = {text: size for size, work in zip(size_of, found, strict=True) for text in work["notes"]}
+    common = [text for text in lines if sum(text in work["notes"] for work in found) == len(found)]
+    return [text if text in common else lines[text] + text for text in lines]
 
 
 def to_rich(found: list[dict[str, Any]]) -> Table:
@@ -66,7 +75,7 @@ def modules_to_rich(work: dict[str, Any]) -> Table:
         table.add_row(
             row["module"],
             *(_giga(row[key]) for key in MODULE_COUNTS.values()),
-            f"{100 * row['flops_total'] / sums['flops_total']:.1f} %",
+            f"{100 * row['flops_total'] / sums['flops_total']:.1f} %" if sums["flops_total"] else "",
             f"{row['bytes_min'] / 2**20:.2f}",
         )
     return table

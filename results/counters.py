@@ -302,10 +302,12 @@ def _kernels(base: Baseline, now: Counted, compiler: str | None) -> list[Finding
 
 def to_text(base: Baseline) -> str:
     """The text of a file: JSON with a line for each part of a cell."""
-    parts = ("case", "counts", "operations", "inside", "unseen")
+    parts, always = ("case", "counts", "operations", "inside", "unseen"), ("case", "counts", "operations")
     cells = []
     for cell in base.cells:
-        lines = [f'"{part}": {json.dumps(getattr(cell, part))}' for part in parts if getattr(cell, part)]
+        lines = [
+            f'"{part}": {json.dumps(getattr(cell, part))}' for part in parts if part in always or getattr(cell, part)
+        ]
         cells.append(f'  {{"cell": {json.dumps(cell.name)},\n   ' + ",\n   ".join(lines) + "}")
     kernels = [f"  {json.dumps(name)}: {json.dumps(each)}" for name, each in base.kernels.items()]
     lines = [

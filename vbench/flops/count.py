@@ -38,13 +38,16 @@ def count(case: Case) -> dict[str, Any]:
         params, tokens: parameters; tokens that enter the first block, None if not known.
         macs: what the recurrence or the attention itself needs, equal for all forms.
         macs_executed: what this cell's form does, the sum of `macs_matmul` (matrix products, convolutions,
-            attention, operators made of these) and `macs_elementwise` (the other operators).
+            attention, operators made of these) and `macs_elementwise` (the other operators, and every recurrent
+            form: a step updates a state by one outer product and reads it by one vector).
         flops_elementwise: arithmetic and functions outside MACs, one FLOP each.
         flops_total: 2 · macs_executed + flops_elementwise; None, with `flops_reason`, where the ledger does not
             know operations that touch more than 1 % of the bytes.
         bytes_min: operands and results of all that has MACs, at the cell's dtype, weights once, if all else is fused.
-        intensity: flops_total / bytes_min.
+        intensity: flops_total / bytes_min; None without a total, and where nothing has MACs.
         coverage, unknown: share of the bytes whose operations the ledger knows; the others, with `calls` and `bytes`.
+        registered: FLOPs of operations that were counted by the formula registered for them with torch, by name.
+        notes: what was counted by a convention or by a registered formula, a sentence each.
         state_bytes: what the recurrent mode carries: the largest operator's state, or the sum over layers where the
             whole network walks the tokens; None for attention.
         macs_closed_form, closed_form_agrees: `macs` by hand, and whether it is within 1 %; None for timm's models.
@@ -70,9 +73,11 @@ def work_of(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
         "flops_total": total,
         "flops_reason": None if known else f"unknown operations touch {unknown} bytes: {', '.join(ledger.unknown)}",
         "bytes_min": sums.bytes_min,
-        "intensity": None if total is None else total / sums.bytes_min,
+        "intensity": total / sums.bytes_min if total is not None and sums.bytes_min else None,
         "coverage": ledger.coverage,
         "unknown": ledger.unknown,
+        "registered": ledger.registered,
+        "notes": ledger.notes,
         "state_bytes": (sum if case.spec.streams else max)(ledger.states) if ledger.states else None,
         "macs_closed_form": by_hand,
         "closed_form_agrees": None if by_hand is None else abs(by_hand - sums.macs_algorithm) <= AGREE * by_hand,
@@ -108,7 +113,7 @@ def _enter(case: Case) -> tuple[nn.Module, Ledger]:
     from vbench.flops.ledger import Ledger
 
     model, image = on_meta(case)
-    return model, Ledger(model, elementwise=is_elementwise(case)).enter(image)
+    return model, Ledger(model).enter(image)
 
 
 def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
@@ -118,12 +123,6 @@ def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
     dtype = getattr(torch, case.dtype)
     with torch.device("meta"):
         return build(case).to(dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
-
-
-def is_elementwise(case: Case) -> bool:
-    """Whether the form of the model's operator has no matrix products."""
-    op = case.operator
-    return bool(op and case.form and OPS[op][case.form].elementwise)
 
 
 def _rows(model: nn.Module) -> dict[str, str]:
@@ -162,7 +161,7 @@ def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         try:
             work = count(case) | {"predicted_peak_bytes": predicted_peak(case)}
             yield case.id, {"work": work, "second_count": not_counted("fvcore's count ended the process")}
-            yield case.id, {"work": work, "second_count": second_count(case, work["macs_matmul"])}
+            yield case.id, {"work": work, "second_count": _opinion(case, work)}
         except UnsupportedError as error:
             yield case.id, {"unsupported": str(error)}
 
@@ -173,7 +172,14 @@ def count_in_full(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     work = count(case)
     yield "work", work
     yield "modules", count_by_module(case) if argument["by_module"] else None
-    yield "second_count", second_count(case, work["macs_matmul"])
+    yield "second_count", _opinion(case, work)
+
+
+def _opinion(case: Case, work: dict[str, Any]) -> dict[str, Any]:
+    """What `second_count` says of a work. It has no formula of torch's registry, and is not asked where one counts."""
+    if work["registered"]:
+        return not_counted(f"fvcore does not know {', '.join(work['registered'])}")
+    return second_count(case, work["macs_matmul"])
 
 
 def cases(

@@ -18,8 +18,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from vbench.flops import count as flops
-from vbench.flops.ledger import ALLOCATIONS, VIEWS, Kind, Ledger, Tally, tensors, total_of
+from vbench.flops.formulas import base_of, tensors
+from vbench.flops.ledger import Kind, Ledger, Tally, total_of
 from vbench.flops.peak import SEEN_INSIDE, predicted_peak
+from vbench.flops.tables import ALLOCATIONS, VIEWS
 from vbench.kernels.fused.launch import recording
 from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.build import replace_function
@@ -43,7 +45,7 @@ def count_inside(case: Case) -> dict[str, Any]:
     """
     model, image = flops.on_meta(case)
     op = case.operator
-    ledger = Operations(model, op, case.form, elementwise=flops.is_elementwise(case)).enter(image)
+    ledger = Operations(model, op, case.form).enter(image)
     work, inside = flops.work_of(case, model, ledger), ledger.inside
     unseen = inside.unseen if ledger.inside.calls else None
     seen = bool(op) and unseen is None
@@ -91,11 +93,11 @@ class Operations(Ledger):
     A form runs once for each kind of arguments; its other calls are taken to be the same.
 
     Args:
-        model: on the meta device. op, form: of its operator; None for a model without. elementwise: as in `Ledger`.
+        model: on the meta device. op, form: of its operator; None for a model without.
     """
 
-    def __init__(self, model: nn.Module, op: str | None, form: str | None, *, elementwise: bool = False) -> None:
-        super().__init__(model, elementwise=elementwise)
+    def __init__(self, model: nn.Module, op: str | None, form: str | None) -> None:
+        super().__init__(model)
         self.calls: Counter[str] = Counter()
         self.inside = Inside()
         self._known: dict[Any, tuple[Inside, Any]] = {}  # by a call's kind of arguments
@@ -108,7 +110,7 @@ class Operations(Ledger):
         return self
 
     def _assess(self, func: Any, args: Any, kwargs: Any, out: Any) -> tuple[Kind, Tally]:
-        if func._schema.name.partition("::")[2].removesuffix("_") not in NOT_LAUNCHED:
+        if base_of(func) not in NOT_LAUNCHED:
             self.calls[f"{func._overloadpacket}{_dtype(*args, *kwargs.values(), out)}"] += 1
         return super()._assess(func, args, kwargs, out)
 
