@@ -39,17 +39,30 @@ class Ratio:
 def ratio(above: Row, below: Row, cost: str) -> Ratio | None:
     """The ratio of a column of two rows of a frame, if costs are independent and log-normal (`statistics.ratio`).
 
-    None if a row lacks the cost, or if the batches differ.
+    None if a row lacks the cost, or if the batches differ (`at_equal_batch`).
     """
     over, under = (_known(row.get(cost)) for row in (above, below))
-    batch = BATCHES.get(cost)
-    if over is None or not under or (batch and above.get(batch) != below.get(batch)):
+    if over is None or not under or not at_equal_batch(above, below, cost):
         return None
     known = [_interval(row, cost) for row in (above, below)]
     if known[0] is None or known[1] is None:
         return Ratio(over / under)
     found = statistics.ratio(known[0], known[1])
     return Ratio(found.median, found.lo, found.hi)
+
+
+def at_equal_batch(above: Row, below: Row, cost: str) -> bool:
+    """Whether a cost of two rows may be divided: both at one batch. Counted costs are of one image.
+
+    Throughput may also be at the largest batches that fit (policy `max`), which compares what one memory can do. Two
+    knees differ by what the search found, so they must be equal.
+    """
+    batch = "batch" if cost == "throughput_img_s" else BATCHES.get(cost)
+    both = (above, below)
+    if batch == "batch" and all(row.get("batch_policy") == "max" for row in both):
+        return True
+    one, other = (_known(row.get(batch)) for row in both) if batch else (None, None)
+    return one == other
 
 
 def _interval(row: Row, cost: str) -> Interval | None:
