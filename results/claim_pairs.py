@@ -76,13 +76,13 @@ def square(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.Da
     return rows if res is None else rows[rows["height"] == res]
 
 
-def preference(cell: Cell) -> tuple[Any, ...]:
+def preference(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
     """A sort key: a GPU first, then half precision, where fused attention is fastest, then eager mode."""
     dtypes = ["bfloat16", "float16", "float32", cell["dtype"]]  # an unknown one comes last
     return not on_gpu(cell), dtypes.index(cell["dtype"]), cell["backend"] != "eager"
 
 
-def on_gpu(cell: Cell) -> bool:
+def on_gpu(cell: Mapping[Any, Any]) -> bool:
     """Whether a row was measured on an accelerator."""
     return not on_host(str(cell["device"]))
 
@@ -195,7 +195,9 @@ def measured(
 ) -> OurValue | None:
     """A ratio of two measured figures; None if they cannot be compared (`ratios.ratio`)."""
     over = ratio(above, below, column)
-    return over and OurValue(over.value, over.lo, over.hi, basis, _ids(above, below) if ids is None else ids)
+    if over is None:
+        return None
+    return OurValue(over.value, over.lo, over.hi, basis, _ids(above, below) if ids is None else ids)
 
 
 def _ids(*cells: Cell) -> tuple[str, ...]:

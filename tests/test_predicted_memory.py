@@ -157,7 +157,8 @@ def test_a_ratio_of_peaks_scales_from_batch_1_within_the_margin_of_claims(attent
     peaks = {}
     for model in ("vig_t", "deit_t"):
         of = case(model, 512, attention=attention if model == "deit_t" else None)
-        first, many = (Predictor(of).predict(A100, batch=batch) for batch in (1, 32))
+        predictor = Predictor(of)
+        first, many = (predictor.predict(A100, batch=batch) for batch in (1, 32))
         one, of_32 = (found.peak_bytes - found.workspace_bytes for found in (first, many))  # as a record has it
         peaks[model] = (first.weights_bytes + 32 * (one - first.weights_bytes), of_32)
     computed, simulated = (theirs / mine for mine, theirs in zip(peaks["vig_t"], peaks["deit_t"], strict=True))
