@@ -14,10 +14,13 @@ from rich.text import Text
 
 from vbench.errors import UsageError
 from vbench.reports.grid import csv_text, escaped, pipes
-from vbench.results.claim_judgement import FAILS, HOLDS, UNFUSED, UNKNOWN, VERDICTS, Judgement
+from vbench.results.claim_equivalence import Verify
+from vbench.results.claim_equivalence import judged as by_verification
+from vbench.results.claim_judgement import FAILS, HOLDS, OPEN, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, Judgement
+from vbench.results.claim_pairs import BATCHES, SCALED
 from vbench.results.claim_predictions import Predict
 from vbench.results.claim_predictions import judged as by_prediction
-from vbench.results.claim_verdicts import TOLERANCE, WIDEST, judge
+from vbench.results.claim_verdicts import LINEAR, judge
 from vbench.results.claims import Claim, claims
 from vbench.results.frame import frame
 from vbench.results.operators import FILE as OPERATORS
@@ -27,8 +30,13 @@ from vbench.results.store import read
 from vbench.results.text import bare_table, print_whole
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
-STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", UNKNOWN: "dim"}
-QUANTITIES = {"macs": "MACs", "params": "parameters", "operator_speed": "speed"}  # other quantities keep their names
+STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", OPEN: "cyan", UNKNOWN: "dim"}
+QUANTITIES = {
+    "macs": "MACs",
+    "params": "parameters",
+    "operator_speed": "speed",
+    "equivalence": "modes",
+}  # other quantities keep their names
 
 PAGE = f"""# Which claims hold?
 
@@ -43,23 +51,41 @@ default forms in parallel mode:
 - *As the paper has it*: MACs as the paper counts them; memory and speed against attention that is not fused.
 - *Fair*: all work counted; memory and speed against fused attention.
 
-A value reaches a claim if it is at least the claim minus {TOLERANCE:.0%}, the precision of two printed digits ("90 %
-saved" is anything from 9.5 to 10.5 times less). A measured value reaches it if any part of its interval does. An
-interval that lies on both sides and is wider than ±{WIDEST:.0%} decides nothing. A value above the claim holds.
+A value reaches a claim if the low end of its 95 % interval is at least the claim minus {TOLERANCE:.0%}, the precision
+of two printed digits ("90 % saved" is anything from 9.5 to 10.5 times less). It misses the claim if the high end is
+below that. Between the two the claim is open, and the verdict names the interval. A value above the claim holds.
 
 | verdict | when |
 | --- | --- |
 | {HOLDS} | the fair value reaches it |
-| {UNFUSED} | memory or speed reaches it against unfused attention, but not against fused |
-| {FAILS} | neither value reaches it; for MACs, the fair count does not reach it, whatever the paper's own count says |
-| {UNKNOWN} | no such model, no record, no GPU, no printed number, or an interval that is too wide |
+| {UNFUSED} | memory or speed reaches it against unfused attention, and misses it against fused |
+| {FAILS} | both values miss it; for MACs, the fair count misses it, whatever the paper's own count says |
+| {OPEN} | the interval that should decide lies on both sides, or is not known |
+| {UNKNOWN} | no such model, no record, no GPU, no printed number |
+
+What has no interval:
+
+- MACs, parameters and checks are counted. They are exact, and decide.
+- The allocator of a GPU counts bytes. Such a peak is exact at the batch at which it was measured, and decides. For
+  another batch it is computed from batch 1: weights once, everything else once for each image. That ratio is taken as
+  known within ±{SCALED:.0%}.
+- Any other measured value without an interval decides nothing: too few launches, or a CPU's memory.
+
+A claim without a number, "lower" or "faster", holds if the whole interval is above 1; so does growth of an advantage.
+ViR's claim is read as "the advantage grows from 224 to 2048 px". Linear growth holds if the exponent, with its whole
+interval, is at most {LINEAR:.3g}; it is judged on any device. An exponent of MACs is exact: its bounds are the least
+and the greatest over spans of a factor of 4, and all must be as small. Two modes are one function if all checks of
+`vbench verify` pass: by the stamps of records, or by the verification that `vbench claims` runs once and remembers.
 
 The papers claim memory and speed for GPUs, mostly without naming the GPU. On a CPU the page shows the ratio and gives
 no verdict; on a GPU it gives a verdict for that GPU. If several dtypes were measured, half precision decides, because
-the fastest fused attention exists only there; the reason names the others. Memory is a peak at batch 1. If a paper
-states or implies a batch, the memory is computed for it: weights once, everything else once for each image. Speed is
-images/s at the batch that was asked for, `knee` in the suite. ViR's claim has no number; it is read as "the advantage
-grows from 224 to 2048 px". Linear growth is judged on any device.
+the fastest fused attention exists only there; the reason names the others. Memory is a peak at batch 1, or at the batch
+that the paper states or implies.
+
+Speed is images/s of both at one batch: the batch that the paper states, if both were measured at it; otherwise the
+largest that both were measured at and that gives an interval. At the largest batches that fit (`--batch max`) the two
+may differ. Two knees of different size are never divided: then the times of a call at batch 1 are compared, and the
+reason says so. `{BATCHES}` gives equal batches; the suite has them.
 
 Without a GPU's record, a claim on memory is judged by a *prediction*: a simulation of PyTorch's allocator on CUDA, in
 half precision, at the batch that the paper states or implies. [Memory without a GPU](memory.md) says how it works and
@@ -67,11 +93,12 @@ how near it comes to published figures. Such a verdict is marked *(predicted)*; 
 """
 
 
-def judged(folders: Sequence[Path], predict: Predict | None = None) -> list[Judgement]:
+def judged(folders: Sequence[Path], predict: Predict | None = None, verify: Verify | None = None) -> list[Judgement]:
     """A verdict on every claim, from the records of these folders, which may be none.
 
     Args:
-        predict: predicts the memory of a CUDA card, for claims that no record of a GPU decides; None leaves them open.
+        predict: predicts the memory of a CUDA card, for claims that no record of a GPU decides; None leaves them.
+        verify: compares the modes of a model, for claims that no record decides; None leaves them.
 
     Raises: UsageError for a folder without records; SchemaError for records that this version cannot read.
     """
@@ -81,7 +108,8 @@ def judged(folders: Sequence[Path], predict: Predict | None = None) -> list[Judg
     table = frame([record for folder in folders for record in read(folder)])
     operators = [row for folder in folders for row in read_operators(folder)]
     found = [judge(claim, table, operators) for claim in claims()]
-    return found if predict is None else [by_prediction(one, predict) for one in found]
+    found = found if predict is None else [by_prediction(one, predict) for one in found]
+    return found if verify is None else [by_verification(one, verify) for one in found]
 
 
 def to_json(found: Sequence[Judgement]) -> str:
@@ -92,7 +120,7 @@ def to_json(found: Sequence[Judgement]) -> str:
 
 def _ours(one: Judgement) -> dict[str, Any]:
     as_paper, fair = (value and asdict(value) for value in (one.stated, one.fair))
-    said = {"verdict": one.verdict, "predicted": one.predicted, "reason": one.reason}
+    said = {"verdict": one.verdict, "undecided": one.undecided, "predicted": one.predicted, "reason": one.reason}
     return {**said, "as_paper": as_paper, "fair": fair, "case_ids": list(one.case_ids)}
 
 
@@ -169,7 +197,7 @@ def _claimed(claim: Claim) -> str:
         return f"{claim.ratio:.3g}×"
     if claim.unit == "points":
         return f"+{(claim.value or 0) - (claim.baseline_value or 0):.3g} points"
-    return "no number" if claim.unit == "none" else claim.unit
+    return {"none": "no number", "any": "> 1×"}.get(claim.unit, claim.unit)
 
 
 def _proof(one: Judgement) -> str:
@@ -179,9 +207,10 @@ def _proof(one: Judgement) -> str:
 def page(folders: Sequence[Path]) -> str:
     """The whole of docs/claims.md."""
     from vbench.flops.fit import asking, of_claims
+    from vbench.verify.stamps import of_models
 
-    with asking() as ask:
-        return f"{PAGE}\n{to_markdown(judged(folders, of_claims(ask)))}"
+    with asking() as ask, of_models() as verify:
+        return f"{PAGE}\n{to_markdown(judged(folders, of_claims(ask), verify))}"
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import pandas as pd
 from vbench.models import MODELS, spec
 from vbench.plan import Attention
 from vbench.results import scaling
-from vbench.results.claim_judgement import FAILS, HOLDS, UNKNOWN, Judgement, OurValue
-from vbench.results.claim_verdicts import MEASURE, SIDES, verdict_of
+from vbench.results.claim_judgement import UNKNOWN, Judgement, OurValue
+from vbench.results.claim_verdicts import MEASURE, SIDES, linear, verdict_of
 from vbench.results.claims import Claim
 
 DTYPE: Literal["float16"] = "float16"  # half precision decides, as among records
@@ -65,9 +65,10 @@ def _growth(claim: Claim, predict: Predict) -> Judgement | None:
     fit = scaling.exponents(pd.DataFrame(rows), ("activation_bytes",)).iloc[0]
     value, low, high = (float(fit[key]) for key in ("exponent", "exponent_lo", "exponent_hi"))
     fair = OurValue(value, low, high, "exponent of predicted activation memory", unit="")
-    verdict = HOLDS if low <= 1 + scaling.TOLERANCE and value <= 1 + scaling.WIDEST else FAILS
+    ruled = linear(fair, float(fit["local_exponent"]))
     words = f"predicted for CUDA, {DTYPE}, batch 1: exponent {fair} in tokens from {SIDES[0]} to {SIDES[-1]} px"
-    return Judgement(claim, verdict, words, None, fair, predicted=True)
+    reason = f"{ruled.rule}; {words}"
+    return Judgement(claim, ruled.verdict, reason, None, fair, predicted=True, undecided=ruled.undecided)
 
 
 def _ratios(claim: Claim, predict: Predict) -> Judgement | None:
@@ -84,10 +85,9 @@ def _ratios(claim: Claim, predict: Predict) -> Judgement | None:
         ours[attention] = OurValue(ratio, ratio * (1 - ERROR), ratio * (1 + ERROR), f"{basis} (±{ERROR:.0%})")
     fair, stated = ours["fused"], ours["unfused"]
     words = "; ".join(f"{one} against {name} attention" for name, one in ours.items()) + f", {fair.basis}"
-    if claim.unit == "none":
-        return Judgement(claim, UNKNOWN, f"the paper prints no number; {words}", stated, fair, predicted=True)
-    verdict, rule = verdict_of(claim, fair, stated)
-    return Judgement(claim, verdict, f"{rule}: {words}", stated, fair, predicted=True)
+    ruled = verdict_of(claim, fair, stated)
+    reason = f"{ruled.rule}: {words}"
+    return Judgement(claim, ruled.verdict, reason, stated, fair, predicted=True, undecided=ruled.undecided)
 
 
 def _advantage(claim: Claim, side: int, attention: Attention, predict: Predict) -> float | None:

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 from vbench.errors import UsageError
 from vbench.results.countings import COUNTINGS
 
-Quantity = Literal["macs", "params", "memory", "speed", "operator_speed", "accuracy"]
-Unit = Literal["x", "% saved", "% of", "G", "points", "linear", "grows", "none"]
-Seen = Literal["abstract", "figure", "secondary"]
-Direction = Literal["less", "more", "linear"]
+Quantity = Literal["macs", "params", "memory", "speed", "operator_speed", "accuracy", "equivalence"]
+Unit = Literal["x", "% saved", "% of", "G", "points", "linear", "grows", "any", "equal", "none"]
+Seen = Literal["title", "abstract", "readme", "figure", "secondary"]
+Direction = Literal["less", "more", "linear", "equal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,9 @@ class Claim:
 
     `value` is the printed number in `unit`: "x", a ratio; "% saved" and "% of", shares of the baseline's cost; "G",
     with the baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Units without a number:
-    "linear" in tokens; "grows", an advantage from `res_from` to `res`; "none". `stated` and `missing` are the paper's
-    conditions, `inferred` is what its figures show, `batch` belongs to a claim on memory.
+    "linear" in tokens; "grows", an advantage from `res_from` to `res`; "any", some advantage; "equal", to the baseline,
+    or one mode to the other; "none", not even a direction. `stated` and `missing` are the paper's conditions,
+    `inferred` is what its figures show, `batch` belongs to a claim on memory or speed.
     """
 
     id: str
@@ -99,7 +100,7 @@ _ONE_OF: dict[str, tuple[str, ...]] = {
     "counting": tuple(COUNTINGS),
 }
 _NUMBERED = ("x", "% saved", "% of", "G", "points")
-_ALONE = ("linear", "none")  # units that need no baseline
+_ALONE = ("linear", "equal", "none")  # units that need no baseline
 
 
 def _claim(row: dict[str, Any], where: str) -> Claim:

@@ -38,9 +38,9 @@ class Ratio:
     value: float
     lo: float | None = None
     hi: float | None = None
-    freedom: float | None = None  # degrees of freedom of the t behind the interval; None for a normal one
     blocks: int | None = None
     rounds: int | None = None  # in all blocks together
+    freedom: float | None = None  # degrees of freedom of the t behind the interval; None for a normal one
 
     @property
     def basis(self) -> str:
@@ -94,11 +94,10 @@ def ratio(above: Row, below: Row, cost: str) -> Ratio | None:
     It is the one that was measured in turns, if that has an interval, or if the two cells have none. Otherwise costs
     are taken as independent and log-normal (`statistics.ratio`).
 
-    None if a row lacks the cost, or if the batches differ.
+    None if a row lacks the cost, or if the batches differ (`at_equal_batch`).
     """
     over, under = (_known(row.get(cost)) for row in (above, below))
-    batch = BATCHES.get(cost)
-    if over is None or not under or (batch and above.get(batch) != below.get(batch)):
+    if over is None or not under or not at_equal_batch(above, below, cost):
         return None
     turns = in_turns(above, below, cost)
     if turns and turns.lo is not None and turns.hi is not None:
@@ -107,7 +106,7 @@ def ratio(above: Row, below: Row, cost: str) -> Ratio | None:
     if known[0] is None or known[1] is None:
         return turns or Ratio(over / under)
     found = statistics.ratio(known[0], known[1])
-    return Ratio(found.median, found.lo, found.hi, found.freedom)
+    return Ratio(found.median, found.lo, found.hi, freedom=found.freedom)
 
 
 def in_turns(above: Row, below: Row, cost: str = "latency_ms") -> Ratio | None:
@@ -125,7 +124,21 @@ def turns_of(row: Row, cost: str = "latency_ms") -> dict[str, Ratio]:
     text = row.get(PAIRED.get(cost, ""))
     if text is None or pd.isna(text) or not text:
         return {}
-    return {str(other): Ratio(*found[:3], None, *found[3:]) for other, found in json.loads(text).items()}
+    return {str(other): Ratio(*found) for other, found in json.loads(text).items()}
+
+
+def at_equal_batch(above: Row, below: Row, cost: str) -> bool:
+    """Whether a cost of two rows may be divided: both at one batch. Counted costs are of one image.
+
+    Throughput may also be at the largest batches that fit (policy `max`), which compares what one memory can do. Two
+    knees differ by what the search found, so they must be equal.
+    """
+    batch = "batch" if cost == "throughput_img_s" else BATCHES.get(cost)
+    both = (above, below)
+    if batch == "batch" and all(row.get("batch_policy") == "max" for row in both):
+        return True
+    one, other = (_known(row.get(batch)) for row in both) if batch else (None, None)
+    return one == other
 
 
 def _interval(row: Row, cost: str) -> Interval | None:

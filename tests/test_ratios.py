@@ -86,3 +86,28 @@ class TestInTurns:
     def test_decimals_tell_the_ends_apart(self) -> None:
         assert str(Ratio(0.1203, 0.1191, 0.1214, 4, 9)) == "0.120× (0.119–0.121, in turns)"
         assert str(Ratio(1.0, 0.99, 1.02, 4, 9)) == "1.00× (0.99–1.02, in turns: no measurable difference)"
+
+
+@pytest.mark.parametrize(
+    ("batches", "policies", "divided"),
+    [
+        ((4, 4), ("knee", "knee"), True),
+        ((4, 16), ("knee", "knee"), False),
+        ((8, 8), ("fixed", "knee"), True),
+        ((8, 32), ("fixed", "fixed"), False),
+        ((64, 16), ("max", "max"), True),
+        ((64, 16), ("max", "knee"), False),
+    ],
+)
+def test_throughputs_are_divided_at_one_batch_or_at_the_largest_that_fit(
+    batches: tuple[int, int], policies: tuple[str, str], divided: bool
+) -> None:
+    table = frame([make_record("vig_t", 1024), make_record("deit_t", 1024)])
+    rows = [table[table["model"] == model].iloc[0].to_dict() for model in ("vig_t", "deit_t")]
+    above, below = (
+        {**row, "batch": batch, "batch_policy": policy}
+        for row, batch, policy in zip(rows, batches, policies, strict=True)
+    )
+    assert (ratio(above, below, "throughput_img_s") is not None) == divided
+    assert ratio(above, below, "latency_ms") is not None
+    assert ratio(above, below, "macs") is not None

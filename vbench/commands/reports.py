@@ -160,7 +160,8 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
 @app.command(name="claims")
 def claims_(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="--out folders of sweeps. Without one, only counted claims are judged.")
+        list[Path] | None,
+        typer.Argument(help="--out folders of sweeps. Without one, claims are judged by counts and predictions."),
     ] = None,
     shape: Annotated[str, typer.Option("--format", help="One of text, md, csv.")] = "text",
     as_json: AsJson = False,
@@ -168,11 +169,12 @@ def claims_(
     """Say which efficiency claims of the papers hold, against what, and which records prove it."""
     from vbench.flops.fit import asking, of_claims
     from vbench.reports import claims
+    from vbench.verify.stamps import of_models
 
     if shape not in (shapes := ("text", "md", "csv")):
         raise UsageError(f"--format: '{shape}' is not one of {', '.join(shapes)}")
-    with asking() as ask, err.status("predicting memory"):
-        found = claims.judged(runs or [], of_claims(ask))
+    with asking() as ask, of_models() as verify, err.status("predicting memory, comparing modes"):
+        found = claims.judged(runs or [], of_claims(ask), verify)
     if as_json:
         typer.echo(claims.to_json(found))
     elif shape == "text":
