@@ -33,7 +33,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     with the kernel that computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it
     comes last, so that it costs no cell its other figures.
     """
-    from vbench.meters import attention, backend, cpu, energy, state, timing
+    from vbench.meters import attention, backend, cpu, energy, state, throughput, timing
     from vbench.meters.workload import workload
 
     case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
@@ -51,16 +51,17 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "latency", {"batch": measured.batch, **latency, **parts}
             del call  # with its recorded graph or its optimiser, before there is another
             searching = time.monotonic()
-            throughput = timing.throughput(
+            queued = throughput.measure(
                 measured.caller,
                 device,
                 protocol,
                 argument["batch"] or case.batch,
                 first=(measured.batch, latency["samples_ms"]),
                 image_bytes=(anatomy["input_bytes"] + anatomy["activation_bytes"]) // measured.batch,
+                held_bytes=anatomy.get("optimizer_bytes", 0),
             )
             search_s = time.monotonic() - searching
-        yield "throughput", throughput
+        yield "throughput", queued
         gpu = state.window(Path(watch["file"]), begin, time.monotonic()) if watch else None
         yield "state", {**processors.seen, "gpu": gpu}
         spent["measured_s"] += on_timing[0]
@@ -79,8 +80,8 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             if isinstance(counter, str):
                 joules = energy.measure(lambda _: 0, counter)
             else:
-                call = measured.caller(throughput["batch"])
-                joules = energy.measure(timing.work(call, device, throughput), counter, busy_s=protocol.energy_s)
+                call = measured.caller(queued["batch"])
+                joules = energy.measure(throughput.work(call, device, queued), counter, busy_s=protocol.energy_s)
         yield "energy", {**joules, "wall_s": on_energy[0]}
 
 
