@@ -79,8 +79,8 @@ class Protocol:
     sample_max_s: float = 3.0
     samples_min: int = 30
     precision: float = 0.005
-    throughput_s: float = 5.0  # a batch that would take longer is not tried
-    batch_gain: float = 0.03  # the knee is where a larger batch gains less than this share
+    throughput_s: float = 5.0  # for the search for the knee; a batch for which it is too short is not tried
+    batch_gain: float = 0.03  # the knee is where a batch of twice the size does not surely gain more than this share
     batch_max: int = 1024
     energy_s: float = 2.0  # 0: no energy is measured
     tf32: bool = False  # on CUDA, whether float32 products may be rounded to TF32
@@ -89,7 +89,14 @@ class Protocol:
 
 RIGORS: dict[str, Protocol] = {
     "quick": Protocol(
-        rigor="quick", launches=1, sample_s=0.5, sample_max_s=2.0, samples_min=10, precision=0.02, energy_s=0.0
+        rigor="quick",
+        launches=1,
+        sample_s=0.5,
+        sample_max_s=2.0,
+        samples_min=10,
+        precision=0.02,
+        throughput_s=2.0,
+        energy_s=0.0,
     ),
     "default": Protocol(),
     "paper": Protocol(

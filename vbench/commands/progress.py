@@ -1,22 +1,28 @@
-"""Progress of a sweep on stderr: the cell, the time left, and the last result."""
+"""Progress of a sweep on stderr: what it does, the time left, and the last result."""
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from vbench.plan import Case
+from vbench.plan import Case, Protocol
 from vbench.results.statistics import median_interval
 from vbench.results.store import Record
 from vbench.sweep.loop import Place
+from vbench.sweep.prepare import Task
+
+PROCESS_S = 1.0  # of a launch beside its protocol: the process, the model, its first calls
 
 
 class Progress:
-    """Shows the progress of a sweep; a context manager. Without a terminal it prints one line for each launch."""
+    """Shows the progress of a sweep; a context manager. Without a terminal it prints a line for each task and launch.
+
+    The time left is that of the tasks, as they were guessed, and of the launches: by the protocol at first, then as
+    much longer or shorter as the launches so far were.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -30,9 +36,11 @@ class Progress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=None, left="", last="none yet")
-        self._begin = time.monotonic()
-        self._weight = 0.0  # of the launches in this run; launches of an earlier run take no time
-        self._launches = 0
+        self._protocol = Protocol()
+        self._tasks: list[Task] = []
+        self._rest: list[Place] = []
+        self._taken_s: dict[bool, list[tuple[float, float]]] = {True: [], False: []}  # of first launches, of others:
+        self._launches = 0  # (guessed, taken) of each; launches of an earlier run take no time
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -43,28 +51,54 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def planned(self, rest: list[Place], tasks: list[Task], protocol: Protocol) -> None:
+        """Show how many launches there are, and how long all will take."""
+        self._rest, self._tasks, self._protocol = rest, tasks, protocol
+        self._bar.update(self._task, completed=0, total=len(rest), left=self._left(0))
+
+    def prepares(self, number: int) -> None:
+        """Show a task with its number, beside the launches that wait for it."""
+        what, left = f"{self._tasks[number]} {number + 1}/{len(self._tasks)}", self._left(number)
+        self._bar.update(self._task, description=what, left=left)
+        if not self._console.is_terminal:
+            self._console.print(f"[{self._launches}/{self._launches + len(self._rest)}] {what}  ({left})", markup=False)
+
     def doing(self, what: str) -> None:
+        """Show what is measured."""
         self._bar.update(self._task, description=what)
-        if not self._console.is_terminal and what.startswith("verifying"):
-            self._console.print(what, markup=False)
 
     def done(self, record: Record, rest: list[Place]) -> None:
-        case = Case(**record.case)
+        """Show the figure of a launch, and the time that is left now."""
+        case, first = Case(**record.case), record.launch == 0
         self._launches += 1
-        self._weight += _weight(case)
-        left_s = (time.monotonic() - self._begin) / self._weight * sum(_weight(place[0]) for place in rest)
-        left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
-        number = f" (launch {record.launch + 1})" if record.launch else ""
+        self._rest = rest
+        self._taken_s[first].append((_guess_s(case, record.launch, self._protocol), record.wall_s))
+        left = self._left(len(self._tasks))
+        number = "" if first else f" (launch {record.launch + 1})"
         text = f"{case}{number}: {_figure(record)}"
         total = self._launches + len(rest)
         self._bar.update(self._task, completed=self._launches, total=total, left=left, last=text)
         if not self._console.is_terminal:
             self._console.print(f"[{self._launches}/{total}] {text}  ({left})", markup=False)
 
+    def _left(self, tasks_done: int) -> str:
+        launches_s = sum(_guess_s(*place, self._protocol) * self._factor(first=place[1] == 0) for place in self._rest)
+        left_s = launches_s + sum(task.seconds for task in self._tasks[tasks_done:])
+        return f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
 
-def _weight(case: Case) -> float:
-    """A rough weight of a launch's time. An unsupported cell takes almost none."""
-    return 1e-3 if case.unsupported else 1 + 1.4 * (case.height * case.width / 2**20) ** 1.3
+    def _factor(self, *, first: bool) -> float:
+        """How much longer launches took than they were guessed; of first ones alone, as long as there are no others."""
+        so_far = self._taken_s[first] or self._taken_s[True]
+        return sum(taken for _, taken in so_far) / sum(guessed for guessed, _ in so_far) if so_far else 1.0
+
+
+def _guess_s(case: Case, launch: int, protocol: Protocol) -> float:
+    """The seconds of a launch by its protocol and its size. An unsupported cell takes almost none."""
+    if case.unsupported:
+        return 1e-3
+    searches = launch == 0 and case.batch == "knee"
+    usual = PROCESS_S + protocol.warmup_s + protocol.sample_s + (protocol.throughput_s if searches else 0.0)
+    return usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3)
 
 
 def _figure(record: Record) -> str:

@@ -6,7 +6,8 @@ the price of a small operator; memory by `peak.predicted_peak`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +20,44 @@ if TYPE_CHECKING:
 EFFICIENCY = 0.5  # of a model, against a large matrix product
 OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
 LAUNCH_OVERHEAD_S = 0.5  # a process, and the building of a model
-COUNT_S = 1.0
 MEMORY_CALLS = 3  # of a call that is not slow
 CALLS_AT_BATCH = 3  # warm, to size a block, and a block
+KNEE_CALLS = 12  # at batch 1: the fewest pairs of a call and of one at twice the batch
 TRAINING = 3  # a step against its forward pass
 LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it walks the tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`seconds` to measure a cell and `peak_bytes` of one pass; both guesses."""
+    """Guesses of a cell: the `seconds` of its launches, of them `starting_s` before anything is measured, and the
+    `peak_bytes` of one pass."""
 
     seconds: float
+    starting_s: float
     peak_bytes: int
+    launches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Guesses of where the time of a sweep will go, in seconds.
+
+    `measuring` and `starting` are of the launches, and of the server that forks them; `pairs`, of the cells that are
+    compared in turns; `verifying` and `counting` come before the launches, and only where no result is kept.
+    """
+
+    measuring: float
+    pairs: float
+    verifying: float
+    counting: float
+    starting: float
+
+    @property
+    def total(self) -> float:
+        return sum(asdict(self).values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in asdict(self).items() if seconds >= 0.5)
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -55,35 +81,66 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
-    """From what `foresee` and `peaks.measure` yielded."""
+    """From what `foresee` and `peaks.measure` yielded.
+
+    The first launch measures memory, latency and throughput; others time single calls alone, as many as fit into
+    `protocol.cell_s`.
+    """
     call = 2 * parts["macs"] / (rates["gemm_flops_per_s"] * EFFICIENCY)
     call += parts["steps"] * OPERATORS_A_STEP * rates["operator_s"]
     slow = call > protocol.warmup_max_s
-    memory = call * (1 if slow else MEMORY_CALLS)
     warmup = 0.0 if slow else min(max(2 * protocol.window * call, protocol.warmup_s), protocol.warmup_max_s)
-    sampling = max(min(protocol.samples_min * call, max(protocol.sample_max_s, 2 * call)), protocol.sample_s)
-    again = LAUNCH_OVERHEAD_S + memory + warmup + sampling + call * (parts["queued"] or 0)
-    searches = parts["queued"] is None and 4 * call < protocol.throughput_s
-    batches = min(protocol.throughput_s, 6 * call + protocol.sample_s) if searches else 0.0
-    first = COUNT_S + again + batches
-    others = protocol.launches - 1 if first * protocol.launches <= protocol.cell_s else 0
-    return Estimate(first + others * again, parts["peak_bytes"])
+    longest = max(protocol.sample_max_s, 2 * call)  # noise decides how much of it is needed
+    sampling = max(min(protocol.samples_min * call, longest), (protocol.sample_s + protocol.sample_max_s) / 2)
+    again = LAUNCH_OVERHEAD_S + call + warmup + sampling
+    first = again + call * ((1 if slow else MEMORY_CALLS) - 1) + _throughput_s(call, parts["queued"], protocol)
+    others = min(protocol.launches - 1, max(0, int((protocol.cell_s - first) / again)))
+    starting = (1 + others) * LAUNCH_OVERHEAD_S
+    return Estimate(first + others * again, starting, parts["peak_bytes"], 1 + others)
 
 
-def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> list[Estimate | None]:
-    """An estimate for each case, None for one that cannot exist or cannot be counted."""
+def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> float:
+    """The search for the knee and what follows it; `queued` as in `foresee`."""
+    if queued is not None:
+        return call * queued + (protocol.sample_s if queued else 0.0)
+    fewest = KNEE_CALLS * call
+    return protocol.throughput_s + protocol.sample_s if fewest <= protocol.throughput_s else 0.0
+
+
+def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list[Estimate | None], float]:
+    """An estimate for each case, None for one that cannot exist or cannot be counted; and the seconds after which a
+    first process began to work here, since it waits for torch to be imported."""
     rates: dict[str, dict[str, Any]] = {}
     estimates: list[Estimate | None] = []
+    waited = 0.0
     for case in cases:
         if case.unsupported:
             estimates.append(None)
             continue
         if case.dtype not in rates:
-            rates[case.dtype] = launcher.run(*jobs.peaks(case.device, case.dtype, protocol.threads), 60).parts
+            begin = time.monotonic()
+            found = launcher.run(*jobs.peaks(case.device, case.dtype, protocol.threads), 60).parts
+            waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
+            rates[case.dtype] = found
         parts = launcher.run(*jobs.foresee(case), 120).parts
         complete = "peak_bytes" in parts and "operator_s" in rates[case.dtype]
         estimates.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
-    return estimates
+    return estimates, waited
+
+
+def parts_of(
+    estimates: Iterable[Estimate | None], *, waited: float, verifying: float, counting: float, pairs: float = 0.0
+) -> Parts:
+    """The parts of a sweep, from what `run` returned and from the seconds of what comes before and after."""
+    known = [each for each in estimates if each]
+    starting = sum(each.starting_s for each in known)
+    return Parts(
+        measuring=sum(each.seconds for each in known) - starting,
+        pairs=pairs,
+        verifying=verifying,
+        counting=counting,
+        starting=starting + waited,
+    )
 
 
 def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
@@ -93,5 +150,6 @@ def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
         "padding": case.spec.padding(case.height, case.width),
         "unsupported": case.unsupported,
         "seconds": None if guess is None else round(guess.seconds, 1),
+        "launches": None if guess is None else guess.launches,
         "peak_bytes": None if guess is None else guess.peak_bytes,
     }

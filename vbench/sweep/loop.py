@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from vbench import host, jobs, plan, verify
+from vbench import host, jobs, plan
 from vbench.devices import kind_of, on_host
 from vbench.errors import DeviceError
 from vbench.files import write_text
@@ -24,8 +24,8 @@ from vbench.models import MODELS
 from vbench.plan import Case
 from vbench.results.store import Record, Store, current
 from vbench.sweep import limits
+from vbench.sweep.prepare import COUNT_LIMIT_S, Preparation, Task
 
-COUNT_LIMIT_S = 120.0
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 ENERGY_LIMIT_S = 120.0  # for energy, likewise
 RUN_FILE = "run.json"
@@ -39,8 +39,14 @@ class StaleWarning(UserWarning):
 class Observer(Protocol):
     """Who watches a sweep."""
 
+    def planned(self, rest: list[Place], tasks: list[Task], protocol: plan.Protocol) -> None:
+        """A sweep begins: these tasks come first, then these launches are to be measured."""
+
+    def prepares(self, number: int) -> None:
+        """The task with that number begins, from 0."""
+
     def doing(self, what: str) -> None:
-        """Something other than a launch has begun."""
+        """A launch has begun, or what it needs."""
 
     def done(self, record: Record, rest: list[Place]) -> None:
         """A launch has ended; `rest` is what is still to be measured."""
@@ -120,6 +126,17 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
     return gpu
 
 
+def tasks(cases: list[Case], device: str, launcher: Runner) -> list[Task]:
+    """What a sweep of these cases into a new folder would find out before it measures. Raises: as `probe`."""
+    about = host.fingerprint(device, probe(cases, device, launcher), sorted({case.model for case in cases}))
+    return Preparation(cases, launcher, Memo(launcher, _timeless(about))).tasks(cases)
+
+
+def _timeless(about: dict[str, Any]) -> str:
+    """The conditions of what does not depend on time, nor on the protocol."""
+    return host.conditions(about, {})
+
+
 def final(record: Record, settings: Settings) -> bool:
     """Whether a launch need not be measured again under the same conditions.
 
@@ -195,9 +212,10 @@ def run(
         order = plan.schedule(cases, protocol.launches, protocol.seed)
         places = {place: number for number, place in enumerate(order)}
         measuring = _Measuring(cases, settings, protocol, launcher, observer, about, conditions, telemetry)
-        measuring.recall(record for launches in held.values() for record in launches.values())
+        measuring.known.recall(record for launches in held.values() for record in launches.values())
         rest = left(order)
         try:
+            measuring.prepare(rest)
             while rest:
                 case, launch = rest[0]
                 record = measuring.launch(case, launch, places[case, launch], held[case.id].get(0))
@@ -226,29 +244,26 @@ class _Measuring:
     conditions: str
     telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
-    verdicts: dict[str, verify.Verification] = field(default_factory=dict)
-    memo: Memo = field(init=False)
-    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    known: Preparation = field(init=False)
     reference_mhz: float | None = None
 
-    @property
-    def trains(self) -> bool:
-        """Whether any cell is a training step, so that gradients matter."""
-        return any(case.phase == "train" for case in self.cases)
-
     def __post_init__(self) -> None:
-        self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
+        memo = Memo(self.launcher, _timeless(self.host), self.settings.memory)
+        self.known = Preparation(self.cases, self.launcher, memo)
 
-    def recall(self, records: Iterable[Record]) -> None:
-        """Take over the verification of records that were measured under the same conditions."""
-        self.stamps |= {record.case["model"]: record.verified for record in records if record.verified}
+    def prepare(self, rest: list[Place]) -> None:
+        """Verify the models of what is still to be measured, and count the work of its cells."""
+        left = {case for case, _ in rest}
+        wanted = [case for case in self.cases if case in left]
+        self.observer.planned(rest, self.known.tasks(wanted), self.protocol)
+        self.known.run(wanted, self.observer.prepares)
+        self.spent.verify_s, self.spent.count_s = self.known.seconds["verifying"], self.known.seconds["counting"]
 
     def launch(self, case: Case, launch: int, order: int, first: Record | None) -> Record:
         """Measure one launch of a case; `first` is the record of the case's first launch, if there is one."""
         possible = not case.unsupported
-        stamp = self.stamp(case) if possible else None
-        counted: dict[str, Any] = self.count(case) if possible else {"unsupported": case.unsupported}
+        stamp = self.known.stamp(case) if possible else None
+        counted: dict[str, Any] = self.known.count(case) if possible else {"unsupported": case.unsupported}
         batch, probes = self.batch(case, first) if possible else (None, None)
         self.observer.doing(str(case))
         started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
@@ -281,26 +296,6 @@ class _Measuring:
         self.reference_mhz = max(filter(None, (self.reference_mhz, clock)), default=None)
         return record
 
-    def stamp(self, case: Case) -> dict[str, Any] | None:
-        """Whether a model's modes are one function; None if it has one form only. An operator is verified once."""
-        if case.spec.baseline:
-            return None
-        if case.model not in self.stamps:
-            subjects = verify.subjects([case.model])
-            for subject in subjects:
-                if subject not in self.verdicts:
-                    self.observer.doing(f"verifying {subject}")
-                    with self.spent.on("verify_s"):
-                        self.verdicts[subject] = verify.verify(
-                            subject,
-                            self.memo,
-                            device=case.device,
-                            gradients=self.trains,
-                            image_size=(case.height, case.width),
-                        )
-            self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in subjects])
-        return self.stamps[case.model]
-
     def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
         """One launch, in a child of its own. Energy is not under the limit of a cell, and costs it nothing else."""
         ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch())
@@ -311,19 +306,6 @@ class _Measuring:
             reason = f"not measured: energy {ending.reason} with the rest"
             return Ending("ok", None, {**ending.parts, "energy": {"reason": reason}})
         return ending
-
-    def count(self, case: Case) -> dict[str, Any]:
-        """The work of a case, counted together with the model's other cases; or "uncounted", why there is no count."""
-        same_model = [other for other in self.cases if other.model == case.model and not other.unsupported]
-        for together in (same_model, [case]):  # alone, if another case ended the process
-            if case.id in self.counts:
-                break
-            with self.spent.on("count_s"):
-                ending = self.memo.run(*jobs.count(together), COUNT_LIMIT_S * len(together))
-            self.counts |= ending.parts
-        else:
-            self.counts.setdefault(case.id, {"uncounted": f"MACs not counted: {ending.reason}"})
-        return self.counts[case.id]
 
     def watch(self) -> dict[str, Any] | None:
         """What a launch needs to know about the GPU's sampler. It expects the fastest clock of earlier launches."""
