@@ -117,7 +117,7 @@ def test_a_training_step_is_foreseen_at_its_batch_and_throughput_at_one_that_was
 def test_a_cell_is_foreseen_with_as_many_launches_as_fit_and_later_ones_time_alone() -> None:
     rates = {"gemm_flops_per_s": 1e9, "operator_s": 1e-5}
     parts = {"macs": 2.5e7, "steps": 0, "queued": None, "peak_bytes": 1}  # 0.1 s a call
-    one, three, eight = (estimate(parts, rates, replace(RIGORS["default"], launches=n)) for n in (1, 3, 8))
+    one, three, eight = (estimate(parts, rates, replace(RIGORS["default"], launches=n, cell_s=99.0)) for n in (1, 3, 8))
     assert [each.launches for each in (one, three, eight)] == [1, 3, 8]
     again = (three.seconds - one.seconds) / 2
     assert again < one.seconds - RIGORS["default"].throughput_s
@@ -130,8 +130,8 @@ def test_a_cell_is_foreseen_with_as_many_launches_as_fit_and_later_ones_time_alo
 def test_the_parts_of_a_plan_add_up_and_are_named() -> None:
     guesses = [Estimate(10.0, 1.0, 1, 2), None, Estimate(5.0, 0.5, 1, 1)]
     parts = parts_of(guesses, waited=6.0, verifying=8.0, counting=0.2)
-    assert parts.total == pytest.approx(15 + 6 + 8.2)
-    assert str(parts) == "measuring 14 s, verifying 8 s, starting 8 s"
+    assert parts.total == pytest.approx(15 + 6 + 8.2 + 4)
+    assert str(parts) == "measuring 14 s, verifying 8 s, starting 8 s, reporting 4 s"
 
 
 def test_shared_storages_count_once() -> None:

@@ -72,7 +72,7 @@ class Progress:
         case, first = Case(**record.case), record.launch == 0
         self._launches += 1
         self._rest = rest
-        self._taken_s[first].append((_guess_s(case, record.launch, self._protocol), record.wall_s))
+        self._taken_s[first].append((_guess_s(case, record.launch, self._protocol), _taken_s(record)))
         left = self._left(len(self._tasks))
         number = "" if first else f" (launch {record.launch + 1})"
         text = f"{case}{number}: {_figure(record)}"
@@ -99,6 +99,14 @@ def _guess_s(case: Case, launch: int, protocol: Protocol) -> float:
     searches = launch == 0 and case.batch == "knee"
     usual = PROCESS_S + protocol.warmup_s + protocol.sample_s + (protocol.throughput_s if searches else 0.0)
     return usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3)
+
+
+def _taken_s(record: Record) -> float:
+    """The seconds of a launch, without the wait for torch to be imported, which the first one of a run has."""
+    if not record.spent:
+        return record.wall_s
+    energy_s = float((record.energy or {}).get("wall_s", 0.0))
+    return PROCESS_S + float(record.spent["measured_s"]) + float(record.spent["warmup_s"]) + energy_s
 
 
 def _figure(record: Record) -> str:

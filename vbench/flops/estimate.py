@@ -23,6 +23,7 @@ LAUNCH_OVERHEAD_S = 0.5  # a process, and the building of a model
 MEMORY_CALLS = 3  # of a call that is not slow
 CALLS_AT_BATCH = 3  # warm, to size a block, and a block
 KNEE_CALLS = 12  # at batch 1: the fewest pairs of a call and of one at twice the batch
+REPORTING_S = 4.0  # with the import of what draws
 TRAINING = 3  # a step against its forward pass
 LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it walks the tokens
 
@@ -43,7 +44,8 @@ class Parts:
     """Guesses of where the time of a sweep will go, in seconds.
 
     `measuring` and `starting` are of the launches, and of the server that forks them; `pairs`, of the cells that are
-    compared in turns; `verifying` and `counting` come before the launches, and only where no result is kept.
+    compared in turns; `verifying` and `counting` come before the launches, and only where no result is kept;
+    `reporting`, the tables and figures, at the end.
     """
 
     measuring: float
@@ -51,6 +53,7 @@ class Parts:
     verifying: float
     counting: float
     starting: float
+    reporting: float = REPORTING_S
 
     @property
     def total(self) -> float:

@@ -25,7 +25,7 @@ COUNT_LIMIT_S = 120.0  # for a case
 OPERATOR_S = 5.0
 MODEL_S = 2.5  # in its forms, without its products
 MODEL_S_A_PARAMETER = 1e-7  # of a pass of the few tokens that are compared, in all forms and types
-COUNT_S = 1.0  # a case, with a second count that executes the model
+COUNT_S = 1.5  # a case, with a second count that executes the model
 
 
 @dataclass(frozen=True, slots=True)
