@@ -1,7 +1,7 @@
 """What a cell will cost, before it is measured: a rough guess, and labelled as one wherever it is shown.
 
-A pass is priced by its MACs at half the rate of a large matrix product on this device, and by its steps at
-the price of a small operator; memory by `peak.predicted_peak`.
+A pass is priced by its MACs at half the rate of a large matrix product on this device, by the bytes that it touches at
+the rate of a copy, and by its operations and steps at the price of a small operator; memory by `peak.predicted_peak`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ MEMORY_CALLS = 3  # of a call that is not slow
 CALLS_AT_BATCH = 3  # warm, to size a block, and a block
 KNEE_CALLS = 12  # at batch 1: the fewest pairs of a call and of one at twice the batch
 REPORTING_S = 4.0  # with the import of what draws
+OF_THE_REST = 0.75  # of the time that sampling may take beyond the shortest; noise decides
 TRAINING = 3  # a step against its forward pass
 LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it walks the tokens
 
@@ -64,21 +65,27 @@ class Parts:
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case"} -> "macs" and sequential "steps" of a timed call, "queued" and "peak_bytes". It needs no device.
+    """A job. {"case"} -> "macs", "bytes" touched, "operations" and sequential "steps" of a timed call, "queued" and
+    "peak_bytes". It needs no device.
 
     "queued" is how many images more are computed for throughput at a batch that was given, or None. A training step is
     timed at the batch asked for, all else at batch 1.
     """
-    from vbench.flops.count import count
+    from vbench.flops.count import is_elementwise, on_meta
+    from vbench.flops.ledger import Ledger
     from vbench.flops.peak import predicted_peak, timed_images
 
     case = Case(**argument["case"])
-    work = count(case)
+    model, image = on_meta(case)
+    work = Ledger(model, elementwise=is_elementwise(case)).enter(image).total()
+    grid = case.spec.grid(case.height, case.width)
     given, images = case.batch if isinstance(case.batch, int) else None, timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
     walks = LAYERS_AND_DIRECTIONS if case.operator and case.mode == "recurrent" else 0
-    yield "macs", passes * images * work["macs_executed"]
-    yield "steps", passes * (work["tokens"] or 0) * walks
+    yield "macs", passes * images * work.macs_executed
+    yield "bytes", passes * images * work.bytes_touched
+    yield "operations", passes * work.calls
+    yield "steps", passes * (grid[0] * grid[1] if grid else 0) * walks
     yield "queued", given and CALLS_AT_BATCH * (given - images)
     yield "peak_bytes", predicted_peak(case)
 
@@ -90,11 +97,15 @@ def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -
     `protocol.cell_s`.
     """
     call = 2 * parts["macs"] / (rates["gemm_flops_per_s"] * EFFICIENCY)
-    call += parts["steps"] * OPERATORS_A_STEP * rates["operator_s"]
+    call += parts["bytes"] / rates["copy_bytes_per_s"]
+    call += (parts["operations"] + parts["steps"] * OPERATORS_A_STEP) * rates["operator_s"]
     slow = call > protocol.warmup_max_s
     warmup = 0.0 if slow else min(max(2 * protocol.window * call, protocol.warmup_s), protocol.warmup_max_s)
-    longest = max(protocol.sample_max_s, 2 * call)  # noise decides how much of it is needed
-    sampling = max(min(protocol.samples_min * call, longest), (protocol.sample_s + protocol.sample_max_s) / 2)
+    longest = max(protocol.sample_max_s, 2 * call)
+    sampling = max(
+        min(protocol.samples_min * call, longest),
+        protocol.sample_s + OF_THE_REST * (protocol.sample_max_s - protocol.sample_s),
+    )
     again = LAUNCH_OVERHEAD_S + call + warmup + sampling
     first = again + call * ((1 if slow else MEMORY_CALLS) - 1) + _throughput_s(call, parts["queued"], protocol)
     others = min(protocol.launches - 1, max(0, int((protocol.cell_s - first) / again)))
@@ -126,7 +137,7 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
             rates[case.dtype] = found
         parts = launcher.run(*jobs.foresee(case), 120).parts
-        complete = "peak_bytes" in parts and "operator_s" in rates[case.dtype]
+        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[case.dtype]
         estimates.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
     return estimates, waited
 
