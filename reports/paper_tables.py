@@ -112,8 +112,8 @@ def modes(table: pd.DataFrame) -> list[Grid]:
         STATE.heading(),
     )
     also = [
-        "ratio: recurrent over parallel, measured in turns where both were. Else its interval comes from those of both; "
-        "if one of these has none, it has none",
+        "ratio: recurrent over parallel, measured in turns where both were. Else its interval comes from those of "
+        "both; if one of these has none, it has none",
         "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found before "
         "the timing that both modes compute the same function",
     ]

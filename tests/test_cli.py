@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -222,6 +223,14 @@ def test_plan_estimates_without_measuring(tmp_path: Path) -> None:
         assert sizes[model, 512]["peak_bytes"] > sizes[model, 224]["peak_bytes"]
     assert "133x133" in sizes["swin_t", 512]["padding"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_says_where_the_time_goes(tmp_path: Path) -> None:
+    done = vbench("plan", "--models", "vig_t", "--res", "64", "--modes", "parallel", "--rigor", "quick", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    total = " ".join(done.stdout.split()).partition("1 cells, roughly ")[2]
+    assert re.match(r"[0-9.]+ minutes on cpu: measuring [0-9]+ s, ", total), done.stdout
+    assert re.search(r"starting [0-9]+ s, reporting [0-9]+ s\. All figures are estimates\.", total), done.stdout
 
 
 def test_models_and_doctor() -> None:

@@ -43,8 +43,19 @@ def test_a_failure_is_not_remembered(tmp_path: Path, status: str) -> None:
 def test_a_damaged_or_impossible_memory_is_no_memory(tmp_path: Path) -> None:
     launcher = Counting()
     Memo(launcher, "a", tmp_path).run("job", {}, 1.0)
-    next(tmp_path.iterdir()).write_text('{"half')
+    for file in tmp_path.iterdir():
+        file.write_text('{"half')
+    assert Memo(launcher, "a", tmp_path).expected_s("job", {}) is None
     assert Memo(launcher, "a", tmp_path).run("job", {}, 1.0).parts == {"asked": 2}
     (tmp_path / "file").write_text("")
     for asked in (3, 4):
         assert Memo(launcher, "a", tmp_path / "file" / "folder").run("job", {}, 1.0).parts == {"asked": asked}
+
+
+def test_what_a_job_took_is_the_guess_of_its_time_for_other_code_too(tmp_path: Path) -> None:
+    memo = Memo(Counting(), "a", tmp_path)
+    assert memo.expected_s("job", {}) is None
+    memo.keep("job", {}, Ending("ok", None, {}), 2.5)
+    assert memo.expected_s("job", {}) == 0.0
+    assert Memo(Counting(), "b", tmp_path).expected_s("job", {}) == 2.5
+    assert Memo(Counting(), "b", tmp_path).expected_s("job", {"other": 1}) is None

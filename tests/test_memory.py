@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vbench.devices import open_device
-from vbench.flops.estimate import estimate, foresee
+from vbench.flops.estimate import Estimate, estimate, foresee, parts_of
 from vbench.flops.peak import predicted_peak
 from vbench.jobs.launch import Launcher
 from vbench.meters import memory
@@ -107,11 +107,42 @@ def test_a_training_step_is_foreseen_at_its_batch_and_throughput_at_one_that_was
     assert steps["peak_bytes"] > step["peak_bytes"]
     at_eight = seen(batch=8)
     assert at_eight["macs"] == forward["macs"]
-    rates = {"gemm_flops_per_s": 1e9, "operator_s": 1e-5}
+    rates = {"gemm_flops_per_s": 1e9, "operator_s": 1e-5, "copy_bytes_per_s": 1e12}
     searched, given = (estimate(parts, rates, RIGORS["quick"]).seconds for parts in (forward, at_eight))
     assert [part["queued"] for part in (forward, at_eight, steps)] == [None, 21, 0]
     assert given > searched
     assert estimate(steps, rates, RIGORS["quick"]).seconds > estimate(step, rates, RIGORS["quick"]).seconds
+
+
+def test_a_cell_is_foreseen_with_as_many_launches_as_fit_and_later_ones_time_alone() -> None:
+    rates = {"gemm_flops_per_s": 1e9, "operator_s": 1e-5, "copy_bytes_per_s": 1e12}
+    parts = {"macs": 2.5e7, "bytes": 0, "operations": 0, "steps": 0, "queued": None, "peak_bytes": 1}  # 0.1 s a call
+    one, three, eight = (estimate(parts, rates, replace(RIGORS["default"], launches=n, cell_s=99.0)) for n in (1, 3, 8))
+    assert [each.launches for each in (one, three, eight)] == [1, 3, 8]
+    again = (three.seconds - one.seconds) / 2
+    assert again < one.seconds - RIGORS["default"].throughput_s
+    assert eight.seconds == pytest.approx(one.seconds + 7 * again)
+    short = replace(RIGORS["default"], launches=8, cell_s=one.seconds + 3.5 * again)
+    assert estimate(parts, rates, short).launches == 4
+    assert estimate({**parts, "macs": 2.5e10}, rates, RIGORS["default"]).launches == 1
+
+
+def test_a_small_pass_is_foreseen_by_its_operations_and_bytes() -> None:
+    case = plan(Sweep(("deit_t",), ((64, 64),), ("parallel",)))[0]
+    parts = dict(foresee({"case": asdict(case)}))
+    assert 200 < parts["operations"] < 2000
+    assert parts["bytes"] > 4 * 5_000_000  # its weights
+    fast = {"gemm_flops_per_s": 1e15, "operator_s": 0.0, "copy_bytes_per_s": 1e15}
+    least = estimate(parts, fast, RIGORS["quick"]).seconds
+    for rates in ({"operator_s": 1e-3}, {"copy_bytes_per_s": 1e8}):
+        assert estimate(parts, fast | rates, RIGORS["quick"]).seconds > least + 0.3
+
+
+def test_the_parts_of_a_plan_add_up_and_are_named() -> None:
+    guesses = [Estimate(10.0, 1.0, 1, 2), None, Estimate(5.0, 0.5, 1, 1)]
+    parts = parts_of(guesses, waited=6.0, verifying=8.0, counting=0.2)
+    assert parts.total == pytest.approx(15 + 6 + 8.2 + 4)
+    assert str(parts) == "measuring 14 s, verifying 8 s, starting 8 s, reporting 4 s"
 
 
 def test_shared_storages_count_once() -> None:

@@ -30,6 +30,7 @@ from vbench.results.pairs import Key, PairedRatio
 from vbench.results.store import Record, TurnBlock, read
 from vbench.sweep import loop as sweeping
 from vbench.sweep.agenda import Turns, pending
+from vbench.sweep.prepare import Task
 from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
@@ -82,6 +83,13 @@ class Silent:
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.left: list[int] = []
+        self.tasks: list[str] = []
+
+    def planned(self, rest: list[sweeping.Place], tasks: list[Task], protocol: Protocol) -> None:
+        self.tasks = [str(task) for task in tasks]
+
+    def prepares(self, number: int) -> None:
+        self.heard.append(self.tasks[number])
 
     def doing(self, what: str) -> None:
         self.heard.append(what)
@@ -234,6 +242,37 @@ def test_each_operator_and_model_is_verified_once_and_stamped_on_every_row(tmp_p
     again = FakeLauncher()
     go(tmp_path, again)
     assert again.verified == []
+
+
+def test_what_comes_before_the_launches_is_named_and_done_once_for_all_folders(tmp_path: Path) -> None:
+    larger = [replace(case, height=512, width=512) for case in CASES if case.height == 384]
+    named = ["verifying gla", "verifying vig_t", "counting vig_t", "counting deit_t"]
+    for folder, cases, wanted, counted in (
+        ("first", CASES, named, 2),
+        ("second", CASES, [], 0),
+        ("larger", [*CASES, *larger], ["counting vig_t", "counting deit_t"], 2),
+        ("smaller", CASES[:1], [], 0),
+    ):
+        launcher, watcher = FakeLauncher(), Silent()
+        settings = sweeping.Settings(tmp_path / folder, "cpu", memory=tmp_path / "memory")
+        records = sweeping.run(cases, settings, ONCE, launcher, watcher)
+        assert watcher.tasks == wanted
+        assert watcher.heard[: len(wanted)] == wanted
+        assert len(watcher.heard) == len(wanted) + len(cases)
+        assert launcher.counted == counted
+        assert all(record.work for record in records if record.status == "ok")
+
+
+def test_a_case_that_ends_the_counting_takes_no_other_along(tmp_path: Path) -> None:
+    class Fragile(FakeLauncher):
+        def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+            if job == "count" and any(fields["height"] == 384 for fields in argument["cases"]):
+                return Ending("error", "the process died (signal 11)")
+            return super().run(job, argument, timeout_s)
+
+    records = go(tmp_path, Fragile())
+    reasons = {(r.case["height"], r.work is not None, r.reason) for r in records if r.status == "ok"}
+    assert reasons == {(224, True, None), (384, False, "MACs not counted: the process died (signal 11)")}
 
 
 def test_gradients_are_verified_where_something_is_trained_and_nothing_twice(tmp_path: Path) -> None:

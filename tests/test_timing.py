@@ -1,4 +1,4 @@
-"""The timer and the batch search, on a device whose truth is known, and on the processor."""
+"""The timer, on a device whose truth is known, and on the processor."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from fakes import failed, make_record
 from simulated import SECONDS, Simulated, noise
 
 from vbench.devices.cpu import Cpu
-from vbench.meters import timing
+from vbench.meters import throughput, timing
 from vbench.plan import RIGORS, Protocol
 from vbench.results.frame import frame
 
@@ -148,7 +147,7 @@ def flags_of(
         warm = timing.warm_up(simulated.call, simulated, protocol)
         latency = {"batch": 1, **timing.latency(simulated.call, simulated, protocol, simulated.why_slow)}
         first = (1, latency["samples_ms"])
-        queued = timing.throughput(
+        queued = throughput.measure(
             lambda _, device=simulated: device.call, simulated, protocol, 1, first=first, image_bytes=1
         )
         parts = {"warmup": warm, "latency": latency, "throughput": queued}
@@ -220,71 +219,6 @@ class TestEachFaultYieldsExactlyItsFlag:
         row = frame([failed("oom", "no memory")]).iloc[0]
         assert (row["status"], row["reason"], row["flags"]) == ("oom", "no memory", "")
         assert pd.isna(row["latency_ms"])
-
-
-class TestThroughput:
-    def search(
-        self, fixed: float, each: float, batch: Any = "knee", fail_at: int = 10**9, fits: bool = True, least: int = 1
-    ) -> dict[str, Any]:
-        device = Simulated()
-        device.fits = lambda nbytes: fits  # type: ignore[method-assign]
-
-        def caller(size: int) -> Callable[[], None]:
-            if size >= fail_at:
-                raise torch.OutOfMemoryError("no more")
-
-            def call() -> None:
-                device.time += fixed + each * size
-
-            return call
-
-        first = (least, [(fixed + each * least) * 1e3] * 6)
-        return timing.throughput(caller, device, PROTOCOL, batch, first=first, image_bytes=1)
-
-    def test_the_knee_is_found_and_the_curve_kept(self) -> None:
-        found = self.search(fixed=0.010, each=0.010)  # doubling gains 33, 20, 11, 6 and 3.0 %, then 1.5 %
-        assert found["batch"] == 32
-        assert found["images_per_s"] == pytest.approx(32 / 0.33)
-        assert [point["batch"] for point in found["curve"]] == [1, 2, 4, 8, 16, 32, 64]
-        assert "batch 64 gains +1.5%" in found["stop"]
-
-    def test_a_search_starts_from_the_batch_that_is_trained_at(self) -> None:
-        assert [point["batch"] for point in self.search(fixed=0.1, each=0.1, least=8)["curve"]][:2] == [8, 16]
-
-    def test_blocks_last_about_a_fifth_of_a_second(self) -> None:
-        found = self.search(fixed=0.0, each=0.01, batch=2)
-        assert found["block_calls"] == 10
-        assert found["blocks_ms"] == pytest.approx([200.0] * len(found["blocks_ms"]))
-        assert found["images_per_s"] == pytest.approx(100)
-
-    def test_on_a_processor_single_calls_are_back_to_back(self) -> None:
-        found = self.search(fixed=0.0, each=0.01, batch=1)
-        assert (found["block_calls"], found["blocks_ms"]) == (1, pytest.approx([10.0] * 6))
-
-    def test_a_call_longer_than_the_budget_is_not_tried(self) -> None:
-        found = self.search(fixed=0, each=4.0)
-        assert (found["batch"], found["images_per_s"]) == (1, pytest.approx(0.25))
-        assert "longer than 5 s" in found["stop"]
-
-    def test_out_of_memory_ends_the_search_but_not_the_cell(self) -> None:
-        found = self.search(fixed=0.1, each=0.001, fail_at=8)
-        assert (found["batch"], found["stop"]) == (4, "out of memory at batch 8")
-
-    def test_a_batch_that_would_not_fit_is_not_tried(self) -> None:
-        assert self.search(fixed=0.1, each=0.001, fits=False)["stop"] == "batch 2 would not fit in memory"
-
-    def test_a_fixed_batch_is_that_batch_or_an_error(self) -> None:
-        found = self.search(fixed=0.1, each=0.1, batch=4)
-        assert (found["batch"], found["images_per_s"]) == (4, pytest.approx(8.0))
-        with pytest.raises(torch.OutOfMemoryError):
-            self.search(fixed=0.1, each=0.1, batch=4, fail_at=4)
-
-    def test_other_errors_are_not_out_of_memory(self) -> None:
-        def caller(size: int) -> Callable[[], None]:
-            raise RuntimeError("a bug")
-
-        with pytest.raises(RuntimeError, match="a bug"):
-            timing.throughput(caller, Simulated(), PROTOCOL, "knee", first=(1, [1.0]), image_bytes=1)
 
 
 def test_on_the_processor_time_is_never_less_than_the_sleep() -> None:

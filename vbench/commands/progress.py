@@ -1,24 +1,32 @@
-"""Progress of a sweep on stderr: the cell, the time left, and the last result."""
+"""Progress of a sweep on stderr: what it does, the time left, and the last result."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
+from math import isfinite
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from vbench.plan import Case
+from vbench.plan import Case, Protocol
 from vbench.results.pairs import Key, PairedRatio, alike
 from vbench.results.statistics import median_interval
 from vbench.results.store import Record, TurnBlock
 from vbench.sweep.agenda import Place, Turns
+from vbench.sweep.prepare import Task
+from vbench.sweep.turns import block_s
+
+PROCESS_S = 1.0  # of a launch beside its protocol: the process, the model, its first calls
 
 
 class Progress:
-    """Shows the progress of a sweep; a context manager. Without a terminal it prints one line for each launch."""
+    """Shows the progress of a sweep; a context manager. Without a terminal it prints a line for each task and launch.
+
+    The time left is that of the tasks, as they were guessed, and of the launches: by the protocol at first, then as
+    much longer or shorter as the launches so far were.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -32,9 +40,11 @@ class Progress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=None, left="", last="none yet")
-        self._begin = time.monotonic()
-        self._weight = 0.0  # of the launches in this run; launches of an earlier run take no time
-        self._launches = 0
+        self._protocol = Protocol()
+        self._tasks: list[Task] = []
+        self._rest: list[Place | Turns] = []
+        self._taken_s: dict[bool, list[tuple[float, float]]] = {True: [], False: []}  # of first launches, of others:
+        self._launches = 0  # (guessed, taken) of each; launches of an earlier run take no time
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -45,42 +55,92 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def planned(self, rest: list[Place | Turns], tasks: list[Task], protocol: Protocol) -> None:
+        """Show how many launches there are, and how long all will take."""
+        self._rest, self._tasks, self._protocol = rest, tasks, protocol
+        self._bar.update(self._task, completed=0, total=len(rest), left=self._left(0))
+
+    def prepares(self, number: int) -> None:
+        """Show a task with its number, beside the launches that wait for it."""
+        what, left = f"{self._tasks[number]} {number + 1}/{len(self._tasks)}", self._left(number)
+        self._bar.update(self._task, description=what, left=left)
+        if not self._console.is_terminal:
+            self._console.print(f"[{self._launches}/{self._launches + len(self._rest)}] {what}  ({left})", markup=False)
+
     def doing(self, what: str) -> None:
+        """Show what is measured."""
         self._bar.update(self._task, description=what)
-        if not self._console.is_terminal and what.startswith("verifying"):
-            self._console.print(what, markup=False)
 
     def done(self, record: Record, rest: list[Place | Turns]) -> None:
-        case = Case(**record.case)
-        number = f" (launch {record.launch + 1})" if record.launch else ""
-        self._ended(f"{case}{number}: {_figure(record)}", _weight(case), rest)
+        """Show the figure of a launch, and the time that is left now."""
+        case, first = Case(**record.case), record.launch == 0
+        self._taken_s[first].append((_guess_s(case, record.launch, self._protocol), _taken_s(record)))
+        number = "" if first else f" (launch {record.launch + 1})"
+        self._ended(f"{case}{number}: {_figure(record)}", rest)
 
     def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: list[Place | Turns]) -> None:
-        cases = [Case(**case) for case in block.cases]
-        text = f"in turns: {' / '.join(map(str, cases))}: {block.reason or _ratio(cases, known)}"
-        self._ended(text, sum(map(_weight, cases)), rest)
+        """Show the ratios of the cells of a block, and the time that is left now."""
+        cases = sorted((Case(**case) for case in block.cases), key=lambda case: not case.spec.baseline)
+        self._ended(f"in turns: {block.reason or _ratios(cases, known)}", rest)
 
-    def _ended(self, text: str, weight: float, rest: list[Place | Turns]) -> None:
+    def stopped(self, wishes: list[str]) -> None:
+        """Say what more time would buy."""
+        for wish in wishes or ["all is as well known as was asked for"]:
+            self._console.print(f"the time is over: {wish}", markup=False)
+
+    def _ended(self, text: str, rest: list[Place | Turns]) -> None:
         self._launches += 1
-        self._weight += weight
-        weights = sum(sum(map(_weight, task.cases)) if isinstance(task, Turns) else _weight(task[0]) for task in rest)
-        left_s = (time.monotonic() - self._begin) / self._weight * weights
-        left = f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
+        self._rest = rest
+        left = self._left(len(self._tasks))
         total = self._launches + len(rest)
         self._bar.update(self._task, completed=self._launches, total=total, left=left, last=text)
         if not self._console.is_terminal:
             self._console.print(f"[{self._launches}/{total}] {text}  ({left})", markup=False)
 
+    def _left(self, tasks_done: int) -> str:
+        first, later = self._factor(first=True), self._factor(first=False)
+        launches_s = sum(
+            block_s(task, self._protocol)
+            if isinstance(task, Turns)
+            else _guess_s(*task, self._protocol) * (later if task[1] else first)
+            for task in self._rest
+        )
+        left_s = launches_s + sum(task.seconds for task in self._tasks[tasks_done:])
+        return f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
 
-def _ratio(cases: list[Case], known: dict[Key, PairedRatio]) -> str:
-    """The ratio of the first two cells of a block."""
-    ratio = known.get((alike(asdict(cases[0])), alike(asdict(cases[1]))))
-    return "" if ratio is None else f"{ratio.value:.3f}×, ±{ratio.half_width:.1%}"
+    def _factor(self, *, first: bool) -> float:
+        """How much longer launches took than they were guessed; of first ones alone, as long as there are no others."""
+        so_far = self._taken_s[first] or self._taken_s[True]
+        return sum(taken for _, taken in so_far) / sum(guessed for guessed, _ in so_far) if so_far else 1.0
 
 
-def _weight(case: Case) -> float:
-    """A rough weight of a launch's time. An unsupported cell takes almost none."""
-    return 1e-3 if case.unsupported else 1 + 1.4 * (case.height * case.width / 2**20) ** 1.3
+def _ratios(cases: list[Case], known: dict[Key, PairedRatio]) -> str:
+    """The ratios of the cells of a block to its first."""
+    base, *others = cases
+    said = []
+    for case in others:
+        ratio = known.get((alike(asdict(case)), alike(asdict(base))))
+        if ratio is not None:
+            width = f" ±{ratio.half_width:.1%}" if isfinite(ratio.half_width) else ""
+            said.append(f"{case} {ratio.value:.3f}×{width}")
+    return f"{', '.join(said)} of {base}"
+
+
+def _guess_s(case: Case, launch: int, protocol: Protocol) -> float:
+    """The seconds of a launch by its protocol and its size. An unsupported cell takes almost none."""
+    if case.unsupported:
+        return 1e-3
+    searches = launch == 0 and case.batch == "knee"
+    usual = PROCESS_S + protocol.warmup_s + protocol.sample_s + (protocol.throughput_s if searches else 0.0)
+    return usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3)
+
+
+def _taken_s(record: Record) -> float:
+    """The seconds of a launch, without the wait for torch to be imported, which the first one of a run has."""
+    if not record.spent:
+        return record.wall_s
+    energy_s = float((record.energy or {}).get("wall_s", 0.0))
+    return PROCESS_S + float(record.spent["measured_s"]) + float(record.spent["warmup_s"]) + energy_s
 
 
 def _figure(record: Record) -> str:

@@ -113,18 +113,25 @@ def plan(
     from vbench.flops import estimate
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
+    from vbench.sweep import loop as sweeping
 
     cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
     with Launcher() as launcher, err.status("estimating"):
-        estimates = estimate.run(cases, protocol, launcher)
+        estimates, waited = estimate.run(cases, protocol, launcher)
+        tasks = sweeping.tasks(cases, cases[0].device, launcher)
     rows = [estimate.row(case, guess) for case, guess in zip(cases, estimates, strict=True)]
     if as_json:
         print_json(rows)
         return
     out.print(work.estimates_to_rich(rows))
-    total = sum(row["seconds"] or 0 for row in rows)
-    out.print(f"{len(rows)} cells, roughly {total / 60:.1f} minutes on {cases[0].device}; all figures are estimates.")
+    spent = {verb: sum(task.seconds for task in tasks if task.verb == verb) for verb in ("verifying", "counting")}
+    parts = estimate.parts_of(estimates, waited=waited, **spent)
+    out.print(
+        f"{len(rows)} cells, roughly {parts.total / 60:.1f} minutes on {cases[0].device}: {parts}. "
+        "All figures are estimates.",
+        markup=False,
+    )
 
 
 @app.command()

@@ -1,12 +1,13 @@
 """What a cell will cost, before it is measured: a rough guess, and labelled as one wherever it is shown.
 
-A pass is priced by its MACs at half the rate of a large matrix product on this device, and by its steps at
-the price of a small operator; memory by `peak.predicted_peak`.
+A pass is priced by its MACs at half the rate of a large matrix product on this device, by the bytes that it touches at
+the rate of a copy, and by its operations and steps at the price of a small operator; memory by `peak.predicted_peak`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,71 +20,141 @@ if TYPE_CHECKING:
 EFFICIENCY = 0.5  # of a model, against a large matrix product
 OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
 LAUNCH_OVERHEAD_S = 0.5  # a process, and the building of a model
-COUNT_S = 1.0
 MEMORY_CALLS = 3  # of a call that is not slow
 CALLS_AT_BATCH = 3  # warm, to size a block, and a block
+KNEE_CALLS = 12  # at batch 1: the fewest pairs of a call and of one at twice the batch
+REPORTING_S = 4.0  # with the import of what draws
+OF_THE_REST = 0.75  # of the time that sampling may take beyond the shortest; noise decides
 TRAINING = 3  # a step against its forward pass
 LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it walks the tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`seconds` to measure a cell and `peak_bytes` of one pass; both guesses."""
+    """Guesses of a cell: the `seconds` of its launches, of them `starting_s` before anything is measured, and the
+    `peak_bytes` of one pass."""
 
     seconds: float
+    starting_s: float
     peak_bytes: int
+    launches: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Guesses of where the time of a sweep will go, in seconds.
+
+    `measuring` and `starting` are of the launches, and of the server that forks them; `pairs`, of the cells that are
+    compared in turns; `verifying` and `counting` come before the launches, and only where no result is kept;
+    `reporting`, the tables and figures, at the end.
+    """
+
+    measuring: float
+    pairs: float
+    verifying: float
+    counting: float
+    starting: float
+    reporting: float = REPORTING_S
+
+    @property
+    def total(self) -> float:
+        return sum(asdict(self).values())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in asdict(self).items() if seconds >= 0.5)
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case"} -> "macs" and sequential "steps" of a timed call, "queued" and "peak_bytes". It needs no device.
+    """A job. {"case"} -> "macs", "bytes" touched, "operations" and sequential "steps" of a timed call, "queued" and
+    "peak_bytes". It needs no device.
 
     "queued" is how many images more are computed for throughput at a batch that was given, or None. A training step is
     timed at the batch asked for, all else at batch 1.
     """
-    from vbench.flops.count import count
+    from vbench.flops.count import is_elementwise, on_meta
+    from vbench.flops.ledger import Ledger
     from vbench.flops.peak import predicted_peak, timed_images
 
     case = Case(**argument["case"])
-    work = count(case)
+    model, image = on_meta(case)
+    work = Ledger(model, elementwise=is_elementwise(case)).enter(image).total()
+    grid = case.spec.grid(case.height, case.width)
     given, images = case.batch if isinstance(case.batch, int) else None, timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
     walks = LAYERS_AND_DIRECTIONS if case.operator and case.mode == "recurrent" else 0
-    yield "macs", passes * images * work["macs_executed"]
-    yield "steps", passes * (work["tokens"] or 0) * walks
+    yield "macs", passes * images * work.macs_executed
+    yield "bytes", passes * images * work.bytes_touched
+    yield "operations", passes * work.calls
+    yield "steps", passes * (grid[0] * grid[1] if grid else 0) * walks
     yield "queued", given and CALLS_AT_BATCH * (given - images)
     yield "peak_bytes", predicted_peak(case)
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
-    """From what `foresee` and `peaks.measure` yielded."""
+    """From what `foresee` and `peaks.measure` yielded.
+
+    The first launch measures memory, latency and throughput; others time single calls alone, as many as fit into
+    `protocol.cell_s`.
+    """
     call = 2 * parts["macs"] / (rates["gemm_flops_per_s"] * EFFICIENCY)
-    call += parts["steps"] * OPERATORS_A_STEP * rates["operator_s"]
+    call += parts["bytes"] / rates["copy_bytes_per_s"]
+    call += (parts["operations"] + parts["steps"] * OPERATORS_A_STEP) * rates["operator_s"]
     slow = call > protocol.warmup_max_s
-    memory = call * (1 if slow else MEMORY_CALLS)
     warmup = 0.0 if slow else min(max(2 * protocol.window * call, protocol.warmup_s), protocol.warmup_max_s)
-    sampling = max(min(protocol.samples_min * call, max(protocol.sample_max_s, 2 * call)), protocol.sample_s)
-    again = LAUNCH_OVERHEAD_S + memory + warmup + sampling + call * (parts["queued"] or 0)
-    searches = parts["queued"] is None and 4 * call < protocol.throughput_s
-    batches = min(protocol.throughput_s, 6 * call + protocol.sample_s) if searches else 0.0
-    first = COUNT_S + again + batches
-    others = protocol.launches - 1 if first * protocol.launches <= protocol.cell_s else 0
-    return Estimate(first + others * again, parts["peak_bytes"])
+    longest = max(protocol.sample_max_s, 2 * call)
+    sampling = max(
+        min(protocol.samples_min * call, longest),
+        protocol.sample_s + OF_THE_REST * (protocol.sample_max_s - protocol.sample_s),
+    )
+    again = LAUNCH_OVERHEAD_S + call + warmup + sampling
+    first = again + call * ((1 if slow else MEMORY_CALLS) - 1) + _throughput_s(call, parts["queued"], protocol)
+    others = min(protocol.launches - 1, max(0, int((protocol.cell_s - first) / again)))
+    starting = (1 + others) * LAUNCH_OVERHEAD_S
+    return Estimate(first + others * again, starting, parts["peak_bytes"], 1 + others)
 
 
-def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> list[Estimate | None]:
-    """An estimate for each case, None for one that cannot exist or cannot be counted."""
+def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> float:
+    """The search for the knee and what follows it; `queued` as in `foresee`."""
+    if queued is not None:
+        return call * queued + (protocol.sample_s if queued else 0.0)
+    fewest = KNEE_CALLS * call
+    return protocol.throughput_s + protocol.sample_s if fewest <= protocol.throughput_s else 0.0
+
+
+def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list[Estimate | None], float]:
+    """An estimate for each case, None for one that cannot exist or cannot be counted; and the seconds after which a
+    first process began to work here, since it waits for torch to be imported."""
     rates: dict[str, dict[str, Any]] = {}
     estimates: list[Estimate | None] = []
+    waited = 0.0
     for case in cases:
         if case.unsupported:
             estimates.append(None)
             continue
         if case.dtype not in rates:
-            rates[case.dtype] = launcher.run(*jobs.peaks(case.device, case.dtype, protocol.threads), 60).parts
+            begin = time.monotonic()
+            found = launcher.run(*jobs.peaks(case.device, case.dtype, protocol.threads), 60).parts
+            waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
+            rates[case.dtype] = found
         parts = launcher.run(*jobs.foresee(case), 120).parts
-        complete = "peak_bytes" in parts and "operator_s" in rates[case.dtype]
+        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[case.dtype]
         estimates.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
-    return estimates
+    return estimates, waited
+
+
+def parts_of(
+    estimates: Iterable[Estimate | None], *, waited: float, verifying: float, counting: float, pairs: float = 0.0
+) -> Parts:
+    """The parts of a sweep, from what `run` returned and from the seconds of what comes before and after."""
+    known = [each for each in estimates if each]
+    starting = sum(each.starting_s for each in known)
+    return Parts(
+        measuring=sum(each.seconds for each in known) - starting,
+        pairs=pairs,
+        verifying=verifying,
+        counting=counting,
+        starting=starting + waited,
+    )
 
 
 def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
@@ -93,5 +164,6 @@ def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
         "padding": case.spec.padding(case.height, case.width),
         "unsupported": case.unsupported,
         "seconds": None if guess is None else round(guess.seconds, 1),
+        "launches": None if guess is None else guess.launches,
         "peak_bytes": None if guess is None else guess.peak_bytes,
     }

@@ -42,7 +42,7 @@ PRELOAD = [
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
     *("vbench.flops.estimate", "vbench.flops.count", "vbench.flops.ledger", "vbench.flops.peak"),
-    *("vbench.models.closed_forms", "vbench.meters.workload", "vbench.meters.timing"),
+    *("vbench.models.closed_forms", "vbench.meters.workload", "vbench.meters.timing", "vbench.meters.throughput"),
 ]
 
 

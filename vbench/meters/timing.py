@@ -1,8 +1,4 @@
-"""Latency of single calls and throughput of queued ones. Milliseconds, images a second; every sample is kept.
-
-These are two measurements. `latency` is what a single call costs the device. `throughput` is what calls back to back
-yield; it includes the host's time. Both ask a `Device` for the time.
-"""
+"""Latency of single calls, in milliseconds; every sample is kept. What calls back to back yield is in `throughput`."""
 
 from __future__ import annotations
 
@@ -12,14 +8,12 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from vbench.devices import is_out_of_memory
-from vbench.devices.base import IN_FLIGHT, Call, Device
+from vbench.devices.base import Call, Device
 from vbench.jobs.turn_socket import TurnSocket
-from vbench.plan import Batch, Protocol
+from vbench.plan import Protocol
 from vbench.results.statistics import median_interval
 
 PAUSES_S = (2.0, 4.0, 8.0)  # before a throttled window is measured again
-BLOCK_S = 0.2  # of queued calls between two readings of the clock
 SETTLED = 0.05  # an interval that shrinks by less than this share over a third more samples is settled
 FEWEST_TURNS, MOST_TURNS = 3, 400  # of each process, if two take turns
 SLOW_CALLS = ((1, 5), (2, 3), (4, 2))  # after this many times `sample_max_s`, this many samples are enough
@@ -198,17 +192,6 @@ def in_rounds(samples_ms: list[float], batch: int, protocol: Protocol) -> dict[s
     }
 
 
-def of_single_calls(latency: dict[str, Any]) -> dict[str, Any]:
-    """The throughput that single calls show, where a call returns when it is done; as `throughput` returns it."""
-    point = _of_blocks(list(latency["samples_ms"]), 1, latency["batch"])
-    return {**point, "curve": [_point(point)], "stop": f"batch {latency['batch']}, its single calls"}
-
-
-def too_slow_to_search(call_ms: float, protocol: Protocol) -> bool:
-    """Whether two calls at twice the batch would take longer than a search of the knee may."""
-    return 2 * 2 * call_ms / 1e3 > protocol.throughput_s
-
-
 def _sample(call: Call, device: Device, protocol: Protocol) -> _Window:
     samples: list[float] = []
     widths: list[tuple[int, float]] = []  # (samples, half-width), each time it was computed
@@ -242,66 +225,6 @@ def _half_width(samples: Sequence[float]) -> float:
     return (high - low) / 2 / middle if middle else 0.0
 
 
-def throughput(
-    caller: Callable[[int], Call],
-    device: Device,
-    protocol: Protocol,
-    batch: Batch,
-    *,
-    first: tuple[int, Sequence[float]],
-    image_bytes: int,
-) -> dict[str, Any]:
-    """Images a second of calls back to back at a batch. With "knee", the batch is doubled until that gains little.
-
-    Args:
-        caller: makes the call for a batch size; only one such call exists at a time.
-        batch: a number, or "knee".
-        first: a batch and the samples of single calls at it, from which the time of a larger batch is predicted.
-        image_bytes: what one image needs beside the weights; a batch that would not fit is not tried.
-
-    Returns: `batch`, `images_per_s`, `blocks_ms` (the host's time for each block of `block_calls` calls), `curve` (each
-        batch that was tried), and `stop`, why the search ended.
-    Raises: an out-of-memory error at a batch that was given; in a search, running out of memory ends the search.
-    """
-    least, samples_ms = first
-    back_to_back = not device.asynchronous  # if a call returns when it is done, single calls are back to back
-    if batch == least and back_to_back:
-        point = _of_blocks(list(samples_ms), 1, least)
-        return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given; its single calls"}
-    if batch != "knee":
-        point = _queued(caller(int(batch)), int(batch), device, protocol)
-        return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given"}
-    if back_to_back or 2 * median(samples_ms) / 1e3 > protocol.throughput_s:
-        best = _of_blocks(list(samples_ms), 1, least)
-    else:
-        best = _queued(caller(least), least, device, protocol)
-    curve = [_point(best)]
-    stop = f"largest batch tried, {protocol.batch_max}"
-    size = 2 * least
-    while size <= protocol.batch_max:
-        if 2 * size / best["images_per_s"] > protocol.throughput_s:
-            stop = f"two calls at batch {size} would take longer than {protocol.throughput_s:g} s"
-            break
-        if not device.fits(image_bytes * size):
-            stop = f"batch {size} would not fit in memory"
-            break
-        try:
-            point = _queued(caller(size), size, device, protocol)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            stop = f"out of memory at batch {size}"
-            break
-        curve.append(_point(point))
-        gain = point["images_per_s"] / best["images_per_s"] - 1
-        if gain < protocol.batch_gain:
-            stop = f"batch {size} gains {gain:+.1%}, less than {protocol.batch_gain:.0%}"
-            break
-        best = point
-        size *= 2
-    return {**best, "curve": curve, "stop": stop}
-
-
 def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: float) -> dict[str, Any]:
     """Time the parts of one call, one after the other.
 
@@ -320,57 +243,3 @@ def parts(calls: dict[str, Call], device: Device, protocol: Protocol, whole_ms: 
         for name, call in calls.items():
             samples[name] += device.samples(call, 1)
     return {"parts_ms": samples}
-
-
-def work(call: Call, device: Device, *, batch: int, block_calls: int) -> Callable[[float], int]:
-    """A function that keeps a device busy for at least that many seconds and returns the number of images.
-
-    Args:
-        batch: images of a call.
-        block_calls: calls after which the host waits.
-    """
-
-    def run_for(seconds: float) -> int:
-        begin, images = device.now(), 0
-        while device.now() - begin < seconds:
-            for _ in range(block_calls):
-                call()
-            device.wait()
-            images += block_calls * batch
-        return images
-
-    return run_for
-
-
-def _queued(call: Call, batch: int, device: Device, protocol: Protocol) -> dict[str, Any]:
-    """One warm-up call, then calls back to back for about a quarter of `sample_s`, in blocks of about `BLOCK_S`."""
-    call()
-    device.wait()
-    begin = device.now()
-    call()
-    device.wait()
-    calls = max(1, min(IN_FLIGHT, round(BLOCK_S / max(device.now() - begin, 1e-6))))
-    blocks: list[float] = []
-    begin = device.now()
-    while not blocks or device.now() - begin < protocol.sample_s / 4:
-        start = device.now()
-        for _ in range(calls):
-            call()
-        device.wait()
-        blocks.append((device.now() - start) * 1e3)
-    return _of_blocks(blocks, calls, batch)
-
-
-def _of_blocks(blocks_ms: list[float], calls: int, batch: int) -> dict[str, Any]:
-    return {
-        "batch": batch,
-        "images_per_s": batch * calls * len(blocks_ms) * 1e3 / sum(blocks_ms),
-        "block_calls": calls,
-        "blocks_ms": blocks_ms,
-    }
-
-
-def _point(found: dict[str, Any]) -> dict[str, Any]:
-    """A point of the curve, from what `_of_blocks` returns."""
-    calls = found["block_calls"] * len(found["blocks_ms"])
-    return {"batch": found["batch"], "images_per_s": found["images_per_s"], "calls": calls}

@@ -8,7 +8,7 @@ enough. On the CPU a slow cell of a company is not launched again: its turns are
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import permutations
 from math import inf
@@ -63,20 +63,16 @@ class Agenda:
     protocol: plan.Protocol
     held: dict[str, dict[int, Record]]
     blocks: dict[str, dict[int, TurnBlock]]
-    _order: list[Place] = field(init=False)
+    places: dict[Place, int] = field(init=False)  # the number of each launch in the order of measuring
     _ranks: dict[str, int] = field(init=False)
     _settled: set[str] = field(default_factory=set)  # ids of companies that need no more blocks
 
     def __post_init__(self) -> None:
-        self._order = plan.schedule(self.cases, self.protocol.launches, self.protocol.seed)
+        order = plan.schedule(self.cases, self.protocol.launches, self.protocol.seed)
+        self.places = {place: number for number, place in enumerate(order)}
         ranks = list(range(len(self.companies)))
         random.Random(self.protocol.seed).shuffle(ranks)
         self._ranks = {company.id: rank for company, rank in zip(self.companies, ranks, strict=True)}
-
-    @property
-    def places(self) -> dict[Place, int]:
-        """The number of each launch in the order of measuring."""
-        return {place: number for number, place in enumerate(self._order)}
 
     def next(self) -> Place | Turns | None:
         """What to measure now; None if nothing is left."""
@@ -110,7 +106,7 @@ class Agenda:
         return known is not None and known / 1e3 > SLOW_SHARE * self.protocol.sample_s
 
     def _launches(self) -> Iterator[Place]:
-        for case, launch in self._order:
+        for case, launch in self.places:
             again = launch > 0 and self.slow(case) and self.in_turns(case)
             if not again and pending(launch, self.held.get(case.id, {}), self.protocol):
                 yield case, launch
@@ -166,17 +162,25 @@ class Agenda:
 
     def half_width(self, company: Company) -> float:
         """The widest of the intervals of a company's ratios; infinite if one is not known."""
-        found = paired(block for blocks in self.blocks.values() for block in blocks.values())
+        found = paired(self.all_blocks())
         keys = permutations([alike(asdict(case)) for case in company.cases], 2)
         return max((found[key].half_width if key in found else inf for key in keys), default=inf)
 
-    def add(self, cases: Sequence[Case], companies: Sequence[Company]) -> None:
-        """Measure these cells and companies too. Launches that are held count."""
-        self.cases += [case for case in cases if case not in self.cases]
-        known = {company.id for company in self.companies}
-        self.companies += [company for company in companies if company.id not in known]
-        for case in cases:
-            self.held.setdefault(case.id, {})
+    def all_blocks(self) -> Iterator[TurnBlock]:
+        for blocks in self.blocks.values():
+            yield from blocks.values()
+
+    def timed_by_turns(self, case: Case) -> bool:
+        """Whether a block of turns is a launch of this case too."""
+        held = self.held[case.id]
+        untimed = not any(record.latency for record in held.values())
+        return self.in_turns(case) and (untimed or (self.slow(case) and len(held) < self.protocol.launches))
+
+    def add(self, cases: Sequence[Case], companies: Sequence[Company], held: Mapping[str, dict[int, Record]]) -> None:
+        """Measure these cells and companies too; `held` are the launches of these cells that there are."""
+        self.cases += cases
+        self.companies += companies
+        self.held |= held
         self.__post_init__()
 
 

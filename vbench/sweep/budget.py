@@ -17,7 +17,7 @@ from vbench.results.statistics import Interval, interval, run_prior
 from vbench.results.store import Record
 from vbench.sweep.agenda import Agenda, Place, Turns, again_s
 from vbench.sweep.companies import Company
-from vbench.sweep.turns import rounds
+from vbench.sweep.turns import block_s
 
 PROCESS_S = 1.0  # to start a process and build a model
 GUESS_S = 5.0  # for a first launch, if nothing is known of the model
@@ -146,10 +146,7 @@ class Budget:
     def _block_s(self, turns: Turns) -> float:
         """The expected seconds of a block: as long as the last one of the company."""
         own = self.agenda.blocks.get(turns.company.id, {}).values()
-        if own:
-            return max(block.wall_s for block in own)
-        warm_s = sum(ms / 1e3 for ms in turns.known_ms) + len(turns.known_ms) * (PROCESS_S + 0.5)
-        return warm_s + rounds(turns.round_s, self.agenda.protocol) * turns.round_s
+        return max((block.wall_s for block in own), default=block_s(turns, self.agenda.protocol))
 
 
 def _half_width(of: Interval) -> float:

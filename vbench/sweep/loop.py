@@ -9,28 +9,31 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
-from vbench import host, jobs, plan, verify
+from vbench import host, jobs, plan
 from vbench.devices import kind_of, on_host
 from vbench.errors import DeviceError
 from vbench.files import write_text
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.memo import Memo
-from vbench.meters import cpu, state, timing
+from vbench.meters import cpu, state
 from vbench.models import MODELS
 from vbench.plan import Case
-from vbench.results import pairs
+from vbench.results import pairs, refine
+from vbench.results.frame import frame
 from vbench.results.store import Record, Store, TurnBlock, current
 from vbench.sweep import limits
 from vbench.sweep import turns as table
 from vbench.sweep.agenda import Agenda, Place, Turns, energy_s
+from vbench.sweep.budget import Budget
 from vbench.sweep.companies import AUTO, Company, companies
+from vbench.sweep.prepare import COUNT_LIMIT_S, Preparation, Task
 
-COUNT_LIMIT_S = 120.0
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 ENERGY_LIMIT_S = 120.0  # for energy, likewise
 RUN_FILE = "run.json"
@@ -43,8 +46,14 @@ class StaleWarning(UserWarning):
 class Observer(Protocol):
     """Who watches a sweep."""
 
+    def planned(self, rest: list[Place | Turns], tasks: list[Task], protocol: plan.Protocol) -> None:
+        """A sweep begins: these tasks come first, then these launches are to be measured."""
+
+    def prepares(self, number: int) -> None:
+        """The task with that number begins, from 0."""
+
     def doing(self, what: str) -> None:
-        """Something other than a launch has begun."""
+        """A launch has begun, or what it needs."""
 
     def done(self, record: Record, rest: list[Place | Turns]) -> None:
         """A launch has ended; `rest` is what is still to be measured, as far as that is known."""
@@ -53,6 +62,9 @@ class Observer(Protocol):
         self, block: TurnBlock, known: dict[pairs.Key, pairs.PairedRatio], rest: list[Place | Turns]
     ) -> None:
         """A block of turns has ended; `known` are all ratios so far."""
+
+    def stopped(self, wishes: list[str]) -> None:
+        """The time for the sweep is over; `wishes` say what more time would buy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,8 @@ class Settings:
     fresh: bool = False
     retry: bool = False  # measure again what did not end "ok"
     pairs: str = AUTO  # which cells take turns; see `companies`
+    refine: bool = False  # add sizes about each crossover
+    deadline: float | None = None  # a time of `time.monotonic` at which the sweep must be over
     memory: Path | None = None  # the folder of a `Memo`; None means the user's cache folder
 
 
@@ -133,6 +147,17 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
     return gpu
 
 
+def tasks(cases: list[Case], device: str, launcher: Runner) -> list[Task]:
+    """What a sweep of these cases into a new folder would find out before it measures. Raises: as `probe`."""
+    about = host.fingerprint(device, probe(cases, device, launcher), sorted({case.model for case in cases}))
+    return Preparation(cases, launcher, Memo(launcher, _timeless(about))).tasks(cases)
+
+
+def _timeless(about: dict[str, Any]) -> str:
+    """The conditions of what does not depend on time, nor on the protocol."""
+    return host.conditions(about, {})
+
+
 def final(record: Record, settings: Settings) -> bool:
     """Whether a launch need not be measured again under the same conditions.
 
@@ -153,10 +178,12 @@ def run(
     *,
     gpu: dict[str, Any] | None = None,
 ) -> list[Record]:
-    """Measure every launch of every case that is not finished. Returns all records of the folder.
+    """Measure every launch of every case that is not finished, and the turns of cells that are compared.
 
-    Each record is on disk before the next launch starts, so the same call resumes after any interruption. Where the
-    time went is added to `run.json`.
+    Then sizes are added about each crossover that is not sharp (`results.refine`). Each record is on disk before the
+    next launch starts, so the same call resumes after any interruption. Where the time went is added to `run.json`.
+
+    Returns: all records of the folder.
 
     Raises: OutputError, SchemaError before anything is measured.
     """
@@ -168,30 +195,26 @@ def run(
         together = companies(cases, settings.pairs)
         blocks = _blocks(together, store.turns, conditions, settings)
         _warn_of_stale(cases, store, conditions, held)
-        agenda = Agenda(cases, together, protocol, held, blocks)
-        places = agenda.places
-        measuring = _Measuring(cases, settings, protocol, launcher, observer, about, conditions, telemetry)
-        measuring.recall(record for launches in held.values() for record in launches.values())
+        agenda = Agenda(list(cases), together, protocol, held, blocks)
+        budget = None if settings.deadline is None else Budget(agenda, settings.deadline)
+        measuring = _Measuring(agenda, settings, launcher, observer, about, conditions, telemetry)
+        measuring.known.recall(record for launches in held.values() for record in launches.values())
         complete = False
         try:
-            while (task := agenda.next()) is not None:
-                if isinstance(task, Turns):
-                    block, timed = measuring.turns(task, agenda)
-                    store.append_turns(block)
-                    blocks.setdefault(block.company, {})[block.block] = block
-                    for record in timed:
-                        store.append(record)
-                        held[record.case_id][record.launch] = record
-                    known = pairs.paired(one for own in blocks.values() for one in own.values())
-                    observer.took_turns(block, known, agenda.rest())
-                else:
-                    case, launch = task
-                    order = places.get(task, len(store.records))
-                    record = measuring.launch(case, launch, order, held[case.id], in_turns=agenda.in_turns(case))
-                    store.append(record)
-                    held[case.id][launch] = record
-                    observer.done(record, agenda.rest())
-            complete = True
+            while True:
+                measuring.prepare()
+                while (task := (budget or agenda).next()) is not None:
+                    if isinstance(task, Turns):
+                        measuring.turns(task, store)
+                    else:
+                        measuring.launch(*task, store)
+                added = _refined(agenda, store, settings) if settings.refine else []
+                if not added:
+                    break
+                agenda.add(added, companies(added, settings.pairs), _held(added, store.records, conditions, settings))
+            if budget:
+                measuring.give_up(budget, store)
+            complete = not (budget and budget.wishes())
         finally:
             if measuring.spent.launches or measuring.spent.blocks:
                 summary = measuring.spent.summary()
@@ -241,57 +264,75 @@ def _warn_of_stale(cases: list[Case], store: Store, conditions: str, held: dict[
         )
 
 
+def _refined(agenda: Agenda, store: Store, settings: Settings) -> list[Case]:
+    """The cells to add about crossovers that are not sharp."""
+    ids = {case.id for case in agenda.cases}
+    conditions = {record.conditions for launches in agenda.held.values() for record in launches.values()}
+    records = [record for record in store.records if record.case_id in ids and record.conditions in conditions]
+    cases = {record.case_id: Case(**record.case) for record in records}
+    turns = [block for block in store.turns if block.conditions in conditions and set(block.case_ids) <= ids]
+    found = [
+        replace(cases[like], height=wanted.side, width=wanted.side)
+        for wanted in (refine.wanted(frame(records, turns)) if records else [])
+        for like in wanted.like
+    ]
+    return [case for case in dict.fromkeys(found) if case.id not in ids]
+
+
 @dataclass(slots=True)
 class _Measuring:
     """The state that all launches of a run share."""
 
-    cases: list[Case]
+    agenda: Agenda
     settings: Settings
-    protocol: plan.Protocol
     launcher: Runner
     observer: Observer
     host: dict[str, Any]
     conditions: str
     telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
-    verdicts: dict[str, verify.Verification] = field(default_factory=dict)
-    memo: Memo = field(init=False)
-    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    known: Preparation = field(init=False)
     reference_mhz: float | None = None
     chance: random.Random = field(init=False)
 
-    @property
-    def trains(self) -> bool:
-        """Whether any cell is a training step, so that gradients matter."""
-        return any(case.phase == "train" for case in self.cases)
-
     def __post_init__(self) -> None:
         self.chance = random.Random(self.protocol.seed)
-        self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
+        memo = Memo(self.launcher, _timeless(self.host), self.settings.memory)
+        self.known = Preparation(self.agenda.cases, self.launcher, memo)
 
-    def recall(self, records: Iterable[Record]) -> None:
-        """Take over the verification of records that were measured under the same conditions."""
-        self.stamps |= {record.case["model"]: record.verified for record in records if record.verified}
+    @property
+    def protocol(self) -> plan.Protocol:
+        return self.agenda.protocol
 
-    def launch(self, case: Case, launch: int, order: int, held: dict[int, Record], *, in_turns: bool) -> Record:
-        """Measure one launch of a case.
+    @property
+    def left_s(self) -> float:
+        """The seconds until the sweep must be over."""
+        return inf if self.settings.deadline is None else max(0.0, self.settings.deadline - time.monotonic())
 
-        Args:
-            held: its launches so far. A later launch only times it, unless none has.
-            in_turns: whether turns will time it, if it is slow.
-        """
+    def prepare(self) -> None:
+        """Verify the models of what is still to be measured, and count the work of its cells."""
+        rest = self.agenda.rest()
+        left = {case for task in rest if not isinstance(task, Turns) for case in task[:1]}
+        wanted = [case for case in self.agenda.cases if case in left]
+        self.observer.planned(rest, self.known.tasks(wanted), self.protocol)
+        self.known.run(wanted, self.observer.prepares)
+        self.spent.verify_s, self.spent.count_s = self.known.seconds["verifying"], self.known.seconds["counting"]
+
+    def launch(self, case: Case, launch: int, store: Store) -> None:
+        """Measure one launch of a case and keep it. A later launch only times the case, unless none has."""
+        held, begin = self.agenda.held[case.id], time.monotonic()
         possible = not case.unsupported
-        stamp = self.stamp(case) if possible else None
-        counted: dict[str, Any] = self.count(case) if possible else {"unsupported": case.unsupported}
+        stamp = self.known.stamp(case) if possible else None
+        counted: dict[str, Any] = self.known.count(case) if possible else {"unsupported": case.unsupported}
         whole = not any(record.latency for record in held.values())
         batch, probes = self.batch(case) if possible and whole else (None, None)
         self.observer.doing(str(case))
-        started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
+        common, begin = self.about(), time.monotonic()
         if "unsupported" in counted:
             ending = Ending("unsupported", counted["unsupported"])
         else:
-            ending = self.measure(case, batch, whole=whole, in_turns=in_turns and not held)
+            in_turns = self.agenda.in_turns(case) and not held
+            ending = self.measure(case, batch, whole=whole, in_turns=in_turns)
         parts: dict[str, Any] = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
         if probes and "throughput" in parts:
             parts["throughput"] = {**parts["throughput"], "probes": probes}
@@ -299,105 +340,69 @@ class _Measuring:
             case_id=case.id,
             case=asdict(case),
             launch=launch,
-            order=order,
+            order=self.agenda.places.get((case, launch), len(store.records)),
             status=ending.status,
             reason="; ".join(filter(None, [ending.reason, counted.get("uncounted")])) or None,
-            conditions=self.conditions,
-            protocol=asdict(self.protocol),
-            host=self.host,
-            started_at=started.isoformat(timespec="seconds"),
             wall_s=round(time.monotonic() - begin, 3),
-            timeout_s=self.settings.timeout_s,
-            load=load,
             verified=stamp,
+            **common,
             **parts,
         )
-        self.spent.add(record)
         clock = ((record.state or {}).get("gpu") or {}).get("sm_mhz_median")
         self.reference_mhz = max(filter(None, (self.reference_mhz, clock)), default=None)
-        return record
+        self.spent.add(record)
+        if launch == 0 or not self.cut_short(record.status):
+            self.keep(record, store)
+            self.observer.done(record, self.agenda.rest())
 
-    def stamp(self, case: Case) -> dict[str, Any] | None:
-        """Whether a model's modes are one function; None if it has one form only. An operator is verified once."""
-        if case.spec.baseline:
-            return None
-        if case.model not in self.stamps:
-            subjects = verify.subjects([case.model])
-            for subject in subjects:
-                if subject not in self.verdicts:
-                    self.observer.doing(f"verifying {subject}")
-                    with self.spent.on("verify_s"):
-                        self.verdicts[subject] = verify.verify(
-                            subject,
-                            self.memo,
-                            device=case.device,
-                            gradients=self.trains,
-                            image_size=(case.height, case.width),
-                        )
-            self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in subjects])
-        return self.stamps[case.model]
-
-    def turns(self, task: Turns, agenda: Agenda) -> tuple[TurnBlock, list[Record]]:
-        """Measure a block of turns. Returns it, and a launch of each of its slow cells, which these turns timed."""
+    def turns(self, task: Turns, store: Store) -> None:
+        """Measure a block of turns and keep it, with a launch of each slow cell, which these turns timed."""
         self.observer.doing(f"in turns: {task.company}")
-        started, begin, load = datetime.now(UTC), time.monotonic(), host.load()
+        common, begin = self.about(), time.monotonic()
         compiling = COMPILE_LIMIT_S if any(case.backend == "compile" for case in task.cases) else 0.0
-        core = self.chance.randrange(cpu.usable_cores())
-        taken = table.take(
-            task, self.protocol, self.launcher, core=core, timeout_s=self.settings.timeout_s, warm_s=compiling
-        )
-        wall_s = round(time.monotonic() - begin, 3)
-        common: dict[str, Any] = {
+        core, allowed_s = self.chance.randrange(cpu.usable_cores()), self.settings.timeout_s + compiling
+        taken = table.take(task, self.protocol, self.launcher, core=core, allowed_s=allowed_s, most_s=self.left_s)
+        block = table.block(task, taken, wall_s=round(time.monotonic() - begin, 3), order=self.spent.blocks, **common)
+        self.spent.blocks += 1
+        self.spent.turns_s += block.wall_s
+        if self.cut_short(block.status):
+            return
+        store.append_turns(block)
+        self.agenda.blocks.setdefault(block.company, {})[block.block] = block
+        for case, ending in zip(task.cases, taken.endings, strict=True) if taken.samples_ms else []:
+            if self.agenda.timed_by_turns(case):
+                self.keep(table.launch(case, ending, self.agenda.held[case.id], **common), store)
+        self.observer.took_turns(block, pairs.paired(self.agenda.all_blocks()), self.agenda.rest())
+
+    def keep(self, record: Record, store: Store) -> None:
+        store.append(record)
+        self.agenda.held[record.case_id][record.launch] = record
+
+    def cut_short(self, status: str) -> bool:
+        """Whether something ended because the time of the sweep was over."""
+        return status == "timeout" and self.left_s <= 0
+
+    def give_up(self, budget: Budget, store: Store) -> None:
+        """Give each cell that was not measured a row with the reason, and say what more time would buy."""
+        wishes = budget.wishes()
+        for case, seconds in budget.unmeasured():
+            reason = f"not measured: the time of the sweep was over; it takes about {seconds:.0f} s"
+            about = {**self.about(), "timeout_s": 0.0}  # any other limit is longer
+            record = Record(case.id, asdict(case), 0, len(store.records), "timeout", reason, wall_s=0.0, **about)
+            self.keep(record, store)
+            self.observer.done(record, [])
+        self.observer.stopped(wishes)
+
+    def about(self) -> dict[str, Any]:
+        """The fields of a record that tell what was there when it began."""
+        return {
             "conditions": self.conditions,
             "protocol": asdict(self.protocol),
             "host": self.host,
-            "started_at": started.isoformat(timespec="seconds"),
-            "timeout_s": self.settings.timeout_s,
-            "load": load,
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "timeout_s": min(self.settings.timeout_s, self.left_s),
+            "load": host.load(),
         }
-        latencies = [ending.parts.get("latency", {}) for ending in taken.endings]
-        block = TurnBlock(
-            company=task.company.id,
-            block=task.block,
-            case_ids=[case.id for case in task.cases],
-            cases=[asdict(case) for case in task.cases],
-            order=self.spent.blocks,
-            status=taken.status,
-            reason=taken.reason(task.cases),
-            wall_s=wall_s,
-            samples_ms=taken.samples_ms,
-            batches=[latency.get("batch", 1) for latency in latencies] if taken.samples_ms else None,
-            calls=taken.calls,
-            stop=taken.stop,
-            **common,
-        )
-        self.spent.blocks += 1
-        self.spent.turns_s += wall_s
-        timed = []
-        for case, ending in zip(task.cases, taken.endings, strict=True) if taken.samples_ms else []:
-            held = agenda.held[case.id]
-            untimed = not any(record.latency for record in held.values())
-            if agenda.in_turns(case) and (untimed or (agenda.slow(case) and len(held) < self.protocol.launches)):
-                first, latency = held[0], ending.parts["latency"]
-                timed.append(
-                    Record(
-                        case_id=case.id,
-                        case=asdict(case),
-                        launch=max(held) + 1,
-                        order=first.order,
-                        status="ok",
-                        reason=None,
-                        wall_s=round(sum(ending.parts["spent"].values()), 3),
-                        verified=first.verified,
-                        work=first.work,
-                        second_count=first.second_count,
-                        latency=latency,
-                        throughput=timing.of_single_calls(latency) if first.throughput is None else None,
-                        **{key: ending.parts[key] for key in ("settings", "warmup", "spent")},
-                        **common,
-                    )
-                )
-        return block, timed
 
     def measure(self, case: Case, batch: int | None, *, whole: bool, in_turns: bool) -> Ending:
         """One launch, in a child of its own. Energy is not under the limit of a cell, and costs it nothing else."""
@@ -405,24 +410,11 @@ class _Measuring:
         ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch(), in_turns=in_turns)
         allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
         allowed_s += ENERGY_LIMIT_S if self.protocol.energy_s else 0.0
-        ending = self.launcher.run(*ask, allowed_s)
+        ending = self.launcher.run(*ask, min(allowed_s, self.left_s))
         if ending.status == "timeout" and "spent" in ending.parts:  # energy alone is missing
             reason = f"not measured: energy {ending.reason} with the rest"
             return Ending("ok", None, {**ending.parts, "energy": {"reason": reason}})
         return ending
-
-    def count(self, case: Case) -> dict[str, Any]:
-        """The work of a case, counted together with the model's other cases; or "uncounted", why there is no count."""
-        same_model = [other for other in self.cases if other.model == case.model and not other.unsupported]
-        for together in (same_model, [case]):  # alone, if another case ended the process
-            if case.id in self.counts:
-                break
-            with self.spent.on("count_s"):
-                ending = self.memo.run(*jobs.count(together), COUNT_LIMIT_S * len(together))
-            self.counts |= ending.parts
-        else:
-            self.counts.setdefault(case.id, {"uncounted": f"MACs not counted: {ending.reason}"})
-        return self.counts[case.id]
 
     def watch(self) -> dict[str, Any] | None:
         """What a launch needs to know about the GPU's sampler. It expects the fastest clock of earlier launches."""

@@ -38,7 +38,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it comes last, so that
     it costs no cell its other figures.
     """
-    from vbench.meters import attention, backend, cpu, state, timing
+    from vbench.meters import attention, backend, cpu, state, throughput, timing
     from vbench.meters.workload import workload
 
     case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
@@ -50,7 +50,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         anatomy, spent = (yield from _memory(measured, compilations)) if first else ({}, {"measured_s": 0.0})
         policy = argument["batch"] or case.batch
         in_turns = argument["in_turns"] and policy in ("knee", measured.batch)
-        if first and in_turns and timing.too_slow_to_search(anatomy["pass_s"] * 1e3, protocol):
+        if first and in_turns and throughput.too_slow(anatomy["pass_s"], protocol):
             yield "spent", {**spent, "warmup_s": 0.0, "throughput_s": 0.0}
             yield from _energy(measured, measured.batch, 1, device, protocol)
             return
@@ -63,16 +63,17 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             del call  # with its recorded graph or its optimiser, before there is another
             if first:
                 searching = time.monotonic()
-                throughput = timing.throughput(
+                queued = throughput.measure(
                     measured.caller,
                     device,
                     protocol,
                     policy,
                     first=(measured.batch, latency["samples_ms"]),
                     image_bytes=(anatomy["input_bytes"] + anatomy["activation_bytes"]) // measured.batch,
+                    held_bytes=anatomy.get("optimizer_bytes", 0),
                 )
                 search_s = time.monotonic() - searching
-                yield "throughput", throughput
+                yield "throughput", queued
         gpu = state.window(Path(watch["file"]), begin, time.monotonic()) if watch else None
         yield "state", {**processors.seen, "gpu": gpu}
         spent["measured_s"] += on_timing[0]
@@ -87,21 +88,21 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             attention.check(case, kernel)
             yield "settings", measured.settings | kernel
         if first:
-            yield from _energy(measured, throughput["batch"], throughput["block_calls"], device, protocol)
+            yield from _energy(measured, queued["batch"], queued["block_calls"], device, protocol)
 
 
 def _energy(
     measured: Workload, batch: int, block_calls: int, device: Device, protocol: Protocol
 ) -> Iterator[tuple[str, Any]]:
     """Yields "energy" of an image, in calls at that batch."""
-    from vbench.meters import energy, timing
+    from vbench.meters import energy, throughput
 
     with spending() as on_energy:
         counter = energy.counter_for(device) if protocol.energy_s else energy.NOT_ASKED
         if isinstance(counter, str):
             joules = energy.measure(lambda _: 0, counter)
         else:
-            work = timing.work(measured.caller(batch), device, batch=batch, block_calls=block_calls)
+            work = throughput.work(measured.caller(batch), device, batch=batch, block_calls=block_calls)
             joules = energy.measure(work, counter, busy_s=protocol.energy_s)
     yield "energy", {**joules, "wall_s": on_energy[0]}
 

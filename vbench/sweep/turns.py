@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -15,10 +15,13 @@ from vbench import jobs, plan
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.round_table import WARM, Table
 from vbench.jobs.turn_socket import ENDED
+from vbench.meters.throughput import of_single_calls
+from vbench.results.store import Record, TurnBlock
 from vbench.sweep.agenda import Turns
 
 TURN_MS = 5.0  # a turn has so many calls that it takes this long, or one
 MOST_ROUNDS = 160
+PROCESS_S = 1.5  # to start a process, build a model and warm it up
 TOO_LONG = 3.0  # a process is stopped if its rounds take this many times the time that they should
 
 
@@ -56,23 +59,28 @@ def rounds(round_s: float, protocol: plan.Protocol) -> int:
     return min(max(1, within, wanted), MOST_ROUNDS)
 
 
+def block_s(turns: Turns, protocol: plan.Protocol) -> float:
+    """The expected seconds of a block: its processes, their warm calls, and its rounds."""
+    processes_s = len(turns.known_ms) * PROCESS_S
+    return processes_s + turns.round_s + rounds(turns.round_s, protocol) * turns.round_s
+
+
 def take(
-    turns: Turns, protocol: plan.Protocol, launcher: Runner, *, core: int, timeout_s: float, warm_s: float
+    turns: Turns, protocol: plan.Protocol, launcher: Runner, *, core: int, allowed_s: float, most_s: float
 ) -> Taken:
     """Conduct a block.
 
     Args:
         core: the first of the processors on which all its processes run.
-        timeout_s: for one launch of a cell, as elsewhere; each process has as much for the block, and what the rounds
-            of the others take.
-        warm_s: what each process may need beyond that, to compile.
+        allowed_s: for one launch of a cell, as elsewhere; a process has as much for each cell, beside the rounds.
+        most_s: the block is stopped after that time.
     """
     cases = turns.cases
     known = [turns.known_ms[number] for number in turns.order]
     calls = [max(1, ceil(TURN_MS / max(ms, 1e-3))) for ms in known]
     round_s = sum(ms * count for ms, count in zip(known, calls, strict=True)) / 1e3
     count = rounds(round_s, protocol)
-    allowed_s = len(cases) * (timeout_s + warm_s) + TOO_LONG * count * round_s
+    limit_s = min(len(cases) * allowed_s + TOO_LONG * count * round_s, most_s)
     samples: list[list[float]] = [[] for _ in cases]
     pool = ThreadPoolExecutor(len(cases))
     with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
@@ -82,7 +90,7 @@ def take(
                 running: list[Future[Ending]] = []
                 for place, (case, ms) in enumerate(zip(cases, known, strict=True)):
                     ask = jobs.take_rounds(case, protocol, socket=socket, place=place, core=core, known_ms=ms)
-                    running.append(pool.submit(launcher.run, *ask, allowed_s))
+                    running.append(pool.submit(launcher.run, *ask, limit_s))
                 whole = _conduct(table, running, calls, count, samples)
             endings = [each.result() for each in running]
         finally:
@@ -104,3 +112,46 @@ def _conduct(
     except RuntimeError:
         return False
     return True
+
+
+def block(turns: Turns, taken: Taken, *, wall_s: float, order: int, **about: Any) -> TurnBlock:
+    """The record of a block; `about` tells what was there when it began."""
+    cases = turns.cases
+    batches = [ending.parts["latency"]["batch"] for ending in taken.endings] if taken.samples_ms else None
+    return TurnBlock(
+        company=turns.company.id,
+        block=turns.block,
+        case_ids=[case.id for case in cases],
+        cases=[asdict(case) for case in cases],
+        order=order,
+        status=taken.status,
+        reason=taken.reason(cases),
+        wall_s=wall_s,
+        samples_ms=taken.samples_ms,
+        batches=batches,
+        calls=taken.calls,
+        stop=taken.stop,
+        **about,
+    )
+
+
+def launch(case: plan.Case, ending: Ending, held: dict[int, Record], **about: Any) -> Record:
+    """A launch of a cell that its turns have timed; `held` are its launches so far, `about` is as in `block`."""
+    first, latency = held[0], ending.parts["latency"]
+    timed_before = any(record.throughput for record in held.values())
+    return Record(
+        case_id=case.id,
+        case=asdict(case),
+        launch=max(held) + 1,
+        order=first.order,
+        status="ok",
+        reason=None,
+        wall_s=round(sum(ending.parts["spent"].values()), 3),
+        verified=first.verified,
+        work=first.work,
+        second_count=first.second_count,
+        latency=latency,
+        throughput=None if timed_before else of_single_calls(latency),
+        **{key: ending.parts[key] for key in ("settings", "warmup", "spent")},
+        **about,
+    )

@@ -113,12 +113,23 @@ def verify(
     """
     if subject not in OPS and spec(subject).baseline:
         return Verification(subject, (), reason="one form of attention: nothing to compare")
+    wanted = [BRIEF] if brief else extents(subject, gradients=gradients)
+    made = asks(subject, wanted, device=device, seed=seed, weights=weights, image_size=image_size)
+    return joined(subject, [launcher.run(*ask, LIMIT_S) for ask in made])
+
+
+def asks(
+    subject: str,
+    wanted: Iterable[Extent],
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    weights: str | None = None,
+    image_size: tuple[int, int] = (224, 224),
+) -> list[jobs.Ask]:
+    """The jobs that verify an operator or a model, one an extent; the other arguments are those of `verify`."""
     own_size = image_size if subject not in OPS and spec(subject).external else (224, 224)
-    asks = [
-        jobs.verify(subject, device, seed, extent, weights=weights, image_size=own_size)
-        for extent in ([BRIEF] if brief else extents(subject, gradients=gradients))
-    ]
-    return joined(subject, [launcher.run(*ask, LIMIT_S) for ask in asks])
+    return [jobs.verify(subject, device, seed, each, weights=weights, image_size=own_size) for each in wanted]
 
 
 def extents(subject: str, *, gradients: bool = True) -> list[Extent]:

@@ -1,0 +1,156 @@
+"""What a sweep finds out before it measures: whether the modes of a model are one function, and the work of each cell.
+
+Neither depends on time, so each is done once for all folders (`jobs.memo`), and named with a guess of its time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from vbench import jobs, verify
+from vbench.jobs.launch import Ending, Runner
+from vbench.jobs.memo import Memo
+from vbench.kernels.registry import OPS
+from vbench.models import spec
+from vbench.plan import Case
+from vbench.results.store import Record
+
+Verb = Literal["verifying", "counting"]
+COUNT_LIMIT_S = 120.0  # for a case
+# Guesses for what was never timed on this machine: vig_t and its operator, on one core of a server.
+OPERATOR_S = 5.0
+MODEL_S = 2.5  # in its forms, without its products
+MODEL_S_A_PARAMETER = 1e-7  # of a pass of the few tokens that are compared, in all forms and types
+COUNT_S = 1.5  # a case, with a second count that executes the model
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """An operator or a model to verify, or a model whose cells are to be counted; and a guess of the seconds."""
+
+    verb: Verb
+    subject: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.subject}"
+
+
+@dataclass(slots=True)
+class Preparation:
+    """What is known of the models and cells of a sweep, and the finding out of it.
+
+    Args:
+        cases: all cells of the sweep.
+        launcher: runs the jobs that have no result yet, whose results go into `memo`.
+    """
+
+    cases: list[Case]
+    launcher: Runner
+    memo: Memo
+    seconds: dict[Verb, float] = field(default_factory=lambda: {"verifying": 0.0, "counting": 0.0})  # that `run` took
+    _stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # by model
+    _verdicts: dict[str, verify.Verification] = field(default_factory=dict)  # by operator or model
+    _counts: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the id of a case
+
+    def recall(self, records: Iterable[Record]) -> None:
+        """Take over the verification of records that were measured under the same conditions."""
+        self._stamps |= {record.case["model"]: record.verified for record in records if record.verified}
+
+    def stamp(self, case: Case) -> dict[str, Any] | None:
+        """Whether a model's modes are one function (`verify.stamp`); None if it has one form only.
+
+        It must have been prepared; so must a case to be counted.
+        """
+        return None if case.spec.baseline else self._stamps[case.model]
+
+    def count(self, case: Case) -> dict[str, Any]:
+        """The parts "work" and "second_count" of a case; or "unsupported", or "uncounted", with the reason."""
+        return self._counts[case.id]
+
+    def tasks(self, wanted: Iterable[Case]) -> list[Task]:
+        """What must be found out for these cases, without what is known already."""
+        models = self._by_model(wanted)
+        found = [self._verifying(subject, models) for subject in self._subjects(models)]
+        for model, cases in models.items():
+            guesses = [self.memo.expected_s(*jobs.count([case])) for case in cases if case.id not in self._counts]
+            seconds = sum(COUNT_S if guess is None else guess for guess in guesses)
+            found.append(Task("counting", model, seconds))
+        return [task for task in found if task.seconds > 0]
+
+    def run(self, wanted: Iterable[Case], begins: Callable[[int], None] = lambda number: None) -> None:
+        """Find it out, all that is to be verified first. What is kept is read without a word.
+
+        Args:
+            begins: is called with the number of each of `tasks`, from 0, as it begins.
+        """
+        models = self._by_model(wanted)
+        numbers = {(task.verb, task.subject): number for number, task in enumerate(self.tasks(wanted))}
+
+        def do(verb: Verb, subject: str, work: Callable[[], None]) -> None:
+            begin = time.monotonic()
+            if (verb, subject) in numbers:
+                begins(numbers[verb, subject])
+            work()
+            self.seconds[verb] += time.monotonic() - begin
+
+        for subject in self._subjects(models):
+            do("verifying", subject, partial(self._verify, subject, models))
+        for model in models:
+            if not spec(model).baseline and model not in self._stamps:
+                self._stamps[model] = verify.stamp([self._verdicts[each] for each in verify.subjects([model])])
+        for model, cases in models.items():
+            do("counting", model, partial(self._count, cases))
+
+    def _by_model(self, wanted: Iterable[Case]) -> dict[str, list[Case]]:
+        """The cells that can exist, by model."""
+        models: dict[str, list[Case]] = {}
+        for case in wanted:
+            if not case.unsupported:
+                models.setdefault(case.model, []).append(case)
+        return models
+
+    def _subjects(self, models: Iterable[str]) -> list[str]:
+        """The operators and models to verify, each once."""
+        unknown = [model for model in models if not spec(model).baseline and model not in self._stamps]
+        return [subject for subject in verify.subjects(unknown) if subject not in self._verdicts]
+
+    def _asks(self, subject: str, models: dict[str, list[Case]]) -> list[jobs.Ask]:
+        first = models[subject][0] if subject in models else self.cases[0]
+        wanted = verify.extents(subject, gradients=any(case.phase == "train" for case in self.cases))
+        return verify.asks(subject, wanted, device=first.device, image_size=(first.height, first.width))
+
+    def _verifying(self, subject: str, models: dict[str, list[Case]]) -> Task:
+        usual = OPERATOR_S if subject in OPS else MODEL_S + MODEL_S_A_PARAMETER * (spec(subject).params or 0)
+        guesses = [self.memo.expected_s(*ask) for ask in self._asks(subject, models)]
+        return Task("verifying", subject, sum(usual if guess is None else guess for guess in guesses))
+
+    def _verify(self, subject: str, models: dict[str, list[Case]]) -> None:
+        asks = self._asks(subject, models)
+        self._verdicts[subject] = verify.joined(subject, [self.memo.run(*ask, verify.LIMIT_S) for ask in asks])
+
+    def _count(self, cases: list[Case]) -> None:
+        """Count cells of one model together; those that another one's end took along, alone."""
+        for case in cases:
+            if (kept := self.memo.recall(*jobs.count([case]))) is not None:
+                self._counts |= kept.parts
+        rest = [case for case in cases if case.id not in self._counts]
+        if not rest:
+            return
+        begin = time.monotonic()
+        ending = self.launcher.run(*jobs.count(rest), COUNT_LIMIT_S * len(rest))
+        each_s = (time.monotonic() - begin) / len(rest)
+        for case in rest:
+            if case.id in ending.parts and ending.status == "ok":
+                alone = Ending("ok", None, {case.id: ending.parts[case.id]})
+                self.memo.keep(*jobs.count([case]), alone, each_s)
+        self._counts |= ending.parts
+        for case in rest:
+            if case.id not in self._counts:
+                alone = self.memo.run(*jobs.count([case]), COUNT_LIMIT_S)
+                uncounted = {case.id: {"uncounted": f"MACs not counted: {alone.reason}"}}
+                self._counts |= alone.parts if case.id in alone.parts else uncounted
