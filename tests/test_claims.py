@@ -49,7 +49,7 @@ def cell(
     attention: str = "fused",
     dtype: Any = "bfloat16",
     device: str = "cuda:0",
-    spread: float = 0.0,
+    spread: float = 1e-6,
     **changes: Any,
 ) -> Record:
     """A cell of a GPU that takes `per_s` images a second, ± `spread` of it, and `mib` beside 10 MiB of weights."""
