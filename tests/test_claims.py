@@ -60,7 +60,7 @@ def cell(
     attention: str = "fused",
     dtype: Any = "bfloat16",
     device: str = "cuda:0",
-    spread: float = 0.0,
+    spread: float = 1e-6,
     batch: Any = "knee",
     found: int = 4,
     **changes: Any,

@@ -96,15 +96,16 @@ class TestLatency:
             found(cell(), cell(), threshold=1.5)
 
     def test_what_is_slow_by_itself_is_ambiguous_among_many_cells(self) -> None:
+        """Its 95 % interval lies beyond the threshold; one in twenty such cells does by chance."""
         sides = range(32, 32 * 21, 32)
         base = [record for side in sides for record in cell(side=side)]
-        head = [record for side in sides for record in cell(10.35 if side == 32 else 10.0, side=side)]
-        alone = one(found(base[:5], head[:5]), "latency_ms")
-        assert alone.verdict == "SLOW"
+        head = [record for side in sides for record in cell(10.335 if side == 32 else 10.0, side=side)]
         among = found(base, head).findings[0]
-        assert (among.cell, among.verdict) == (alone.cell, "AMBIGUOUS")
-        assert among.lo == alone.lo
+        assert among.verdict == "AMBIGUOUS"
+        assert among.lo is not None
+        assert among.lo > 1.03
         assert "Holm" in (among.note or "")
+        assert one(found(base[:5], cell(10.35, side=32)), "latency_ms").verdict == "SLOW"
 
     def test_equal_runs_are_rarely_called_anything_and_a_slowdown_is_caught(self) -> None:
         random = np.random.default_rng(0)

@@ -24,9 +24,9 @@ from vbench.errors import OutputError, UsageError
 from vbench.plan import GRID, Case
 from vbench.reports import paper_cells, paper_tables, readme
 from vbench.reports.grid import ABSENT, Grid, Row, TableCell
-from vbench.reports.tables import NOTES
+from vbench.reports.tables import NOTES, stated
 from vbench.results import scaling
-from vbench.results.frame import frame
+from vbench.results.frame import frame, rows_of
 from vbench.results.statistics import Interval, ratio
 from vbench.results.store import Record, Store
 
@@ -422,7 +422,8 @@ class TestFormats:
         cells = table[(table["model"] == "vig_t") & (table["mode"] == "parallel") & (table["height"] == 2048)].iloc[0]
         (row,) = [row for row in found if (row["model"], row["mode"]) == ("vig_t", "parallel")]
         assert float(row["2048 px: latency (ms)"]) == cells["latency_ms"]
-        assert float(row["2048 px: latency (ms) lo"]) == cells["latency_ms_lo"]
+        known = stated(rows_of(cells.to_frame().T)[0], "latency_ms")
+        assert row["2048 px: latency (ms) lo"] == (str(cells["latency_ms_lo"]) if known else "not known")
         assert float(row["2048 px: GMACs"]) == cells["macs"] / 1e9
         assert "few_samples" in row["notes"]
 
