@@ -194,7 +194,7 @@ def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
         for end in ("lo", "hi")
     )
     rows = rows_of(cells)
-    text = [_hover(one.label, panel, row, *at) for row, *at in zip(rows, y, low, high, strict=True)]
+    text = [_hover(one.label, panel, row, *at) for row, at in zip(rows, zip(y, low, high, strict=True), strict=True)]
     traces = [*_band(one, _numbers(cells["side"]), low, high), _line(one, rows, y, text)]
     return traces + (_ending(one, rows, y) if panel.measured else [])
 
@@ -313,8 +313,8 @@ def _over(one: Series, name: str, mine: pd.DataFrame, theirs: pd.DataFrame, pane
         return []
     rows = rows_of(mine.reset_index())
     text = [
-        _hover(name, panel, row, *at, f"measured {over.basis}" if over and over.blocks else "")
-        for row, over, *at in zip(rows, found, values, low, high, strict=True)
+        _hover(name, panel, row, value, lo, hi, f"measured {over.basis}" if over and over.blocks else "")
+        for row, over, value, lo, hi in zip(rows, found, values, low, high, strict=True)
     ]
     line = _line(one, rows, values, text)
     line["error_y"] = _bars(values, low, high)

@@ -94,12 +94,12 @@ def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) 
         x, arrow = (first, "<") if row["verdict"] == "cheaper at every size" else (last, ">")
         axis.plot([x], [number], marker=arrow, color=colour, markerfacecolor="none", linestyle="none")
         words = f"{_model(row['a'])} at every size" if arrow == "<" else "at no size"
-        offset, side = ((6, 0), "left") if arrow == "<" else ((-6, 0), "right")
+        offset, side = ((6.0, 0.0), "left") if arrow == "<" else ((-6.0, 0.0), "right")
         marks.note(axis, words, (x, number), offset, ha=side, color=colour, path_effects=marks.halo())
         return
     px = float(row["px"])
     axis.plot([px], [number], marker=marker, color=colour, linestyle="none")
     right = px > (first * last) ** 0.5
     text = f"{_model(row['a'])} from {px:.0f} px" + ("" if row["interval_known"] else "*")
-    offset, side = ((-5, 6.5), "right") if right else ((5, 6.5), "left")
+    offset, side = ((-5.0, 6.5), "right") if right else ((5.0, 6.5), "left")
     marks.note(axis, text, (px, number), offset, ha=side, color=colour, path_effects=marks.halo())

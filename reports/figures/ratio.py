@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -71,7 +71,7 @@ def band(axis: Axes, found: Crossover, colour: str) -> None:
     if not found.interval_known or found.px_lo is found.px_hi is None or found.px_lo == found.px_hi:
         return
     ends = [found.px_lo or axis.get_xlim()[0], found.px_hi or axis.get_xlim()[1]]
-    look = {"color": colour, "alpha": BAND, "linewidth": 0, "zorder": 0}
+    look: dict[str, Any] = {"color": colour, "alpha": BAND, "linewidth": 0, "zorder": 0}
     axis.fill_between(ends, 0, 1, transform=axis.get_xaxis_transform(), **look)
 
 
@@ -97,10 +97,16 @@ def _curve(axis: Axes, one: Series, label: str, points: list[_Point]) -> Name:
     for turns in (True, False):
         at = [point for point in points if (point.ratio.blocks is not None) == turns]
         face = name.colour if turns else ground()
-        look = {"marker": one.marker, "color": name.colour, "markerfacecolor": face, "linestyle": "none", "zorder": 4}
+        look: dict[str, Any] = {
+            "marker": one.marker,
+            "color": name.colour,
+            "markerfacecolor": face,
+            "linestyle": "none",
+            "zorder": 4,
+        }
         look |= {"markersize": SMALL * float(mpl.rcParams["lines.markersize"])}
         axis.plot([point.side for point in at], [point.ratio.value for point in at], **look)
     known = [point for point in points if point.ratio.lo is not None]
-    ends = [[getattr(point.ratio, end) for point in known] for end in ("lo", "hi")]
-    axis.vlines([point.side for point in known], *ends, color=name.colour, linewidth=1, zorder=3)
+    lows, highs = ([getattr(point.ratio, end) for point in known] for end in ("lo", "hi"))
+    axis.vlines([point.side for point in known], lows, highs, color=name.colour, linewidth=1, zorder=3)
     return name
