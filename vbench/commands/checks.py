@@ -9,7 +9,7 @@ import typer
 
 from vbench import devices
 from vbench import plan as planning
-from vbench.commands.axes import Device, Res
+from vbench.commands.axes import DTYPES, Device, Res
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
 from vbench.errors import UsageError
 
@@ -60,7 +60,7 @@ def flops(
     form: Annotated[
         str | None, typer.Option(help="A form of the operator.", show_default="the default of the mode")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPES)] = "float32",
     by_module: Annotated[bool, typer.Option("--by-module", help="Show the work of each module.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if the counter does not know an operation.")

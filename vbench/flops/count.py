@@ -42,7 +42,7 @@ def count(case: Case) -> dict[str, Any]:
         flops_elementwise: arithmetic and functions outside MACs, one FLOP each.
         flops_total: 2 · macs_executed + flops_elementwise; None, with `flops_reason`, where the ledger does not
             know operations that touch more than 1 % of the bytes.
-        bytes_min: operands and results of all that has MACs, at the cell's dtype, weights once, if all else is fused.
+        bytes_min: operands and results of all that has MACs, in the cell's types, weights once, if all else is fused.
         intensity: flops_total / bytes_min.
         coverage, unknown: share of the bytes whose operations the ledger knows; the others, with `calls` and `bytes`.
         state_bytes: what the recurrent mode carries: the largest operator's state, or the sum over layers where the
@@ -105,17 +105,19 @@ def count_by_module(case: Case) -> list[dict[str, Any]]:
 
 def _enter(case: Case) -> tuple[nn.Module, Ledger]:
     """A pass of one image on the meta device."""
+    from vbench.flops.autocast import casting
     from vbench.flops.ledger import Ledger
 
     model, image = on_meta(case)
-    return model, Ledger(model, elementwise=is_elementwise(case)).enter(image)
+    with casting(case):
+        return model, Ledger(model, elementwise=is_elementwise(case)).enter(image)
 
 
 def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
     """The model of a cell and one image, without data."""
     import torch
 
-    dtype = getattr(torch, case.dtype)
+    dtype = getattr(torch, case.weights_dtype)
     with torch.device("meta"):
         return build(case).to(dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
 

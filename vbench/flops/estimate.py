@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
-from vbench.plan import Case, Protocol
+from vbench.plan import Case, Protocol, product_dtype
 
 if TYPE_CHECKING:
     from vbench.jobs.launch import Launcher
@@ -78,11 +78,12 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> list[Estim
         if case.unsupported:
             estimates.append(None)
             continue
-        if case.dtype not in rates:
-            rates[case.dtype] = launcher.run(*jobs.peaks(case.device, case.dtype, protocol.threads), 60).parts
+        dtype = product_dtype(case.dtype)
+        if dtype not in rates:
+            rates[dtype] = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60).parts
         parts = launcher.run(*jobs.foresee(case), 120).parts
-        complete = "peak_bytes" in parts and "operator_s" in rates[case.dtype]
-        estimates.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
+        complete = "peak_bytes" in parts and "operator_s" in rates[dtype]
+        estimates.append(estimate(parts, rates[dtype], protocol) if complete else None)
     return estimates
 
 

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from vbench.flops import count as flops
+from vbench.flops.autocast import Autocast, casting
 from vbench.flops.ledger import ALLOCATIONS, VIEWS, Kind, Ledger, Tally, tensors, total_of
 from vbench.flops.peak import SEEN_INSIDE, predicted_peak
 from vbench.kernels.fused.launch import recording
@@ -43,7 +44,8 @@ def count_inside(case: Case) -> dict[str, Any]:
     """
     model, image = flops.on_meta(case)
     op = case.operator
-    ledger = Operations(model, op, case.form, elementwise=flops.is_elementwise(case)).enter(image)
+    with casting(case) as cast:
+        ledger = Operations(model, op, case.form, cast, elementwise=flops.is_elementwise(case)).enter(image)
     work, inside = flops.work_of(case, model, ledger), ledger.inside
     unseen = inside.unseen if ledger.inside.calls else None
     seen = bool(op) and unseen is None
@@ -91,13 +93,16 @@ class Operations(Ledger):
     A form runs once for each kind of arguments; its other calls are taken to be the same.
 
     Args:
-        model: on the meta device. op, form: of its operator; None for a model without. elementwise: as in `Ledger`.
+        model: on the meta device. op, form: of its operator; None for a model without. cast: the cell's
+            autocast, which the form leaves. elementwise: as in `Ledger`.
     """
 
-    def __init__(self, model: nn.Module, op: str | None, form: str | None, *, elementwise: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, op: str | None, form: str | None, cast: Autocast, *, elementwise: bool = False
+    ) -> None:
         super().__init__(model, elementwise=elementwise)
         self.calls: Counter[str] = Counter()
-        self.inside = Inside()
+        self.inside, self._cast = Inside(), cast
         self._known: dict[Any, tuple[Inside, Any]] = {}  # by a call's kind of arguments
         if op and form:
             function = operator(op, form)
@@ -139,7 +144,7 @@ class Operations(Ledger):
         if (tokens := args[0].shape[-2]) > SEEN_INSIDE:
             reason = f"a call on {tokens} tokens is not looked into, only up to {SEEN_INSIDE}"
             return Inside(Counter({f"vbench.{op}.unseen": 1}), unseen=reason), None
-        with self._separately(entered=False) as (calls, entries):
+        with self._cast.paused(), self._separately(entered=False) as (calls, entries):
             out = function(*args, **options)
         sums = total_of(entries.values())
         return Inside(calls, sums.macs_executed, sums.flops_elementwise), out

@@ -99,12 +99,10 @@ def foresee(case: Case) -> Ask:
     return "foresee", {"case": asdict(case)}
 
 
-def predict_memory(
-    case: Case, card: str, *, batch: int, autocast: str | None, tf32: bool = False, largest: bool = False
-) -> Ask:
+def predict_memory(case: Case, card: str, *, batch: int, tf32: bool = False, largest: bool = False) -> Ask:
     """Predict the memory of a call of a cell on a card; with `largest` also what fits."""
     common = {"case": asdict(case), "card": card, "batch": batch}
-    return "predict_memory", common | {"autocast": autocast, "tf32": tf32, "largest": largest}
+    return "predict_memory", common | {"tf32": tf32, "largest": largest}
 
 
 def count_for_gate(cases: Mapping[str, Case]) -> Ask:
