@@ -1,7 +1,7 @@
 """The call of a form: it checks the shapes that the operator declares, and answers for meta tensors.
 
-A form itself only computes, and autocast does not reach into it. On meta tensors nothing is computed: one operator, `vbench::operator`, answers for all
-forms. It knows the shapes of the results, and the cost of the form.
+A form itself only computes, and autocast does not reach into it. On meta tensors nothing is computed: one operator,
+`vbench::operator`, answers for all forms. It knows the shapes of the results, and the cost of the form.
 """
 
 from __future__ import annotations

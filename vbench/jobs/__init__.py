@@ -74,10 +74,25 @@ def whereabouts(models: Iterable[str]) -> Ask:
 
 
 def verify(
-    subject: str, device: str, seed: int, extent: Extent, *, weights: str | None, image_size: tuple[int, int]
+    subject: str,
+    device: str,
+    seed: int,
+    extent: Extent,
+    *,
+    weights: str | None,
+    image_size: tuple[int, int],
+    dtype: str = "float32",
 ) -> Ask:
-    """Compare the forms of an operator, or the modes of a model, as far as `extent` says."""
-    about = {"subject": subject, "device": device, "seed": seed, "weights": weights, "image_size": image_size}
+    """Compare the forms of an operator, or the modes of a model in `dtype` too, as far as `extent` says."""
+    about: dict[str, Any] = {
+        "subject": subject,
+        "device": device,
+        "seed": seed,
+        "weights": weights,
+        "image_size": image_size,
+    }
+    if dtype != "float32":
+        about["dtype"] = dtype
     how_much = asdict(extent)
     if extent.values:
         del how_much["values"]  # another revision may not know it

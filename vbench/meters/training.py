@@ -126,7 +126,10 @@ def measure(
         "gradients_bytes": gradients,
         "optimizer_bytes": optimizer_bytes(trainer),
     }
-    return {"batch": trainer.images.shape[0], **memory.anatomy(seen, held)}
+    return {
+        "batch": trainer.images.shape[0],
+        **memory.anatomy(memory.with_outside(seen, memory.outside(trainer.model, device)), held),
+    }
 
 
 def optimizer_bytes(trainer: Trainer) -> int:

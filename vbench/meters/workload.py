@@ -94,6 +94,7 @@ class Workload:
             held_bytes: what lives besides the weights.
         """
         weights = memory.nbytes(chain(self._model.parameters(), self._model.buffers()))
+        weights -= memory.outside(self._model, self._device)
         now = memory.baseline(self._device)
         return replace(self._baseline, used_bytes=now.used_bytes - weights - held_bytes)
 

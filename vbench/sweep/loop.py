@@ -226,10 +226,10 @@ class _Measuring:
     conditions: str
     telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
-    verdicts: dict[str, verify.Verification] = field(default_factory=dict)
+    verdicts: dict[tuple[str, str], verify.Verification] = field(default_factory=dict)  # by subject and dtype
     memo: Memo = field(init=False)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    stamps: dict[tuple[str, str], dict[str, Any] | None] = field(default_factory=dict)  # by model and dtype
     reference_mhz: float | None = None
 
     @property
@@ -242,7 +242,9 @@ class _Measuring:
 
     def recall(self, records: Iterable[Record]) -> None:
         """Take over the verification of records that were measured under the same conditions."""
-        self.stamps |= {record.case["model"]: record.verified for record in records if record.verified}
+        self.stamps |= {
+            (record.case["model"], record.case["dtype"]): record.verified for record in records if record.verified
+        }
 
     def launch(self, case: Case, launch: int, order: int, first: Record | None) -> Record:
         """Measure one launch of a case; `first` is the record of the case's first launch, if there is one."""
@@ -282,24 +284,31 @@ class _Measuring:
         return record
 
     def stamp(self, case: Case) -> dict[str, Any] | None:
-        """Whether a model's modes are one function; None if it has one form only. An operator is verified once."""
+        """Whether a model's modes are one function in the type that is timed; None if it has one form only.
+
+        An operator is verified once, in all types.
+        """
         if case.spec.baseline:
             return None
-        if case.model not in self.stamps:
-            subjects = verify.subjects([case.model])
-            for subject in subjects:
-                if subject not in self.verdicts:
+        key = case.model, case.dtype
+        if key not in self.stamps:
+            verdicts = []
+            for subject in verify.subjects([case.model]):
+                of = subject, "float32" if subject == case.operator else case.dtype
+                if of not in self.verdicts:
                     self.observer.doing(f"verifying {subject}")
                     with self.spent.on("verify_s"):
-                        self.verdicts[subject] = verify.verify(
+                        self.verdicts[of] = verify.verify(
                             subject,
                             self.memo,
                             device=case.device,
                             gradients=self.trains,
+                            dtype=case.dtype,
                             image_size=(case.height, case.width),
                         )
-            self.stamps[case.model] = verify.stamp([self.verdicts[subject] for subject in subjects])
-        return self.stamps[case.model]
+                verdicts.append(self.verdicts[of])
+            self.stamps[key] = verify.stamp(verdicts)
+        return self.stamps[key]
 
     def measure(self, case: Case, launch: int, batch: int | None) -> Ending:
         """One launch, in a child of its own. Energy is not under the limit of a cell, and costs it nothing else."""
