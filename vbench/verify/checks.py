@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from vbench.devices import on_host
 from vbench.kernels.registry import OPS, default_form, forms, missing, operator, trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
-from vbench.models import create, load_published, spec
 from vbench.meters import autocast
+from vbench.models import create, load_published, spec
 from vbench.models.external import has_modes
 from vbench.plan import AUTOCAST, weights_dtype
 from vbench.verify import HALF, Check, Extent
@@ -157,8 +157,8 @@ def model_checks(
 
     In float32 the bound is the larger of 1e-5 and twice the error of the best form: some networks amplify rounding a
     thousandfold. On another device than the CPU it is also at most 8 times the error on the CPU: if that device rounds
-    the products of all forms, to TF32 say, no form passes for exact. In another `dtype` (a half type, or under autocast)
-    a form's error may be twice that of the best form in it, and no more than `MOST`.
+    the products of all forms, to TF32 say, no form passes for exact. In another `dtype` a
+    form's error may be twice that of the best form in it, and no more than `MOST`.
 
     Args:
         weights: a checkpoint for `load_published`; random weights if None.
@@ -173,7 +173,7 @@ def model_checks(
     where = f"{height}x{width} px"
     state: dict[str, Tensor] | None = None
     on_cpu: Tensor | None = None
-    logits: dict[str, dict[str, Tensor]] = {"float32": {}, "float64": {}, dtype: {}}
+    logits: dict[str, dict[str, Tensor]] = {each: {} for each in ("float64", "float32", dtype)}
     able = forms(row.operator, device)
     timed = {default_form(row.operator, mode, device) for mode in row.modes}
     first = forms(row.operator, device, "parallel", "float64")[0]
@@ -202,19 +202,26 @@ def model_checks(
             if row.streams:
                 yield _model_causality(name, form, model, image.to(getattr(torch, exact)), where, BOUNDS[exact])
     wanted = logits["float64"][first]
-    for form, values in logits["float64"].items():
-        if form != first:
-            yield Check(name, "float64", form, where, relative(values, wanted), BOUNDS["float64"])
-    errors = {form: relative(values, wanted) for form, values in logits["float32"].items()}
-    reached = HALF * min(errors.values())
-    if on_cpu is not None:
-        reached = min(reached, ELSEWHERE * relative(on_cpu, wanted.cpu()))
-    for form, error in errors.items():
-        yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], reached))
-    if dtype != "float32":
-        errors = {form: relative(values, wanted) for form, values in logits[dtype].items()}
+    yield from _model_equality(name, first, logits, where, None if on_cpu is None else relative(on_cpu, wanted.cpu()))
+
+
+def _model_equality(
+    name: str, first: str, logits: dict[str, dict[str, Tensor]], where: str, on_cpu: float | None
+) -> Iterator[Check]:
+    """Check the logits by dtype and form against those of the form `first` in float64; `on_cpu`: its float32 error."""
+    wanted = logits["float64"][first]
+    for dtype, found in logits.items():
+        errors = {form: relative(values, wanted) for form, values in found.items()}
+        reached = HALF * min(errors.values(), default=0.0)
+        if dtype == "float32" and on_cpu is not None:
+            reached = min(reached, ELSEWHERE * on_cpu)
         for form, error in errors.items():
-            yield Check(name, dtype, form, where, error, min(MOST, HALF * min(errors.values())))
+            if dtype == "float64" and form != first:
+                yield Check(name, dtype, form, where, error, BOUNDS[dtype])
+            if dtype == "float32":
+                yield Check(name, dtype, form, where, error, max(BOUNDS[dtype], reached))
+            if dtype not in BOUNDS:
+                yield Check(name, "timed", form, f"{where}, {dtype}", error, min(MOST, reached))
 
 
 def _as_timed(model: torch.nn.Module, image: Tensor, dtype: str) -> Tensor:
@@ -263,7 +270,8 @@ def own_checks(
             model.float().load_state_dict(state)
         with torch.inference_mode():
             errors = {mode: relative(_as_timed(model, image, dtype), wanted) for mode, model in models.items()}
-        yield Check(name, dtype, "recurrent", where, errors["recurrent"], min(MOST, HALF * errors["parallel"]))
+        bound = min(MOST, HALF * errors["parallel"])
+        yield Check(name, "timed", "recurrent", f"{where}, {dtype}", errors["recurrent"], bound)
 
 
 def _model_causality(name: str, form: str, model: Any, image: Tensor, where: str, bound: float) -> Check:
