@@ -29,6 +29,8 @@ class UnderAutocast(nn.Module):
         self.module, self._kind, self._dtype = module, kind, dtype
         if reason := refusal(kind, dtype):
             raise UnsupportedError(reason)
+        # Torch says so of layer norm on the CPU. It is part of what autocast costs there, and known.
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
     def forward(self, image: Tensor) -> Tensor:
         with torch.autocast(self._kind, self._dtype):
