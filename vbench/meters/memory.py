@@ -212,8 +212,8 @@ def with_outside(seen: Seen, nbytes: int) -> Seen:
     if not nbytes:
         return seen
     words = f"; {nbytes / 2**20:.1f} MiB of weights in a mapped file or in shared memory added"
-    more = {"peak_bytes": seen.peak_bytes + nbytes, "alive_bytes": seen.alive_bytes + nbytes}
-    return replace(seen, **more, method=seen.method + words)
+    peak, alive = seen.peak_bytes + nbytes, seen.alive_bytes + nbytes
+    return replace(seen, peak_bytes=peak, alive_bytes=alive, method=seen.method + words)
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
