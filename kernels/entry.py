@@ -1,7 +1,7 @@
 """The call of a form: it checks the shapes that the operator declares, and answers for meta tensors.
 
-A form itself only computes. On meta tensors nothing is computed: one operator, `vbench::operator`, answers for all
-forms. It knows the shapes of the results, and the cost of the form.
+A form itself only computes, and autocast does not reach into it. On meta tensors nothing is computed: one operator,
+`vbench::operator`, answers for all forms. It knows the shapes of the results, and the cost of the form.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def enter(op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any
         if choice not in layouts or not _agree(shapes, layouts[choice], choice, inputs, state):
             raise shapes.refusal(op, choice, inputs, state)
         if not inputs[0].is_meta:
+            kind = inputs[0].device.type
+            if torch.is_autocast_enabled(kind):  # a form accumulates in float32, whatever type its inputs have
+                with torch.autocast(kind, enabled=False):
+                    return compute(*inputs, **options)
             return compute(*inputs, **options)
         o, *parts = answer(inputs, op, form, choice)
         return o, tuple(parts) if isinstance(shapes.state, tuple) else parts[0]

@@ -22,9 +22,8 @@ def to_rich(rows: list[dict[str, Any]]) -> Table:
     last = ("largest batch", "largest side (px)") if searched else ()
     table = bare_table([*HEADS, *FIGURES, *last], right, title="predicted memory, MiB", title_justify="left")
     for row in rows:
-        dtype = f"{row['dtype']}, autocast {row['autocast']}" if row["autocast"] else row["dtype"]
         how = row["form"] or row["attention"] or ""
-        cells = [row["model"], px(row["height"], row["width"]), row["mode"], how, dtype, row["phase"]]
+        cells = [row["model"], px(row["height"], row["width"]), row["mode"], how, row["dtype"], row["phase"]]
         cells += [str(row["batch"]), row["card"]]
         if row["reason"] is not None:
             table.add_row(*cells, "unsupported")

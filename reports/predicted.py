@@ -26,7 +26,7 @@ def compared(row: Mapping[str, str], ask: Asker) -> int:
     form = default_form(op, "parallel", "cuda") if op else None
     axes: dict[str, Any] = {name: row[name] or None for name in ("dtype", "phase", "attention")}
     case = Case(name, side, side, "parallel", form, batch=1, device="cuda:0", **axes)
-    found = ask(case, row["card"], int(row["batch"]), row["autocast"] or None, tf32=row["tf32"] == "yes")
+    found = ask(case, row["card"], int(row["batch"]), tf32=row["tf32"] == "yes")
     nbytes: int = found["peak_bytes"] - found["optimizer_bytes"]
     return round(nbytes / 2**20)
 
@@ -38,10 +38,9 @@ def table(rows: Iterable[Mapping[str, str]], ask: Asker) -> str:
         predicted, published = compared(row, ask), float(row["mib"])
         error = predicted / published - 1
         errors.setdefault(row["conditions"], []).append(error)
-        dtype = row["dtype"] + (f", autocast {row['autocast']}" if row["autocast"] else "")
         name = row["model"].removeprefix("timm/")
         call = "forward" if row["phase"] == "infer" else "forward and backward"
-        cells = (name, row["res"], call, row["batch"], dtype, row["attention"], row["card"])
+        cells = (name, row["res"], call, row["batch"], row["dtype"], row["attention"], row["card"])
         lines.append([*cells, f"{published:,.0f}", f"{predicted:,}", f"{error:+.0%}"])
     said = [
         f"Conditions {kind}: {len(each)} figures, median error {median(each):+.0%}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import time
@@ -115,6 +116,56 @@ def holes(argument: dict[str, Any]) -> Job:
     baseline = memory.baseline(open_device("cpu"))
     with torch.inference_mode():
         yield "memory", memory.measure(Holed(), torch.ones(1), baseline)
+
+
+def late_library(argument: dict[str, Any]) -> Job:
+    """A call that needs 64 MiB, and then reads 16 MiB of a mapped file, of which it keeps every mapping."""
+    from vbench.meters import memory
+
+    class Late(torch.nn.Module):
+        kept: list[mmap.mmap]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = torch.ones(64 * 2**18).sum() + x.sum()
+            if not argument["once"] or not self.kept:
+                with Path(argument["file"]).open("rb") as file:
+                    self.kept.append(mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ))
+            sum(self.kept[-1][::4096])
+            return found
+
+    baseline = memory.baseline(open_device("cpu"))
+    model = Late()
+    model.kept = []
+    with torch.inference_mode():
+        yield "memory", memory.measure(model, torch.ones(1), baseline, repeat_below_s=argument["repeat_below_s"])
+
+
+def weights_elsewhere(argument: dict[str, Any]) -> Job:
+    """A model of 32 MiB of weights "mapped" from a file or "shared"; a call needs 16 MiB, building more for a while."""
+    from vbench.meters import memory
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(32 * 2**18))
+            if argument["where"] == "mapped":
+                file = argument["file"]
+                torch.save(self.state_dict(), file)
+                self.load_state_dict(torch.load(file, mmap=True, weights_only=True), assign=True)
+            if argument["where"] == "shared":
+                self.share_memory()
+            if argument["where"] == "built":  # 64 MiB in blocks that are not handed back, with one above them
+                blocks = [torch.ones(2**12) for _ in range(2**12)]
+                self.kept = torch.ones(8)
+                del blocks
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ones(16 * 2**18).sum() + self.weight.sum() + x.sum()
+
+    baseline = memory.baseline(open_device("cpu"))
+    model = Net()
+    with torch.inference_mode():
+        yield "memory", memory.measure(model, torch.ones(1), baseline)
 
 
 def training_peak(argument: dict[str, Any]) -> Job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -37,14 +38,14 @@ def test_known_allocations_are_seen(launcher: Launcher) -> None:
     for mib, seen in found.items():
         assert (seen["weights_bytes"], seen["input_bytes"]) == (8 * MIB, 4 * MIB)
         assert seen["peak_bytes"] == seen["weights_bytes"] + seen["input_bytes"] + seen["activation_bytes"]
-        assert seen["activation_bytes"] == pytest.approx(mib * MIB, abs=4 * MIB)
+        assert seen["activation_bytes"] == pytest.approx(mib * MIB, abs=MIB)
         assert seen["slack_bytes"] < 4 * MIB
         assert (
             seen["process_bytes"] == seen["host_peak_bytes"] > seen["peak_bytes"] + 20 * MIB
         )  # the interpreter, torch
         assert seen["reserved_bytes"] is None
         assert (seen["calls"], seen["process_reason"], seen["growth_reason"]) == (3, None, None)
-        assert "call 1" in seen["method"]
+        assert "peak of call" in seen["method"]
     difference = found[256]["peak_bytes"] - found[64]["peak_bytes"]
     assert difference == pytest.approx(192 * MIB, abs=MIB)
 
@@ -71,6 +72,33 @@ def test_a_slow_call_is_made_once(launcher: Launcher) -> None:
 def test_holes_of_the_c_allocator_are_not_the_models(launcher: Launcher) -> None:
     seen = launcher.run("jobs:holes", {}, 60).parts["memory"]
     assert seen["activation_bytes"] == pytest.approx(64 * MIB, abs=4 * MIB)
+
+
+@pytest.mark.parametrize(("once", "calls"), [(True, 3), (False, 1)])
+def test_a_library_that_is_loaded_after_the_peak_does_not_lower_it(
+    launcher: Launcher, tmp_path: Path, once: bool, calls: int
+) -> None:
+    """If it is loaded once, the next call has an exact peak; the peak of a call that is alone is sampled."""
+    (tmp_path / "library").write_bytes(bytes(16 * MIB))
+    argument = {"file": str(tmp_path / "library"), "once": once, "repeat_below_s": 60 if calls == 3 else 0}
+    seen = launcher.run("jobs:late_library", argument, 60).parts["memory"]
+    assert seen["calls"] == calls
+    assert ("peak of call 2" in seen["method"]) is once
+    assert seen["activation_bytes"] == pytest.approx(64 * MIB, abs=MIB)
+
+
+@pytest.mark.parametrize("where", ["own", "mapped", "shared", "built"])
+def test_weights_that_lie_elsewhere_are_in_the_peak_and_what_building_needed_is_not(
+    launcher: Launcher, tmp_path: Path, where: str
+) -> None:
+    ending = launcher.run("jobs:weights_elsewhere", {"where": where, "file": str(tmp_path / "weights.pt")}, 60)
+    assert (ending.status, ending.reason) == ("ok", None)
+    seen = ending.parts["memory"]
+    assert seen["peak_bytes"] == seen["weights_bytes"] + seen["input_bytes"] + seen["activation_bytes"]
+    assert seen["activation_bytes"] == pytest.approx(16 * MIB, abs=MIB)
+    assert seen["slack_bytes"] < MIB
+    added = "32.0 MiB of weights in a mapped file or in shared memory added"
+    assert (added in seen["method"]) is (where in ("mapped", "shared"))
 
 
 def test_the_rest_of_the_peak_is_never_negative() -> None:

@@ -88,8 +88,10 @@ class TestWhatIsSimulated:
 
     @pytest.mark.parametrize("model", ["vig_t", "vrwkv_t", "vision_gru_t", "deit_t"])
     def test_training_under_autocast_keeps_less(self, model: str) -> None:
-        predictor = Predictor(case(model, 64, phase="train"))
-        single, half = (predictor.predict(A100, batch=64, autocast=dtype) for dtype in (None, torch.bfloat16))
+        of = case(model, 64, phase="train", dtype="float32")
+        single, half = (
+            Predictor(replace(of, dtype=dtype)).predict(A100, batch=64) for dtype in ("float32", "amp-bf16")
+        )
         assert half.peak_bytes < single.peak_bytes
         assert {"bfloat16", "float32"} <= {held.dtype for held in half.held}
 
@@ -165,9 +167,8 @@ def test_a_ratio_of_peaks_scales_from_batch_1_within_the_margin_of_claims(attent
     assert computed == pytest.approx(simulated, rel=SCALED)
 
 
-def _ask(of: Case, card: str, batch: int, autocast: str | None = None, *, tf32: bool = False) -> Mapping[str, int]:
-    half = autocast and getattr(torch, autocast)
-    found = Predictor(of).predict(cards()[card], batch=batch, autocast=half or None, tf32=tf32)
+def _ask(of: Case, card: str, batch: int, *, tf32: bool = False) -> Mapping[str, int]:
+    found = Predictor(of).predict(cards()[card], batch=batch, tf32=tf32)
     return {name: getattr(found, name) for name in ("peak_bytes", "optimizer_bytes", "activation_bytes")}
 
 
@@ -260,7 +261,7 @@ class TestCommand:
         [
             (["deit_t", "--res", "64", "--device", "a900"], "--device: 'a900' is not one of h200, h100, a100"),
             (["deit_t", "--res", "64", "--batch", "knee"], "--batch: 'knee' is not a number of images from 1 to 65536"),
-            (["deit_t", "--res", "64", "--autocast", "int8"], "--autocast: 'int8' is not one of none, bfloat16"),
+            (["deit_t", "--res", "64", "--dtype", "int8"], "--dtype: 'int8' is not one of float32, bfloat16"),
             (["deit_x", "--res", "64"], "deit_x"),
             (["deit_t"], "give --models and --res"),
         ],

@@ -86,7 +86,7 @@ def test_the_step_is_torchs_own() -> None:
 
 
 def test_float16_weights_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="take bfloat16 or float32"):
+    with pytest.raises(UnsupportedError, match="take bfloat16, float32, or amp-fp16"):
         Trainer(nn.Linear(2, 2).half(), torch.zeros(1, 2).half())
 
 

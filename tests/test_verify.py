@@ -103,6 +103,32 @@ def test_a_models_forms_are_compared_with_the_same_weights() -> None:
     assert all(check.ok for check in made)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "amp-bf16", "amp-fp16"])
+def test_a_models_forms_are_compared_in_the_type_that_is_timed(dtype: str) -> None:
+    made = [check for check in checks.model_checks("vig_t", dtype=dtype) if check.kind == "timed"]
+    assert {check.form for check in made} == {"chunkwise", "reference"}
+    for check in made:
+        assert check.where.endswith(dtype)
+        assert 1e-4 < check.error <= check.bound < 0.05  # the rounding of half types, and far from float32's
+
+
+def test_a_form_that_is_wrong_in_half_types_alone_fails_where_they_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It passes in float32 and float64, which is all that a stamp knew before."""
+    right = checks._as_timed
+
+    def coarse(model: nn.Module, image: torch.Tensor, dtype: str) -> torch.Tensor:
+        wrong = any("reference" in str(getattr(value, "__module__", "")) for value in forms_of(model))
+        return right(model, image, dtype) * (1.1 if wrong else 1.0)
+
+    def forms_of(model: nn.Module) -> Iterator[Any]:
+        for module in model.modules():
+            yield from (value for value in vars(module).values() if callable(value))
+
+    monkeypatch.setattr(checks, "_as_timed", coarse)
+    failed = [check for check in checks.model_checks("vig_t", dtype="amp-bf16") if not check.ok]
+    assert {(check.kind, check.form) for check in failed} == {("timed", "reference")}
+
+
 @pytest.fixture
 def tf32() -> Iterator[None]:
     """The flags for TF32 as torch has them by default, or worse."""

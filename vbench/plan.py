@@ -19,8 +19,10 @@ from vbench.options import choices, items
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
 MODES: tuple[Mode, ...] = get_args(Mode)
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16", "amp-bf16", "amp-fp16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+AUTOCAST = {"amp-bf16": "bfloat16", "amp-fp16": "float16"}  # the type of products; weights and image are float32
+PLAIN = tuple(dtype for dtype in DTYPES if dtype not in AUTOCAST)  # of torch, as they stand
 Phase = Literal["infer", "train"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Backend = Literal["eager", "compile", "cudagraph"]
@@ -139,7 +141,7 @@ class Case:
     mode: Mode
     form: str | None
     batch: Batch  # images a call for throughput, and in training for all; latency and memory of inference are at 1
-    dtype: Dtype  # of the weights and the image
+    dtype: Dtype  # of the weights and the image; under autocast (amp-...) of products
     device: str
     phase: Phase = "infer"
     backend: Backend = "eager"
@@ -165,6 +167,16 @@ class Case:
     def operator(self) -> str | None:
         """The model's operator of ours, or None."""
         return self.spec.operator
+
+    @property
+    def autocast(self) -> str | None:
+        """Torch's name of the type to which autocast casts what enters products; None without autocast."""
+        return AUTOCAST.get(self.dtype)
+
+    @property
+    def weights_dtype(self) -> str:
+        """Torch's name of the type of the weights and the image."""
+        return weights_dtype(self.dtype)
 
     @property
     def unsupported(self) -> str | None:
@@ -198,7 +210,18 @@ def _no_form(case: Case) -> str | None:
     of_mode = [name for name, about in OPS[op].items() if about.mode == case.mode]
     if form not in of_mode:
         return f"{op} has no {case.mode} form '{form}'; it has {', '.join(of_mode)}"
-    return missing(op, form, case.device, case.dtype)
+    seen = filter(None, (case.weights_dtype, case.autocast))  # an operator may get both
+    return next(filter(None, (missing(op, form, case.device, dtype) for dtype in seen)), None)
+
+
+def weights_dtype(dtype: str) -> str:
+    """Torch's name of the type of weights and image: "amp-bf16" -> "float32", "bfloat16" -> "bfloat16"."""
+    return "float32" if dtype in AUTOCAST else dtype
+
+
+def product_dtype(dtype: str) -> str:
+    """Torch's name of the type of matrix products: "amp-bf16" -> "bfloat16", "float32" -> "float32"."""
+    return AUTOCAST.get(dtype, dtype)
 
 
 def _usual_form(case: Case) -> str | None:

@@ -33,7 +33,8 @@ Batch = Annotated[
         show_default=planning.USUAL["batch"],
     ),
 ]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16.", show_default=planning.USUAL["dtype"])]
+DTYPES = "float32, bfloat16, float16; amp-bf16, amp-fp16: autocast over float32 weights."
+Dtype = Annotated[str | None, typer.Option(help=DTYPES, show_default=planning.USUAL["dtype"])]
 SuiteName = Annotated[
     str | None, typer.Option("--suite", help="A named set of axes, or a .toml file. Options replace its axes.")
 ]

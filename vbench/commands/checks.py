@@ -9,7 +9,7 @@ import typer
 
 from vbench import devices
 from vbench import plan as planning
-from vbench.commands.axes import Device, Res
+from vbench.commands.axes import DTYPES, Device, Res
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
 from vbench.errors import UsageError
 
@@ -20,6 +20,9 @@ app = typer.Typer()
 def verify(
     models: Annotated[str, typer.Option(help="Names or patterns: vig_t,vrwkv*,all.")] = "all",
     device: Device = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Compare the models in this type too: bfloat16, float16, amp-bf16, amp-fp16.")
+    ] = "float32",
     weights: Annotated[
         str | None, typer.Option(help="Checkpoint of the one model: a file, a URL, or hf-hub:ORG/REPO/FILE.")
     ] = None,
@@ -37,13 +40,17 @@ def verify(
         raise UsageError(
             f"--weights: one file belongs to one model, and --models names {len(names)}: {', '.join(names)}"
         )
-    where, verdicts = devices.resolve(device), []
+    where, verdicts, types = devices.resolve(device), [], planning.parse_dtypes(dtype)
+    if len(types) > 1:
+        raise UsageError(f"--dtype: one at a time, not {', '.join(types)}")
     with Launcher() as launcher:
         subjects = verifying.subjects(names)
         for subject in reversed(subjects) if weights else subjects:  # a bad file of weights then fails first
             with err.status(f"verifying {subject}"):
                 own = weights if subject in names else None
-                verdicts.append(verifying.verify(subject, launcher, device=where, seed=seed, weights=own))
+                verdicts.append(
+                    verifying.verify(subject, launcher, device=where, seed=seed, weights=own, dtype=types[0])
+                )
     failed = [line for verdict in verdicts for line in verdict.failed]
     if as_json:
         print_json([check.to_json() for verdict in verdicts for check in verdict.checks])
@@ -60,7 +67,7 @@ def flops(
     form: Annotated[
         str | None, typer.Option(help="A form of the operator.", show_default="the default of the mode")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPES)] = "float32",
     by_module: Annotated[bool, typer.Option("--by-module", help="Show the work of each module.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if the counter does not know an operation.")

@@ -212,11 +212,12 @@ def tune(
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
     from vbench.operators import tune as kernel_tune
-    from vbench.plan import parse_dtypes
+    from vbench.options import choices
+    from vbench.plan import PLAIN
 
     where = devices.resolve(device)
     ops = kernel_tune.check(kernel_check.parse_ops(op), where)
-    if len(dtypes := parse_dtypes(dtype)) > 1:
+    if len(dtypes := choices(dtype, "--dtype", PLAIN)) > 1:
         raise UsageError("--dtype: the table holds for all dtypes; give one dtype to measure it in")
     with Launcher() as launcher, err.status("tuning"):
         outcome = kernel_tune.run(ops, where, dtypes[0], launcher)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vbench import plan as planning
 from vbench.commands import axes
 from vbench.commands.console import AsJson, err, out, print_aside, print_json
 from vbench.flops.cards import cards
@@ -14,7 +15,6 @@ from vbench.options import choices, numbers
 from vbench.results.text import print_whole
 
 app = typer.Typer()
-AUTOCASTS = ("none", "bfloat16", "float16")
 
 
 @app.command()
@@ -25,8 +25,7 @@ def memory(
     device: Annotated[str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}.")] = "h100",
     batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32.")] = "1",
     modes: Annotated[str, typer.Option(help="parallel, recurrent, or both.")] = "parallel",
-    dtype: Annotated[str, typer.Option(help="Of weights and images: float32, bfloat16, float16.")] = "float32",
-    autocast: Annotated[str, typer.Option(help="Type of products under autocast: none, bfloat16, float16.")] = "none",
+    dtype: Annotated[str, typer.Option(help=axes.DTYPES)] = planning.USUAL["dtype"],
     largest: Annotated[bool, typer.Option("--largest", help="Find the largest batch and image that fit.")] = False,
     top: Annotated[int, typer.Option(min=0, help="List so many of the tensors alive at the peak.")] = 0,
     as_json: AsJson = False,
@@ -37,15 +36,13 @@ def memory(
     from vbench.reports import memory as rendering
 
     on = choices(device, "--device", tuple(cards()))
-    types = choices(autocast, "--autocast", AUTOCASTS)
     kind = f"a number of images from 1 to {fit.MOST_IMAGES}; --largest finds the largest"
     batches = numbers(batch, "--batch", "1,32", allowed=range(1, fit.MOST_IMAGES + 1), kind=kind)
     rows = []
     with Launcher() as launcher:
-        for case, card, images, cast in product(axes.cells(asked, None, "cuda:0"), on, batches, types):
+        for case, card, images in product(axes.cells(asked, None, "cuda:0"), on, batches):
             with err.status(f"predicting {case} on {card}"):
-                half = None if cast == "none" else cast
-                rows.append(fit.run(case, card, launcher, batch=images, autocast=half, searches=largest))
+                rows.append(fit.run(case, card, launcher, batch=images, searches=largest))
     if as_json:
         print_json(rows)
         return

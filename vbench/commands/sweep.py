@@ -41,7 +41,7 @@ Timeout = Annotated[float, typer.Option(min=1, help="Seconds after which a launc
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records, tables and figures.")]
 Model = Annotated[str, typer.Argument(help="A model's name, or timm/NAME.")]
 Mode = Annotated[str, typer.Option(help="parallel or recurrent.")]
-OneDtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16.")]
+OneDtype = Annotated[str, typer.Option("--dtype", help=axes.DTYPES)]
 OnePhase = Annotated[str, typer.Option("--phase", help="infer (a forward pass) or train (a training step).")]
 Memory = Annotated[
     float | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from vbench.errors import DeviceError, UnsupportedError, UsageError
@@ -149,6 +149,14 @@ class Device:
     def peak_bytes(self) -> int:
         """The most of `used_bytes` since `reset_peak`."""
         raise NotImplementedError
+
+    def peak_doubt_bytes(self) -> int:
+        """By how much the peak since `reset_peak` may be off, because files were mapped in meanwhile."""
+        return 0
+
+    def outside_bytes(self, places: Iterable[tuple[int, int]]) -> int:
+        """How much of these places, (address, bytes), `used_bytes` does not count: mapped files and shared memory."""
+        return 0
 
     def reserved_peak_bytes(self) -> int | None:
         """The most that torch's allocator has reserved since `reset_peak`; None if it keeps no such pool."""

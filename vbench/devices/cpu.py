@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,8 @@ class Cpu(Device):
     """All processors of the machine, on as many threads as torch has. They report no throttle reasons."""
 
     memory_meter = "resident set, shared libraries left out"
+    _watch: process.AnonymousPeak | None = None  # of the peak that is being measured
+    _before = (0, 0)  # the peak resident set, and what was resident of files, at `reset_peak`
 
     def about(self) -> None:
         return None
@@ -50,15 +52,39 @@ class Cpu(Device):
         process.hand_back()
 
     def used_bytes(self) -> int:
+        """What lies free between the C allocator's blocks goes back first."""
+        process.trim()
         anonymous = process.status_bytes("RssAnon")
         return int(psutil.Process().memory_info().rss) if anonymous is None else anonymous
 
     def reset_peak(self) -> bool:
-        return process.reset_peak()
+        process.trim()  # what building left free between its blocks is not the call's
+        fresh = process.reset_peak()
+        self._end_watch()
+        self._before = process.peak_bytes(), process.backed_bytes()
+        self._watch = process.AnonymousPeak()
+        return fresh
 
     def peak_bytes(self) -> int:
-        files, shared = process.status_bytes("RssFile"), process.status_bytes("RssShmem")
-        return process.peak_bytes() - (files or 0) - (shared or 0)
+        """The kernel knows the peak with files, and what is resident of files now: less may have been at the peak.
+
+        So the peak without files is at least the difference. It is also at least what a thread saw.
+        """
+        seen = self._end_watch() or 0
+        most, (before, _) = process.peak_bytes(), self._before
+        if most == before and seen:  # the kernel's peak is older than the call
+            return seen
+        return max(seen, most - process.backed_bytes())
+
+    def peak_doubt_bytes(self) -> int:
+        return abs(process.backed_bytes() - self._before[1])
+
+    def outside_bytes(self, places: Iterable[tuple[int, int]]) -> int:
+        return process.mapped_bytes(places)
+
+    def _end_watch(self) -> int | None:
+        watch, self._watch = self._watch, None
+        return watch.stop() if watch else None
 
     def process_bytes(self, host_peak: int) -> tuple[int, None]:
         return host_peak, None

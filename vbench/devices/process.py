@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import sys
+import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_SMAPS = Path("/proc/self/smaps")
+_STATM = Path("/proc/self/statm")
+PERIOD_S = 0.001  # between samples of the resident set
 
 
 def status_bytes(name: str) -> int | None:
@@ -39,6 +45,65 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def backed_bytes() -> int:
+    """What is resident of files and of shared memory: libraries, and what is mapped from elsewhere."""
+    return (status_bytes("RssFile") or 0) + (status_bytes("RssShmem") or 0)
+
+
+class AnonymousPeak:
+    """The most of this process's own memory, without files and shared memory, that a thread saw until `stop`.
+
+    It looks every `PERIOD_S`, while Python lets it: what lasts shorter may be missed. Where the system tells
+    nothing it sees nothing.
+    """
+
+    def __init__(self) -> None:
+        self._done, self._most = threading.Event(), 0
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        if _STATM.exists():
+            self._thread.start()
+
+    def _look(self) -> None:
+        page = resource.getpagesize()
+        file = os.open(_STATM, os.O_RDONLY)
+        try:
+            while not self._done.wait(PERIOD_S):
+                _, resident, backed, *_ = map(int, os.pread(file, 256, 0).split())
+                self._most = max(self._most, (resident - backed) * page)
+        finally:
+            os.close(file)
+
+    def stop(self) -> int | None:
+        """End the thread. Returns: the most that it saw, in bytes; None if it saw nothing."""
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        return self._most or None
+
+
+def mapped_bytes(places: Iterable[tuple[int, int]]) -> int:
+    """How much of these places in memory is no memory of the process's own: mapped files, and shared memory.
+
+    Pages of a private mapping that were written to are the process's own.
+
+    Args:
+        places: (address, bytes) of each, none twice.
+    """
+    wanted, found = sorted(places), 0
+    overlap = 0
+    with suppress(OSError):
+        for line in _SMAPS.read_text().splitlines():
+            head, *rest = line.split(maxsplit=5)
+            if head.endswith(":"):
+                if overlap and head == "Anonymous:":
+                    found, overlap = found + max(0, overlap - int(rest[0]) * 1024), 0
+                continue
+            begin, end = (int(each, 16) for each in head.split("-"))
+            backed = len(rest) == 5 and not rest[4].startswith("[")
+            overlap = sum(max(0, min(end, at + size) - max(begin, at)) for at, size in wanted) if backed else 0
+    return found
+
+
 def lift_limit() -> None:
     """Take the limit on this process's memory away again, as far as the system allows."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
@@ -64,6 +129,12 @@ def keep_freed() -> bool:
     """
     m_trim_threshold, m_mmap_max = -1, -4
     return _mallopt({m_mmap_max: 0, m_trim_threshold: 2**31 - 1})
+
+
+def trim() -> None:
+    """Have the C allocator return what lies free between blocks in use (glibc); nothing is timed right after."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _mallopt(options: dict[int, int]) -> bool:

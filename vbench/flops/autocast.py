@@ -1,11 +1,13 @@
 """`torch.autocast` and the choice of an attention kernel, as CUDA does them, for tensors without a device.
 
-Torch applies neither on the meta device. The lists are those of PyTorch 2.11 (the documentation of torch.amp).
+Torch applies neither on the meta device. The lists are those of PyTorch 2.11 (the documentation of torch.amp). Autocast
+on the CPU casts the same to half types, and next to nothing to float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -14,7 +16,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from vbench.devices import on_host
 from vbench.errors import UnsupportedError
+from vbench.plan import Case
 
 HALF = {
     *("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "prelu"),
@@ -42,18 +46,22 @@ FLOAT32 = {
     *("rsqrt", "reciprocal", "acos", "asin", "cosh", "sinh", "tan", "erfinv", "renorm", "logsumexp"),
 }
 
+FLOAT32_ON_HOST = {"prod", "nll_loss", "mse_loss", "l1_loss", "cdist", "renorm"}
+
 
 class Autocast(TorchFunctionMode):
-    """Casts what enters a function as autocast on CUDA would; a weight is cast once in a `with` block.
+    """Casts what enters a function as autocast would; a weight is cast once in a `with` block.
 
     Args:
         dtype: of matrix products and convolutions; None casts nothing.
+        host: whether the CPU's lists hold, not CUDA's.
         attention: as `Case.attention`, whose "math" is computed by torch's products; None for any fused kernel.
     """
 
-    def __init__(self, dtype: torch.dtype | None, *, attention: str | None = None) -> None:
+    def __init__(self, dtype: torch.dtype | None, *, host: bool = False, attention: str | None = None) -> None:
         super().__init__()
         self._dtype, self._attention = dtype, attention
+        self._float32 = FLOAT32_ON_HOST if host else FLOAT32
         self._cast: dict[int, Tensor] = {}
 
     def __exit__(self, *error: Any) -> None:
@@ -65,12 +73,21 @@ class Autocast(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if self._dtype is not None and name in HALF | FLOAT32:
+        if self._dtype is not None and name in HALF | self._float32:
             wanted = self._dtype if name in HALF else torch.float32
             args, kwargs = tree_map_only(Tensor, lambda x: self._to(x, wanted), (tuple(args), kwargs))
         if self._attention != "math" and func is F.scaled_dot_product_attention:
             return attention(*args, **{**kwargs, "kernel": self._attention})
         return func(*args, **kwargs)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, nothing is cast: our operators leave autocast."""
+        dtype, self._dtype = self._dtype, None
+        try:
+            yield
+        finally:
+            self._dtype = dtype
 
     def _to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         if x.dtype not in (torch.float32, torch.bfloat16, torch.float16) or x.dtype == dtype:
@@ -80,6 +97,15 @@ class Autocast(TorchFunctionMode):
         if id(x) not in self._cast:
             self._cast[id(x)] = x.to(dtype)
         return self._cast[id(x)]
+
+
+@contextmanager
+def casting(case: Case) -> Iterator[Autocast]:
+    """Within, a pass on tensors without a device casts as the cell's autocast does. Attention stays one operation."""
+    half = getattr(torch, case.autocast) if case.autocast else None
+    cast = Autocast(half, host=on_host(case.device), attention="math")
+    with cast if half else nullcontext():
+        yield cast
 
 
 def attention(

@@ -43,7 +43,7 @@ def count(case: Case) -> dict[str, Any]:
         flops_elementwise: arithmetic and functions outside MACs, one FLOP each.
         flops_total: 2 · macs_executed + flops_elementwise; None, with `flops_reason`, where the ledger does not
             know operations that touch more than 1 % of the bytes.
-        bytes_min: operands and results of all that has MACs, at the cell's dtype, weights once, if all else is fused.
+        bytes_min: operands and results of all that has MACs, in the cell's types, weights once, if all else is fused.
         intensity: flops_total / bytes_min; None without a total, and where nothing has MACs.
         coverage, unknown: share of the bytes whose operations the ledger knows; the others, with `calls` and `bytes`.
         registered: FLOPs of operations that were counted by the formula registered for them with torch, by name.
@@ -53,7 +53,7 @@ def count(case: Case) -> dict[str, Any]:
         macs_closed_form, closed_form_agrees: `macs` by hand, and whether it is within 1 %; None for timm's models.
         padding: what the model pads, in words.
     """
-    return work_of(case, *_enter(case))
+    return work_of(case, *enter(case))
 
 
 def work_of(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def count_by_module(case: Case) -> list[dict[str, Any]]:
     """
     from vbench.flops.ledger import Tally
 
-    model, ledger = _enter(case)
+    model, ledger = enter(case)
     names = _rows(model)
     sums: dict[str, Tally] = {}
     for (module, _, _), tally in ledger.entries.items():
@@ -108,19 +108,21 @@ def count_by_module(case: Case) -> list[dict[str, Any]]:
     ]
 
 
-def _enter(case: Case) -> tuple[nn.Module, Ledger]:
+def enter(case: Case) -> tuple[nn.Module, Ledger]:
     """A pass of one image on the meta device."""
+    from vbench.flops.autocast import casting
     from vbench.flops.ledger import Ledger
 
     model, image = on_meta(case)
-    return model, Ledger(model).enter(image)
+    with casting(case):
+        return model, Ledger(model).enter(image)
 
 
 def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
     """The model of a cell and one image, without data."""
     import torch
 
-    dtype = getattr(torch, case.dtype)
+    dtype = getattr(torch, case.weights_dtype)
     with torch.device("meta"):
         return build(case).to(dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
 

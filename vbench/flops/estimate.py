@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
-from vbench.plan import Case, Protocol
+from vbench.plan import Case, Protocol, product_dtype
 
 if TYPE_CHECKING:
     from vbench.jobs.launch import Launcher
@@ -71,13 +71,11 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     "queued" is how many images more are computed for throughput at a batch that was given, or None. A training step is
     timed at the batch asked for, all else at batch 1.
     """
-    from vbench.flops.count import is_elementwise, on_meta
-    from vbench.flops.ledger import Ledger
+    from vbench.flops.count import enter
     from vbench.flops.peak import predicted_peak, timed_images
 
     case = Case(**argument["case"])
-    model, image = on_meta(case)
-    work = Ledger(model, elementwise=is_elementwise(case)).enter(image).total()
+    work = enter(case)[1].total()
     grid = case.spec.grid(case.height, case.width)
     given, images = case.batch if isinstance(case.batch, int) else None, timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
@@ -131,14 +129,15 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
         if case.unsupported:
             estimates.append(None)
             continue
-        if case.dtype not in rates:
+        dtype = product_dtype(case.dtype)
+        if dtype not in rates:
             begin = time.monotonic()
-            found = launcher.run(*jobs.peaks(case.device, case.dtype, protocol.threads), 60).parts
+            found = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60).parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
-            rates[case.dtype] = found
+            rates[dtype] = found
         parts = launcher.run(*jobs.foresee(case), 120).parts
-        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[case.dtype]
-        estimates.append(estimate(parts, rates[case.dtype], protocol) if complete else None)
+        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[dtype]
+        estimates.append(estimate(parts, rates[dtype], protocol) if complete else None)
     return estimates, waited
 
 

@@ -24,25 +24,22 @@ STEP = 32  # px between the sides that are tried
 
 
 def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case", "card", "batch", "autocast", "tf32", "largest"} -> "prediction", "fits", and if asked
+    """A job. {"case", "card", "batch", "tf32", "largest"} -> "prediction", "fits", and if asked
     "largest_batch" and "largest_side" in px; or "unsupported", why there is none."""
-    import torch
-
     from vbench.errors import UnsupportedError
     from vbench.flops.peak import Predictor
 
     case, card, batch = Case(**argument["case"]), cards()[argument["card"]], argument["batch"]
-    autocast = argument["autocast"] and getattr(torch, argument["autocast"])
     try:
         predictor = Predictor(case)
-        found = predictor.predict(card, batch=batch, autocast=autocast, tf32=argument["tf32"])
+        found = predictor.predict(card, batch=batch, tf32=argument["tf32"])
     except UnsupportedError as error:
         yield "unsupported", str(error)
         return
     yield "prediction", asdict(found)
-    yield "fits", found.process_bytes <= card.memory_bytes or predictor.fits(card, batch=batch, autocast=autocast)
+    yield "fits", found.process_bytes <= card.memory_bytes or predictor.fits(card, batch=batch)
     if argument["largest"]:
-        yield "largest_batch", largest(lambda n: predictor.fits(card, batch=n, autocast=autocast), MOST_IMAGES)
+        yield "largest_batch", largest(lambda n: predictor.fits(card, batch=n), MOST_IMAGES)
 
         def fits_at(step: int) -> bool:
             side = step * STEP
@@ -51,7 +48,7 @@ def predict_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 sized = Predictor(replace(case, height=side, width=side))
             except (ResolutionError, UnsupportedError):
                 return False
-            return sized.fits(card, batch=batch, autocast=autocast)
+            return sized.fits(card, batch=batch)
 
         steps = largest(fits_at, LARGEST // STEP)
         yield "largest_side", steps and steps * STEP
@@ -71,24 +68,20 @@ def largest(fits: Callable[[int], bool], limit: int) -> int | None:
     return low
 
 
-def run(
-    case: Case, card: str, launcher: Launcher, *, batch: int, autocast: str | None, searches: bool
-) -> dict[str, Any]:
+def run(case: Case, card: str, launcher: Launcher, *, batch: int, searches: bool) -> dict[str, Any]:
     """One cell on a card as a flat, JSON-able dict, predicted in a child.
 
-    Returns: the axes of the cell, `autocast`, `card`, `card_bytes`, and None with `reason` or the fields of
+    Returns: the axes of the cell, `card`, `card_bytes`, and None with `reason` or the fields of
         `peak.Prediction`; `fits`; `largest_batch` and `largest_side` if `searches`.
     Raises: UsageError if the model's pass cannot run without data.
     """
     on = cards()[card]
     axes = ("model", "height", "width", "mode", "form", "dtype", "phase", "layout", "attention")
-    row = {axis: getattr(case, axis) for axis in axes} | {"batch": batch, "autocast": autocast}
+    row = {axis: getattr(case, axis) for axis in axes} | {"batch": batch}
     row |= {"card": card, "card_bytes": on.memory_bytes, "reason": case.unsupported}
     if case.unsupported:
         return row
-    ending = launcher.run(
-        *jobs.predict_memory(case, card, batch=batch, autocast=autocast, largest=searches), TIME_LIMIT_S
-    )
+    ending = launcher.run(*jobs.predict_memory(case, card, batch=batch, largest=searches), TIME_LIMIT_S)
     if "unsupported" in ending.parts:
         return row | {"reason": ending.parts["unsupported"]}
     if "prediction" not in ending.parts:
@@ -103,9 +96,7 @@ def run(
 class Asker(Protocol):
     """Predicts the memory of a call; returns the fields of `peak.Prediction`."""
 
-    def __call__(
-        self, case: Case, card: str, batch: int, autocast: str | None = None, *, tf32: bool = False
-    ) -> Mapping[str, Any]: ...
+    def __call__(self, case: Case, card: str, batch: int, *, tf32: bool = False) -> Mapping[str, Any]: ...
 
 
 @contextmanager
@@ -114,10 +105,8 @@ def asking() -> Iterator[Asker]:
     with Launcher() as launcher:
         memo = Memo(launcher, host.code_digest())
 
-        def ask(
-            case: Case, card: str, batch: int, autocast: str | None = None, *, tf32: bool = False
-        ) -> Mapping[str, Any]:
-            asked = jobs.predict_memory(case, card, batch=batch, autocast=autocast, tf32=tf32)
+        def ask(case: Case, card: str, batch: int, *, tf32: bool = False) -> Mapping[str, Any]:
+            asked = jobs.predict_memory(case, card, batch=batch, tf32=tf32)
             ending = memo.run(*asked, TIME_LIMIT_S)
             if "prediction" not in ending.parts:
                 raise UsageError(f"{case} cannot be predicted: {ending.parts.get('unsupported', ending.reason)}")

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from vbench.flops import count as flops
+from vbench.flops.autocast import Autocast, casting
 from vbench.flops.formulas import base_of, tensors
 from vbench.flops.ledger import Kind, Ledger, Tally, total_of
 from vbench.flops.peak import SEEN_INSIDE, predicted_peak
@@ -45,7 +46,8 @@ def count_inside(case: Case) -> dict[str, Any]:
     """
     model, image = flops.on_meta(case)
     op = case.operator
-    ledger = Operations(model, op, case.form).enter(image)
+    with casting(case) as cast:
+        ledger = Operations(model, op, case.form, cast).enter(image)
     work, inside = flops.work_of(case, model, ledger), ledger.inside
     unseen = inside.unseen if ledger.inside.calls else None
     seen = bool(op) and unseen is None
@@ -93,13 +95,14 @@ class Operations(Ledger):
     A form runs once for each kind of arguments; its other calls are taken to be the same.
 
     Args:
-        model: on the meta device. op, form: of its operator; None for a model without.
+        model: on the meta device. op, form: of its operator; None for a model without. cast: the cell's
+            autocast, which the form leaves.
     """
 
-    def __init__(self, model: nn.Module, op: str | None, form: str | None) -> None:
+    def __init__(self, model: nn.Module, op: str | None, form: str | None, cast: Autocast) -> None:
         super().__init__(model)
         self.calls: Counter[str] = Counter()
-        self.inside = Inside()
+        self.inside, self._cast = Inside(), cast
         self._known: dict[Any, tuple[Inside, Any]] = {}  # by a call's kind of arguments
         if op and form:
             function = operator(op, form)
@@ -141,7 +144,7 @@ class Operations(Ledger):
         if (tokens := args[0].shape[-2]) > SEEN_INSIDE:
             reason = f"a call on {tokens} tokens is not looked into, only up to {SEEN_INSIDE}"
             return Inside(Counter({f"vbench.{op}.unseen": 1}), unseen=reason), None
-        with self._separately(entered=False) as (calls, entries):
+        with self._cast.paused(), self._separately(entered=False) as (calls, entries):
             out = function(*args, **options)
         sums = total_of(entries.values())
         return Inside(calls, sums.macs_executed, sums.flops_elementwise), out

@@ -201,10 +201,10 @@ class Predictor:
 
     def __init__(self, case: Case) -> None:
         self._case = case
-        self._dtype = getattr(torch, case.dtype)
+        self._dtype = getattr(torch, case.weights_dtype)
         with torch.device("meta"):
             self._model = build(case).to(self._dtype).train(case.phase == "train")
-        self._pass = Pass(ExactAllocator(), None)
+        self._pass, self._cast = Pass(ExactAllocator(), None), Autocast(None)
         self._needed: dict[Any, int] = {}  # what a torch form of the operator holds, by the shapes of its inputs
         if case.operator and case.form:
             self._look_inside(case.operator, case.form)
@@ -214,7 +214,6 @@ class Predictor:
         card: Card | None,
         *,
         batch: int = 1,
-        autocast: torch.dtype | None = None,
         tf32: bool = False,
         limited: bool = False,
     ) -> Prediction:
@@ -222,7 +221,6 @@ class Predictor:
 
         Args:
             batch: images in the call.
-            autocast: the type of matrix products under autocast; None without autocast.
             tf32: whether float32 convolutions run on tensor cores.
             limited: whether the card's memory is the limit.
 
@@ -244,7 +242,9 @@ class Predictor:
         moments: list[Tensor] = []
         gradients, train = 0, case.phase == "train"
         whole = case.attention == "math"
-        cast = Autocast(autocast, attention=case.attention if card or whole else None)  # what CUDA's kernels take
+        half = getattr(torch, case.autocast) if case.autocast else None
+        kernel = case.attention if card or whole else None  # what CUDA's kernels take
+        cast = self._cast = Autocast(half, host=on_host(case.device), attention=kernel)
         with (
             pinned("math" if whole else None),
             warnings.catch_warnings(action="ignore"),  # torch warns of what autocast makes slow
@@ -276,10 +276,10 @@ class Predictor:
             held=watched.trace.held(),
         )
 
-    def fits(self, card: Card, *, batch: int, autocast: torch.dtype | None = None) -> bool:
+    def fits(self, card: Card, *, batch: int) -> bool:
         """Whether a call fits on a card."""
         try:
-            self.predict(card, batch=batch, autocast=autocast, limited=True)
+            self.predict(card, batch=batch, limited=True)
         except OutOfMemoryError:
             return False
         return True
@@ -288,12 +288,21 @@ class Predictor:
         """Have the operator run its form; a recurrent form without kernels holds its results alone."""
         about, entry = OPS[op][form], operator(op, form)
         if about.package == "triton":
-            replace_function(self._model, entry, computation(op, form))
+            replace_function(self._model, entry, self._uncast(computation(op, form)))
         elif about.mode == "parallel" and about.package is None:
-            replace_function(self._model, entry, self._priced(entry, computation(op, form)))
+            replace_function(self._model, entry, self._priced(entry, self._uncast(computation(op, form))))
+
+    def _uncast(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """A form, which leaves autocast as `kernels.entry` does."""
+
+        def call(*args: Any, **options: Any) -> Any:
+            with self._cast.paused():
+                return compute(*args, **options)
+
+        return call
 
     def _priced(self, entry: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
-        """A form of torch's: its first call on some shapes is run, a later one holds as much, as one block.
+        """A form of torch's: its first call on some shapes and types is run, a later one holds as much, as one block.
 
         In training every call is run, because backward needs what it keeps.
         """
@@ -306,7 +315,7 @@ class Predictor:
             if args[0].shape[-2] > SEEN_INSIDE:
                 return entry(*args, **options)
             given = chain(args, options.values())
-            key = tuple(tuple(x.shape) if isinstance(x, Tensor) else SAME_COST.get(x, x) for x in given)
+            key = tuple((tuple(x.shape), x.dtype) if isinstance(x, Tensor) else SAME_COST.get(x, x) for x in given)
             if key in self._needed:
                 watched.hold(self._needed[key])
                 return entry(*args, **options)

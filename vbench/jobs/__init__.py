@@ -75,10 +75,25 @@ def whereabouts(models: Iterable[str]) -> Ask:
 
 
 def verify(
-    subject: str, device: str, seed: int, extent: Extent, *, weights: str | None, image_size: tuple[int, int]
+    subject: str,
+    device: str,
+    seed: int,
+    extent: Extent,
+    *,
+    weights: str | None,
+    image_size: tuple[int, int],
+    dtype: str = "float32",
 ) -> Ask:
-    """Compare the forms of an operator, or the modes of a model, as far as `extent` says."""
-    about = {"subject": subject, "device": device, "seed": seed, "weights": weights, "image_size": image_size}
+    """Compare the forms of an operator, or the modes of a model in `dtype` too, as far as `extent` says."""
+    about: dict[str, Any] = {
+        "subject": subject,
+        "device": device,
+        "seed": seed,
+        "weights": weights,
+        "image_size": image_size,
+    }
+    if dtype != "float32":
+        about["dtype"] = dtype
     how_much = asdict(extent)
     if extent.values:
         del how_much["values"]  # another revision may not know it
@@ -100,12 +115,10 @@ def foresee(case: Case) -> Ask:
     return "foresee", {"case": asdict(case)}
 
 
-def predict_memory(
-    case: Case, card: str, *, batch: int, autocast: str | None, tf32: bool = False, largest: bool = False
-) -> Ask:
+def predict_memory(case: Case, card: str, *, batch: int, tf32: bool = False, largest: bool = False) -> Ask:
     """Predict the memory of a call of a cell on a card; with `largest` also what fits."""
     common = {"case": asdict(case), "card": card, "batch": batch}
-    return "predict_memory", common | {"autocast": autocast, "tf32": tf32, "largest": largest}
+    return "predict_memory", common | {"tf32": tf32, "largest": largest}
 
 
 def count_for_gate(cases: Mapping[str, Case]) -> Ask:

@@ -34,10 +34,10 @@ def build(case: Case) -> nn.Module:
 
 
 def images(case: Case, batch: int, device: torch.device) -> Tensor:
-    """A batch of noise of the cell's size, dtype and layout: (batch, 3, height, width)."""
+    """A batch of noise of the cell's size, layout and type of weights: (batch, 3, height, width)."""
     import torch
 
-    noise = torch.randn(batch, 3, case.height, case.width, device=device, dtype=getattr(torch, case.dtype))
+    noise = torch.randn(batch, 3, case.height, case.width, device=device, dtype=getattr(torch, case.weights_dtype))
     return noise.to(memory_format=torch.channels_last) if case.layout == "nhwc" else noise
 
 

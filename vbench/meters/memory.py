@@ -2,9 +2,11 @@
 
 On CUDA the allocator says what is in use and what it reserves, and the driver says what it charges to the process.
 What libraries keep as workspaces is no part of a model's need, and is told apart. On the CPU it is the child's resident
-set above what the child held before the model was built. Pages of shared libraries, which the first call maps in, do
-not count. The C allocator hands every large block back as it is freed. Otherwise holes between blocks would count as
-the model's: a third of a peak, and not the same third for all models.
+set above what the child held before the model was built. Pages of shared libraries do not count. Where a call maps more
+of them in, its peak is not exact, and that of the next call is taken if there is one. Weights that lie in a mapped file
+or in shared memory are no memory of the process's own; they are added to what is. The C allocator hands every large
+block back as it is freed. Otherwise holes between blocks would count as the model's: a third of a peak, and not the
+same third for all models.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from vbench.devices import open_device, process
 from vbench.devices.base import Device
 
 REPEAT_BELOW_S = 5.0
+DOUBT_BYTES = 2**18  # a peak that may be off by more is taken of the next call
 CALLS = 3  # if they are quick: one cold, one that fills late caches, one that must leave nothing behind
 
 
@@ -52,7 +55,7 @@ def measure(
         batch: images in the call.
         peak_bytes: the most that was in use at once above the baseline = `weights_bytes` (parameters and buffers) +
             `input_bytes` + `activation_bytes` (the rest: activations, results, passing workspaces). On the CPU it is
-            the peak of the first call, on CUDA that of the third. `method` says it in words.
+            the peak of the first call that maps no libraries in, on CUDA that of the third. `method` says it in words.
         slack_bytes: held beyond what is in use. CUDA: the peak of what the allocator reserved minus the peak of what it
             gave out. CPU: what stays resident after the call beyond weights and input; caches are part of it.
         reserved_bytes: the peak of what the allocator reserved; None on the CPU, which has no such pool.
@@ -69,7 +72,7 @@ def measure(
     device = open_device(str(image.device))
     peak_call = CALLS if device.pooled else 1
     seen = watch(lambda: model(image), device, baseline, peak_call=peak_call, repeat_below_s=repeat_below_s)
-    return {"batch": image.shape[0], **anatomy(seen, _held(model, image))}
+    return {"batch": image.shape[0], **anatomy(with_outside(seen, outside(model, device)), _held(model, image))}
 
 
 def measure_recording(
@@ -139,14 +142,15 @@ def watch(
 
     Args:
         peak_call: the number of the call whose peak is wanted, from 1. If there are fewer calls, it is the last one's.
+            If this peak may be off by `DOUBT_BYTES` (`Device.peak_doubt_bytes`), it is that of the next call made.
         repeat_below_s: if the first call takes longer, it is the only one. On a lazy device, whose first call loads and
             compiles kernels, the second call is judged, and the third left out.
     """
     alive: list[int] = []
     times_s: list[float] = []
-    judged = 2 if device.lazy else 1
+    judged, doubt = 2 if device.lazy else 1, 0
     for number in range(1, CALLS + 1):
-        wanted = number <= peak_call
+        wanted = number <= peak_call or doubt > DOUBT_BYTES
         fresh = wanted and device.reset_peak()
         begin = time.perf_counter()
         call()
@@ -154,6 +158,7 @@ def watch(
         times_s.append(time.perf_counter() - begin)
         if wanted:
             peak, host_peak = device.peak_bytes(), process.peak_bytes()
+            doubt = device.peak_doubt_bytes()
             reserved = device.reserved_peak_bytes()
             charged, reason = device.process_bytes(host_peak)
             peak_number, since = number, "" if fresh else ", or of what went before"
@@ -194,6 +199,21 @@ def anatomy(seen: Seen, held: dict[str, int]) -> dict[str, Any]:
     slack = alive - known if unused is None else unused
     parts = {"activation_bytes": max(0, peak - known), "slack_bytes": max(0, slack)}
     return {"peak_bytes": peak, **held, **parts, **rest}
+
+
+def outside(model: nn.Module, device: Device) -> int:
+    """The bytes of the weights that `Device.used_bytes` does not count: in a mapped file, or in shared memory."""
+    storages = [x.untyped_storage() for x in chain(model.parameters(), model.buffers())]
+    return device.outside_bytes({(storage.data_ptr(), storage.nbytes()) for storage in storages})
+
+
+def with_outside(seen: Seen, nbytes: int) -> Seen:
+    """What was seen, with weights that the device's meter did not count; `method` says so."""
+    if not nbytes:
+        return seen
+    words = f"; {nbytes / 2**20:.1f} MiB of weights in a mapped file or in shared memory added"
+    peak, alive = seen.peak_bytes + nbytes, seen.alive_bytes + nbytes
+    return replace(seen, peak_bytes=peak, alive_bytes=alive, method=seen.method + words)
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:

@@ -15,8 +15,15 @@ from torch import Tensor, nn
 from vbench.devices import on_host, open_device
 from vbench.errors import UnsupportedError
 from vbench.meters import memory
+from vbench.plan import Case
 
 LEARNING_RATE = 1e-4
+SCALE = 1024.0  # of the loss at first; torch's own 65536 would overflow, and the first steps would be skipped
+
+
+def needs_scale(case: Case) -> bool:
+    """Whether small gradients would be lost: under autocast to float16 the loss is scaled, as users do."""
+    return case.autocast == "float16"
 
 
 class Trainer:
@@ -27,18 +34,22 @@ class Trainer:
     Args:
         model: (B, 3, height, width) -> (B, classes); it is put in train() and stays there.
         images: the batch, a leaf without gradient.
+        scaled: whether the loss is scaled by torch's GradScaler, for products in float16.
         seed: of the labels, one an image, uniform over the classes.
 
     Raises: UnsupportedError for float16 weights: AdamW divides by an epsilon that is zero in float16.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, *, seed: int = 0) -> None:
+    def __init__(self, model: nn.Module, images: Tensor, *, scaled: bool = False, seed: int = 0) -> None:
         if any(p.dtype == torch.float16 for p in model.parameters()):
-            raise UnsupportedError("float16 weights cannot train: AdamW's epsilon is 0 in it; take bfloat16 or float32")
+            raise UnsupportedError(
+                "float16 weights cannot train: AdamW's epsilon is 0 in it; take bfloat16, float32, or amp-fp16"
+            )
         self.model = model.train()
         self.images = images
         fused = not on_host(str(images.device))
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=fused)
+        self._scaler = torch.amp.GradScaler(images.device.type, init_scale=SCALE, enabled=scaled)
         self._seed = seed
         self._labels: Tensor | None = None
         self._loss: Tensor | None = None
@@ -64,12 +75,13 @@ class Trainer:
     def backward(self) -> None:
         """Compute the gradients of all parameters; release what `forward` kept."""
         assert self._loss is not None, "forward comes first"
-        self._loss.backward()
+        self._scaler.scale(self._loss).backward()
         self._loss = self._loss.detach()
 
     def update(self) -> None:
         """Take one step of the optimiser; drop the gradients."""
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
@@ -114,7 +126,10 @@ def measure(
         "gradients_bytes": gradients,
         "optimizer_bytes": optimizer_bytes(trainer),
     }
-    return {"batch": trainer.images.shape[0], **memory.anatomy(seen, held)}
+    return {
+        "batch": trainer.images.shape[0],
+        **memory.anatomy(memory.with_outside(seen, memory.outside(trainer.model, device)), held),
+    }
 
 
 def optimizer_bytes(trainer: Trainer) -> int:

@@ -13,7 +13,7 @@ from torch import nn
 from vbench.devices import on_host
 from vbench.devices.base import Call, Device
 from vbench.kernels.registry import OPS
-from vbench.meters import backend, memory, training
+from vbench.meters import autocast, backend, memory, training
 from vbench.meters.build import attention_of, build, images
 from vbench.meters.memory import Baseline
 from vbench.plan import PINNED, Case
@@ -39,8 +39,8 @@ class Workload:
         self._compilations, self._compiled = compilations, set[int]()  # and the batch sizes that were
         self._where = torch.device(device.name)
         self._baseline = memory.baseline(device)
-        self._model = build(case).to(self._where, getattr(torch, case.dtype))
-        self._module = backend.prepared(case.backend, self._model)
+        self._model = build(case).to(self._where, getattr(torch, case.weights_dtype))
+        self._module = autocast.under(case, backend.prepared(case.backend, self._model))
         self.settings = settings(self._model, device, case.attention)
 
     def memory(self) -> dict[str, Any]:
@@ -94,6 +94,7 @@ class Workload:
             held_bytes: what lives besides the weights.
         """
         weights = memory.nbytes(chain(self._model.parameters(), self._model.buffers()))
+        weights -= memory.outside(self._model, self._device)
         now = memory.baseline(self._device)
         return replace(self._baseline, used_bytes=now.used_bytes - weights - held_bytes)
 
@@ -142,7 +143,8 @@ class TrainingStep(Workload):
     def _new_trainer(self, batch: int) -> training.Trainer:
         """A trainer in place of the last one, whose batch and optimiser go before."""
         self._trainer = None
-        self._trainer = training.Trainer(self._module, images(self._case, batch, self._where))
+        image = images(self._case, batch, self._where)
+        self._trainer = training.Trainer(self._module, image, scaled=training.needs_scale(self._case))
         return self._trainer
 
     def parts(self) -> dict[str, Call]:

@@ -23,7 +23,7 @@ from vbench.operators.lost import SAID, LostDeviceError, answers
 from vbench.operators.outputs import BOUNDS, error_of, wanted, why_wrong
 from vbench.operators.sampling import Backend, Cache, taker
 from vbench.options import choices, numbers
-from vbench.plan import DTYPES
+from vbench.plan import PLAIN
 from vbench.results.statistics import median_interval
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def parse(
     backends = choices(backend, "--backend", possible) if backend else possible[: 1 + kind.graphs]
     if "cudagraph" in backends and not kind.graphs:
         raise UsageError(f"--backend: {device} has no CUDA graphs")
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"--dtype: '{dtype}' is not one of {', '.join(DTYPES)}")
+    if dtype is not None and dtype not in PLAIN:
+        raise UsageError(f"--dtype: '{dtype}' is not one of {', '.join(PLAIN)}")
     return Plan(
         ops=tuple(op for op in ops if op in WIDTHS),
         forms=forms,

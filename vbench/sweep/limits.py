@@ -198,7 +198,7 @@ def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _attempt(case: Case, argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
-    from vbench.meters import memory, training
+    from vbench.meters import autocast, memory, training
     from vbench.meters.build import build, images
 
     device, where = open_device(case.device), torch.device(case.device)
@@ -209,11 +209,11 @@ def _attempt(case: Case, argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     budget = argument["budget_bytes"] or int(SHARE * device.free_bytes())
     yield "budget_bytes", budget
     device.limit_memory(budget)
-    model = build(case).to(where, getattr(torch, case.dtype))
+    model = autocast.under(case, build(case).to(where, getattr(torch, case.weights_dtype)))
     assert isinstance(case.batch, int)
     batch = images(case, case.batch, where)
     if case.phase == "train":
-        trainer = training.Trainer(model, batch)
+        trainer = training.Trainer(model, batch, scaled=training.needs_scale(case))
         with unmasked(trainer.step):
             trainer.step()  # by the second the optimiser has its state
             found = training.measure(trainer, baseline, repeat_below_s=0)

@@ -16,10 +16,11 @@ from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.memo import Memo
 from vbench.kernels.registry import OPS
 from vbench.models import spec
-from vbench.plan import Case
+from vbench.plan import Case, Dtype
 from vbench.results.store import Record
 
 Verb = Literal["verifying", "counting"]
+Subject = tuple[str, Dtype]
 COUNT_LIMIT_S = 120.0  # for a case
 # Guesses for what was never timed on this machine: vig_t and its operator, on one core of a server.
 OPERATOR_S = 5.0
@@ -35,9 +36,10 @@ class Task:
     verb: Verb
     subject: str
     seconds: float
+    dtype: Dtype = "float32"  # in which a model is verified too
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.subject}"
+        return f"{self.verb} {self.subject}" + (f" in {self.dtype}" if self.dtype != "float32" else "")
 
 
 @dataclass(slots=True)
@@ -53,20 +55,22 @@ class Preparation:
     launcher: Runner
     memo: Memo
     seconds: dict[Verb, float] = field(default_factory=lambda: {"verifying": 0.0, "counting": 0.0})  # that `run` took
-    _stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # by model
-    _verdicts: dict[str, verify.Verification] = field(default_factory=dict)  # by operator or model
+    _stamps: dict[Subject, dict[str, Any] | None] = field(default_factory=dict)  # by model and dtype
+    _verdicts: dict[Subject, verify.Verification] = field(default_factory=dict)  # an operator's is of all types
     _counts: dict[str, dict[str, Any]] = field(default_factory=dict)  # by the id of a case
 
     def recall(self, records: Iterable[Record]) -> None:
         """Take over the verification of records that were measured under the same conditions."""
-        self._stamps |= {record.case["model"]: record.verified for record in records if record.verified}
+        self._stamps |= {
+            (record.case["model"], record.case["dtype"]): record.verified for record in records if record.verified
+        }
 
     def stamp(self, case: Case) -> dict[str, Any] | None:
-        """Whether a model's modes are one function (`verify.stamp`); None if it has one form only.
+        """Whether a model's modes are one function in the type that is timed (`verify.stamp`); None for one form.
 
         It must have been prepared; so must a case to be counted.
         """
-        return None if case.spec.baseline else self._stamps[case.model]
+        return None if case.spec.baseline else self._stamps[case.model, case.dtype]
 
     def count(self, case: Case) -> dict[str, Any]:
         """The parts "work" and "second_count" of a case; or "unsupported", or "uncounted", with the reason."""
@@ -75,7 +79,7 @@ class Preparation:
     def tasks(self, wanted: Iterable[Case]) -> list[Task]:
         """What must be found out for these cases, without what is known already."""
         models = self._by_model(wanted)
-        found = [self._verifying(subject, models) for subject in self._subjects(models)]
+        found = [self._verifying(*of, models) for of in self._subjects(models)]
         for model, cases in models.items():
             guesses = [self.memo.expected_s(*jobs.count([case])) for case in cases if case.id not in self._counts]
             seconds = sum(COUNT_S if guess is None else guess for guess in guesses)
@@ -89,22 +93,22 @@ class Preparation:
             begins: is called with the number of each of `tasks`, from 0, as it begins.
         """
         models = self._by_model(wanted)
-        numbers = {(task.verb, task.subject): number for number, task in enumerate(self.tasks(wanted))}
+        numbers = {(task.verb, task.subject, task.dtype): number for number, task in enumerate(self.tasks(wanted))}
 
-        def do(verb: Verb, subject: str, work: Callable[[], None]) -> None:
+        def do(verb: Verb, subject: str, dtype: Dtype, work: Callable[[], None]) -> None:
             begin = time.monotonic()
-            if (verb, subject) in numbers:
-                begins(numbers[verb, subject])
+            if (verb, subject, dtype) in numbers:
+                begins(numbers[verb, subject, dtype])
             work()
             self.seconds[verb] += time.monotonic() - begin
 
-        for subject in self._subjects(models):
-            do("verifying", subject, partial(self._verify, subject, models))
-        for model in models:
-            if not spec(model).baseline and model not in self._stamps:
-                self._stamps[model] = verify.stamp([self._verdicts[each] for each in verify.subjects([model])])
+        for subject, dtype in self._subjects(models):
+            do("verifying", subject, dtype, partial(self._verify, subject, dtype, models))
+        for model, dtype in self._unstamped(models):
+            parts = [(subject, _compared_in(subject, dtype)) for subject in verify.subjects([model])]
+            self._stamps[model, dtype] = verify.stamp([self._verdicts[part] for part in parts])
         for model, cases in models.items():
-            do("counting", model, partial(self._count, cases))
+            do("counting", model, "float32", partial(self._count, cases))
 
     def _by_model(self, wanted: Iterable[Case]) -> dict[str, list[Case]]:
         """The cells that can exist, by model."""
@@ -114,24 +118,32 @@ class Preparation:
                 models.setdefault(case.model, []).append(case)
         return models
 
-    def _subjects(self, models: Iterable[str]) -> list[str]:
-        """The operators and models to verify, each once."""
-        unknown = [model for model in models if not spec(model).baseline and model not in self._stamps]
-        return [subject for subject in verify.subjects(unknown) if subject not in self._verdicts]
+    def _unstamped(self, models: dict[str, list[Case]]) -> list[Subject]:
+        """The models with several forms that have no stamp in a type in which they are timed."""
+        found = dict.fromkeys((model, case.dtype) for model, cases in models.items() for case in cases)
+        return [of for of in found if not spec(of[0]).baseline and of not in self._stamps]
 
-    def _asks(self, subject: str, models: dict[str, list[Case]]) -> list[jobs.Ask]:
+    def _subjects(self, models: dict[str, list[Case]]) -> list[Subject]:
+        """The operators and models to verify, each once."""
+        unknown = self._unstamped(models)
+        operators = [each for each in verify.subjects([model for model, _ in unknown]) if each in OPS]
+        found: list[Subject] = [*((operator, "float32") for operator in operators), *unknown]
+        return [of for of in found if of not in self._verdicts]
+
+    def _asks(self, subject: str, dtype: Dtype, models: dict[str, list[Case]]) -> list[jobs.Ask]:
         first = models[subject][0] if subject in models else self.cases[0]
         wanted = verify.extents(subject, gradients=any(case.phase == "train" for case in self.cases))
-        return verify.asks(subject, wanted, device=first.device, image_size=(first.height, first.width))
+        size = first.height, first.width
+        return verify.asks(subject, wanted, device=first.device, image_size=size, dtype=dtype)
 
-    def _verifying(self, subject: str, models: dict[str, list[Case]]) -> Task:
+    def _verifying(self, subject: str, dtype: Dtype, models: dict[str, list[Case]]) -> Task:
         usual = OPERATOR_S if subject in OPS else MODEL_S + MODEL_S_A_PARAMETER * (spec(subject).params or 0)
-        guesses = [self.memo.expected_s(*ask) for ask in self._asks(subject, models)]
-        return Task("verifying", subject, sum(usual if guess is None else guess for guess in guesses))
+        guesses = [self.memo.expected_s(*ask) for ask in self._asks(subject, dtype, models)]
+        return Task("verifying", subject, sum(usual if guess is None else guess for guess in guesses), dtype)
 
-    def _verify(self, subject: str, models: dict[str, list[Case]]) -> None:
-        asks = self._asks(subject, models)
-        self._verdicts[subject] = verify.joined(subject, [self.memo.run(*ask, verify.LIMIT_S) for ask in asks])
+    def _verify(self, subject: str, dtype: Dtype, models: dict[str, list[Case]]) -> None:
+        made = self._asks(subject, dtype, models)
+        self._verdicts[subject, dtype] = verify.joined(subject, [self.memo.run(*ask, verify.LIMIT_S) for ask in made])
 
     def _count(self, cases: list[Case]) -> None:
         """Count cells of one model together; those that another one's end took along, alone."""
@@ -154,3 +166,8 @@ class Preparation:
                 alone = self.memo.run(*jobs.count([case]), COUNT_LIMIT_S)
                 uncounted = {case.id: {"uncounted": f"MACs not counted: {alone.reason}"}}
                 self._counts |= alone.parts if case.id in alone.parts else uncounted
+
+
+def _compared_in(subject: str, dtype: Dtype) -> Dtype:
+    """The type under which the verification of a part of a model is kept: an operator's is of all types."""
+    return "float32" if subject in OPS else dtype

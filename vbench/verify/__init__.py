@@ -2,7 +2,8 @@
 
 An operator is tested on its own inputs (`kernels/OP/trials.py`). Its forms are compared with the recurrence in float64,
 float32 and half types, cut in two at random places, tested for causality, and differentiated. A model is built in every
-form with the same random weights, and its logits are compared. `verify.checks` has the checks.
+form with the same random weights, and its logits are compared: exactly, and as they are timed, in a half type or under
+autocast if that is so. `verify.checks` has the checks.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from vbench import jobs
 from vbench.jobs.launch import Ending, Runner
 from vbench.kernels.registry import OPS
 from vbench.models import spec
+from vbench.plan import Dtype
 
 HALF = 2.0  # in half types a form's error may be this many times the best form's
 TOKENS = 133  # of a trial: two whole chunks and a shorter one
-KINDS = ("float64", "float32", "half", "split", "causal", "grad")
+KINDS = ("float64", "float32", "half", "split", "causal", "grad", "timed")  # "timed": in the type that is timed
 LIMIT_S = 600.0  # for all checks of an operator or a model
 
 
@@ -100,6 +102,7 @@ def verify(
     weights: str | None = None,
     gradients: bool = True,
     brief: bool = False,
+    dtype: Dtype = "float32",
     image_size: tuple[int, int] = (224, 224),
 ) -> Verification:
     """All checks of an operator ("gla") or a model ("vig_t"), in a child.
@@ -107,6 +110,7 @@ def verify(
     Args:
         gradients: test gradients too, not only values.
         brief: fewer tokens, fewer trials, no gradients (`BRIEF`).
+        dtype: in which a model is also compared, if that is not float32. An operator is compared in all types anyway.
         image_size: (height, width) in px for a model of the user's own; our models have a fixed size for this.
 
     Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
@@ -114,7 +118,7 @@ def verify(
     if subject not in OPS and spec(subject).baseline:
         return Verification(subject, (), reason="one form of attention: nothing to compare")
     wanted = [BRIEF] if brief else extents(subject, gradients=gradients)
-    made = asks(subject, wanted, device=device, seed=seed, weights=weights, image_size=image_size)
+    made = asks(subject, wanted, device=device, seed=seed, weights=weights, image_size=image_size, dtype=dtype)
     return joined(subject, [launcher.run(*ask, LIMIT_S) for ask in made])
 
 
@@ -126,10 +130,14 @@ def asks(
     seed: int = 0,
     weights: str | None = None,
     image_size: tuple[int, int] = (224, 224),
+    dtype: Dtype = "float32",
 ) -> list[jobs.Ask]:
     """The jobs that verify an operator or a model, one an extent; the other arguments are those of `verify`."""
     own_size = image_size if subject not in OPS and spec(subject).external else (224, 224)
-    return [jobs.verify(subject, device, seed, each, weights=weights, image_size=own_size) for each in wanted]
+    of = "float32" if subject in OPS else dtype
+    return [
+        jobs.verify(subject, device, seed, each, weights=weights, image_size=own_size, dtype=of) for each in wanted
+    ]
 
 
 def extents(subject: str, *, gradients: bool = True) -> list[Extent]:
@@ -146,7 +154,7 @@ def joined(subject: str, endings: Sequence[Ending]) -> Verification:
 
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"subject", "device", "seed", "weights", "extent", "image_size"} -> "checks" of an operator or a model.
+    """{"subject", "device", "seed", "weights", "extent", "image_size", "dtype"} -> "checks" of an operator or a model.
 
     Raises: UsageError.
     """
@@ -157,13 +165,14 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     subject, device, seed = argument["subject"], argument["device"], argument["seed"]
     open_device(device).select(tf32=False)  # torch's own default lets convolutions round to TF32
+    dtype = argument.get("dtype", "float32")
     if subject in OPS:
         torch.set_num_threads(1)  # its tensors are too small to share
         made = checks.operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
     elif spec(subject).external:
-        made = checks.own_checks(subject, device, seed, tuple(argument["image_size"]))
+        made = checks.own_checks(subject, device, seed, tuple(argument["image_size"]), dtype)
     else:
-        made = checks.model_checks(subject, device, seed, argument["weights"])
+        made = checks.model_checks(subject, device, seed, argument["weights"], dtype)
     yield "checks", [asdict(check) for check in made]
 
 

@@ -10,15 +10,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from vbench.devices import on_host
-from vbench.kernels.registry import OPS, default_form, forms, operator, trials, truth
+from vbench.kernels.registry import OPS, default_form, forms, missing, operator, trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
+from vbench.meters import autocast
 from vbench.models import create, load_published, spec
 from vbench.models.external import has_modes
+from vbench.plan import AUTOCAST, weights_dtype
 from vbench.verify import HALF, Check, Extent
 
 BOUNDS = {"float64": 1e-10, "float32": 1e-5}  # relative, of a form against the recurrence
 GRAD_BOUNDS = {"float64": 1e-9, "float32": 1e-4}  # likewise, of the gradient of any of its inputs
 ELSEWHERE = 8.0  # times the error in float32 on the CPU: another device adds in another order, and rounds no coarser
+MOST = 0.5  # in a half type, or under autocast: more says that nothing of the logits is left
 SIDES = (160, 144)  # px of an image: not square, and with more tokens than a chunk
 WHOLE = Extent()
 
@@ -147,15 +150,19 @@ def _causality(op: str, form: str, trial: Trial, inputs: Inputs, bound: float) -
     return Check(op, "causal", form, f"{trial.name}, tokens beyond {at} changed", error, bound)
 
 
-def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | None = None) -> Iterator[Check]:
+def model_checks(
+    name: str, device: str = "cpu", seed: int = 0, weights: str | None = None, dtype: str = "float32"
+) -> Iterator[Check]:
     """Check the logits of a model in the forms that are timed, and the causality of a network that streams.
 
     In float32 the bound is the larger of 1e-5 and twice the error of the best form: some networks amplify rounding a
     thousandfold. On another device than the CPU it is also at most 8 times the error on the CPU: if that device rounds
-    the products of all forms, to TF32 say, no form passes for exact.
+    the products of all forms, to TF32 say, no form passes for exact. In another `dtype` a
+    form's error may be twice that of the best form in it, and no more than `MOST`.
 
     Args:
         weights: a checkpoint for `load_published`; random weights if None.
+        dtype: as `Case.dtype`.
     """
     row = spec(name)
     if row.operator is None:
@@ -166,7 +173,7 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
     where = f"{height}x{width} px"
     state: dict[str, Tensor] | None = None
     on_cpu: Tensor | None = None
-    logits: dict[str, dict[str, Tensor]] = {"float32": {}, "float64": {}}
+    logits: dict[str, dict[str, Tensor]] = {each: {} for each in ("float64", "float32", dtype)}
     able = forms(row.operator, device)
     timed = {default_form(row.operator, mode, device) for mode in row.modes}
     first = forms(row.operator, device, "parallel", "float64")[0]
@@ -186,27 +193,56 @@ def model_checks(name: str, device: str = "cpu", seed: int = 0, weights: str | N
         model = model.to(device)
         with torch.inference_mode():
             logits["float32"][form] = model(image.float())
+            if dtype != "float32" and missing(row.operator, form, device, weights_dtype(dtype)) is None:
+                logits[dtype][form] = _as_timed(model, image, dtype)
+                model.load_state_dict(state)  # as it was before it was rounded
             exact = finest(row.operator, form)
             if exact == "float64":
                 logits["float64"][form] = model.double()(image)
             if row.streams:
                 yield _model_causality(name, form, model, image.to(getattr(torch, exact)), where, BOUNDS[exact])
     wanted = logits["float64"][first]
-    for form, values in logits["float64"].items():
-        if form != first:
-            yield Check(name, "float64", form, where, relative(values, wanted), BOUNDS["float64"])
-    errors = {form: relative(values, wanted) for form, values in logits["float32"].items()}
-    reached = HALF * min(errors.values())
-    if on_cpu is not None:
-        reached = min(reached, ELSEWHERE * relative(on_cpu, wanted.cpu()))
-    for form, error in errors.items():
-        yield Check(name, "float32", form, where, error, max(BOUNDS["float32"], reached))
+    yield from _model_equality(name, first, logits, where, None if on_cpu is None else relative(on_cpu, wanted.cpu()))
 
 
-def own_checks(name: str, device: str, seed: int, image_size: tuple[int, int]) -> Iterator[Check]:
+def _model_equality(
+    name: str, first: str, logits: dict[str, dict[str, Tensor]], where: str, on_cpu: float | None
+) -> Iterator[Check]:
+    """Check the logits by dtype and form against those of the form `first` in float64; `on_cpu`: its float32 error."""
+    wanted = logits["float64"][first]
+    for dtype, found in logits.items():
+        errors = {form: relative(values, wanted) for form, values in found.items()}
+        reached = HALF * min(errors.values(), default=0.0)
+        if dtype == "float32" and on_cpu is not None:
+            reached = min(reached, ELSEWHERE * on_cpu)
+        for form, error in errors.items():
+            if dtype == "float64" and form != first:
+                yield Check(name, dtype, form, where, error, BOUNDS[dtype])
+            if dtype == "float32":
+                yield Check(name, dtype, form, where, error, max(BOUNDS[dtype], reached))
+            if dtype not in BOUNDS:
+                yield Check(name, "timed", form, f"{where}, {dtype}", error, min(MOST, reached))
+
+
+def _as_timed(model: torch.nn.Module, image: Tensor, dtype: str) -> Tensor:
+    """The logits in a type, or under autocast. The model's weights are float32 afterwards, rounded to the type."""
+    kept = getattr(torch, weights_dtype(dtype))
+    model.to(kept)
+    called = model
+    if dtype in AUTOCAST:
+        called = autocast.UnderAutocast(model, image.device.type, getattr(torch, AUTOCAST[dtype]))
+    found: Tensor = called(image.to(kept))
+    model.float()
+    return found
+
+
+def own_checks(
+    name: str, device: str, seed: int, image_size: tuple[int, int], dtype: str = "float32"
+) -> Iterator[Check]:
     """Check the logits of a user's model in both modes with the same random weights; no check if it has one mode.
 
-    In float64, or in float32 if the model cannot compute in float64.
+    In float64, or in float32 if the model cannot compute in float64; and in `dtype`, where the recurrent mode's error
+    against that may be twice the parallel mode's.
     """
     if not has_modes(name):
         return
@@ -217,18 +253,25 @@ def own_checks(name: str, device: str, seed: int, image_size: tuple[int, int]) -
     for model in models.values():
         model.load_state_dict(state)
         model.to(device)
-    for dtype in (torch.float64, torch.float32):
+    where = f"{image_size[0]}x{image_size[1]} px"
+    for exact in (torch.float64, torch.float32):
         try:
             with torch.inference_mode():
-                logits = {mode: model.to(dtype)(image.to(dtype)) for mode, model in models.items()}
+                logits = {mode: model.to(exact)(image.to(exact)) for mode, model in models.items()}
         except Exception:
-            if dtype == torch.float32:
+            if exact == torch.float32:
                 raise
             continue
-        kind, where = str(dtype).removeprefix("torch."), f"{image_size[0]}x{image_size[1]} px"
-        error = relative(logits["recurrent"], logits["parallel"])
-        yield Check(name, kind, "recurrent", where, error, BOUNDS[kind])
-        return
+        break
+    kind, wanted = str(exact).removeprefix("torch."), logits["parallel"]
+    yield Check(name, kind, "recurrent", where, relative(logits["recurrent"], wanted), BOUNDS[kind])
+    if dtype != "float32":
+        for model in models.values():
+            model.float().load_state_dict(state)
+        with torch.inference_mode():
+            errors = {mode: relative(_as_timed(model, image, dtype), wanted) for mode, model in models.items()}
+        bound = min(MOST, HALF * errors["parallel"])
+        yield Check(name, "timed", "recurrent", f"{where}, {dtype}", errors["recurrent"], bound)
 
 
 def _model_causality(name: str, form: str, model: Any, image: Tensor, where: str, bound: float) -> Check:
