@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "launch", "batch", "watch"} -> one launch of a cell, in these parts and this order:
-    "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy".
+    "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "outputs", "energy".
 
     "launch" is 0 for the cell's first. "batch" is the batch for throughput, found by an earlier launch or a search,
     or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
     samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
-    how many of these into throughput, and how many into warm-up. At the end of a first launch "settings" comes again,
+    how many of these into throughput, and how many into warm-up. "outputs" says whether the timed calls
+    of latency returned what they should (`verify.timed.check`); it has a reference in the first launch. At the end of a first launch "settings" comes again,
     with the kernel that computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it
     comes last, so that it costs no cell its other figures.
     """
-    from vbench.meters import attention, backend, cpu, energy, state, timing
+    from vbench.meters import attention, backend, cpu, energy, outputs, state, timing
     from vbench.meters.workload import workload
+    from vbench.verify import timed
 
     case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
     device = _prepared(case, protocol)
@@ -49,6 +51,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             latency = timing.latency(call, device, protocol, partial(state.why_slow, watch))
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
             yield "latency", {"batch": measured.batch, **latency, **parts}
+            seen = outputs.seen(call)
             del call  # with its recorded graph or its optimiser, before there is another
             searching = time.monotonic()
             throughput = timing.throughput(
@@ -65,6 +68,10 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "state", {**processors.seen, "gpu": gpu}
         spent["measured_s"] += on_timing[0]
         yield "spent", {**spent, "throughput_s": search_s}
+        why_not = "a call takes too long for a reference" if anatomy["pass_s"] >= protocol.warmup_max_s else ""
+        why_not = why_not or ("the first launch has the reference" if argument["launch"] else "")
+        twin = None if why_not or case.phase == "train" else measured.twin
+        yield "outputs", timed.check(seen, case.dtype, twin, tf32=bool(device.tf32()), why_not=why_not)
         if case.attention and argument["launch"] == 0:
 
             def captured_and_called() -> None:  # a graph shows its kernels of attention while it is captured
@@ -86,15 +93,16 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "socket", "first", "core"} -> one launch of a cell, whose calls alternate with another
-    process's: "settings", "memory", "warmup", "latency", "state", "spent", as `measure` has them.
+    process's: "settings", "memory", "warmup", "latency", "state", "spent", "outputs", as `measure` has them.
 
     Both processes have the same "protocol", "socket" and "core", and one is "first". It is warm before the other begins
     to build, and it makes the first call and the last, one call more than the other. Both run on the same processors,
     because one processor may have busier neighbours than another: from "core" on, as many as the protocol has threads.
     """
     from vbench.jobs.turn_socket import TurnSocket
-    from vbench.meters import attention, backend, cpu, timing
+    from vbench.meters import attention, backend, cpu, outputs, timing
     from vbench.meters.workload import workload
+    from vbench.verify import timed
 
     case, protocol, first = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["first"]
     device = _prepared(case, protocol)
@@ -119,6 +127,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "state", {**processors.seen, "gpu": None}
     spent["measured_s"] += on_timing[0]
     yield "spent", spent
+    yield "outputs", timed.check(outputs.seen(call), case.dtype, None, why_not="the other process is waiting")
 
 
 def _prepared(case: Case, protocol: Protocol) -> Device:
