@@ -33,7 +33,7 @@ from vbench.results.axes import SETTING, VERSIONS, unusual
 from vbench.results.claim_judgement import FAILS, HOLDS, UNFUSED, UNKNOWN, ClaimVerdict, Judgement, OurValue
 from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
-from vbench.results.frame import batch_asked, rows_of
+from vbench.results.frame import batch_asked, proves_nothing, rows_of
 from vbench.results.operators import FILE, beside_attention
 from vbench.results.ratios import ratio
 from vbench.results.text import one_line
@@ -307,9 +307,8 @@ def _why_nothing(cell: Mapping[str, Any], how: str) -> str | None:
     """Why a row proves nothing, or None."""
     if cell["status"] != "ok":
         return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {one_line(cell['reason'])}"
-    if "modes_differ" in (cell["flags"] or "").split():
-        return f"the modes of {cell['model']} are not one function ('vbench verify'), so its row proves nothing"
-    return None
+    why = proves_nothing(cell)
+    return None if why is None else f"{why}, so its row proves nothing"
 
 
 def _measured_ratio(

@@ -23,6 +23,7 @@ from vbench.results.outcome import THRESHOLD, Finding, GateVerdict, Outcome
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import Record
+from vbench.results.wrong import wrong
 
 NOTE = "the runs were not interleaved: no interval covers drift between them; 'vbench gate --ab' measures in turn"
 CLOCKS = 0.02  # the share by which the GPU's clock may differ between runs
@@ -95,6 +96,7 @@ def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, a
       correction over the cells; SAME if it lies within; else AMBIGUOUS. Both runs need an interval over launches.
     - Peak memory: MORE if it grew beyond the threshold and each launch of head lies above each of base; LESS likewise.
     - Parameters and MACs: CHANGED if they differ.
+    - Outputs: WRONG if head's calls returned what they should not, or were faster than the device can be.
     - Status: BROKEN if only base measured a cell, MENDED if only head did, UNMEASURED if neither did.
 
     Throughput is not judged. Cells that are unsupported in both runs are left out.
@@ -121,6 +123,7 @@ def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, a
         else:
             times.append(_time(cell, one, two))
             findings += [_memory(cell, one, two, threshold), *_counts(cell, one, two), *_modes(cell, one, two)]
+            findings += wrong(cell, two.row, two.launches)
     order = {cell: place for place, cell in enumerate(labels.values())}
     findings = sorted([*_judged(times, threshold), *findings], key=lambda finding: order[finding.cell])
     return Outcome("compare", base.name, head.name, tuple(findings), facts=_facts(base, head, other, threshold))

@@ -129,7 +129,6 @@ def test_an_honest_model_passes(name: str, dtype: str) -> None:
     assert found["worst"] <= found["bound"] < 0.1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -142,10 +141,12 @@ def test_an_honest_model_passes(name: str, dtype: str) -> None:
         ("Promised", "the output holds a Promise, which may compute when it is read"),
     ],
 )
-def test_a_cheat_is_found(name: str, said: str, dtype: str) -> None:
-    found = outputs_of(name, dtype)
+def test_a_cheat_is_found(name: str, said: str) -> None:
+    found = outputs_of(name)
     assert found["differs"] >= 1
     assert said in found["reason"]
+    if name == "Shallow":
+        assert outputs_of(name, "bfloat16")["differs"] >= 1
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -161,7 +162,7 @@ def test_without_a_reference_calls_are_compared_with_the_first_and_it_says_so(la
     found = outputs_of("Net", launch=launch, **changes)
     assert (found["differs"], found["compared"]) == (0, 1)
     assert found["reason"].startswith("compared with the first call alone: ")
-    for name in ("Cached", "Shallow", "Sly"):
+    for name in ("Cached", "Sly"):
         assert outputs_of(name, launch=launch, **changes)["differs"] == 1
 
 

@@ -24,6 +24,7 @@ from vbench.models import MODELS
 from vbench.plan import Case
 from vbench.results.store import Record, Store, current
 from vbench.sweep import limits
+from vbench.sweep.floor import Roofs
 
 COUNT_LIMIT_S = 120.0
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
@@ -207,7 +208,7 @@ def run(
                 observer.done(record, rest)
         finally:
             if measuring.spent.launches:
-                summary = measuring.spent.summary()
+                summary = {**measuring.spent.summary(), "roofs": measuring.roofs.measured}
                 about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
                 _add_run(settings.folder, {**about_run, "complete": not rest, "conditions": conditions, **summary})
         return store.records
@@ -228,6 +229,7 @@ class _Measuring:
     spent: Spent = field(default_factory=Spent)
     verdicts: dict[str, verify.Verification] = field(default_factory=dict)
     memo: Memo = field(init=False)
+    roofs: Roofs = field(init=False)
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     stamps: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     reference_mhz: float | None = None
@@ -238,6 +240,8 @@ class _Measuring:
         return any(case.phase == "train" for case in self.cases)
 
     def __post_init__(self) -> None:
+        protocol = self.protocol
+        self.roofs = Roofs(self.launcher.run, self.settings.device, protocol.threads, protocol.tf32)
         self.memo = Memo(self.launcher, host.conditions(self.host, {}), self.settings.memory)
 
     def recall(self, records: Iterable[Record]) -> None:
@@ -256,7 +260,10 @@ class _Measuring:
             ending = Ending("unsupported", counted["unsupported"])
         else:
             ending = self.measure(case, launch, batch)
+        wall_s = round(time.monotonic() - begin, 3)
         parts: dict[str, Any] = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
+        if floor := self.roofs.floor(case, parts.get("work"), parts.get("latency")):
+            parts["floor"] = floor
         if probes and "throughput" in parts:
             parts["throughput"] = {**parts["throughput"], "probes": probes}
         record = Record(
@@ -270,7 +277,7 @@ class _Measuring:
             protocol=asdict(self.protocol),
             host=self.host,
             started_at=started.isoformat(timespec="seconds"),
-            wall_s=round(time.monotonic() - begin, 3),
+            wall_s=wall_s,
             timeout_s=self.settings.timeout_s,
             load=load,
             verified=stamp,
