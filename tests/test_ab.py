@@ -46,7 +46,9 @@ class Simulated:
             return Ending("ok", None, {"checks": [{**check, "bound": 0.5}]})
         if job == "count":
             cases = [Case(**fields) for fields in argument["cases"]]
-            return Ending("ok", None, {case.id: {"work": {"macs_executed": 10**9, "bytes_min": 10**6}} for case in cases})
+            return Ending(
+                "ok", None, {case.id: {"work": {"macs_executed": 10**9, "bytes_min": 10**6}} for case in cases}
+            )
         if job == "roof":
             rates = {"flops_per_s": self.how.flops_per_s, "bytes_per_s": 1e10, "copy_bytes_per_s": 1e10}
             return Ending("ok", None, rates)

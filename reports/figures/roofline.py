@@ -37,7 +37,15 @@ def roofline(table: pd.DataFrame, _: Options) -> Drawn:
     for dtype, (flops, byte) in roofs.items():
         left, right = known["intensity"].min() / ROOM, known["intensity"].max() * ROOM
         x = sorted({left, min(max(flops / byte, left), right), right})
-        axis.plot(x, [min(flops, byte * at) / 1e9 for at in x], ":", color=MUTED, linewidth=0.9, zorder=2, label=f"_roof {dtype}")
+        axis.plot(
+            x,
+            [min(flops, byte * at) / 1e9 for at in x],
+            ":",
+            color=MUTED,
+            linewidth=0.9,
+            zorder=2,
+            label=f"_roof {dtype}",
+        )
     curves.log_axis(axis)
     curves.log_axis(axis, "x")
     axis.set_xlabel("Arithmetic intensity (FLOPs/byte)")

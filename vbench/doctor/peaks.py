@@ -60,7 +60,9 @@ def roof(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         products = [_gemm_flops_per_s(device, dtype, BRIEF_S) for dtype in dtypes]
         convolutions = [_convolution_flops_per_s(device, dtype) for dtype in dtypes]
         yield "flops_per_s", max(products + convolutions)
-        copies = [_copy_bytes_per_s(device, size) for size in (*CACHED_BYTES, kind_of(device.name).peak_copied_bytes // 2)]
+        copies = [
+            _copy_bytes_per_s(device, size) for size in (*CACHED_BYTES, kind_of(device.name).peak_copied_bytes // 2)
+        ]
         yield "bytes_per_s", max(copies)
         yield "copy_bytes_per_s", copies[-1]
 

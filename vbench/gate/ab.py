@@ -92,8 +92,8 @@ class Session:
                     findings += self._equality(cases)
                     cases, broken = self._screen(cases)
                     findings += broken
-                self._screening = False
                     blocks = {case: Blocks() for case in cases}
+                self._screening = False
                 self._measure(blocks, cases)
                 flagged = [case for case, verdict in self._judged(blocks).items() if verdict and _flags(verdict)]
                 if flagged:

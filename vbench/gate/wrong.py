@@ -45,7 +45,7 @@ class Watch:
             self._roofs.of(dtype)
 
     def findings(self, case: Case, launches: Sequence[Record]) -> list[Finding]:
-        """A finding for each fault of a cell, from head's launches. The device is measured again before a time fails."""
+        """Each fault in head's launches of a cell. The device is measured again before a time fails."""
         work = self._work.get(case.id)
         known = [replace(one, floor=self._roofs.floor(case, work, one.latency)) for one in launches]
         tried = self._outputs.get(case.id)

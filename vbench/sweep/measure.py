@@ -29,8 +29,9 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     "launch" is 0 for the cell's first. "batch" is the batch for throughput, found by an earlier launch or a search,
     or None. "watch" is None for a device that nothing watches; else it has the "uuid" of the GPU, the "file" of its
     samples, and the clock "reference_mhz" of earlier launches. "spent" says how many seconds went into measured passes,
-    how many of these into throughput, and how many into warm-up. "outputs" says whether the timed calls
-    of latency returned what they should (`verify.timed.check`); it has a reference in the first launch. At the end of a first launch "settings" comes again,
+    how many of these into throughput, and how many into warm-up. "outputs" says whether the timed calls of latency
+    returned what they should (`verify.timed.check`); the first launch compares them with a reference. At the end of a
+    first launch "settings" comes again,
     with the kernel that computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it
     comes last, so that it costs no cell its other figures.
     """

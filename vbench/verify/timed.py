@@ -154,7 +154,9 @@ def _of(seen: Seen, place: int) -> Output:
 
 
 def _equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    return len(one) == len(other) and all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        a.shape == b.shape and torch.equal(a, b) for a, b in zip(one, other, strict=True)
+    )
 
 
 def _error(one: Output, other: Output) -> float:
