@@ -36,7 +36,7 @@ def roofline(table: pd.DataFrame, _: Options) -> Drawn:
     roofs = _roofs(known)
     for dtype, (flops, byte) in roofs.items():
         left, right = known["intensity"].min() / ROOM, known["intensity"].max() * ROOM
-        x = sorted({left, min(max(flops / byte, left), right), right})
+        along = sorted({left, min(max(flops / byte, left), right), right})
         axis.plot(
             x,
             [min(flops, byte * at) / 1e9 for at in x],

@@ -182,8 +182,8 @@ class Session:
         """Run a job with head's code; after the screening in runners of its own."""
         if self._screening:
             return self._runners["head"].run(job, argument, timeout_s)
-        with self.open_runners() as runners:
-            return runners["head"].run(job, argument, timeout_s)
+        with self.open_runners() as self._runners:
+            return self._runners["head"].run(job, argument, timeout_s)
 
     def _try(self, role: Role, case: Case) -> Ending:
         """A launch alone; head's is as a first one, whose outputs are compared with a reference."""
