@@ -38,8 +38,8 @@ def roofline(table: pd.DataFrame, _: Options) -> Drawn:
         left, right = known["intensity"].min() / ROOM, known["intensity"].max() * ROOM
         along = sorted({left, min(max(flops / byte, left), right), right})
         axis.plot(
-            x,
-            [min(flops, byte * at) / 1e9 for at in x],
+            along,
+            [min(flops, byte * at) / 1e9 for at in along],
             ":",
             color=MUTED,
             linewidth=0.9,
