@@ -34,5 +34,11 @@ COLOURS = {family: colour for family, (colour, _) in _LOOKS.items()}
 MARKERS = {family: marker for family, (_, marker) in _LOOKS.items()}
 SHADES = (1.0, 0.65, 0.4)  # of the models of a family, in the order of their names
 MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # for the first and the second setting of a model
-BRANDS = {"modes_differ": "(MODES DIFFER)", "caveat": "(not the paper's)"}  # added to the label of a flagged curve
+BRANDS = {  # added to the label of a flagged curve
+    "modes_differ": "(MODES DIFFER)",
+    "nonfinite": "(NOT FINITE)",
+    "output_differs": "(WRONG OUTPUT)",
+    "impossible": "(IMPOSSIBLE)",
+    "caveat": "(not the paper's)",
+}
 ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}

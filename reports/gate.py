@@ -53,7 +53,7 @@ WORDS = {
     UNDECIDED: "undecided",
     UNEQUAL: "modes not equal",
 }
-_FIRST: tuple[GateVerdict, ...] = ("UNEQUAL", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER")
+_FIRST: tuple[GateVerdict, ...] = ("UNEQUAL", "WRONG", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER")
 _LAST: tuple[GateVerdict, ...] = ("NEW", "MENDED", "FAST", "LESS", "SAME")
 ORDER = {verdict: place for place, verdict in enumerate((*_FIRST, *(one for one in VERDICTS if one in OPEN), *_LAST))}
 

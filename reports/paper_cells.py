@@ -16,7 +16,7 @@ from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell
 from vbench.reports.tables import BRACKETS, NOTES, extent, figure, several_forms, span, stated
 from vbench.results.axes import SETTING, SUBJECT, unusual
-from vbench.results.frame import batch_asked, rows_of
+from vbench.results.frame import WRONG, batch_asked, rows_of
 from vbench.results.lint import unfair
 from vbench.results.text import px
 
@@ -25,7 +25,7 @@ SIDE_BY_SIDE = 4  # sizes that fit side by side on a page
 LIKE_PARAMS = 1.5  # the parameters of models in one class differ at most by this factor
 MEMORY_TIE = 0.01  # memory has no interval in a frame; values that differ by less than this share tie
 
-BRANDS = ("modes_differ", "caveat")  # flags of a model; it is then never the best
+BRANDS = (*WRONG, "caveat")  # flags of a model; it is then never the best
 TIMING = ("few_samples", "unconverged", "throttled", "contended", "host_bound", "drift", "bimodal", "outliers")
 WORK = ("counters_disagree", "uncounted", "padded", "cropped")
 DOUBTFUL = ("counters_disagree", "uncounted")  # flags of a count; it is then never the best

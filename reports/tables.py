@@ -23,6 +23,9 @@ HEADER = ("model", "mode", "size (px)", "status", *FIGURES, "flags")
 NUMBERS = ("size (px)", *FIGURES)
 NOTES = {
     "modes_differ": "modes_differ: THE MODES OF THIS MODEL DO NOT COMPUTE THE SAME FUNCTION; see 'vbench verify'",
+    "nonfinite": "nonfinite: TIMED CALLS RETURNED NUMBERS THAT ARE NOT FINITE; `outputs` in records.jsonl says more",
+    "output_differs": "output_differs: TIMED CALLS DID NOT RETURN WHAT THE MODEL COMPUTES; `outputs` says more",
+    "impossible": "impossible: CALLS TOOK LESS TIME THAN THIS DEVICE NEEDS FOR THEIR WORK; see `floor_ms`",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
     "few_samples": "few_samples: too slow for all launches; the interval takes the scatter of the run's other cells, "
     "covers one launch, or is missing",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from vbench.models.registry import spec
 from vbench.results.axes import SETTING, SUBJECT, differing, said
-from vbench.results.frame import apart, batch_asked
+from vbench.results.frame import apart, batch_asked, proves_nothing, rows_of
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.scaling import COSTS, crossing, exponents
 from vbench.results.text import listed, px
@@ -19,6 +19,7 @@ from vbench.results.text import listed, px
 SHOWN = (1024, 1024)  # px; the size of the papers' claims, shown beside the largest size
 LIKE = 1.25  # if parameters differ by this factor or more, the answer says so
 COMPARED = {"macs": "the MACs", "latency_ms": "the time", "peak_memory_bytes": "the peak memory"}
+MEASURED = ("latency_ms", "peak_memory", "throughput")  # the beginnings of columns
 CROSSED = ("latency_ms", "peak_memory_bytes")
 GROWN = ("macs_executed", "latency_ms")
 
@@ -87,9 +88,18 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
 
 
 def _asked(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows without unsupported cells, and with `batch_asked`, the batch or policy that was asked for."""
+    """The rows without unsupported cells, and with `batch_asked`, the batch or policy that was asked for.
+
+    A row that proves nothing (`frame.WRONG`) is an error, with the reason and without measured figures.
+    """
     table = table[table["status"] != "unsupported"].copy()
     table["batch_asked"] = batch_asked(table)
+    why = [proves_nothing(row) for row in rows_of(table)]
+    wrong = [each is not None for each in why]
+    table.loc[wrong, "status"] = "error"
+    table.loc[wrong, "reason"] = [each for each in why if each is not None]
+    measured = [column for column in table if str(column).startswith(MEASURED)]
+    table.loc[wrong, measured] = pd.NA
     return table
 
 

@@ -20,7 +20,7 @@ from vbench.models.registry import spec
 from vbench.results.axes import SETTING, VERSIONS, unusual
 from vbench.results.claim_judgement import OurValue
 from vbench.results.claims import Claim
-from vbench.results.frame import batch_asked, rows_of
+from vbench.results.frame import batch_asked, proves_nothing, rows_of
 from vbench.results.ratios import ratio
 from vbench.results.text import one_line
 
@@ -221,9 +221,8 @@ def _why_nothing(cell: Cell, how: str) -> str | None:
     """Why a row proves nothing, or None."""
     if cell["status"] != "ok":
         return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {one_line(cell['reason'])}"
-    if "modes_differ" in (cell["flags"] or "").split():
-        return f"the modes of {cell['model']} are not one function ('vbench verify'), so its row proves nothing"
-    return None
+    why = proves_nothing(cell)
+    return None if why is None else f"{why}, so its row proves nothing"
 
 
 def _bytes(cell: Cell, batch: int) -> float | None:

@@ -23,6 +23,7 @@ from vbench.results.outcome import THRESHOLD, Finding, GateVerdict, Outcome
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.statistics import CONFIDENCE, quantile
 from vbench.results.store import Record
+from vbench.results.wrong import wrong
 
 NOTE = "the runs were not interleaved: no interval covers drift between them; 'vbench gate --ab' measures in turn"
 EQUAL_RECORDS = "the records are the same in both runs: one measurement, compared with itself"
@@ -99,6 +100,7 @@ def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, a
       the cell or of the run. A cell whose records are equal in both runs is SAME: it was measured once.
     - Peak memory: MORE if it grew beyond the threshold and each launch of head lies above each of base; LESS likewise.
     - Parameters and MACs: CHANGED if they differ.
+    - Outputs: WRONG if head's calls returned what they should not, or were faster than the device can be.
     - Status: BROKEN if only base measured a cell, MENDED if only head did, UNMEASURED if neither did.
 
     Throughput is not judged. Cells that are unsupported in both runs are left out.
@@ -125,6 +127,7 @@ def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, a
         else:
             times.append(_time(cell, one, two))
             findings += [_memory(cell, one, two, threshold), *_counts(cell, one, two), *_modes(cell, one, two)]
+            findings += wrong(cell, two.row, two.launches)
     order = {cell: place for place, cell in enumerate(labels.values())}
     findings = sorted([*_judged(times, threshold), *findings], key=lambda finding: order[finding.cell])
     return Outcome("compare", base.name, head.name, tuple(findings), facts=_facts(base, head, other, threshold))

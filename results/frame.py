@@ -62,6 +62,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("string", "energy_reason padding"),
     ("Float64", "padded_share top1_published"),
     ("string", "top1_source"),
+    ("Float64", "floor_ms peak_flops_per_s peak_bytes_per_s"),
     ("Int64", "threads"),
     ("string", "rigor torch triton timm vbench commit started_at case_id conditions"),
 ]
@@ -117,6 +118,20 @@ def _add_pairs(rows: Sequence[dict[str, Any]], records: Sequence[Record], turns:
             }
             if beside:
                 row["latency_paired"] = json.dumps(beside)
+
+
+WRONG = {  # flags of a row that proves nothing, and why
+    "modes_differ": "the modes of {model} are not one function ('vbench verify')",
+    "nonfinite": "timed calls of {model} returned numbers that are not finite",
+    "output_differs": "timed calls of {model} did not return what the model computes",
+    "impossible": "calls of {model} took less time than this device needs for their work",
+}
+
+
+def proves_nothing(row: Mapping[Any, Any]) -> str | None:
+    """Why a row of a frame proves nothing, by its flags; None if it may prove something."""
+    flags = str(row["flags"] or "").split()
+    return next((why.format(model=row["model"]) for flag, why in WRONG.items() if flag in flags), None)
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -191,6 +206,7 @@ def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
         **_throughput(launches, case, latency, prior),
         **_memory(launches),
         **_energy(launches),
+        **_floor(launches),
     }
     if case["height"] == case["width"] and (known := accuracies().get((case["model"], case["height"]))):
         row |= {"top1_published": known.top1, "top1_source": f"{known.source}; {known.locator}"}
@@ -302,6 +318,19 @@ def _energy(launches: list[Record]) -> dict[str, Any]:
     }
 
 
+def _floor(launches: list[Record]) -> dict[str, Any]:
+    known = [record.floor for record in launches if record.floor]
+    rates = {f"peak_{rate}": _greatest(each.get(key) for each in known) for rate, key in _RATES.items()}
+    return {"floor_ms": _median(each["floor_ms"] for each in known), **rates}
+
+
+_RATES = {"flops_per_s": "flops_per_s", "bytes_per_s": "copy_bytes_per_s"}
+
+
+def _greatest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
 def _median(values: Iterable[float | Sequence[float] | None]) -> float | None:
     """The median of numbers, or of the medians of lists; None if all are missing."""
     known = [median(value) if isinstance(value, Sequence) else value for value in values if value is not None]
@@ -314,6 +343,9 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
     latencies = [record.latency for record in launches if record.latency]
     flags = {
         "modes_differ": row["verified"] is False,
+        "nonfinite": any((record.outputs or {}).get("nonfinite") for record in launches),
+        "output_differs": any((record.outputs or {}).get("differs") for record in launches),
+        "impossible": _most(map(_impossible, (record for record in launches if record.latency))),
         "caveat": bool(spec(row["model"]).caveat),
         "few_samples": bool(latencies) and _too_few(row, first),
         "unconverged": _most((r.warmup or {}).get("converged") is False for r in launches if r.warmup),
@@ -335,6 +367,12 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
 def _too_few(row: dict[str, Any], first: Record) -> bool:
     """Whether the interval has no full level, or there are fewer launches than the protocol wants."""
     return (row["latency_level"] or 0.0) < CONFIDENCE or row["latency_launches"] < first.protocol["launches"]
+
+
+def _impossible(record: Record) -> bool:
+    """Whether most calls of a launch took less time than the device needs for their work."""
+    least, latency = (record.floor or {}).get("floor_ms"), record.latency
+    return bool(least and latency and latency["samples_ms"] and median(latency["samples_ms"]) < least)
 
 
 def _contended(record: Record) -> bool:

@@ -17,6 +17,7 @@ GateVerdict = Literal[
     "MORE",
     "CHANGED",  # a fact that must not change did
     "OVER",  # beyond an absolute budget
+    "WRONG",  # what was timed did not do the work: its outputs are wrong, or no device is so fast
     "UNEQUAL",  # the modes are not one function
     "BROKEN",  # measured in base, failed in head
     "MENDED",  # failed in base, measured in head
@@ -25,7 +26,7 @@ GateVerdict = Literal[
     "UNMEASURED",  # in neither, or too little for a verdict
 ]
 VERDICTS: tuple[GateVerdict, ...] = get_args(GateVerdict)
-FAILS: frozenset[GateVerdict] = frozenset({"SLOW", "MORE", "CHANGED", "OVER", "UNEQUAL", "BROKEN"})
+FAILS: frozenset[GateVerdict] = frozenset({"SLOW", "MORE", "CHANGED", "OVER", "WRONG", "UNEQUAL", "BROKEN"})
 OPEN: frozenset[GateVerdict] = frozenset({"AMBIGUOUS", "GONE", "UNMEASURED"})  # with --strict these fail too
 
 THRESHOLD = 0.03  # the smallest change that matters, as a share of base, unless the user names another

@@ -44,6 +44,14 @@ class Simulated:
             error = 1.0 if self.how.unequal else 0.0
             check = {"subject": argument["subject"], "kind": "float64", "form": "x", "where": "y", "error": error}
             return Ending("ok", None, {"checks": [{**check, "bound": 0.5}]})
+        if job == "count":
+            cases = [Case(**fields) for fields in argument["cases"]]
+            return Ending(
+                "ok", None, {case.id: {"work": {"macs_executed": 10**9, "bytes_min": 10**6}} for case in cases}
+            )
+        if job == "roof":
+            rates = {"flops_per_s": self.how.flops_per_s, "bytes_per_s": 1e10, "copy_bytes_per_s": 1e10}
+            return Ending("ok", None, rates)
         case = Case(**argument["case"])
         return self.how.launch(self.name, case, argument.get("first"))
 
@@ -55,6 +63,7 @@ class World:
         factor: what a side's calls take over base's; `spread` is the noise of a launch, on the log scale.
         ends: how a launch ends, by the side and the cell; "ok" if it says nothing.
         interrupt_at: Ctrl-C comes at this launch.
+        flops_per_s: of the device; `outputs` is what a side's launch says of its outputs, alone (True) or in turns.
     """
 
     def __init__(
@@ -66,7 +75,10 @@ class World:
         interrupt_at: int | None = None,
         unequal: bool = False,
         peak: Callable[[str], int] = lambda _: 100 * MIB,
+        flops_per_s: float = 1e12,
+        outputs: Callable[[str, bool], dict[str, Any] | None] = lambda *_: None,
     ) -> None:
+        self.flops_per_s, self.outputs = flops_per_s, outputs
         self.factor, self.spread, self.ends, self.peak = factor, spread, ends, peak
         self.interrupt_at, self.unequal = interrupt_at, unequal
         self.asked: list[
@@ -94,6 +106,7 @@ class World:
         assert made_up.latency is not None
         assert made_up.memory is not None
         parts = {key: getattr(made_up, key) for key in ("warmup", "throughput", "state", "spent")}
+        parts["outputs"] = self.outputs(name, first is None)
         memory = {**made_up.memory, "peak_bytes": self.peak(name)}
         return Ending(
             "ok",
@@ -212,6 +225,29 @@ def test_blocks_with_a_failed_launch_are_lost_and_said() -> None:
     found = run(dies, cases=CASES[:1])
     assert verdicts(found) == {str(CASES[0]): "UNMEASURED"}
     assert found.exit_code() == 3
+
+
+def test_calls_that_return_what_they_should_not_fail_the_gate() -> None:
+    fault = {"checked": 9, "nonfinite": 0, "differs": 1, "reason": "the outputs of different images are equal"}
+    sound = {**fault, "differs": 0, "reason": None}
+
+    def outputs(alone: bool, side: str = "head", **changes: Any) -> World:
+        return World(outputs=lambda name, single: {**fault, **changes} if (name, single) == (side, alone) else sound)
+
+    for alone in (True, False):
+        found = run(outputs(alone))
+        assert found.exit_code() == 1
+        (note, *_) = [finding.note for finding in found.of("WRONG")]
+        assert "did not return what the model computes: the outputs of different images are equal" in note
+        assert set(verdicts(run(outputs(alone, nonfinite=9)), "finite outputs").values()) == {"WRONG"}
+        assert run(outputs(alone, "base")).exit_code() == 0
+    assert not run(World()).of("WRONG")
+
+
+def test_calls_that_no_device_could_make_fail_the_gate() -> None:
+    found = run(World(flops_per_s=1e11))  # 2 GFLOP in 10 ms
+    assert set(verdicts(found, "possible time").values()) == {"WRONG"}
+    assert found.exit_code() == 1
 
 
 def test_modes_that_are_not_one_function_have_a_code_of_their_own() -> None:

@@ -98,7 +98,7 @@ def test_the_schemas_refuse_what_the_readers_would(tmp_path: Path) -> None:
 
 def test_what_fails_comes_first_and_what_is_the_same_is_folded() -> None:
     assert [one.verdict for one in gate.ordered(ALL.findings)][:6] == [
-        *("UNEQUAL", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER"),
+        *("UNEQUAL", "WRONG", "BROKEN", "SLOW", "MORE", "CHANGED"),
     ]
     assert set(gate.ORDER) == set(VERDICTS)
     many = of(SLOW, *(timed(f"net {side}", "SAME") for side in range(100, 100 + gate.SHOWN_SAME + 1)))

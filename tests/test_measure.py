@@ -33,7 +33,17 @@ def measured(
 
 def test_a_forward_pass(launcher: Launcher) -> None:
     found = measured(launcher, "vig_t", settled=3)
-    assert list(found) == ["settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy"]
+    assert list(found) == [
+        "settings",
+        "memory",
+        "warmup",
+        "latency",
+        "throughput",
+        "state",
+        "spent",
+        "outputs",
+        "energy",
+    ]
     assert found["settings"]["weights_dtype"] == "float32"
     memory = found["memory"]
     assert memory["peak_bytes"] >= memory["weights_bytes"] + memory["input_bytes"]

@@ -67,6 +67,8 @@ class FakeLauncher:
                 made_up = make_record(case.model, case.height)
                 counts[case.id] = {"work": made_up.work, "second_count": made_up.second_count}
             return Ending("ok", None, counts)
+        if job == "roof":
+            return Ending("ok", None, {"flops_per_s": 1e15, "bytes_per_s": 1e12, "copy_bytes_per_s": 1e11})
         case = Case(**argument["case"])
         made_up = make_record(case.model, case.height)
         self.measured.append(case)
@@ -117,6 +119,24 @@ def test_every_cell_gets_a_record_and_the_second_run_measures_nothing(tmp_path: 
     assert len(first.measured) == 6
     assert go(tmp_path, second) == records
     assert second.measured == []
+
+
+def test_a_run_measures_the_roof_once_and_each_launch_has_its_floor(tmp_path: Path) -> None:
+    class Asked(FakeLauncher):
+        roofs = 0
+
+        def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+            self.roofs += job == "roof"
+            return super().run(job, argument, timeout_s)
+
+    first, second = Asked(), Asked()
+    records = go(tmp_path, first)
+    assert (first.roofs, {bool(r.floor) for r in records if r.status == "ok"}) == (1, {True})
+    assert {record.floor["flops_per_s"] for record in records if record.floor} == {1e15}
+    (run,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert run["roofs"] == {"float32": {"flops_per_s": 1e15, "bytes_per_s": 1e12, "copy_bytes_per_s": 1e11}}
+    go(tmp_path, second)
+    assert second.roofs == 0
 
 
 def test_launches_are_spread_over_the_sweep_in_an_order_that_the_seed_decides(tmp_path: Path) -> None:

@@ -12,6 +12,13 @@ IN_FLIGHT = 64  # calls that are queued on a device before the host waits
 Call = Callable[[], Any]
 
 
+def make_ready(call: Call) -> None:
+    """Do what a call wants done right before it and outside of its time: its method `before`, if it has one."""
+    before = getattr(call, "before", None)
+    if before is not None:
+        before()
+
+
 class EnergyCounter(Protocol):
     """A count of joules that only grows. `name` says what is counted."""
 
@@ -92,6 +99,7 @@ class Device:
         """The device's time for each of `count` calls, in order, by the host's clock unless the device has one."""
         found = []
         for _ in range(count):
+            make_ready(call)
             begin = time.perf_counter_ns()
             call()
             self.wait()
@@ -110,6 +118,7 @@ class Device:
 
     def returns_ms(self, call: Call) -> float:
         """The host's time until one call returns, on an idle device."""
+        make_ready(call)
         self.wait()
         begin = time.perf_counter()
         call()

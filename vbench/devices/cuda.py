@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from vbench.devices import nvml, process
-from vbench.devices.base import IN_FLIGHT, Call, Device, EnergyCounter
+from vbench.devices.base import IN_FLIGHT, Call, Device, EnergyCounter, make_ready
 from vbench.errors import DeviceError, UsageError
 
 WORK_CYCLES = 200_000  # of the device, for one unit of `worker`
@@ -66,6 +66,7 @@ class Cuda(Device):
         for i, (begin, end) in enumerate(events):
             if i % IN_FLIGHT == 0:
                 self.wait()
+            make_ready(call)
             begin.record()
             call()
             end.record()

@@ -26,6 +26,7 @@ from vbench import host, jobs, verify
 from vbench.errors import UsageError
 from vbench.gate.blocks import ROLES, Block, Blocks, Design, Role, noise, raw
 from vbench.gate.revisions import ASK_LIMIT_S
+from vbench.gate.wrong import Watch
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.turn_socket import ENDED
 from vbench.meters import cpu
@@ -63,6 +64,8 @@ class Session:
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     passes: list[dict[str, Any]] = field(default_factory=list)
     _random: random.Random = field(init=False)
+    _watch: Watch = field(init=False)
+    _screening: bool = True
     _runners: Mapping[str, Runner] = field(default_factory=dict)
     _stores: dict[str, Store] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
@@ -85,16 +88,20 @@ class Session:
                     if not cases:
                         raise UsageError("none of these cells can exist; see 'vbench plan'")
                     self._ask_hosts(cases)
+                    self._watch = Watch(self._on_head, cases[0].device, self.design.protocol)
                     findings += self._equality(cases)
                     cases, broken = self._screen(cases)
                     findings += broken
                     blocks = {case: Blocks() for case in cases}
+                self._screening = False
                 self._measure(blocks, cases)
                 flagged = [case for case, verdict in self._judged(blocks).items() if verdict and _flags(verdict)]
                 if flagged:
                     self.tell(f"{len(flagged)} flagged; measured again")
                     again = {case: Blocks() for case in flagged}
                     self._measure(again, flagged)
+                for case in blocks:
+                    findings += self._watch.findings(case, self._launches("head", case))
             except KeyboardInterrupt:
                 interrupted = True
             finally:
@@ -154,7 +161,7 @@ class Session:
         This also fills the caches of compiled kernels.
         """
         self.tell(f"trying {len(cases)} cells on both sides")
-        able, findings = [], []
+        able, findings, outputs = [], [], dict[str, dict[str, Any]]()
         for case in cases:
             endings = {role: self._try(role, case) for role in ROLES}
             base, head = endings["base"], endings["head"]
@@ -162,16 +169,26 @@ class Session:
                 continue
             if all(ending.status == "ok" for ending in endings.values()):
                 able.append(case)
+                outputs |= {case.id: head.parts["outputs"]} if head.parts.get("outputs") else {}
                 continue
             verdict: GateVerdict = "UNMEASURED"
             if (base.status == "ok") != (head.status == "ok"):
                 verdict = "BROKEN" if base.status == "ok" else "MENDED"
             findings.append(Finding(str(case), "status", verdict, note=f"base: {_words(base)}; head: {_words(head)}"))
+        self._watch.learn(able, outputs)
         return able, findings
 
+    def _on_head(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        """Run a job with head's code; after the screening in runners of its own."""
+        if self._screening:
+            return self._runners["head"].run(job, argument, timeout_s)
+        with self.open_runners() as self._runners:
+            return self._runners["head"].run(job, argument, timeout_s)
+
     def _try(self, role: Role, case: Case) -> Ending:
+        """A launch alone; head's is as a first one, whose outputs are compared with a reference."""
         for _ in range(SCREEN_TRIES):
-            ending = self._launch(role, jobs.measure(case, self.design.protocol, launch=1))
+            ending = self._launch(role, jobs.measure(case, self.design.protocol, launch=int(role != "head")))
             if ending.status in ("ok", "unsupported"):
                 return ending
         self._keep(role, case, ending)

@@ -37,6 +37,7 @@ JOBS = {
     "identify": "vbench.meters.state:identify",
     "timer": "vbench.doctor.selftest:timer",
     "peaks": "vbench.doctor.peaks:measure",
+    "roof": "vbench.doctor.peaks:roof",
     "import_peers": "vbench.operators.bench:peers_job",
     "bench_operator": "vbench.operators.bench:job",
     "compile_operator": "vbench.operators.compile:job",
@@ -178,6 +179,11 @@ def timer(device: str) -> Ask:
 def peaks(device: str, dtype: str, threads: int = 1) -> Ask:
     """Measure the peaks of a device."""
     return "peaks", {"device": device, "dtype": dtype, "threads": threads}
+
+
+def roof(device: str, dtypes: Iterable[str], threads: int, *, tf32: bool) -> Ask:
+    """Measure in about a second what no call on a device can exceed."""
+    return "roof", {"device": device, "dtypes": list(dtypes), "threads": threads, "tf32": tf32}
 
 
 def import_peers(peers: Mapping[str, str]) -> Ask:

@@ -93,8 +93,12 @@ class Trainer:
     @property
     def loss(self) -> float:
         """The loss of the last `forward`, in nats."""
+        return float(self.loss_now())
+
+    def loss_now(self) -> Tensor:
+        """The loss of the last `forward`, in nats, on its device: nothing is waited for."""
         assert self._loss is not None, "forward comes first"
-        return float(self._loss.detach())
+        return self._loss.detach()
 
 
 def measure(

@@ -8,12 +8,12 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vbench.devices import on_host
 from vbench.devices.base import Call, Device
 from vbench.kernels.registry import OPS
-from vbench.meters import autocast, backend, memory, training
+from vbench.meters import autocast, backend, memory, outputs, training
 from vbench.meters.build import attention_of, build, images
 from vbench.meters.memory import Baseline
 from vbench.plan import PINNED, Case
@@ -59,6 +59,14 @@ class Workload:
     def _caller(self, batch: int) -> Call:
         raise NotImplementedError
 
+    def twin(self) -> nn.Module:
+        """The model built once more, with the same weights, in float32 where the host is; nobody has called it yet."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch.initial_seed())  # what a model draws beside its parameters is the same too
+            fresh = build(self._case)
+        fresh.load_state_dict(self._model.state_dict())
+        return fresh.to(self._where)
+
     def parts(self) -> dict[str, Call]:
         """The calls that the last caller's call consists of, in order; empty if it is one."""
         return {}
@@ -100,25 +108,38 @@ class Workload:
 
 
 class ForwardPass(Workload):
-    """A forward pass in inference mode, at batch 1."""
+    """A forward pass in inference mode, at batch 1. Its single calls take their image from a pool, in turn."""
+
+    _image: Tensor | None = None  # of the memory pass, and the first of the pool
+    _first: outputs.Output | None = None  # its output in this process's first call
 
     @torch.inference_mode()
     def memory(self) -> dict[str, Any]:
-        image = images(self._case, 1, self._where)
-        baseline, limit_s = self._baseline, self._repeat_below_s
+        image = self._image = images(self._case, 1, self._where)
+        module, baseline, limit_s = outputs.First(self._module), self._baseline, self._repeat_below_s
         if self._case.backend == "cudagraph":
-            return memory.measure_recording(self._module, image, baseline, repeat_below_s=limit_s)
-        if not self._compiler():
-            return memory.measure(self._module, image, baseline, repeat_below_s=limit_s)
-        first_s = self._after_compiling(lambda: self._module(image))
-        found = memory.measure(self._module, image, self._baseline_now(image.nbytes), repeat_below_s=limit_s)
-        return {**found, "first_call_s": first_s}
+            found = memory.measure_recording(module, image, baseline, repeat_below_s=limit_s)
+        elif not self._compiler():
+            found = memory.measure(module, image, baseline, repeat_below_s=limit_s)
+        else:
+            first_s = self._after_compiling(lambda: module(image))
+            found = memory.measure(module, image, self._baseline_now(image.nbytes), repeat_below_s=limit_s)
+            found |= {"first_call_s": first_s}
+        self._first = module.output
+        return found
 
     def _caller(self, batch: int) -> Call:
+        """At batch 1 a call of the pool; at another one image is enough, as nothing is asked of its outputs."""
+        pool = [self._image] if batch == self.batch and self._image is not None else []
+        first = self._first if pool else None
+        wanted = outputs.POOL if batch == self.batch else 1
         with torch.inference_mode():
-            image = images(self._case, batch, self._where)
-            call = backend.call(self._case.backend, self._device, self._module, image)
-        return torch.inference_mode()(call)
+            pool += [images(self._case, batch, self._where) for _ in range(wanted - len(pool))]
+            if self._case.backend != "cudagraph":
+                return outputs.Pool(self._module, pool, first)
+            buffer = pool[0].clone()
+            replay = backend.call(self._case.backend, self._device, self._module, buffer)
+        return outputs.Pool(lambda _: replay(), pool, first, buffer)
 
 
 class TrainingStep(Workload):
@@ -138,7 +159,7 @@ class TrainingStep(Workload):
         return found if first_s is None else {**found, "first_call_s": first_s}
 
     def _caller(self, batch: int) -> Call:
-        return self._new_trainer(batch).step
+        return outputs.Steps(self._new_trainer(batch))
 
     def _new_trainer(self, batch: int) -> training.Trainer:
         """A trainer in place of the last one, whose batch and optimiser go before."""

@@ -32,6 +32,7 @@ from vbench.sweep import turns as table
 from vbench.sweep.agenda import Agenda, Place, Turns, energy_s
 from vbench.sweep.budget import Budget
 from vbench.sweep.companies import AUTO, Company, companies
+from vbench.sweep.floor import Roofs
 from vbench.sweep.prepare import COUNT_LIMIT_S, Preparation, Task
 
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
@@ -217,7 +218,7 @@ def run(
             complete = not (budget and budget.wishes())
         finally:
             if measuring.spent.launches or measuring.spent.blocks:
-                summary = measuring.spent.summary()
+                summary = {**measuring.spent.summary(), "roofs": measuring.roofs.measured}
                 about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
                 _add_run(settings.folder, {**about_run, "complete": complete, "conditions": conditions, **summary})
         return store.records
@@ -292,11 +293,14 @@ class _Measuring:
     telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
     known: Preparation = field(init=False)
+    roofs: Roofs = field(init=False)
     reference_mhz: float | None = None
     chance: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self.chance = random.Random(self.protocol.seed)
+        protocol = self.protocol
+        self.chance = random.Random(protocol.seed)
+        self.roofs = Roofs(self.launcher.run, self.settings.device, protocol.threads, protocol.tf32)
         memo = Memo(self.launcher, _timeless(self.host), self.settings.memory)
         self.known = Preparation(self.agenda.cases, self.launcher, memo)
 
@@ -333,7 +337,10 @@ class _Measuring:
         else:
             in_turns = self.agenda.in_turns(case) and not held
             ending = self.measure(case, batch, whole=whole, in_turns=in_turns)
+        wall_s = round(time.monotonic() - begin, 3)
         parts: dict[str, Any] = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
+        if floor := self.roofs.floor(case, parts.get("work"), parts.get("latency")):
+            parts["floor"] = floor
         if probes and "throughput" in parts:
             parts["throughput"] = {**parts["throughput"], "probes": probes}
         record = Record(
@@ -343,7 +350,7 @@ class _Measuring:
             order=self.agenda.places.get((case, launch), len(store.records)),
             status=ending.status,
             reason="; ".join(filter(None, [ending.reason, counted.get("uncounted")])) or None,
-            wall_s=round(time.monotonic() - begin, 3),
+            wall_s=wall_s,
             verified=stamp,
             **common,
             **parts,
@@ -371,7 +378,8 @@ class _Measuring:
         self.agenda.blocks.setdefault(block.company, {})[block.block] = block
         for case, ending in zip(task.cases, taken.endings, strict=True) if taken.samples_ms else []:
             if self.agenda.timed_by_turns(case):
-                self.keep(table.launch(case, ending, self.agenda.held[case.id], **common), store)
+                record = table.launch(case, ending, self.agenda.held[case.id], **common)
+                self.keep(replace(record, floor=self.roofs.floor(case, record.work, record.latency)), store)
         self.observer.took_turns(block, pairs.paired(self.agenda.all_blocks()), self.agenda.rest())
 
     def keep(self, record: Record, store: Store) -> None:

@@ -27,19 +27,21 @@ if TYPE_CHECKING:
 
 def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "launch", "batch", "watch", "in_turns"} -> one launch of a cell, in these parts and this
-    order: "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "energy".
+    order: "settings", "memory", "warmup", "latency", "throughput", "state", "spent", "outputs", "energy".
 
     "launch" is 0 for the cell's first; later ones yield no memory, throughput or energy. If the cell will take turns
     ("in_turns") and its call is too slow for a search of the batch, the first launch is over after the memory pass: its
     turns time it. "batch" is the batch for throughput, found by a search, or None. "watch" is None for a device that
     nothing watches; else it has the "uuid" of the GPU, the "file" of its samples, and the clock "reference_mhz" of
     earlier launches. "spent" says how many seconds went into measured passes, how many of these into memory and
-    throughput, and how many into warm-up. At the end of a first launch "settings" comes again, with the kernel that
-    computes attention; the call that tells it is not timed. Energy has its own time, "wall_s": it comes last, so that
-    it costs no cell its other figures.
+    throughput, and how many into warm-up. "outputs" says whether the timed calls of latency returned what they should
+    (`verify.timed.check`); the first launch compares them with a reference. At the end of a first launch "settings"
+    comes again, with the kernel that computes attention; the call that tells it is not timed. Energy has its own time,
+    "wall_s": it comes last, so that it costs no cell its other figures.
     """
-    from vbench.meters import attention, backend, cpu, state, throughput, timing
+    from vbench.meters import attention, backend, cpu, outputs, state, throughput, timing
     from vbench.meters.workload import workload
+    from vbench.verify import timed
 
     case, protocol, watch = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["watch"]
     device, first = _prepared(case, protocol), argument["launch"] == 0
@@ -60,6 +62,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             latency = timing.latency(call, device, protocol, partial(state.why_slow, watch))
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
             yield "latency", {"batch": measured.batch, **latency, **parts}
+            seen = outputs.seen(call)
             del call  # with its recorded graph or its optimiser, before there is another
             if first:
                 searching = time.monotonic()
@@ -78,6 +81,10 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "state", {**processors.seen, "gpu": gpu}
         spent["measured_s"] += on_timing[0]
         yield "spent", {**spent, "throughput_s": search_s}
+        why_not = "a call takes too long for a reference" if anatomy.get("pass_s", 0.0) >= protocol.warmup_max_s else ""
+        why_not = why_not or ("" if first else "the first launch has the reference")
+        twin = None if why_not or case.phase == "train" else measured.twin
+        yield "outputs", timed.check(seen, case.dtype, twin, tf32=bool(device.tf32()), why_not=why_not)
         if case.attention and first:
 
             def captured_and_called() -> None:  # a graph shows its kernels of attention while it is captured
@@ -109,15 +116,16 @@ def _energy(
 
 def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"case", "protocol", "socket", "first", "core"} -> one launch of a cell, whose calls alternate with another
-    process's: "settings", "memory", "warmup", "latency", "state", "spent", as `measure` has them.
+    process's: "settings", "memory", "warmup", "latency", "state", "spent", "outputs", as `measure` has them.
 
     Both processes have the same "protocol", "socket" and "core", and one is "first". It is warm before the other begins
     to build, and it makes the first call and the last, one call more than the other. Both run on the same processors,
     because one processor may have busier neighbours than another: from "core" on, as many as the protocol has threads.
     """
     from vbench.jobs.turn_socket import TurnSocket
-    from vbench.meters import attention, backend, cpu, timing
+    from vbench.meters import attention, backend, cpu, outputs, timing
     from vbench.meters.workload import workload
+    from vbench.verify import timed
 
     case, protocol, first = Case(**argument["case"]), Protocol(**argument["protocol"]), argument["first"]
     device = _prepared(case, protocol)
@@ -142,6 +150,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "state", {**processors.seen, "gpu": None}
     spent["measured_s"] += on_timing[0]
     yield "spent", spent
+    yield "outputs", timed.check(outputs.seen(call), case.dtype, None, why_not="the other process is waiting")
 
 
 def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -154,8 +163,9 @@ def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """
     from vbench.devices import process
     from vbench.jobs.round_table import WARM, Seat
-    from vbench.meters import attention, backend, timing
+    from vbench.meters import attention, backend, outputs, timing
     from vbench.meters.workload import workload
+    from vbench.verify import timed
 
     case, protocol = Case(**argument["case"]), Protocol(**argument["protocol"])
     device = _prepared(case, protocol)
@@ -186,6 +196,7 @@ def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 samples.append(median(taken))
                 spent["measured_s"] += sum(taken) / 1e3
         yield "latency", timing.in_rounds(samples, measured.batch, protocol)
+        yield "outputs", timed.check(outputs.seen(call), case.dtype, None, why_not="others wait for their turns")
     yield "spent", spent
 
 

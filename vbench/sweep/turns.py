@@ -152,6 +152,6 @@ def launch(case: plan.Case, ending: Ending, held: dict[int, Record], **about: An
         second_count=first.second_count,
         latency=latency,
         throughput=None if timed_before else of_single_calls(latency),
-        **{key: ending.parts[key] for key in ("settings", "warmup", "spent")},
+        **{key: ending.parts[key] for key in ("settings", "warmup", "spent", "outputs") if key in ending.parts},
         **about,
     )

@@ -135,9 +135,7 @@ def asks(
     """The jobs that verify an operator or a model, one an extent; the other arguments are those of `verify`."""
     own_size = image_size if subject not in OPS and spec(subject).external else (224, 224)
     of = "float32" if subject in OPS else dtype
-    return [
-        jobs.verify(subject, device, seed, each, weights=weights, image_size=own_size, dtype=of) for each in wanted
-    ]
+    return [jobs.verify(subject, device, seed, each, weights=weights, image_size=own_size, dtype=of) for each in wanted]
 
 
 def extents(subject: str, *, gradients: bool = True) -> list[Extent]:
