@@ -1,10 +1,10 @@
 """Ratios of cells that took turns, each with its interval.
 
-In a block, processes started anew call their models in turn, so that a busy neighbour slows all of them alike. The log
-of a cell's time in a block, its median over the rounds, is taken as the sum of what the cell costs, what the block
-cost all cells, what its place among the turns costs, and an error. Who stands first can move a ratio by some percent:
-the places of a company rotate from block to block, so that after as many blocks as cells each has had each place.
-Costs are estimated by least squares, and a ratio is the difference of two of them.
+In a block, processes started anew call their models in turn, so that a busy neighbour slows all of them alike. In each
+round a cell's time is taken relative to the round's (geometric) mean; a block gives the median over its rounds. Its
+log is taken as the sum of what the cell costs, what its place costs (who was built first), and an error. The places of
+a company rotate from block to block, so that after as many blocks as cells each has had each place. Costs are estimated
+by least squares, and a ratio is the difference of two of them.
 
 The scatter of the error is known poorly from a few blocks. All companies of a run are measured in the same way, so
 their variances are moderated towards each other (`moderation`), and intervals come from Student's t.
@@ -99,7 +99,7 @@ class _Fit:
     cells: tuple[str, ...]  # `alike` of each
     logs: Floats
     spread: Floats
-    known: NDArray[np.bool_]  # [one, other]: whether places leave their difference alone
+    known: bool  # whether cells can be told from places
     variance: float
     freedom: int
     blocks: int
@@ -109,28 +109,29 @@ class _Fit:
 def _fit(blocks: Sequence[TurnBlock]) -> _Fit:
     cells = tuple(sorted(alike(case) for case in blocks[0].cases))
     count, turns = len(cells), len(blocks)
-    design, times = np.zeros((turns * count, count + turns + count)), np.zeros(turns * count)
+    design, times = np.zeros((turns * count, count + turns + count)), np.zeros((turns, count))
     for number, block in enumerate(blocks):
-        assert block.samples_ms is not None
-        for place, (case, samples) in enumerate(zip(block.cases, block.samples_ms, strict=True)):
-            row = number * count + place
-            design[row, [cells.index(alike(case)), count + number, count + turns + place]] = 1.0
-            times[row] = np.median(np.log(samples))
+        logs = np.log(np.asarray(block.samples_ms))
+        for place, (case, middle) in enumerate(zip(block.cases, np.median(logs - logs.mean(0), 1), strict=True)):
+            cell = cells.index(alike(case))
+            design[number * count + cell, [cell, count + number, count + turns + place]] = 1.0
+            times[number, cell] = middle
     inverse = np.linalg.pinv(design)
-    estimate, kept = inverse @ times, (inverse @ design)[:count]
-    rest = times - design @ estimate
-    freedom = len(times) - int(np.linalg.matrix_rank(design))
+    estimate, kept = inverse @ times.ravel(), (inverse @ design)[:count]
+    rest = times.ravel() - design @ estimate
+    freedom = times.size - int(np.linalg.matrix_rank(design))
     variance = max(float(rest @ rest) / freedom, LEAST**2) if freedom else 0.0
     wanted = np.eye(count, design.shape[1])
     apart = (kept - wanted)[:, None] - (kept - wanted)[None]  # zero where a difference of cells is estimable
+    known = bool(np.abs(apart).max() < 1e-9)
+    logs = estimate[:count] if known else times.mean(0)
     rounds = sum(len(block.samples_ms[0]) for block in blocks if block.samples_ms)
-    spread = (inverse @ inverse.T)[:count, :count]
-    return _Fit(cells, estimate[:count], spread, np.abs(apart).max(-1) < 1e-9, variance, freedom, turns, rounds)
+    return _Fit(cells, logs, (inverse @ inverse.T)[:count, :count], known, variance, freedom, turns, rounds)
 
 
 def _ratio(fit: _Fit, one: int, other: int, common: Prior | None) -> PairedRatio:
     value = exp(fit.logs[one] - fit.logs[other])
-    if common is None or not fit.known[one, other]:
+    if common is None or not fit.known:
         return PairedRatio(value, None, None, fit.blocks, fit.rounds)
     variance, freedom, _ = moderated(fit.variance, fit.freedom, common)
     share = float(fit.spread[one, one] + fit.spread[other, other] - 2 * fit.spread[one, other])

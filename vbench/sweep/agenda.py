@@ -48,6 +48,11 @@ class Turns:
         """The cells in the order of their turns."""
         return [self.company.cases[number] for number in self.order]
 
+    @property
+    def round_s(self) -> float:
+        """The seconds of a round; 0 if they are not known yet."""
+        return sum(self.known_ms) / 1e3 if all(self.known_ms) else 0.0
+
 
 @dataclass(slots=True)
 class Agenda:

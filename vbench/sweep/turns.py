@@ -61,8 +61,17 @@ def rounds(round_s: float, protocol: plan.Protocol) -> int:
 
 def block_s(turns: Turns, protocol: plan.Protocol) -> float:
     """The expected seconds of a block: its processes, their warm calls, and its rounds."""
-    processes_s = len(turns.known_ms) * PROCESS_S
-    return processes_s + turns.round_s + rounds(turns.round_s, protocol) * turns.round_s
+    rounds_s = rounds(turns.round_s, protocol) * turns.round_s if turns.round_s else protocol.turns_s
+    return len(turns.known_ms) * PROCESS_S + turns.round_s + rounds_s
+
+
+def around(cells: int, number: int) -> list[int]:
+    """The order of the turns in a round. Each second one is reversed but for the first turn.
+
+    So a cell follows each of its neighbours equally often, and never itself.
+    """
+    order = list(range(cells))
+    return order[:1] + order[:0:-1] if number % 2 else order
 
 
 def take(
@@ -106,9 +115,9 @@ def _conduct(
         table.seat(lambda: any(each.done() for each in running))
         for place in range(len(calls)):
             table.turn(place, WARM)
-        for _ in range(count):
-            for place, times in enumerate(calls):
-                samples[place].append(median(table.turn(place, times)))
+        for number in range(count):
+            for place in around(len(calls), number):
+                samples[place].append(median(table.turn(place, calls[place])))
     except RuntimeError:
         return False
     return True
