@@ -22,11 +22,10 @@ from vbench.results.claim_predictions import Predict
 from vbench.results.claim_predictions import judged as by_prediction
 from vbench.results.claim_verdicts import LINEAR, judge
 from vbench.results.claims import Claim, claims
-from vbench.results.frame import frame
+from vbench.results.frame import of_folders
 from vbench.results.operators import FILE as OPERATORS
 from vbench.results.operators import read as read_operators
 from vbench.results.store import FILE as RECORDS
-from vbench.results.store import read
 from vbench.results.text import bare_table, print_whole
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
@@ -105,7 +104,7 @@ def judged(folders: Sequence[Path], predict: Predict | None = None, verify: Veri
     for folder in folders:
         if not any((folder / name).is_file() for name in (RECORDS, OPERATORS)):
             raise UsageError(f"{folder} has no {RECORDS}; give the --out folder of a sweep, or none")
-    table = frame([record for folder in folders for record in read(folder)])
+    table = of_folders(folders)
     operators = [row for folder in folders for row in read_operators(folder)]
     found = [judge(claim, table, operators) for claim in claims()]
     found = found if predict is None else [by_prediction(one, predict) for one in found]

@@ -30,7 +30,7 @@ from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
 from vbench.results.frame import frame, rows_of
 from vbench.results.lint import unfair
-from vbench.results.store import Record, read
+from vbench.results.store import Record, TurnBlock, read, read_turns
 from vbench.results.text import listed, px
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
@@ -60,6 +60,7 @@ class Run:
 
     name: str
     records: list[Record]
+    turns: Sequence[TurnBlock] = ()
 
 
 def runs_of(folders: Sequence[Path]) -> list[Run]:
@@ -73,13 +74,13 @@ def runs_of(folders: Sequence[Path]) -> list[Run]:
         records = read(folder) if (folder / "records.jsonl").is_file() else []
         if not records:
             raise UsageError(f"{folder} has no records; give the --out folder of a sweep")
-        found.append(Run(name if names.count(name) == 1 else str(folder), records))
+        found.append(Run(name if names.count(name) == 1 else str(folder), records, read_turns(folder)))
     return found
 
 
 def table_of(runs: Sequence[Run]) -> pd.DataFrame:
     """The frame of all records of the runs."""
-    return frame([record for run in runs for record in run.records])
+    return frame([record for run in runs for record in run.records], [block for run in runs for block in run.turns])
 
 
 def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:

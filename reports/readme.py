@@ -22,9 +22,9 @@ from vbench.reports import pairs, tables
 from vbench.reports.grid import pipes
 from vbench.reports.write import filled
 from vbench.results.answers import Answer, answers
-from vbench.results.frame import frame
+from vbench.results.frame import of_folders
 from vbench.results.scaling import COSTS
-from vbench.results.store import Record, read
+from vbench.results.store import read
 
 WIDTH = 110
 SIDES = (224, 512, 1024, 2048)  # px; the rows of the small table
@@ -64,10 +64,14 @@ def headline(table: pd.DataFrame) -> str:
     return "\n\n".join(filter(None, [pairs.beside(table, SIDES), said]))
 
 
-def spent(records: list[Record]) -> str:
-    """How long the cells took, as a line of the findings."""
-    cells = len({record.case_id for record in records})
-    return f"- The {cells} cells took {sum(record.wall_s for record in records) / 60:.1f} minutes."
+def spent(folder: Path) -> str:
+    """How long the sweep took, as a line of the findings."""
+    runs = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runs"]
+    cells = len({record.case_id for record in read(folder) if record.status != "unsupported"})
+    turns = (
+        f" and {sum(run['blocks'] for run in runs)} blocks of turns" if any(run.get("blocks") for run in runs) else ""
+    )
+    return f"- The sweep of {cells} cells{turns} took {sum(run['wall_s'] for run in runs) / 60:.1f} minutes."
 
 
 def on_gpus(results: Path) -> str:
@@ -77,7 +81,7 @@ def on_gpus(results: Path) -> str:
         records = read(folder)
         if records and not on_host(str(records[0].case["device"])):
             head = f"By `make gpu`, in [`{results.name}/{folder.name}/`]({results.name}/{folder.name})."
-            parts = [head, on_a_gpu(frame(records)), unfinished(folder / STEPS)]
+            parts = [head, on_a_gpu(of_folders([folder])), unfinished(folder / STEPS)]
             found.append("\n\n".join(part for part in parts if part))
     return "\n\n".join(found) or NOTHING_ON_A_GPU
 
@@ -112,21 +116,21 @@ def unfinished(file: Path) -> str:
     return f"Steps of `make gpu` that did not end well, or were left out: {', '.join(rest)}." if rest else ""
 
 
-def fill(text: str, records: list[Record], results: Path) -> str:
-    """The README with new text between its markers; `results` has the folders of GPUs.
+def fill(text: str, folder: Path) -> str:
+    """The README with new text between its markers, from the records of a folder and of the GPUs' folders beside it.
 
     Raises: ValueError if a marker is missing.
     """
-    table = frame(records)
-    text = filled(filled(text, "table", small(table)), "gpu", on_gpus(results))
-    return filled(text, "findings", f"{headline(table)}\n{spent(records)}")
+    table = of_folders([folder])
+    text = filled(filled(text, "table", small(table)), "gpu", on_gpus(folder.parent))
+    return filled(text, "findings", f"{headline(table)}\n{spent(folder)}")
 
 
-def fill_results(text: str, records: list[Record]) -> str:
+def fill_results(text: str, folder: Path) -> str:
     """The page of all results with new text between its markers. Raises: ValueError if a marker is missing."""
-    table = frame(records)
+    table = of_folders([folder])
     text = filled(text, "table", printed(table))
-    return filled(text, "findings", f"{findings(table)}\n{spent(records)}")
+    return filled(text, "findings", f"{findings(table)}\n{spent(folder)}")
 
 
 def _items(found: Sequence[Answer]) -> str:
@@ -135,6 +139,5 @@ def _items(found: Sequence[Answer]) -> str:
 
 if __name__ == "__main__":
     folder, first, second = map(Path, sys.argv[1:])
-    measured = read(folder)
-    first.write_text(fill(first.read_text(encoding="utf-8"), measured, folder.parent), encoding="utf-8")
-    second.write_text(fill_results(second.read_text(encoding="utf-8"), measured), encoding="utf-8")
+    first.write_text(fill(first.read_text(encoding="utf-8"), folder), encoding="utf-8")
+    second.write_text(fill_results(second.read_text(encoding="utf-8"), folder), encoding="utf-8")

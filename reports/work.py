@@ -82,8 +82,8 @@ def modules_to_rich(work: dict[str, Any]) -> Table:
 
 
 def estimates_to_rich(rows: list[dict[str, Any]]) -> Table:
-    """One row a cell of `flops.estimate.row`."""
-    guesses = ("~time (s)", "~peak memory (MiB)")
+    """One row a cell of `flops.estimate.row`. Launches are those beside the turns."""
+    guesses = ("launches", "~time (s)", "~peak memory (MiB)")
     heads = ("model", "size (px)", "mode", "form", "batch", "dtype", *guesses, "remarks")
     table = bare_table(heads, right=guesses, wrap=heads)
     for cell in rows:
@@ -94,6 +94,7 @@ def estimates_to_rich(rows: list[dict[str, Any]]) -> Table:
             cell["form"] or "",
             str(cell["batch"]),
             cell["dtype"],
+            "" if cell["launches"] is None else str(cell["launches"]),
             "" if cell["seconds"] is None else f"{cell['seconds']:.0f}",
             "" if cell["peak_bytes"] is None else f"{cell['peak_bytes'] / 2**20:.0f}",
             cell["unsupported"] or cell["padding"] or "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,7 +21,7 @@ from vbench.results.faults import faults, outlier_count
 from vbench.results.moderation import Prior
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, Interval, interval, least_samples, run_prior
-from vbench.results.store import Record, TurnBlock, current
+from vbench.results.store import Record, TurnBlock, current, read, read_turns
 
 CONTENDED = 0.9  # on the CPU: the least share of wall time in which a measurement must have its processors
 OTHERS = 0.5  # processors that other processes may keep busy, as they share caches and memory
@@ -102,6 +103,13 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
     parting = [name for name, axis in AXES.items() if axis.parts and axis.source]
     order = dict.fromkeys(["device_name", "device", "model", "mode", *parting, "form", "height", "width", "case_id"])
     return table.sort_values(list(order), kind="stable", ignore_index=True)
+
+
+def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
+    """The frame of all records in these folders, with their turns. A folder may have none. Raises: SchemaError."""
+    places = list(folders)
+    records = [record for folder in places for record in read(folder)]
+    return frame(records, [block for folder in places for block in read_turns(folder)])
 
 
 def _add_pairs(rows: Sequence[dict[str, Any]], records: Sequence[Record], turns: Sequence[TurnBlock]) -> None:

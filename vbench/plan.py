@@ -91,11 +91,11 @@ class Protocol:
     energy_s: float = 2.0  # 0: no energy is measured
     tf32: bool = False  # on CUDA, whether float32 products may be rounded to TF32
     seed: int = 0  # of the order of the cells, the noise and the weights
-    turns_s: float = 8.0  # of a block of turns
+    turns_s: float = 4.0  # of a block of turns
     rounds: int = 40  # of a block, if they take no longer than twice `turns_s`
     cell_within: float = 0.1  # the wanted half-width of a latency's interval, for which a budget is spent
     ratio_within: float = 0.03  # the wanted half-width of a ratio's interval
-    company_s: float = 60.0  # for cells that take turns; each has each place once in any case
+    company_s: float = 45.0  # for cells that take turns; each has each place once in any case
 
 
 RIGORS: dict[str, Protocol] = {

@@ -113,11 +113,9 @@ def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
 
 def table_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. A folder may have none."""
-    from vbench.results.frame import frame
-    from vbench.results.store import read, read_turns
+    from vbench.results.frame import of_folders
 
-    records = [record for folder in folders for record in read(folder)]
-    return frame(records, [block for folder in folders for block in read_turns(folder)])
+    return of_folders(folders)
 
 
 def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,10 @@ from vbench.commands import axes
 from vbench.commands import reports as cli_reports
 from vbench.commands.console import AsJson, err, out, print_json
 from vbench.errors import UsageError
+from vbench.options import choices
+from vbench.options import seconds as in_seconds
+
+REPORTING_S = 8.0  # of a budget, for tables and figures
 
 app = typer.Typer()
 
@@ -26,6 +31,20 @@ Pairs = Annotated[
     typer.Option(
         help="Which cells take turns, so that their ratio is sharp: auto (each recurrent model, in its modes, with the "
         "attention model that is nearest in parameters), none, or a model to compare all others with."
+    ),
+]
+Refine = Annotated[
+    str,
+    typer.Option(
+        help="auto: add sizes about each crossover in time, until it is known within 10 %; none. With quick it is none."
+    ),
+]
+BudgetOf = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="A time in which the sweep ends, like 90s, 10m or 1h30m. It is spent where intervals are widest.",
+        show_default="as long as it takes",
     ),
 ]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="On CUDA, round float32 products to TF32.")]
@@ -62,6 +81,8 @@ def sweep(
     seconds: Seconds = None,
     seed: Seed = 0,
     pairs: Pairs = "auto",
+    refine: Refine = "auto",
+    budget: BudgetOf = None,
     timeout: Timeout = 300.0,
     folder: Out = Path("vbench-run"),
     fresh: Annotated[
@@ -77,10 +98,19 @@ def sweep(
     from vbench.sweep import companies
     from vbench.sweep import loop as sweeping
 
+    begin = time.monotonic()
     cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
-    together = companies.parse_pairs(pairs, cases)
-    settings = sweeping.Settings(folder, cases[0].device, timeout, fresh, retry, pairs=together)
+    settings = sweeping.Settings(
+        folder,
+        cases[0].device,
+        timeout,
+        fresh,
+        retry,
+        pairs=companies.parse_pairs(pairs, cases),
+        refine=choices(refine, "--refine", ("auto", "none"))[0] == "auto" and rigor != "quick",
+        deadline=None if budget is None else begin + max(0.0, in_seconds(budget, "--budget") - REPORTING_S),
+    )
     store.check(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = False
@@ -107,31 +137,47 @@ def plan(
     tf32: Tf32 = False,
     seconds: Seconds = None,
     seed: Seed = 0,
+    pairs: Pairs = "auto",
+    budget: BudgetOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep would measure, with an estimate of its time and memory."""
     from vbench.flops import estimate
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
+    from vbench.sweep import companies
     from vbench.sweep import loop as sweeping
+    from vbench.sweep.rehearse import rehearse
 
     cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
+    together = companies.companies(cases, companies.parse_pairs(pairs, cases))
+    allowed_s = None if budget is None else in_seconds(budget, "--budget")
     with Launcher() as launcher, err.status("estimating"):
-        estimates, waited = estimate.run(cases, protocol, launcher)
+        estimates, waited_s = estimate.run(cases, protocol, launcher)
         tasks = sweeping.tasks(cases, cases[0].device, launcher)
-    rows = [estimate.row(case, guess) for case, guess in zip(cases, estimates, strict=True)]
+    verifying, counting = (sum(t.seconds for t in tasks if t.verb == verb) for verb in ("verifying", "counting"))
+    known = {case: guess for case, guess in zip(cases, estimates, strict=True) if guess}
+    before_s = waited_s + verifying + counting + estimate.REPORTING_S
+    found = rehearse(known, together, protocol, None if allowed_s is None else allowed_s - before_s)
+    rows = [
+        estimate.row(case, guess, found.seconds[case], found.launches[case])
+        for case, guess in zip(cases, estimates, strict=True)
+    ]
     if as_json:
         print_json(rows)
         return
     out.print(work.estimates_to_rich(rows))
-    spent = {verb: sum(task.seconds for task in tasks if task.verb == verb) for verb in ("verifying", "counting")}
-    parts = estimate.parts_of(estimates, waited=waited, **spent)
+    starting = waited_s + sum(found.launches.values()) * estimate.LAUNCH_OVERHEAD_S
+    measuring = found.spent_s - found.turns_s - (starting - waited_s)
+    parts = estimate.Parts(measuring, found.turns_s, verifying, counting, starting)
     out.print(
-        f"{len(rows)} cells, roughly {parts.total / 60:.1f} minutes on {cases[0].device}: {parts}. "
-        "All figures are estimates.",
+        f"{len(rows)} cells, {found.blocks} blocks of turns, roughly {parts.total / 60:.1f} minutes on "
+        f"{cases[0].device}: {parts}. All figures are estimates.",
         markup=False,
     )
+    for line in found.wishes:
+        out.print(f"in {budget}: {line}", markup=False)
 
 
 @app.command()

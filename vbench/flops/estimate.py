@@ -7,7 +7,7 @@ the rate of a copy, and by its operations and steps at the price of a small oper
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +31,13 @@ LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Guesses of a cell: the `seconds` of its launches, of them `starting_s` before anything is measured, and the
-    `peak_bytes` of one pass."""
+    """Guesses of a cell: the seconds of a call, of its first launch, which measures all, and of a later one, which only
+    times single calls; and the `peak_bytes` of one pass."""
 
-    seconds: float
-    starting_s: float
+    call_s: float
+    first_s: float
+    again_s: float
     peak_bytes: int
-    launches: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,7 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
-    """From what `foresee` and `peaks.measure` yielded.
-
-    The first launch measures memory, latency and throughput; others time single calls alone, as many as fit into
-    `protocol.cell_s`.
-    """
+    """From what `foresee` and `peaks.measure` yielded."""
     call = 2 * parts["macs"] / (rates["gemm_flops_per_s"] * EFFICIENCY)
     call += parts["bytes"] / rates["copy_bytes_per_s"]
     call += (parts["operations"] + parts["steps"] * OPERATORS_A_STEP) * rates["operator_s"]
@@ -106,9 +102,7 @@ def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -
     )
     again = LAUNCH_OVERHEAD_S + call + warmup + sampling
     first = again + call * ((1 if slow else MEMORY_CALLS) - 1) + _throughput_s(call, parts["queued"], protocol)
-    others = min(protocol.launches - 1, max(0, int((protocol.cell_s - first) / again)))
-    starting = (1 + others) * LAUNCH_OVERHEAD_S
-    return Estimate(first + others * again, starting, parts["peak_bytes"], 1 + others)
+    return Estimate(call, first, again, parts["peak_bytes"])
 
 
 def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> float:
@@ -141,28 +135,13 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
     return estimates, waited
 
 
-def parts_of(
-    estimates: Iterable[Estimate | None], *, waited: float, verifying: float, counting: float, pairs: float = 0.0
-) -> Parts:
-    """The parts of a sweep, from what `run` returned and from the seconds of what comes before and after."""
-    known = [each for each in estimates if each]
-    starting = sum(each.starting_s for each in known)
-    return Parts(
-        measuring=sum(each.seconds for each in known) - starting,
-        pairs=pairs,
-        verifying=verifying,
-        counting=counting,
-        starting=starting + waited,
-    )
-
-
-def row(case: Case, guess: Estimate | None) -> dict[str, Any]:
-    """A case and its estimate as one JSON-able dict."""
+def row(case: Case, guess: Estimate | None, seconds: float | None, launches: int | None) -> dict[str, Any]:
+    """A case and its estimate as one JSON-able dict; `seconds` and number of its launches in the sweep."""
     return {
         **asdict(case),
         "padding": case.spec.padding(case.height, case.width),
         "unsupported": case.unsupported,
-        "seconds": None if guess is None else round(guess.seconds, 1),
-        "launches": None if guess is None else guess.launches,
+        "seconds": None if guess is None or seconds is None else round(seconds, 1),
+        "launches": launches if guess else None,
         "peak_bytes": None if guess is None else guess.peak_bytes,
     }

@@ -103,6 +103,11 @@ class Launcher:
             child.kill()
         self._folder.cleanup()
 
+    def renew(self) -> None:
+        """Let later children come from a new server: those of one server share its layout of memory. None may run."""
+        with _STARTING:
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """Run one job to its end, for at most `timeout_s` seconds after its child has started.
 

@@ -22,7 +22,7 @@ from vbench.results.store import Record, TurnBlock
 from vbench.sweep.companies import Company
 
 Place = tuple[Case, int]  # a case, and which launch of it
-SLOW_SHARE = 1 / 3  # a call that takes longer than this share of `sample_s` is slow
+SLOW_SHARE = 1 / 5  # a call that takes longer than this share of `sample_s` is slow
 TRIES = 2  # blocks of a company that may fail
 
 
@@ -69,12 +69,16 @@ class Agenda:
     held: dict[str, dict[int, Record]]
     blocks: dict[str, dict[int, TurnBlock]]
     places: dict[Place, int] = field(init=False)  # the number of each launch in the order of measuring
+    _queue: list[Place] = field(init=False)  # the next one last
+    _companions: set[Case] = field(init=False)
     _ranks: dict[str, int] = field(init=False)
     _settled: set[str] = field(default_factory=set)  # ids of companies that need no more blocks
 
     def __post_init__(self) -> None:
         order = plan.schedule(self.cases, self.protocol.launches, self.protocol.seed)
         self.places = {place: number for number, place in enumerate(order)}
+        self._queue = order[::-1]
+        self._companions = {case for company in self.companies for case in company.cases}
         ranks = list(range(len(self.companies)))
         random.Random(self.protocol.seed).shuffle(ranks)
         self._ranks = {company.id: rank for company, rank in zip(self.companies, ranks, strict=True)}
@@ -95,7 +99,7 @@ class Agenda:
 
     def in_turns(self, case: Case) -> bool:
         """Whether the turns of a company may time this case, if it turns out to be slow."""
-        return on_host(case.device) and any(case in company.cases for company in self.companies)
+        return case in self._companions and on_host(case.device)
 
     def known_ms(self, case: Case) -> float | None:
         """What a call of a case takes, as far as it is known."""
@@ -111,10 +115,13 @@ class Agenda:
         return known is not None and known / 1e3 > SLOW_SHARE * self.protocol.sample_s
 
     def _launches(self) -> Iterator[Place]:
-        for case, launch in self.places:
-            again = launch > 0 and self.slow(case) and self.in_turns(case)
-            if not again and pending(launch, self.held.get(case.id, {}), self.protocol):
-                yield case, launch
+        while self._queue and not self._pending(*self._queue[-1]):
+            self._queue.pop()  # for good
+        return (place for place in reversed(self._queue) if self._pending(*place))
+
+    def _pending(self, case: Case, launch: int) -> bool:
+        again = launch > 0 and self.slow(case) and self.in_turns(case)
+        return not again and pending(launch, self.held.get(case.id, {}), self.protocol)
 
     def untimed(self) -> Iterator[Place]:
         """Cells that turns should have timed and did not."""

@@ -40,7 +40,7 @@ class Budget:
     def next(self) -> Place | Turns | None:
         """What to measure now; None if nothing is left that fits."""
         left = self.left_s
-        for wanted in (self._begun(), self._first(), self._untimed(), self._widest()):
+        for wanted in (self._begun(), self._first(), self._widest(), self._untimed()):
             for task, cost_s in wanted:
                 if cost_s <= left:
                     return task

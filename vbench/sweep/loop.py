@@ -19,7 +19,7 @@ from vbench import host, jobs, plan
 from vbench.devices import kind_of, on_host
 from vbench.errors import DeviceError
 from vbench.files import write_text
-from vbench.jobs.launch import Ending, Runner
+from vbench.jobs.launch import Ending, Launcher, Runner
 from vbench.jobs.memo import Memo
 from vbench.meters import cpu, state
 from vbench.models import MODELS
@@ -365,6 +365,9 @@ class _Measuring:
     def turns(self, task: Turns, store: Store) -> None:
         """Measure a block of turns and keep it, with a launch of each slow cell, which these turns timed."""
         self.observer.doing(f"in turns: {task.company}")
+        anew = task.whole % len(task.cases) == 0 and self.protocol.company_s > 0
+        if anew and isinstance(self.launcher, Launcher):
+            self.launcher.renew()
         common, begin = self.about(), time.monotonic()
         compiling = COMPILE_LIMIT_S if any(case.backend == "compile" for case in task.cases) else 0.0
         core, allowed_s = self.chance.randrange(cpu.usable_cores()), self.settings.timeout_s + compiling
