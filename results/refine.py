@@ -14,6 +14,7 @@ from vbench.models.registry import spec
 from vbench.results.answers import Pair, pairs
 from vbench.results.scaling import Crossover, crossing
 
+GAP = 1.34  # two sizes of the standard grid are no further apart: between them a cost is taken as a power law
 SHARP = 1.10  # the largest over the smallest end of an interval that is narrow enough
 COST = "latency_ms"
 
@@ -42,8 +43,9 @@ def wanted(table: pd.DataFrame) -> list[Wanted]:
 def next_size(crossover: Crossover, multiple: int, measured: Collection[int]) -> int | None:
     """The multiple of `multiple`, px, that is nearest in log to the middle of a crossover's interval; None if sharp.
 
-    An interval that is not known, or that reaches beyond the sizes, ends at the measured sizes. None also if every
-    multiple inside is in `measured`, or if the crossover lies beyond the sizes.
+    An interval that is sharp, but between measured sizes more than `GAP` apart, ends at these sizes. One that is not
+    known, or that reaches beyond the sizes, ends at the measured sizes. None also if every multiple inside is in
+    `measured`, or if the crossover lies beyond the sizes.
 
     Args:
         crossover: of two models over square sizes.
@@ -51,9 +53,14 @@ def next_size(crossover: Crossover, multiple: int, measured: Collection[int]) ->
         measured: sides, px, which are not to be measured again.
     """
     inside = bracket(crossover, measured)
-    if inside is None or inside[1] / inside[0] <= SHARP:
+    if inside is None:
         return None
     lo, hi = inside
+    if hi / lo <= SHARP:  # by a power law between two sizes, which may be far apart
+        middle = (lo * hi) ** 0.5
+        lo, hi = (max(s for s in measured if s <= middle), min(s for s in measured if s >= middle))
+        if hi / lo <= GAP:
+            return None
     sizes = range((math.floor(lo) // multiple + 1) * multiple, math.ceil(hi), multiple)
     new = [size for size in sizes if size not in measured]
     return min(new, key=lambda size: abs(math.log(size / lo) - math.log(hi / lo) / 2), default=None)

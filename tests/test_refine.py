@@ -9,9 +9,10 @@ import pytest
 from fakes import failed, latency, make_record
 
 from vbench.models.registry import spec
+from vbench.plan import GRID
 from vbench.results.answers import pairs
 from vbench.results.frame import frame
-from vbench.results.refine import SHARP, Wanted, next_size, wanted
+from vbench.results.refine import GAP, Wanted, next_size, wanted
 from vbench.results.scaling import Crossover, crossover
 from vbench.results.store import Record
 
@@ -36,7 +37,8 @@ class TestNextSize:
         [
             (crossed(384, 640), 16, 496),
             (crossed(384, 640), 112, 448),
-            (crossed(384, 420), 4, None),  # sharp
+            (crossed(384, 420), 4, 496),  # sharp, by a power law between 384 and 640
+            (crossed(390, 420), 16, 496),
             (crossed(384, 640), 512, 512),
             (crossed(385, 500), 128, None),  # no multiple inside
             (crossed(None, 640), 16, 368),  # the middle of 224 and 640 is 379; 384 is measured
@@ -65,7 +67,7 @@ class TestNextSize:
             if side is None:
                 break
             sides.append(side)
-        assert hi / lo <= SHARP
+        assert hi / lo <= GAP
         assert len(sides) <= len(SIDES) + 3
 
 
@@ -84,7 +86,7 @@ class TestWanted:
         assert isinstance(one, Wanted)
 
     def test_a_sharp_crossover_wants_nothing(self) -> None:
-        table = frame([noisy(model, side, 0.0001) for model in ("vig_t", "deit_t") for side in SIDES])
+        table = frame([noisy(model, side, 0.0001) for model in ("vig_t", "deit_t") for side in GRID])
         assert wanted(table) == []
 
     def test_a_size_that_one_has_is_wanted_and_one_that_failed_is_not(self) -> None:

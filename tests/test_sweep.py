@@ -102,6 +102,9 @@ class Silent:
     def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: list[sweeping.Place | Turns]) -> None:
         self.left.append(len(rest))
 
+    def stopped(self, wishes: list[str]) -> None:
+        self.heard += wishes
+
 
 ONCE = Protocol(launches=1)
 

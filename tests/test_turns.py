@@ -85,7 +85,7 @@ def test_forms_beyond_four_cells_meet_attention_in_a_company_of_their_own() -> N
 
 
 @pytest.mark.parametrize(
-    ("round_s", "count"), [(0.01, MOST_ROUNDS), (0.1, 80), (0.3, 40), (0.6, 13), (3.0, 2), (60.0, 1)]
+    ("round_s", "count"), [(0.01, MOST_ROUNDS), (0.1, 40), (0.2, 40), (0.3, 13), (3.0, 1), (60.0, 1)]
 )
 def test_a_block_has_forty_rounds_where_calls_allow(round_s: float, count: int) -> None:
     assert rounds(round_s, Protocol()) == count
@@ -256,7 +256,7 @@ def test_the_interval_of_a_ratio_covers_it_whatever_the_place_and_a_busy_neighbo
         assert ratio.hi is not None
         covered += ratio.lo <= exp(true) <= ratio.hi
         widths.append(ratio.half_width)
-    assert covered >= 0.93 * 300
+    assert covered >= 0.92 * 300  # 95 % of many
     assert np.median(widths) < 0.03
 
 
@@ -301,7 +301,8 @@ def test_turns_through_the_command_line(tmp_path: Path) -> None:
     )
     done = vbench("sweep", "--models", "vig_t,deit_t", "--res", "64", *options)
     assert done.returncode == 0, done.stderr
-    assert "in turns: deit_t 64 parallel float32 / vig_t 64 parallel float32" in done.stderr
+    assert "in turns: vig_t 64 parallel float32 " in done.stderr
+    assert "of deit_t 64 parallel float32" in done.stderr
     one, two = read_turns(tmp_path / "run")
     assert one.case_ids == two.case_ids[::-1]
     assert one.samples_ms

@@ -188,11 +188,18 @@ class Agenda:
         untimed = not any(record.latency for record in held.values())
         return self.in_turns(case) and (untimed or (self.slow(case) and len(held) < self.protocol.launches))
 
-    def add(self, cases: Sequence[Case], companies: Sequence[Company], held: Mapping[str, dict[int, Record]]) -> None:
-        """Measure these cells and companies too; `held` are the launches of these cells that there are."""
+    def add(
+        self,
+        cases: Sequence[Case],
+        companies: Sequence[Company],
+        held: Mapping[str, dict[int, Record]],
+        blocks: Mapping[str, dict[int, TurnBlock]],
+    ) -> None:
+        """Measure these cells and companies too; `held` and `blocks` are what there is of them."""
         self.cases += cases
         self.companies += companies
         self.held |= held
+        self.blocks |= blocks
         self.__post_init__()
 
 

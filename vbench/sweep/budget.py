@@ -7,7 +7,6 @@ that is expected to end too late, and whatever runs at the end is stopped.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, inf
@@ -31,7 +30,7 @@ class Budget:
 
     agenda: Agenda
     deadline: float
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float]
 
     @property
     def left_s(self) -> float:

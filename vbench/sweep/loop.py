@@ -197,7 +197,7 @@ def run(
         blocks = _blocks(together, store.turns, conditions, settings)
         _warn_of_stale(cases, store, conditions, held)
         agenda = Agenda(list(cases), together, protocol, held, blocks)
-        budget = None if settings.deadline is None else Budget(agenda, settings.deadline)
+        budget = None if settings.deadline is None else Budget(agenda, settings.deadline, time.monotonic)
         measuring = _Measuring(agenda, settings, launcher, observer, about, conditions, telemetry)
         measuring.known.recall(record for launches in held.values() for record in launches.values())
         complete = False
@@ -212,7 +212,9 @@ def run(
                 added = _refined(agenda, store, settings) if settings.refine else []
                 if not added:
                     break
-                agenda.add(added, companies(added, settings.pairs), _held(added, store.records, conditions, settings))
+                more = companies(added, settings.pairs)
+                known = _held(added, store.records, conditions, settings)
+                agenda.add(added, more, known, _blocks(more, store.turns, conditions, settings))
             if budget:
                 measuring.give_up(budget, store)
             complete = not (budget and budget.wishes())
