@@ -12,7 +12,6 @@ from typing import Any
 
 from vbench.errors import UsageError
 from vbench.results.outcome import THRESHOLD, Finding
-from vbench.results.statistics import least_samples
 from vbench.suites.load import AXES, load
 
 MIB = 2**20
@@ -153,6 +152,7 @@ def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) ->
     OVER if the whole interval is beyond the limit, AMBIGUOUS if the limit lies in it, UNMEASURED without such a
     figure, and for a percentile of too few samples.
     """
+
     import pandas as pd
 
     findings = []
@@ -175,6 +175,8 @@ def over_budget(cell: str, row: Mapping[Any, Any], budgets: Sequence[Budget]) ->
 def _why_missing(what: str, row: Mapping[Any, Any]) -> str:
     """Why a row has no figure for a budget: "p99 needs 662 samples, there are 90"."""
     import pandas as pd
+
+    from vbench.results.statistics import least_samples  # imports scipy
 
     count = row.get("latency_samples")
     if what in PERCENTILES and count is not None and not pd.isna(count):

@@ -19,7 +19,6 @@ from typer.main import get_command
 
 from vbench.commands.app import app
 from vbench.devices import nvml
-from vbench.results import store
 from vbench.results.store import Store, read
 
 TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05", "--rigor", "quick"]
@@ -42,7 +41,7 @@ def test_a_sweep_from_end_to_end(swept: tuple[Path, subprocess.CompletedProcess[
     folder, done = swept
     assert done.returncode == 0, done.stderr
     assert "vig_t   recurrent" in done.stdout
-    assert "[8/8]" in done.stderr
+    assert "[14/14]" in done.stderr  # 8 launches, 2 times 3 blocks of turns
     assert "\x1b[" not in done.stdout + done.stderr
     table = pd.read_csv(folder / "summary.csv")
     assert len(table) == 8
@@ -198,7 +197,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_damaged_last_line_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    monkeypatch.setattr(store, "read", lambda folder: (reads.append(folder), read(folder))[1])
+    monkeypatch.setattr("vbench.results.frame.read", lambda folder: (reads.append(folder), read(folder))[1])
     with Store(tmp_path) as kept:
         kept.append(make_record())
     with (tmp_path / "records.jsonl").open("a") as file:
@@ -228,7 +227,7 @@ def test_plan_estimates_without_measuring(tmp_path: Path) -> None:
 def test_plan_says_where_the_time_goes(tmp_path: Path) -> None:
     done = vbench("plan", "--models", "vig_t", "--res", "64", "--modes", "parallel", "--rigor", "quick", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    total = " ".join(done.stdout.split()).partition("1 cells, roughly ")[2]
+    total = " ".join(done.stdout.split()).partition("1 cells, 0 blocks of turns, roughly ")[2]
     assert re.match(r"[0-9.]+ minutes on cpu: measuring [0-9]+ s, ", total), done.stdout
     assert re.search(r"starting [0-9]+ s, reporting [0-9]+ s\. All figures are estimates\.", total), done.stdout
 

@@ -27,7 +27,7 @@ from vbench.plan import RIGORS, Case, Protocol, Sweep, plan, schedule
 from vbench.reports import tables
 from vbench.results.frame import frame
 from vbench.results.pairs import Key, PairedRatio
-from vbench.results.store import Record, TurnBlock, read
+from vbench.results.store import Record, TurnBlock, read, read_turns
 from vbench.sweep import loop as sweeping
 from vbench.sweep.agenda import Turns, pending
 from vbench.sweep.prepare import Task
@@ -277,7 +277,7 @@ def test_what_comes_before_the_launches_is_named_and_done_once_for_all_folders(t
         ("smaller", CASES[:1], [], 0),
     ):
         launcher, watcher = FakeLauncher(), Silent()
-        settings = sweeping.Settings(tmp_path / folder, "cpu", memory=tmp_path / "memory")
+        settings = sweeping.Settings(tmp_path / folder, "cpu", memory=tmp_path / "memory", pairs="none")
         records = sweeping.run(cases, settings, ONCE, launcher, watcher)
         assert watcher.tasks == wanted
         assert watcher.heard[: len(wanted)] == wanted
@@ -437,7 +437,10 @@ def check_whole(folder: Path) -> None:
         records = read(folder)
     cells = Counter((r.case["model"], r.case["height"], r.case["mode"]) for r in records)
     assert set(cells) == EXPECTED
-    assert set(cells.values()) == {1}
+    assert {(r.case_id, r.launch) for r in records if r.launch == 0} == {(r.case_id, 0) for r in records}
+    assert max(Counter((r.case_id, r.latency is None) for r in records).values()) == 1  # turns time a slow cell
+    turns = Counter((block.company, block.block) for block in read_turns(folder))
+    assert set(turns.values()) == {1}
     assert {r.status for r in records} == {"ok", "unsupported"}
     for name in ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf"):
         assert (folder / name).stat().st_size > 0
