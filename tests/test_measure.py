@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from vbench import jobs
 from vbench.jobs.launch import Launcher
-from vbench.plan import RIGORS, Case, Sweep, plan
+from vbench.plan import RIGORS, Case, Protocol, Sweep, plan
 
 PROTOCOL = replace(RIGORS["quick"], warmup_s=0.02, warmup_max_s=0.5, sample_s=0.05, sample_max_s=0.2)
 
@@ -22,11 +22,17 @@ def launcher() -> Iterator[Launcher]:
 
 
 def measured(
-    launcher: Launcher, model: str, batch: Any = 1, settled: int | None = None, launch: int = 0, **axes: Any
+    launcher: Launcher,
+    model: str,
+    batch: Any = 1,
+    settled: int | None = None,
+    launch: int = 0,
+    in_turns: bool = False,
+    protocol: Protocol = PROTOCOL,
+    **axes: Any,
 ) -> dict[str, Any]:
     case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
-    argument = {"case": asdict(case), "protocol": asdict(PROTOCOL), "launch": launch, "batch": settled, "watch": None}
-    ending = launcher.run("measure", argument, 120)
+    ending = launcher.run(*jobs.measure(case, protocol, launch=launch, batch=settled, in_turns=in_turns), 120)
     assert (ending.status, ending.reason) == ("ok", None)
     return ending.parts
 
@@ -58,11 +64,26 @@ def test_a_forward_pass(launcher: Launcher) -> None:
     assert found["spent"]["measured_s"] > found["latency"]["wall_s"] > sum(found["latency"]["samples_ms"]) / 1e3
 
 
-def test_a_later_launch_asks_no_more_whether_memory_grows_but_a_step_still_has_its_state(launcher: Launcher) -> None:
-    assert measured(launcher, "deit_t", launch=1)["memory"]["calls"] == 1
-    memory = measured(launcher, "deit_t", launch=1, phases=("train",))["memory"]
-    assert memory["calls"] == 3
-    assert memory["peak_bytes"] > memory["weights_bytes"] + memory["optimizer_bytes"]
+@pytest.mark.parametrize("phase", ["infer", "train"])
+def test_a_later_launch_times_single_calls_alone(launcher: Launcher, phase: Any) -> None:
+    found = measured(launcher, "deit_t", launch=1, phases=(phase,))
+    assert not {"memory", "throughput", "energy"} & set(found)
+    assert found["warmup"]["calls"] > 0
+    assert min(found["latency"]["samples_ms"]) > 0
+    assert list(found["latency"].get("parts_ms", {})) == (["forward", "backward", "update"] if phase == "train" else [])
+    assert found["spent"]["throughput_s"] == 0
+    if phase == "infer":
+        assert "the first launch has the reference" in found["outputs"]["reason"]
+
+
+def test_a_slow_cell_that_will_take_turns_is_not_timed(launcher: Launcher) -> None:
+    slow = replace(PROTOCOL, throughput_s=1e-6)  # by which any call is too slow for a search
+    in_turns, alone = (
+        set(measured(launcher, "deit_t", in_turns=in_turns, protocol=slow)) for in_turns in (True, False)
+    )
+    assert in_turns == {"settings", "memory", "spent", "energy"}
+    assert "latency" in alone
+    assert "latency" in measured(launcher, "deit_t", in_turns=True)
 
 
 @pytest.mark.parametrize("model", ["vision_gru_t", "deit_t"])

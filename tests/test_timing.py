@@ -69,20 +69,26 @@ class TestWarmUp:
 
 class TestLatency:
     @pytest.mark.parametrize(
-        ("seconds", "samples", "stop"),
+        ("rigor", "seconds", "samples", "stop"),
         [
-            (2**-6, 96, "interval within ±0.50%"),
-            (0.0625, 30, "interval within ±0.50%"),
-            (0.5, 6, "3 s passed with 6 samples, wanted 30"),
-            (1.0, 5, "3 s passed with 5 samples, wanted 30"),
-            (3.0, 3, "6 s passed with 3 samples, wanted 30"),
-            (8.0, 2, "12 s passed with 2 samples, wanted 30"),
-            (45.0, 2, "12 s passed with 2 samples, wanted 30"),
+            ("default", 2**-6, 64, "interval within ±0.50%"),
+            ("default", 0.0625, 16, "interval within ±0.50%"),
+            ("default", 0.5, 5, "interval within ±0.50%"),
+            ("default", 1.0, 3, "3 s passed with 3 samples, wanted 5"),
+            ("default", 3.0, 2, "6 s passed with 2 samples, wanted 5"),
+            ("default", 45.0, 2, "6 s passed with 2 samples, wanted 5"),
+            ("quick", 2**-6, 32, "interval within ±2.00%"),
+            ("quick", 0.25, 8, "2 s passed with 8 samples, wanted 10"),
+            ("paper", 2**-6, 96, "interval within ±0.50%"),
+            ("paper", 0.0625, 30, "interval within ±0.50%"),
+            ("paper", 1.5, 5, "6 s passed with 5 samples, wanted 30"),
+            ("paper", 3.0, 4, "12 s passed with 4 samples, wanted 30"),
+            ("paper", 45.0, 2, "24 s passed with 2 samples, wanted 30"),
         ],
     )
-    def test_it_samples_what_the_protocol_says(self, seconds: float, samples: int, stop: str) -> None:
+    def test_it_samples_what_the_protocol_says(self, rigor: str, seconds: float, samples: int, stop: str) -> None:
         device = Simulated(repeat(seconds))
-        found = timing.latency(device.call, device, PROTOCOL)
+        found = timing.latency(device.call, device, RIGORS[rigor])
         assert found["samples_ms"] == pytest.approx([seconds * 1e3] * samples)
         assert found["stop"] == stop
 
@@ -95,7 +101,7 @@ class TestLatency:
             assert found["precision"] > PROTOCOL.precision
             assert device.time <= 1.1 * PROTOCOL.sample_max_s
             stops.add(found["stop"].split(" at ")[0].split(";")[0])
-        assert stops == {"interval settled", "3 s passed"}
+        assert stops == {"interval settled", "1.5 s passed"}
 
     def test_more_rigor_looks_longer_and_finds_a_narrower_interval(self) -> None:
         widths, spent = [], []
@@ -177,7 +183,7 @@ class TestEachFaultYieldsExactlyItsFlag:
             assert flags == ""
             assert row["latency_ms_lo"] <= 20.1
             assert row["latency_ms_hi"] >= 19.9
-            assert (row["latency_launches"], row["latency_level"]) == (3, 0.95)
+            assert (row["latency_launches"], row["latency_level"]) == (PROTOCOL.launches, 0.95)
 
     def test_drift(self) -> None:
         assert flags_of(drifting)[0] == "drift"
@@ -207,7 +213,7 @@ class TestEachFaultYieldsExactlyItsFlag:
 
     def test_few_samples(self) -> None:
         assert flags_of(lambda _: repeat(5.0), replace(PROTOCOL, launches=1))[0] == "few_samples"
-        assert flags_of(lambda _: repeat(5.0))[0] == ""  # three launches speak for themselves
+        assert flags_of(lambda _: repeat(5.0))[0] == ""  # the launches speak for themselves
 
     def test_contended(self) -> None:
         state = make_record().state

@@ -16,6 +16,7 @@ _STATUS = Path("/proc/self/status")
 _SMAPS = Path("/proc/self/smaps")
 _STATM = Path("/proc/self/statm")
 PERIOD_S = 0.001  # between samples of the resident set
+STACK_BYTES = 2**18  # of the thread that takes them; the usual 8 MiB would count under a limit on memory
 
 
 def status_bytes(name: str) -> int | None:
@@ -61,7 +62,11 @@ class AnonymousPeak:
         self._done, self._most = threading.Event(), 0
         self._thread = threading.Thread(target=self._look, daemon=True)
         if _STATM.exists():
-            self._thread.start()
+            usual = threading.stack_size(STACK_BYTES)
+            try:
+                self._thread.start()
+            finally:
+                threading.stack_size(usual)
 
     def _look(self) -> None:
         page = resource.getpagesize()
