@@ -1,4 +1,7 @@
-"""Records as a table: one row for each cell, with statistics from the raw samples of its launches."""
+"""Records as a table: one row for each cell, with statistics from the raw samples of its launches.
+
+One file: the columns, and the parts of a row that fill them.
+"""
 
 from __future__ import annotations
 
