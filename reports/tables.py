@@ -27,8 +27,8 @@ NOTES = {
     "output_differs": "output_differs: TIMED CALLS DID NOT RETURN WHAT THE MODEL COMPUTES; `outputs` says more",
     "impossible": "impossible: CALLS TOOK LESS TIME THAN THIS DEVICE NEEDS FOR THEIR WORK; see `floor_ms`",
     "caveat": "caveat: not what the family's paper describes; 'vbench models' says how",
-    "few_samples": "few_samples: too slow for all launches; the interval takes the scatter of the run's other cells, "
-    "covers one launch, or is missing",
+    "few_samples": "few_samples: too slow for a second launch, or too few samples; the interval takes the scatter of "
+    "the run's other cells, covers one launch, or is missing",
     "unconverged": "unconverged: successive calls still differed at the end of the warm-up time",
     "throttled": "throttled: the device ran below its clock, or a quota held the process back",
     "contended": "contended: other processes took processor time from the measurement, or used its GPU",

@@ -1,4 +1,7 @@
-"""Records as a table: one row for each cell, with statistics from the raw samples of its launches."""
+"""Records as a table: one row for each cell, with statistics from the raw samples of its launches.
+
+One file: the columns, and the parts of a row that fill them.
+"""
 
 from __future__ import annotations
 
@@ -373,8 +376,12 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
 
 
 def _too_few(row: dict[str, Any], first: Record) -> bool:
-    """Whether the interval has no full level, or there are fewer launches than the protocol wants."""
-    return (row["latency_level"] or 0.0) < CONFIDENCE or row["latency_launches"] < first.protocol["launches"]
+    """Whether the interval is no 95 % interval, or comes from one launch where the protocol wants several.
+
+    A slow cell gets as many launches as fit into its time. From two on its interval says how few they are.
+    """
+    alone = row["latency_launches"] == 1 < first.protocol["launches"]
+    return alone or (row["latency_level"] or 0.0) < CONFIDENCE
 
 
 def _impossible(record: Record) -> bool:

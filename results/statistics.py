@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import hypot
 from typing import Literal
 
 import numpy as np
@@ -114,7 +115,7 @@ def interval(
         rank, _ = _rank(count, level)
         between = max(between, *np.abs(np.sort(logs)[[rank, count - 1 - rank]] - np.median(logs)))
     within = _sample_error(series, draws, seed) * quantile(np.inf, level)
-    half = max(between, within) if count > 1 else float(np.hypot(between, within))
+    half = max(between, within) if count > 1 else hypot(between, within)
     ends = middle * float(np.exp(-half)), middle * float(np.exp(half))
     return Interval(middle, *ends, level, "launches" if count > 1 else "launches of the run", spread.freedom)
 
@@ -155,7 +156,7 @@ def ratio(one: Interval, other: Interval) -> Interval:
         for of, freedom in zip((one, other), known, strict=True)
     ]
     freedom = welch(errors, known)
-    half = float(np.hypot(*errors)) * quantile(freedom, CONFIDENCE)
+    half = hypot(*errors) * quantile(freedom, CONFIDENCE)
     bases = {one.basis, other.basis}
     basis: Basis = next((b for b in _WEAKEST if b in bases), "launches")
     ends = middle * float(np.exp(-half)), middle * float(np.exp(half))

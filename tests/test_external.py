@@ -172,7 +172,7 @@ def test_it_is_counted_and_measured() -> None:
     assert work["macs_closed_form"] is None
     quick = replace(RIGORS["quick"], sample_s=0.01, sample_max_s=0.05, warmup_s=0.01, warmup_max_s=0.05)
     argument = {"case": asdict(case("two", "recurrent")), "protocol": asdict(quick), "launch": 0, "batch": None}
-    parts = dict(measure.measure({**argument, "watch": None}))
+    parts = dict(measure.measure({**argument, "in_turns": False, "watch": None}))
     assert min(parts["latency"]["samples_ms"]) > 0
 
 

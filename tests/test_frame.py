@@ -97,15 +97,40 @@ def test_a_failed_cell_is_a_row_with_its_reason(status: str) -> None:
 
 def test_flags() -> None:
     """Those that are no fault of timing; `test_timing` has these."""
-    whole = [make_record(launch=n, protocol=asdict(Protocol())) for n in range(3)]
-    assert frame(whole).iloc[0]["flags"] == ""
-    assert frame(whole[:2]).iloc[0]["flags"] == "few_samples"
+    assert frame([make_record(launch=n, protocol=asdict(Protocol())) for n in range(8)]).iloc[0]["flags"] == ""
     apart = {"macs_fvcore": 1, "agree": False, "reason": None}
     assert "counters_disagree" in frame([make_record(second_count=apart)]).iloc[0]["flags"]
     work = make_record().work
     assert work is not None
     assert "counters_disagree" in frame([make_record(work={**work, "closed_form_agrees": False})]).iloc[0]["flags"]
     assert "uncounted" in frame([make_record(work={**work, "unknown": {"aten::x": 1}})]).iloc[0]["flags"]
+
+
+@pytest.mark.parametrize(
+    ("launches", "wanted", "samples", "flags"),
+    [
+        (2, 8, [5.0, 5.1], ""),  # as many as its time allowed; the interval has its level
+        (1, 8, [5.0, 5.01, 5.02] * 9, "few_samples"),  # the scatter of launches is that of other cells, or not known
+        (1, 1, [5.0, 5.01, 5.02] * 9, ""),  # all that was asked for
+        (1, 1, [5.0, 5.1], "few_samples"),  # a range
+    ],
+)
+def test_few_samples_are_one_launch_of_several_or_a_range(
+    launches: int, wanted: int, samples: list[float], flags: str
+) -> None:
+    protocol = asdict(replace(Protocol(), launches=wanted))
+    records = [make_record(launch=n, protocol=protocol, latency=latency(samples)) for n in range(launches)]
+    assert frame(records).iloc[0]["flags"] == flags
+
+
+def test_one_launch_of_several_is_flagged_though_the_run_gives_it_an_interval() -> None:
+    protocol = asdict(Protocol())
+    others = [make_record(side=side, launch=n, protocol=protocol) for side in (256, 320, 384) for n in range(8)]
+    table = frame([make_record(side=224, protocol=protocol), *others])
+    alone = table[table["height"] == 224].iloc[0]
+    assert (alone["latency_basis"], alone["latency_level"]) == ("launches of the run", 0.95)
+    assert alone["flags"] == "few_samples"
+    assert set(table[table["height"] > 224]["flags"]) == {""}
 
 
 def test_accuracy_is_marked_as_published() -> None:

@@ -150,7 +150,7 @@ class TestReadme:
         found = [make_record(model, side) for model in ("vig_t", "deit_t") for side in sides]
         found += [make_record("vig_t", side, "recurrent") for side in sides]
         said = readme.findings(frame(found))
-        assert "At 1024 px vig_t parallel needs 1.00× the MACs, 0.39× (0.38–0.40) the time and 1.00× the peak" in said
+        assert "At 1024 px vig_t parallel needs 1.00× the MACs, 0.39× the time (0.38–0.40) and 1.00× the peak" in said
         assert "vig_t parallel needs less time a call than deit_t: at every size from 768 to 2048 px" in said
         assert "time a call of vig_t, parallel: linear within the tolerance; exponent 1.00" in said
         assert "time a call of deit_t: grows faster than linear, slower than quadratic; exponent 1.50" in said

@@ -1,4 +1,7 @@
-"""What a sweep measures, as plain values: Sweep -> list of Case. Pure; imports no torch."""
+"""What a sweep measures, as plain values: Sweep -> list of Case. Pure; imports no torch.
+
+One file: the axes, the protocol, the cell that both lead to, and how all are written on the command line.
+"""
 
 from __future__ import annotations
 

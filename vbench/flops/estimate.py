@@ -58,7 +58,7 @@ class Parts:
 
     @property
     def total(self) -> float:
-        return sum(asdict(self).values())
+        return float(sum(asdict(self).values()))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in asdict(self).items() if seconds >= 0.5)

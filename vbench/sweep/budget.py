@@ -149,7 +149,7 @@ class Budget:
 
 
 def _half_width(of: Interval) -> float:
-    return (of.hi / of.lo) ** 0.5 - 1 if of.stated and of.lo > 0 else inf
+    return float((of.hi / of.lo) ** 0.5) - 1 if of.stated and of.lo > 0 else inf
 
 
 def _repeats(times: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vbench import host, jobs, plan
-from vbench.devices import kind_of, on_host
+from vbench.devices import on_host
 from vbench.errors import DeviceError
 from vbench.files import write_text
 from vbench.jobs.launch import Ending, Launcher, Runner
 from vbench.jobs.memo import Memo
-from vbench.meters import cpu, state
+from vbench.meters import cpu
 from vbench.models import MODELS
 from vbench.plan import Case
 from vbench.results import pairs, refine
@@ -34,6 +33,7 @@ from vbench.sweep.budget import Budget
 from vbench.sweep.companies import AUTO, Company, companies
 from vbench.sweep.floor import Roofs
 from vbench.sweep.prepare import COUNT_LIMIT_S, Preparation, Task
+from vbench.sweep.telemetry import Telemetry, watched
 
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 ENERGY_LIMIT_S = 120.0  # for energy, likewise
@@ -191,7 +191,7 @@ def run(
     about = host.fingerprint(settings.device, gpu, sorted({case.model for case in cases}))
     conditions = host.conditions(about, asdict(protocol))
     started = datetime.now(UTC)
-    with Store(settings.folder, fresh=settings.fresh) as store, _telemetry(settings.device, launcher) as telemetry:
+    with Store(settings.folder, fresh=settings.fresh) as store, watched(settings.device, launcher) as telemetry:
         held = _held(cases, store.records, conditions, settings)
         together = companies(cases, settings.pairs)
         blocks = _blocks(together, store.turns, conditions, settings)
@@ -446,28 +446,6 @@ class _Measuring:
         with self.spent.on("search_s"):
             limit = limits.largest_batch(case, self.launcher, self.protocol.threads)
         return (limit.fits.size if limit.fits else 1), [asdict(probe) for probe in limit.probes]
-
-
-@dataclass(frozen=True, slots=True)
-class Telemetry:
-    """What watches the GPU while a run lasts: NVML's name of it, and the file that a sibling process writes."""
-
-    uuid: str
-    file: Path
-
-
-@contextmanager
-def _telemetry(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
-    """A `state.Sampler` of the GPU, while the run lasts; None for a device that nothing watches."""
-    if not kind_of(device).watched:
-        yield None
-        return
-    asked = launcher.run(*jobs.identify(device), COUNT_LIMIT_S)
-    if asked.status != "ok":
-        raise DeviceError(f"{device} could not be asked for its name: {asked.reason}; see 'vbench doctor'")
-    uuid = asked.parts["uuid"]
-    with tempfile.TemporaryDirectory(prefix="vbench-") as folder, state.Sampler(uuid, Path(folder)) as sampler:
-        yield Telemetry(uuid, sampler.file)
 
 
 def _add_run(folder: Path, summary: dict[str, Any]) -> None:
