@@ -115,7 +115,7 @@ def test_a_slow_start_is_not_the_jobs(tmp_path: Path) -> None:
     code = (
         "from vbench.jobs.launch import Launcher\n"
         "if __name__ == '__main__':\n"
-        "    with Launcher(['slow_start']) as launcher:\n"
+        "    with Launcher(['slow_start', 'jobs']) as launcher:\n"
         "        print(launcher.run('jobs:fine', {'x': 1}, 3).status)\n"
     )
     assert _script(code, tmp_path) == "ok"
