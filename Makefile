@@ -60,7 +60,7 @@ gpu-long: ## what takes longer: what the doctor finds, the README's sweep, and w
 	python -P -m vbench sweep --suite claims --device cuda -o $(GPU)-claims
 
 sweep: ## the README's sweep again, on this machine
-	python -P -m vbench sweep --suite resolution -o results/cpu-amd-epyc
+	python -P -m vbench sweep --suite resolution -o results/cpu
 
 docs:  ## the site, under build/docs; pip install -e '.[docs]' first; it needs no network
 	python -P -m sphinx -W --keep-going -q -b html docs build/docs
@@ -69,8 +69,8 @@ reference: ## docs/reference/commands.md: every command and option, from the pro
 	python -P docs/make_reference.py docs/reference/commands.md
 
 readme: ## the README's table, findings and figure, and docs/results.md, from the committed records
-	python -P -m vbench report results/cpu-amd-epyc
-	python -P -m vbench.reports.readme results/cpu-amd-epyc README.md docs/results.md
+	python -P -m vbench report results/cpu
+	python -P -m vbench.reports.readme results/cpu README.md docs/results.md
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
@@ -79,7 +79,7 @@ memory: ## docs/memory.md: predicted memory beside published figures
 	python -P -m vbench.reports.predicted docs/memory.md
 
 claims: ## docs/claims.md: which of the papers' claims hold, by the committed records; put further runs before the page
-	python -P -m vbench.reports.claims results/cpu-amd-epyc docs/claims.md
+	python -P -m vbench.reports.claims results/cpu docs/claims.md
 
 suites: ## docs/suites.md: what each suite answers, its time and its cells
 	python -P -m vbench.reports.suites docs/suites.md
@@ -87,10 +87,10 @@ suites: ## docs/suites.md: what each suite answers, its time and its cells
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
 	for seed in $$(seq -w 1 20); do \
 		python -P -m vbench sweep --suite aa --seed $$seed --fresh -o build/aa/$$seed && \
-		mkdir -p results/calibration/cpu-amd-epyc/aa-$$seed && \
-		cp build/aa/$$seed/records.jsonl build/aa/$$seed/run.json results/calibration/cpu-amd-epyc/aa-$$seed/; done
+		mkdir -p results/calibration/cpu/aa-$$seed && \
+		cp build/aa/$$seed/records.jsonl build/aa/$$seed/run.json results/calibration/cpu/aa-$$seed/; done
 
-GATE = results/calibration/cpu-amd-epyc/gate
+GATE = results/calibration/cpu/gate
 gate-sessions: ## forty more real sessions of equal code and forty of slowed code; some three and a half hours, nothing else may run
 	for turn in $$(seq 1 4); do \
 		python -P -m vbench.gate.calibration --sessions 10 --seed $${turn}0000 -o $(GATE)/sessions.jsonl.gz && \
@@ -100,4 +100,4 @@ gate-calibration: ## what these sessions come to, many more simulated ones, the 
 	python -P -m vbench.reports.gate_calibration $(GATE) docs/gate.md
 
 measuring: ## the tables of docs/measuring.md, from the committed records
-	python -P -m vbench.reports.calibration results/calibration/cpu-amd-epyc docs/measuring.md
+	python -P -m vbench.reports.calibration results/calibration/cpu docs/measuring.md

@@ -78,7 +78,7 @@ def steps(folder: str) -> list[Step]:
     kernels = "fused,unfused,flash,cudnn,efficient"
     train = (*sweep, "--phase", "train", "--modes", "parallel", "--batch", "32", "-o", folder)
     pytest = ("python", "-P", "-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-ra", "tests/test_gpu.py")
-    pages = ("results/cpu-amd-epyc", "README.md", "docs/results.md")
+    pages = ("results/cpu", "README.md", "docs/results.md")
     return [
         Step(
             "sweep",

@@ -14,7 +14,7 @@ from vbench.reports import calibration
 from vbench.results.store import Record
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = ROOT / "results" / "calibration" / "cpu-amd-epyc"
+RECORDS = ROOT / "results" / "calibration" / "cpu"
 
 
 def sweep(seed: int, level: float = 10.0) -> list[Record]:
@@ -63,7 +63,7 @@ class TestPage:
         assert theirs.lo <= ours.hi
 
     def test_measuring_costs_less_than_two_seconds_a_cell(self) -> None:
-        (run,) = json.loads((ROOT / "results" / "cpu-amd-epyc" / "run.json").read_text())["runs"]
+        (run,) = json.loads((ROOT / "results" / "cpu" / "run.json").read_text())["runs"]
         assert run["complete"]
         assert run["overhead_s_per_cell"] < 2
 

@@ -46,7 +46,7 @@ from vbench.results.store import Record, read
 from vbench.suites.load import load
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLISHED, RECORDS = ROOT / "results" / "published", ROOT / "results" / "cpu-amd-epyc"
+PUBLISHED, RECORDS = ROOT / "results" / "published", ROOT / "results" / "cpu"
 TABLE = {claim.id: claim for claim in claims()}
 GPU = {**HOST, "device": "cuda", "device_name": "a test GPU"}
 

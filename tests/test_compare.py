@@ -20,7 +20,7 @@ from vbench.results.holm import holm
 from vbench.results.outcome import Finding, Outcome
 from vbench.results.store import Record, Store
 
-RUNS = sorted((Path(__file__).resolve().parent.parent / "results/calibration/cpu-amd-epyc").glob("aa-*"))
+RUNS = sorted((Path(__file__).resolve().parent.parent / "results/calibration/cpu").glob("aa-*"))
 GPU = {"name": "a test GPU", "memory_bytes": 2**36, "capability": "9.0", "multiprocessors": 132, "driver": "580.1"}
 ON_GPU = {**HOST, "device": "cuda:0", "device_name": "a test GPU", "gpu": GPU}
 

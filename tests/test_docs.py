@@ -32,7 +32,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
 CHEAP = ("report", "figures", "tables", "fit", "claims", "suites", "models")  # that read records alone, or less
-COMMITTED = Path("results/cpu-amd-epyc")
+COMMITTED = Path("results/cpu")
 
 
 def of_the_ci_files() -> list[list[str]]:
@@ -168,8 +168,8 @@ def test_what_needs_no_measuring_runs_as_it_is_written(tmp_path: Path, monkeypat
         ("vbench maxres vig_t --dtype int8", "int8"),
         ("vbench kernels check --op glas", "glas"),
         ("vbench kernels bench --backend lazy", "lazy"),
-        ("vbench figures resolutions results/cpu-amd-epyc", "resolutions"),
-        ("vbench figures resolution results/cpu-amd-epyc --style loud", "loud"),
+        ("vbench figures resolutions results/cpu", "resolutions"),
+        ("vbench figures resolution results/cpu --style loud", "loud"),
         ("vbench tables RUN --what nothing", "nothing"),
         ("vbench fit RUN --cost money", "money"),
         ("vbench history DIR --what money", "money"),

@@ -38,7 +38,7 @@ from vbench.results.store import Record, read
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "figures"
-RECORDS = ROOT / "results" / "cpu-amd-epyc"
+RECORDS = ROOT / "results" / "cpu"
 SIDES = (224, 512, 1024, 2048)
 LOOKS = (("resolution", "slides"), ("crossover", "dark"), ("paper:vim", "dark"))
 GPU = {**HOST, "device": "cuda", "device_name": "a test GPU"}

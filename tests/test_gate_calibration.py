@@ -15,7 +15,7 @@ from vbench.gate import calibration as measuring
 from vbench.reports import gate_calibration as report
 
 ROOT = Path(__file__).parents[1]
-FOUND = ROOT / "results" / "calibration" / "cpu-amd-epyc" / "gate"
+FOUND = ROOT / "results" / "calibration" / "cpu" / "gate"
 
 
 def session(seed: int, *, slowdown: float = 0.0, bias: float = 0.0, spread: float = 0.004) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from vbench.results.frame import frame
 from vbench.results.store import Record, Store, read
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS, RECORDS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results" / "cpu-amd-epyc"
+README, RESULTS, RECORDS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results" / "cpu"
 
 HEAD = (
     "| model | mode | size (px) | status | GMACs | latency (ms) | 95 % interval | images/s | at batch "

@@ -132,7 +132,7 @@ def _guess_s(case: Case, launch: int, protocol: Protocol) -> float:
         return 1e-3
     searches = launch == 0 and case.batch == "knee"
     usual = PROCESS_S + protocol.warmup_s + protocol.sample_s + (protocol.throughput_s if searches else 0.0)
-    return usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3)
+    return float(usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3))
 
 
 def _taken_s(record: Record) -> float:

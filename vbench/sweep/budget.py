@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, inf
 
+from vbench.meters.throughput import too_slow
 from vbench.plan import Case
 from vbench.results.statistics import Interval, interval, run_prior
 from vbench.results.store import Record
@@ -136,9 +137,9 @@ class Budget:
         if not known:
             return GUESS_S
         pixels, ms, wall_s = max(known)
-        call_s = (ms or 0.0) / 1e3 * (case.height * case.width / pixels) ** (POWERS[case.spec.baseline] / 2)
+        call_s = float((ms or 0.0) / 1e3 * (case.height * case.width / pixels) ** (POWERS[case.spec.baseline] / 2))
         protocol = self.agenda.protocol
-        if self.agenda.in_turns(case) and 4 * call_s > protocol.throughput_s:
+        if self.agenda.in_turns(case) and too_slow(call_s, protocol):
             return PROCESS_S + call_s
         return max(wall_s, PROCESS_S + protocol.warmup_s + 5 * call_s)
 

@@ -1,4 +1,7 @@
-"""The loop of a sweep: it measures launch by launch and block by block, and can resume at any moment."""
+"""The loop of a sweep: it measures launch by launch and block by block, and can resume at any moment.
+
+One file: what is asked, who watches, what is known from before, and the measuring in between.
+"""
 
 from __future__ import annotations
 
