@@ -1,4 +1,4 @@
-.PHONY: dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate twins gate-sessions gate-calibration measuring counters resources docs reference
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -84,11 +84,14 @@ claims: ## docs/claims.md: which of the papers' claims hold, by the committed re
 suites: ## docs/suites.md: what each suite answers, its time and its cells
 	python -P -m vbench.reports.suites docs/suites.md
 
-calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour; nothing else may run
+calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour or more; nothing else may run
 	for seed in $$(seq -w 1 20); do \
-		python -P -m vbench sweep --suite aa --seed $$seed --fresh -o build/aa/$$seed && \
+		python -P -m vbench sweep --suite aa --pairs none --seed $$seed --fresh -o build/aa/$$seed && \
 		mkdir -p results/calibration/cpu/aa-$$seed && \
 		cp build/aa/$$seed/records.jsonl build/aa/$$seed/run.json results/calibration/cpu/aa-$$seed/; done
+
+twins: ## twenty sessions of turns between a cell and itself; a quarter of an hour; nothing else may run
+	python -P -m vbench.doctor.twins --sessions 20 -o results/calibration/cpu/twins.jsonl
 
 GATE = results/calibration/cpu/gate
 gate-sessions: ## forty more real sessions of equal code and forty of slowed code; some three and a half hours, nothing else may run

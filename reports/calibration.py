@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 
+from vbench.doctor import twins
 from vbench.reports import design
 from vbench.reports.grid import pipes
 from vbench.reports.tables import figure
@@ -230,6 +231,20 @@ def knees_markdown(runs: Sequence[Sequence[Record]]) -> str:
     return "\n".join([*lines, "", f"In all {within} of {all_of} searches are: {within / all_of:.0%}."])
 
 
+def twins_markdown(file: Path) -> str:
+    """What sessions of turns between a cell and itself came to."""
+    found = [twins.ratio_of(blocks) for blocks in twins.read(file)]
+    known = [(ratio, ratio.lo, ratio.hi) for ratio in found if ratio.lo is not None and ratio.hi is not None]
+    held = sum(lo <= 1 <= hi for _, lo, hi in known)
+    off = max(abs(ratio.value - 1) for ratio in found)
+    widths = [ratio.half_width for ratio, _, _ in known]
+    return (
+        f"{len(found)} sessions of a cell against itself, {median(ratio.blocks for ratio in found):.0f} blocks each (the "
+        f"median): the 95 % interval holds 1 in {held} of {len(known)}. Its half-width is ±{median(widths):.1%} (the "
+        f"median); the ratio farthest from 1 is off by {off:.1%}."
+    )
+
+
 def runs_of(folder: Path) -> list[list[Record]]:
     """The records of the equal sweeps in a folder, in their order."""
     return [read(run) for run in sorted(folder.glob("aa-*"))]
@@ -244,6 +259,7 @@ def fill(text: str, folder: Path, designs: pd.DataFrame) -> str:
     text = filled(text, "coverage", f"{coverage_markdown(coverage(runs))}\n\n{constants_markdown(runs)}")
     text = filled(text, "design", design.markdown(designs))
     text = filled(text, "repeats", f"{compared_in_turn_markdown(runs)}\n\n{knees_markdown(runs)}")
+    text = filled(text, "twins", twins_markdown(folder / "twins.jsonl"))
     text = filled(text, "timm", compared_markdown(folder))
     return filled(text, "overhead", overhead(folder))
 
