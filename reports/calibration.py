@@ -239,8 +239,8 @@ def twins_markdown(file: Path) -> str:
     off = max(abs(ratio.value - 1) for ratio in found)
     widths = [ratio.half_width for ratio, _, _ in known]
     return (
-        f"{len(found)} sessions of a cell against itself, {median(ratio.blocks for ratio in found):.0f} blocks each (the "
-        f"median): the 95 % interval holds 1 in {held} of {len(known)}. Its half-width is ±{median(widths):.1%} (the "
+        f"{len(found)} sessions of a cell against itself, {median(ratio.blocks for ratio in found):.0f} blocks each "
+        f"(the median): the 95 % interval holds 1 in {held} of {len(known)}. Its half-width is ±{median(widths):.1%} (the "
         f"median); the ratio farthest from 1 is off by {off:.1%}."
     )
 
