@@ -16,11 +16,12 @@ from alike import differences
 from fakes import failed, latency, make_record, of_case
 from rich.console import Console
 
+from vbench import host
 from vbench.reports import paper_tables, readme, tables
 from vbench.reports.series import series_of
 from vbench.reports.write import FILES, write_all
-from vbench.results.frame import frame
-from vbench.results.store import Record, Store, read
+from vbench.results.frame import frame, of_folders
+from vbench.results.store import Record, Store, read, read_turns
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS, RECORDS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results" / "cpu"
@@ -136,12 +137,18 @@ class TestReadme:
     def test_it_shows_what_the_committed_records_give(self) -> None:
         """`make readme` was run after the last change of records or tables."""
         text = README.read_text(encoding="utf-8")
-        assert readme.fill(text, read(RECORDS), RECORDS.parent) == text
+        assert readme.fill(text, RECORDS) == text
         text = RESULTS.read_text(encoding="utf-8")
-        assert readme.fill_results(text, read(RECORDS)) == text
+        assert readme.fill_results(text, RECORDS) == text
+
+    def test_its_records_were_made_by_the_code_that_measures_now(self) -> None:
+        """`make sweep` was run after the last change of the code that measures; it takes a quarter of an hour."""
+        now = host.code_source()
+        assert {record.host["source"] for record in read(RECORDS)} == {now}
+        assert {block.host["source"] for block in read_turns(RECORDS)} <= {now}
 
     def test_its_files_are_those_of_its_records(self, tmp_path: Path) -> None:
-        write_all(frame(read(RECORDS)), tmp_path)
+        write_all(of_folders([RECORDS]), tmp_path)
         assert differences(tmp_path / "summary.csv", RECORDS / "summary.csv") == []
         assert (tmp_path / "table.md").read_text() == (RECORDS / "table.md").read_text()  # of rounded figures
 
@@ -157,7 +164,7 @@ class TestReadme:
         assert "MACs of deit_t: linear within the tolerance; exponent 1.00" in said
 
     def test_the_small_table_is_a_part_of_the_large_one(self) -> None:
-        table = frame(read(RECORDS))
+        table = of_folders([RECORDS])
         said = readme.small(table)
         assert sum(line.startswith(("| vig_t", "| deit_t")) for line in said.splitlines()) == 3 * len(readme.SIDES)
         assert set(readme.headline(table).splitlines()) < set(readme.findings(table).splitlines())

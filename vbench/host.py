@@ -62,6 +62,11 @@ def code_digest() -> str:
     return hashlib.sha256(json.dumps([_code()["source"], _versions()]).encode()).hexdigest()[:16]
 
 
+def code_source() -> str:
+    """A digest of the code that measures, as `fingerprint` has it: `source`."""
+    return str(_code()["source"])
+
+
 def load() -> dict[str, Any]:
     """What else the machine was doing: {"load_1min": runnable processes, "free_bytes": available memory}."""
     return {"load_1min": os.getloadavg()[0], "free_bytes": psutil.virtual_memory().available}
