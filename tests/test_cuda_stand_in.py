@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vbench.devices import KINDS, is_out_of_memory, nvml, process
 from vbench.devices.cpu import Cpu
 from vbench.devices.cuda import Cuda
-from vbench.meters import memory, timing
+from vbench.meters import memory, throughput
 from vbench.meters.backend import Compilations
 from vbench.meters.workload import workload
 from vbench.plan import RIGORS, Case, Protocol
@@ -182,6 +182,7 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., dict[str, 
     def launch(**changes: Any) -> dict[str, Any]:
         case = Case("deit_t", 32, 32, "parallel", None, "knee", "float32", "cpu", **changes)
         argument = {"case": asdict(case), "protocol": asdict(QUICK), "launch": 0, "batch": None, "watch": None}
+        argument |= {"in_turns": False}
         parts: dict[str, Any] = {}
         try:
             parts.update(measure(argument))
@@ -232,17 +233,17 @@ def test_an_error_that_stays_is_neither_want_of_memory_nor_the_end_of_what_was_m
     monkeypatch: pytest.MonkeyPatch, launch: Callable[..., dict[str, Any]]
 ) -> None:
     """After an illegal access every call of CUDA fails with it. The search for a batch must not go on from there."""
-    queued = timing._queued
+    at = throughput._Calls.at
 
-    def broken(call: Any, batch: int, *rest: Any) -> dict[str, Any]:
+    def broken(calls: throughput._Calls, batch: int) -> Any:
         if batch < 2:
-            return queued(call, batch, *rest)
+            return at(calls, batch)
         try:
             raise torch.OutOfMemoryError("CUDA out of memory")
         except torch.OutOfMemoryError:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")  # noqa: B904
 
-    monkeypatch.setattr(timing, "_queued", broken)
+    monkeypatch.setattr(throughput._Calls, "at", broken)
     with FakeCuda(monkeypatch):
         found = launch()
     assert "illegal memory access" in str(found["error"])

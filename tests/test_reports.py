@@ -172,9 +172,9 @@ class TestReadme:
 
     def test_a_readme_without_its_markers_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no <!-- table -->"):
-            readme.fill("nothing here", [make_record()], RECORDS.parent)
+            readme.fill("nothing here", RECORDS)
         with pytest.raises(ValueError, match="no <!-- gpu -->"):
-            readme.fill("<!-- table -->\n\n<!-- /table -->", [make_record()], RECORDS.parent)
+            readme.fill("<!-- table -->\n\n<!-- /table -->", RECORDS)
 
 
 class TestReadmeOfAGpu:

@@ -104,6 +104,7 @@ class Progress:
             if isinstance(task, Turns)
             else _guess_s(*task, self._protocol) * (later if task[1] else first)
             for task in self._rest
+            if isinstance(task, Turns) or _fits(*task, self._protocol)
         )
         left_s = launches_s + sum(task.seconds for task in self._tasks[tasks_done:])
         return f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
@@ -135,6 +136,11 @@ def _guess_s(case: Case, launch: int, protocol: Protocol) -> float:
     return float(usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3))
 
 
+def _fits(case: Case, launch: int, protocol: Protocol) -> bool:
+    """Whether a launch probably belongs to those that fit into the time of a cell."""
+    return launch == 0 or _guess_s(case, launch, protocol) * (launch + 1) <= protocol.cell_s
+
+
 def _taken_s(record: Record) -> float:
     """The seconds of a launch, without the wait for torch to be imported, which the first one of a run has."""
     if not record.spent:
@@ -144,7 +150,12 @@ def _taken_s(record: Record) -> float:
 
 
 def _figure(record: Record) -> str:
-    if record.status != "ok" or not record.latency or not record.memory:
+    if record.status != "ok":
         return f"{record.status}, {record.reason}" if record.reason else record.status
-    middle, low, high, _ = median_interval(record.latency["samples_ms"])
-    return f"{middle:.4g} ms [{low:.4g}, {high:.4g}], {record.memory['peak_bytes'] / 2**20:.0f} MiB"
+    said = []
+    if record.latency and record.latency["samples_ms"]:
+        middle, low, high, _ = median_interval(record.latency["samples_ms"])
+        said.append(f"{middle:.4g} ms [{low:.4g}, {high:.4g}]")
+    if record.memory:
+        said.append(f"{record.memory['peak_bytes'] / 2**20:.0f} MiB")
+    return ", ".join(said or ["ok"])
