@@ -240,8 +240,8 @@ def twins_markdown(file: Path) -> str:
     widths = [ratio.half_width for ratio, _, _ in known]
     return (
         f"{len(found)} sessions of a cell against itself, {median(ratio.blocks for ratio in found):.0f} blocks each "
-        f"(the median): the 95 % interval holds 1 in {held} of {len(known)}. Its half-width is ±{median(widths):.1%} (the "
-        f"median); the ratio farthest from 1 is off by {off:.1%}."
+        f"(the median): the 95 % interval holds 1 in {held} of {len(known)}. Its half-width is "
+        f"±{median(widths):.1%} (the median); the ratio farthest from 1 is off by {off:.1%}."
     )
 
 

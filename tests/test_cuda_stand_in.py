@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vbench.devices import KINDS, is_out_of_memory, nvml, process
 from vbench.devices.cpu import Cpu
 from vbench.devices.cuda import Cuda
-from vbench.meters import memory, throughput
+from vbench.meters import memory, throughput, timing
 from vbench.meters.backend import Compilations
 from vbench.meters.workload import workload
 from vbench.plan import RIGORS, Case, Protocol
