@@ -4,7 +4,8 @@ In a block, processes started anew call their models in turn, so that a busy nei
 round a cell's time is taken relative to the round's (geometric) mean; a block gives the median over its rounds. Its
 log is taken as the sum of what the cell costs, what its place costs (who was built first), and an error. The places of
 a company rotate from block to block, so that after as many blocks as cells each has had each place. Costs are estimated
-by least squares, and a ratio is the difference of two of them.
+by least squares, and a ratio is the difference of two of them. Where there are fewer blocks, in both directions, as for
+slow cells, places are taken to cost nothing.
 
 The scatter of the error is known poorly from a few blocks. All companies of a run are measured in the same way, so
 their variances are moderated towards each other (`moderation`), and intervals come from Student's t.
@@ -70,7 +71,7 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
     """The ratio of every two cells that took turns, in both directions, by what `alike` says of them.
 
     Blocks that did not end ok do not count. Of two companies with the same two cells, the one with more blocks counts.
-    A ratio has no interval before each of its cells has had each place, or if nothing tells the scatter.
+    A ratio has no interval before its cells took turns in both directions, or if nothing tells the scatter.
     """
     runs: dict[str, list[_Fit]] = defaultdict(list)
     for own in current(blocks).values():
@@ -99,7 +100,7 @@ class _Fit:
     cells: tuple[str, ...]  # `alike` of each
     logs: Floats
     spread: Floats
-    known: bool  # whether cells can be told from places
+    known: bool  # whether cells can be told from each other
     variance: float
     freedom: int
     blocks: int
@@ -109,24 +110,34 @@ class _Fit:
 def _fit(blocks: Sequence[TurnBlock]) -> _Fit:
     cells = tuple(sorted(alike(case) for case in blocks[0].cases))
     count, turns = len(cells), len(blocks)
-    design, times = np.zeros((turns * count, count + turns + count)), np.zeros((turns, count))
-    for number, block in enumerate(blocks):
+    orders = [[cells.index(alike(case)) for case in block.cases] for block in blocks]
+    times = np.zeros((turns, count))
+    for number, (block, order) in enumerate(zip(blocks, orders, strict=True)):
         logs = np.log(np.asarray(block.samples_ms))
-        for place, (case, middle) in enumerate(zip(block.cases, np.median(logs - logs.mean(0), 1), strict=True)):
-            cell = cells.index(alike(case))
-            design[number * count + cell, [cell, count + number, count + turns + place]] = 1.0
-            times[number, cell] = middle
-    inverse = np.linalg.pinv(design)
-    estimate, kept = inverse @ times.ravel(), (inverse @ design)[:count]
-    rest = times.ravel() - design @ estimate
-    freedom = times.size - int(np.linalg.matrix_rank(design))
-    variance = max(float(rest @ rest) / freedom, LEAST**2) if freedom else 0.0
-    wanted = np.eye(count, design.shape[1])
-    apart = (kept - wanted)[:, None] - (kept - wanted)[None]  # zero where a difference of cells is estimable
-    known = bool(np.abs(apart).max() < 1e-9)
-    logs = estimate[:count] if known else times.mean(0)
+        times[number, order] = np.median(logs - logs.mean(0), 1)
     rounds = sum(len(block.samples_ms[0]) for block in blocks if block.samples_ms)
-    return _Fit(cells, logs, (inverse @ inverse.T)[:count, :count], known, variance, freedom, turns, rounds)
+    for places in (True, False):
+        design = np.zeros((turns, count, 2 * count + turns))
+        for number, order in enumerate(orders):
+            design[number, range(count), range(count)] = design[number, :, count + number] = 1.0
+            design[number, order, range(count + turns, 2 * count + turns)] = float(places)
+        design = design.reshape(turns * count, -1)
+        inverse = np.linalg.pinv(design)
+        estimate, kept = inverse @ times.ravel(), (inverse @ design)[:count]
+        wanted = np.eye(count, design.shape[1])
+        apart = (kept - wanted)[:, None] - (kept - wanted)[None]  # zero where a difference of cells is estimable
+        if np.abs(apart).max() < 1e-9 and (places or _both_ways(orders)):
+            rest = times.ravel() - design @ estimate
+            freedom = times.size - int(np.linalg.matrix_rank(design))
+            variance = max(float(rest @ rest) / freedom, LEAST**2) if freedom else 0.0
+            spread = (inverse @ inverse.T)[:count, :count]
+            return _Fit(cells, estimate[:count], spread, True, variance, freedom, turns, rounds)
+    return _Fit(cells, times.mean(0), np.zeros((count, count)), False, 0.0, 0, turns, rounds)
+
+
+def _both_ways(orders: Sequence[list[int]]) -> bool:
+    """Whether some order of turns is another one reversed."""
+    return any(order[::-1] in orders for order in orders)
 
 
 def _ratio(fit: _Fit, one: int, other: int, common: Prior | None) -> PairedRatio:

@@ -63,14 +63,14 @@ def test_a_rehearsal_without_a_budget_does_all_that_the_protocol_says() -> None:
     cells = {(case.model, case.mode, case.height): count for case, count in found.launches.items()}
     assert cells["deit_t", "parallel", 224] == 8
     assert cells["deit_t", "parallel", 1024] == 1  # its turns are its launches
-    assert found.blocks >= 6
+    assert found.blocks >= 5  # three, and two of slow calls
     assert found.wishes == []
 
 
 @pytest.mark.parametrize("budget_s", [20.0, 60.0, 300.0])
 def test_a_budget_is_kept_and_small_images_come_first(budget_s: float) -> None:
     found = rehearsed(budget_s, 224, 384, 1024, 2048)
-    assert found.spent_s <= budget_s + 1  # a first launch is longer than it was guessed
+    assert found.spent_s <= budget_s
     measured = {case.height for case in found.launches}
     assert all(case.height >= max(measured) for case in found.unmeasured)
     assert any("more" in wish for wish in found.wishes)
@@ -158,7 +158,7 @@ class Crossing(Seats):
 
 def test_sizes_are_added_about_a_crossover_until_it_is_sharp(tmp_path: Path) -> None:
     cases = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (1024, 1024)), ("parallel",)))
-    protocol = Protocol(launches=2, turns_s=0.1, rounds=4)
+    protocol = Protocol(launches=2, turns_s=1.0, rounds=4)
 
     def go(folder: Path, *, refine: bool) -> list[int]:
         settings = sweeping.Settings(folder, "cpu", memory=folder / "memory", refine=refine)

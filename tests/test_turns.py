@@ -132,7 +132,7 @@ class Seats(FakeLauncher):
         return Ending("ok", None, parts)
 
 
-SHORT = Protocol(launches=2, turns_s=0.1, rounds=4)
+SHORT = Protocol(launches=2, turns_s=1.0, rounds=3)
 
 
 def go(folder: Path, launcher: FakeLauncher, protocol: Protocol = SHORT, cases: list[Case] = CASES) -> None:
@@ -283,6 +283,26 @@ def test_each_cell_has_each_place_once_in_as_many_blocks_as_cells() -> None:
         orders = [Turns(company, 7, 3 * passed + n, (1.0, 2.0, 3.0)).order for n in range(3)]
         assert all({order[place] for order in orders} == {0, 1, 2} for place in range(3))
     assert Company(company.cases[::-1]).id == company.id
+    assert [Turns(company, 7, n, (1.0, 2.0, 3.0), 2).order for n in range(3)] == [[0, 1, 2], [2, 1, 0], [0, 1, 2]]
+
+
+def test_slow_cells_take_turns_in_twos_and_their_ratio_has_an_interval(tmp_path: Path) -> None:
+    """One round takes longer than a block should; the scatter is that of other companies."""
+    cases = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
+
+    class Larger(Seats):
+        def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+            slow = "case" in argument and argument["case"]["height"] == 384
+            self.ms = {name: ms * (100 if slow else 1) for name, ms in MS.items()}
+            return super().run(job, argument, timeout_s)
+
+    go(tmp_path, Larger(MS), replace(SHORT, company_s=0.0, turns_s=1.0), cases)
+    blocks = read_turns(tmp_path)
+    assert Counter(one.cases[0]["height"] for one in blocks) == {224: 3, 384: 2}
+    first, second = (one for one in blocks if one.cases[0]["height"] == 384)
+    assert first.case_ids == second.case_ids[::-1]
+    known = pairs.paired(blocks)
+    assert all(ratio.lo is not None for ratio in known.values())
 
 
 def test_turns_through_the_command_line(tmp_path: Path) -> None:

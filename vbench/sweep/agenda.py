@@ -2,7 +2,8 @@
 
 First each cell is launched, then those that are fast enough are launched again, in rounds. Then the companies take
 turns: as many blocks as cells, so that each has had each place, and as many again where a ratio is not known well
-enough. On the CPU a slow cell of a company is not launched again: its turns are its launches.
+enough. If one round takes longer than a block should, blocks come in twos, in both directions: the place of a slow call
+matters little. On the CPU a slow cell of a company is not launched again: its turns are its launches.
 """
 
 from __future__ import annotations
@@ -28,18 +29,24 @@ TRIES = 2  # blocks of a company that may fail
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """A block of turns. Their order rotates from one whole block to the next; every other rotation is reversed."""
+    """A block of turns. `span` blocks belong together: their order rotates, so that each cell has each place once.
+
+    Every other span is reversed. With a span of two the second block has the order of the first, reversed.
+    """
 
     company: Company
     block: int
     whole: int  # blocks before this one that did not fail
     known_ms: tuple[float, ...]  # of a call of each cell of the company, as measured before
+    span: int = 0  # 0: as many as cells
 
     @property
     def order(self) -> list[int]:
         """The cells of the company, by number, in the order of their turns."""
         count = len(self.company.cases)
-        passed, shift = divmod(self.whole, count)
+        passed, shift = divmod(self.whole, self.span or count)
+        if self.span not in (0, count):
+            passed, shift = shift, 0
         order = [(place + shift) % count for place in range(count)]
         return order[::-1] if passed % 2 else order
 
@@ -91,10 +98,10 @@ class Agenda:
         """What is left, as far as it is known: of turns, the blocks that each company gets in any case."""
         found: list[Place | Turns] = list(self._launches())
         for company in self.companies:
-            whole, missing = self.whole(company), range(len(company.cases))[self.whole(company) :]
+            whole, missing = self.whole(company), range(self.span(company))[self.whole(company) :]
             if company.id not in self._settled and not self.failed(company):
                 known = tuple(self.known_ms(case) or 0.0 for case in company.cases)
-                found += [Turns(company, number, whole, known) for number in missing]
+                found += [Turns(company, number, whole, known, self.span(company)) for number in missing]
         return found
 
     def in_turns(self, case: Case) -> bool:
@@ -104,11 +111,8 @@ class Agenda:
     def known_ms(self, case: Case) -> float | None:
         """What a call of a case takes, as far as it is known."""
         records = [record for record in self.held.get(case.id, {}).values() if record.status == "ok"]
-        for record in records:
-            if record.latency and record.latency["samples_ms"]:
-                return float(median(record.latency["samples_ms"]))
-        passes = [record.memory["pass_s"] * 1e3 for record in records if record.memory and "pass_s" in record.memory]
-        return passes[0] if passes else None
+        timed = [record for record in records if record.latency and record.latency["samples_ms"]]
+        return next((ms for ms in map(_call_ms, [*timed, *records]) if ms), None)
 
     def slow(self, case: Case) -> bool:
         known = self.known_ms(case)
@@ -133,9 +137,9 @@ class Agenda:
     def _turns(self) -> Turns | None:
         """The next block: of the company whose cells have had all places the fewest times."""
         open_ = [company for company in self.companies if company.id not in self._settled]
-        for company in sorted(open_, key=lambda one: (self.whole(one) // len(one.cases), self._ranks[one.id])):
+        for company in sorted(open_, key=lambda one: (self.whole(one) // self.span(one), self._ranks[one.id])):
             whole = self.whole(company)
-            if not self.ready(company) or (whole % len(company.cases) == 0 and self._enough(company)):
+            if not self.ready(company) or (whole % self.span(company) == 0 and self._enough(company)):
                 self._settled.add(company.id)
             else:
                 return self.block(company)
@@ -149,7 +153,13 @@ class Agenda:
         """The next block of a company."""
         known = tuple(self.known_ms(case) or 0.0 for case in company.cases)
         number = max(self.blocks.get(company.id, {}), default=-1) + 1
-        return Turns(company, number, self.whole(company), known)
+        return Turns(company, number, self.whole(company), known, self.span(company))
+
+    def span(self, company: Company) -> int:
+        """The blocks that belong together: as many as cells; two if a round takes longer than a block should."""
+        firsts = [_call_ms(self.held[case.id][0]) for case in company.cases if 0 in self.held.get(case.id, {})]
+        slow = all(firsts) and sum(ms or 0.0 for ms in firsts) / 1e3 > self.protocol.turns_s
+        return 2 if slow and len(firsts) == len(company.cases) else len(company.cases)
 
     def whole(self, company: Company) -> int:
         """The blocks of a company that did not fail."""
@@ -164,7 +174,7 @@ class Agenda:
 
     def _enough(self, company: Company) -> bool:
         """Whether all ratios of a company are known as well as wanted, or its share of the time is over."""
-        whole, count = self.whole(company), len(company.cases)
+        whole, count = self.whole(company), self.span(company)
         if whole < count:
             return False
         own = [block.wall_s for block in self.blocks[company.id].values()]
@@ -201,6 +211,13 @@ class Agenda:
         self.held |= held
         self.blocks |= blocks
         self.__post_init__()
+
+
+def _call_ms(record: Record) -> float | None:
+    """What a call took in a launch, or else in its memory pass; None if it measured neither."""
+    if record.latency and record.latency["samples_ms"]:
+        return float(median(record.latency["samples_ms"]))
+    return record.memory["pass_s"] * 1e3 if record.memory and "pass_s" in record.memory else None
 
 
 def pending(launch: int, held: dict[int, Record], protocol: plan.Protocol) -> bool:

@@ -74,7 +74,7 @@ class Budget:
     def _begun(self) -> Iterator[tuple[Turns, float]]:
         """The next block of a company whose cells have not had all places equally often."""
         for company in self.agenda.companies:
-            if self.agenda.whole(company) % len(company.cases) and not self.agenda.failed(company):
+            if self.agenda.whole(company) % self.agenda.span(company) and not self.agenda.failed(company):
                 turns = self.agenda.block(company)
                 yield turns, self._block_s(turns)
 
@@ -106,10 +106,10 @@ class Budget:
             yield task, cost_s
 
     def _companies(self) -> Iterator[tuple[float, float, Company]]:
-        """(the widest half-width of its ratios, the seconds to give each cell each place once, company)."""
+        """(the widest half-width of its ratios, the seconds of the blocks that belong together, company)."""
         for company in self.agenda.companies:
             if self.agenda.ready(company):
-                cost_s = len(company.cases) * self._block_s(self.agenda.block(company))
+                cost_s = self.agenda.span(company) * self._block_s(self.agenda.block(company))
                 yield self.agenda.half_width(company), cost_s, company
 
     def _cells(self) -> Iterator[tuple[float, Record]]:

@@ -370,7 +370,7 @@ class _Measuring:
     def turns(self, task: Turns, store: Store) -> None:
         """Measure a block of turns and keep it, with a launch of each slow cell, which these turns timed."""
         self.observer.doing(f"in turns: {task.company}")
-        anew = task.whole % len(task.cases) == 0 and self.protocol.company_s > 0
+        anew = task.whole % (task.span or len(task.cases)) == 0 and self.protocol.company_s > 0
         if anew and isinstance(self.launcher, Launcher):
             self.launcher.renew()
         common, begin = self.about(), time.monotonic()

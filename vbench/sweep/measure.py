@@ -49,7 +49,8 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     device, first = _prepared(case, protocol), argument["launch"] == 0
 
     with attention.pinned(case.attention), backend.Compilations(case.backend, protocol.threads) as compilations:
-        measured = workload(case, device, compilations, repeat_below_s=protocol.warmup_max_s)
+        repeated_s = protocol.sample_s if argument["in_turns"] else protocol.warmup_max_s
+        measured = workload(case, device, compilations, repeat_below_s=repeated_s)
         yield "settings", measured.settings
         anatomy, spent = (yield from _memory(measured, compilations)) if first else ({}, {"measured_s": 0.0})
         policy = argument["batch"] or case.batch
@@ -160,7 +161,7 @@ def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     The parts are "settings", "warmup", "latency" and "spent", as `measure` has them; "latency" comes when the table at
     the "socket" closes. The first turn builds the model and warms it up: until two short windows agree; by one call, if
-    a call takes as long as a second; by none, if it took `UNWARMED_MS` or more before ("known_ms"). Memory is not
+    a call takes as long as half a second; by none, if it took `UNWARMED_MS` or more before ("known_ms"). Memory is not
     measured. All processes of a table run on the same processors, from "core" on.
     """
     from vbench.devices import process
@@ -172,7 +173,7 @@ def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     case, protocol = Case(**argument["case"]), Protocol(**argument["protocol"])
     device = _prepared(case, protocol)
     _pin(argument["core"], protocol.threads)
-    short = replace(protocol, window=3, warmup_s=0.0, warmup_max_s=min(protocol.warmup_max_s, 1.0))
+    short = replace(protocol, window=3, warmup_s=0.0, warmup_max_s=min(protocol.warmup_max_s, 0.5))
     with (
         attention.pinned(case.attention),
         Seat(Path(argument["socket"]), argument["place"]) as seat,

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import exp
+from math import exp, inf
 from typing import Any
 
 from vbench.flops.estimate import LAUNCH_OVERHEAD_S, Estimate
@@ -51,9 +51,15 @@ def rehearse(
     known = [company for company in companies if all(case in estimates for case in company.cases)]
     agenda = Agenda(list(estimates), known, protocol, {case.id: {} for case in estimates}, {})
     budget = None if budget_s is None else Budget(agenda, budget_s, clock=lambda: found.spent_s)
+    left_s = inf
     while (task := (budget or agenda).next()) is not None:
+        if budget_s is not None:
+            left_s = budget_s - found.spent_s
         if isinstance(task, Turns):
             block = _block(task, protocol, chance)
+            if block.wall_s > left_s:  # stopped at the end
+                found.turns_s += left_s
+                break
             agenda.blocks.setdefault(block.company, {})[block.block] = block
             found.blocks += 1
             found.turns_s += block.wall_s
@@ -71,8 +77,10 @@ def rehearse(
                 ms = guess.call_s * 1e3 * exp(chance.gauss(0, LAUNCH_SCATTER))
                 memory_s = guess.first_s - guess.again_s if whole else 0.0
                 record = _record(case, launch, guess.first_s if whole else guess.again_s, [ms], memory_s=memory_s)
+            found.seconds[case] += min(record.wall_s, left_s)  # type: ignore[assignment]
+            if record.wall_s > left_s:
+                break
             agenda.held[case.id][launch] = record
-            found.seconds[case] += record.wall_s  # type: ignore[assignment]
             found.launches[case] += 1
     if budget:
         found.unmeasured, found.wishes = [case for case, _ in budget.unmeasured()], budget.wishes()
