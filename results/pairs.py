@@ -117,11 +117,11 @@ def _fit(blocks: Sequence[TurnBlock]) -> _Fit:
         times[number, order] = np.median(logs - logs.mean(0), 1)
     rounds = sum(len(block.samples_ms[0]) for block in blocks if block.samples_ms)
     for places in (True, False):
-        design = np.zeros((turns, count, 2 * count + turns))
+        terms = np.zeros((turns, count, 2 * count + turns))
         for number, order in enumerate(orders):
-            design[number, range(count), range(count)] = design[number, :, count + number] = 1.0
-            design[number, order, range(count + turns, 2 * count + turns)] = float(places)
-        design = design.reshape(turns * count, -1)
+            terms[number, range(count), range(count)] = terms[number, :, count + number] = 1.0
+            terms[number, order, range(count + turns, 2 * count + turns)] = float(places)
+        design = terms.reshape(turns * count, -1)
         inverse = np.linalg.pinv(design)
         estimate, kept = inverse @ times.ravel(), (inverse @ design)[:count]
         wanted = np.eye(count, design.shape[1])

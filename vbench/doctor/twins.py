@@ -32,8 +32,8 @@ KNOWN_MS = 30.0  # of a call; it decides how many rounds a block has
 def sessions(number: int, model: str, side: int, protocol: Protocol, launcher: Launcher) -> Iterator[list[TurnBlock]]:
     """The blocks of each session. A session ends as the turns of a sweep do."""
     (case,) = plan(Sweep((model,), ((side, side),), ("parallel",)))
-    about = {"protocol": asdict(protocol), "host": host.fingerprint("cpu", None, [model]), "timeout_s": LIMIT_S}
-    about["conditions"] = host.conditions(about["host"], about["protocol"])
+    whose, how = host.fingerprint("cpu", None, [model]), asdict(protocol)
+    about = {"protocol": how, "host": whose, "timeout_s": LIMIT_S, "conditions": host.conditions(whose, how)}
     for _ in range(number):
         blocks: list[TurnBlock] = []
         while len(blocks) < 4 or not _enough(blocks, protocol):
@@ -73,7 +73,7 @@ def _block(case: Case, number: int, protocol: Protocol, launcher: Launcher, abou
     cases = [replace(case, attention=TWIN) if cell else case for cell in turns.order]  # type: ignore[arg-type]
     samples = [[round(ms, 4) for ms in each] for each in taken.samples_ms]
     about = {"case_ids": [each.id for each in cases], "cases": [asdict(each) for each in cases]}
-    return replace(block, samples_ms=samples, **about)  # type: ignore[arg-type]
+    return replace(block, samples_ms=samples, **about)
 
 
 def main() -> None:
