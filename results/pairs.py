@@ -7,8 +7,9 @@ a company rotate from block to block, so that after as many blocks as cells each
 by least squares, and a ratio is the difference of two of them. Where there are fewer blocks, in both directions, as for
 slow cells, places are taken to cost nothing.
 
-The scatter of the error is known poorly from a few blocks. All companies of a run are measured in the same way, so
-their variances are moderated towards each other (`moderation`), and intervals come from Student's t.
+The scatter of the error is known poorly from a few blocks; it is no less than what the rounds within a block show. All
+companies of a run are measured in the same way, so their variances, relative to what is usual with so many rounds a
+block, are moderated towards each other (`moderation`), and intervals come from Student's t.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import TurnBlock
 
 LEAST = 1e-4  # the standard deviation of an error is taken to be this at least
+FEWEST = 5  # rounds whose scatter is known; that of a block is no less than theirs
+TO_SIGMA = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
+BLOCK, ROUND = 0.03, 0.1  # standard deviations of a block and of one round, in this proportion: two shared cores
 Floats = NDArray[np.float64]
 Key = tuple[str, str]  # `alike` of two cells: the first over the second
 
@@ -80,7 +84,7 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
             runs[whole[0].conditions].append(_fit(whole))
     found: dict[Key, PairedRatio] = {}
     for fits in runs.values():
-        common = prior_of_variances([fit.variance for fit in fits], [fit.freedom for fit in fits])
+        common = prior_of_variances([fit.variance / fit.usual for fit in fits], [fit.freedom for fit in fits])
         for fit in sorted(fits, key=lambda fit: fit.blocks):
             for one, other in permutations(range(len(fit.cells)), 2):
                 found[fit.cells[one], fit.cells[other]] = _ratio(fit, one, other, common)
@@ -106,17 +110,27 @@ class _Fit:
     blocks: int
     rounds: int
 
+    @property
+    def usual(self) -> float:
+        """The variance of an error with so many rounds a block, up to a factor that all companies of a run share."""
+        return BLOCK**2 + ROUND**2 * self.blocks / self.rounds
+
 
 def _fit(blocks: Sequence[TurnBlock]) -> _Fit:
     cells = tuple(sorted(alike(case) for case in blocks[0].cases))
     count, turns = len(cells), len(blocks)
     orders = [[cells.index(alike(case)) for case in block.cases] for block in blocks]
     times = np.zeros((turns, count))
+    within: list[float] = []
     for number, (block, order) in enumerate(zip(blocks, orders, strict=True)):
         logs = np.log(np.asarray(block.samples_ms))
-        times[number, order] = np.median(logs - logs.mean(0), 1)
+        logs -= logs.mean(0)
+        times[number, order] = np.median(logs, 1)
+        if logs.shape[1] >= FEWEST:
+            spread = TO_SIGMA * np.median(np.abs(logs - np.median(logs, 1, keepdims=True)), 1)
+            within += list(spread**2 * np.pi / 2 / logs.shape[1])
     rounds = sum(len(block.samples_ms[0]) for block in blocks if block.samples_ms)
-    for places in (True, False):
+    for places in (True, False):  # with places first, unless nothing is left to tell the scatter
         terms = np.zeros((turns, count, 2 * count + turns))
         for number, order in enumerate(orders):
             terms[number, range(count), range(count)] = terms[number, :, count + number] = 1.0
@@ -129,7 +143,10 @@ def _fit(blocks: Sequence[TurnBlock]) -> _Fit:
         if np.abs(apart).max() < 1e-9 and (places or _both_ways(orders)):
             rest = times.ravel() - design @ estimate
             freedom = times.size - int(np.linalg.matrix_rank(design))
-            variance = max(float(rest @ rest) / freedom, LEAST**2) if freedom else 0.0
+            if places and not freedom and _both_ways(orders):
+                continue
+            least = max(float(np.mean(within)) if within else 0.0, LEAST**2)
+            variance = max(float(rest @ rest) / freedom, least) if freedom else 0.0
             spread = (inverse @ inverse.T)[:count, :count]
             return _Fit(cells, estimate[:count], spread, True, variance, freedom, turns, rounds)
     return _Fit(cells, times.mean(0), np.zeros((count, count)), False, 0.0, 0, turns, rounds)
@@ -144,7 +161,8 @@ def _ratio(fit: _Fit, one: int, other: int, common: Prior | None) -> PairedRatio
     value = exp(fit.logs[one] - fit.logs[other])
     if common is None or not fit.known:
         return PairedRatio(value, None, None, fit.blocks, fit.rounds)
-    variance, freedom, _ = moderated(fit.variance, fit.freedom, common)
+    variance, freedom, _ = moderated(fit.variance / fit.usual, fit.freedom, common)
+    variance *= fit.usual
     share = float(fit.spread[one, one] + fit.spread[other, other] - 2 * fit.spread[one, other])
     half = (variance * share) ** 0.5 * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return PairedRatio(value, value * exp(-half), value * exp(half), fit.blocks, fit.rounds)

@@ -20,7 +20,6 @@ from vbench.jobs.launch import Ending
 from vbench.options import seconds
 from vbench.plan import Case, Protocol, Sweep, plan
 from vbench.results.frame import frame, of_folders
-from vbench.results.refine import GAP
 from vbench.results.store import read, read_turns
 from vbench.sweep import loop as sweeping
 from vbench.sweep.agenda import Agenda, Turns
@@ -170,7 +169,7 @@ def test_sizes_are_added_about_a_crossover_until_it_is_sharp(tmp_path: Path) -> 
     sides = go(tmp_path / "with", refine=True)
     assert len(sides) > 2
     inside = sides.index(next(side for side in sides if side >= 500))
-    assert sides[inside] / sides[inside - 1] <= GAP
+    assert sides[inside] / sides[inside - 1] < (1024 / 224) ** 0.5
     assert all(side % 16 == 0 for side in sides)
     before = len(read(tmp_path / "with")), len(read_turns(tmp_path / "with"))
     go(tmp_path / "with", refine=True)

@@ -63,7 +63,7 @@ def _enough(blocks: list[TurnBlock], protocol: Protocol) -> bool:
 
 def _block(case: Case, number: int, protocol: Protocol, launcher: Launcher, about: dict[str, Any]) -> TurnBlock:
     both = Company((case, case))
-    turns = Turns(both, number, number, (KNOWN_MS, KNOWN_MS))
+    turns = Turns(both, number, number, (KNOWN_MS, KNOWN_MS), 2)
     begin, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     taken = table.take(turns, protocol, launcher, core=number // 2, allowed_s=LIMIT_S, most_s=LIMIT_S)
     if taken.samples_ms is None:

@@ -38,14 +38,14 @@ class Turns:
     block: int
     whole: int  # blocks before this one that did not fail
     known_ms: tuple[float, ...]  # of a call of each cell of the company, as measured before
-    span: int = 0  # 0: as many as cells
+    span: int
 
     @property
     def order(self) -> list[int]:
         """The cells of the company, by number, in the order of their turns."""
         count = len(self.company.cases)
-        passed, shift = divmod(self.whole, self.span or count)
-        if self.span not in (0, count):
+        passed, shift = divmod(self.whole, self.span)
+        if self.span != count:
             passed, shift = shift, 0
         order = [(place + shift) % count for place in range(count)]
         return order[::-1] if passed % 2 else order

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +41,7 @@ from vbench.sweep.telemetry import Telemetry, watched
 
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 ENERGY_LIMIT_S = 120.0  # for energy, likewise
+REFINED = 2  # times that sizes are added; a machine that is too noisy gets no further by more
 RUN_FILE = "run.json"
 
 
@@ -205,14 +207,14 @@ def run(
         measuring.known.recall(record for launches in held.values() for record in launches.values())
         complete = False
         try:
-            while True:
+            for number in count():
                 measuring.prepare()
                 while (task := (budget or agenda).next()) is not None:
                     if isinstance(task, Turns):
                         measuring.turns(task, store)
                     else:
                         measuring.launch(*task, store)
-                added = _refined(agenda, store, settings) if settings.refine else []
+                added = _refined(agenda, store, settings) if settings.refine and number < REFINED else []
                 if not added:
                     break
                 more = companies(added, settings.pairs)
@@ -300,6 +302,7 @@ class _Measuring:
     known: Preparation = field(init=False)
     roofs: Roofs = field(init=False)
     reference_mhz: float | None = None
+    served: set[str] = field(default_factory=set)  # companies whose blocks came from the server that runs now
     chance: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -370,9 +373,11 @@ class _Measuring:
     def turns(self, task: Turns, store: Store) -> None:
         """Measure a block of turns and keep it, with a launch of each slow cell, which these turns timed."""
         self.observer.doing(f"in turns: {task.company}")
-        anew = task.whole % (task.span or len(task.cases)) == 0 and self.protocol.company_s > 0
-        if anew and isinstance(self.launcher, Launcher):
-            self.launcher.renew()
+        if task.whole % task.span == 0:
+            if task.company.id in self.served and isinstance(self.launcher, Launcher):
+                self.launcher.renew()
+                self.served.clear()
+            self.served.add(task.company.id)
         common, begin = self.about(), time.monotonic()
         compiling = COMPILE_LIMIT_S if any(case.backend == "compile" for case in task.cases) else 0.0
         core, allowed_s = self.chance.randrange(cpu.usable_cores()), self.settings.timeout_s + compiling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -88,8 +89,7 @@ def take(
     known = [turns.known_ms[number] for number in turns.order]
     calls = [max(1, ceil(TURN_MS / max(ms, 1e-3))) for ms in known]
     round_s = sum(ms * count for ms, count in zip(known, calls, strict=True)) / 1e3
-    count = rounds(round_s, protocol)
-    limit_s = min(len(cases) * allowed_s + TOO_LONG * count * round_s, most_s)
+    limit_s = min(len(cases) * allowed_s + TOO_LONG * rounds(round_s, protocol) * round_s, most_s)
     samples: list[list[float]] = [[] for _ in cases]
     pool = ThreadPoolExecutor(len(cases))
     with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
@@ -100,24 +100,30 @@ def take(
                 for place, (case, ms) in enumerate(zip(cases, known, strict=True)):
                     ask = jobs.take_rounds(case, protocol, socket=socket, place=place, core=core, known_ms=ms)
                     running.append(pool.submit(launcher.run, *ask, limit_s))
-                whole = _conduct(table, running, calls, count, samples)
+                whole = _conduct(table, running, calls, protocol, samples)
             endings = [each.result() for each in running]
         finally:
             pool.shutdown(wait=False)
-    return Taken(endings, samples if whole else None, calls, f"{count} rounds of about {round_s:.3g} s")
+    return Taken(endings, samples if whole else None, calls, f"{len(samples[0])} rounds")
 
 
 def _conduct(
-    table: Table, running: Sequence[Future[Any]], calls: Sequence[int], count: int, samples: list[list[float]]
+    table: Table,
+    running: Sequence[Future[Any]],
+    calls: Sequence[int],
+    protocol: plan.Protocol,
+    samples: list[list[float]],
 ) -> bool:
-    """Give the turns. Returns: whether all cells had all of theirs."""
+    """Give the turns, as many rounds as their own time allows. Returns: whether all cells had all of theirs."""
     try:
         table.seat(lambda: any(each.done() for each in running))
         for place in range(len(calls)):
             table.turn(place, WARM)
-        for number in range(count):
+        number, begin = 0, time.monotonic()
+        while number == 0 or number < rounds((time.monotonic() - begin) / number, protocol):
             for place in around(len(calls), number):
                 samples[place].append(median(table.turn(place, calls[place])))
+            number += 1
     except RuntimeError:
         return False
     return True
