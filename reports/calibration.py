@@ -233,6 +233,8 @@ def knees_markdown(runs: Sequence[Sequence[Record]]) -> str:
 
 def twins_markdown(file: Path) -> str:
     """What sessions of turns between a cell and itself came to."""
+    if not file.is_file():
+        return "No session is recorded yet; `make twins` records them."
     found = [twins.ratio_of(blocks) for blocks in twins.read(file)]
     known = [(ratio, ratio.lo, ratio.hi) for ratio in found if ratio.lo is not None and ratio.hi is not None]
     held = sum(lo <= 1 <= hi for _, lo, hi in known)
