@@ -32,9 +32,9 @@ from vbench.reports.figures import draw, marks, papers
 from vbench.reports.figures.accuracy_cost import front
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
-from vbench.results.frame import frame
+from vbench.results.frame import frame, of_folders
 from vbench.results.published import efficiency
-from vbench.results.store import Record, read
+from vbench.results.store import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "figures"
@@ -347,7 +347,7 @@ class TestResolution:
         assert {str(line.get_label()) for line in lines} == {"vig_t a test CPU", "vig_t a test GPU"}
 
     def test_the_committed_picture_is_that_of_its_records(self, tmp_path: Path) -> None:
-        draw.write(draw.Request(("resolution",), formats=("png",)), frame(read(RECORDS)), tmp_path)
+        draw.write(draw.Request(("resolution",), formats=("png",)), of_folders([RECORDS]), tmp_path)
         assert (tmp_path / "resolution.txt").read_text() == (RECORDS / "resolution.txt").read_text()
         if same_matplotlib(RECORDS / "resolution.png"):
             assert changed(tmp_path / "resolution.png", RECORDS / "resolution.png") < ALIKE
