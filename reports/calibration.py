@@ -160,13 +160,13 @@ def overhead(folder: Path) -> str:
     runs = [run for file in sorted(folder.glob("aa-*/run.json")) for run in json.loads(file.read_text())["runs"]]
     each = [run["overhead_s_per_cell"] for run in runs]
     (long,) = json.loads((folder.parent.parent / folder.name / "run.json").read_text())["runs"]
-    share = {key: f"{long[key] / long['wall_s']:.0%}" for key in ("measured_s", "warmup_s", "overhead_s")}
+    share = {key: f"{long[key] / long['wall_s']:.0%}" for key in ("measured_s", "warmup_s", "turns_s", "overhead_s")}
     cells, few = f"{long['cells']} cells", f"{runs[0]['cells']} cells each"
     return (
         f"In the README's sweep of {cells}, nothing remembered, overhead was {long['overhead_s_per_cell']:.2f} s a "
-        f"cell: {share['measured_s']} of the time went into measured passes, {share['warmup_s']} into warm-up, "
-        f"{share['overhead_s']} into the rest. In the {len(runs)} sweeps above, {few}, it was {median(each):.2f} s a "
-        "cell, since so few share the one import of torch and timm."
+        f"cell: {share['measured_s']} of the time went into measured passes, {share['warmup_s']} into their warm-up, "
+        f"{share['turns_s']} into turns, {share['overhead_s']} into the rest. In the {len(runs)} sweeps above, {few}, "
+        f"it was {median(each):.2f} s a cell, since so few share the one import of torch and timm."
     )
 
 

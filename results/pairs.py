@@ -28,13 +28,14 @@ from scipy.special import stdtrit
 from vbench.plan import CASE_DEFAULTS, Case
 from vbench.results.moderation import Prior, moderated, prior_of_variances
 from vbench.results.statistics import CONFIDENCE
-from vbench.results.store import TurnBlock
+from vbench.results.store import TurnBlock, current_turns
 
 LEAST = 1e-4  # the standard deviation of an error is taken to be this at least
 FEWEST = 5  # rounds whose scatter is known; that of a block is no less than theirs
 TO_SIGMA = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 BLOCK, ROUND = 0.03, 0.1  # standard deviations of a block and of one round, in this proportion: two shared cores
 Floats = NDArray[np.float64]
+current = current_turns
 Key = tuple[str, str]  # `alike` of two cells: the first over the second
 
 
@@ -58,17 +59,6 @@ class PairedRatio:
         """The ratio the other way round."""
         lo, hi = (end and 1 / end for end in (self.hi, self.lo))
         return replace(self, value=1 / self.value, lo=lo, hi=hi)
-
-
-def current(blocks: Iterable[TurnBlock]) -> dict[str, dict[int, TurnBlock]]:
-    """The valid blocks of each company, by `company` and `block`: those under the conditions of its newest one."""
-    found: dict[str, dict[int, TurnBlock]] = {}
-    for block in blocks:
-        own = found.setdefault(block.company, {})
-        if own and next(iter(own.values())).conditions != block.conditions:
-            own.clear()
-        own[block.block] = block
-    return found
 
 
 def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:

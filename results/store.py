@@ -117,12 +117,22 @@ def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
 
     Of several records of a launch the newest is valid. Records before the last change of conditions are not valid.
     """
-    found: dict[str, dict[int, Record]] = {}
-    for record in records:
-        launches = found.setdefault(record.case_id, {})
-        if launches and next(iter(launches.values())).conditions != record.conditions:
-            launches.clear()
-        launches[record.launch] = record
+    return _newest((record.case_id, record.launch, record) for record in records)
+
+
+def current_turns(blocks: Iterable[TurnBlock]) -> dict[str, dict[int, TurnBlock]]:
+    """The valid blocks of each company, by `company` and `block`; as `current`."""
+    return _newest((block.company, block.block, block) for block in blocks)
+
+
+def _newest(lines: Iterable[tuple[str, int, Kind]]) -> dict[str, dict[int, Kind]]:
+    """(whose, number, line) -> the lines by both, without those from before the last change of conditions."""
+    found: dict[str, dict[int, Kind]] = {}
+    for whose, number, line in lines:
+        own = found.setdefault(whose, {})
+        if own and next(iter(own.values())).conditions != line.conditions:
+            own.clear()
+        own[number] = line
     return found
 
 
