@@ -16,7 +16,7 @@ from vbench import jobs
 from vbench.errors import UnsupportedError, UsageError
 from vbench.flops.second import AGREE, not_counted, second_count
 from vbench.kernels.registry import OPS, Mode
-from vbench.meters.build import build
+from vbench.meters.build import build, cast
 from vbench.models import spec
 from vbench.models.closed_forms import closed_form
 from vbench.plan import Case, Dtype, Sweep, plan
@@ -124,7 +124,7 @@ def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
 
     dtype = getattr(torch, case.weights_dtype)
     with torch.device("meta"):
-        return build(case).to(dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
+        return cast(build(case), dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
 
 
 def _rows(model: nn.Module) -> dict[str, str]:

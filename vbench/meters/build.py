@@ -33,6 +33,14 @@ def build(case: Case) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if case.layout == "nhwc" else model
 
 
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Give the floating-point parameters and buffers of a model a type. Complex ones stay as they are."""
+    import torch
+
+    casts = {torch.float64: model.double, torch.float32: model.float, torch.float16: model.half}
+    return casts.get(dtype, model.bfloat16)()
+
+
 def images(case: Case, batch: int, device: torch.device) -> Tensor:
     """A batch of noise of the cell's size, layout and type of weights: (batch, 3, height, width)."""
     import torch
