@@ -145,6 +145,30 @@ def test_a_cell_without_time_has_a_row_with_the_reason_and_is_measured_when_ther
     assert (of_folders([tmp_path])["status"] == "timeout").sum() == 0
 
 
+class Thorough(Slow):
+    """To verify a part of a model takes a minute, if there is one."""
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        if job != "verify":
+            return super().run(job, argument, timeout_s)
+        self.clock[0] += min(60.0, timeout_s)
+        return super().run(job, argument, timeout_s) if timeout_s >= 60.0 else Ending("timeout", "took too long")
+
+
+def test_the_budget_ends_what_comes_before_measuring_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(sweeping.time, "monotonic", lambda: clock[0])
+    cases = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (230, 230))))
+    settings = sweeping.Settings(tmp_path, "cpu", memory=tmp_path / "m", pairs="none", deadline=50.0)
+    sweeping.run(cases, settings, Protocol(launches=1), launcher := Thorough(clock), Silent())
+    assert clock[0] <= 50.0
+    assert launcher.counted == 0
+    found = of_folders([tmp_path]).set_index(["model", "mode", "height"])
+    assert found["status"]["vig_t", "parallel", 224] == "timeout"
+    assert set(found["status"]["deit_t"][:, 230]) == {"unsupported"}
+    assert len(found) == len(cases)
+
+
 class Crossing(Seats):
     """DeiT's time grows with the fourth power of the side, ViG's with the square; they meet at 500 px."""
 

@@ -38,8 +38,8 @@ class Budget:
         return self.deadline - self.clock()
 
     def next(self) -> Place | Turns | None:
-        """What to measure now; None if nothing is left that fits."""
-        left = self.left_s
+        """What to measure now; None if nothing is left that fits. What cannot be measured takes no time."""
+        left = max(self.left_s, 0.0)
         for wanted in (self._begun(), self._first(), self._widest(), self._untimed()):
             for task, cost_s in wanted:
                 if cost_s <= left:

@@ -310,7 +310,7 @@ class _Measuring:
         self.chance = random.Random(protocol.seed)
         self.roofs = Roofs(self.launcher.run, self.settings.device, protocol.threads, protocol.tf32)
         memo = Memo(self.launcher, _timeless(self.host), self.settings.memory)
-        self.known = Preparation(self.agenda.cases, self.launcher, memo)
+        self.known = Preparation(self.agenda.cases, self.launcher, memo, lambda: self.left_s)
 
     @property
     def protocol(self) -> plan.Protocol:

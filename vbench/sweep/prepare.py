@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any, Literal
 
 from vbench import jobs, verify
@@ -49,11 +50,13 @@ class Preparation:
     Args:
         cases: all cells of the sweep.
         launcher: runs the jobs that have no result yet, whose results go into `memo`.
+        left_s: the seconds until the sweep must be over. What has no time left is not found out.
     """
 
     cases: list[Case]
     launcher: Runner
     memo: Memo
+    left_s: Callable[[], float] = lambda: inf
     seconds: dict[Verb, float] = field(default_factory=lambda: {"verifying": 0.0, "counting": 0.0})  # that `run` took
     _stamps: dict[Subject, dict[str, Any] | None] = field(default_factory=dict)  # by model and dtype
     _verdicts: dict[Subject, verify.Verification] = field(default_factory=dict)  # an operator's is of all types
@@ -89,6 +92,8 @@ class Preparation:
     def run(self, wanted: Iterable[Case], begins: Callable[[int], None] = lambda number: None) -> None:
         """Find it out, all that is to be verified first. What is kept is read without a word.
 
+        It stops when no time is left.
+
         Args:
             begins: is called with the number of each of `tasks`, from 0, as it begins.
         """
@@ -97,6 +102,8 @@ class Preparation:
 
         def do(verb: Verb, subject: str, dtype: Dtype, work: Callable[[], None]) -> None:
             begin = time.monotonic()
+            if self.left_s() <= 0:
+                return
             if (verb, subject, dtype) in numbers:
                 begins(numbers[verb, subject, dtype])
             work()
@@ -106,7 +113,8 @@ class Preparation:
             do("verifying", subject, dtype, partial(self._verify, subject, dtype, models))
         for model, dtype in self._unstamped(models):
             parts = [(subject, _compared_in(subject, dtype)) for subject in verify.subjects([model])]
-            self._stamps[model, dtype] = verify.stamp([self._verdicts[part] for part in parts])
+            if all(part in self._verdicts for part in parts):
+                self._stamps[model, dtype] = verify.stamp([self._verdicts[part] for part in parts])
         for model, cases in models.items():
             do("counting", model, "float32", partial(self._count, cases))
 
@@ -143,7 +151,8 @@ class Preparation:
 
     def _verify(self, subject: str, dtype: Dtype, models: dict[str, list[Case]]) -> None:
         made = self._asks(subject, dtype, models)
-        self._verdicts[subject, dtype] = verify.joined(subject, [self.memo.run(*ask, verify.LIMIT_S) for ask in made])
+        endings = [self.memo.run(*ask, min(verify.LIMIT_S, max(self.left_s(), 0.0))) for ask in made]
+        self._verdicts[subject, dtype] = verify.joined(subject, endings)
 
     def _count(self, cases: list[Case]) -> None:
         """Count cells of one model together; those that another one's end took along, alone."""
@@ -154,7 +163,7 @@ class Preparation:
         if not rest:
             return
         begin = time.monotonic()
-        ending = self.launcher.run(*jobs.count(rest), COUNT_LIMIT_S * len(rest))
+        ending = self.launcher.run(*jobs.count(rest), min(COUNT_LIMIT_S * len(rest), self.left_s()))
         each_s = (time.monotonic() - begin) / len(rest)
         for case in rest:
             if case.id in ending.parts and ending.status == "ok":
@@ -162,8 +171,8 @@ class Preparation:
                 self.memo.keep(*jobs.count([case]), alone, each_s)
         self._counts |= ending.parts
         for case in rest:
-            if case.id not in self._counts:
-                alone = self.memo.run(*jobs.count([case]), COUNT_LIMIT_S)
+            if case.id not in self._counts and (left_s := self.left_s()) > 0:
+                alone = self.memo.run(*jobs.count([case]), min(COUNT_LIMIT_S, left_s))
                 uncounted = {case.id: {"uncounted": f"MACs not counted: {alone.reason}"}}
                 self._counts |= alone.parts if case.id in alone.parts else uncounted
 
