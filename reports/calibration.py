@@ -20,7 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from vbench.doctor import twins
 from vbench.reports import design
@@ -29,7 +31,7 @@ from vbench.reports.tables import figure
 from vbench.reports.write import filled
 from vbench.results.compare import compare, run_of
 from vbench.results.frame import frame
-from vbench.results.statistics import Interval, interval
+from vbench.results.statistics import SHARED, Interval, interval, median_factor
 from vbench.results.store import Record, read
 
 TURNS = 10
@@ -84,6 +86,39 @@ def coverage_markdown(found: pd.DataFrame) -> str:
     covered, all_of = int(found["covered"].sum()), int(found["sweeps"].sum())
     share = f"{covered} of {all_of} stated 95 % intervals hold their cell's pooled median: {covered / all_of:.1%}."
     return "\n".join([*pipes(heads, rows), "", f"In all {share}"])
+
+
+def shared(runs: Sequence[Sequence[Record]]) -> list[float]:
+    """For each cell of equal sweeps, the variance that the launches of a sweep share, over that of a launch.
+
+    It is what the medians of sweeps scatter more than independent launches would let them (`statistics.SHARED`).
+    """
+    cells: dict[str, list[NDArray[np.float64]]] = {}
+    for run in runs:
+        own: dict[str, list[float]] = {}
+        for record in run:
+            if record.latency:
+                own.setdefault(record.case_id, []).append(median(record.latency["samples_ms"]))
+        for case, medians in own.items():
+            if len(medians) > 1:
+                cells.setdefault(case, []).append(np.log(medians))
+    found = []
+    for sweeps in cells.values():
+        own_variance = float(np.median([np.var(logs, ddof=1) for logs in sweeps]))
+        expected = float(np.mean([median_factor(len(logs)) / len(logs) for logs in sweeps]))
+        between = float(np.var([np.median(logs) for logs in sweeps], ddof=1))
+        found.append(between / own_variance - expected)
+    return found
+
+
+def shared_markdown(runs: Sequence[Sequence[Record]]) -> str:
+    """What launches of a sweep share, beside what intervals take it to be."""
+    if len(found := sorted(shared(runs))) < 1 or len(runs) < 2:
+        return "One sweep does not show what its launches share."
+    return (
+        f"What all launches of a sweep share has {median(found):.2f} times the variance of a launch (the median of the "
+        f"cells; {found[0]:.2f} to {found[-1]:.2f}). Intervals take it to be {SHARED:g}."
+    )
 
 
 def constants_markdown(runs: Sequence[Sequence[Record]]) -> str:
@@ -258,7 +293,11 @@ def fill(text: str, folder: Path, designs: pd.DataFrame) -> str:
     Raises: ValueError if a marker is missing.
     """
     runs = runs_of(folder)
-    text = filled(text, "coverage", f"{coverage_markdown(coverage(runs))}\n\n{constants_markdown(runs)}")
+    text = filled(
+        text,
+        "coverage",
+        f"{coverage_markdown(coverage(runs))}\n\n{shared_markdown(runs)}\n\n{constants_markdown(runs)}",
+    )
     text = filled(text, "design", design.markdown(designs))
     text = filled(text, "repeats", f"{compared_in_turn_markdown(runs)}\n\n{knees_markdown(runs)}")
     text = filled(text, "twins", twins_markdown(folder / "twins.jsonl"))

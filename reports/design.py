@@ -40,8 +40,9 @@ def design(runs: Sequence[Sequence[Record]], seed: int = 0) -> pd.DataFrame:
     """One row for each number of launches and seconds a launch: the interval of a cell, and how often it is right.
 
     Each design is tried in `SWEEPS` sweeps, whose launches are drawn from the pool of their cell without putting back
-    and cut to so many seconds. The intervals are those of a sweep, moderated over its cells. Left out are designs of
-    more launches than half of the pool has, and of more seconds than the launches were sampled for.
+    and cut to so many seconds. The intervals are those of a sweep, moderated over its cells; but these launches share
+    no minutes. Left out are designs of more launches than half of the pool has, and of more seconds than the launches
+    were sampled for.
 
     Columns: `launches`; `seconds`; `sampling_s`, their product; `half_width`, the median over cells and sweeps as a
     share; `covered`, the share of intervals that hold the median of the cell's whole pool.
@@ -65,7 +66,7 @@ def design(runs: Sequence[Sequence[Record]], seed: int = 0) -> pd.DataFrame:
                 }
                 prior = run_prior(list(drawn.values()))
                 for case, launches in drawn.items():
-                    found = interval(launches, prior=prior, draws=RESAMPLED)
+                    found = interval(launches, prior=prior, shared=0.0, draws=RESAMPLED)
                     widths.append(float(np.sqrt(found.hi / found.lo)) - 1)
                     held.append(found.lo <= truths[case] <= found.hi)
             rows.append(
@@ -113,7 +114,10 @@ def draw(found: pd.DataFrame, file: Path) -> None:
         axis.set_xscale("log")
         axis.set_yscale("log")
         plain = FuncFormatter(lambda value, _: f"{value:g}")
-        for along, ticks in ((axis.xaxis, (0.5, 1, 2, 5, 10, 20, 60)), (axis.yaxis, (5, 7, 10, 15, 20, 30, 50))):
+        for along, ticks in (
+            (axis.xaxis, (0.5, 1, 2, 5, 10, 20, 60)),
+            (axis.yaxis, (1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)),
+        ):
             along.set_major_locator(FixedLocator(list(ticks)))
             along.set_minor_locator(NullLocator())
             along.set_major_formatter(plain)

@@ -21,6 +21,9 @@ from vbench.results.moderation import Prior, prior_of, spread_of, two_levels
 
 CONFIDENCE = 0.95
 FEWEST_RANKED = 6  # independent samples, of which a pair of order statistics covers the median at 95 %
+# What all launches of a run share, the minutes in which they ran, as a variance over that of a launch: so they never
+# count as more than four. Equal sweeps differ by so much more than their launches tell (docs/measuring.md).
+SHARED = 0.25
 WILKS = 0.99  # the chance that two samples at least lie beyond a percentile that is told
 
 Basis = Literal["launches", "launches of the run", "within one launch", "range"]
@@ -70,6 +73,7 @@ def interval(
     prior: Prior | None = None,
     middle: float | None = None,
     level: float = CONFIDENCE,
+    shared: float = SHARED,
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
@@ -77,10 +81,10 @@ def interval(
 
     The interval over launches is symmetric on the log scale, and the wider of two:
 
-    - The standard error of the median of L launches, √(s² c / L), times Student's t. s² is the variance of the
-      logarithms of the launches' medians, with L - 1 degrees of freedom; with `prior` it is moderated by the other
-      cells of the run (`moderation.spread_of`). c is the variance of a normal sample's median over that of its mean
-      (`median_factor`). If the launches are at two levels, the interval is at least a pair of the launches' order
+    - The standard error of the median of L launches, √(s² (c / L + `shared`)), times Student's t. s² is the variance
+      of the logarithms of the launches' medians, with L - 1 degrees of freedom; with `prior` it is moderated by the
+      other cells of the run (`moderation.spread_of`). c is the variance of a normal sample's median over that of its
+      mean (`median_factor`). If the launches are at two levels, the interval is at least a pair of the launches' order
       statistics.
     - Resample the independent samples within launches (`effective_samples`): the standard deviation of the log median,
       times the normal quantile. So launches that agree by chance do not seem exact.
@@ -95,6 +99,7 @@ def interval(
         prior: what the run says of the scatter of launches; None for a cell by itself.
         middle: the figure that the interval is about, if it is not the median of the medians.
         level: of the interval, between 0 and 1.
+        shared: the variance that all launches share, over that of a launch; 0 for launches of different hours.
         draws, seed: of the resampling; the same input gives the same interval.
 
     Raises: ValueError for no launch, a launch without samples, or a sample that is not positive and finite.
@@ -110,7 +115,7 @@ def interval(
     logs = np.log([np.median(launch) for launch in series])
     spread = spread_of(logs, prior)
     count = len(series)
-    between = (spread.variance * median_factor(count) / count) ** 0.5 * quantile(spread.freedom, level)
+    between = (spread.variance * (median_factor(count) / count + shared)) ** 0.5 * quantile(spread.freedom, level)
     if spread.own and two_levels(logs):
         rank, _ = _rank(count, level)
         between = max(between, *np.abs(np.sort(logs)[[rank, count - 1 - rank]] - np.median(logs)))

@@ -99,13 +99,13 @@ class TestLatency:
         """Its 95 % interval lies beyond the threshold; one in twenty such cells does by chance."""
         sides = range(32, 32 * 21, 32)
         base = [record for side in sides for record in cell(side=side)]
-        head = [record for side in sides for record in cell(10.335 if side == 32 else 10.0, side=side)]
+        head = [record for side in sides for record in cell(10.35 if side == 32 else 10.0, side=side)]
         among = found(base, head).findings[0]
         assert among.verdict == "AMBIGUOUS"
         assert among.lo is not None
         assert among.lo > 1.03
         assert "Holm" in (among.note or "")
-        assert one(found(base[:5], cell(10.35, side=32)), "latency_ms").verdict == "SLOW"
+        assert one(found(base[:5], cell(10.4, side=32)), "latency_ms").verdict == "SLOW"
 
     def test_equal_runs_are_rarely_called_anything_and_a_slowdown_is_caught(self) -> None:
         random = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vbench.results.moderation import prior_of, spread_of, two_levels
-from vbench.results.statistics import Interval, interval, median_factor, run_prior
+from vbench.results.statistics import SHARED, Interval, interval, median_factor, run_prior
 
 Floats = NDArray[np.float64]
 
@@ -26,11 +26,13 @@ def two_modes(random: np.random.Generator, launches: int) -> Floats:
 
 @pytest.mark.parametrize("count", [4, 14])
 def test_intervals_hold_the_median_as_often_as_they_state_and_are_narrow(count: int) -> None:
-    """Eight launches that scatter by 10 %, in 100 sweeps or more."""
+    """Eight launches that scatter by 10 %, and minutes that they share, in 100 sweeps or more."""
     random = np.random.default_rng(1)
-    found = [one for _ in range(1200 // count) for one in intervals(random.normal(0, 0.1, (count, 8)))]
+    found = []
+    for _ in range(1200 // count):
+        found += intervals(random.normal(0, 0.1, (count, 8)) + random.normal(0, 0.1 * SHARED**0.5, (count, 1)))
     assert np.mean([one.lo <= 1 <= one.hi for one in found]) >= 0.935
-    assert np.median([np.log(one.hi / one.median) for one in found]) < 0.09  # 0.098 by each cell's own t
+    assert np.median([np.log(one.hi / one.median) for one in found]) < 0.14  # 0.152 by each cell's own t
     assert all(one.lo * one.hi == pytest.approx(one.median**2) for one in found)
 
 
@@ -48,7 +50,7 @@ def test_launches_at_two_levels_are_covered_and_do_not_spoil_the_others(many: in
     assert np.mean(odd) >= 0.93
     if rest:
         assert np.mean([one.lo <= 1 <= one.hi for one in rest]) >= 0.93
-        assert np.median([np.log(one.hi / one.median) for one in rest]) < 0.11
+        assert np.median([np.log(one.hi / one.median) for one in rest]) < 0.17
 
 
 def test_two_levels_are_rare_in_ordinary_launches() -> None:
