@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -20,7 +20,8 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vbench.errors import UnknownModelError, UnsupportedError, UsageError
+from vbench.errors import BuildError, UnknownModelError, UnsupportedError, UsageError, first_line
+from vbench.models.guest import exit_words, guest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,25 +48,26 @@ def load(name: str) -> Callable[..., Any]:
 
     An installed module comes first, then one in the current folder. That folder is searched while the module is
     imported, after everything else: a `torch.py` in it stands for nothing but itself, and the module may import its
-    neighbours.
+    neighbours. Settings of the process are the same afterwards; see `guest`.
 
     Raises: UnknownModelError if there is no such module, if importing it fails, or if it has no such callable.
     """
     module, function = _parts(name)
     package = _package(name)
     try:
-        installed = find_spec(package) is not None
-        if not installed and _in_current_folder(package) is None:
+        if _spec(package) is None:
             raise UnknownModelError(
                 f"{name}: there is no module '{package}', neither installed nor in the current folder; "
                 "go to its folder, or install it (pip install -e .)"
             )
-        with nullcontext() if installed else _searching_current_folder():
+        with guest(_program(name)), _beside(package):
             imported = import_module(module)
-    except UnknownModelError:
+    except (UnknownModelError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        raise UnknownModelError(f"{name}: importing {module} failed: {type(error).__name__}: {error}") from error
+    except SystemExit as error:
+        raise UnknownModelError(f"{name}: importing {module} ended the process ({exit_words(error)})") from error
+    except BaseException as error:
+        raise UnknownModelError(f"{name}: importing {module} failed: {first_line(error, named=True)}") from error
     found = getattr(imported, function, None)
     if not callable(found):
         where = getattr(imported, "__file__", None) or "built in"
@@ -87,7 +89,8 @@ def build(image_size: tuple[int, int], *, name: str, mode: str, **options: Any) 
         options: further arguments of the callable.
 
     Raises: UnknownModelError, as `load`; UnsupportedError if the mode is recurrent and the callable takes no `mode`;
-        UsageError if the callable does not take an option, or does not return an nn.Module.
+        UsageError if the callable does not take an option, or does not return an nn.Module; BuildError if it
+        calls `sys.exit`.
     """
     from torch import nn
 
@@ -102,7 +105,8 @@ def build(image_size: tuple[int, int], *, name: str, mode: str, **options: Any) 
         given[size] = image_size
     if "mode" in takes:
         given["mode"] = mode
-    model = function(**given)
+    with _building(name):
+        model = function(**given)
     if not isinstance(model, nn.Module):
         raise UsageError(f"{name} returned {type(model).__name__}; it must return a torch.nn.Module")
     return model
@@ -113,16 +117,8 @@ def folder_of(name: str) -> Path | None:
 
     Imports nothing.
     """
-    package = _package(name)
-    try:
-        found = find_spec(package) or _in_current_folder(package)
-    except (ImportError, ValueError, OSError):
-        return None
-    if found is None:
-        return None
-    places = list(found.submodule_search_locations or [])
-    place = places[0] if places else found.origin
-    return Path(place).resolve() if place else None
+    place = _place(_package(name))
+    return None if place is None else place.resolve()
 
 
 def source(name: str) -> str | None:
@@ -147,20 +143,58 @@ def _package(name: str) -> str:
     return name.partition(":")[0].partition(".")[0]
 
 
+def _program(name: str) -> str:
+    """The first word of a command line, for a model: the file of its module, or the folder of its package."""
+    return str(folder_of(name) or _parts(name)[0])
+
+
+def _place(package: str) -> Path | None:
+    """The folder of a top-level package, or the file of a module, as imports find it; None if there is none."""
+    try:
+        found = _spec(package)
+    except (ImportError, ValueError, OSError):
+        return None
+    places = list(found.submodule_search_locations or []) if found else []
+    place = places[0] if places else found and found.origin
+    return Path(place) if place else None
+
+
+def _spec(package: str) -> ModuleSpec | None:
+    return find_spec(package) or _in_current_folder(package)
+
+
 def _in_current_folder(package: str) -> ModuleSpec | None:
     """Where a top-level module lies in the current folder; None if it does not, or if we must not look there."""
     return None if os.environ.get(ONLY_INSTALLED) else PathFinder.find_spec(package, [str(Path.cwd())])
 
 
 @contextmanager
-def _searching_current_folder() -> Iterator[None]:
-    """Within this block, imports search the current folder last."""
-    folder = str(Path.cwd())
+def _building(name: str) -> Iterator[None]:
+    """Within this block a model is built: its code is a `guest`, and may import the neighbours of its module.
+
+    Raises: BuildError in place of SystemExit.
+    """
+    try:
+        with guest(_program(name)), _beside(_package(name)):
+            yield
+    except SystemExit as error:
+        raise BuildError(f"{name}: building it ended the process ({exit_words(error)})") from error
+
+
+@contextmanager
+def _beside(package: str) -> Iterator[None]:
+    """Within this block, imports search the folder of a top-level package last, and find its neighbours there."""
+    place = _place(package)
+    folder = None if place is None else str(place.parent)
+    if folder is None or folder in sys.path:
+        yield
+        return
     sys.path.append(folder)
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        with suppress(ValueError):  # the code may have made a path of its own
+            sys.path.remove(folder)
 
 
 def _arguments(function: Callable[..., Any]) -> list[str]:

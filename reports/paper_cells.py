@@ -26,7 +26,10 @@ LIKE_PARAMS = 1.5  # the parameters of models in one class differ at most by thi
 MEMORY_TIE = 0.01  # memory has no interval in a frame; values that differ by less than this share tie
 
 BRANDS = (*WRONG, "caveat")  # flags of a model; it is then never the best
-TIMING = ("few_samples", "unconverged", "throttled", "contended", "host_bound", "drift", "bimodal", "outliers")
+TIMING = (
+    *("few_samples", "unconverged", "throttled", "contended", "host_bound", "more_threads", "background_threads"),
+    *("settings_changed", "drift", "bimodal", "outliers"),
+)
 WORK = ("counters_disagree", "uncounted", "padded", "cropped")
 DOUBTFUL = ("counters_disagree", "uncounted")  # flags of a count; it is then never the best
 NO_VALUE = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}

@@ -33,6 +33,9 @@ NOTES = {
     "throttled": "throttled: the device ran below its clock, or a quota held the process back",
     "contended": "contended: other processes took processor time from the measurement, or used its GPU",
     "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch shows its full speed",
+    "more_threads": "more_threads: the model computed on more threads than the run has; see --threads",
+    "background_threads": "background_threads: the model's code started threads, which a line below names",
+    "settings_changed": "settings_changed: the model's code changed settings of its process; a line below says which",
     "drift": "drift: calls became slower or faster during the timing",
     "bimodal": "bimodal: calls take one of two times; the median is one of them",
     "outliers": "outliers: single calls are far from the rest; all are kept",
@@ -136,9 +139,15 @@ def disagreements(table: pd.DataFrame) -> list[str]:
     return lines
 
 
+def processes(table: pd.DataFrame) -> list[str]:
+    """One line for each thing that code of models has made of their processes, with the cells."""
+    named = naming(table)
+    return [f"{note} ({_named(group, named)})" for note, group in table.groupby("process_note", sort=False)]
+
+
 def remarks(table: pd.DataFrame) -> list[str]:
     """All remarks that belong to a table, beside its caption."""
-    return [*notes(table), *disagreements(table), *unfair(table), *uncounted(table), *absent(table)]
+    return [*notes(table), *processes(table), *disagreements(table), *unfair(table), *uncounted(table), *absent(table)]
 
 
 def show(table: pd.DataFrame, console: Console) -> None:

@@ -28,6 +28,7 @@ from vbench.results.store import Record, TurnBlock, current, read, read_turns
 
 CONTENDED = 0.9  # on the CPU: the least share of wall time in which a measurement must have its processors
 OTHERS = 0.5  # processors that other processes may keep busy, as they share caches and memory
+MORE_THREADS = 1.1  # on the CPU: times the processor time that the threads of the run have
 HELD_BACK = 0.01  # the share of a launch's time that a quota may take
 HOST_BOUND = 0.95  # if a call returns after this share of the device's time, the device waits for the host
 QUEUED = 1.05  # the device also waits if calls back to back take this many times the device's time
@@ -61,6 +62,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("Int64", "memory_batch peak_memory_bytes weights_bytes input_bytes activation_bytes gradients_bytes"),
     ("Int64", "optimizer_bytes workspace_bytes slack_bytes growth_bytes"),
     ("string", "growth_reason"),
+    ("string", "process_note"),
     ("Int64", "process_bytes state_bytes predicted_peak_bytes"),
     ("Float64", "energy_j_per_image energy_gross_j_per_image"),
     ("string", "energy_reason padding"),
@@ -205,6 +207,7 @@ def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
         "family": spec(case["model"]).family,
         "status": first.status,
         "reason": ended.reason,
+        "process_note": _process_note(launches),
         "verified": (first.verified or {}).get("ok"),
         **{key: work.get(key) for key in _WORK},
         "flops_coverage": work.get("coverage"),
@@ -363,6 +366,9 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
         "throttled": _most(map(_held_back, launches)),
         "contended": _most(map(_contended, launches)),
         "host_bound": _most(map(_host_bound, launches)),
+        "more_threads": _most(map(_more_threads, launches)),
+        "background_threads": any((record.settings or {}).get("background_threads") for record in launches),
+        "settings_changed": any((record.settings or {}).get("changed") for record in launches),
     }
     found = [name for name, raised in flags.items() if raised]
     found += faults([latency["samples_ms"] for latency in latencies])
@@ -399,6 +405,23 @@ def _contended(record: Record) -> bool:
     starved = on_cpu and state["cpu_s"] < CONTENDED * state["wall_s"] * state["threads"]
     crowded = on_cpu and state["others_busy_share"] * state["cores"] > OTHERS
     return starved or crowded or bool((state["gpu"] or {}).get("foreign_pids"))
+
+
+def _more_threads(record: Record) -> bool:
+    """Whether a launch took more processor time than the threads of the run have: the model has threads of its own."""
+    state = record.state
+    if not state or not on_host(record.host.get("device", "")):
+        return False
+    return bool(state["cpu_s"] > MORE_THREADS * state["wall_s"] * state["threads"])
+
+
+def _process_note(launches: list[Record]) -> str | None:
+    """What the model's code has made of the process that measured it, in words; None if nothing is known of it."""
+    said = [record.settings or {} for record in launches]
+    changed = [words for settings in said for words in settings.get("changed", ())]
+    left = [name for settings in said for name in settings.get("background_threads", ())]
+    threads = f"threads left running: {', '.join(dict.fromkeys(left))}" if left else None
+    return "; ".join(filter(None, [*dict.fromkeys(changed), threads])) or None
 
 
 def _held_back(record: Record) -> bool:

@@ -16,7 +16,7 @@ from torch._inductor import config as inductor
 from vbench.devices import process
 from vbench.devices.cpu import Cpu
 from vbench.errors import CompileError, UnsupportedError
-from vbench.meters import backend, workload
+from vbench.meters import aside, backend, workload
 from vbench.meters.build import attention_of, build, images
 from vbench.plan import Case
 
@@ -94,7 +94,7 @@ class Doubled(nn.Module):
 def compiled_workload(monkeypatch: pytest.MonkeyPatch, module: nn.Module, compilations: backend.Compilations) -> Any:
     """The workload of a module of one's own, compiled by torch's front end alone: the rest takes seconds a size."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(workload, "build", lambda case: module)
+    monkeypatch.setattr(aside, "build", lambda case: module)
     monkeypatch.setattr(workload, "images", lambda case, batch, device: torch.ones(batch, 3))
     monkeypatch.setattr(process, "hand_back", lambda: True)  # this process goes on
     return workload.workload(case(backend="compile"), Cpu("cpu"), compilations, repeat_below_s=0.0)

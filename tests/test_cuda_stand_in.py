@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import chain, repeat
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,7 +110,7 @@ def test_want_of_memory_while_recording_is_known_as_such(monkeypatch: pytest.Mon
 def lazy_device(durations: Any, monkeypatch: pytest.MonkeyPatch, *, lazy: bool = True) -> Simulated:
     device = Simulated(durations)
     device.lazy = device.pooled = lazy
-    monkeypatch.setattr(memory, "time", SimpleNamespace(perf_counter=lambda: device.time))
+    monkeypatch.setattr(memory, "perf_counter", lambda: device.time)
     return device
 
 

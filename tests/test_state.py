@@ -325,8 +325,8 @@ class Kernel:
         self.times = {"user": 50.0, "nice": 0.0, "system": 5.0, "irq": 0.0, "softirq": 0.0, "idle": 9.0, "steal": 1.0}
         self.switches = (3, 4)
         monkeypatch.setattr(os, "cpu_count", lambda: 4)
-        monkeypatch.setattr(time, "monotonic", lambda: self.wall)
-        monkeypatch.setattr(time, "process_time", lambda: self.own)
+        monkeypatch.setattr(cpu, "monotonic", lambda: self.wall)
+        monkeypatch.setattr(cpu, "process_time", lambda: self.own)
         monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(**self.times))
         monkeypatch.setattr(
             resource, "getrusage", lambda _: SimpleNamespace(ru_nvcsw=self.switches[0], ru_nivcsw=self.switches[1])

@@ -10,6 +10,7 @@ VbenchError
 │   └── CheckpointError   a file of weights that cannot be read, or that is not this model's
 ├── UnsupportedError      a model or an operator has no such mode, form or size; a row, not a failure
 ├── CompileError          a Triton kernel, or a model, that does not compile
+├── BuildError            a model of the user's own that ends the process as it is built
 └── ShapeError            tensors that do not agree
 
 Each message is one line: what was given, what is allowed, what to do.
@@ -54,6 +55,10 @@ class ShapeError(VbenchError, ValueError):
 
 class CompileError(VbenchError):
     """A kernel, or a model, does not compile; the message says which, and what the compiler said last."""
+
+
+class BuildError(VbenchError):
+    """Building a user's model calls `sys.exit`; the message names the model and the exit code."""
 
 
 class CheckpointError(UsageError, ValueError):

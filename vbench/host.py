@@ -83,18 +83,20 @@ def cpu_name() -> str:
 
 
 def probe(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device", "models"} -> "gpu", what torch says of the device, None for the CPU.
+    """A job. {"device", "models"} -> "gpu", what torch says of the device, None for the CPU; and "model", the one whose
+    code runs next: if the process ends, that code has ended it.
 
     Raises: DeviceError, UnknownModelError.
     """
     from vbench.models.baselines import check_name
 
+    yield "gpu", open_device(argument["device"]).about()  # first: a module may hide devices as it is imported
     for name in argument["models"]:
         if external.is_external(name):
+            yield "model", name
             external.load(name)
         else:
             check_name(name.removeprefix("timm/"))
-    yield "gpu", open_device(argument["device"]).about()
 
 
 def fingerprint_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:

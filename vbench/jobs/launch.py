@@ -88,7 +88,8 @@ class Launcher:
 
     def __init__(self, preload: list[str] | None = None) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD if preload is None else preload)
+        self._preload = PRELOAD if preload is None else preload
+        self._context.set_forkserver_preload(self._preload)
         self._folder = tempfile.TemporaryDirectory(prefix="vbench-")
         self._numbers = count()
         self._running: set[BaseProcess] = set()
@@ -106,7 +107,8 @@ class Launcher:
     def renew(self) -> None:
         """Let later children come from a new server: those of one server share its layout of memory. None may run."""
         with _STARTING:
-            forkserver._forkserver._stop()  # type: ignore[attr-defined]
+            _end_server()
+            self._context.set_forkserver_preload(self._preload)
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """Run one job to its end, for at most `timeout_s` seconds after its child has started.
@@ -162,10 +164,8 @@ class Launcher:
         """The ending of a child that closed its pipe without an end message, and whether signal 9 killed it."""
         if code == -signal.SIGKILL and _oom_kills() > kills:
             return Ending("oom", "the kernel's out-of-memory killer ended the process", parts), False
-        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        reason = f"the process died ({how})" + "".join(f": {line.strip()[:200]}" for line in last)
-        return Ending("error", reason, parts), code == -signal.SIGKILL
+        return Ending("error", f"the process died ({how}){_last_words(log)}", parts), code == -signal.SIGKILL
 
 
 def _start_server() -> None:
@@ -183,6 +183,28 @@ def _start_server() -> None:
             os.environ["PYTHONSAFEPATH"] = before
 
 
+def _end_server() -> None:
+    """End the fork server, so that the next child starts another.
+
+    Python has no public way. Where its private one is gone, a new server takes the place of the old one, which ends
+    with this process.
+    """
+    stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
+    if stop is not None:
+        stop()
+        return
+    server = forkserver.ForkServer()
+    for name in ("ensure_running", "get_inherited_fds", "connect_to_new_process", "set_forkserver_preload"):
+        setattr(forkserver, name, getattr(server, name))
+    setattr(forkserver, "_forkserver", server)  # noqa: B010 - typeshed knows no such name
+
+
+def _last_words(log: Path) -> str:
+    """ ": " and the last line that a child has written; empty if it has written none."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f": {lines[-1][:200]}" if lines else ""
+
+
 def _oom_kills() -> int:
     """How many processes the kernel has killed for lack of memory so far, as far as this process can see."""
     total = 0
@@ -195,11 +217,17 @@ def _oom_kills() -> int:
 
 
 def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> None:
-    """Run in the child: do the job, and send its parts and its end."""
+    """Run in the child: do the job, and send its parts and its end.
+
+    A user's code may run in it: that sees no command line and no input, and writes to the log.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with suppress(OSError):  # if memory runs out, this process goes first
         Path("/proc/self/oom_score_adj").write_text("1000")
+    sys.argv = sys.argv[:1]
+    multiprocessing.set_start_method(None, force=True)  # a module may choose one, as in a process of its own
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -214,16 +242,27 @@ def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> No
         for part, value in run(argument):
             send(part=part, value=value)
     except UsageError as error:
-        send(status="usage", reason=str(error))
+        send(status="usage", reason=f"{error}{_why_exited(error, Path(log))}")
     except UnsupportedError as error:
         send(status="unsupported", reason=first_line(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        why = _why_exited(error, Path(log))
         traceback.print_exc(file=sys.stderr)
         oom = is_out_of_memory(error)
-        send(status="oom" if oom else "error", reason=first_line(error, named=not oom))
+        send(status="oom" if oom else "error", reason=first_line(error, named=not oom) + why)
     else:
         send(status="ok", reason=None)
     pipe.close()
+
+
+def _why_exited(error: BaseException, log: Path) -> str:
+    """What a user's code wrote last, if it called `sys.exit` with a number; a parser of a command line says why."""
+    exit_ = error if isinstance(error, SystemExit) else error.__cause__
+    if not isinstance(exit_, SystemExit) or not isinstance(exit_.code, int):
+        return ""
+    with suppress(Exception):  # it may have replaced this
+        sys.stderr.flush()
+    return _last_words(log)
 
 
 def _die_with_parent() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -84,11 +84,11 @@ class Compilations:
         return {"compile_s": self.seconds, "compilations": self.count} if self._counts else {}
 
     def _start(self, *_: Any) -> None:
-        self._begin = time.perf_counter()
+        self._begin = perf_counter()
 
     def _end(self, *_: Any) -> None:
         self.count += 1
-        self.seconds += time.perf_counter() - self._begin
+        self.seconds += perf_counter() - self._begin
 
 
 def prepared(backend: Backend, model: nn.Module) -> nn.Module:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from vbench.errors import UnsupportedError
+from vbench.devices import is_out_of_memory
+from vbench.errors import UnsupportedError, first_line
 from vbench.models import MODELS, create
 from vbench.plan import PINNED, Case
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+HALVES = ("bfloat16", "float16")
 
 
 def build(case: Case) -> nn.Module:
@@ -39,6 +44,26 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
     casts = {torch.float64: model.double, torch.float32: model.float, torch.float16: model.half}
     return casts.get(dtype, model.bfloat16)()
+
+
+@contextmanager
+def beside_complex(model: nn.Module, case: Case) -> Iterator[None]:
+    """Within, the model is called. In a half type its complex parameters stay as they are: there is none for them.
+
+    Raises: UnsupportedError in place of an error by which torch, or the model, refuses to compute with both.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        wide = {
+            str(x.dtype).removeprefix("torch.") for x in chain(model.parameters(), model.buffers()) if x.is_complex()
+        }
+        if case.weights_dtype not in HALVES or not wide or is_out_of_memory(error):
+            raise
+        raise UnsupportedError(
+            f"{case.model} has complex parameters, which stay {' and '.join(sorted(wide))} in {case.dtype}, "
+            f"and it does not compute with both: {first_line(error)}"
+        ) from error
 
 
 def images(case: Case, batch: int, device: torch.device) -> Tensor:

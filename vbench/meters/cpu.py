@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-import time
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
+from time import monotonic, process_time
 from types import TracebackType
 from typing import Any
 
@@ -74,8 +74,8 @@ def _counters(root: Path) -> dict[str, Any]:
     """Counters that only grow, and the load."""
     times, used = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "wall_s": time.monotonic(),
-        "cpu_s": time.process_time(),
+        "wall_s": monotonic(),
+        "cpu_s": process_time(),
         "busy_s": sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")),
         "steal_s": getattr(times, "steal", None),
         "load_1min": os.getloadavg()[0],

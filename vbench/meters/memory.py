@@ -12,10 +12,10 @@ same third for all models.
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
@@ -93,10 +93,10 @@ def measure_recording(
         device.reset_peak()
         before = device.used_bytes()
 
-    start = time.perf_counter()
+    start = perf_counter()
     replay = device.captured(lambda: model(image), begin)
     device.wait()
-    first_s = time.perf_counter() - start
+    first_s = perf_counter() - start
     peak, pool = device.peak_bytes() - before, replay.pool_bytes()
     clean = replace(baseline, used_bytes=before - sum(held.values()))  # without what the warm-up left behind
     seen = watch(replay, device, clean, peak_call=1, repeat_below_s=repeat_below_s)
@@ -152,10 +152,10 @@ def watch(
     for number in range(1, CALLS + 1):
         wanted = number <= peak_call or doubt > DOUBT_BYTES
         fresh = wanted and device.reset_peak()
-        begin = time.perf_counter()
+        begin = perf_counter()
         call()
         device.wait()
-        times_s.append(time.perf_counter() - begin)
+        times_s.append(perf_counter() - begin)
         if wanted:
             peak, host_peak = device.peak_bytes(), process.peak_bytes()
             doubt = device.peak_doubt_bytes()

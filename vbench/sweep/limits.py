@@ -198,23 +198,24 @@ def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _attempt(case: Case, argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     import torch
 
-    from vbench.meters import autocast, memory, training
-    from vbench.meters.build import build, images
+    from vbench.meters import aside, autocast, memory, training
+    from vbench.meters.build import beside_complex, images
 
     device, where = open_device(case.device), torch.device(case.device)
     torch.set_num_threads(argument["threads"])
     torch.manual_seed(0)
     torch.ones(2**16 * argument["threads"], device=where).sum()  # threads and context, before memory is rationed
+    aside.rehearse(case, replace(case, height=STEP, width=STEP, batch=1))
     baseline = memory.baseline(device)
     budget = argument["budget_bytes"] or int(SHARE * device.free_bytes())
     yield "budget_bytes", budget
     device.limit_memory(budget)
-    model = autocast.under(case, build(case).to(where, getattr(torch, case.weights_dtype)))
+    model = autocast.under(case, aside.placed(case))
     assert isinstance(case.batch, int)
     batch = images(case, case.batch, where)
     if case.phase == "train":
         trainer = training.Trainer(model, batch, scaled=training.needs_scale(case))
-        with unmasked(trainer.step):
+        with beside_complex(model, case), unmasked(trainer.step):
             trainer.step()  # by the second the optimiser has its state
             found = training.measure(trainer, baseline, repeat_below_s=0)
     else:
@@ -223,7 +224,7 @@ def _attempt(case: Case, argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             with torch.inference_mode():
                 return memory.measure(model, batch, baseline, repeat_below_s=0)
 
-        with unmasked(infer):
+        with beside_complex(model, case), unmasked(infer):
             found = infer()
     yield "memory", found
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from vbench import host, jobs, plan
 from vbench.devices import on_host
-from vbench.errors import DeviceError
+from vbench.errors import DeviceError, UnknownModelError
 from vbench.files import write_text
 from vbench.jobs.launch import Ending, Launcher, Runner
 from vbench.jobs.memo import Memo
@@ -147,6 +147,8 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
     if on_host(device) and not models:
         return None
     ending = launcher.run(*jobs.probe(device, models), COUNT_LIMIT_S)
+    if ending.status != "ok" and "model" in ending.parts:
+        raise UnknownModelError(f"{ending.parts['model']}: importing it failed: {ending.reason}")
     if ending.status != "ok":
         raise DeviceError(f"{device} could not be asked: {ending.reason}; see 'vbench doctor'")
     gpu: dict[str, Any] | None = ending.parts["gpu"]
@@ -332,7 +334,7 @@ class _Measuring:
 
     def launch(self, case: Case, launch: int, store: Store) -> None:
         """Measure one launch of a case and keep it. A later launch only times the case, unless none has."""
-        held, begin = self.agenda.held[case.id], time.monotonic()
+        held = self.agenda.held[case.id]
         possible = not case.unsupported
         stamp = self.known.stamp(case) if possible else None
         counted: dict[str, Any] = self.known.count(case) if possible else {"unsupported": case.unsupported}

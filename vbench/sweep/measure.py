@@ -6,7 +6,6 @@ Each yields (part, value) pairs; `sweep.loop` makes records of them.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from statistics import median
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from vbench.plan import Case, Protocol
@@ -37,9 +37,9 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     nothing watches; else it has the "uuid" of the GPU, the "file" of its samples, and the clock "reference_mhz" of
     earlier launches. "spent" says how many seconds went into measured passes, how many of these into memory and
     throughput, and how many into warm-up. "outputs" says whether the timed calls of latency returned what they should
-    (`verify.timed.check`); the first launch compares them with a reference. At the end of a first launch "settings"
-    comes again, with the kernel that computes attention; the call that tells it is not timed. Energy has its own time,
-    "wall_s": it comes last, so that it costs no cell its other figures.
+    (`verify.timed.check`); the first launch compares them with a reference. "settings" come again if the model's calls
+    change them, and at the end of a first launch with the kernel that computes attention; the call that tells it is not
+    timed. Energy has its own time, "wall_s": it comes last, so that it costs no cell its other figures.
     """
     from vbench.meters import attention, backend, cpu, outputs, state, throughput, timing
     from vbench.meters.workload import workload
@@ -51,7 +51,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     with attention.pinned(case.attention), backend.Compilations(case.backend, protocol.threads) as compilations:
         repeated_s = protocol.sample_s if argument["in_turns"] else protocol.warmup_max_s
         measured = workload(case, device, compilations, repeat_below_s=repeated_s)
-        yield "settings", measured.settings
+        yield from measured.tell()
         anatomy, spent = (yield from _memory(measured, compilations)) if first else ({}, {"measured_s": 0.0})
         policy = argument["batch"] or case.batch
         in_turns = argument["in_turns"] and policy in ("knee", measured.batch)
@@ -60,7 +60,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _energy(measured, measured.batch, 1, device, protocol)
             return
         call, spent["warmup_s"] = yield from _warm(measured, device, protocol, compilations, anatomy)
-        begin, search_s = time.monotonic(), 0.0
+        begin, search_s = monotonic(), 0.0
         with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
             latency = timing.latency(call, device, protocol, partial(state.why_slow, watch))
             parts = timing.parts(measured.parts(), device, protocol, median(latency["samples_ms"]))
@@ -68,7 +68,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             seen = outputs.seen(call)
             del call  # with its recorded graph or its optimiser, before there is another
             if first:
-                searching = time.monotonic()
+                searching = monotonic()
                 queued = throughput.measure(
                     measured.caller,
                     device,
@@ -78,9 +78,10 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                     image_bytes=(anatomy["input_bytes"] + anatomy["activation_bytes"]) // measured.batch,
                     held_bytes=anatomy.get("optimizer_bytes", 0),
                 )
-                search_s = time.monotonic() - searching
+                search_s = monotonic() - searching
                 yield "throughput", queued
-        gpu = state.window(Path(watch["file"]), begin, time.monotonic()) if watch else None
+        yield from measured.tell()
+        gpu = state.window(Path(watch["file"]), begin, monotonic()) if watch else None
         yield "state", {**processors.seen, "gpu": gpu}
         spent["measured_s"] += on_timing[0]
         yield "spent", {**spent, "throughput_s": search_s}
@@ -141,7 +142,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         if not first:
             turn_socket.wait()
         measured = workload(case, device, compilations, repeat_below_s=0.0)
-        yield "settings", measured.settings
+        yield from measured.tell()
         anatomy, spent = yield from _memory(measured, compilations)
         call, spent["warmup_s"] = yield from _warm(measured, device, protocol, compilations, anatomy)
         turn_socket.give()
@@ -150,6 +151,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         with cpu.CpuWatch(protocol.threads) as processors, spending() as on_timing:
             latency = timing.latency_in_turns(call, device, protocol, turn_socket, first=first)
         yield "latency", {"batch": measured.batch, **latency}
+        yield from measured.tell()
     yield "state", {**processors.seen, "gpu": None}
     spent["measured_s"] += on_timing[0]
     yield "spent", spent
@@ -192,7 +194,7 @@ def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                     warm = timing.warm_up(call, device, short, compilations=lambda: compilations.count)
                 spent["warmup_s"] = warm["wall_s"]
                 seat.answer([])
-                yield "settings", measured.settings
+                yield from measured.tell()
                 yield "warmup", warm
             else:
                 taken = device.samples(call, calls)
@@ -200,6 +202,7 @@ def take_rounds(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 samples.append(median(taken))
                 spent["measured_s"] += sum(taken) / 1e3
         yield "latency", timing.in_rounds(samples, measured.batch, protocol)
+        yield from measured.tell()
         yield "outputs", timed.check(outputs.seen(call), case.dtype, None, why_not="others wait for their turns")
         del moved
     yield "spent", spent
@@ -234,6 +237,7 @@ def _memory(
     with spending() as on_memory:
         anatomy = measured.memory()
     yield "memory", anatomy | compilations.cost()
+    yield from measured.tell()
     return anatomy, {"measured_s": on_memory[0], "memory_s": on_memory[0]}
 
 
@@ -260,6 +264,6 @@ def _warm(
 def spending() -> Iterator[list[float]]:
     """A list that holds, after leaving, the seconds since entering."""
     spent: list[float] = []
-    begin = time.monotonic()
+    begin = monotonic()
     yield spent
-    spent.append(time.monotonic() - begin)
+    spent.append(monotonic() - begin)

@@ -13,6 +13,7 @@ from vbench.devices import on_host
 from vbench.kernels.registry import OPS, default_form, forms, missing, operator, trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
 from vbench.meters import autocast
+from vbench.meters.build import cast as cast_model
 from vbench.models import create, load_published, spec
 from vbench.models.external import has_modes
 from vbench.plan import AUTOCAST, weights_dtype
@@ -227,7 +228,7 @@ def _model_equality(
 def _as_timed(model: torch.nn.Module, image: Tensor, dtype: str) -> Tensor:
     """The logits in a type, or under autocast. The model's weights are float32 afterwards, rounded to the type."""
     kept = getattr(torch, weights_dtype(dtype))
-    model.to(kept)
+    cast_model(model, kept)
     called = model
     if dtype in AUTOCAST:
         called = autocast.UnderAutocast(model, image.device.type, getattr(torch, AUTOCAST[dtype]))
@@ -257,7 +258,7 @@ def own_checks(
     for exact in (torch.float64, torch.float32):
         try:
             with torch.inference_mode():
-                logits = {mode: model.to(exact)(image.to(exact)) for mode, model in models.items()}
+                logits = {mode: cast_model(model, exact)(image.to(exact)) for mode, model in models.items()}
         except Exception:
             if exact == torch.float32:
                 raise

@@ -19,6 +19,7 @@ from vbench.devices import is_out_of_memory
 from vbench.errors import first_line
 from vbench.kernels.trials import relative
 from vbench.meters.autocast import UnderAutocast
+from vbench.meters.build import cast
 from vbench.meters.outputs import Output, Seen, copied
 from vbench.plan import product_dtype
 from vbench.verify import HALF
@@ -137,7 +138,7 @@ def _against_twin(
             bound = max(bound, ELSEWHERE * _error(copied(twin()(rounded)), wanted))
         else:
             autocast = dtype != product_dtype(dtype)
-            other = UnderAutocast(twin(), image.device.type, kind) if autocast else twin().to(kind)
+            other = UnderAutocast(twin(), image.device.type, kind) if autocast else cast(twin(), kind)
             bound = max(bound, HALF * _error(copied(other(image)), wanted))
     if isfinite(bound):
         found.enter(error, bound, "a timed output is not what the model computes")
@@ -167,4 +168,9 @@ def _error(one: Output, other: Output) -> float:
     """The largest relative error of a tensor; infinite if number or shapes differ."""
     if len(one) != len(other) or any(a.shape != b.shape for a, b in zip(one, other, strict=True)):
         return inf
-    return max(relative(a.float(), b.to(a.device).float()) for a, b in zip(one, other, strict=True))
+    return max(relative(_real(a), _real(b.to(a.device))) for a, b in zip(one, other, strict=True))
+
+
+def _real(x: Tensor) -> Tensor:
+    """In float32; a complex tensor as pairs of numbers."""
+    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).float()
