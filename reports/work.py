@@ -125,9 +125,9 @@ def not_estimated(rows: list[dict[str, Any]]) -> list[str]:
             named = f"{cell['model']} {cell['mode']} {cell['height']}x{cell['width']}"
             cells.setdefault(cell["not_estimated"], []).append(named)
     lines = []
-    for reason, named in cells.items():
-        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        lines.append(f"{_cells(len(named))} could not be estimated: {reason} ({', '.join(named[:NAMED])}{more})")
+    for reason, own in cells.items():
+        more = f" and {len(own) - NAMED} more" if len(own) > NAMED else ""
+        lines.append(f"{_cells(len(own))} could not be estimated: {reason} ({', '.join(own[:NAMED])}{more})")
     return lines
 
 

@@ -71,7 +71,7 @@ def integers(*shape: int) -> Tensor:
         lambda x: x.take(integers(4)),
         lambda x: x.take_along_dim(integers(2, 1), 1),
         lambda x: x.masked_fill(x > 0, 0.0),
-        lambda x: torch.diag_embed(x),
+        torch.diag_embed,
         lambda x: torch.block_diag(x, x),
         lambda x: x.scatter(1, integers(2, 1), 1.0),
         lambda x: x.index_fill(0, integers(1), 1.0),
@@ -139,7 +139,7 @@ def bags(x: Tensor, **options: Any) -> Tensor:
         *((lambda x, f=f: f(x, x), (2, 3), 0, 6) for f in (torch.hypot, torch.atan2, torch.fmax, torch.copysign)),
         (lambda x: F.threshold(x, 0.1, 0.0), (2, 3), 0, 6),
         (lambda x: F.prelu(x, torch.empty(3)), (2, 3), 0, 6),
-        (lambda x: F.rrelu(x), (2, 3), 0, 6),
+        (F.rrelu, (2, 3), 0, 6),
         (F.hardswish, (2, 3), 0, 2 * 6),
         (F.silu, (2, 3), 0, 2 * 6),
         (F.glu, (2, 4), 0, 2 * 4),
@@ -161,7 +161,7 @@ def bags(x: Tensor, **options: Any) -> Tensor:
         (lambda x: F.rms_norm(x, (3,)), (2, 3), 0, 3 * 6 + 2 * 2),  # square, mean, product; a sum and a root a row
         (lambda x: F.layer_norm(x, (3,)), (2, 3), 0, 7 * 6),
         (lambda x: F.group_norm(x, 2), (2, 4, 5), 0, 7 * 40),
-        (lambda x: F.instance_norm(x), (2, 4, 5), 0, 7 * 40),
+        (F.instance_norm, (2, 4, 5), 0, 7 * 40),
         (lambda x: batch_norm(x, training=False), (2, 3, 4), 0, 4 * 24),
         (lambda x: batch_norm(x, training=True), (2, 3, 4), 0, 7 * 24),
         (lambda x: F.normalize(x, dim=1), (2, 3), 0, 2 * 6 + 2 + 6),
@@ -215,14 +215,14 @@ def bags(x: Tensor, **options: Any) -> Tensor:
         (lambda x: torch.conv_tbc(x, torch.empty(3, 4, 5), torch.empty(5), 1), (6, 2, 4), 6 * 2 * 5 * 12, 0),
         (lambda x: torch.linalg.matrix_power(x, 3), (3, 3), 2 * 27, 0),
         # linear algebra: 2/3 n³, n³/3, n² a right-hand side and triangle
-        (lambda x: torch.linalg.lu_factor(x), (2, 3, 3), 0, 2 * 18),
-        (lambda x: torch.linalg.det(x), (3, 3), 0, 18 + 3),
-        (lambda x: torch.linalg.inv(x), (3, 3), 0, 54),
-        (lambda x: torch.linalg.cholesky(x), (3, 3), 0, 9),
+        (torch.linalg.lu_factor, (2, 3, 3), 0, 2 * 18),
+        (torch.linalg.det, (3, 3), 0, 18 + 3),
+        (torch.linalg.inv, (3, 3), 0, 54),
+        (torch.linalg.cholesky, (3, 3), 0, 9),
         (solved, (3, 3), 0, 18 + 2 * 9 * 2),
         (triangular, (3, 3), 0, 9 * 2),
         (lambda x: torch.cholesky_solve(torch.empty(3, 2), x), (3, 3), 0, 2 * 9 * 2),
-        (lambda x: torch.linalg.qr(x), (4, 3), 0, 54 + 54),
+        (torch.linalg.qr, (4, 3), 0, 54 + 54),
         (lambda x: torch.linalg.qr(x, "r"), (4, 3), 0, 54),
         (lambda x: torch.linalg.householder_product(x, torch.empty(3)), (4, 3), 0, 54),
         (lambda x: torch.ormqr(x, torch.empty(3), torch.empty(4, 2)), (4, 3), 0, 4 * 4 * 2 * 3 - 2 * 2 * 9),
@@ -412,11 +412,11 @@ ELSEWHERE = (
     *("from_file", "record_stream", "shallow_copy", "hash_tensor", "_dep_token", "_same_feature_meta", "slice_inverse"),
     *("indices_copy", "_fused_moving_avg_obs_fq_helper_functional", "_compute_linear_combination"),
 )
-# What iterates until the numbers are good enough, and recurrences of polynomials. They are named as unknown.
-UNKNOWN = frozenset(
-    """_linalg_eigh _linalg_eigvals _linalg_svd linalg_eig linalg_lstsq linalg_matrix_exp linalg_matrix_sqrth linalg_pinv
-    linalg_polar""".split()
-)
+# What iterates until the numbers are good enough. It is named as unknown.
+UNKNOWN = {
+    *("_linalg_eigh", "_linalg_eigvals", "_linalg_svd", "linalg_eig", "linalg_lstsq", "linalg_matrix_exp"),
+    *("linalg_matrix_sqrth", "linalg_pinv", "linalg_polar"),
+}
 
 
 @TODAY

@@ -45,15 +45,13 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
         )
     try:
         found = _second_count(case)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "fvcore":
-            return not_counted(f"fvcore could not count: {first_line(error, named=True)}")
-        return not_counted("fvcore is not installed; pip install fvcore")
     except Exception as error:  # the first counter's result stays, whatever fails here
-        return not_counted(f"fvcore could not count: {first_line(error, named=True)}")
+        lacking = isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "fvcore"
+        why = f"could not count: {first_line(error, named=True)}"
+        return not_counted("fvcore is not installed; pip install fvcore" if lacking else f"fvcore {why}")
     agree = abs(found.macs - macs) <= AGREE * macs
-    if not agree and (why := found.explains(lower=found.macs < macs)):
-        return not_counted(why)
+    if not agree and (reason := found.explains(lower=found.macs < macs)):
+        return not_counted(reason)
     return {"macs_fvcore": found.macs, "agree": agree, "reason": None}
 
 

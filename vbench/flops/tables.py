@@ -23,21 +23,20 @@ PER_OUTPUT: dict[str, int] = {
         _names(
             """_conj_physical _cummax_helper _cummin_helper _prelu_kernel abs acos acosh add angle asin asinh atan atan2
             atanh ceil celu clamp clamp_max clamp_min conj_physical copysign cos cosh cummax cummin cumprod cumsum
-            deg2rad digamma div elu erf erfc erfinv exp exp2 expm1 fft_fftfreq fft_rfftfreq floor floor_divide fmax fmin
-            fmod frac gcd hardshrink hardsigmoid hardtanh hypot i0 igamma igammac lcm leaky_relu lgamma log log10 log1p
-            log2 log_sigmoid_forward logit logspace maximum minimum mul mvlgamma neg nextafter polygamma pow prelu
-            rad2deg reciprocal relu remainder round rrelu_with_noise
-            rrelu_with_noise_functional rsqrt rsub sgn sigmoid sign sin sinc sinh softplus
-            softshrink sqrt sub tan tanh threshold trunc"""
+            deg2rad digamma div elu erf erfc erfinv exp exp2 expm1 fft_fftfreq fft_rfftfreq floor floor_divide fmax
+            fmin fmod frac gcd hardshrink hardsigmoid hardtanh hypot i0 igamma igammac lcm leaky_relu lgamma log
+            log10 log1p log2 log_sigmoid_forward logit logspace maximum minimum mul mvlgamma neg nextafter polygamma
+            pow prelu rad2deg reciprocal relu remainder round rrelu_with_noise rrelu_with_noise_functional rsqrt rsub
+            sgn sigmoid sign sin sinc sinh softplus softshrink sqrt sub tan tanh threshold trunc"""
         ),
         1,
     ),
     **dict.fromkeys(  # torch.special's functions
         _names(
             """special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_erfcx
-            special_i0e special_i1 special_i1e special_log_ndtr special_ndtri special_spherical_bessel_j0 special_zeta
-            special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1
-            special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1"""
+            special_i0e special_i1 special_i1e special_log_ndtr special_modified_bessel_i0 special_modified_bessel_i1
+            special_modified_bessel_k0 special_modified_bessel_k1 special_ndtri special_scaled_modified_bessel_k0
+            special_scaled_modified_bessel_k1 special_spherical_bessel_j0 special_zeta"""
         ),
         1,
     ),
@@ -129,8 +128,8 @@ WINDOWS = _names(
 
 # Views of the same bytes: nothing is computed and nothing moves.
 VIEWS = _names(
-    """_conj _fw_primal _make_dual _neg_view _reshape_alias _unsafe_view alias as_strided detach diagonal expand lift lift_fresh
-    movedim permute select set slice split split_with_sizes squeeze t transpose unbind unfold unsafe_split
+    """_conj _fw_primal _make_dual _neg_view _reshape_alias _unsafe_view alias as_strided detach diagonal expand lift
+    lift_fresh movedim permute select set slice split split_with_sizes squeeze t transpose unbind unfold unsafe_split
     unsafe_split_with_sizes unsqueeze view view_as_complex view_as_real"""
 )
 
@@ -142,15 +141,15 @@ MOVES = (
     ALLOCATIONS
     | frozenset(f"{view}_copy" for view in VIEWS)
     | _names(  # moved, or written
-        """_chunk_cat _copy_from _copy_from_and_resize _efficientzerotensor _lazy_clone _pack_padded_sequence _pin_memory
-        _reshape_copy _resize_output _stack _to_copy
-        _unsafe_index _unsafe_masked_index arange as_strided_scatter block_diag cat channel_shuffle clone complex
-        constant_pad_nd copy diag_embed diagonal_scatter embedding eye fill flip full full_like gather im2col index
-        index_copy index_fill index_select linspace lu_unpack masked_fill masked_scatter masked_select max_unpool2d
-        max_unpool3d narrow_copy native_channel_shuffle new_full new_ones new_zeros ones ones_like pixel_shuffle pixel_unshuffle
+        """_chunk_cat _copy_from _copy_from_and_resize _efficientzerotensor _lazy_clone _pack_padded_sequence
+        _pin_memory _reshape_copy _resize_output _stack _to_copy _unsafe_index _unsafe_masked_index arange
+        as_strided_scatter block_diag cat channel_shuffle clone complex constant_pad_nd copy diag_embed
+        diagonal_scatter embedding eye fill flip full full_like gather im2col index index_copy index_fill
+        index_select linspace lu_unpack masked_fill masked_scatter masked_select max_unpool2d max_unpool3d
+        narrow_copy native_channel_shuffle new_full new_ones new_zeros ones ones_like pixel_shuffle pixel_unshuffle
         range reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d
-        replication_pad2d replication_pad3d resize resize_as roll rot90 scalar_tensor select_scatter slice_scatter stack
-        take tril tril_indices triu triu_indices where zero zeros zeros_like"""
+        replication_pad2d replication_pad3d resize resize_as roll rot90 scalar_tensor select_scatter slice_scatter
+        stack take tril tril_indices triu triu_indices where zero zeros zeros_like"""
     )
     | _names(  # the nearest pixel
         """_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_nearest1d
@@ -158,15 +157,16 @@ MOVES = (
     )
     | _names(  # compared, counted, selected
         """__ilshift_ __irshift_ __lshift_ __rshift_ _unique _unique2 all any argmax argmin argsort bitwise_and
-        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bucketize count_nonzero eq frexp ge gt
-        heaviside int_repr isin isinf isnan isneginf isposinf kthvalue le logical_and logical_not logical_or logical_xor
-        lt median mode nan_to_num nanmedian ne nonzero nonzero_static searchsorted signbit sort topk unique_consecutive
-        unique_dim unique_dim_consecutive"""
+        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bucketize count_nonzero eq frexp ge
+        gt heaviside int_repr isin isinf isnan isneginf isposinf kthvalue le logical_and logical_not logical_or
+        logical_xor lt median mode nan_to_num nanmedian ne nonzero nonzero_static searchsorted signbit sort topk
+        unique_consecutive unique_dim unique_dim_consecutive"""
     )
     | _names(  # looked at
         """_assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async _functional_assert_scalar
-        _functional_sym_constrain_range _functional_sym_constrain_range_for_size _has_same_storage_numel _is_all_true _is_any_true _linalg_check_errors _local_scalar_dense _print equal
-        is_pinned is_same_size is_set_to sym_constrain_range sym_constrain_range_for_size"""
+        _functional_sym_constrain_range _functional_sym_constrain_range_for_size _has_same_storage_numel _is_all_true
+        _is_any_true _linalg_check_errors _local_scalar_dense _print equal is_pinned is_same_size is_set_to
+        sym_constrain_range sym_constrain_range_for_size"""
     )
 )
 
@@ -179,10 +179,10 @@ RANDOM = _names(
 # Operations that torch makes of others, products among them. All others that it makes have no MACs.
 MADE_OF_PRODUCTS = _names(
     """_convolution _convolution_mode _scaled_dot_product_attention_math bilinear cdist chain_matmul conv1d conv2d
-    conv3d conv_transpose1d conv_transpose2d conv_transpose3d corrcoef cov einsum gru gru_cell inner
-    linalg_matmul linalg_matrix_power linalg_multi_dot linalg_pinv linalg_tensorinv linalg_tensorsolve linalg_vecdot
-    linear lstm lstm_cell matmul matrix_power pinverse rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell
-    scaled_dot_product_attention slow_conv3d smm tensordot thnn_conv2d"""
+    conv3d conv_transpose1d conv_transpose2d conv_transpose3d corrcoef cov einsum gru gru_cell inner linalg_matmul
+    linalg_matrix_power linalg_multi_dot linalg_pinv linalg_tensorinv linalg_tensorsolve linalg_vecdot linear lstm
+    lstm_cell matmul matrix_power pinverse rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell scaled_dot_product_attention
+    slow_conv3d smm tensordot thnn_conv2d"""
 )
 
 # Namespaces of operations that compute nothing: marks of a profiler, questions about a tensor.
