@@ -28,7 +28,7 @@ from vbench.reports import plots, tables
 from vbench.reports.tables import extent, figure
 from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
-from vbench.results.frame import frame, rows_of
+from vbench.results.frame import frame, rows_of, uncounted
 from vbench.results.lint import unfair
 from vbench.results.store import Record, TurnBlock, read, read_turns
 from vbench.results.text import listed, px
@@ -252,23 +252,25 @@ def _verified(records: Sequence[Record]) -> list[tuple[str, ...]]:
 
 
 def _ledger(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """One row for each model, mode and form: whether its MAC counts agree, and what the ledger does not know."""
+    """One row for each model, mode and form: whether its MAC counts agree, and what is not counted."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        if record.work:
+        if record.work or uncounted(record):
             case = record.case
             named = " ".join(part for part in (case["model"], case["mode"], case["form"]) if part)
             groups.setdefault(named, []).append(record)
     found: list[tuple[str, ...]] = []
     for named, group in sorted(groups.items()):
         works = [record.work for record in group if record.work]
-        second = [record.second_count or {} for record in group]
+        second = [record.second_count or {} for record in group if record.work]
+        lost = sorted({uncounted(record) or "" for record in group if not record.work})
         unknown = sorted({str(op) for work in works for op in work.get("unknown") or {}})
         coverage = [work["coverage"] for work in works if work.get("coverage") is not None]
         by_hand = _votes([work.get("closed_form_agrees") for work in works], ["no formula for this model"])
         by_fvcore = _votes([count.get("agree") for count in second], [count.get("reason") for count in second])
         known = f"{min(coverage):.2%}" if coverage else "not recorded"
-        found.append((named, str(len(group)), by_hand, by_fvcore, ", ".join(unknown) or "nothing", known))
+        lacks = ", ".join(unknown) or ("" if lost else "nothing")
+        found.append((named, str(len(group)), by_hand, by_fvcore, "; ".join(filter(None, [lacks, *lost])), known))
     return found
 
 
@@ -279,7 +281,7 @@ def _votes(votes: Sequence[bool | None], reasons: Iterable[str | None]) -> str:
     if len(asked) < len(votes):
         why = "; ".join(dict.fromkeys(str(reason) for reason in reasons if reason))
         parts.append(f"{len(votes) - len(asked)} not asked" + (f" ({why})" if why else ""))
-    return "; ".join(parts)
+    return "; ".join(parts) or "not counted"
 
 
 def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:

@@ -348,12 +348,14 @@ def cell_of(cells: Cells | None, quantity: Quantity) -> TableCell:
         return TableCell(ABSENT)
     value, status, reason = (cells[key] for key in (quantity.column, "status", "reason"))
     if value is None and quantity.without:
-        return TableCell("none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without)
+        without = "none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without
+        why = cells["uncounted_reason"] if quantity.flags == WORK else None
+        return TableCell(without, notes=(why,) if why else ())
     if value is None:
         said = ENDINGS.get(status, status)
         return TableCell("not known") if status == "ok" else TableCell(NO_VALUE[status], notes=(f"{said}: {reason}",))
     notes = [NOTES[flag].rstrip(":") for flag in quantity.flags if flag in cells["flags"].split()]
-    if status == "ok" and reason and not quantity.without:
+    if status == "ok" and reason and reason != cells["uncounted_reason"] and not quantity.without:
         notes.append(f"not every launch ended: {reason}")
     text, unit = figure(value, quantity.unit), quantity.unit
     if not quantity.interval:

@@ -186,6 +186,8 @@ def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
     """The band and the line, and a mark at the end if a cell beyond the last point failed."""
     cells = one.cells
     values = cells[panel.column].astype("Float64") / panel.unit
+    if panel is not ACCURACY:
+        values = values.where(values > 0)  # the axis is logarithmic
     if values.notna().sum() == 0:
         return []
     y = _numbers(values)

@@ -40,7 +40,7 @@ NOTES = {
     "bimodal": "bimodal: calls take one of two times; the median is one of them",
     "outliers": "outliers: single calls are far from the rest; all are kept",
     "counters_disagree": "counters_disagree: the MAC counters differ by more than 1 %:",
-    "uncounted": "uncounted: the model has work that the counter does not know; 'vbench flops --strict' names it",
+    "uncounted": "uncounted: work of the model is not counted, or not all; `uncounted_reason` in summary.csv says why",
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
@@ -63,17 +63,17 @@ def absent(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def without_work(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells that were measured but have no MACs."""
-    return table[(table["status"] == "ok") & table["macs"].isna()]
+def without_count(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells whose work is not counted, or not all of it."""
+    return table[table["uncounted_reason"].notna()]
 
 
 def uncounted(table: pd.DataFrame) -> list[str]:
-    """One line for each reason why measured cells have no MACs, with these cells."""
+    """One line for each reason why work is not counted, with the cells."""
     named = naming(table)
     return [
-        f"no MACs: {reason if isinstance(reason, str) else 'no reason is recorded'} ({_named(group, named)})"
-        for reason, group in without_work(table).groupby("reason", sort=False, dropna=False)
+        f"{reason} ({_named(group, named)})"
+        for reason, group in without_count(table).groupby("uncounted_reason", sort=False)
     ]
 
 

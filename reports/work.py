@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from vbench.results.text import bare_table
 
+if TYPE_CHECKING:
+    from vbench.flops.estimate import Parts
+
+NAMED = 3  # the most cells that a line names
 COUNTS = {
     "GMACs": "macs",
     "GMACs executed": "macs_executed",
@@ -33,7 +37,17 @@ def unknown_line(found: list[dict[str, Any]]) -> str | None:
     if not sums:
         return None
     said = ", ".join(f"{op} ({nbytes} bytes)" for op, nbytes in sums.items())
-    return f"not in the ledger's tables: {said}; register a formula (torch.utils.flop_counter.register_flop_formula)"
+    total = "; no total of FLOPs, as they touch too much" if any(work["flops_total"] is None for work in found) else ""
+    return (
+        f"not in the ledger's tables: {said}{total}; register a formula "
+        "(torch.utils.flop_counter.register_flop_formula)"
+    )
+
+
+def second_lines(found: list[dict[str, Any]]) -> list[str]:
+    """Why fvcore has no count, a line a reason."""
+    reasons = dict.fromkeys(work["fvcore_reason"] for work in found if work["fvcore_reason"])
+    return [f"no second count: {reason}" for reason in reasons]
 
 
 def notes(found: list[dict[str, Any]]) -> list[str]:
@@ -87,6 +101,7 @@ def estimates_to_rich(rows: list[dict[str, Any]]) -> Table:
     heads = ("model", "size (px)", "mode", "form", "batch", "dtype", *guesses, "remarks")
     table = bare_table(heads, right=guesses, wrap=heads)
     for cell in rows:
+        lacking = "not estimated" if cell["not_estimated"] else cell["not_predicted"]
         table.add_row(
             cell["model"],
             f"{cell['height']}x{cell['width']}",
@@ -97,9 +112,41 @@ def estimates_to_rich(rows: list[dict[str, Any]]) -> Table:
             "" if cell["launches"] is None else str(cell["launches"]),
             "" if cell["seconds"] is None else f"{cell['seconds']:.0f}",
             "" if cell["peak_bytes"] is None else f"{cell['peak_bytes'] / 2**20:.0f}",
-            cell["unsupported"] or cell["padding"] or "",
+            cell["unsupported"] or lacking or cell["padding"] or "",
         )
     return table
+
+
+def not_estimated(rows: list[dict[str, Any]]) -> list[str]:
+    """How many cells have no estimate, and why: one line a reason, with the cells."""
+    cells: dict[str, list[str]] = {}
+    for cell in rows:
+        if cell["not_estimated"]:
+            named = f"{cell['model']} {cell['mode']} {cell['height']}x{cell['width']}"
+            cells.setdefault(cell["not_estimated"], []).append(named)
+    lines = []
+    for reason, own in cells.items():
+        more = f" and {len(own) - NAMED} more" if len(own) > NAMED else ""
+        lines.append(f"{_cells(len(own))} could not be estimated: {reason} ({', '.join(own[:NAMED])}{more})")
+    return lines
+
+
+def whole(rows: list[dict[str, Any]], blocks: int, parts: Parts, device: str) -> str:
+    """What all cells need together, in words; without those that could not be estimated, and said so."""
+    lost = sum(1 for cell in rows if cell["not_estimated"])
+    known = sum(1 for cell in rows if cell["seconds"] is not None)
+    if not known:
+        why = "how long they take is not known" if lost else "none can exist, so nothing would be measured"
+        return f"{_cells(len(rows))} on {device}: {why}."
+    beyond = f", and what the {_cells(lost)} without an estimate take{'s' * (lost == 1)}" if lost else ""
+    return (
+        f"{_cells(len(rows))}, {blocks} blocks of turns, roughly {parts.total / 60:.1f} minutes on {device}{beyond}: "
+        f"{parts}. All figures are estimates."
+    )
+
+
+def _cells(number: int) -> str:
+    return f"{number} cell{'s' * (number != 1)}"
 
 
 def _giga(number: int | None) -> str:

@@ -110,9 +110,9 @@ def params_of(rows: pd.DataFrame) -> float:
 
 
 def _apart(mine: pd.DataFrame, theirs: pd.DataFrame) -> float:
-    """The log of the ratio of two models' parameters, without sign; infinite if one is unknown."""
-    apart = abs(log(params_of(mine) / params_of(theirs)))
-    return float("inf") if isnan(apart) else apart
+    """The log of the ratio of two models' parameters, without sign; infinite if one has none or is unknown."""
+    known = [params_of(rows) for rows in (mine, theirs)]
+    return abs(log(known[0] / known[1])) if min(known) > 0 and not any(map(isnan, known)) else float("inf")
 
 
 def _ratios(pair: Pair) -> Iterator[Answer]:

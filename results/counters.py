@@ -47,6 +47,7 @@ COMPILER = ("triton",)  # what kernels' resources depend on
 # How far a count may differ from the baseline: a number in its unit, or a share such as "1 %"; 0 if it is not named.
 TOLERANCES: dict[str, float | str] = {"exponent": 0.02, "registers": 8, "predicted_peak_bytes": "0.1 %"}
 NAMED = 3  # the most items that a note names
+NOT_KNOWN = "not known on either side; 'vbench flops --strict' says why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,8 @@ def _of_cell(
     for counter in COUNTERS:
         before, after = base.counts.get(counter.name), head.counts.get(counter.name)
         if before is None and after is None:
+            if counter.name in head.counts and not counter.name.endswith("_inside"):  # there may be no operator
+                findings.append(Finding(base.name, counter.name, "UNMEASURED", note=NOT_KNOWN))
             continue
         verdict: GateVerdict = "CHANGED"
         notes: list[str | None] = ["not known now" if after is None else "not known in the baseline"]

@@ -30,6 +30,7 @@ CONTENDED = 0.9  # on the CPU: the least share of wall time in which a measureme
 OTHERS = 0.5  # processors that other processes may keep busy, as they share caches and memory
 MORE_THREADS = 1.1  # on the CPU: times the processor time that the threads of the run have
 HELD_BACK = 0.01  # the share of a launch's time that a quota may take
+NOT_COUNTED = "MACs not counted"  # how the reason begins of a record that has no work
 HOST_BOUND = 0.95  # if a call returns after this share of the device's time, the device waits for the host
 QUEUED = 1.05  # the device also waits if calls back to back take this many times the device's time
 
@@ -65,7 +66,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("string", "process_note"),
     ("Int64", "process_bytes state_bytes predicted_peak_bytes"),
     ("Float64", "energy_j_per_image energy_gross_j_per_image"),
-    ("string", "energy_reason padding"),
+    ("string", "energy_reason uncounted_reason padding"),
     ("Float64", "padded_share top1_published"),
     ("string", "top1_source"),
     ("Float64", "floor_ms peak_flops_per_s peak_bytes_per_s"),
@@ -211,6 +212,7 @@ def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
         "verified": (first.verified or {}).get("ok"),
         **{key: work.get(key) for key in _WORK},
         "flops_coverage": work.get("coverage"),
+        "uncounted_reason": uncounted(first),
         "macs_fvcore": (first.second_count or {}).get("macs_fvcore"),
         "padded_share": spec(case["model"]).padded_share(case["height"], case["width"]),
         "started_at": first.started_at,
@@ -374,11 +376,27 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
     found += faults([latency["samples_ms"] for latency in latencies])
     if (first.second_count or {}).get("agree") is False or (first.work or {}).get("closed_form_agrees") is False:
         found.append("counters_disagree")
-    if (first.work or {}).get("unknown"):
+    if row["uncounted_reason"]:
         found.append("uncounted")
     if row["padding"]:
         found.append("cropped" if row["padding"].startswith("cuts off") else "padded")
     return found
+
+
+def uncounted(record: Record) -> str | None:
+    """What of a cell's work is not counted, and why; None if all is, or if the cell ended before it was to be counted.
+
+    A counted model may do what the ledger does not know; its MACs then lack what these operations have.
+    """
+    work, reason = record.work or {}, record.reason or ""
+    if work.get("macs") is None:
+        said = NOT_COUNTED + reason.partition(NOT_COUNTED)[2] if NOT_COUNTED in reason else None
+        return said or (f"{NOT_COUNTED}: no reason is recorded" if record.status == "ok" else None)
+    if not work.get("unknown"):
+        return None
+    share = f", {100 * (1 - work['coverage']):.2g} % of the bytes" if work.get("coverage") is not None else ""
+    total = "; no total of FLOPs" if work.get("flops_total", 0) is None else ""
+    return f"not fully counted: {', '.join(work['unknown'])} in no table of the ledger{share}{total}"
 
 
 def _too_few(row: dict[str, Any], first: Record) -> bool:

@@ -227,7 +227,7 @@ def test_plan_estimates_without_measuring(tmp_path: Path) -> None:
 def test_plan_says_where_the_time_goes(tmp_path: Path) -> None:
     done = vbench("plan", "--models", "vig_t", "--res", "64", "--modes", "parallel", "--rigor", "quick", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    total = " ".join(done.stdout.split()).partition("1 cells, 0 blocks of turns, roughly ")[2]
+    total = " ".join(done.stdout.split()).partition("1 cell, 0 blocks of turns, roughly ")[2]
     assert re.match(r"[0-9.]+ minutes on cpu: measuring [0-9]+ s, ", total), done.stdout
     assert re.search(r"starting [0-9]+ s, reporting [0-9]+ s\. All figures are estimates\.", total), done.stdout
 

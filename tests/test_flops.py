@@ -19,8 +19,9 @@ from vbench.commands.app import app
 from vbench.errors import ResolutionError, UnknownModelError, UsageError
 from vbench.flops import count as flops
 from vbench.flops.count import count_by_module
-from vbench.flops.formulas import FORMULAS, PRODUCTS
+from vbench.flops.formulas import FORMULAS
 from vbench.flops.ledger import Kind, Ledger
+from vbench.flops.products import PRODUCTS
 from vbench.flops.second import second_count
 from vbench.flops.tables import MOVES, PER_INPUT, PER_OUTPUT, VIEWS, WINDOWS
 from vbench.jobs.launch import Ending

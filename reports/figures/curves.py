@@ -25,10 +25,10 @@ NARROW = 3.0  # a log axis spans at least this factor
 
 
 def points(series: Series, measure: Measure) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sides in px and values in the unit of the measure, of the rows that have a value."""
+    """Sides in px and values in the unit of the measure, of the rows that have one above 0, as a log axis has."""
     x = series.cells["side"].to_numpy(dtype=float)
     y = series.cells[measure.column].to_numpy(dtype=float, na_value=np.nan) / measure.unit
-    known = ~np.isnan(y)
+    known = y > 0  # not so where there is none
     return x[known], y[known]
 
 

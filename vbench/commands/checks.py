@@ -96,7 +96,7 @@ def flops(
             out.print()
             out.print(work.modules_to_rich(one))
     unknown = work.unknown_line(found)
-    print_aside([*work.notes(found), *([unknown] if unknown else [])])
+    print_aside([*work.notes(found), *work.second_lines(found), *([unknown] if unknown else [])])
     if unknown and strict:
         raise typer.Exit(1)
 

@@ -121,7 +121,7 @@ def table_of(folders: Sequence[Path]) -> pd.DataFrame:
 def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
     """Write the files of a sweep beside its records and print the table.
 
-    Returns: the number of cells that ended in an error, or were measured but have no MACs.
+    Returns: the number of cells that ended in an error, or whose work is not counted in full.
     """
     from vbench.reports import tables
     from vbench.reports.write import write_all
@@ -133,7 +133,8 @@ def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
         tables.show(table, out)
     print_written(files)
     print_aside(tables.uncounted(table) if as_json else [])  # without --json they are under the table
-    return int((table["status"] == "error").sum()) + len(tables.without_work(table))
+    failed = set(table.index[table["status"] == "error"])
+    return len(failed | set(tables.without_count(table).index))
 
 
 def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:

@@ -157,7 +157,7 @@ def plan(
         estimates, waited_s = estimate.run(cases, protocol, launcher)
         tasks = sweeping.tasks(cases, cases[0].device, launcher)
     verifying, counting = (sum(t.seconds for t in tasks if t.verb == verb) for verb in ("verifying", "counting"))
-    known = {case: guess for case, guess in zip(cases, estimates, strict=True) if guess}
+    known = {case: guess for case, guess in zip(cases, estimates, strict=True) if isinstance(guess, estimate.Estimate)}
     before_s = waited_s + verifying + counting + estimate.REPORTING_S
     found = rehearse(known, together, protocol, None if allowed_s is None else allowed_s - before_s)
     rows = [
@@ -171,11 +171,9 @@ def plan(
     starting = waited_s + sum(found.launches.values()) * estimate.LAUNCH_OVERHEAD_S
     measuring = found.spent_s - found.turns_s - (starting - waited_s)
     parts = estimate.Parts(measuring, found.turns_s, verifying, counting, starting)
-    out.print(
-        f"{len(rows)} cells, {found.blocks} blocks of turns, roughly {parts.total / 60:.1f} minutes on "
-        f"{cases[0].device}: {parts}. All figures are estimates.",
-        markup=False,
-    )
+    for line in work.not_estimated(rows):
+        out.print(line, markup=False)
+    out.print(work.whole(rows, found.blocks, parts, cases[0].device), markup=False)
     for line in found.wishes:
         out.print(f"in {budget}: {line}", markup=False)
 

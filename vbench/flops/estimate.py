@@ -15,7 +15,7 @@ from vbench import jobs
 from vbench.plan import Case, Protocol, product_dtype
 
 if TYPE_CHECKING:
-    from vbench.jobs.launch import Launcher
+    from vbench.jobs.launch import Ending, Launcher
 
 EFFICIENCY = 0.5  # of a model, against a large matrix product
 OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
@@ -32,12 +32,13 @@ LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Guesses of a cell: the seconds of a call, of its first launch, which measures all, and of a later one, which only
-    times single calls; and the `peak_bytes` of one pass."""
+    times single calls; and the `peak_bytes` of one pass, or None and why they are `not_predicted`."""
 
     call_s: float
     first_s: float
     again_s: float
-    peak_bytes: int
+    peak_bytes: int | None
+    not_predicted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -
     )
     again = LAUNCH_OVERHEAD_S + call + warmup + sampling
     first = again + call * ((1 if slow else MEMORY_CALLS) - 1) + _throughput_s(call, parts["queued"], protocol)
-    return Estimate(call, first, again, parts["peak_bytes"])
+    return Estimate(call, first, again, parts.get("peak_bytes"), parts.get("unpredicted"))
 
 
 def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> float:
@@ -113,35 +114,49 @@ def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> floa
     return protocol.throughput_s + protocol.sample_s if fewest <= protocol.throughput_s else 0.0
 
 
-def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list[Estimate | None], float]:
-    """An estimate for each case, None for one that cannot exist or cannot be counted; and the seconds after which a
-    first process began to work here, since it waits for torch to be imported."""
-    rates: dict[str, dict[str, Any]] = {}
-    estimates: list[Estimate | None] = []
+def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list[Estimate | str], float]:
+    """An estimate for each case, or why there is none, in words; and the seconds after which a first process began to
+    work here, since it waits for torch to be imported."""
+    rates: dict[str, Ending] = {}
+    estimates: list[Estimate | str] = []
     waited = 0.0
     for case in cases:
         if case.unsupported:
-            estimates.append(None)
+            estimates.append(case.unsupported)
             continue
         dtype = product_dtype(case.dtype)
         if dtype not in rates:
             begin = time.monotonic()
-            found = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60).parts
+            rates[dtype] = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60)
+            found = rates[dtype].parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
-            rates[dtype] = found
-        parts = launcher.run(*jobs.foresee(case), 120).parts
-        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[dtype]
-        estimates.append(estimate(parts, rates[dtype], protocol) if complete else None)
+        foreseen = launcher.run(*jobs.foresee(case), 120)
+        why = _unknown(foreseen) or _unknown(rates[dtype])
+        estimates.append(why or estimate(foreseen.parts, rates[dtype].parts, protocol))
     return estimates, waited
 
 
-def row(case: Case, guess: Estimate | None, seconds: float | None, launches: int | None) -> dict[str, Any]:
-    """A case and its estimate as one JSON-able dict; `seconds` and number of its launches in the sweep."""
+def _unknown(ending: Ending) -> str | None:
+    """Why a job did not find out all that an estimate needs; None if it did."""
+    if ending.status != "ok":
+        return ending.reason or ending.status
+    why: str | None = ending.parts.get("uncounted")
+    return why
+
+
+def row(case: Case, guess: Estimate | str, seconds: float | None, launches: int | None) -> dict[str, Any]:
+    """A case and its estimate as one JSON-able dict; `seconds` and number of its launches in the sweep.
+
+    `not_estimated` says why there is no estimate of a cell that could exist, `not_predicted` why there is no peak.
+    """
+    known = guess if isinstance(guess, Estimate) else None
     return {
         **asdict(case),
         "padding": case.spec.padding(case.height, case.width),
         "unsupported": case.unsupported,
-        "seconds": None if guess is None or seconds is None else round(seconds, 1),
-        "launches": launches if guess else None,
-        "peak_bytes": None if guess is None else guess.peak_bytes,
+        "not_estimated": guess if isinstance(guess, str) and not case.unsupported else None,
+        "not_predicted": known.not_predicted if known else None,
+        "seconds": None if known is None or seconds is None else round(seconds, 1),
+        "launches": launches if known else None,
+        "peak_bytes": None if known is None else known.peak_bytes,
     }

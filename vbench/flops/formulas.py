@@ -1,36 +1,36 @@
-"""What an operation of torch costs, from its arguments, where a factor an element does not say it.
-
-MACs are multiply-accumulates of real numbers.
-"""
+"""A call of an operation of torch, and what pointwise work costs where a factor an element does not say it."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from math import log2, prod
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import flop_counter
 from torch.utils.flop_counter import flop_registry
 
-from vbench.flops.tables import COMPLEX, PER_INPUT, PER_OUTPUT, WINDOWS
+from vbench.flops.linear_algebra import LINEAR_ALGEBRA
+from vbench.flops.tables import COMPLEX, LOSSES, MOVES, PER_INPUT, PER_OUTPUT, RANDOM, VIEWS, WINDOWS
 
-ATTENTION = torch.ops.aten.scaled_dot_product_attention
-COMPLEX_PRODUCT = 4  # real MACs of a complex one: (a + bi)(c + di) has ac, bd, ad and bc
 FFT, REAL_FFT = 5.0, 2.5  # times n · log2 n; see `_fft`
-TAPS = {"grid_sampler_2d": {0: 4, 1: 0, 2: 16}, "grid_sampler_3d": {0: 8, 1: 0}}  # by the mode of interpolation
-RESIZED = {"_upsample_bilinear2d_aa": 1.0, "_upsample_bicubic2d_aa": 2.0}  # pixels that a tap reaches, unless shrunk
-LSTM_CELL, GRU_CELL = 13, 10  # a hidden value: 4 sums, 4 functions, 5; 2 gates of 2, 3, 3. Biases are the products'
-
-# The products that torch's own counter knows. A formula that a user registers is not among them.
-OF_TORCH = {
-    packet
-    for packet, formula in flop_registry.items()
-    if getattr(inspect.unwrap(formula), "__module__", None) == flop_counter.__name__
+COMPLEX_ALGEBRA = 4  # a complex product is 6 FLOPs and a sum 2; there are as many of these
+TAP = 2  # FLOPs of a tap, a MAC
+TAPS = {  # by the mode of interpolation
+    "grid_sampler_2d": {0: 4, 1: 0, 2: 16},
+    "_grid_sampler_2d_cpu_fallback": {0: 4, 1: 0, 2: 16},
+    "grid_sampler_3d": {0: 8, 1: 0},
 }
+RESIZED = {  # pixels that a tap reaches, unless shrunk
+    "_upsample_bilinear2d_aa": 1.0,
+    "_upsample_bicubic2d_aa": 2.0,
+    "_upsample_lanczos2d_aa": 3.0,
+}
+LSTM_CELL, GRU_CELL = 13, 10  # a hidden value: 4 sums, 4 functions, 5; 2 gates of 2, 3, 3. Biases are the products'
+OVERLAP = 12  # of two boxes: four extremes, two sides above 0 (4), an area, a sum, a difference, a quotient
+GIVEN_STATISTICS = PER_OUTPUT["_native_batch_norm_legit_no_training"]
+OWN_STATISTICS = PER_OUTPUT["native_layer_norm"]
 
 Arguments = dict[str, Any]  # by the names of torch's schema
 
@@ -58,6 +58,11 @@ class Call:
     @property
     def is_complex(self) -> bool:
         return any(x.is_complex() for x in (*self.given, *self.results))
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it has to do with integers and booleans alone."""
+        return not any(x.is_floating_point() or x.is_complex() for x in (*self.given, *self.results))
 
     @property
     def is_causal(self) -> bool:
@@ -89,104 +94,6 @@ def tensors(*values: Any) -> list[Tensor]:
     """The tensors among arguments or results, and in lists of them."""
     lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
     return [item for each in lists for item in each if isinstance(item, Tensor)]
-
-
-def is_whole(func: Any) -> bool:
-    """Whether an operation is not taken apart: attention, a product, another's operation with a registered formula."""
-    packet = func._overloadpacket
-    return packet is ATTENTION or packet in OF_TORCH or (func.namespace != "aten" and packet in flop_registry)
-
-
-def is_product(call: Call) -> bool:
-    """Whether a call is a product, a convolution or attention, by torch's own formulas or ours."""
-    return call.packet is ATTENTION or call.packet in OF_TORCH or call.base in PRODUCTS
-
-
-# Products
-
-
-def _trilinear(arguments: Arguments) -> int:
-    """Two products, one after the other: of the first two arguments, and of their product with the third.
-
-    The second does not sum over what the first did. Torch computes in slices of one dimension (`unroll_dim`).
-    """
-    given = [list(arguments[name].shape) for name in ("i1", "i2", "i3")]
-    absent = [arguments[name] for name in ("expand1", "expand2", "expand3")]
-    for sides, dims in zip(given, absent, strict=True):
-        for dim in sorted(dims):
-            sides.insert(dim, 1)
-    first = [max(a, b) for a, b in zip(given[0], given[1], strict=True)]
-    summed = [d for d in arguments["sumdim"] if d in absent[2] and d != arguments["unroll_dim"]]
-    left = [1 if d in summed else side for d, side in enumerate(first)]
-    return int(prod(first) + prod(max(a, b) for a, b in zip(left, given[2], strict=True)))
-
-
-def _pairs_of(arguments: Arguments) -> int:
-    return int(prod(arguments["x1"].shape[:-1]) * arguments["x2"].shape[-2])
-
-
-# MACs of products that torch's own formulas lack.
-PRODUCTS: dict[str, Callable[[Arguments], int]] = {
-    "dot": lambda given: int(given["self"].numel()),
-    "vdot": lambda given: int(given["self"].numel()),
-    "mv": lambda given: int(given["self"].numel()),
-    "addmv": lambda given: int(given["mat"].numel()),
-    "addbmm": lambda given: int(given["batch1"].numel() * given["batch2"].shape[-1]),
-    "_int_mm": lambda given: int(given["self"].numel() * given["mat2"].shape[-1]),
-    "_trilinear": _trilinear,
-    "_euclidean_dist": lambda given: _pairs_of(given) * (given["x1"].shape[-1] + 2),  # the squared norms join the sum
-}
-
-
-def product_macs(call: Call) -> tuple[int, int]:
-    """The MACs of a product, a convolution or attention.
-
-    A complex product is `COMPLEX_PRODUCT` real ones. (A complex convolution never comes here: torch makes it of three
-    real ones and sums, and each of these does.)
-
-    Returns: what is executed, and what is needed. They differ in causal attention alone, which needs the scores of a
-        query and the keys up to it, and is taken to execute all of them, as torch's counter and fvcore do.
-    """
-    arguments = call.arguments
-    if call.packet is ATTENTION:
-        q, k, v = (arguments[name] for name in ("query", "key", "value"))
-        macs = int(prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]))
-    elif call.base in PRODUCTS:
-        macs = PRODUCTS[call.base](arguments)
-    else:
-        macs = call.registered_flops() // 2
-    if call.is_complex:
-        macs *= COMPLEX_PRODUCT
-    if not call.is_causal:
-        return macs, macs
-    queries, keys = arguments["query"].shape[-2], arguments["key"].shape[-2]
-    return macs, macs * _causal_pairs(queries, keys) // max(1, queries * keys)
-
-
-def _causal_pairs(queries: int, keys: int) -> int:
-    """Pairs of the i-th query and the keys up to the i-th, as torch aligns them."""
-    both = min(queries, keys)
-    return both * (both + 1) // 2 + (queries - both) * keys
-
-
-def beside_macs(call: Call) -> int:
-    """The pointwise FLOPs of a product, beside its MACs.
-
-    Attention scales its queries, adds a mask if there is one, and has the softmax of the scores. Distances have the
-    squared norms, a factor, and a maximum and a root a pair.
-    """
-    arguments = call.arguments
-    if call.base == "_euclidean_dist":
-        first, second = arguments["x1"].numel(), arguments["x2"].numel()
-        return int(2 * (first + second) + first + 2 * _pairs_of(arguments))
-    if "attention" not in call.base or "query" not in arguments:
-        return 0
-    q, k = arguments["query"], arguments["key"]
-    masked = any(isinstance(arguments.get(name), Tensor) for name in ("attn_mask", "attn_bias"))
-    return int(q.numel() + prod(q.shape[:-1]) * k.shape[-2] * (PER_OUTPUT["_softmax"] + masked))
-
-
-# Pointwise work
 
 
 def pointwise_flops(call: Call) -> int | None:
@@ -237,6 +144,11 @@ def _fft(call: Call) -> int:
     return round((FFT if call.base == "_fft_c2c" else REAL_FFT) * x.numel() * log2(max(1, n)))
 
 
+def _algebra(call: Call) -> int:
+    times = COMPLEX_ALGEBRA if call.is_complex else 1
+    return round(times * LINEAR_ALGEBRA[call.base](call.arguments, call.results[0]))
+
+
 def _added(call: Call) -> int:
     """One sum (or maximum, or product) for each element that is entered; a mean divides too."""
     entered = call.arguments["index" if "src" in call.arguments else "source"]
@@ -244,9 +156,18 @@ def _added(call: Call) -> int:
     return _sums(call.results[0]) * int(entered.numel()) + means
 
 
+def _scattered(call: Call) -> int:
+    """Values that are added, or multiplied, where `scatter` was told to; without that they are only moved."""
+    return _sums(call.results[0]) * int(call.arguments["index"].numel()) if "reduce" in call.arguments else 0
+
+
+def _put(call: Call) -> int:
+    return _sums(call.results[0]) * int(call.arguments["source"].numel()) if call.arguments["accumulate"] else 0
+
+
 def _accumulated(call: Call) -> int:
     """Values that are added where `index_put` accumulates; without that they are only moved."""
-    if not call.arguments["accumulate"]:
+    if not call.arguments.get("accumulate", True):  # the masked one always does
         return 0
     indices, sides = call.arguments["indices"], call.arguments["self"].shape
     found = [x for x in indices if x is not None]
@@ -260,9 +181,47 @@ def _sums(x: Tensor) -> int:
     return 2 if x.is_complex() else 1
 
 
+def _bags(call: Call) -> int:
+    """The sum (or maximum) of the vectors in each bag, with a factor each if there are some; a mean divides too."""
+    indices, weight, factors = (call.arguments[name] for name in ("indices", "weight", "per_sample_weights"))
+    means = call.results[0].numel() if call.arguments["mode"] == 1 else 0
+    return int(indices.numel() * weight.shape[-1] * (1 if factors is None else 2) + means)
+
+
+def _batch_norm(call: Call) -> int:
+    """A difference, a quotient, gain and bias; the mean and the variance before it, if they are not given."""
+    given = not call.arguments["training"]
+    return (GIVEN_STATISTICS if given else OWN_STATISTICS) * call.results[0].numel()
+
+
+def _adaptive(call: Call) -> int:
+    """One FLOP for each element of each window; windows overlap where a side is no multiple of the result's."""
+    dims = 3 if call.base.endswith("3d") else 2
+    before, after = call.given[0].shape[-dims:], call.results[0].shape[-dims:]
+    windows = [sum(-(-(i + 1) * n // m) - i * n // m for i in range(m)) for n, m in zip(before, after, strict=True)]
+    return int(prod(call.given[0].shape[:-dims]) * prod(windows))
+
+
+def _loss(call: Call) -> int:
+    each = LOSSES[call.base] + (call.arguments["reduction"] != 0)
+    return int(each * call.arguments["self"].numel())
+
+
 def _sampled(call: Call) -> int:
     """A MAC a tap."""
-    return 2 * TAPS[call.base][call.arguments["interpolation_mode"]] * call.results[0].numel()
+    return TAP * TAPS[call.base][call.arguments["interpolation_mode"]] * call.results[0].numel()
+
+
+def _pooled_regions(call: Call) -> int | None:
+    """The mean of some samples between pixels, for each bin; None if their number follows from the region's size."""
+    samples = int(call.arguments["sampling_ratio"])
+    return call.results[0].numel() * samples**2 * (4 * TAP + 1) if samples > 0 else None
+
+
+def _suppressed(call: Call) -> int:
+    """The overlap of each pair of boxes; fewer are compared if some are suppressed."""
+    boxes = call.arguments["dets"].shape[0]
+    return int(OVERLAP * boxes * (boxes - 1) // 2)
 
 
 def _antialiased(call: Call) -> int:
@@ -270,9 +229,11 @@ def _antialiased(call: Call) -> int:
     *planes, height, width = call.given[0].shape
     high, wide = call.results[0].shape[-2:]
     reach, corners = RESIZED[call.base], call.arguments["align_corners"]
-    rows = height * _taps(width, wide, reach, call.arguments.get("scales_w"), corners=corners)
-    columns = wide * _taps(height, high, reach, call.arguments.get("scales_h"), corners=corners)
-    return int(2 * prod(planes) * (rows + columns))
+    given = [call.arguments.get(name) for name in ("scales_h", "scales_w")]  # or in a list, or not given
+    of_height, of_width = call.arguments.get("scale_factors") or given
+    rows = height * _taps(width, wide, reach, of_width, corners=corners)
+    columns = wide * _taps(height, high, reach, of_height, corners=corners)
+    return int(TAP * prod(planes) * (rows + columns))
 
 
 def _taps(before: int, after: int, reach: float, factor: float | None, *, corners: bool) -> int:
@@ -291,13 +252,48 @@ def _distances(call: Call) -> int:
     return int(each * call.results[0].numel())
 
 
-FORMULAS: dict[str, Callable[[Call], int]] = {
+def _cells(each: int, name: str, call: Call) -> int:
+    return each * int(call.arguments[name].numel())
+
+
+FORMULAS: dict[str, Callable[[Call], int | None]] = {
     **dict.fromkeys(("_fft_c2c", "_fft_c2r", "_fft_r2c"), _fft),
-    **dict.fromkeys(("index_add", "scatter_add", "scatter_reduce"), _added),
-    "index_put": _accumulated,
+    **dict.fromkeys(LINEAR_ALGEBRA, _algebra),
+    **dict.fromkeys(("index_add", "index_reduce", "scatter_add", "scatter_reduce"), _added),
+    "scatter": _scattered,
+    "put": _put,
+    **dict.fromkeys(("_index_put_impl", "_unsafe_index_put", "index_put"), _accumulated),
+    "_unsafe_masked_index_put_accumulate": _accumulated,
+    **dict.fromkeys(("_embedding_bag", "_embedding_bag_forward_only"), _bags),
+    "embedding_renorm": lambda call: (
+        PER_INPUT["renorm"] * call.arguments["indices"].numel() * call.arguments["self"].shape[-1]
+    ),
+    **dict.fromkeys(
+        (
+            *("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "native_batch_norm"),
+            *("cudnn_batch_norm", "miopen_batch_norm"),
+        ),
+        _batch_norm,
+    ),
+    **dict.fromkeys(
+        ("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"), _adaptive
+    ),
+    **dict.fromkeys(LOSSES, _loss),
+    **dict.fromkeys(("nll_loss2d_forward", "nll_loss_forward"), lambda call: int(call.arguments["target"].numel())),
     **dict.fromkeys(TAPS, _sampled),
     **dict.fromkeys(RESIZED, _antialiased),
+    **dict.fromkeys(("ps_roi_align", "roi_align"), _pooled_regions),
+    "nms": _suppressed,
     **dict.fromkeys(("_cdist_forward", "_pdist_forward"), _distances),
-    "_thnn_fused_lstm_cell": lambda call: LSTM_CELL * int(call.arguments["cx"].numel()),
-    "_thnn_fused_gru_cell": lambda call: GRU_CELL * int(call.arguments["hx"].numel()),
+    "bincount": lambda call: 0 if call.arguments["weights"] is None else call.given[0].numel(),
+    "trace": lambda call: min(call.given[0].shape),
+    "_transform_bias_rescale_qkv": lambda call: call.given[0].numel() // 3,  # the scale of q; biases are the products'
+    "_thnn_fused_lstm_cell": partial(_cells, LSTM_CELL, "cx"),
+    "_thnn_fused_gru_cell": partial(_cells, GRU_CELL, "hx"),
 }
+
+
+def is_named(base: str) -> bool:
+    """Whether a table or a formula of pointwise work names an operation, or one of moves."""
+    tables = (FORMULAS, PER_OUTPUT, PER_INPUT, WINDOWS, VIEWS, MOVES, RANDOM)
+    return any(base in table for table in tables)

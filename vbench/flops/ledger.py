@@ -1,11 +1,11 @@
 """A ledger of one forward pass: it enters every operation that torch dispatches.
 
 An operation is of exactly one kind. MATRIX: a matrix product, a convolution or attention, counted in
-multiply-accumulates (MACs; one is two FLOPs) by torch's own formulas and a few that torch lacks (`formulas.py`).
+multiply-accumulates (MACs; one is two FLOPs) by torch's own formulas and those that torch lacks (`products.py`).
 OPERATOR: one of ours, by the formulas beside its kernels; or another's, by the formula that its author gave to torch's
 `register_flop_formula`. ELEMENTWISE: arithmetic, functions, reductions, norms, softmax, pooling, transforms, in FLOPs
-by `tables.py` and `formulas.py`. FREE: computes no number. Anything else is UNKNOWN, with its calls and its bytes. What
-we know comes first: a registered formula is asked for an operation that is in none of our tables.
+by `tables.py` and `formulas.py`. FREE: computes no floating-point number. Anything else is UNKNOWN, with its calls and
+its bytes. What we know comes first: a registered formula is asked for an operation that is in none of our tables.
 
 A bias that a matrix product adds costs nothing: the accumulation starts at it.
 """
@@ -24,15 +24,29 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from vbench.flops import formulas
+from vbench.flops import formulas, products
 from vbench.flops.formulas import Call
-from vbench.flops.tables import MOVES, VIEWS
+from vbench.flops.linear_algebra import LINEAR_ALGEBRA
+from vbench.flops.tables import MOVES, RANDOM, SILENT, VIEWS
 from vbench.kernels import entry
 from vbench.kernels.registry import OPS
 
 UNKNOWN_LIMIT = 0.01  # of all bytes; above it a total would be a guess
 CAUSAL = "causal attention: macs counts the pairs of a query and a key up to it, macs_executed all pairs"
+INTEGERS = "arithmetic on integers alone: no FLOPs"
 TRANSFORMS = "FFT: counted as 5 n log2 n FLOPs for n complex numbers, half of that for n real ones"
+ALGEBRA = (
+    "linear algebra: the leading terms of the classical dense algorithms (LU, Cholesky, QR), as FLOPs outside MACs"
+)
+DRAWN = "random numbers: to draw them is no arithmetic of the model"
+BOXES = "non-maximum suppression: as if every two boxes were compared"
+CONVENTIONS: dict[str, frozenset[str]] = {  # and the operations that are counted by them
+    TRANSFORMS: frozenset({"_fft_c2c", "_fft_c2r", "_fft_r2c"}),
+    ALGEBRA: frozenset(LINEAR_ALGEBRA),
+    DRAWN: RANDOM,
+    BOXES: frozenset({"nms"}),
+}
+OURS = ("aten", "torchvision")  # namespaces whose operations our tables name
 
 
 class Kind(Enum):
@@ -94,7 +108,7 @@ class Ledger(TorchDispatchMode):
         self.entries: dict[tuple[str, str, Kind], Tally] = {}  # by module, operation and kind
         self.states: list[int] = []  # bytes, of each call of an operator that has a state
         self.registered: dict[str, int] = {}  # FLOPs of other authors' operations, by the formulas that torch has
-        self._causal = False  # whether attention was told to be
+        self._causal = self._integers = False  # whether attention was told to be; whether integers were computed
         self._model = model
         self._weights = {weight.untyped_storage() for weight in model.parameters()}
         self._read: set[tuple[Any, int]] = set()  # weights that were read: storage and offset
@@ -131,7 +145,9 @@ class Ledger(TorchDispatchMode):
     @property
     def notes(self) -> list[str]:
         """What a reader must know of the counts: by which convention or whose formula, a sentence each."""
-        said = {CAUSAL: self._causal, TRANSFORMS: any("._fft_" in op for _, op, _ in self.entries)}
+        done = {op.partition(".")[2].removesuffix("_") for _, op, _ in self.entries}
+        by_name = {text: bool(done & names) for text, names in CONVENTIONS.items()}
+        said = {CAUSAL: self._causal, **by_name, INTEGERS: self._integers}
         asked = [f"{op}: {flops} FLOPs by the formula registered for it" for op, flops in self.registered.items()]
         return [text for text, holds in said.items() if holds] + asked
 
@@ -139,7 +155,7 @@ class Ledger(TorchDispatchMode):
         kwargs = kwargs or {}
         if func not in self._elementary:
             with self:
-                parts = NotImplemented if formulas.is_whole(func) else func.decompose(*args, **kwargs)
+                parts = NotImplemented if products.is_whole(func) else func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
             self._elementary.add(func)
@@ -149,34 +165,36 @@ class Ledger(TorchDispatchMode):
         return out
 
     def _assess(self, func: Any, args: Any, kwargs: Any, out: Any) -> tuple[Kind, Tally]:
-        if func.namespace == "aten" and formulas.base_of(func) in VIEWS:
+        if func.namespace in SILENT or (func.namespace == "aten" and formulas.base_of(func) in VIEWS):
             return Kind.FREE, Tally(calls=1)
         call = Call(func, args, kwargs, out)
         tally = Tally(calls=1, bytes_touched=sum(map(_bytes, (*call.given, *call.results))))
         if call.packet is torch.ops.vbench.operator:
             self._operator(tally, call)
             return Kind.OPERATOR, tally
-        kind = self._of_torch(tally, call) if func.namespace == "aten" else None
+        kind = self._of_torch(tally, call) if func.namespace in OURS else None
         if kind is None and call.packet in flop_registry:
             self._registered(tally, call)
             kind = Kind.OPERATOR
         return kind or Kind.UNKNOWN, tally
 
     def _of_torch(self, tally: Tally, call: Call) -> Kind | None:
-        """Enter an operation of torch; None if no table and no formula of ours knows it."""
-        if call.base in MOVES:
+        """Enter an operation of torch or torchvision; None if no table and no formula of ours knows it."""
+        if call.base in MOVES or call.base in RANDOM:
             return Kind.FREE
-        if formulas.is_product(call):
-            tally.macs_matmul, tally.macs_algorithm = formulas.product_macs(call)
+        if products.is_product(call):
+            tally.macs_matmul, tally.macs_algorithm = products.product_macs(call)
             tally.bytes_min = self._operands(call.given) + _bytes(call.results[0])
-            tally.flops_elementwise = formulas.beside_macs(call)
+            tally.flops_elementwise = products.beside_macs(call)
             self._causal |= call.is_causal
             return Kind.MATRIX
         flops = formulas.pointwise_flops(call)
         if flops is None:
             return None
+        if flops and call.is_integer:
+            self._integers, flops = True, 0
         tally.flops_elementwise = flops
-        return Kind.FREE if call.base in formulas.FORMULAS and not flops else Kind.ELEMENTWISE
+        return Kind.ELEMENTWISE if flops else Kind.FREE
 
     def _registered(self, tally: Tally, call: Call) -> None:
         """Enter an operation by the formula that its author registered. Torch counts products so: two FLOPs a MAC."""
