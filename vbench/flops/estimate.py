@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
+from vbench.errors import UnsupportedError, UsageError
+from vbench.flops.count import enter, uncounted
 from vbench.plan import Case, Protocol, product_dtype
 
 if TYPE_CHECKING:
@@ -32,12 +34,12 @@ LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Guesses of a cell: the seconds of a call, of its first launch, which measures all, and of a later one, which only
-    times single calls; and the `peak_bytes` of one pass."""
+    times single calls; and the `peak_bytes` of one pass, None where they cannot be predicted."""
 
     call_s: float
     first_s: float
     again_s: float
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +67,32 @@ class Parts:
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case"} -> "macs", "bytes" touched, "operations" and sequential "steps" of a timed call, "queued" and
-    "peak_bytes". It needs no device.
+    """A job. {"case"} -> "macs", "bytes" touched, "operations" and sequential "steps" of a timed call, and "queued"; or
+    "uncounted", why they are not known. Then "peak_bytes", or None and "unpredicted", why. It needs no device.
 
     "queued" is how many images more are computed for throughput at a batch that was given, or None. A training step is
     timed at the batch asked for, all else at batch 1.
     """
-    from vbench.flops.count import enter
-    from vbench.flops.peak import predicted_peak, timed_images
+    from vbench.flops.peak import prediction
 
     case = Case(**argument["case"])
-    work = enter(case)[1].total()
+    try:
+        yield from _work(case)
+    except (UnsupportedError, UsageError):
+        raise
+    except Exception as error:  # whatever a model raises; its memory may still be predicted
+        yield "uncounted", uncounted(error)
+    peak_bytes, why = prediction(case)
+    yield "peak_bytes", peak_bytes
+    if why:
+        yield "unpredicted", why[0]
+
+
+def _work(case: Case) -> Iterator[tuple[str, Any]]:
+    """What a timed call of a cell does, as `foresee` yields it."""
+    from vbench.flops.peak import timed_images
+
+    work = enter(case).ledger.total()
     grid = case.spec.grid(case.height, case.width)
     given, images = case.batch if isinstance(case.batch, int) else None, timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
@@ -85,7 +102,6 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "operations", passes * work.calls
     yield "steps", passes * (grid[0] * grid[1] if grid else 0) * walks
     yield "queued", given and CALLS_AT_BATCH * (given - images)
-    yield "peak_bytes", predicted_peak(case)
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
@@ -102,7 +118,7 @@ def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -
     )
     again = LAUNCH_OVERHEAD_S + call + warmup + sampling
     first = again + call * ((1 if slow else MEMORY_CALLS) - 1) + _throughput_s(call, parts["queued"], protocol)
-    return Estimate(call, first, again, parts["peak_bytes"])
+    return Estimate(call, first, again, parts.get("peak_bytes"))
 
 
 def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> float:
@@ -129,8 +145,9 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
             found = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60).parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
             rates[dtype] = found
-        parts = launcher.run(*jobs.foresee(case), 120).parts
-        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[dtype]
+        ending = launcher.run(*jobs.foresee(case), 120)
+        parts, possible = ending.parts, ending.status != "unsupported"
+        complete = possible and "queued" in parts and "copy_bytes_per_s" in rates[dtype]
         estimates.append(estimate(parts, rates[dtype], protocol) if complete else None)
     return estimates, waited
 
