@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+
 from users_nets.base import Base, image, tokens
 
 

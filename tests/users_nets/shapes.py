@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from users_nets.base import Base
 
 SEEN: list[tuple[int, int]] = []  # sizes of the real images that the models below have passed

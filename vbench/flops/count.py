@@ -1,9 +1,9 @@
 """Work of one image: multiply-accumulates (MACs) by two counters and by hand, FLOPs, bytes. One MAC is two FLOPs.
 
 The first counter enters every operation of a forward pass into a ledger (`ledger.py`), without data if the model can
-run so (`passes.py`). It sees attention whether or not timm fuses it, counts our operators by the formulas beside their kernels, and names the
-operations that it does not know. The second (fvcore) reads a trace of a real pass, with attention unfused. The third
-count is a formula for each family, derived by hand (`models/closed_forms.py`).
+run so (`passes.py`). It sees attention whether or not timm fuses it, counts our operators by the formulas beside their
+kernels, and names the operations that it does not know. The second (fvcore) reads a trace of a real pass, with
+attention unfused. The third count is a formula for each family, derived by hand (`models/closed_forms.py`).
 """
 
 from __future__ import annotations
@@ -189,16 +189,9 @@ def count_in_full(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _opinion(case: Case, work: dict[str, Any]) -> dict[str, Any]:
-    """What `second_count` says of a work. It is not asked where its trace cannot see what the ledger does.
-
-    It has no formula of torch's registry, and a trace ends where a tensor leaves torch.
-    """
-    from vbench.flops.passes import BY_NUMPY
-
+    """What `second_count` says of a work. It has no formula of torch's registry, and is not asked where one counts."""
     if work["registered"]:
         return not_counted(f"fvcore does not know {', '.join(work['registered'])}")
-    if BY_NUMPY in work["notes"]:
-        return not_counted("fvcore's trace loses what passes through numpy")
     return second_count(case, work["macs_matmul"])
 
 

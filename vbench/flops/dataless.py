@@ -64,7 +64,8 @@ def to_meta(model: nn.Module) -> nn.Module:
     """Move the parameters and buffers of a model to the meta device, in place. Tied weights stay tied."""
     twins: dict[int, tuple[Tensor, Tensor]] = {}  # by identity: a tensor that has data, and its twin
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        stores: tuple[Any, ...] = (module._parameters, module._buffers)
+        for store in stores:
             for name, x in list(store.items()):
                 if x is not None and not x.is_meta:
                     twins.setdefault(id(x), (x, _twin(x)))
@@ -79,8 +80,9 @@ def to_meta(model: nn.Module) -> nn.Module:
 def _twin(x: Tensor) -> Tensor:
     """A tensor of the same kind, shape, strides and type, without data."""
     if is_lazy(x):
-        kind = UninitializedParameter if isinstance(x, nn.Parameter) else UninitializedBuffer
-        return kind(requires_grad=x.requires_grad, device="meta", dtype=x.dtype)
+        kind: Any = UninitializedParameter if isinstance(x, nn.Parameter) else UninitializedBuffer
+        found: Tensor = kind(requires_grad=x.requires_grad, device="meta", dtype=x.dtype)
+        return found
     if x.layout is torch.strided and type(x) in (Tensor, nn.Parameter):
         found = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
     else:

@@ -34,12 +34,13 @@ LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Guesses of a cell: the seconds of a call, of its first launch, which measures all, and of a later one, which only
-    times single calls; and the `peak_bytes` of one pass, None where they cannot be predicted."""
+    times single calls; and the `peak_bytes` of one pass, or None and why they are `not_predicted`."""
 
     call_s: float
     first_s: float
     again_s: float
     peak_bytes: int | None
+    not_predicted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -
     )
     again = LAUNCH_OVERHEAD_S + call + warmup + sampling
     first = again + call * ((1 if slow else MEMORY_CALLS) - 1) + _throughput_s(call, parts["queued"], protocol)
-    return Estimate(call, first, again, parts.get("peak_bytes"))
+    return Estimate(call, first, again, parts.get("peak_bytes"), parts.get("unpredicted"))
 
 
 def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> float:
@@ -145,9 +146,8 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
             found = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60).parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
             rates[dtype] = found
-        ending = launcher.run(*jobs.foresee(case), 120)
-        parts, possible = ending.parts, ending.status != "unsupported"
-        complete = possible and "queued" in parts and "copy_bytes_per_s" in rates[dtype]
+        parts = launcher.run(*jobs.foresee(case), 120).parts
+        complete = {"queued", "peak_bytes"} <= parts.keys() and "copy_bytes_per_s" in rates[dtype]
         estimates.append(estimate(parts, rates[dtype], protocol) if complete else None)
     return estimates, waited
 

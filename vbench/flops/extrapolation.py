@@ -67,5 +67,3 @@ def polynomial(values: Sequence[int], at: Fraction | int) -> Fraction:
         factor *= Fraction(at - order) / (order + 1)
         row = [after - before for before, after in pairwise(row)]
     return total
-
-

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -35,16 +34,16 @@ STEP, SMALL = 32, 5  # px between small images, and how many; five give a polyno
 LIMIT_S = 90.0  # for a real pass of one image
 
 Book = TypeVar("Book", bound=Ledger)
-Kept = TypeVar("Kept", bound=Ledger, covariant=True)
+Kept_co = TypeVar("Kept_co", bound=Ledger, covariant=True)
 Opening = Callable[[nn.Module, Autocast], Book]  # makes a ledger of a model, under the cell's autocast
 
 
 @dataclass(frozen=True, slots=True)
-class Entered(Generic[Kept]):
+class Entered(Generic[Kept_co]):
     """A model, and a ledger that has its pass. `notes`: how it was passed, a sentence each, if not without data."""
 
     model: nn.Module
-    ledger: Kept
+    ledger: Kept_co
     notes: tuple[str, ...] = ()
 
 
@@ -70,9 +69,7 @@ def entered(case: Case, opening: Opening[Book]) -> Entered[Book]:
     attempts: tuple[Callable[[], AbstractContextManager[Any]], ...] = (nullcontext, Following)
     for following in attempts:
         model = without_data(case)
-        image = torch.empty(
-            1, 3, case.height, case.width, dtype=getattr(torch, case.weights_dtype), device="meta"
-        )
+        image = torch.empty(1, 3, case.height, case.width, dtype=getattr(torch, case.weights_dtype), device="meta")
         try:
             with following():
                 return Entered(model, _passed(case, model, image, opening)[0])
@@ -154,9 +151,7 @@ def _by_smaller_images(case: Case, opening: Opening[Book]) -> Entered[Book]:
         if half < SMALL:
             continue
         try:
-            *small, check = (
-                _real(_shrunk(case, steps - place), opening) for place in (*range(SMALL), half)
-            )
+            *small, check = (_real(_shrunk(case, steps - place), opening) for place in (*range(SMALL), half))
         except Exception:  # the model does not take these sizes
             continue
         seconds = check.seconds * case.height * case.width / (check.case.height * check.case.width)

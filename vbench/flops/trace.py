@@ -50,5 +50,3 @@ class Trace:
             count[key] += 1
             nbytes[key] += each.bytes
         return tuple(Held(*key, count[key], total) for key, total in nbytes.most_common())
-
-
