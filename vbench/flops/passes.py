@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vbench.errors import UncountedError, UnsupportedError
+from vbench.errors import UncountedError, UnsupportedError, UsageError
 from vbench.flops.autocast import Autocast, casting
 from vbench.flops.dataless import Following, afresh, finish, uncompiled, with_data, without_data
 from vbench.flops.extrapolation import extrapolated, fill, numbers
@@ -68,12 +68,12 @@ def entered(case: Case, opening: Opening[Book]) -> Entered[Book]:
     failure: Exception | None = None
     attempts: tuple[Callable[[], AbstractContextManager[Any]], ...] = (nullcontext, Following)
     for following in attempts:
-        model = without_data(case)
-        image = torch.empty(1, 3, case.height, case.width, dtype=getattr(torch, case.weights_dtype), device="meta")
         try:
+            model = without_data(case)
+            image = torch.empty(1, 3, case.height, case.width, dtype=getattr(torch, case.weights_dtype), device="meta")
             with following():
                 return Entered(model, _passed(case, model, image, opening)[0])
-        except UnsupportedError:
+        except (UnsupportedError, UsageError):
             raise
         except Exception as error:
             failure = error
