@@ -43,7 +43,7 @@ HEADER = ("cell", "what", "base", "head", "head / base", "95 % interval", "matte
 RIGHT = HEADER[2:7]
 ABOUT = (  # facts that the terminal shows
     *("device", "threads", "blocks", "launches", "wall_s"),
-    *("versions_that_differ", "not_looked_into", "nothing_to_compare"),
+    *("versions_that_differ", "notes", "not_looked_into", "nothing_to_compare"),
 )
 FILES = ("gate.json", "gate.md", "junit.xml", "github-action-benchmark.json", "bencher.json")
 WORDS = {

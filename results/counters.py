@@ -56,7 +56,7 @@ class CountedCell:
 
     `case` has the fields of a `plan.Case` that matter here. `counts` has `tokens` and `COUNTERS`; None if not known.
     `operations` counts the calls of the model, `inside` those inside its operator, by name and dtype ("aten.mm
-    float32"). `unseen` says why the calls inside the operator are not known.
+    float32"). `unseen` says why the calls inside the operator are not known, `notes` how else it was counted.
     """
 
     name: str
@@ -65,6 +65,7 @@ class CountedCell:
     operations: dict[str, int]
     inside: dict[str, int]
     unseen: str | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ def compare(base: Baseline, now: Counted, *, name: str, head: str) -> Outcome:
     facts = {
         "versions": now.versions,
         "versions_that_differ": others,
+        "notes": {cell.name: list(cell.notes) for _, cell in pairs if cell.notes},
         "not_looked_into": {cell.name: cell.unseen for _, cell in pairs if cell.unseen},
         "nothing_to_compare": {subject: each.reason for subject, each in now.equality.items() if each.empty},
     }
@@ -305,7 +307,7 @@ def _kernels(base: Baseline, now: Counted, compiler: str | None) -> list[Finding
 
 def to_text(base: Baseline) -> str:
     """The text of a file: JSON with a line for each part of a cell."""
-    parts, always = ("case", "counts", "operations", "inside", "unseen"), ("case", "counts", "operations")
+    parts, always = ("case", "counts", "operations", "inside", "unseen", "notes"), ("case", "counts", "operations")
     cells = []
     for cell in base.cells:
         lines = [
@@ -370,6 +372,7 @@ def _cell(given: Mapping[str, Any]) -> CountedCell:
         operations={key: _checked(int, value) for key, value in given["operations"].items()},
         inside={key: _checked(int, value) for key, value in given.get("inside", {}).items()},
         unseen=given.get("unseen"),
+        notes=tuple(_checked(str, note) for note in given.get("notes", ())),
     )
 
 

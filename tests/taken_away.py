@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 NO_FVCORE = 'import sys\n\nsys.modules["fvcore"] = None\n'
+NO_LEDGER = 'import sys\n\nsys.modules["vbench.flops.ledger"] = None\n'
 NO_ATTENTION_ON_META = '''
 import sys
 from importlib.util import find_spec

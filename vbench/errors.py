@@ -9,6 +9,7 @@ VbenchError
 │   ├── SchemaError       records that this version cannot read
 │   └── CheckpointError   a file of weights that cannot be read, or that is not this model's
 ├── UnsupportedError      a model or an operator has no such mode, form or size; a row, not a failure
+├── UncountedError        work that cannot be counted, though the model runs; its row has no MACs
 ├── CompileError          a Triton kernel, or a model, that does not compile
 ├── BuildError            a model of the user's own that ends the process as it is built
 └── ShapeError            tensors that do not agree
@@ -47,6 +48,10 @@ class SchemaError(UsageError):
 
 class UnsupportedError(VbenchError):
     """A combination that does not exist: an attention model has no recurrent mode, say."""
+
+
+class UncountedError(VbenchError):
+    """The work of a model that runs cannot be counted in reasonable time; the message says why."""
 
 
 class ShapeError(VbenchError, ValueError):

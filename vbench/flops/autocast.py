@@ -120,20 +120,32 @@ def attention(
     kernel: str | None = None,
 ) -> Tensor:
     """Fused attention by the operator that CUDA has for it: flash for half types without a mask, else the
-    memory-efficient one. Both want four dimensions; with others torch computes all scores. Shapes and arguments as
+    memory-efficient one. Where neither takes the input, torch computes all scores. Shapes and arguments as
     `F.scaled_dot_product_attention`.
+
+    Both want four dimensions and one batch. Flash wants values as wide as queries; if told to (`enable_gqa`), several
+    heads of queries share one of keys. The memory-efficient one wants as many heads of keys as of queries.
 
     Args:
         kernel: "flash", "cudnn" (which holds as much) or "efficient" allows that kernel alone.
 
     Raises: UnsupportedError if the kernel that is allowed cannot take the input.
     """
-    flashes = q.dtype in (torch.bfloat16, torch.float16) and attn_mask is None and q.ndim == 4
-    if kernel in ("flash", "cudnn") and not flashes:
+    whole = all(x.ndim == 4 for x in (q, k, v)) and q.shape[0] == k.shape[0] == v.shape[0]
+    paired = whole and q.shape[1] == k.shape[1] == v.shape[1]
+    halves = q.dtype in (torch.bfloat16, torch.float16) and attn_mask is None and q.ndim == 4
+    flashes = halves and (paired or (whole and enable_gqa)) and q.shape[-1] == v.shape[-1]
+    if kernel in ("flash", "cudnn") and not halves:
         shown = str(q.dtype).removeprefix("torch.")
         raise UnsupportedError(f"the kernel '{kernel}' takes half types, four dimensions and no mask; this is {shown}")
-    if q.ndim != 4:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
+    takes = {"flash": flashes, "cudnn": flashes or paired, "efficient": paired}
+    if not takes.get(kernel or "", True):
+        shown = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+        raise UnsupportedError(f"the kernel '{kernel}' does not take queries, keys and values of {shown}")
+    if not (paired or flashes):
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
     if flashes and kernel != "efficient":
         width, scale = q.shape[-1], q.shape[-1] ** -0.5 if scale is None else scale
         if width % 8:  # the kernel wants heads of whole 16 bytes

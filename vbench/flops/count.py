@@ -1,9 +1,9 @@
 """Work of one image: multiply-accumulates (MACs) by two counters and by hand, FLOPs, bytes. One MAC is two FLOPs.
 
-The first counter enters every operation of a forward pass on the meta device into a ledger (`ledger.py`). It sees
-attention whether or not timm fuses it, counts our operators by the formulas beside their kernels, and names the
-operations that it does not know. The second (fvcore) reads a trace of a real pass, with attention unfused. The third
-count is a formula for each family, derived by hand (`models/closed_forms.py`).
+The first counter enters every operation of a forward pass into a ledger (`ledger.py`), without data if the model can
+run so (`passes.py`). It sees attention whether or not timm fuses it, counts our operators by the formulas beside their
+kernels, and names the operations that it does not know. The second (fvcore) reads a trace of a real pass, with
+attention unfused. The third count is a formula for each family, derived by hand (`models/closed_forms.py`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
-from vbench.errors import UnsupportedError, UsageError
+from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
 from vbench.flops.second import AGREE, not_counted, second_count
 from vbench.kernels.registry import OPS, Mode
-from vbench.meters.build import build, cast
 from vbench.models import spec
 from vbench.models.closed_forms import closed_form
 from vbench.plan import Case, Dtype, Sweep, plan
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from vbench.flops.ledger import Ledger, Tally
+    from vbench.flops.ledger import Ledger
+    from vbench.flops.passes import Entered
     from vbench.jobs.launch import Launcher
 
 TIME_LIMIT_S = 300.0  # for one size
@@ -47,26 +47,29 @@ def count(case: Case) -> dict[str, Any]:
         intensity: flops_total / bytes_min; None without a total, and where nothing has MACs.
         coverage, unknown: share of the bytes whose operations the ledger knows; the others, with `calls` and `bytes`.
         registered: FLOPs of operations that were counted by the formula registered for them with torch, by name.
-        notes: what was counted by a convention or by a registered formula, a sentence each.
+        notes: what was counted by a convention, by a registered formula, or on a real pass, a sentence each.
         state_bytes: what the recurrent mode carries: the largest operator's state, or the sum over layers where the
             whole network walks the tokens; None for attention.
         macs_closed_form, closed_form_agrees: `macs` by hand, and whether it is within 1 %; None for timm's models.
         padding: what the model pads, in words.
+
+    Raises: as `passes.entered`.
     """
-    return work_of(case, *enter(case))
+    return work_of(case, enter(case))
 
 
-def work_of(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
+def work_of(case: Case, found: Entered[Ledger]) -> dict[str, Any]:
     """The work of a cell as `count` returns it, from the ledger of a pass."""
     from vbench.flops.ledger import UNKNOWN_LIMIT
 
+    ledger = found.ledger
     sums, grid = ledger.total(), case.spec.grid(case.height, case.width)
     by_hand = closed_form(case.model, case.height, case.width)
     unknown = sum(each["bytes"] for each in ledger.unknown.values())
     known = 1 - ledger.coverage <= UNKNOWN_LIMIT
     total = sums.flops_total if known else None
     return {
-        "params": sum(p.numel() for p in model.parameters()),
+        "params": sum(p.numel() for p in found.model.parameters()),
         "tokens": grid[0] * grid[1] if grid else None,
         "macs": sums.macs_algorithm,
         **{name: getattr(sums, name) for name in EXECUTED},
@@ -77,7 +80,7 @@ def work_of(case: Case, model: nn.Module, ledger: Ledger) -> dict[str, Any]:
         "coverage": ledger.coverage,
         "unknown": ledger.unknown,
         "registered": ledger.registered,
-        "notes": ledger.notes,
+        "notes": [*ledger.notes, *found.notes],
         "state_bytes": (sum if case.spec.streams else max)(ledger.states) if ledger.states else None,
         "macs_closed_form": by_hand,
         "closed_form_agrees": None if by_hand is None else abs(by_hand - sums.macs_algorithm) <= AGREE * by_hand,
@@ -92,14 +95,18 @@ def count_by_module(case: Case) -> list[dict[str, Any]]:
 
     Returns: rows of `module`, `macs_executed`, `macs_matmul`, `macs_elementwise`, `flops_elementwise`, `flops_total`
         (without what is unknown) and `bytes_min`. Each column's sum is the whole model's.
+    Raises: as `passes.entered`.
     """
+    return _by_module(enter(case))
+
+
+def _by_module(found: Entered[Ledger]) -> list[dict[str, Any]]:
     from vbench.flops.ledger import Tally
 
-    model, ledger = enter(case)
-    names = _rows(model)
+    names = _rows(found.model)
     sums: dict[str, Tally] = {}
-    for (module, _, _), tally in ledger.entries.items():
-        sums.setdefault(names[module], Tally()).add(tally)
+    for (module, _, _), tally in found.ledger.entries.items():
+        sums.setdefault(names.get(module, _starred(module)), Tally()).add(tally)
     shown = (*EXECUTED, "flops_total", "bytes_min")
     return [
         {"module": name} | {key: getattr(tally, key) for key in shown}
@@ -108,23 +115,12 @@ def count_by_module(case: Case) -> list[dict[str, Any]]:
     ]
 
 
-def enter(case: Case) -> tuple[nn.Module, Ledger]:
-    """A pass of one image on the meta device."""
-    from vbench.flops.autocast import casting
+def enter(case: Case) -> Entered[Ledger]:
+    """A pass of one image in a ledger. Raises: as `passes.entered`."""
     from vbench.flops.ledger import Ledger
+    from vbench.flops.passes import entered
 
-    model, image = on_meta(case)
-    with casting(case):
-        return model, Ledger(model).enter(image)
-
-
-def on_meta(case: Case) -> tuple[nn.Module, Tensor]:
-    """The model of a cell and one image, without data."""
-    import torch
-
-    dtype = getattr(torch, case.weights_dtype)
-    with torch.device("meta"):
-        return cast(build(case), dtype), torch.empty(1, 3, case.height, case.width, dtype=dtype)
+    return entered(case, lambda model, _: Ledger(model))
 
 
 def _rows(model: nn.Module) -> dict[str, str]:
@@ -151,29 +147,44 @@ def _starred(path: str) -> str:
 
 
 def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"cases"} -> for each, under its id, "work" and "second_count", or "unsupported", why it cannot be built.
+    """A job. {"cases"} -> for each, under its id, "work" and "second_count"; or "unsupported", why it cannot be built;
+    or "uncounted", why its work cannot be counted.
 
-    "work" has a predicted peak too. No device is needed. Many cases share a process because its first pass on the meta
-    device costs as much as the next three. A case is yielded before the second count and after it: if that count ends
-    the process, the first one is not lost.
+    "work" has a predicted peak too, or None and a note that says why. No device is needed. Many cases share a process
+    because its first pass on the meta device costs as much as the next three. A case is yielded before the second count
+    and after it: if that count ends the process, the first one is not lost.
     """
-    from vbench.flops.peak import predicted_peak
+    from vbench.flops.peak import prediction
 
     for case in (Case(**fields) for fields in argument["cases"]):
         try:
-            work = count(case) | {"predicted_peak_bytes": predicted_peak(case)}
-            yield case.id, {"work": work, "second_count": not_counted("fvcore's count ended the process")}
-            yield case.id, {"work": work, "second_count": _opinion(case, work)}
+            work = count(case)
+            peak_bytes, why = prediction(case)
         except UnsupportedError as error:
             yield case.id, {"unsupported": str(error)}
+            continue
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a model raises; the next cell is still counted
+            yield case.id, {"uncounted": uncounted(error)}
+            continue
+        work |= {"predicted_peak_bytes": peak_bytes, "notes": [*work["notes"], *why]}
+        yield case.id, {"work": work, "second_count": not_counted("fvcore's count ended the process")}
+        yield case.id, {"work": work, "second_count": _opinion(case, work)}
+
+
+def uncounted(error: Exception) -> str:
+    """Why the work of a cell is not known, in a line."""
+    return f"MACs not counted: {first_line(error, named=not isinstance(error, VbenchError))}"
 
 
 def count_in_full(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A job. {"case", "by_module"} -> "work", "modules" (or None) and "second_count" of one image; needs no device."""
     case = Case(**argument["case"])
-    work = count(case)
+    found = enter(case)
+    work = work_of(case, found)
     yield "work", work
-    yield "modules", count_by_module(case) if argument["by_module"] else None
+    yield "modules", _by_module(found) if argument["by_module"] else None
     yield "second_count", _opinion(case, work)
 
 

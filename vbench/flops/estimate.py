@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
+from vbench.errors import UnsupportedError, UsageError
+from vbench.flops.count import enter, uncounted
 from vbench.plan import Case, Protocol, product_dtype
 
 if TYPE_CHECKING:
@@ -66,17 +68,32 @@ class Parts:
 
 
 def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case"} -> "macs", "bytes" touched, "operations" and sequential "steps" of a timed call, "queued" and
-    "peak_bytes". It needs no device.
+    """A job. {"case"} -> "macs", "bytes" touched, "operations" and sequential "steps" of a timed call, and "queued"; or
+    "uncounted", why they are not known. Then "peak_bytes", or None and "unpredicted", why. It needs no device.
 
     "queued" is how many images more are computed for throughput at a batch that was given, or None. A training step is
     timed at the batch asked for, all else at batch 1.
     """
-    from vbench.flops.count import enter
-    from vbench.flops.peak import predicted_peak, timed_images
+    from vbench.flops.peak import prediction
 
     case = Case(**argument["case"])
-    work = enter(case)[1].total()
+    try:
+        yield from _work(case)
+    except (UnsupportedError, UsageError):
+        raise
+    except Exception as error:  # whatever a model raises; its memory may still be predicted
+        yield "uncounted", uncounted(error)
+    peak_bytes, why = prediction(case)
+    yield "peak_bytes", peak_bytes
+    if why:
+        yield "unpredicted", why[0]
+
+
+def _work(case: Case) -> Iterator[tuple[str, Any]]:
+    """What a timed call of a cell does, as `foresee` yields it."""
+    from vbench.flops.peak import timed_images
+
+    work = enter(case).ledger.total()
     grid = case.spec.grid(case.height, case.width)
     given, images = case.batch if isinstance(case.batch, int) else None, timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
@@ -86,7 +103,6 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "operations", passes * work.calls
     yield "steps", passes * (grid[0] * grid[1] if grid else 0) * walks
     yield "queued", given and CALLS_AT_BATCH * (given - images)
-    yield "peak_bytes", predicted_peak(case)
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:

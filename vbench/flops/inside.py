@@ -18,10 +18,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from vbench.flops import count as flops
-from vbench.flops.autocast import Autocast, casting
+from vbench.flops.autocast import Autocast
 from vbench.flops.formulas import base_of, tensors
 from vbench.flops.ledger import Kind, Ledger, Tally, total_of
-from vbench.flops.peak import SEEN_INSIDE, predicted_peak
+from vbench.flops.passes import entered
+from vbench.flops.peak import SEEN_INSIDE, prediction
 from vbench.flops.tables import ALLOCATIONS, VIEWS
 from vbench.kernels.fused.launch import recording
 from vbench.kernels.registry import OPS, computation, operator
@@ -43,12 +44,14 @@ def count_inside(case: Case) -> dict[str, Any]:
         inside: the same for the operators' forms. A form made of Triton's kernels has their launches here, a form in
             machine code its calls.
         unseen: why a form was not looked into, or None.
+        notes: that it was a real pass, and why the peak is not predicted, a sentence each.
+
+    Raises: as `passes.entered`.
     """
-    model, image = flops.on_meta(case)
     op = case.operator
-    with casting(case) as cast:
-        ledger = Operations(model, op, case.form, cast).enter(image)
-    work, inside = flops.work_of(case, model, ledger), ledger.inside
+    found = entered(case, lambda model, cast: Operations(model, op, case.form, cast))
+    ledger, work = found.ledger, flops.work_of(case, found)
+    inside, (peak_bytes, why) = ledger.inside, prediction(case)
     unseen = inside.unseen if ledger.inside.calls else None
     seen = bool(op) and unseen is None
     counts = {key: value for key, value in work.items() if type(value) is int or value is None}
@@ -59,12 +62,13 @@ def count_inside(case: Case) -> dict[str, Any]:
             **{key: counts[key] for key in ("flops_elementwise", "flops_total")},
             "flops_inside": 2 * inside.macs + inside.flops if seen else None,
             "bytes_min": counts["bytes_min"],
-            "predicted_peak_bytes": predicted_peak(case),
+            "predicted_peak_bytes": peak_bytes,
             "launches": launches(ledger.calls) + launches(inside.calls),
         },
         "operations": dict(sorted(ledger.calls.items())),
         "inside": dict(sorted(inside.calls.items())),
         "unseen": unseen,
+        "notes": [*found.notes, *why],
     }
 
 
@@ -95,8 +99,8 @@ class Operations(Ledger):
     A form runs once for each kind of arguments; its other calls are taken to be the same.
 
     Args:
-        model: on the meta device. op, form: of its operator; None for a model without. cast: the cell's
-            autocast, which the form leaves.
+        model: with an operator of ours it is on the meta device. op, form: of its operator; None for a model without.
+            cast: the cell's autocast, which the form leaves.
     """
 
     def __init__(self, model: nn.Module, op: str | None, form: str | None, cast: Autocast) -> None:

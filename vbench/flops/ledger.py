@@ -233,6 +233,8 @@ class Ledger(TorchDispatchMode):
         """Keep the path of the module that runs at the end of `_path`."""
         hooks = []
         for name, module in self._model.named_modules():
+            if not takes_hooks(module):
+                continue
             hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
             hooks.append(module.register_forward_hook(self._leave, always_call=True))
         try:
@@ -243,6 +245,11 @@ class Ledger(TorchDispatchMode):
 
     def _leave(self, *_: Any) -> None:
         self._path.pop()
+
+
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether a module takes hooks; one that torch.jit has scripted takes none."""
+    return not isinstance(module, torch.jit.ScriptModule)
 
 
 def _bytes(x: Tensor) -> int:

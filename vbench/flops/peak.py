@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -29,30 +28,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vbench.devices import on_host
+from vbench.errors import UnsupportedError, first_line
 from vbench.flops.allocator import Block, CachingAllocator, ExactAllocator, OutOfMemoryError
 from vbench.flops.autocast import Autocast
 from vbench.flops.cards import Card, cards
+from vbench.flops.dataless import Following, finish, uncompiled, without_data
+from vbench.flops.ledger import takes_hooks
+from vbench.flops.trace import Held, Made, Trace
 from vbench.kernels.fused.launch import observed
 from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.attention import pinned
-from vbench.meters.build import build, replace_function
+from vbench.meters.build import replace_function
 from vbench.plan import Case
 
 CALLS = 2  # the second call finds the allocator as the first left it
 SEEN_INSIDE = 16_384  # tokens of an operator's call; with more, a form of torch's is priced by its results alone
 SAME_COST = {"reverse": "forward"}  # options of an operator that need as much memory as another
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Tensors that are alike and alive at the peak: where they were made, by what, and their bytes in all."""
-
-    module: str
-    operation: str
-    shape: tuple[int, ...]
-    dtype: str
-    count: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +71,6 @@ class Prediction:
     held: tuple[Held, ...]
 
 
-@dataclass(slots=True)
-class _Made:
-    """A block from the request that made it to the one before which it was given back."""
-
-    module: str
-    operation: str
-    shape: tuple[int, ...]
-    dtype: str
-    bytes: int
-    begin: int
-    end: int | None = None
-
-
-@dataclass(slots=True)
-class _Trace:
-    """All blocks of a pass, in the order of requests."""
-
-    made: list[_Made] = field(default_factory=list)
-    peak_at: int = 0
-
-    def held(self) -> tuple[Held, ...]:
-        """What was alive at the peak, alike tensors as one."""
-        alive = [
-            each for each in self.made if each.begin <= self.peak_at and (each.end is None or each.end > self.peak_at)
-        ]
-        count: Counter[tuple[str, str, tuple[int, ...], str]] = Counter()
-        nbytes: Counter[tuple[str, str, tuple[int, ...], str]] = Counter()
-        for each in alive:
-            key = (each.module, each.operation, each.shape, each.dtype)
-            count[key] += 1
-            nbytes[key] += each.bytes
-        return tuple(Held(*key, count[key], total) for key, total in nbytes.most_common())
-
-
 class Pass(TorchDispatchMode):
     """A pass on the meta device, whose tensors ask an allocator for memory.
 
@@ -125,7 +82,7 @@ class Pass(TorchDispatchMode):
 
     def __init__(self, allocator: CachingAllocator | ExactAllocator, card: Card | None, *, tf32: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.allocator, self.trace = allocator, _Trace()
+        self.allocator, self.trace = allocator, Trace()
         self.place = ""  # the module that runs
         self.workspace_bytes = 0
         self._card, self._tf32 = card, tf32
@@ -163,16 +120,16 @@ class Pass(TorchDispatchMode):
         if storage.nbytes():
             weakref.finalize(storage, self._drop, *self._make(storage.nbytes(), operation, tuple(x.shape), x.dtype))
 
-    def _make(self, nbytes: int, operation: str, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Block, _Made]:
+    def _make(self, nbytes: int, operation: str, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Block, Made]:
         before = self.allocator.peak
         block = self.allocator.malloc(nbytes)
         made = self.trace.made
-        made.append(_Made(self.place, operation, shape, str(dtype).removeprefix("torch."), block.size, len(made)))
+        made.append(Made(self.place, operation, shape, str(dtype).removeprefix("torch."), block.size, len(made)))
         if self.allocator.peak > before:
             self.trace.peak_at = len(made) - 1
         return block, made[-1]
 
-    def _drop(self, block: Block, made: _Made) -> None:
+    def _drop(self, block: Block, made: Made) -> None:
         self.allocator.free(block)
         made.end = len(self.trace.made)
 
@@ -196,14 +153,17 @@ class Predictor:
         case: its phase says whether a call is a forward pass or a training step with AdamW. Its batch and its device
             do not matter; its form should be one of CUDA's.
 
-    Raises: UnsupportedError if the model cannot be built.
+    Raises: UnsupportedError if the cell asks for an attention that the model does not have; whatever the constructor of
+        the model raises.
     """
 
     def __init__(self, case: Case) -> None:
         self._case = case
         self._dtype = getattr(torch, case.weights_dtype)
-        with torch.device("meta"):
-            self._model = build(case).to(self._dtype).train(case.phase == "train")
+        self._model = without_data(case)
+        with self._without_data():
+            finish(self._model, torch.empty(1, 3, case.height, case.width, dtype=self._dtype))
+        self._model.train(case.phase == "train")
         self._pass, self._cast = Pass(ExactAllocator(), None), Autocast(None)
         self._needed: dict[Any, int] = {}  # what a torch form of the operator holds, by the shapes of its inputs
         if case.operator and case.form:
@@ -249,7 +209,7 @@ class Predictor:
             pinned("math" if whole else None),
             warnings.catch_warnings(action="ignore"),  # torch warns of what autocast makes slow
             observed(lambda _: None),
-            torch.device("meta"),
+            self._without_data(),
             _named(model, watched),
             torch.set_grad_enabled(train),
             watched,
@@ -275,6 +235,13 @@ class Predictor:
             process_bytes=allocator.peak_reserved + context,
             held=watched.trace.held(),
         )
+
+    @staticmethod
+    @contextmanager
+    def _without_data() -> Iterator[None]:
+        """Within, new tensors have no data, and those that have some follow."""
+        with torch.device("meta"), Following(), uncompiled():
+            yield
 
     def fits(self, card: Card, *, batch: int) -> bool:
         """Whether a call fits on a card."""
@@ -364,7 +331,7 @@ def _named(model: nn.Module, watched: Pass) -> Iterator[None]:
         watched.place = stack.pop()
 
     watched.place = "(model)"
-    named = [(path or "(model)", module) for path, module in model.named_modules()]
+    named = [(path or "(model)", module) for path, module in model.named_modules() if takes_hooks(module)]
     handles = [module.register_forward_pre_hook(enter(path)) for path, module in named]
     handles += [module.register_forward_hook(leave) for _, module in named]
     try:
@@ -382,6 +349,19 @@ def host_code(name: str) -> Callable[..., Any] | None:
         return None
     found = OPDEFS.get(name)
     return None if found is None else found._init_fn
+
+
+def prediction(case: Case) -> tuple[int | None, list[str]]:
+    """`predicted_peak`, or None and a sentence that says why the memory is not predicted.
+
+    Raises: UnsupportedError, as `Predictor.predict`.
+    """
+    try:
+        return predicted_peak(case), []
+    except UnsupportedError:
+        raise
+    except Exception as error:  # whatever a model raises on tensors without data
+        return None, [f"peak memory not predicted: {first_line(error, named=True)}"]
 
 
 def predicted_peak(case: Case) -> int:

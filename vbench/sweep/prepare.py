@@ -166,15 +166,21 @@ class Preparation:
         ending = self.launcher.run(*jobs.count(rest), min(COUNT_LIMIT_S * len(rest), self.left_s()))
         each_s = (time.monotonic() - begin) / len(rest)
         for case in rest:
-            if case.id in ending.parts and ending.status == "ok":
-                alone = Ending("ok", None, {case.id: ending.parts[case.id]})
-                self.memo.keep(*jobs.count([case]), alone, each_s)
+            self._remember(case, ending, each_s)
         self._counts |= ending.parts
         for case in rest:
             if case.id not in self._counts and (left_s := self.left_s()) > 0:
-                alone = self.memo.run(*jobs.count([case]), min(COUNT_LIMIT_S, left_s))
+                begin = time.monotonic()
+                alone = self.launcher.run(*jobs.count([case]), min(COUNT_LIMIT_S, left_s))
+                self._remember(case, alone, time.monotonic() - begin)
                 uncounted = {case.id: {"uncounted": f"MACs not counted: {alone.reason}"}}
                 self._counts |= alone.parts if case.id in alone.parts else uncounted
+
+    def _remember(self, case: Case, ending: Ending, seconds: float) -> None:
+        """Keep the work of a case. Why it could not be counted is not kept."""
+        part = ending.parts.get(case.id)
+        if ending.status == "ok" and part is not None and "uncounted" not in part:
+            self.memo.keep(*jobs.count([case]), Ending("ok", None, {case.id: part}), seconds)
 
 
 def _compared_in(subject: str, dtype: Dtype) -> Dtype:

@@ -1,0 +1,1 @@
+"""Small models as users write them. Each does something for which a pass without data is not made."""
