@@ -27,7 +27,7 @@ MEMORY_TIE = 0.01  # memory has no interval in a frame; values that differ by le
 
 BRANDS = (*WRONG, "caveat")  # flags of a model; it is then never the best
 TIMING = ("few_samples", "unconverged", "throttled", "contended", "host_bound", "drift", "bimodal", "outliers")
-WORK = ("counters_disagree", "uncounted", "padded", "cropped")
+WORK = ("counters_disagree", "uncounted", "deployable", "padded", "cropped")
 DOUBTFUL = ("counters_disagree", "uncounted")  # flags of a count; it is then never the best
 NO_VALUE = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
 ENDINGS = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}

@@ -23,7 +23,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -36,6 +35,7 @@ from vbench.kernels.fused.launch import observed
 from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.attention import pinned
 from vbench.meters.build import build, replace_function
+from vbench.meters.loss import loss_of, weights_to_train
 from vbench.plan import Case
 
 CALLS = 2  # the second call finds the allocator as the first left it
@@ -203,7 +203,8 @@ class Predictor:
         self._case = case
         self._dtype = getattr(torch, case.weights_dtype)
         with torch.device("meta"):
-            self._model = build(case).to(self._dtype).train(case.phase == "train")
+            self._model = build(case).to(self._dtype)
+        self._model.train(case.phase == "train")
         self._pass, self._cast = Pass(ExactAllocator(), None), Autocast(None)
         self._needed: dict[Any, int] = {}  # what a torch form of the operator holds, by the shapes of its inputs
         if case.operator and case.form:
@@ -331,11 +332,12 @@ class Predictor:
 
 def _step(model: nn.Module, image: Tensor, cast: Autocast, watched: Pass, moments: list[Tensor]) -> int:
     """A training step; the first one makes AdamW's two moments. Returns: bytes of the gradients."""
+    weights_to_train(model)
     with cast:
-        logits = model(image)
+        output = model(image)
     watched.place = "(loss)"
-    loss = F.cross_entropy(logits.float(), torch.empty(logits.shape[:1], dtype=torch.long))
-    del logits
+    loss = loss_of(output, len(image), lambda logits: torch.empty(logits.shape[:1], dtype=torch.long)).value
+    del output
     watched.place = "(backward)"
     loss.backward()
     watched.place = "(optimiser)"

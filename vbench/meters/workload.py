@@ -16,6 +16,7 @@ from vbench.kernels.registry import OPS
 from vbench.meters import autocast, backend, memory, outputs, training
 from vbench.meters.build import attention_of, build, images
 from vbench.meters.memory import Baseline
+from vbench.meters.refusals import explained
 from vbench.plan import PINNED, Case
 
 
@@ -25,12 +26,19 @@ def workload(case: Case, device: Device, compilations: backend.Compilations, rep
     Args:
         compilations: of the case's back end, entered.
         repeat_below_s: a pass that takes longer is not repeated to see whether memory grows.
+
+    Raises: UnsupportedError if the model cannot be built for this cell, but for another (`refusals.explained`).
     """
-    return (TrainingStep if case.phase == "train" else ForwardPass)(case, device, compilations, repeat_below_s)
+    kind = TrainingStep if case.phase == "train" else ForwardPass
+    with explained(case):
+        return kind(case, device, compilations, repeat_below_s)
 
 
 class Workload:
-    """A cell's model and its calls. Latency and memory are measured at `batch`; `settings` as the function returns."""
+    """A cell's model and its calls. Latency and memory are measured at `batch`; `settings` as the function returns.
+
+    Of a training step `settings` have the loss too, once `memory` has made a step.
+    """
 
     batch = 1
 
@@ -156,6 +164,7 @@ class TrainingStep(Workload):
             first_s = self._after_compiling(trainer.step)
             baseline = self._baseline_now(trainer.images.nbytes + training.optimizer_bytes(trainer))
         found = training.measure(trainer, baseline, repeat_below_s=self._repeat_below_s)
+        self.settings |= {"loss": trainer.words}
         return found if first_s is None else {**found, "first_call_s": first_s}
 
     def _caller(self, batch: int) -> Call:

@@ -89,9 +89,9 @@ def check(
 
 
 def _steps(seen: Seen, found: Found) -> None:
-    """A step must change the loss of the same batch."""
+    """A step must change the loss of the same batch, unless that is a mean, which need not change."""
     found.compared = len(seen.losses)
-    if len(seen.losses) > 1 and len(set(seen.losses)) == 1:
+    if seen.learns and len(seen.losses) > 1 and len(set(seen.losses)) == 1:
         found.differs += 1
         found.say("the loss is the same after every step: nothing is learned")
 
@@ -167,4 +167,9 @@ def _error(one: Output, other: Output) -> float:
     """The largest relative error of a tensor; infinite if number or shapes differ."""
     if len(one) != len(other) or any(a.shape != b.shape for a, b in zip(one, other, strict=True)):
         return inf
-    return max(relative(a.float(), b.to(a.device).float()) for a, b in zip(one, other, strict=True))
+    return max(relative(_as_real(a), _as_real(b.to(a.device))) for a, b in zip(one, other, strict=True))
+
+
+def _as_real(x: Tensor) -> Tensor:
+    """In float32; a complex number as two."""
+    return (torch.view_as_real(x.resolve_conj()) if x.is_complex() else x).float()
