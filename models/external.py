@@ -265,8 +265,7 @@ def _copied(model: nn.Module, name: str) -> nn.Module:
         return deepcopy(model)
     except Exception as error:
         raise UsageError(
-            f"{name} is a model that cannot be copied ({first_line(error, named=True)}); "
-            "name a function that builds it"
+            f"{name} is a model that cannot be copied ({first_line(error, named=True)}); name a function that builds it"
         ) from error
 
 

@@ -7,6 +7,7 @@ twice the published numbers is WongKinYiu/yolov9#406; timm's own results list th
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from vbench.errors import UnsupportedError, UsageError
 from vbench.flops.count import cases, count, second_count
 from vbench.gate.counters import case_of, names_of
+from vbench.kernels.trials import relative
 from vbench.models.deployed import deployed, parameters_deployed
-from vbench.plan import USUAL, Case, Sweep, parse, plan
+from vbench.plan import USUAL, Case, parse, plan
 from vbench.reports import tables, work
 from vbench.results.frame import frame
 
@@ -55,7 +57,7 @@ def test_both_counters_agree_on_it() -> None:
 def test_a_model_with_two_forms_says_so() -> None:
     work = count(case("timm/repvgg_a0", reparam="no"))
     assert round(work["macs_matmul"] / 1e9, 3) == 1.513
-    assert (work["params"], work["params_deployed"]) == (9_107_336, 8_309_384)
+    assert (work["params"], work["params_deployed"]) == (9_108_968, 8_309_384)
     line = "timm/repvgg_a0 has a deployed form, of 8.31 M parameters instead of 9.11: --reparam yes"
     assert work["notes"] == [line]
     assert count(case("timm/resnet18", 64, reparam="no"))["params_deployed"] is None
@@ -64,8 +66,8 @@ def test_a_model_with_two_forms_says_so() -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        *("fastvit_t8", "repvit_m0_9", "mobileone_s0", "ghostnetv3_050", "repghostnet_050", "lcnetv2_050"),
-        *("levit_128s", "efficientvit_m0", "tiny_vit_5m_224", "shvit_s1", "iformer_t"),
+        *("fastvit_t8", "repghostnet_050", "lcnetv2_small", "levit_128s", "efficientvit_m0", "tiny_vit_5m_224"),
+        *("shvit_s1", "iformer_t"),
     ],
 )
 def test_it_is_the_form_that_timm_deploys(model: str) -> None:
@@ -158,7 +160,7 @@ def noisy(model: nn.Module) -> nn.Module:
                 module.running_var.uniform_(0.5, 2.0)
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.1)
-    return model.double().eval()
+    return model.eval()
 
 
 @pytest.mark.parametrize("model", ["own", "mobileone_s0", "repvit_m0_9"])
@@ -166,10 +168,10 @@ def test_both_forms_are_one_function(model: str) -> None:
     net = noisy(Whole() if model == "own" else timm.create_model(model))
     image = torch.randn(1, 3, 32, 32, dtype=torch.float64)
     with torch.inference_mode():
-        wanted = net(image)
+        wanted = deepcopy(net).double()(image)
         before = sum(weight.numel() for weight in net.parameters())
-        merged = deployed(net, model)
-        assert torch.allclose(merged(image), wanted, rtol=1e-4, atol=1e-6 * float(wanted.abs().max()))
+        merged = deployed(net, model).double()  # merged in float32
+        assert relative(merged(image), wanted) < 1e-5
     assert sum(weight.numel() for weight in merged.parameters()) < before
     assert not merged.training
 

@@ -74,25 +74,25 @@ def cross_entropy(trainer: Trainer) -> float:
     model: Any = trainer.model
     logits = model.head(model.stem(IMAGES).mean((2, 3)))
     labels = torch.randint(logits.shape[1], (2,), generator=torch.Generator().manual_seed(0))
-    return float(F.cross_entropy(logits, labels))
+    return float(F.cross_entropy(logits, labels).detach())
 
 
 @pytest.mark.parametrize(
-    ("returns", "words"),
+    ("returns", "of"),
     [
-        (lambda y, z: z, "cross-entropy"),
-        (lambda y, z: [z], "cross-entropy"),
-        (lambda y, z: (z, None), "cross-entropy"),
-        (lambda y, z: {"logits": z, "features": y}, "cross-entropy of logits"),
-        (lambda y, z: Output(z, [y]), "cross-entropy of logits"),
-        (lambda y, z: Pair(z, y), "cross-entropy of logits"),
-        (lambda y, z: SimpleNamespace(logits=z, place=torch.device("cpu")), "cross-entropy of logits"),
-        (lambda y, z: {"out": z, "index": z.argmax(1)}, "cross-entropy"),
+        (lambda y, z: z, "the output"),
+        (lambda y, z: [z], "the output"),
+        (lambda y, z: (z, None), "the output"),
+        (lambda y, z: {"logits": z, "features": y}, "logits"),
+        (lambda y, z: Output(z, [y]), "logits"),
+        (lambda y, z: Pair(z, y), "logits"),
+        (lambda y, z: SimpleNamespace(logits=z, place=torch.device("cpu")), "logits"),
+        (lambda y, z: {"out": z, "index": z.argmax(1)}, "the output"),
     ],
 )
-def test_logits_are_found_wherever_they_are(returns: Callable[[Tensor, Tensor], Any], words: str) -> None:
+def test_logits_are_found_wherever_they_are(returns: Callable[[Tensor, Tensor], Any], of: str) -> None:
     trainer = trained(returns)
-    assert (trainer.words, trainer.classifies) == (words, True)
+    assert (trainer.about_loss, trainer.learns) == ({"loss": "cross-entropy", "loss_of": of}, True)
     assert trainer.loss == pytest.approx(cross_entropy(trainer))
     trainer.backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in trainer.model.parameters())
@@ -103,27 +103,27 @@ def test_logits_are_found_wherever_they_are(returns: Callable[[Tensor, Tensor], 
 
 
 @pytest.mark.parametrize(
-    ("returns", "words", "mean"),
+    ("returns", "of", "mean"),
     [
-        (lambda y, z: [y, F.avg_pool2d(y, 2), F.avg_pool2d(y, 4)], "mean of 3 outputs", lambda y, z: y.mean()),
-        (lambda y, z: y, "mean of the output", lambda y, z: y.mean()),
-        (lambda y, z: y.flatten(2).mT, "mean of the output", lambda y, z: y.mean()),  # tokens
-        (lambda y, z: {"logits": y, "z": z}, "mean of 2 outputs", lambda y, z: (y.mean() + z.mean()) / 2),
-        (lambda y, z: (z, z + 1), "mean of 2 outputs", lambda y, z: z.mean() + 0.5),
-        (lambda y, z: {"a": {"b": [y]}, "c": y.argmax()}, "mean of the output", lambda y, z: y.mean()),
-        (lambda y, z: torch.complex(y, y), "mean of the output", lambda y, z: y.mean()),
-        (lambda y, z: z[:, :1], "mean of the output", lambda y, z: z[:, :1].mean()),  # one class has no cross-entropy
-        (lambda y, z: [y, y[:0]], "mean of the output", lambda y, z: y.mean()),
+        (lambda y, z: [y, F.avg_pool2d(y, 2), F.avg_pool2d(y, 4)], "3 outputs", lambda y, z: y.mean()),
+        (lambda y, z: y, "the output", lambda y, z: y.mean()),
+        (lambda y, z: y.flatten(2).mT, "the output", lambda y, z: y.mean()),  # tokens
+        (lambda y, z: {"logits": y, "z": z}, "2 outputs", lambda y, z: (y.mean() + z.mean()) / 2),
+        (lambda y, z: (z, z + 1), "2 outputs", lambda y, z: z.mean() + 0.5),
+        (lambda y, z: {"a": {"b": [y]}, "c": y.argmax()}, "the output", lambda y, z: y.mean()),
+        (lambda y, z: torch.complex(y, y), "the output", lambda y, z: y.mean()),
+        (lambda y, z: z[:, :1], "the output", lambda y, z: z[:, :1].mean()),  # one class has no cross-entropy
+        (lambda y, z: [y, y[:0]], "the output", lambda y, z: y.mean()),
     ],
 )
 def test_of_all_else_it_is_the_mean(
-    returns: Callable[[Tensor, Tensor], Any], words: str, mean: Callable[[Tensor, Tensor], Tensor]
+    returns: Callable[[Tensor, Tensor], Any], of: str, mean: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     trainer = trained(returns)
     model: Any = trainer.model
     y = model.stem(IMAGES)
-    assert (trainer.words, trainer.classifies) == (words, False)
-    assert trainer.loss == pytest.approx(float(mean(y, model.head(y.mean((2, 3))))), abs=1e-6)
+    assert (trainer.about_loss, trainer.learns) == ({"loss": "mean", "loss_of": of}, False)
+    assert trainer.loss == pytest.approx(float(mean(y, model.head(y.mean((2, 3)))).detach()), abs=1e-6)
     trainer.backward()
     assert model.stem.weight.grad.any()
     trainer.update()
@@ -189,7 +189,7 @@ def test_complex_parameters_train() -> None:
     trainer = Trainer(Spectrum(), IMAGES)
     trainer.step()
     trainer.step()
-    assert trainer.words == "mean of the output"
+    assert trainer.about_loss == {"loss": "mean", "loss_of": "the output"}
 
 
 def test_a_mean_may_stay_as_it_is_and_a_cross_entropy_may_not() -> None:
@@ -291,16 +291,16 @@ def launched(of: Case) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("Maps", "mean of 3 outputs"),
-        ("Dict", "cross-entropy of logits"),
-        ("Map", "mean of the output"),
-        ("Softmax", "mean of the output"),  # which is the same after each step
-        ("Quiet", "mean of the output"),  # its `train` returns nothing
+        ("Maps", ("mean", "3 outputs")),
+        ("Dict", ("cross-entropy", "logits")),
+        ("Map", ("mean", "the output")),
+        ("Softmax", ("mean", "the output")),  # which is the same after each step
+        ("Quiet", ("mean", "the output")),  # its `train` returns nothing
     ],
 )
-def test_a_launch_trains_it_and_says_of_what_the_loss_is(name: str, words: str) -> None:
+def test_a_launch_trains_it_and_says_of_what_the_loss_is(name: str, words: tuple[str, str]) -> None:
     found = launched(case(name))
-    assert found["settings"]["loss"] == words
+    assert (found["settings"]["loss"], found["settings"]["loss_of"]) == words
     assert (found["outputs"]["differs"], found["outputs"]["nonfinite"]) == (0, 0)
     assert found["throughput"]["batch"] == found["latency"]["batch"] == 2
     assert predicted_peak(case(name)) > 0
@@ -328,7 +328,9 @@ def test_a_model_for_one_image_keeps_its_figures(name: str, why: str) -> None:
 
 
 def test_a_model_for_one_image_does_not_train_on_two() -> None:
-    with pytest.raises(UnsupportedError, match=r"cannot train on a batch of 2: RuntimeError: shape.*a batch of 1 works"):
+    with pytest.raises(
+        UnsupportedError, match=r"cannot train on a batch of 2: RuntimeError: shape.*a batch of 1 works"
+    ):
         launched(case("One"))
     with pytest.raises(UnsupportedError, match=r"an output of \(1, 10\) for 2 images"):
         launched(case("Joins"))
@@ -350,7 +352,7 @@ def test_a_row_without_images_a_second_says_why() -> None:
 def test_losses_that_differ_are_not_compared_in_silence() -> None:
     found = [
         replace(make_record(model), settings={"loss": loss})
-        for model, loss in (("vig_t", "cross-entropy"), ("deit_t", "mean of 3 outputs"))
+        for model, loss in (("vig_t", "cross-entropy"), ("deit_t", "mean"))
     ]
     assert any(line.startswith("rows differ in loss: ") for line in unfair(frame(found)))
     assert unfair(frame([found[0], make_record("deit_t")])) == []

@@ -223,20 +223,29 @@ UNSIZED = "; it is built without a size: name a callable with an argument img_si
 @pytest.mark.parametrize(
     ("of", "said"),
     [
-        (("for_96", 64), "entries:for_96 cannot take 64x64: RuntimeError: The size of tensor a (8) must match the size of "
-            "tensor b (12) at non-singleton dimension 3; 96x96 works" + UNSIZED),
-        (("strict", 96), "entries:strict cannot take 96x96: ValueError: the size must be a multiple of 64; 64x64 works"),
-        (("OfNumbers", 32, 64), "entries:OfNumbers cannot take 32x64: TypeError: unsupported operand type(s) for //: "
-            "'tuple' and 'int'; 64x64 works"),
-        (("Net", 1), "entries:Net cannot take 1x1: RuntimeError: Calculated padded input size per channel: (1 x 1). "
-            "Kernel size: (8 x 8). Kernel size can't be greater than actual input size; 64x64 works"),
+        (
+            ("for_96", 64),
+            "for_96 cannot take 64x64: RuntimeError: The size of tensor a (8) must match the size of tensor b (12) at "
+            "non-singleton dimension 3; 96x96 works" + UNSIZED,
+        ),
+        (("strict", 96), "strict cannot take 96x96: ValueError: the size must be a multiple of 64; 64x64 works"),
+        (
+            ("OfNumbers", 32, 64),
+            "OfNumbers cannot take 32x64: TypeError: unsupported operand type(s) for //: 'tuple' and 'int'; "
+            "64x64 works",
+        ),
+        (
+            ("Net", 1),
+            "Net cannot take 1x1: RuntimeError: Calculated padded input size per channel: (1 x 1). Kernel size: "
+            "(8 x 8). Kernel size can't be greater than actual input size; 64x64 works",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_size_that_a_model_cannot_take_is_unsupported_in_its_own_words(of: tuple[Any, ...], said: str) -> None:
     for job in (lambda: run(case(*of)), lambda: list(count_in_full({"case": vars_of(case(*of)), "by_module": False}))):
         with pytest.raises(UnsupportedError) as caught:
             job()
-        assert str(caught.value) == said
+        assert str(caught.value) == f"entries:{said}"
 
 
 def vars_of(of: Case) -> dict[str, Any]:
@@ -266,7 +275,7 @@ def test_what_fails_at_every_size_is_an_error(name: str) -> None:
 
 
 def test_what_works_as_asked_failed_for_another_reason() -> None:
-    assert refusal(case("Net", 64), RuntimeError("of a back end")) is None
+    assert refusal(case("Net", 64)) is None
     with pytest.raises(RuntimeError, match="of a back end"), explained(case("Net", 64)):
         raise RuntimeError("of a back end")
     with pytest.raises(MemoryError), explained(case("for_96", 64)):

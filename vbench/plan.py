@@ -163,7 +163,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        """A digest of all fields, by which a sweep resumes; without later ones, so that older records keep their ids."""
+        """A digest by which a sweep resumes: of the fields of `to_json`, so that older records keep theirs."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
@@ -198,15 +198,13 @@ class Case:
             return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
         if self.form and (reason := _no_form(self)):
             return reason
-        if self.reparam == "yes" and self.operator:
-            return f"{self.model} has no deployed form: it has no branches to merge"
-        if self.reparam == "yes" and self.phase == "train":
-            return "a deployed form does not train; leave out --reparam yes"
+        if self.reparam == "yes" and (self.operator or self.phase == "train"):
+            none = f"{self.model} has no deployed form: it has no branches to merge"
+            return none if self.operator else "a deployed form does not train; leave out --reparam yes"
         if self.backend == "cudagraph" and not kind_of(self.device).graphs:
             return f"{self.device} has no CUDA graphs"
-        if self.backend == "cudagraph" and self.phase == "train":
-            return "a training step is not captured as a CUDA graph"
-        return None
+        captured = self.backend == "cudagraph" and self.phase == "train"
+        return "a training step is not captured as a CUDA graph" if captured else None
 
     def __str__(self) -> str:
         size = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"

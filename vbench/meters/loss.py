@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn, view_as_real
@@ -12,20 +12,19 @@ from torch import Tensor, nn, view_as_real
 from vbench.errors import UnsupportedError
 from vbench.meters.outputs import tensors_of
 
-CROSS_ENTROPY = "cross-entropy"
+Kind = Literal["cross-entropy", "mean"]
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss in float32, a scalar.
+    """A loss in float32, a scalar: its kind, and of what it is: "the output", "logits", "3 outputs".
 
-    `words` say of what it is: "cross-entropy", "cross-entropy of logits", "mean of 3 outputs". `classifies` is whether
-    it is cross-entropy, which any step of the optimiser changes; a mean may stay, as that of a softmax.
+    Any step of the optimiser changes a cross-entropy. A mean may stay, as that of a softmax.
     """
 
     value: Tensor
-    words: str
-    classifies: bool
+    kind: Kind
+    of: str
 
 
 def loss_of(output: Any, images: int, labels: Callable[[Tensor], Tensor]) -> Loss:
@@ -46,15 +45,15 @@ def loss_of(output: Any, images: int, labels: Callable[[Tensor], Tensor]) -> Los
         raise UnsupportedError(f"no training: {error}") from None
     if not found:
         raise UnsupportedError(f"no training: {_kind(output)} without floating-point numbers has no loss")
-    logits, words = _logits(output), f"{CROSS_ENTROPY} of logits"
+    logits, name = _logits(output), "logits"
     if logits is None and len(found) == 1:
-        logits, words = found[0], CROSS_ENTROPY
+        logits, name = found[0], "the output"
     if logits is not None and _are_logits(logits, images):
-        loss = Loss(F.cross_entropy(logits.float(), labels(logits)), words, classifies=True)
+        loss = Loss(F.cross_entropy(logits.float(), labels(logits)), "cross-entropy", name)
     else:
         mean = sum(_as_real(each).float().mean() for each in found) / len(found)
         assert isinstance(mean, Tensor)
-        loss = Loss(mean, f"mean of {len(found)} outputs" if len(found) > 1 else "mean of the output", classifies=False)
+        loss = Loss(mean, "mean", f"{len(found)} outputs" if len(found) > 1 else "the output")
     if not loss.value.requires_grad:
         raise UnsupportedError("no training: the outputs have no gradient; the model detaches them, or uses no_grad")
     return loss

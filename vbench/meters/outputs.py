@@ -215,7 +215,7 @@ class Steps:
         self._note()
         losses = tuple(float(loss) for loss in self._losses)
         nonfinite = sum(not bool(torch.isfinite(loss)) for loss in self._losses)
-        return Seen(len(losses), nonfinite, losses=losses, learns=self._trainer.classifies)
+        return Seen(len(losses), nonfinite, losses=losses, learns=self._trainer.learns)
 
     def _note(self) -> None:
         if self._awaited:

@@ -41,37 +41,36 @@ def explained(case: Case) -> Iterator[None]:
     except VbenchError:
         raise
     except Exception as error:
-        reason = None if case.model in MODELS or is_out_of_memory(error) else refusal(case, error)
+        reason = None if case.model in MODELS or is_out_of_memory(error) else refusal(case)
         if reason is None:
             raise
         raise UnsupportedError(reason) from error
 
 
-def refusal(case: Case, error: Exception) -> str | None:
-    """What a model does not take, if it failed so; None if it works as asked, or fails whatever it is given.
+def refusal(case: Case) -> str | None:
+    """What a model does not take, with its own words; None if it works as asked, or fails whatever it is given.
 
-    It may work as asked: where a back end failed, or a pass without data.
+    It may work as asked where a back end failed, or a pass without data.
     """
-    if works(case):
+    if (what := failure(case)) is None:
         return None
-    what = first_line(error, named=True)[:WORDS]
-    if case.phase == "train" and isinstance(case.batch, int) and case.batch > 1 and works(replace(case, batch=1)):
+    if case.phase == "train" and isinstance(case.batch, int) and case.batch > 1 and _works(replace(case, batch=1)):
         return f"{case.model} cannot train on a batch of {case.batch}: {what}; a batch of 1 works"
     modules = _modules(case)
-    if channels := next((count for count in _channels(modules) if works(case, channels=count)), None):
+    if channels := next((count for count in _channels(modules) if failure(case, channels=count) is None), None):
         return f"{case.model} takes images of {channels} channels, ours have 3: {what}"
     begin = time.monotonic()
     for height, width in sizes(case, modules):
         if time.monotonic() - begin > SEARCH_S:
             break
-        if works(replace(case, height=height, width=width)):
+        if _works(replace(case, height=height, width=width)):
             asked = f"{case.height}x{case.width}"
             return f"{case.model} cannot take {asked}: {what}; {height}x{width} works{_unsized(case, (height, width))}"
     return None
 
 
-def works(case: Case, *, channels: int = 3) -> bool:
-    """Whether a cell's model can be built and make a pass, or a training step, in eager mode."""
+def failure(case: Case, *, channels: int = 3) -> str | None:
+    """How a cell's model fails, built anew, in a pass or a training step in eager mode; None if it works."""
     where = torch.device(case.device)
     batch = case.batch if case.phase == "train" and isinstance(case.batch, int) else 1
     try:
@@ -83,9 +82,13 @@ def works(case: Case, *, channels: int = 3) -> bool:
         else:
             with torch.inference_mode():
                 model(image)
-    except Exception:  # whatever a model raises: it does not work
-        return False
-    return True
+    except Exception as error:  # whatever a model raises
+        return first_line(error, named=True)[:WORDS]
+    return None
+
+
+def _works(case: Case) -> bool:
+    return failure(case) is None
 
 
 def sizes(case: Case, modules: Sequence[nn.Module]) -> list[tuple[int, int]]:

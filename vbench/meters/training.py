@@ -22,6 +22,7 @@ from vbench.plan import Case
 
 LEARNING_RATE = 1e-4
 SCALE = 1024.0  # of the loss at first; torch's own 65536 would overflow, and the first steps would be skipped
+TOO_FEW = ("more than 1 value per channel", "more than 1 spatial element")  # what torch says of norms over one value
 
 
 def needs_scale(case: Case) -> bool:
@@ -70,7 +71,7 @@ class Trainer:
         try:
             output = self.model(self.images)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if not any(words in str(error) for words in TOO_FEW):
                 raise
             batch, size = self.images.shape[0], "x".join(map(str, self.images.shape[2:]))
             raise UnsupportedError(f"no training at batch {batch} and {size} px: {error}") from None
@@ -106,14 +107,14 @@ class Trainer:
         return self._last().value.detach()
 
     @property
-    def words(self) -> str:
-        """Of what the last `forward` took the loss: "cross-entropy", "mean of 3 outputs"."""
-        return self._last().words
+    def about_loss(self) -> dict[str, str]:
+        """The kind of the last loss, and of what it is: {"loss": "mean", "loss_of": "3 outputs"}."""
+        return {"loss": self._last().kind, "loss_of": self._last().of}
 
     @property
-    def classifies(self) -> bool:
-        """Whether the last loss is cross-entropy, which a step changes."""
-        return self._last().classifies
+    def learns(self) -> bool:
+        """Whether any step changes the last loss."""
+        return self._last().kind == "cross-entropy"
 
     def _last(self) -> Loss:
         assert self._loss is not None, "forward comes first"

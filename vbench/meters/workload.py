@@ -164,7 +164,7 @@ class TrainingStep(Workload):
             first_s = self._after_compiling(trainer.step)
             baseline = self._baseline_now(trainer.images.nbytes + training.optimizer_bytes(trainer))
         found = training.measure(trainer, baseline, repeat_below_s=self._repeat_below_s)
-        self.settings |= {"loss": trainer.words}
+        self.settings |= trainer.about_loss
         return found if first_s is None else {**found, "first_call_s": first_s}
 
     def _caller(self, batch: int) -> Call:
