@@ -67,7 +67,7 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
 
 def _name(work: dict[str, Any]) -> str:
     """The model, and whether it was counted as deployed."""
-    return work["model"] + " reparam yes" * (work.get("reparam") == "yes")
+    return f"{work['model']} reparam yes" if work.get("reparam") == "yes" else str(work["model"])
 
 
 def modules_to_rich(work: dict[str, Any]) -> Table:

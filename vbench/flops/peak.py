@@ -35,7 +35,7 @@ from vbench.kernels.fused.launch import observed
 from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.attention import pinned
 from vbench.meters.build import build, replace_function
-from vbench.meters.loss import loss_of, weights_to_train
+from vbench.meters.loss import loss_of, ready_to_train
 from vbench.plan import Case
 
 CALLS = 2  # the second call finds the allocator as the first left it
@@ -204,7 +204,6 @@ class Predictor:
         self._dtype = getattr(torch, case.weights_dtype)
         with torch.device("meta"):
             self._model = build(case).to(self._dtype)
-        self._model.train(case.phase == "train")
         self._pass, self._cast = Pass(ExactAllocator(), None), Autocast(None)
         self._needed: dict[Any, int] = {}  # what a torch form of the operator holds, by the shapes of its inputs
         if case.operator and case.form:
@@ -332,7 +331,7 @@ class Predictor:
 
 def _step(model: nn.Module, image: Tensor, cast: Autocast, watched: Pass, moments: list[Tensor]) -> int:
     """A training step; the first one makes AdamW's two moments. Returns: bytes of the gradients."""
-    weights_to_train(model)
+    ready_to_train(model)
     with cast:
         output = model(image)
     watched.place = "(loss)"
@@ -382,8 +381,7 @@ def host_code(name: str) -> Callable[..., Any] | None:
 
     if not name.startswith("vbench::") or name == "vbench::operator":
         return None
-    found = OPDEFS.get(name)
-    return None if found is None else found._init_fn
+    return getattr(OPDEFS.get(name), "_init_fn", None)
 
 
 def predicted_peak(case: Case) -> int:

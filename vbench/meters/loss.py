@@ -82,11 +82,12 @@ def _kind(output: Any) -> str:
     return f"an output ({type(output).__name__})"
 
 
-def weights_to_train(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that learn. Raises: UnsupportedError if there are none."""
+def ready_to_train(model: nn.Module) -> list[nn.Parameter]:
+    """Put a model in train(), and return the parameters that learn. Raises: UnsupportedError if there are none."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if not weights:
         frozen = sum(weight.numel() for weight in model.parameters())
         why = f"all {frozen:,} parameters are frozen (requires_grad is False)" if frozen else "it has no parameters"
         raise UnsupportedError(f"no training: the model learns nothing, for {why}")
+    model.train()  # by itself: a `train` that freezes norms often returns nothing
     return weights

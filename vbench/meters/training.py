@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vbench.devices import on_host, open_device
 from vbench.errors import UnsupportedError
 from vbench.meters import memory
-from vbench.meters.loss import Loss, loss_of, weights_to_train
+from vbench.meters.loss import Loss, loss_of, ready_to_train
 from vbench.meters.outputs import images_missing
 from vbench.plan import Case
 
@@ -47,12 +47,11 @@ class Trainer:
     """
 
     def __init__(self, model: nn.Module, images: Tensor, *, scaled: bool = False, seed: int = 0) -> None:
-        weights = weights_to_train(model)
+        weights = ready_to_train(model)
         if any(p.dtype == torch.float16 for p in model.parameters()):
             raise UnsupportedError(
                 "float16 weights cannot train: AdamW's epsilon is 0 in it; take bfloat16, float32, or amp-fp16"
             )
-        model.train()
         self.model = model
         self.images = images
         fused = not on_host(str(images.device)) and all(weight.is_floating_point() for weight in weights)
