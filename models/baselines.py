@@ -8,7 +8,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from vbench.errors import UnknownModelError, UnsupportedError
+from vbench.errors import UnknownModelError, UnsupportedError, first_line
 from vbench.models import sized
 from vbench.models.layers import pixels, resize_table
 from vbench.models.registry import did_you_mean
@@ -37,7 +37,8 @@ def timm_model(
     try:
         model, _ = sized.call(build, {}, [("img_size", sized.as_values(image_size))])
     except (AssertionError, ValueError) as error:
-        raise UnsupportedError(f"timm cannot build {name} at {pixels(image_size)} px: {error}") from error
+        why = first_line(error) if str(error) else type(error).__name__
+        raise UnsupportedError(f"timm/{name} cannot take {pixels(image_size)}: {why}") from error
     assert isinstance(model, nn.Module)
     return model
 

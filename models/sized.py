@@ -59,4 +59,4 @@ def call(function: Callable[..., Any], given: Mapping[str, Any], sizes: Choices)
 def _refuses(error: Exception, name: str) -> bool:
     """Whether a call failed because a function takes no such argument, or has it already."""
     text = str(error)
-    return isinstance(error, TypeError) and (f"argument '{name}'" in text or f"'{name}' is an invalid" in text)
+    return isinstance(error, TypeError) and "argument" in text and any(f"{q}{name}{q}" in text for q in "'\"")
