@@ -8,7 +8,8 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from vbench.errors import UnknownModelError, UnsupportedError
+from vbench.errors import UnknownModelError, UnsupportedError, first_line
+from vbench.models import sized
 from vbench.models.layers import pixels, resize_table
 from vbench.models.registry import did_you_mean
 
@@ -32,15 +33,20 @@ def timm_model(
     Raises: UnknownModelError if timm has no such model; UnsupportedError if it cannot be built for this size.
     """
     check_name(name)
-    options = {"num_classes": num_classes, "drop_path_rate": drop_path_rate}
+    build = partial(timm.create_model, name, num_classes=num_classes, drop_path_rate=drop_path_rate)
     try:
-        return timm.create_model(name, img_size=image_size, **options)
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise
-        return timm.create_model(name, **options)
+        model, _ = sized.call(build, {}, [("img_size", sized.as_values(image_size))])
     except (AssertionError, ValueError) as error:
-        raise UnsupportedError(f"timm cannot build {name} at {pixels(image_size)} px: {error}") from error
+        why = first_line(error) if str(error) else type(error).__name__
+        raise UnsupportedError(f"timm/{name} cannot take {pixels(image_size)}: {why}") from error
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def size_of(name: str) -> tuple[int, int] | None:
+    """(height, width) at which timm's model `name` was trained; None if timm does not say."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return sized.as_size(config.input_size) if config else None
 
 
 def deit3(

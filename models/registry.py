@@ -252,7 +252,9 @@ def create(
     allowed = [option for option in signature(build).parameters if option not in {"image_size", *args}]
     if not row.external and (unknown := [option for option in options if option not in allowed]):
         raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
-    return build(image_size=(height, width), **args, **options).eval()
+    model: nn.Module = build(image_size=(height, width), **args, **options)
+    model.eval()  # by itself: a `train` that freezes norms often returns nothing
+    return model
 
 
 def _default_device() -> str:

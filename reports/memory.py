@@ -23,7 +23,8 @@ def to_rich(rows: list[dict[str, Any]]) -> Table:
     table = bare_table([*HEADS, *FIGURES, *last], right, title="predicted memory, MiB", title_justify="left")
     for row in rows:
         how = row["form"] or row["attention"] or ""
-        cells = [row["model"], px(row["height"], row["width"]), row["mode"], how, row["dtype"], row["phase"]]
+        model = " ".join([row["model"], *(["reparam yes"] if row.get("reparam") == "yes" else [])])
+        cells = [model, px(row["height"], row["width"]), row["mode"], how, row["dtype"], row["phase"]]
         cells += [str(row["batch"]), row["card"]]
         if row["reason"] is not None:
             table.add_row(*cells, "unsupported")

@@ -30,7 +30,7 @@ TIMING = (
     *("few_samples", "unconverged", "throttled", "contended", "host_bound", "more_threads", "background_threads"),
     *("settings_changed", "drift", "bimodal", "outliers"),
 )
-WORK = ("counters_disagree", "uncounted", "padded", "cropped")
+WORK = ("counters_disagree", "uncounted", "deployable", "padded", "cropped")
 DOUBTFUL = ("counters_disagree", "uncounted")  # flags of a count; it is then never the best
 NO_VALUE = {"oom": "OOM", "timeout": "time-out", "error": "error", "unsupported": "n/a"}
 ENDINGS = {"oom": "OOM", "timeout": "time-out", "unsupported": "n/a, not supported"}

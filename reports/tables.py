@@ -41,6 +41,8 @@ NOTES = {
     "outliers": "outliers: single calls are far from the rest; all are kept",
     "counters_disagree": "counters_disagree: the MAC counters differ by more than 1 %:",
     "uncounted": "uncounted: work of the model is not counted, or not all; `uncounted_reason` in summary.csv says why",
+    "deployable": "deployable: the model is also deployed in a form with its branches or norms merged; --reparam yes "
+    "measures that",
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
@@ -74,6 +76,15 @@ def uncounted(table: pd.DataFrame) -> list[str]:
     return [
         f"{reason} ({_named(group, named)})"
         for reason, group in without_count(table).groupby("uncounted_reason", sort=False)
+    ]
+
+
+def without_throughput(table: pd.DataFrame) -> list[str]:
+    """One line for each reason why measured cells have no images/s, with these cells."""
+    named = naming(table)
+    return [
+        f"no images/s: {reason} ({_named(group, named)})"
+        for reason, group in table[table["status"] == "ok"].groupby("throughput_reason", sort=False)
     ]
 
 
@@ -147,7 +158,15 @@ def processes(table: pd.DataFrame) -> list[str]:
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """All remarks that belong to a table, beside its caption."""
-    return [*notes(table), *processes(table), *disagreements(table), *unfair(table), *uncounted(table), *absent(table)]
+    return [
+        *notes(table),
+        *processes(table),
+        *disagreements(table),
+        *unfair(table),
+        *uncounted(table),
+        *without_throughput(table),
+        *absent(table),
+    ]
 
 
 def show(table: pd.DataFrame, console: Console) -> None:

@@ -63,10 +63,10 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
     """One row for each size."""
     numbers = ("size (px)", *COUNTS, "least MiB", "FLOPs/byte", "state (KiB)", "coverage")
     table = bare_table(("model", "mode", "form", *numbers), right=numbers, wrap=numbers)
-    table.columns[0].min_width = max(len(work["model"]) for work in found)
+    table.columns[0].min_width = max(len(_name(work)) for work in found)
     for work in found:
         table.add_row(
-            work["model"],
+            _name(work),
             work["mode"],
             work["form"] or "",
             f"{work['height']}x{work['width']}",
@@ -79,11 +79,16 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _name(work: dict[str, Any]) -> str:
+    """The model, and whether it was counted as deployed."""
+    return f"{work['model']} reparam yes" if work.get("reparam") == "yes" else str(work["model"])
+
+
 def modules_to_rich(work: dict[str, Any]) -> Table:
     """One row for each module at one size, and their sum."""
     rows = work["modules"]
     sums = {key: sum(row[key] for row in rows) for key in (*MODULE_COUNTS.values(), "bytes_min")}
-    heads = [f"{work['model']} {work['height']}x{work['width']}", *MODULE_COUNTS, "share", "least MiB"]
+    heads = [f"{_name(work)} {work['height']}x{work['width']}", *MODULE_COUNTS, "share", "least MiB"]
     table = bare_table(heads, right=heads[1:], wrap=heads)
     for row in [*rows, {"module": "sum", **sums}]:
         table.add_row(

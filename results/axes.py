@@ -51,6 +51,7 @@ AXES = {  # in the order in which rows are sorted and settings are listed
         Axis("phase", "phase", source="case", usual=("infer",), parts=True, caption=True),
         Axis("backend", "back end", source="case", usual=("eager",), parts=True, caption=True),
         Axis("layout", "layout", source="case", usual=("nchw",), parts=True, caption=True),
+        Axis("reparam", "deployed form", source="case", usual=("no",), parts=True, caption=True, words="reparam {}"),
         Axis("attention", "attention", source="settings", usual=("fused",), parts=True, caption=True, optional=True),
         # A failed cell has no value of these three. So they do not part curves: a curve would lose its failed end.
         Axis(
@@ -58,6 +59,7 @@ AXES = {  # in the order in which rows are sorted and settings are listed
         ),
         Axis("weights_dtype", "dtype of weights", source="settings", caption=True),
         Axis("tf32", "TF32", "boolean", source="settings", caption=True),
+        Axis("loss", "loss", source="settings", usual=("cross-entropy",), caption=True, optional=True),
         Axis("threads", "CPU threads", "Int64", source="protocol", parts=True, words="{} threads"),
         Axis("batch_asked", "batch asked for", equal=False, parts=True, words="batch {}"),  # see `frame.batch_asked`
         Axis("batch_policy", "batch policy", caption=True),
@@ -105,4 +107,4 @@ def said(column: str, value: Any) -> str:
 def unusual(row: Mapping[Any, Any], columns: Sequence[str] = PARTS) -> list[str]:
     """The unusual values of a row, of columns that have usual values."""
     usual = {name: axis.usual for name, axis in AXES.items() if axis.usual}
-    return [str(row[name]) for name in columns if name in usual and row.get(name) not in (*usual[name], None)]
+    return [said(name, row[name]) for name in columns if name in usual and row.get(name) not in (*usual[name], None)]

@@ -59,7 +59,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("string", "throughput_basis"),
     ("Float64", "throughput_freedom"),
     ("Int64", "throughput_samples"),
-    ("string", "batch_policy"),
+    ("string", "batch_policy throughput_reason"),
     ("Int64", "memory_batch peak_memory_bytes weights_bytes input_bytes activation_bytes gradients_bytes"),
     ("Int64", "optimizer_bytes workspace_bytes slack_bytes growth_bytes"),
     ("string", "growth_reason"),
@@ -91,7 +91,7 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
     `throughput_img_s` is at `batch`, with an interval of its own level and basis; peak memory is at `memory_batch`.
     `latency_paired` holds the ratios to cells with which a cell took turns under the same conditions, as JSON:
     {their case_id: [ratio, lo, hi, blocks, rounds]}. Percentiles of fewer samples than `statistics.least_samples` are
-    missing. If another value is missing, `status`, `reason` or `energy_reason` says why.
+    missing. If another value is missing, `status`, `reason`, `throughput_reason` or `energy_reason` says why.
     """
     devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
     cells = [
@@ -273,8 +273,10 @@ def _throughput(
 ) -> dict[str, Any]:
     """The columns on throughput. Where single calls serve, their interval is that of latency, the other way round."""
     policy, named = case["batch"], case["batch"] in ("knee", "max")
-    measured = [record.throughput for record in launches if record.throughput]
+    found = [record.throughput for record in launches if record.throughput]
+    measured = [one for one in found if "images_per_s" in one]
     row = {"batch_policy": policy if named else "fixed", "batch": None if named else policy}
+    row["throughput_reason"] = next((one["reason"] for one in found if one.get("reason")), None)
     if not measured:
         return row
     batch = measured[0]["batch"]
@@ -378,6 +380,8 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
         found.append("counters_disagree")
     if row["uncounted_reason"]:
         found.append("uncounted")
+    if (first.work or {}).get("params_deployed") and row["phase"] == "infer":
+        found.append("deployable")
     if row["padding"]:
         found.append("cropped" if row["padding"].startswith("cuts off") else "padded")
     return found

@@ -15,6 +15,7 @@ from vbench.flops import count as counting
 from vbench.operators import bench as kernel_bench
 from vbench.operators import check as kernel_check
 from vbench.operators import compile as kernel_compile
+from vbench.options import choices
 from vbench.reports import paper_tables
 from vbench.reports.figures import draw
 from vbench.results import history, scaling
@@ -93,7 +94,8 @@ def _flops(given: dict[str, Any]) -> None:
     sizes = plan.parse_sizes(given["res"] or "224")
     (dtype,) = plan.parse_dtypes(given["dtype"])
     modes = plan.parse_modes(given["mode"]) if given["mode"] else (None,)
-    counting.cases(given["model"], sizes, mode=modes[0], form=given["form"], dtype=dtype)
+    (reparam,) = choices(given["reparam"], "--reparam", plan.REPARAMS)
+    counting.cases(given["model"], sizes, mode=modes[0], form=given["form"], dtype=dtype, reparam=reparam)
 
 
 def _limit(axis: limits.Axis) -> Callable[[dict[str, Any]], None]:

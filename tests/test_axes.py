@@ -35,6 +35,7 @@ CASES: dict[str, tuple[Any, Any]] = {  # of each axis that parts curves, two val
     "phase": ("infer", "train"),
     "backend": ("eager", "compile"),
     "layout": ("nchw", "nhwc"),
+    "reparam": ("no", "yes"),
     "attention": ("fused", "unfused"),
     "batch_asked": ("knee", 8),
 }
@@ -243,3 +244,5 @@ def test_values_in_words() -> None:
     usual = {"device": "cuda:0", "dtype": "float32", "phase": "infer", "backend": "eager", "layout": "nchw"}
     assert unusual({**usual, "attention": None}) == []
     assert unusual({**usual, "device": "cuda:1", "attention": "unfused"}) == ["cuda:1", "unfused"]
+    assert unusual({**usual, "reparam": "no"}) == []
+    assert unusual({**usual, "reparam": "yes"}) == ["reparam yes"]

@@ -206,7 +206,10 @@ def test_the_readme_fits_on_a_screen_and_keeps_its_commands() -> None:
     [
         ("reference/columns.md", list(tables.NOTES)),
         ("reference/axes.md", [f"--{axis}" for axis in (*plan.USUAL, "models", "res", "rigor", "tf32")]),
-        ("reference/axes.md", [*plan.DTYPES, *plan.PHASES, *plan.BACKENDS, *plan.LAYOUTS, *plan.ATTENTIONS]),
+        (
+            "reference/axes.md",
+            [*plan.DTYPES, *plan.PHASES, *plan.BACKENDS, *plan.LAYOUTS, *plan.ATTENTIONS, *plan.REPARAMS],
+        ),
         ("tutorials/paper.md", list(FIGURES)),
         ("tutorials/paper.md", list(paper_tables.KINDS)),
         ("zoo.md", list(MODELS)),

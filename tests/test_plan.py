@@ -148,3 +148,9 @@ def test_an_axis_that_came_later_has_no_part_in_the_id_of_its_default() -> None:
     case = plan(Sweep(("vig_t",), ((224, 224),), ("parallel",)))[0]
     assert Later(**asdict(case)).id == case.id
     assert Later(**asdict(case), pixels="zeros").id != case.id
+
+
+def test_another_release_is_sent_only_fields_that_it_may_know() -> None:
+    case = plan(Sweep(("timm/repvgg_a0",), ((224, 224),), ("parallel",), reparams=("no", "yes")))
+    assert ["reparam" in one.to_json() for one in case] == [False, True]
+    assert [Case(**one.to_json()) for one in case] == case

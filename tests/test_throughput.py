@@ -11,6 +11,7 @@ import pytest
 import torch
 from simulated import Simulated
 
+from vbench.errors import CompileError
 from vbench.meters import throughput
 from vbench.plan import Protocol
 
@@ -73,6 +74,39 @@ class TestThroughput:
         assert (found["batch"], found["images_per_s"]) == (4, pytest.approx(8.0))
         with pytest.raises(torch.OutOfMemoryError):
             self.search(fixed=0.1, each=0.1, batch=4, fail_at=4)
+
+    def one_image(self, batch: Any, error: Exception | None, least: int = 1) -> dict[str, Any]:
+        """A search with a model that is made for `least` images: it fails at more, or returns as many outputs."""
+        device = Simulated()
+
+        def caller(size: int) -> Callable[[], torch.Tensor]:
+            def call() -> torch.Tensor:
+                device.time += 0.01
+                if size > least and error is not None:
+                    raise error
+                return torch.zeros(least, 10)
+
+            return call
+
+        return throughput.measure(caller, device, PROTOCOL, batch, first=(least, [10.0] * 6), image_bytes=1)
+
+    def test_a_model_for_one_image_keeps_what_it_has(self) -> None:
+        found = self.one_image("knee", RuntimeError("shape '[1, 8]' is invalid"))
+        assert (found["batch"], found["images_per_s"]) == (1, pytest.approx(100))
+        assert found["stop"] == "batch 2 fails: RuntimeError: shape '[1, 8]' is invalid"
+        found = self.one_image("knee", None, least=3)
+        assert found["batch"] == 3
+        assert found["stop"].startswith("batch 6 fails: ShapeError: an output of (3, 10) for 6 images")
+
+    def test_a_batch_that_fails_has_its_reason_alone(self) -> None:
+        reason = "batch 4 fails: RuntimeError: no"
+        assert self.one_image(4, RuntimeError("no")) == {"batch": 4, "reason": reason}
+        assert self.one_image(4, None)["reason"].startswith("batch 4 fails: ShapeError: an output of (1, 10) for 4")
+        for error in (torch.OutOfMemoryError("no more"), CompileError("nothing")):
+            with pytest.raises(type(error)):
+                self.one_image(4, error)
+        with pytest.raises(CompileError):
+            self.one_image("knee", CompileError("nothing"))
 
     def test_other_errors_are_not_out_of_memory(self) -> None:
         def caller(size: int) -> Callable[[], None]:

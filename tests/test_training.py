@@ -95,6 +95,9 @@ def test_a_norm_over_one_value_is_unsupported() -> None:
     with pytest.raises(UnsupportedError, match=r"no training at batch 1 and 4x4 px: .*1 value per channel"):
         Trainer(model, torch.randn(1, 3, 4, 4)).forward()
     Trainer(model, torch.randn(2, 3, 4, 4)).step()
+    model = nn.Sequential(nn.Conv2d(3, 4, 4), nn.InstanceNorm2d(4, affine=True), nn.Flatten())
+    with pytest.raises(UnsupportedError, match=r"no training at batch 2 and 4x4 px: .*1 spatial element"):
+        Trainer(model, torch.randn(2, 3, 4, 4)).forward()
 
 
 def test_other_errors_pass() -> None:

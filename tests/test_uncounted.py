@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import make_record
 from taken_away import NO_ATTENTION_ON_META, NO_FVCORE, NO_LEDGER, without
 
 from vbench.flops import count as flops

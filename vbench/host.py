@@ -107,12 +107,16 @@ def fingerprint_job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def whereabouts(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A job. {"models"} -> "files": for each model the file from which its code is imported."""
     import inspect
+    import sys
 
     from vbench.models import registry
 
     files = {}
     for name in argument["models"]:
-        module = inspect.getmodule(external.load(name) if external.is_external(name) else registry.create)
+        module = inspect.getmodule(registry.create)
+        if external.is_external(name):
+            external.load(name)
+            module = sys.modules[name.partition(":")[0]]  # of a partial or a model, inspect finds another
         files[name] = str(Path(module.__file__).resolve()) if module and module.__file__ else None
     yield "files", files
 

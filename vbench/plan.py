@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import product
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vbench.devices import kind_of
 from vbench.errors import ResolutionError, UsageError
@@ -35,6 +35,8 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Attention = Literal["fused", "unfused", "flash", "cudnn", "efficient", "math"]
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 PINNED: tuple[Attention, ...] = ("flash", "cudnn", "efficient", "math")  # fused, by this kernel of torch alone
+Reparam = Literal["no", "yes"]
+REPARAMS: tuple[Reparam, ...] = get_args(Reparam)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Choice:
     values: tuple[str, ...]
     usual: str
     help: str
+    words: str = "{}"  # a value in a line that does not name the axis
 
 
 CHOICES = {  # by the name of the option and of the field of `Case`
@@ -54,6 +57,12 @@ CHOICES = {  # by the name of the option and of the field of `Case`
         ATTENTIONS,
         "fused",
         "Attention of timm's models: fused, unfused, or one kernel of fused attention: flash, cudnn, efficient, math.",
+    ),
+    "reparam": Choice(
+        REPARAMS,
+        "no",
+        "Branches and norms merged, as re-parameterised models (RepVGG, MobileOne ...) are deployed: no, yes, or both.",
+        words="reparam {}",
     ),
 }
 AUTO = "auto"  # the form that is the default of its mode on the device
@@ -150,16 +159,17 @@ class Case:
     backend: Backend = "eager"
     layout: Layout = "nchw"
     attention: Attention | None = None
+    reparam: Reparam = "no"
 
     @property
     def id(self) -> str:
-        """A digest of all fields, by which a sweep resumes.
+        """A digest by which a sweep resumes: of the fields of `to_json`, so that older records keep theirs."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
-        A field that came later is left out where it has its default, so that older records keep their ids.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """All fields. One that came later is left out where it has its default: an older release does not know it."""
         later = {field.name: field.default for field in fields(self)[_FIRST_FIELDS:]}
-        values = {key: value for key, value in asdict(self).items() if key not in later or value != later[key]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return {key: value for key, value in asdict(self).items() if key not in later or value != later[key]}
 
     @property
     def spec(self) -> ModelSpec:
@@ -188,15 +198,19 @@ class Case:
             return f"{self.model} has no {self.mode} mode: attention keeps no state of fixed size"
         if self.form and (reason := _no_form(self)):
             return reason
+        if self.reparam == "yes" and (self.operator or self.phase == "train"):
+            none = f"{self.model} has no deployed form: it has no branches to merge"
+            return none if self.operator else "a deployed form does not train; leave out --reparam yes"
         if self.backend == "cudagraph" and not kind_of(self.device).graphs:
             return f"{self.device} has no CUDA graphs"
-        if self.backend == "cudagraph" and self.phase == "train":
-            return "a training step is not captured as a CUDA graph"
-        return None
+        captured = self.backend == "cudagraph" and self.phase == "train"
+        return "a training step is not captured as a CUDA graph" if captured else None
 
     def __str__(self) -> str:
         size = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
-        rest = [getattr(self, name) for name, axis in CHOICES.items() if getattr(self, name) not in (axis.usual, None)]
+        own = {name: getattr(self, name) for name in CHOICES}
+        unusual = {name: value for name, value in own.items() if value not in (CHOICES[name].usual, None)}
+        rest = [CHOICES[name].words.format(value) for name, value in unusual.items()]
         form = self.form if self.form and self.form != _usual_form(self) else None
         return " ".join(filter(None, [self.model, size, self.mode, form, self.dtype, *rest]))
 
@@ -245,6 +259,7 @@ class Sweep:
     backends: tuple[Backend, ...] = ("eager",)
     layouts: tuple[Layout, ...] = ("nchw",)
     attentions: tuple[Attention, ...] = ("fused",)
+    reparams: tuple[Reparam, ...] = ("no",)
     forms: tuple[str, ...] = (AUTO,)
     device: str = "cpu"
 
@@ -256,7 +271,7 @@ def plan(sweep: Sweep) -> list[Case]:
     """
     cases: dict[Case, None] = {}
     sizes = sorted(sweep.sizes, key=lambda size: (size[0] * size[1], size))
-    common = (sweep.modes, sweep.batches, sweep.dtypes, sweep.phases, sweep.backends, sweep.layouts)
+    common = (sweep.modes, sweep.batches, sweep.dtypes, sweep.phases, sweep.backends, sweep.layouts, sweep.reparams)
     for (height, width), model in product(sizes, sweep.models):
         row = spec(model)
         try:
@@ -264,11 +279,14 @@ def plan(sweep: Sweep) -> list[Case]:
         except ResolutionError as error:
             raise ResolutionError(f"{model} cannot take {height}x{width}: {error}") from None
         attentions, forms = ([None], sweep.forms) if row.operator else (sweep.attentions, [None])
-        for mode, batch, dtype, phase, backend, layout, attention, asked in product(*common, attentions, forms):
+        for mode, batch, dtype, phase, backend, layout, reparam, attention, asked in product(
+            *common, attentions, forms
+        ):
             form = asked if mode in row.modes else None
             if form == AUTO and row.operator:
                 form = default_form(row.operator, mode, sweep.device)
-            case = Case(model, height, width, mode, form, batch, dtype, sweep.device, phase, backend, layout, attention)
+            way = (phase, backend, layout, attention, reparam)
+            case = Case(model, height, width, mode, form, batch, dtype, sweep.device, *way)
             cases[case] = None
     return list(cases)
 
@@ -315,6 +333,7 @@ def parse(axes: Mapping[str, str], device: str) -> Sweep:
         backends=choices(axes["backend"], "--backend", BACKENDS),
         layouts=choices(axes["layout"], "--layout", LAYOUTS),
         attentions=choices(axes["attention"], "--attention", ATTENTIONS),
+        reparams=choices(axes["reparam"], "--reparam", REPARAMS),
         forms=choices(axes["form"], "--form", (AUTO, *dict.fromkeys(form for forms in OPS.values() for form in forms))),
         device=device,
     )

@@ -66,7 +66,7 @@ def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, P
     rows = rows.drop_duplicates("height") if quantity.counted else rows[~rows["device"].map(on_host).astype(bool)]
     keys = [*PARTS, "form"]
     rows = rows.assign(batch_asked=batch_asked(rows))
-    unsaid = {"phase", "device", "threads"} - set(differing(rows, PARTS))
+    unsaid = {"phase", "device", "threads", "reparam"} - set(differing(rows, PARTS))
     found: dict[str, Points] = {}
     for own in [rows] if quantity.counted else [own for _, own in rows.groupby(keys, dropna=False)]:
         value = own[quantity.column].astype(float)

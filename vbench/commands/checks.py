@@ -12,6 +12,7 @@ from vbench import plan as planning
 from vbench.commands.axes import DTYPES, Device, Res
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
 from vbench.errors import UsageError
+from vbench.options import choices
 
 app = typer.Typer()
 
@@ -68,6 +69,9 @@ def flops(
         str | None, typer.Option(help="A form of the operator.", show_default="the default of the mode")
     ] = None,
     dtype: Annotated[str, typer.Option(help=DTYPES)] = "float32",
+    reparam: Annotated[
+        str, typer.Option(help="Whether to count the form in which a re-parameterised model is deployed: no, yes.")
+    ] = "no",
     by_module: Annotated[bool, typer.Option("--by-module", help="Show the work of each module.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if the counter does not know an operation.")
@@ -82,9 +86,12 @@ def flops(
     if res is None:
         raise UsageError("give --res, as in --res 224,512")
     modes, dtypes = planning.parse_modes(mode) if mode else (None,), planning.parse_dtypes(dtype)
-    if len(modes) > 1 or len(dtypes) > 1:
-        raise UsageError("flops counts one --mode in one --dtype; call it again for another")
-    cases = counting.cases(model, planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0])
+    reparams = choices(reparam, "--reparam", planning.REPARAMS)
+    if max(map(len, (modes, dtypes, reparams))) > 1:
+        raise UsageError("flops counts one --mode, --dtype and --reparam; call it again for another")
+    cases = counting.cases(
+        model, planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0], reparam=reparams[0]
+    )
     with Launcher() as launcher, err.status(f"counting {model}"):
         found = [counting.run(case, launcher, by_module=by_module) for case in cases]
     if as_json:

@@ -18,7 +18,7 @@ from vbench.flops.second import AGREE, not_counted, second_count
 from vbench.kernels.registry import OPS, Mode
 from vbench.models import spec
 from vbench.models.closed_forms import closed_form
-from vbench.plan import Case, Dtype, Sweep, plan
+from vbench.plan import Case, Dtype, Reparam, Sweep, plan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +36,7 @@ def count(case: Case) -> dict[str, Any]:
 
     Returns:
         params, tokens: parameters; tokens that enter the first block, None if not known.
+        params_deployed: parameters of the form in which a re-parameterised model is deployed; None if it has no other.
         macs: what the recurrence or the attention itself needs, equal for all forms.
         macs_executed: what this cell's form does, the sum of `macs_matmul` (matrix products, convolutions,
             attention, operators made of these) and `macs_elementwise` (the other operators, and every recurrent
@@ -61,11 +62,13 @@ def count(case: Case) -> dict[str, Any]:
 def work_of(case: Case, found: Entered[Ledger]) -> dict[str, Any]:
     """The work of a cell as `count` returns it, from the ledger of a pass."""
     from vbench.flops.ledger import UNKNOWN_LIMIT
+    from vbench.models.deployed import parameters_deployed
 
     ledger = found.ledger
     sums, grid = ledger.total(), case.spec.grid(case.height, case.width)
     by_hand = closed_form(case.model, case.height, case.width)
     unknown = sum(each["bytes"] for each in ledger.unknown.values())
+    merged = parameters_deployed(found.model) if case.reparam == "no" else None
     known = 1 - ledger.coverage <= UNKNOWN_LIMIT
     total = sums.flops_total if known else None
     return {
@@ -80,12 +83,19 @@ def work_of(case: Case, found: Entered[Ledger]) -> dict[str, Any]:
         "coverage": ledger.coverage,
         "unknown": ledger.unknown,
         "registered": ledger.registered,
-        "notes": [*ledger.notes, *found.notes],
+        "notes": [*ledger.notes, *found.notes, *([_of_deployed(case, found.model, merged)] if merged else [])],
+        "params_deployed": merged,
         "state_bytes": (sum if case.spec.streams else max)(ledger.states) if ledger.states else None,
         "macs_closed_form": by_hand,
         "closed_form_agrees": None if by_hand is None else abs(by_hand - sums.macs_algorithm) <= AGREE * by_hand,
         "padding": case.spec.padding(case.height, case.width),
     }
+
+
+def _of_deployed(case: Case, model: nn.Module, merged: int) -> str:
+    """That a model has a second form, by its parameters."""
+    millions, before = f"{merged / 1e6:.2f}", f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}"
+    return f"{case.model} has a deployed form, of {millions} M parameters instead of {before}: --reparam yes"
 
 
 def count_by_module(case: Case) -> list[dict[str, Any]]:
@@ -180,8 +190,11 @@ def uncounted(error: Exception) -> str:
 
 def count_in_full(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A job. {"case", "by_module"} -> "work", "modules" (or None) and "second_count" of one image; needs no device."""
+    from vbench.meters.refusals import explained
+
     case = Case(**argument["case"])
-    found = enter(case)
+    with explained(case):
+        found = enter(case)
     work = work_of(case, found)
     yield "work", work
     yield "modules", _by_module(found) if argument["by_module"] else None
@@ -196,12 +209,19 @@ def _opinion(case: Case, work: dict[str, Any]) -> dict[str, Any]:
 
 
 def cases(
-    model: str, sizes: tuple[tuple[int, int], ...], *, mode: Mode | None, form: str | None, dtype: Dtype
+    model: str,
+    sizes: tuple[tuple[int, int], ...],
+    *,
+    mode: Mode | None,
+    form: str | None,
+    dtype: Dtype,
+    reparam: Reparam = "no",
 ) -> list[Case]:
     """What to count: a model at each size, by a form of its operator or the default one of a mode.
 
     Args:
         mode: None for the mode of `form`; "parallel" if that is None too.
+        reparam: whether to count the deployed form of a re-parameterised model.
 
     Raises: UnknownModelError, ResolutionError, UsageError.
     """
@@ -212,9 +232,10 @@ def cases(
     mode = mode or (forms[form].mode if form else "parallel")
     if form and forms[form].mode != mode:
         raise UsageError(f"--form: '{form}' is a {forms[form].mode} form, not a {mode} one; leave --mode out")
-    planned = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,)))
+    planned = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,), reparams=(reparam,)))
     if reason := planned[0].unsupported:
-        raise UsageError(f"--mode: {reason}; use --mode parallel")
+        option = "--mode" if mode not in planned[0].spec.modes else "--reparam"
+        raise UsageError(f"{option}: {reason}" + "; use --mode parallel" * (option == "--mode"))
     return [replace(case, form=form) if form else case for case in planned]
 
 
@@ -229,7 +250,7 @@ def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str,
         raise UsageError(f"{case} cannot be counted: {ending.reason}")
     second = ending.parts.get("second_count", not_counted(ending.reason))
     return {
-        **{axis: getattr(case, axis) for axis in ("model", "height", "width", "mode", "form", "dtype")},
+        **{axis: getattr(case, axis) for axis in ("model", "height", "width", "mode", "form", "dtype", "reparam")},
         **ending.parts["work"],
         "macs_fvcore": second["macs_fvcore"],
         "fvcore_agrees": second["agree"],

@@ -76,7 +76,7 @@ def run(case: Case, card: str, launcher: Launcher, *, batch: int, searches: bool
     Raises: UsageError if the model's pass cannot run without data.
     """
     on = cards()[card]
-    axes = ("model", "height", "width", "mode", "form", "dtype", "phase", "layout", "attention")
+    axes = ("model", "height", "width", "mode", "form", "dtype", "phase", "layout", "attention", "reparam")
     row = {axis: getattr(case, axis) for axis in axes} | {"batch": batch}
     row |= {"card": card, "card_bytes": on.memory_bytes, "reason": case.unsupported}
     if case.unsupported:

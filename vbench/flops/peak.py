@@ -22,7 +22,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -39,6 +38,7 @@ from vbench.kernels.fused.launch import observed
 from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.attention import pinned
 from vbench.meters.build import replace_function
+from vbench.meters.loss import loss_of, ready_to_train
 from vbench.plan import Case
 
 CALLS = 2  # the second call finds the allocator as the first left it
@@ -163,7 +163,6 @@ class Predictor:
         self._model = without_data(case)
         with self._without_data():
             finish(self._model, torch.empty(1, 3, case.height, case.width, dtype=self._dtype))
-        self._model.train(case.phase == "train")
         self._pass, self._cast = Pass(ExactAllocator(), None), Autocast(None)
         self._needed: dict[Any, int] = {}  # what a torch form of the operator holds, by the shapes of its inputs
         if case.operator and case.form:
@@ -298,11 +297,12 @@ class Predictor:
 
 def _step(model: nn.Module, image: Tensor, cast: Autocast, watched: Pass, moments: list[Tensor]) -> int:
     """A training step; the first one makes AdamW's two moments. Returns: bytes of the gradients."""
+    ready_to_train(model)
     with cast:
-        logits = model(image)
+        output = model(image)
     watched.place = "(loss)"
-    loss = F.cross_entropy(logits.float(), torch.empty(logits.shape[:1], dtype=torch.long))
-    del logits
+    loss = loss_of(output, len(image), lambda logits: torch.empty(logits.shape[:1], dtype=torch.long)).value
+    del output
     watched.place = "(backward)"
     loss.backward()
     watched.place = "(optimiser)"
@@ -347,8 +347,7 @@ def host_code(name: str) -> Callable[..., Any] | None:
 
     if not name.startswith("vbench::") or name == "vbench::operator":
         return None
-    found = OPDEFS.get(name)
-    return None if found is None else found._init_fn
+    return getattr(OPDEFS.get(name), "_init_fn", None)
 
 
 def prediction(case: Case) -> tuple[int | None, list[str]]:

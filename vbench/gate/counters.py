@@ -18,12 +18,13 @@ from vbench.jobs.launch import Ending, Runner, two_at_a_time
 from vbench.kernels.registry import OPS, missing
 from vbench.models import spec
 from vbench.operators import compile as kernel_compile
-from vbench.plan import Case
+from vbench.plan import REPARAMS, Case
 from vbench.results import counters as baselines
 from vbench.results.counters import COMPILER, LIBRARIES, RESOURCES, Baseline, Counted, CountedCell, Equality
 from vbench.results.outcome import Outcome
 
 FIELDS = ("model", "height", "width", "mode", "form", "dtype", "device", "layout", "attention")  # of a case
+ADDED = ("reparam",)  # of a case whose value is not the usual one
 ARCH, KERNEL_DTYPE = 90, "bfloat16"  # a few kernels are compiled for these; `vbench kernels compile` does all
 LIMIT_S = 600.0  # for all cells of a child
 
@@ -95,7 +96,8 @@ def names_of(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
     for case in cases:
         if case.unsupported:
             continue
-        counted = {key: value for key, value in asdict(case).items() if key in FIELDS}  # what else there is, is usual
+        known = (*FIELDS, *(key for key in ADDED if key in case.to_json()))
+        counted = {key: value for key, value in asdict(case).items() if key in known}  # what else there is, is usual
         plain = Case(**{**counted, "batch": 1, "device": case.device.partition(":")[0]})
         name = str(plain) if plain.device == "cpu" else f"{plain} {plain.device}"
         cells[name] = {key: getattr(plain, key) for key in counted}
@@ -105,7 +107,8 @@ def names_of(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
 def case_of(given: dict[str, Any]) -> Case:
     """A case from a file. Raises: UsageError if fields are missing, unknown or of the wrong type."""
     texts = [given.get(key) for key in FIELDS if key not in ("height", "width", "form", "attention")]
-    if set(given) != set(FIELDS) or given["device"] not in KINDS or not all(isinstance(text, str) for text in texts):
+    known = set(given) - set(ADDED) == set(FIELDS) and given.get("reparam", "no") in REPARAMS
+    if not known or given["device"] not in KINDS or not all(isinstance(text, str) for text in texts):
         raise UsageError(f"a cell has the fields {', '.join(FIELDS)}, on {' or '.join(KINDS)}; got {given}")
     return Case(batch=1, **given)
 

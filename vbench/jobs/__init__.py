@@ -103,28 +103,28 @@ def verify(
 
 def count(cases: Iterable[Case]) -> Ask:
     """Count the work of cells of one model."""
-    return "count", {"cases": [asdict(case) for case in cases]}
+    return "count", {"cases": [case.to_json() for case in cases]}
 
 
 def count_in_full(case: Case, *, by_module: bool) -> Ask:
     """Count the work of a cell, by module too if asked."""
-    return "count_in_full", {"case": asdict(case), "by_module": by_module}
+    return "count_in_full", {"case": case.to_json(), "by_module": by_module}
 
 
 def foresee(case: Case) -> Ask:
     """Predict what a cell needs."""
-    return "foresee", {"case": asdict(case)}
+    return "foresee", {"case": case.to_json()}
 
 
 def predict_memory(case: Case, card: str, *, batch: int, tf32: bool = False, largest: bool = False) -> Ask:
     """Predict the memory of a call of a cell on a card; with `largest` also what fits."""
-    common = {"case": asdict(case), "card": card, "batch": batch}
+    common = {"case": case.to_json(), "card": card, "batch": batch}
     return "predict_memory", common | {"tf32": tf32, "largest": largest}
 
 
 def count_for_gate(cases: Mapping[str, Case]) -> Ask:
     """Count cells for the gate of counters, each under its name."""
-    return "count_for_gate", {"cases": {name: asdict(case) for name, case in cases.items()}}
+    return "count_for_gate", {"cases": {name: case.to_json() for name, case in cases.items()}}
 
 
 def compile_for_gate(op: str) -> Ask:
@@ -146,24 +146,24 @@ def measure(
     With `in_turns` a slow cell is not timed, because it will be in turns with others.
     """
     known = {"launch": launch, "batch": batch, "watch": watch, "in_turns": in_turns}
-    return "measure", {"case": asdict(case), "protocol": asdict(protocol), **known}
+    return "measure", {"case": case.to_json(), "protocol": asdict(protocol), **known}
 
 
 def take_turns(case: Case, protocol: Protocol, *, socket: Path, first: bool, core: int) -> Ask:
     """Measure one launch of a cell whose calls alternate with those of another process at the same socket."""
     place = {"socket": str(socket), "first": first, "core": core}
-    return "take_turns", {"case": asdict(case), "protocol": asdict(protocol), **place}
+    return "take_turns", {"case": case.to_json(), "protocol": asdict(protocol), **place}
 
 
 def take_rounds(case: Case, protocol: Protocol, *, socket: Path, place: int, core: int, known_ms: float) -> Ask:
     """Time the calls of a cell in turn with other processes, as the table at the socket tells them."""
     where = {"socket": str(socket), "place": place, "core": core, "known_ms": known_ms}
-    return "take_rounds", {"case": asdict(case), "protocol": asdict(protocol), **where}
+    return "take_rounds", {"case": case.to_json(), "protocol": asdict(protocol), **where}
 
 
 def attempt(case: Case, *, budget_bytes: int | None, threads: int) -> Ask:
     """Test whether a cell fits in memory."""
-    return "attempt", {"case": asdict(case), "budget_bytes": budget_bytes, "threads": threads}
+    return "attempt", {"case": case.to_json(), "budget_bytes": budget_bytes, "threads": threads}
 
 
 def identify(device: str) -> Ask:

@@ -22,8 +22,9 @@ HALVES = ("bfloat16", "float16")
 def build(case: Case) -> nn.Module:
     """The model of a cell, with random weights, on torch's current default device. In training it drops no path.
 
-    Raises: UnsupportedError if the case asks for unfused attention, or for one kernel of fused attention, and the model
-        has none that timm can compute so. A model of the user's own may call torch's attention without timm.
+    Raises: UnsupportedError if the case asks for a deployed form, for unfused attention, or for one kernel of fused
+        attention, and the model has none that timm can compute so. A model of the user's own may call torch's attention
+        without timm.
     """
     import torch
 
@@ -31,6 +32,10 @@ def build(case: Case) -> nn.Module:
     ours = case.model in MODELS
     options = {"drop_path_rate": 0.0} if case.phase == "train" and ours else {}
     model = create(case.model, (case.height, case.width), case.mode, form=case.form, **options)
+    if case.reparam == "yes":
+        from vbench.models.deployed import deployed
+
+        model = deployed(model, case.model)
     if case.attention == "unfused" and not unfuse(model):
         raise UnsupportedError(f"{case.model} has no attention that timm can compute unfused")
     if case.attention in PINNED and not case.spec.external and "fused" not in (attention_of(model) or "").split("+"):

@@ -10,19 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from enum import Enum
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vbench.devices.base import Call
-from vbench.meters.training import Trainer
+
+if TYPE_CHECKING:
+    from vbench.meters.training import Trainer
 
 POOL = 3  # images
 BANDS = 8  # of an image's rows; one of them is drawn anew before each call
 KEPT_BYTES = 2**16  # a larger first output is not kept: it would count in the memory pass
 
 Output = tuple[Tensor, ...]  # the tensors of one output, copied
+PLAIN = (bool, int, float, complex, str, bytes, Enum, np.generic, torch.dtype, torch.device)  # no tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Seen:
 
     `images` are as the last call of each had them, and `outputs` are of these calls; None where there was none.
     `first` is the output of image 0 in the first call of this process, if it was kept. `losses` are those of training
-    steps. `strange` says what an output holds that is no plain tensor.
+    steps; `learns` is whether a step must change them. `strange` says what an output holds that is no plain tensor.
     """
 
     calls: int
@@ -40,16 +46,20 @@ class Seen:
     outputs: tuple[Output | None, ...] = ()
     first: Output | None = None
     losses: tuple[float, ...] = ()
+    learns: bool = True
     strange: str | None = None
 
 
 def tensors_of(output: Any) -> Iterator[Tensor]:
-    """The tensors in an output: a tensor, or lists, mappings and dataclasses of tensors.
+    """The tensors in an output: a tensor, a parameter or an array of numpy, or containers of these: lists, mappings,
+    dataclasses and simple namespaces. Words, numbers and None in them are skipped.
 
-    Raises: TypeError for anything else, also for a subclass of `Tensor`: reading it may be what computes it.
+    Raises: TypeError for anything else, also for another subclass of `Tensor`: reading it may be what computes it.
     """
-    if type(output) is Tensor:
+    if type(output) in (Tensor, nn.Parameter):
         yield output
+    elif isinstance(output, np.ndarray):
+        yield torch.from_numpy(output)
     elif isinstance(output, Mapping):
         yield from tensors_of(list(output.values()))
     elif isinstance(output, list | tuple):
@@ -57,8 +67,24 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
             yield from tensors_of(each)
     elif is_dataclass(output) and not isinstance(output, type):
         yield from tensors_of([getattr(output, field.name) for field in fields(output)])
-    elif output is not None and not isinstance(output, bool | int | float | str):
+    elif type(output) is SimpleNamespace:
+        yield from tensors_of(vars(output))
+    elif output is not None and not isinstance(output, PLAIN):
         raise TypeError(f"the output holds a {type(output).__qualname__}, which may compute when it is read")
+
+
+def images_missing(output: Any, images: int) -> str | None:
+    """Why an output cannot be of so many images: a model that is made for one may join them. None if it may be.
+
+    Of tensors with dimensions, one must have so many images in one of these, or a multiple of them in the first.
+    """
+    try:
+        shapes = [tuple(tensor.shape) for tensor in tensors_of(output) if tensor.ndim]
+    except TypeError:  # nothing is known of it
+        return None
+    if not shapes or any(images in shape or shape[0] % images == 0 for shape in shapes):
+        return None
+    return f"an output of {shapes[0]} for {images} images; the model joins them, or is made for one"
 
 
 def copied(output: Any) -> Output:
@@ -160,7 +186,8 @@ class Pool:
         except TypeError as error:
             self._strange = str(error)
             return
-        whole = torch.stack([torch.isfinite(tensor).all() for tensor in found]).all()
+        device = found[0].device  # arrays of numpy are on the host
+        whole = torch.stack([torch.isfinite(tensor).all().to(device) for tensor in found]).all()
         self._nonfinite = self._nonfinite + (~whole).int()  # a device is not waited for
         self._outputs[place] = found
         if place == 0 and self._first is None:
@@ -188,7 +215,7 @@ class Steps:
         self._note()
         losses = tuple(float(loss) for loss in self._losses)
         nonfinite = sum(not bool(torch.isfinite(loss)) for loss in self._losses)
-        return Seen(len(losses), nonfinite, losses=losses)
+        return Seen(len(losses), nonfinite, losses=losses, learns=self._trainer.learns)
 
     def _note(self) -> None:
         if self._awaited:

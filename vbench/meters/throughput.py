@@ -18,6 +18,7 @@ from scipy.special import stdtrit
 
 from vbench.devices import is_out_of_memory
 from vbench.devices.base import IN_FLIGHT, Call, Device
+from vbench.errors import CompileError, ShapeError, first_line
 from vbench.plan import Batch, Protocol
 
 BLOCK_S = 0.2  # of queued calls between two readings of the clock
@@ -52,7 +53,9 @@ def measure(
         batch that was tried: `batch`, `images_per_s`, `calls`, and but for the first the `gain` over half the batch, a
         share, with its 95 % interval `gain_lo` and `gain_hi`, None for too few `pairs` of turns), and `stop`, why the
         search ended. The curve is of the search; the other figures are of calls after it.
-    Raises: an out-of-memory error at a batch that was given; in a search, running out of memory ends the search.
+        If the model fails at a batch that was given, `batch` and the `reason` alone.
+    Raises: an out-of-memory error at a batch that was given; in a search, running out of memory ends the search, and so
+        does a model that fails at the larger batch. CompileError, as `caller`. Any error at the batch of `first`.
     """
     least, samples_ms = first
     back_to_back = not device.asynchronous  # if a call returns when it is done, single calls are back to back
@@ -63,13 +66,26 @@ def measure(
         return _queued(caller(size), size, device, protocol)
 
     if batch != "knee":
-        point = afresh(int(batch))
+        try:
+            point = afresh(int(batch))
+        except Exception as error:
+            if int(batch) == least or not fails_alone(error):
+                raise
+            return {"batch": int(batch), "reason": f"batch {batch} fails: {first_line(error, named=True)}"}
         served = "; its single calls" if batch == least and back_to_back else ""
         return {**point, "curve": [_point(point)], "stop": f"batch {batch} as given{served}"}
     search = _Search(caller, device, protocol, image_bytes, held_bytes)
     size, stop = search.run(least, median(samples_ms) / 1e3)
     point = afresh(size, too_slow=2 * median(samples_ms) / 1e3 > protocol.throughput_s)
     return {**point, "curve": search.curve or [_point(point)], "stop": stop}
+
+
+def fails_alone(error: Exception) -> bool:
+    """Whether an error at a larger batch is the model's: it may be made for one image. Its other figures stand.
+
+    Running out of memory, and a compiler that compiles nothing, concern the whole cell.
+    """
+    return not (is_out_of_memory(error) or isinstance(error, CompileError))
 
 
 def work(call: Call, device: Device, *, batch: int, block_calls: int) -> Callable[[float], int]:
@@ -146,9 +162,8 @@ class _Calls:
         if size not in self._live:
             if not self.both:
                 self.only()
-            call = self._live[size] = self._caller(size)
-            call()
-            self._device.wait()
+            self._live[size] = self._caller(size)
+            _first(self._live[size], size, self._device)
         return self._live[size]
 
 
@@ -163,6 +178,7 @@ class _Search:
     held_bytes: int
     curve: list[dict[str, Any]] = field(default_factory=list)
     spent_s: float = 0.0  # in turns; compiling and recording have no limit here
+    turn_of: int = 0  # the batch of the call that runs, or ran last
     calls: _Calls = field(init=False)
 
     def __post_init__(self) -> None:
@@ -213,6 +229,8 @@ class _Search:
             try:
                 return self._in_turns(size, call_s)
             except Exception as error:
+                if fails_alone(error) and self.turn_of == 2 * size:
+                    return f"batch {2 * size} fails: {first_line(error, named=True)}"
                 if not is_out_of_memory(error):
                     raise
             self.calls.only()  # what the error held is free by now
@@ -228,6 +246,7 @@ class _Search:
         while True:
             before = self.spent_s
             for batch in order:
+                self.turn_of = batch
                 call = self.calls.at(batch)
                 for _ in range(turns):
                     seconds[batch].append(_block_s(call, count, self.device))
@@ -249,6 +268,16 @@ class _Search:
         return f"{limit_s:g} s of search are over, and batch {2 * size} gains {gain}: not surely {wanted:.0%}"
 
 
+def _first(call: Call, batch: int, device: Device) -> None:
+    """The first call of a batch. Raises: ShapeError if its output is of fewer images."""
+    from vbench.meters.outputs import images_missing
+
+    output = call()
+    device.wait()
+    if reason := images_missing(output, batch):
+        raise ShapeError(reason)
+
+
 def _block_s(call: Call, count: int, device: Device) -> float:
     """The seconds of that many calls back to back."""
     begin = device.now()
@@ -263,7 +292,7 @@ def _queued(call: Call, batch: int, device: Device, protocol: Protocol) -> dict[
 
     There are `FEWEST_BLOCKS` blocks at least, as long as they begin within `throughput_s`.
     """
-    _block_s(call, 1, device)
+    _first(call, batch, device)
     block_s = min(BLOCK_S, protocol.sample_s / FEWEST_BLOCKS)
     calls = max(1, min(IN_FLIGHT, round(block_s / max(_block_s(call, 1, device), 1e-6))))
     blocks: list[float] = []

@@ -1,24 +1,28 @@
 """A training step in its three parts, and the memory that it needs.
 
-The loss is cross-entropy on random labels and the optimiser is AdamW, as in the papers. Nothing is learned.
+The loss is cross-entropy on random labels where the model returns logits, as in the papers; `loss` has the others. The
+optimiser is AdamW. Nothing is learned.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vbench.devices import on_host, open_device
 from vbench.errors import UnsupportedError
 from vbench.meters import memory
+from vbench.meters.loss import Loss, loss_of, ready_to_train
+from vbench.meters.outputs import images_missing
 from vbench.plan import Case
 
 LEARNING_RATE = 1e-4
 SCALE = 1024.0  # of the loss at first; torch's own 65536 would overflow, and the first steps would be skipped
+TOO_FEW = ("more than 1 value per channel", "more than 1 spatial element")  # what torch says of norms over one value
 
 
 def needs_scale(case: Case) -> bool:
@@ -32,51 +36,53 @@ class Trainer:
     Use it outside of `torch.inference_mode`. `update` drops the gradients, so that every step allocates them anew.
 
     Args:
-        model: (B, 3, height, width) -> (B, classes); it is put in train() and stays there.
+        model: takes the batch and returns what has a loss (`loss.loss_of`), as logits (B, classes) or maps; it is put
+            in train() and stays there.
         images: the batch, a leaf without gradient.
         scaled: whether the loss is scaled by torch's GradScaler, for products in float16.
         seed: of the labels, one an image, uniform over the classes.
 
-    Raises: UnsupportedError for float16 weights: AdamW divides by an epsilon that is zero in float16.
+    Raises: UnsupportedError for a model without parameters that learn, and for float16 weights: AdamW divides by an
+        epsilon that is zero in float16.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, *, scaled: bool = False, seed: int = 0) -> None:
+        weights = ready_to_train(model)
         if any(p.dtype == torch.float16 for p in model.parameters()):
             raise UnsupportedError(
                 "float16 weights cannot train: AdamW's epsilon is 0 in it; take bfloat16, float32, or amp-fp16"
             )
-        self.model = model.train()
+        self.model = model
         self.images = images
-        fused = not on_host(str(images.device))
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=fused)
+        fused = not on_host(str(images.device)) and all(weight.is_floating_point() for weight in weights)
+        self.optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, fused=fused)
         self._scaler = torch.amp.GradScaler(images.device.type, init_scale=SCALE, enabled=scaled)
         self._seed = seed
         self._labels: Tensor | None = None
-        self._loss: Tensor | None = None
+        self._loss: Loss | None = None
 
     def forward(self) -> None:
-        """Compute the logits, and the loss in float32; keep what `backward` needs.
+        """Compute the outputs, and their loss in float32; keep what `backward` needs.
 
-        Raises: UnsupportedError if the model normalises over a batch that has one value a channel.
+        Raises: UnsupportedError if the outputs have no loss or no gradient, if the model joins the images of a batch,
+            or if it normalises over a batch that has one value a channel.
         """
         try:
-            logits: Tensor = self.model(self.images)
+            output = self.model(self.images)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            if not any(words in str(error) for words in TOO_FEW):
                 raise
             batch, size = self.images.shape[0], "x".join(map(str, self.images.shape[2:]))
             raise UnsupportedError(f"no training at batch {batch} and {size} px: {error}") from None
-        if self._labels is None:
-            generator = torch.Generator().manual_seed(self._seed)
-            labels = torch.randint(logits.shape[1], logits.shape[:1], generator=generator)
-            self._labels = labels.to(logits.device)
-        self._loss = F.cross_entropy(logits.float(), self._labels)
+        if self._loss is None and (reason := images_missing(output, len(self.images))):
+            raise UnsupportedError(f"no training on a batch: {reason}")
+        self._loss = loss_of(output, len(self.images), self._labels_of)
 
     def backward(self) -> None:
         """Compute the gradients of all parameters; release what `forward` kept."""
-        assert self._loss is not None, "forward comes first"
-        self._scaler.scale(self._loss).backward()
-        self._loss = self._loss.detach()
+        loss = self._last()
+        self._scaler.scale(loss.value).backward()
+        self._loss = replace(loss, value=loss.value.detach())
 
     def update(self) -> None:
         """Take one step of the optimiser; drop the gradients."""
@@ -92,13 +98,34 @@ class Trainer:
 
     @property
     def loss(self) -> float:
-        """The loss of the last `forward`, in nats."""
+        """The loss of the last `forward`; of logits in nats."""
         return float(self.loss_now())
 
     def loss_now(self) -> Tensor:
-        """The loss of the last `forward`, in nats, on its device: nothing is waited for."""
+        """The loss of the last `forward`, on its device: nothing is waited for."""
+        return self._last().value.detach()
+
+    @property
+    def about_loss(self) -> dict[str, str]:
+        """The kind of the last loss, and of what it is: {"loss": "mean", "loss_of": "3 outputs"}."""
+        return {"loss": self._last().kind, "loss_of": self._last().of}
+
+    @property
+    def learns(self) -> bool:
+        """Whether any step changes the last loss."""
+        return self._last().kind == "cross-entropy"
+
+    def _last(self) -> Loss:
         assert self._loss is not None, "forward comes first"
-        return self._loss.detach()
+        return self._loss
+
+    def _labels_of(self, logits: Tensor) -> Tensor:
+        """The labels of all steps, drawn in the first one."""
+        if self._labels is None:
+            generator = torch.Generator().manual_seed(self._seed)
+            labels = torch.randint(logits.shape[1], logits.shape[:1], generator=generator)
+            self._labels = labels.to(logits.device)
+        return self._labels
 
 
 def measure(

@@ -17,6 +17,7 @@ from vbench.kernels.registry import OPS
 from vbench.meters import aside, autocast, backend, memory, outputs, training
 from vbench.meters.build import attention_of, beside_complex, build, images
 from vbench.meters.memory import Baseline
+from vbench.meters.refusals import explained
 from vbench.models import guest
 from vbench.plan import PINNED, Case
 
@@ -27,12 +28,19 @@ def workload(case: Case, device: Device, compilations: backend.Compilations, rep
     Args:
         compilations: of the case's back end, entered.
         repeat_below_s: a pass that takes longer is not repeated to see whether memory grows.
+
+    Raises: UnsupportedError if the model cannot be built for this cell, but for another (`refusals.explained`).
     """
-    return (TrainingStep if case.phase == "train" else ForwardPass)(case, device, compilations, repeat_below_s)
+    kind = TrainingStep if case.phase == "train" else ForwardPass
+    with explained(case):
+        return kind(case, device, compilations, repeat_below_s)
 
 
 class Workload:
-    """A cell's model and its calls. Latency and memory are measured at `batch`."""
+    """A cell's model and its calls. Latency and memory are measured at `batch`.
+
+    Of a training step `settings` have the loss too, once `memory` has made a step.
+    """
 
     batch = 1
 
@@ -200,12 +208,14 @@ class TrainingStep(Workload):
 
     def _memory(self) -> dict[str, Any]:
         loaded, trainer = aside.Loaded(), self._new_trainer(self.batch)
-        return self._above_baseline(
+        found = self._above_baseline(
             lambda baseline: training.measure(trainer, baseline, repeat_below_s=self._repeat_below_s),
             loaded,
             self._after_compiling(trainer.step) if self._compiler() else None,
             held_bytes=lambda: trainer.images.nbytes + training.optimizer_bytes(trainer),
         )
+        self._settings |= trainer.about_loss
+        return found
 
     def _caller(self, batch: int) -> Call:
         return outputs.Steps(self._new_trainer(batch))

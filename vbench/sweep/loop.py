@@ -351,6 +351,7 @@ class _Measuring:
         parts: dict[str, Any] = {key: counted[key] for key in ("work", "second_count") if key in counted} | ending.parts
         if floor := self.roofs.floor(case, parts.get("work"), parts.get("latency")):
             parts["floor"] = floor
+        uncounted = None if ending.status == "unsupported" else counted.get("uncounted")
         if probes and "throughput" in parts:
             parts["throughput"] = {**parts["throughput"], "probes": probes}
         record = Record(
@@ -359,7 +360,7 @@ class _Measuring:
             launch=launch,
             order=self.agenda.places.get((case, launch), len(store.records)),
             status=ending.status,
-            reason="; ".join(filter(None, [ending.reason, counted.get("uncounted")])) or None,
+            reason="; ".join(filter(None, [ending.reason, uncounted])) or None,
             wall_s=wall_s,
             verified=stamp,
             **common,

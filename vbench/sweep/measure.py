@@ -52,7 +52,7 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         repeated_s = protocol.sample_s if argument["in_turns"] else protocol.warmup_max_s
         measured = workload(case, device, compilations, repeat_below_s=repeated_s)
         yield from measured.tell()
-        anatomy, spent = (yield from _memory(measured, compilations)) if first else ({}, {"measured_s": 0.0})
+        anatomy, spent = (yield from _memory(case, measured, compilations)) if first else ({}, {"measured_s": 0.0})
         policy = argument["batch"] or case.batch
         in_turns = argument["in_turns"] and policy in ("knee", measured.batch)
         if first and in_turns and throughput.too_slow(anatomy["pass_s"], protocol):
@@ -99,7 +99,8 @@ def measure(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             attention.check(case, kernel)
             yield "settings", measured.settings | kernel
         if first:
-            yield from _energy(measured, queued["batch"], queued["block_calls"], device, protocol)
+            batch, calls = queued["batch"], queued.get("block_calls")
+            yield from _energy(measured, batch if calls else measured.batch, calls or 1, device, protocol)
 
 
 def _energy(
@@ -143,7 +144,7 @@ def take_turns(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             turn_socket.wait()
         measured = workload(case, device, compilations, repeat_below_s=0.0)
         yield from measured.tell()
-        anatomy, spent = yield from _memory(measured, compilations)
+        anatomy, spent = yield from _memory(case, measured, compilations)
         call, spent["warmup_s"] = yield from _warm(measured, device, protocol, compilations, anatomy)
         turn_socket.give()
         if first:
@@ -231,10 +232,15 @@ def _prepared(case: Case, protocol: Protocol) -> Device:
 
 
 def _memory(
-    measured: Workload, compilations: Compilations
+    case: Case, measured: Workload, compilations: Compilations
 ) -> Generator[tuple[str, Any], None, tuple[dict[str, Any], dict[str, float]]]:
-    """Yields "memory"; returns it, and "spent" so far."""
-    with spending() as on_memory:
+    """Yields "memory", and "settings" again if the pass tells more; returns the first, and "spent" so far.
+
+    Raises: UnsupportedError if the model does not take what it is given, but takes something else.
+    """
+    from vbench.meters.refusals import explained
+
+    with spending() as on_memory, explained(case):
         anatomy = measured.memory()
     yield "memory", anatomy | compilations.cost()
     yield from measured.tell()
