@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from vbench.errors import CheckpointError
 from vbench.models import load_published
@@ -56,7 +56,9 @@ def as_zip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [as_safetensors, as_zip, as_legacy])
-@pytest.mark.parametrize("name", ["renamed.pth", "UPPER.SAFETENSORS", "a.safetensors", "no-suffix", "a.txt", "a.pth.tar"])
+@pytest.mark.parametrize(
+    "name", ["renamed.pth", "UPPER.SAFETENSORS", "a.safetensors", "no-suffix", "a.txt", "a.pth.tar"]
+)
 def test_the_bytes_of_a_file_decide_and_not_its_name(name: str, write: Callable[[Path], None], tmp_path: Path) -> None:
     """Source: SmartForest-no/SegmentAnyTree#13, and mirrors that rename files."""
     write(tmp_path / name)
@@ -99,7 +101,10 @@ NO_CHECKPOINTS = {
         "it is a git-lfs pointer, not the file that it stands for: run git lfs pull",
     ),
     "annex": (b"/annex/objects/MD5E-s22--0.pth\n", "it is a git-annex pointer"),
-    "page": (b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title>", "it is an HTML page, not a checkpoint: an error or a login"),
+    "page": (
+        b"\n<!DOCTYPE html>\n<html><head><title>Sign in</title>",
+        "it is an HTML page, not a checkpoint: an error or login",
+    ),
     "answer": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "it is an XML text, not a checkpoint"),
     "empty": (b"", "it is damaged, or no checkpoint: it is empty"),
     "zeros": (bytes(5000), "starts with zeros, as an unfinished download does"),
@@ -107,7 +112,10 @@ NO_CHECKPOINTS = {
     "gzip": (gzip.compress(saved()), "it is a gzip archive: unpack it"),
     "xz": (lzma.compress(saved()), "it is an xz archive: unpack it"),
     "tar": (tarred(), "it is a tar archive: unpack it"),
-    "zip": (zipped(model_dot_pth=saved()), r"it is a zip archive: unpack it, and give the checkpoint that is in it: model\.pth"),
+    "zip": (
+        zipped(model_dot_pth=saved()),
+        r"it is a zip archive: unpack it, and give the checkpoint that is in it: model\.pth",
+    ),
     "npy": (numpys()[0], "it is an array of NumPy"),
     "npz": (numpys()[1], r"it holds arrays of NumPy \(\.npz\)"),
     "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x052.9.0:\xd2\x01", "it is an ONNX model"),
@@ -117,7 +125,10 @@ NO_CHECKPOINTS = {
     "config": (b'{"architectures": ["ViT"]}', "it is a JSON text, but no index of shards"),
     "meta": (b'{"meta":{"a": 1}}', "it is a JSON text, but no index of shards"),
     "text": (b"no weights", "it is a text, not a checkpoint"),
-    "noise": (bytes(range(7, 250)), "damaged, or no checkpoint: neither torch.save nor safetensors begins a file in this way"),
+    "noise": (
+        bytes(range(7, 250)),
+        "damaged, or no checkpoint: neither torch.save nor safetensors begins a file in this way",
+    ),
     "header": ((1 << 40).to_bytes(8, "little") + b'{"a":', "it says that its header is longer than the file"),
     "exported": (zipped(m__archive_format=b"pt2"), "it is a program of torch.export"),
 }
@@ -182,10 +193,10 @@ def test_a_model_in_shards(kind: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"in its shard .*-00002-of-00002.*: it is a git-lfs pointer"):
         read(index)
     part.unlink()
-    with pytest.raises(CheckpointError, match="1 of its 2 shards are not beside it: .*-00002-of"):
+    with pytest.raises(CheckpointError, match=r"1 of its 2 shards are not beside it: .*-00002-of"):
         read(index)
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd", "b": 3}}))
-    with pytest.raises(CheckpointError, match="its shards must lie beside it; elsewhere are ../../etc/passwd"):
+    with pytest.raises(CheckpointError, match=r"its shards must lie beside it; elsewhere are \.\./\.\./etc/passwd"):
         read(index)
 
 
@@ -193,7 +204,7 @@ def test_two_shards_with_one_key(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "a.safetensors")
     save_file(STATE, tmp_path / "b.safetensors")
     (tmp_path / "i.json").write_text('{"weight_map": {"weight": "a.safetensors", "bias": "b.safetensors"}}')
-    with pytest.raises(CheckpointError, match="two of its shards hold (bias|weight)"):
+    with pytest.raises(CheckpointError, match=r"two of its shards hold (bias|weight)"):
         read(tmp_path / "i.json")
 
 

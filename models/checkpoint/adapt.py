@@ -1,4 +1,4 @@
-"""Make published tensors fit a model: rename older keys and resize position tables by the rule of the model's family."""
+"""Make published tensors fit a model: rename older keys, resize position tables, by the rule of the model's family."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _BUILD = "build_model_with_cfg"  # what every family of timm calls to build a mo
 def rule(model: nn.Module) -> Rule | None:
     """The rule of a model's family; None if it has none.
 
-    Our backbones have it as a method, `adapt_published`. timm's families hand theirs to the function that builds a model,
-    with arguments of the variant; a class of another package may have a `checkpoint_filter_fn` in its module.
+    Our backbones have it as a method, `adapt_published`. timm's families hand theirs, with arguments of the variant, to
+    the function that builds a model. A class of another package may have a `checkpoint_filter_fn` in its module.
     """
     own: Rule | None = getattr(model, "adapt_published", None)
     if own is not None:

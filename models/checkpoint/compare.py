@@ -98,22 +98,22 @@ class Target:
     def fit(self, candidate: Candidate) -> Fit:
         """Compare a candidate as it is, and if it does not fit, as the model's family adapts it."""
         best = self._compare(candidate, candidate.state)
-        for adapt in (self.rule, whole):
+        for adapt in (whole, self.rule):
             if best.faults and adapt is not None:
                 try:
                     adapted = self._compare(candidate, adapt(dict(candidate.state)))
                 except Exception:  # a rule may fail in any way on keys of another family
                     continue
-                best = min(best, adapted, key=lambda fit: fit.faults)
+                best = min(adapted, best, key=lambda fit: fit.faults)  # of two equal ones the adapted one
         return best
 
-    def fit_nested(self, contents: Mapping[Any, Any]) -> Fit:
-        """Compare what the rule of the model's family makes of a whole checkpoint: some of timm's unwrap it themselves."""
+    def fit_nested(self, contents: Mapping[Any, Any]) -> Fit | None:
+        """Compare what the family's rule makes of a whole checkpoint: some of timm's rules unwrap it themselves."""
         try:
             found = tensors(self.rule(dict(contents))) if self.rule else {}
-        except Exception:
-            found = {}
-        return self._compare(Candidate((), "", found, (), ()), found)
+        except Exception:  # as in `fit`
+            return None
+        return self._compare(Candidate((), "", found, (), ()), found) if found else None
 
     def _compare(self, candidate: Candidate, found: Mapping[str, Tensor]) -> Fit:
         state = {key: value for key, value in found.items() if key in self.own}

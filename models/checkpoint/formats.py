@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
@@ -38,6 +39,7 @@ _STARTS = (  # at a place in a file, these bytes: what it is
     (0, b"\x89PNG", "a picture"),
     (0, b"\xff\xd8\xff", "a picture"),
 )
+_CONTROL = re.compile(rb"[^\t\r\n\f -~]")
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--")
 
 
@@ -64,26 +66,30 @@ def recognise(path: Path) -> str:
 
 
 def _otherwise(head: bytes, text: bytes, suffix: str) -> str:
-    """What a file is that is no checkpoint, by its first bytes."""
-    if known := [words for place, start, words in _STARTS if head[place:].startswith(start)]:
-        return f"it is {known[0]}"
-    if text.startswith(_PAGES):
-        return "it is an HTML page, not a checkpoint: an error or a login page came instead of the file"
-    if text.startswith(b"<"):
-        return "it is an XML text, not a checkpoint: an error message came instead of the file"
-    if head[:1] == b"\x80" and len(head) > 1 and 2 <= head[1] <= 5:
-        return "it is a pickle that torch.save did not write; save its tensors with torch.save or as .safetensors"
-    if head[:1] == b"\x08" and head[2:3] in {b"\x12", b"\x3a"}:
-        return "it is an ONNX model, not a state dict of torch"
-    if len(head) > 1 and (0x81 <= head[0] <= 0x8F or head[0] in {0xDE, 0xDF}) and suffix != ".safetensors":
-        return "it is a msgpack file, as Flax writes it, not a state dict of torch"
-    if head[8:9] == b"{":
-        return f"{DAMAGED}: it says that its header is longer than the file"
-    if not head.strip(b"\0"):
-        return f"{DAMAGED}: it starts with zeros, as an unfinished download does"
-    if head.isascii() and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
-        return "it is a text, not a checkpoint"
-    return f"{DAMAGED}: neither torch.save nor safetensors begins a file in this way"
+    """What a file is that is no checkpoint, by its first bytes; `text`: the same without what may stand before a text."""
+    first, second = (*head, 0)[:2]
+    cases = (
+        *((head[place:].startswith(start), f"it is {words}") for place, start, words in _STARTS),
+        (
+            text.startswith(_PAGES),
+            "it is an HTML page, not a checkpoint: an error or login page came in its place",
+        ),
+        (text.startswith(b"<"), "it is an XML text, not a checkpoint: an error message came in its place"),
+        (
+            first == 0x80 and 2 <= second <= 5,
+            "it is a pickle that torch.save did not write; save its tensors as .safetensors",
+        ),
+        (first == 0x08 and head[2:3] in {b"\x12", b"\x3a"}, "it is an ONNX model, not a state dict of torch"),
+        (
+            suffix != ".safetensors" and (0x81 <= first <= 0x8F or first in {0xDE, 0xDF}),
+            "it is a msgpack file, as Flax writes it, not a state dict of torch",
+        ),
+        (head[8:9] == b"{", f"{DAMAGED}: it says that its header is longer than the file"),
+        (not head.strip(b"\0"), f"{DAMAGED}: it starts with zeros, as an unfinished download does"),
+        (head.isascii() and not _CONTROL.search(head), "it is a text, not a checkpoint"),
+        (True, f"{DAMAGED}: neither torch.save nor safetensors begins a file in this way"),
+    )
+    return next(words for is_one, words in cases if is_one)
 
 
 def _of_json(path: Path, size: int) -> str:
@@ -109,7 +115,9 @@ def _of_zip(path: Path, size: int) -> str:
             "it is a TorchScript archive, which is a program; save torch.jit.load(FILE).state_dict() with torch.save"
         )
     if any(name.rpartition("/")[2] == "archive_format" for name in names):
-        raise CheckpointError("it is a program of torch.export; save torch.export.load(FILE).state_dict with torch.save")
+        raise CheckpointError(
+            "it is a program of torch.export; save torch.export.load(FILE).state_dict with torch.save"
+        )
     if not any(name.count("/") <= 1 and name.rpartition("/")[2] == "data.pkl" for name in names):
         raise CheckpointError(_other_zip(names))
     _check_room(parts, size)

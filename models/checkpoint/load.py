@@ -63,8 +63,8 @@ def _choose(target: Target, contents: Mapping[Any, Any]) -> tuple[Fit, list[str]
     Raises: CheckpointError if no candidate fits, or if several fit with different weights and none is preferred.
     """
     fits = [target.fit(each) for each in candidates(contents, target.own.keys()) or _nothing(contents)]
-    if all(fit.faults for fit in fits):
-        fits.append(target.fit_nested(contents))
+    if all(fit.faults for fit in fits) and (nested := target.fit_nested(contents)):
+        fits.append(nested)
     good = sorted((fit for fit in fits if not fit.faults), key=lambda fit: fit.candidate.rank)
     if not good:
         nearest = min(fits, key=lambda fit: (-len(fit.state), len(fit.candidate.prefix), fit.faults))

@@ -23,6 +23,7 @@ from vbench.models.checkpoint.words import line, listed, shown
 
 EXPANDED = 8  # a file's tensors may take this many times its size, because tensors may share memory
 SPARE = 1 << 26  # and so many bytes more
+LEVELS = 32  # of mappings in mappings; deeper ones are not looked into
 
 # What training snapshots hold beside tensors: options and numpy's numbers. This is plain data; reading it runs no code.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -34,7 +35,7 @@ _HARMLESS: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
 ]
 _FOLDERS = {  # a file in a folder: what the folder is
-    ".metadata": "a distributed checkpoint; convert it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch",
+    ".metadata": "a distributed checkpoint; use torch.distributed.checkpoint.format_utils.dcp_to_torch_save",
     "zero_to_fp32.py": "a DeepSpeed checkpoint; convert it: python zero_to_fp32.py . model.safetensors",
     "saved_model.pb": "a TensorFlow model, not a state dict of torch",
     "_CHECKPOINT_METADATA": "an Orbax checkpoint of JAX, not a state dict of torch",
@@ -46,9 +47,9 @@ def read(source: str | Path) -> Mapping[str, Any]:
     """The contents of a checkpoint, on the CPU. No code in it is run.
 
     Args:
-        source: a safetensors file, or one that torch.save wrote; its bytes say which, whatever its name is. A folder, or
-            the JSON index of a model in shards. Give a path, an http(s) URL, or "hf-hub:ORG/REPO/FILE@REVISION". FILE
-            may be left out if the repository has only one checkpoint, or one that Hugging Face's names point to;
+        source: a safetensors file, or one that torch.save wrote; its bytes say which, whatever its name is. A folder,
+            or the JSON index of a model in shards. Give a path, an http(s) URL, or "hf-hub:ORG/REPO/FILE@REVISION".
+            FILE may be left out if the repository has only one checkpoint, or one that Hugging Face's names point to;
             without REVISION the newest is read. Downloads are kept in torch's or the hub's cache.
 
     Raises: CheckpointError if there is no such file, if it is damaged or no checkpoint, or if unpickling it would run
@@ -146,7 +147,7 @@ def mappings(contents: Mapping[Any, Any]) -> Iterator[tuple[tuple[Any, ...], Map
     seen = {id(contents)}
     for path, mapping in found:  # it grows
         yield path, mapping
-        for key, value in mapping.items():
+        for key, value in mapping.items() if len(path) < LEVELS else ():
             inner = value.state_dict() if isinstance(value, nn.Module) else value
             if isinstance(inner, Mapping) and id(inner) not in seen:
                 seen.add(id(inner))

@@ -1,7 +1,7 @@
 """Where in a checkpoint a model's weights may be: in which entry, and behind which prefix of its keys.
 
-Training saves weights inside wrappers, of entries ({"model": {"state_dict": ...}}) and of prefixes ("module.backbone."),
-in any order. So nothing is peeled off by a list: every entry that holds tensors is looked at, and behind every prefix that
+Training saves weights inside wrappers, of entries ({"model": {"state_dict": ...}}) and prefixes ("module.backbone."),
+in any order. So nothing is peeled off by a list: every entry that holds tensors is looked at, behind every prefix that
 leads to names of the model. `load` compares these candidates with the model; here they are only found and ranked.
 """
 
@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -29,7 +28,19 @@ _MARKS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_mo
 
 # Names of the part of a larger model that is the backbone. Behind another name a backbone must be half of the entry.
 _BACKBONES = {
-    *("model", "net", "network", "backbone", "encoder", "student", "teacher", "body", "trunk", "visual", "vision_model"),
+    *(
+        "model",
+        "net",
+        "network",
+        "backbone",
+        "encoder",
+        "student",
+        "teacher",
+        "body",
+        "trunk",
+        "visual",
+        "vision_model",
+    ),
     *("image_encoder", "feature_extractor", "base_encoder", "momentum_encoder", "encoder_q", "encoder_k"),
     *("online_encoder", "target_encoder", "ema", "ema_model", "model_ema", "averaged_model", "state_dict"),
 }
@@ -137,8 +148,12 @@ def _prefixes(keys: Collection[str], own: Collection[str]) -> dict[str, int]:
             hits[prefix] += key[len(prefix) :] in own
             if _is_backbone(parts[:length]):
                 named.add(prefix)
-    common = commonprefix(list(keys))
-    return {p: n for p, n in hits.items() if p in named or common.startswith(p) or 2 * n >= len(keys)}
+    first, last = min(keys), max(keys)  # a prefix of both is one of all
+    return {
+        prefix: count
+        for prefix, count in hits.items()
+        if prefix in named or (first.startswith(prefix) and last.startswith(prefix)) or 2 * count >= len(keys)
+    }
 
 
 def _is_backbone(parts: Iterable[str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection
 
-import torch
 from torch import Tensor
 
 from vbench.errors import CheckpointError, first_line

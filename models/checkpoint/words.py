@@ -14,7 +14,10 @@ ELSEWHERE = re.compile(r"\s*([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # how a URL
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://(\S+)", re.IGNORECASE)
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-f:.]+\](:\d+)?", re.IGNORECASE)
 _SECRETS = (
-    (re.compile(r"([\w-]*(?:token|signature|secret|passw(?:or)?d|credential|sig|key))=[^\s&#]+", re.IGNORECASE), r"\1=…"),
+    (
+        re.compile(r"([\w-]*(?:token|signature|secret|passw(?:or)?d|credential|sig|key))=[^\s&#]+", re.IGNORECASE),
+        r"\1=…",
+    ),
     (re.compile(r"hf_\w{6,}"), "hf_…"),  # a token of the hub
     (re.compile(r"(?<![\w-])(?!hf-hub:)[^\s/:@]+:[^\s/@]+@"), ""),  # user:password@
 )

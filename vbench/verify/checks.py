@@ -258,11 +258,12 @@ def own_checks(
     against that may be twice the parallel mode's.
     `weights` and `tell` are those of `model_checks`; a checkpoint is loaded even where there is nothing to compare.
     """
-    if not weights and not has_modes(name):
+    modes = spec(name).modes if has_modes(name) else ("parallel",)
+    if len(modes) == 1 and not weights:
         return
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(1, 3, *image_size, generator=generator, dtype=torch.float64).to(device)
-    models = {mode: create(name, image_size, mode) for mode in spec(name).modes}
+    models = {mode: create(name, image_size, mode) for mode in modes}
     if weights:
         for note in load_published(models["parallel"], weights).notes:
             tell(note)
