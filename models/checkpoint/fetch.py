@@ -43,7 +43,7 @@ def local(source: str | Path) -> Path:
     if is_url(source):
         return _from_url(str(source).strip())
     try:
-        if Path(source).exists():
+        if str(source) and Path(source).exists():
             return Path(source)
     except OSError as error:
         raise CheckpointError(f"cannot look for it: {error.strerror}") from None

@@ -66,7 +66,7 @@ def recognise(path: Path) -> str:
 
 
 def _otherwise(head: bytes, text: bytes, suffix: str) -> str:
-    """What a file is that is no checkpoint, by its first bytes; `text`: the same without what may stand before a text."""
+    """What a file is that is no checkpoint, by its first bytes; `text`: the same without a mark and blanks before."""
     first, second = (*head, 0)[:2]
     cases = (
         *((head[place:].startswith(start), f"it is {words}") for place, start, words in _STARTS),
@@ -77,7 +77,7 @@ def _otherwise(head: bytes, text: bytes, suffix: str) -> str:
         (text.startswith(b"<"), "it is an XML text, not a checkpoint: an error message came in its place"),
         (
             first == 0x80 and 2 <= second <= 5,
-            "it is a pickle that torch.save did not write; save its tensors as .safetensors",
+            "it is a pickle that torch.save did not write; save it as .safetensors",
         ),
         (first == 0x08 and head[2:3] in {b"\x12", b"\x3a"}, "it is an ONNX model, not a state dict of torch"),
         (
