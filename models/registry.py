@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from vbench.models.checkpoint import Loaded
+
 
 _Variant = tuple[str, dict[str, Any], dict[str, Any]]  # name, arguments of `build`, fields of the row
 
@@ -265,20 +267,27 @@ def _default_device() -> str:
     return "cpu" if kind == "meta" else kind
 
 
-def load_published(model: nn.Module, source: Mapping[str, Any] | str | Path) -> None:
-    """Load published weights into a model from `create`. If anything does not fit, nothing is loaded.
+def load_published(model: nn.Module, source: Mapping[str, Any] | str | Path) -> Loaded:
+    """Load published weights into a model. If anything does not fit, nothing is loaded.
 
-    Training snapshots are unwrapped ("model_ema", "state_dict_ema", "model", "module", "state_dict"; "module."
-    prefixes). Keys of older layouts are renamed, and position tables are resized to the model's grid, by the rule of
-    the model's family.
+    The weights may lie in any entry of a training snapshot, behind any prefix of wrappers: what fits the model is
+    loaded. If several places fit with different weights, an average (`model_ema`, `ema`, `teacher`) comes first, then
+    `model`, `module` and `state_dict`, and a copy that learns from another (`student`, `encoder_k`) last. Keys of older
+    layouts are renamed, and position tables are resized to the model's grid, by the rule of the model's family.
+    What is missing may only be the counters of batch norms; what is left over, only other parts of a larger model, or a
+    classifier that the model was built without.
 
     Args:
+        model: one from `create`, or any other module.
         source: a state dict, a path, an http(s) URL or "hf-hub:ORG/REPO/FILE" (see `vbench.models.checkpoint.read`).
             A file that would run code when read is refused.
 
-    Raises: CheckpointError, which says what is wrong with the file, or names the keys that are missing, unexpected or
-        of another shape.
+    Returns: the place of the weights in the checkpoint, and notes on what was chosen, left out or converted. A choice
+        between different weights is logged as a warning, too.
+
+    Raises: CheckpointError, which says what is wrong with the file; names the keys that are missing, unexpected or of
+        another shape; or counts the weights that are NaN, infinite, complex or whole numbers.
     """
     from vbench.models.checkpoint import load
 
-    load(model, source)
+    return load(model, source)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from weights import Golden, image, uninitialised
 
 from vbench.errors import CheckpointError, UsageError
-from vbench.models import checkpoint, create, load_published
+from vbench.models import create, load_published
+from vbench.models.checkpoint import fetch
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def server(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_a_url_is_fetched_once(server: str, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{server}/model.safetensors"
     assert torch.equal(logits(url), logits(state))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", None)
+    monkeypatch.setattr(fetch, "urlopen", None)
     assert torch.equal(logits(url), logits(state))
 
 
@@ -107,12 +108,12 @@ def test_a_hub_id_names_repository_file_and_revision(
         asked.append((repo, file, revision))
         return str(files / file)
 
-    monkeypatch.setattr(checkpoint, "hf_hub_download", download)
-    monkeypatch.setattr(checkpoint, "list_repo_files", lambda repo, revision: ["README.md", "model.safetensors"])
+    monkeypatch.setattr(fetch, "hf_hub_download", download)
+    monkeypatch.setattr(fetch, "list_repo_files", lambda repo, revision: ["README.md", "model.safetensors"])
     assert torch.equal(logits("hf-hub:hustvl/ViG/bare.pth@v1"), logits(state))
     assert torch.equal(logits("hf-hub:hustvl/ViG"), logits(state))
     assert asked == [("hustvl/ViG", "bare.pth", "v1"), ("hustvl/ViG", "model.safetensors", None)]
-    monkeypatch.setattr(checkpoint, "list_repo_files", lambda repo, revision: ["a.pth", "b.pth"])
+    monkeypatch.setattr(fetch, "list_repo_files", lambda repo, revision: ["a.pth", "b.pth"])
     with pytest.raises(CheckpointError, match=r"2 checkpoints; name one: a\.pth, b\.pth"):
         logits("hf-hub:hustvl/ViG")
     with pytest.raises(CheckpointError, match="write hf-hub:ORG/REPO"):
@@ -166,7 +167,7 @@ def damage(name: str, path: Path, state: dict[str, Tensor]) -> None:
     [
         ("missing", "no such file; give a path"),
         ("cut", "damaged, or no checkpoint"),
-        ("page", "it is damaged, or torch.save did not write it"),
+        ("page", "it is an HTML page, not a checkpoint"),
         ("empty", "damaged, or no checkpoint"),
         ("tensor", "it holds a Tensor, not a state dict"),
         ("foreign", "not the weights of this ViG; 180 missing: pos_embed"),

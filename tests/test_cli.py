@@ -140,7 +140,7 @@ def test_verify(tmp_path: Path) -> None:
     done = vbench("verify", "--models", "vig_t", "--weights", str(tmp_path / "weights.pth"))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "torch.save did not write it" in done.stderr
+    assert "it is a text, not a checkpoint" in done.stderr
     done = vbench("verify", "--models", "vig_t,vig_s", "--weights", "weights.pth")
     assert done.returncode == 2
     assert "--weights: one file belongs to one model, and --models names 2" in done.stderr

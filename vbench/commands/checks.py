@@ -52,6 +52,7 @@ def verify(
                 verdicts.append(
                     verifying.verify(subject, launcher, device=where, seed=seed, weights=own, dtype=types[0])
                 )
+    print_aside(note for verdict in verdicts for note in verdict.notes)
     failed = [line for verdict in verdicts for line in verdict.failed]
     if as_json:
         print_json([check.to_json() for verdict in verdicts for check in verdict.checks])

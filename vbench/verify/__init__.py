@@ -14,6 +14,7 @@ from math import isfinite
 from typing import Any
 
 from vbench import jobs
+from vbench.errors import UsageError
 from vbench.jobs.launch import Ending, Runner
 from vbench.kernels.registry import OPS
 from vbench.models import spec
@@ -56,6 +57,7 @@ class Verification:
     checks: tuple[Check, ...]
     complete: bool = True
     reason: str | None = None
+    notes: tuple[str, ...] = ()  # on the checkpoint that was loaded
 
     @property
     def ok(self) -> bool:
@@ -116,6 +118,8 @@ def verify(
     Raises: UnknownModelError; UsageError for `weights` that cannot be read or do not fit.
     """
     if subject not in OPS and spec(subject).baseline:
+        if weights:
+            raise UsageError(f"{subject} has one form of attention, and nothing to compare it with: leave out weights")
         return Verification(subject, (), reason="one form of attention: nothing to compare")
     wanted = [BRIEF] if brief else extents(subject, gradients=gradients)
     made = asks(subject, wanted, device=device, seed=seed, weights=weights, image_size=image_size, dtype=dtype)
@@ -148,11 +152,13 @@ def joined(subject: str, endings: Sequence[Ending]) -> Verification:
     """One verification from the endings of its jobs."""
     checks = tuple(Check(**fields) for ending in endings for fields in ending.parts.get("checks", ()))
     broken = [ending.reason for ending in endings if ending.status != "ok"]
-    return Verification(subject, checks, not broken, "; ".join(filter(None, broken)) or None)
+    notes = tuple(dict.fromkeys(note for ending in endings for note in ending.parts.get("notes", ())))
+    return Verification(subject, checks, not broken, "; ".join(filter(None, broken)) or None, notes)
 
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """{"subject", "device", "seed", "weights", "extent", "image_size", "dtype"} -> "checks" of an operator or a model.
+    """{"subject", "device", "seed", "weights", "extent", "image_size", "dtype"} -> "checks" of an operator or a model,
+    and "notes" on its checkpoint.
 
     Raises: UsageError.
     """
@@ -163,15 +169,18 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     subject, device, seed = argument["subject"], argument["device"], argument["seed"]
     open_device(device).select(tf32=False)  # torch's own default lets convolutions round to TF32
-    dtype = argument.get("dtype", "float32")
+    dtype, weights = argument.get("dtype", "float32"), argument["weights"]
+    notes: list[str] = []
     if subject in OPS:
         torch.set_num_threads(1)  # its tensors are too small to share
         made = checks.operator_checks(subject, device, seed, Extent(**argument.get("extent", {})))
     elif spec(subject).external:
-        made = checks.own_checks(subject, device, seed, tuple(argument["image_size"]), dtype)
+        made = checks.own_checks(subject, device, seed, tuple(argument["image_size"]), dtype, weights, notes.append)
     else:
-        made = checks.model_checks(subject, device, seed, argument["weights"], dtype)
+        made = checks.model_checks(subject, device, seed, weights, dtype, notes.append)
     yield "checks", [asdict(check) for check in made]
+    if notes:
+        yield "notes", notes
 
 
 def subjects(models: Iterable[str]) -> list[str]:

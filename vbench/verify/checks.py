@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -152,7 +152,12 @@ def _causality(op: str, form: str, trial: Trial, inputs: Inputs, bound: float) -
 
 
 def model_checks(
-    name: str, device: str = "cpu", seed: int = 0, weights: str | None = None, dtype: str = "float32"
+    name: str,
+    device: str = "cpu",
+    seed: int = 0,
+    weights: str | None = None,
+    dtype: str = "float32",
+    tell: Callable[[str], object] = lambda note: None,
 ) -> Iterator[Check]:
     """Check the logits of a model in the forms that are timed, and the causality of a network that streams.
 
@@ -164,6 +169,7 @@ def model_checks(
     Args:
         weights: a checkpoint for `load_published`; random weights if None.
         dtype: as `Case.dtype`.
+        tell: is called with what `load_published` notes of the checkpoint.
     """
     row = spec(name)
     if row.operator is None:
@@ -185,7 +191,8 @@ def model_checks(
             model = create(name, (height, width), OPS[row.operator][form].mode, form=form)
         if state is None:
             if weights:
-                load_published(model, weights)
+                for note in load_published(model, weights).notes:
+                    tell(note)
             state = model.state_dict() if weights else _random(model, generator)
         model.load_state_dict(state)
         if form == first and not on_host(device):
@@ -238,19 +245,32 @@ def _as_timed(model: torch.nn.Module, image: Tensor, dtype: str) -> Tensor:
 
 
 def own_checks(
-    name: str, device: str, seed: int, image_size: tuple[int, int], dtype: str = "float32"
+    name: str,
+    device: str,
+    seed: int,
+    image_size: tuple[int, int],
+    dtype: str = "float32",
+    weights: str | None = None,
+    tell: Callable[[str], object] = lambda note: None,
 ) -> Iterator[Check]:
-    """Check the logits of a user's model in both modes with the same random weights; no check if it has one mode.
+    """Check the logits of a user's model in both modes with the same weights; no check if it has one mode.
 
     In float64, or in float32 if the model cannot compute in float64; and in `dtype`, where the recurrent mode's error
     against that may be twice the parallel mode's.
+    `weights` and `tell` are those of `model_checks`; a checkpoint is loaded even where there is nothing to compare.
     """
-    if not has_modes(name):
+    modes = spec(name).modes if has_modes(name) else ("parallel",)
+    if len(modes) == 1 and not weights:
         return
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(1, 3, *image_size, generator=generator, dtype=torch.float64).to(device)
-    models = {mode: create(name, image_size, mode) for mode in spec(name).modes}
-    state = _random(models["parallel"], generator)
+    models = {mode: create(name, image_size, mode) for mode in modes}
+    if weights:
+        for note in load_published(models["parallel"], weights).notes:
+            tell(note)
+    state = models["parallel"].state_dict() if weights else _random(models["parallel"], generator)
+    if len(models) == 1:
+        return
     for model in models.values():
         model.load_state_dict(state)
         model.to(device)
