@@ -7,13 +7,14 @@ uses no device: cells of a GPU are counted on any machine that has their package
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vbench import host, jobs, verify
 from vbench.devices import KINDS
 from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
+from vbench.gate import code
 from vbench.jobs.launch import Ending, Runner, two_at_a_time
 from vbench.kernels.registry import OPS, missing
 from vbench.models import spec
@@ -52,23 +53,23 @@ def gate(file: Path, launcher: Runner, *, cases: Sequence[Case] | None = None, w
         raise UsageError("the cells of --counters are those of its file; to choose others add --write")
     before = baselines.read(file) if cases is None or file.is_file() else None
     wanted = {cell.name: cell.case for cell in before.cells} if before and cases is None else names_of(cases or ())
+    counted = code.code_of(str(fields.get("model")) for fields in wanted.values())
+    head, facts = code.in_words(counted), {"code": [each.facts() for each in counted]}
     try:
         now = count(wanted, launcher)
     except KeyboardInterrupt:
-        return Outcome("gate --counters", str(file), _head(), (), interrupted=True)
+        return Outcome("gate --counters", str(file), head, (), interrupted=True, facts=facts)
     if before and not write:
-        return baselines.compare(before, now, name=str(file), head=_head())
+        return _with(facts, baselines.compare(before, now, name=str(file), head=head))
     made = _baseline(now, before, chosen=cases is not None)
-    outcome = baselines.compare(made, now, name=str(file), head=_head())
+    outcome = _with(facts, baselines.compare(made, now, name=str(file), head=head))
     if made.cells and not outcome.of("UNEQUAL", "BROKEN"):
         write_text(file, baselines.to_text(made))
     return outcome
 
 
-def _head() -> str:
-    """What is counted: the commit, or a digest of the code."""
-    about = host.fingerprint("cpu", None)
-    return f"commit {about['commit'][:12]}{' and changes' * about['dirty']}" if about["commit"] else about["source"]
+def _with(facts: dict[str, Any], outcome: Outcome) -> Outcome:
+    return replace(outcome, facts={**facts, **outcome.facts})
 
 
 def _baseline(now: Counted, before: Baseline | None, *, chosen: bool) -> Baseline:
