@@ -41,7 +41,7 @@ QUANTITIES = ("cell", "what", "base", "head", "head / base", "95 % interval", "m
 RIGHT = QUANTITIES[2:7]
 ABOUT = (  # facts that the terminal shows
     *("device", "threads", "blocks", "launches", "wall_s"),
-    *("not_looked_into", "nothing_to_compare"),
+    *("not_looked_into", "nothing_to_compare", "written"),
 )
 MANY = 32  # entries of a fact; if there are more, they are only in the JSON
 WORDS = {
@@ -131,6 +131,8 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
         print_whole(table, console)
     if hidden:
         console.print(f"{hidden} more are SAME.", style="dim")
+    if any(one.verdict != "SAME" for one in shown):
+        console.print("All quantities: --json, or gate.json in the folder of --out.", style="dim")
     first, *rest = sentences(outcome, strict=strict)
     console.print(first, style="bold", markup=False)
     for line in [*rest, *remarks(outcome)]:
@@ -253,4 +255,3 @@ def _json(value: Any) -> Any:
     if isinstance(value, float):
         return value if isfinite(value) else None
     return tame(value) if isinstance(value, str) else value
-

@@ -49,7 +49,11 @@ def _lines(outcome: Outcome, one: CellFinding) -> list[str]:
     """What is not alike and what was compared, then each quantity that changed."""
     differs = unlike(outcome)
     what = f"base {tame(outcome.base)}, head {tame(outcome.head)}"
-    return [*([differs] if differs else []), what, *(_in_words(each) for each in one.findings if each.verdict != "SAME")]
+    return [
+        *([differs] if differs else []),
+        what,
+        *(_in_words(each) for each in one.findings if each.verdict != "SAME"),
+    ]
 
 
 def _in_words(finding: Finding) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from vbench.reports.gate import (
     CELLS,
@@ -19,13 +20,16 @@ from vbench.reports.gate import (
 )
 from vbench.reports.grid import escaped, pipes, tame
 from vbench.results.causes import CellFinding, by_cell, ordered
-from vbench.results.outcome import FAILS, Outcome
+from vbench.results.outcome import FAILS, Finding, Outcome
 
 LIMIT = 30_000  # characters, so that the pages of both gates fit into one comment of GitHub, which takes 65,536
 ROWS = 10  # cells that are shown; the rest are counted
 WIDTH, SENTENCE = 300, 600  # characters of a cell of a table, and of a sentence; a longer one is cut
 TABLE = 12_000  # characters of a folded table
 INSIDE = 1_000  # for the line that says how many rows a table lacks, and for the end of the page
+
+
+Item = TypeVar("Item")
 
 
 def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
@@ -43,17 +47,19 @@ def to_markdown(outcome: Outcome, *, strict: bool = False) -> str:
     found = by_cell(outcome.findings)
     lines += _cells([one for one in found if one.verdict != "SAME"])
     every = ordered(outcome.findings)
-    changed = [_quantity(row(one)) for one in every if one.verdict != "SAME"]
-    same = [_quantity(row(one)) for one in every if one.verdict == "SAME"]
+    changed, same = ([one for one in every if (one.verdict == "SAME") == equal] for equal in (False, True))
     facts = flat({key: value for key, value in outcome.facts.items() if key not in ("note", "warnings", "code")})
-    for summary, heads, rows in (
-        (f"{len(changed)} quantities that changed", QUANTITIES, changed),
-        (f"{len(same)} quantities that are the same", QUANTITIES, same),
-        ("How it was done", ("fact", "value"), [[_code(name), _code(text)] for name, text in facts]),
-    ):
-        left = min(TABLE, LIMIT - sum(len(line) + 1 for line in lines) - INSIDE)
-        lines += _fold(summary, heads, rows, left) if rows else []
+    lines += _fold(f"{len(changed)} quantities that changed", QUANTITIES, changed, _quantity, _left(lines))
+    lines += _fold(f"{len(same)} quantities that are the same", QUANTITIES, same, _quantity, _left(lines))
+    lines += _fold(
+        "How it was done", ("fact", "value"), facts, lambda fact: [_code(text) for text in fact], _left(lines)
+    )
     return "\n".join(lines)
+
+
+def _left(lines: Sequence[str]) -> int:
+    """The characters that the next folded table may have."""
+    return min(TABLE, LIMIT - sum(len(line) + 1 for line in lines) - INSIDE)
 
 
 def _cells(found: Sequence[CellFinding]) -> list[str]:
@@ -69,24 +75,29 @@ def _cells(found: Sequence[CellFinding]) -> list[str]:
     return [*pipes(CELLS, rows), "", *more]
 
 
-def _quantity(texts: Sequence[str]) -> list[str]:
-    cell, what, *figures, verdict, note = texts
+def _quantity(finding: Finding) -> list[str]:
+    cell, what, *figures, verdict, note = row(finding)
     word = f"**{verdict}**" if verdict in FAILS else verdict
     return [_code(cell), _code(what), *(_md(text) for text in figures), word, _code(note)]
 
 
-def _fold(summary: str, heads: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> list[str]:
+def _fold(
+    summary: str, heads: Sequence[str], items: Sequence[Item], texts: Callable[[Item], Sequence[str]], left: int
+) -> list[str]:
     """A table folded away, with as many rows as fit into `left` characters, and the number of the others."""
-    top, line, *body = pipes(heads, list(rows), RIGHT)
-    shown, size = [], len(top) + len(line) + len(summary) + 60
-    for one in body:
-        size += len(one) + 1
+    if not items:
+        return []
+    table = pipes(heads, [], RIGHT)
+    size, shown = sum(map(len, table)) + len(summary) + 60, 0
+    for item in items:
+        *_, line = pipes(heads, [texts(item)])
+        size += len(line) + 1
         if size > left:
             break
-        shown.append(one)
-    rest = [f"{len(body) - len(shown)} more are in gate.json.", ""] if len(shown) < len(body) else []
-    table = [top, line, *shown, ""] if shown else []
-    return ["<details>", f"<summary>{summary}</summary>", "", *table, *rest, "</details>", ""]
+        table.append(line)
+        shown += 1
+    rest = [f"{len(items) - shown} more are in gate.json.", ""] if shown < len(items) else []
+    return ["<details>", f"<summary>{summary}</summary>", "", *([*table, ""] if shown else []), *rest, "</details>", ""]
 
 
 def _short(text: str, most: int = WIDTH) -> str:

@@ -12,6 +12,7 @@ SAID = 3  # quantities that a sentence names
 NAMED = 3  # the most items that a note names
 LEAST = 5e-4  # a smaller share is told as a number
 WORDS = {  # of quantities, the most telling first
+    "latency_ms": "time",
     "params": "parameters",
     "macs": "MACs",
     "macs_executed": "MACs executed",
@@ -19,7 +20,6 @@ WORDS = {  # of quantities, the most telling first
     "macs_inside": "MACs inside the operator",
     "operations": "operations",
     "operations inside": "operations inside the operator",
-    "latency_ms": "time",
     "peak_memory_bytes": "peak memory",
     "predicted_peak_bytes": "predicted peak memory",
     "energy_j_per_image": "energy",
@@ -35,12 +35,16 @@ PRODUCTS = (  # how the names of operations begin that have MACs
     *("aten.scaled_dot_product_attention", "vbench."),
 )
 _RANK = {what: place for place, what in enumerate(WORDS)}
-_ALONE: dict[GateVerdict, str] = {"NEW": "only head has it", "GONE": "only base has it", "MENDED": "it is measured again"}
+_ALONE: dict[GateVerdict, str] = {
+    "NEW": "only head has it",
+    "GONE": "only base has it",
+    "MENDED": "it is measured again",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class CellFinding:
-    """All findings on one cell, the worst first. `verdict` is the worst; `cause` is a sentence without its full stop."""
+    """All findings on one cell, the worst first. `verdict` is the worst; `cause` is a sentence without its stop."""
 
     cell: str
     verdict: GateVerdict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter as Calls
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
@@ -46,6 +46,7 @@ SCALED = ("macs_executed", "flops_inside", "predicted_peak_bytes")  # their expo
 RESOURCES = {"registers": "registers", "stack": "bytes", "shared": "bytes"}  # of a kernel, with their units
 LIBRARIES = ("python", "torch", "timm")  # what operations depend on
 COMPILER = ("triton",)  # what kernels' resources depend on
+COUNTER = "vbench"  # what counts; a baseline of before does not say its version
 # How far a count may differ from the baseline: a number in its unit, or a share such as "1 %"; 0 if it is not named.
 TOLERANCES: dict[str, float | str] = {"exponent": 0.02, "registers": 8, "predicted_peak_bytes": "0.1 %"}
 
@@ -153,7 +154,8 @@ def compare(base: Baseline, now: Counted, *, name: str, head: str) -> Outcome:
         "not_looked_into": {cell.name: cell.unseen for _, cell in pairs if cell.unseen},
         "nothing_to_compare": {subject: each.reason for subject, each in now.equality.items() if each.empty},
     }
-    unlike = changed(*({key: each[place] for key, each in others.items()} for place in (0, 1)))
+    told = [*others, *([COUNTER] if base.versions.get(COUNTER) else [])]
+    unlike = changed({key: base.versions.get(key) for key in told}, {key: now.versions.get(key) for key in told})
     return Outcome("gate --counters", name, head, tuple(findings), unlike=unlike, facts=facts)
 
 

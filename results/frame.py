@@ -170,7 +170,7 @@ def apart(table: pd.DataFrame) -> list[str]:
 
 
 def commit(host: Mapping[str, Any]) -> str | None:
-    """The commit of a record's host, or of a model of `host["models"]`; with "-dirty" if there were changes. None if not known."""
+    """The commit of a record's host, or of a model of `host["models"]`, with "-dirty" if it had changes; else None."""
     return host["commit"] + "-dirty" * bool(host.get("dirty")) if host.get("commit") else None
 
 

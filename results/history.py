@@ -192,10 +192,7 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
         case = cases[key]
         return key[0], case.model, case.mode, case.dtype, case.phase, case.height * case.width, labels[key]
 
-    return [
-        _series(names[key[0]], labels[key], measured[key], what)
-        for key in sorted(measured, key=order)
-    ]
+    return [_series(names[key[0]], labels[key], measured[key], what) for key in sorted(measured, key=order)]
 
 
 def _parting(what: str) -> list[str]:
@@ -288,6 +285,6 @@ def _step(points: Sequence[Point], last: int, first: int, over: float) -> Step:
         for name in dict.fromkeys([*was.surroundings, *is_.surroundings])
         if was.surroundings.get(name) != is_.surroundings.get(name)
     ]
-    if before.commit != was.commit and was.commit != is_.commit:  # of a user's own model; vbench changed too
+    if was.commit not in (before.commit, is_.commit):  # of a user's own model; vbench changed too
         beside.append(f"vbench's commit {was.commit} → {is_.commit}")
     return Step(first, before.commit, after.commit, over, tuple(beside))

@@ -62,9 +62,9 @@ class Finding:
 class Outcome:
     """All findings of one session.
 
-    `base` and `head` say what was compared: a checkout, a folder, a file. `unlike` names what differs between them beside
-    the code, such as "torch 2.11.0 → 2.12.0". `invalid` says why the session proves nothing; its findings are then
-    shown, and decide nothing. `facts` is JSON-able and says how the session was done.
+    `base` and `head` say what was compared: a checkout, a folder, a file. `unlike` names what differs between them
+    beside the code, such as "torch 2.11.0 → 2.12.0". `invalid` says why the session proves nothing; its findings are
+    then shown, and decide nothing. `facts` is JSON-able and says how the session was done.
     """
 
     command: Literal["gate --counters", "gate --ab", "compare"]

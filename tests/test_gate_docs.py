@@ -142,7 +142,9 @@ def test_actions_of_others_are_pinned_to_a_commit_and_say_its_version(file: Path
     assert len(lines) == len(used)
     for line in lines:
         assert re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
-    hashes = {re.sub(r"^.*uses: ", "", line) for one in CI_FILES for line in one.read_text().splitlines() if "@" in line}
+    hashes = {
+        re.sub(r"^.*uses: ", "", line) for one in CI_FILES for line in one.read_text().splitlines() if "@" in line
+    }
     named = [text.partition("@")[0] for text in hashes if re.search("[0-9a-f]{40}", text)]
     assert len(named) == len(set(named))  # one version of each, everywhere
 
@@ -180,7 +182,12 @@ def test_the_action_installs_the_wheels_of_torch_that_it_is_asked_for(
     assert kept["if"] == "inputs.cache == 'true'"
     (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$CALLED"\n')
     (tmp_path / "python").chmod(0o755)
-    given = {"INSTALL": "-e . extra", "TORCH": torch_, "GITHUB_ACTION_PATH": "/a/b/c", "CALLED": str(tmp_path / "called")}
+    given = {
+        "INSTALL": "-e . extra",
+        "TORCH": torch_,
+        "GITHUB_ACTION_PATH": "/a/b/c",
+        "CALLED": str(tmp_path / "called"),
+    }
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", install["run"]],

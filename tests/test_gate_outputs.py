@@ -285,7 +285,7 @@ def test_one_change_is_one_finding_a_cell_with_its_cause_in_a_sentence() -> None
     first = whole["findings"][0]
     assert (first["cause"][:11], len(first["quantities"])) == ("MACs +7.2 %", 9)
     assert first["quantities"][0] == {
-        **{"what": "macs", "verdict": "MORE", "base": 1e9, "head": 1.072e9, "unit": "MACs", "ratio": 1.072},
+        **{"what": "macs", "verdict": "MORE", "base": 1e9, "head": 1e9 * 1.072, "unit": "MACs", "ratio": 1.072},
         **dict.fromkeys(("lo", "hi", "delta", "note")),
     }
 

@@ -21,7 +21,16 @@ from vbench.models import spec
 from vbench.operators import compile as kernel_compile
 from vbench.plan import Case
 from vbench.results import counters as baselines
-from vbench.results.counters import COMPILER, LIBRARIES, RESOURCES, Baseline, Counted, CountedCell, Equality
+from vbench.results.counters import (
+    COMPILER,
+    COUNTER,
+    LIBRARIES,
+    RESOURCES,
+    Baseline,
+    Counted,
+    CountedCell,
+    Equality,
+)
 from vbench.results.outcome import Outcome
 
 FIELDS = ("model", "height", "width", "mode", "form", "dtype", "device", "layout", "attention")  # of a case
@@ -63,9 +72,10 @@ def gate(file: Path, launcher: Runner, *, cases: Sequence[Case] | None = None, w
         return _with(facts, baselines.compare(before, now, name=str(file), head=head))
     made = _baseline(now, before, chosen=cases is not None)
     outcome = _with(facts, baselines.compare(made, now, name=str(file), head=head))
-    if made.cells and not outcome.of("UNEQUAL", "BROKEN"):
-        write_text(file, baselines.to_text(made))
-    return outcome
+    if not made.cells or outcome.of("UNEQUAL", "BROKEN"):
+        return outcome
+    write_text(file, baselines.to_text(made))
+    return _with({"written": f"{file}, {len(made.cells)} cells; commit it"}, outcome)
 
 
 def _with(facts: dict[str, Any], outcome: Outcome) -> Outcome:
@@ -156,7 +166,7 @@ def count(wanted: dict[str, dict[str, Any]], launcher: Runner) -> Counted:
 def versions() -> dict[str, str | None]:
     """The versions that counts depend on, without names of builds; of Python's, the major and the minor number."""
     about = host.fingerprint("cpu", None)["versions"]
-    short = {key: about[key] and about[key].partition("+")[0] for key in (*LIBRARIES, *COMPILER)}
+    short = {key: about[key] and about[key].partition("+")[0] for key in (*LIBRARIES, *COMPILER, COUNTER)}
     return {**short, "python": short["python"].rpartition(".")[0]}
 
 
