@@ -81,7 +81,7 @@ COMMANDS = [
     "report {run} -o {out}/page.html",
     "report {run} {plain} -o {out}/pages.html",
     "tables {run} -o {out}/tables",
-    "figures crossover,ratios,resolution {run} --format svg -o {out}/figures",
+    "figures crossover,ratios {run} --format svg -o {out}/figures",
     "fit {run}",
     "fit {run} --json",
     "compare {run} {run} -o {out}/compared",
