@@ -137,8 +137,15 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
     console.print(first, style="bold", markup=False)
     for line in [*rest, *remarks(outcome)]:
         console.print(line, markup=False)
-    if about := "; ".join(f"{name} {text}" for name, text in flat(outcome.facts) if name.partition(".")[0] in ABOUT):
-        console.print(about, style="dim", markup=False)
+    about = [_about(*each) for each in flat(outcome.facts) if each[0].partition(".")[0] in ABOUT]
+    if about:
+        console.print("; ".join(about), style="dim", markup=False)
+
+
+def _about(name: str, text: str) -> str:
+    """ "device", "a CPU" -> "device a CPU"; "nothing_to_compare.net", "why" -> "nothing to compare: net (why)"."""
+    fact, _, of = name.partition(".")
+    return f"{fact.replace('_', ' ')}: {of} ({text})" if of else f"{fact.replace('_', ' ')} {text}"
 
 
 def _folded(found: Sequence[CellFinding]) -> tuple[Sequence[CellFinding], int]:

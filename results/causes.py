@@ -127,19 +127,19 @@ def number(value: float) -> str:
 
 
 def culprits(base: Mapping[str, int], head: Mapping[str, int], dtype: str = "") -> str | None:
-    """The operations whose calls changed most, such as "8 new aten.bmm"; None if none changed.
+    """The operations whose calls changed most, such as "8 new aten.bmm and 2 others"; None if none changed.
 
-    Those in float64 come first, then products, then those that vanished. `dtype` is the usual one and is not named.
+    Named are those in float64 and products, if some of them changed. `dtype` is the usual one and is not named.
     """
     change = {name: head.get(name, 0) - base.get(name, 0) for name in {*base, *head}}
-    shown = sorted(
+    order = sorted(
         (name for name in change if change[name]),
-        key=lambda name: (
-            *(not name.endswith(" float64"), not name.startswith(PRODUCTS)),
-            *(name in head, -abs(change[name]), name),
-        ),
+        key=lambda name: (not name.endswith(" float64"), name in head, -abs(change[name]), name),
     )
-    return few([_called(name.removesuffix(f" {dtype}"), base.get(name, 0), head.get(name, 0)) for name in shown])
+    telling = [name for name in order if name.endswith(" float64") or name.startswith(PRODUCTS)]
+    shown = [*telling, *(name for name in order if name not in telling)]
+    lines = [_called(name.removesuffix(f" {dtype}"), base.get(name, 0), head.get(name, 0)) for name in shown]
+    return few(lines, most=min(NAMED, len(telling) or NAMED))
 
 
 def _called(name: str, before: int, now: int) -> str:
@@ -148,7 +148,8 @@ def _called(name: str, before: int, now: int) -> str:
     return f"{name} {before} → {now}" if now else f"{before} {name} gone"
 
 
-def few(lines: Sequence[str], between: str = ", ", last: str = " and ") -> str | None:
-    """The first `NAMED` of these in one line, and how many there are beyond; None if there are none."""
-    beyond = f"{last}{len(lines) - NAMED} others" if len(lines) > NAMED else ""
-    return between.join(lines[:NAMED]) + beyond or None
+def few(lines: Sequence[str], between: str = ", ", last: str = " and ", most: int = NAMED) -> str | None:
+    """The first `most` of these in one line, and how many there are beyond; None if there are none."""
+    beyond = len(lines) - most
+    more = f"{last}{beyond} other{'s' * (beyond > 1)}" if beyond > 0 else ""
+    return between.join(lines[:most]) + more or None
