@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from vbench.files import write_text, writing
-from vbench.models.registry import spec
 from vbench.reports import grid
 from vbench.reports.appearance import COLOURS
 from vbench.reports.figures import draw, marks
@@ -79,13 +78,13 @@ def remarks(found: Sequence[Series]) -> list[str]:
     """The remarks on the rows: how levels are found, which values are of no level, and which are missing."""
     lines = [HOW]
     for one in found:
-        off = [short(one.points[at].run.commit) for at in one.alone]
+        off = [short(one.points[at].commit) for at in one.alone]
         if off:
             lines.append(f"{one.cell}: single values that are of no level: {', '.join(off)}")
         for why in dict.fromkeys(point.why for point in one.points if point.why):
-            runs = [short(point.run.commit) for point in one.points if point.why == why]
+            runs = [short(point.commit) for point in one.points if point.why == why]
             lines.append(f"{one.cell}: no value at {', '.join(runs)}: {why}")
-    if any(point.run.commit and point.run.commit.endswith("-dirty") for one in found for point in one.points):
+    if any(point.commit and point.commit.endswith("-dirty") for one in found for point in one.points):
         lines.append("*: the working tree had changes that the commit lacks")
     return [one_line(line) for line in lines]
 
@@ -117,7 +116,7 @@ def to_json(found: Sequence[Series], what: str) -> list[dict[str, Any]]:
 
 
 def _point(point: Point) -> dict[str, Any]:
-    run = {"run": point.run.folder, "started_at": point.run.started_at, "commit": point.run.commit}
+    run = {"run": point.run.folder, "started_at": point.run.started_at, "commit": point.commit}
     return {**run, **{name: getattr(point, name) for name in ("value", "lo", "hi", "basis", "why")}}
 
 
@@ -192,7 +191,7 @@ def _date(found: Sequence[Series], place: int) -> str:
 
 def _panel(axis: Axes, one: Series, what: str, *, several: bool) -> None:
     measure = MEASURES[what]
-    colour = ink(COLOURS.get(spec(one.model).family, "#000000"))
+    colour = ink(COLOURS.get(one.family, "#000000"))
     values = [(n, point.value / measure.unit) for n, point in enumerate(one.points) if point.value is not None]
     for n, point in enumerate(one.points):
         if point.lo is not None and point.hi is not None:
@@ -231,7 +230,7 @@ def _scale(axis: Axes, one: Series, unit: float) -> None:
 
 def _commits(axis: Axes, one: Series) -> None:
     """Name runs by their commits: where a level begins, then the first run of each commit if there is room."""
-    commits = [point.run.commit for point in one.points]
+    commits = [point.commit for point in one.points]
     fresh = [n for n, commit in enumerate(commits) if n == 0 or commit != commits[n - 1]]
     places = [0, *(step.at for step in one.steps)]
     for n in fresh if len(fresh) > 1 else range(len(commits)):

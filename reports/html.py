@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from operator import itemgetter
@@ -23,13 +23,14 @@ from plotly.offline import get_plotlyjs
 
 import vbench
 from vbench.errors import UsageError
-from vbench.models.registry import spec
 from vbench.reports import plots, tables
 from vbench.reports.tables import extent, figure
 from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
+from vbench.results.code import own_code
 from vbench.results.frame import frame, rows_of, uncounted
 from vbench.results.lint import unfair
+from vbench.results.models import attention_models, is_attention
 from vbench.results.store import Record, TurnBlock, read, read_turns
 from vbench.results.text import listed, px
 
@@ -96,7 +97,7 @@ def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> s
         lead=_lead(runs, table),
         conditions=tables.caption(table),
         css=Markup(_asset("page.css")),
-        groups=_groups(found),
+        groups=_groups(found, attention_models(table)),
         absent=tables.absent(table),
         keys=[_key(key) for key in plots.keys(table)],
         plots=drawn,
@@ -145,9 +146,9 @@ def _lead(runs: Sequence[Run], table: pd.DataFrame) -> str:
     return f"{len(table)} cells ({counts}) of {models} model{'s'[: models > 1]}, {span}, from {named}."
 
 
-def _groups(found: Sequence[Answer]) -> list[dict[str, Any]]:
-    """The answers by model, recurrent models first."""
-    models = sorted(dict.fromkeys(answer.model for answer in found), key=lambda model: spec(model).baseline)
+def _groups(found: Sequence[Answer], attends: Container[str]) -> list[dict[str, Any]]:
+    """The answers by model; those of attention models, `attends`, come last."""
+    models = sorted(dict.fromkeys(answer.model for answer in found), key=lambda model: model in attends)
     return [
         {
             "model": model,
@@ -245,9 +246,9 @@ def _verified(records: Sequence[Record]) -> list[tuple[str, ...]]:
         verdict, failed = "one function" if said.get("ok") else "THE MODES DIFFER", said.get("failed") or ["none"]
         found[model, verdict, str(said.get("checks", "not known")), "; ".join(map(str, failed))] = None
     there = {row[0] for row in found}
-    for model in sorted({record.case["model"] for record in records} - there):
-        one = spec(model).baseline
-        found[model, "has one mode" if one else "not tried", "0", "none"] = None
+    untried = {record.case["model"]: is_attention(record.case) for record in records}
+    for model in sorted(untried.keys() - there):
+        found[model, "has one mode" if untried[model] else "not tried", "0", "none"] = None
     return sorted(found)
 
 
@@ -295,6 +296,7 @@ def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
     starts = sorted(record.started_at for record in records)
     again = f", of which {len(own) - shown} measured again in a later run" if shown < len(own) else ""
     commits = [(host["commit"], " with changes" * bool(host.get("dirty"))) for host in hosts if host.get("commit")]
+    users = own_code(hosts)
     load = f"{min(loads):.2f} to {max(loads):.2f} runnable processes before a launch" if loads else ""
     facts = [
         ("cells", f"{len(own)}{again}"),
@@ -308,6 +310,7 @@ def _facts(run: Run, runs: Sequence[Run]) -> list[tuple[str, str]]:
         ("system", _distinct(host.get("os") for host in hosts)),
         ("versions", _distinct(_pairs(host.get("versions") or {}) for host in hosts)),
         ("commit", _distinct(map("".join, commits))),
+        *([("models of users", "; ".join(users))] if users else []),
         ("conditions", _distinct(record.conditions for record in records)),
         ("protocol", _distinct(_pairs(record.protocol) for record in records)),
         ("load of the host", load),

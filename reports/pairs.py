@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from vbench.models.registry import spec
 from vbench.reports import tables
 from vbench.reports.grid import Block, Column, Grid, TableCell, escaped, pipes
 from vbench.reports.paper_cells import grid_of, parts
 from vbench.results.answers import pairs
 from vbench.results.frame import rows_of
+from vbench.results.models import is_attention
 from vbench.results.ratios import Ratio, in_turns, turns_of
 from vbench.results.text import px
 
@@ -55,7 +55,7 @@ def paired(table: pd.DataFrame) -> list[Paired]:
             if other is None or both in found:
                 continue
             found[both] = Paired(row, other, ratio)
-            if spec(row["model"]).baseline and not spec(other["model"]).baseline:
+            if is_attention(row) and not is_attention(other):
                 found[both] = Paired(other, row, ratio.inverse())
     return list(found.values())
 

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from vbench.errors import UsageError
-from vbench.models.registry import spec
 from vbench.plan import parse_sizes
 from vbench.reports import tables
 from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell
@@ -18,6 +17,7 @@ from vbench.reports.tables import BRACKETS, NOTES, extent, figure, several_forms
 from vbench.results.axes import SETTING, SUBJECT, unusual
 from vbench.results.frame import WRONG, batch_asked, rows_of
 from vbench.results.lint import unfair
+from vbench.results.models import is_attention, known_params
 from vbench.results.text import px
 
 PREFERRED_SIDES = (224, 512, 1024, 2048)  # px; shown if there are many sizes and the caller names none
@@ -123,7 +123,7 @@ def _classes(table: pd.DataFrame) -> dict[str, str]:
     """model -> the name of its class: models whose parameters at 224 px differ at most by `LIKE_PARAMS`."""
     known: dict[str, float] = {}
     for model, counts in table.groupby("model")["params"]:
-        params = spec(str(model)).params or counts.min()
+        params = known_params(str(model)) or counts.min()
         if not pd.isna(params):
             known[str(model)] = params / 1e6
     found = dict.fromkeys(table["model"].unique(), "parameters not known")
@@ -163,7 +163,8 @@ def parts(table: pd.DataFrame, by: Sequence[str] = SETTING) -> Iterator[Part]:
 def _lint(rows: pd.DataFrame, *, counted: bool) -> list[str]:
     """`lint.unfair` without the columns that a grid shows itself. For counts only versions matter."""
     if counted:
-        return unfair(rows[["status", "model", "height", "width", "padded_share", "torch", "timm", "vbench", "commit"]])
+        kept = ["status", "model", "height", "width", "padded_share", "padding", "torch", "timm", "vbench", "commit"]
+        return unfair(rows[kept])
     return unfair(rows.drop(columns=["attention", "batch_policy", "throughput_img_s"]))
 
 
@@ -224,7 +225,7 @@ def _shown_sizes(sizes: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
 
 def _params(cells: Cells) -> float | None:
     """Parameters at 224 px; if they are not known, at the size of this cell."""
-    return spec(cells["model"]).params or cells["params"]
+    return known_params(cells["model"]) or cells["params"]
 
 
 def grid_of(
@@ -348,7 +349,7 @@ def cell_of(cells: Cells | None, quantity: Quantity) -> TableCell:
         return TableCell(ABSENT)
     value, status, reason = (cells[key] for key in (quantity.column, "status", "reason"))
     if value is None and quantity.without:
-        without = "none" if quantity is STATE and not spec(cells["model"]).operator else quantity.without
+        without = "none" if quantity is STATE and is_attention(cells) else quantity.without
         why = cells["uncounted_reason"] if quantity.flags == WORK else None
         return TableCell(without, notes=(why,) if why else ())
     if value is None:

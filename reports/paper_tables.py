@@ -12,7 +12,6 @@ import pandas as pd
 
 from vbench.errors import UsageError
 from vbench.files import write_text
-from vbench.models.registry import spec
 from vbench.options import choices
 from vbench.reports import pairs, tables
 from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, to_csv, to_latex, to_markdown
@@ -44,6 +43,7 @@ from vbench.reports.paper_cells import (
 from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of
+from vbench.results.models import attention_models
 from vbench.results.ratios import ratio
 from vbench.results.text import px
 
@@ -213,11 +213,12 @@ def crossovers(table: pd.DataFrame) -> list[Grid]:
     grids = []
     for part in parts(table):
         like = dict(zip(part.rows["model"], part.rows["class"], strict=True))
+        attends = attention_models(part.rows)
         lines = []
         for cost in scaling.FITTED:
             for pair in rows_of(scaling.crossovers(part.rows, cost)):
                 one, other = (pair[key].partition(" ")[0] for key in ("a", "b"))
-                if like[one] == like[other] and spec(one).baseline != spec(other).baseline:
+                if like[one] == like[other] and (one in attends) != (other in attends):
                     lines.append(_crossing(pair, part.rows))
         if lines:
             said = [*also, *cell_remarks(part)]

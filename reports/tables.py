@@ -106,9 +106,17 @@ def caption(table: pd.DataFrame) -> str:
 
 
 def versions(table: pd.DataFrame) -> str:
-    """The versions behind the rows: "torch 2.11.0, timm 1.0.20, vbench 0.1.0 at commit 0123456789ab"."""
+    """The versions behind the rows: "torch 2.11.0, timm 1.0.20, vbench 0.1.0 at commit 0123456789ab".
+
+    Models of a user's own follow, each at the commit of its own checkout.
+    """
     made = ", ".join(f"{name} {_each(table, name)}" for name in ("torch", "timm", "vbench"))
-    return f"{made} at commit {_each(table, 'commit')}"
+    own = table.loc[table["family"] == "external", ["model", "model_commit"]].drop_duplicates()
+    named = [
+        f"{model} at commit {_short(at)}" if isinstance(at, str) else f"{model}, not in git"
+        for model, at in own.itertuples(index=False)
+    ]
+    return "; ".join([f"{made} at commit {_each(table, 'commit')}", *named])
 
 
 def _each(table: pd.DataFrame, column: str) -> str:

@@ -9,9 +9,9 @@ from typing import Literal
 
 import pandas as pd
 
-from vbench.models.registry import spec
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked, proves_nothing, rows_of
+from vbench.results.models import attention_models
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.scaling import COSTS, crossing, exponents
 from vbench.results.text import listed, px
@@ -62,7 +62,7 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
     Both have at least one size in common under the same settings. An attention model has no operator.
     """
     table = _asked(table)
-    told = differing(table, SETTING)
+    told, attends = differing(table, SETTING), attention_models(table)
     forms = (table.groupby(["model", "mode"])["form"].nunique() > 1).to_dict()
     found = []
     for _, rows in table.groupby([key for key in SETTING if key in table], sort=False, dropna=False):
@@ -71,10 +71,10 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
             (str(who[0]), who[1:], own.set_index(["height", "width"]).sort_index())
             for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
         ]
-        baselines = [(name, way, own) for name, way, own in subjects if spec(name).baseline]
+        baselines = [(name, way, own) for name, way, own in subjects if name in attends]
         for model, (mode, form, _), mine in subjects:
             beside = [each for each in baselines if len(mine.index.intersection(each[2].index))]
-            if spec(model).baseline or not beside:
+            if model in attends or not beside:
                 continue
             nearest = min((_apart(mine, own), place, name) for place, (name, _, own) in enumerate(beside))[-1]
             own_form = [f"form {form}"] if forms.get((model, mode)) else []

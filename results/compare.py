@@ -16,9 +16,10 @@ from scipy.special import ndtr, stdtr
 from vbench.errors import UsageError
 from vbench.plan import Case
 from vbench.results import store
+from vbench.results.code import code
 from vbench.results.frame import commit, frame, rows_of
 from vbench.results.holm import holm
-from vbench.results.machines import differences, machine
+from vbench.results.machines import changed, differences, machine
 from vbench.results.outcome import THRESHOLD, Finding, GateVerdict, Outcome
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.statistics import CONFIDENCE, quantile
@@ -130,7 +131,16 @@ def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, a
             findings += wrong(cell, two.row, two.launches)
     order = {cell: place for place, cell in enumerate(labels.values())}
     findings = sorted([*_judged(times, threshold), *findings], key=lambda finding: order[finding.cell])
-    return Outcome("compare", base.name, head.name, tuple(findings), facts=_facts(base, head, other, threshold))
+    facts = _facts(base, head, threshold)
+    versions = [facts[side]["versions"] for side in ("base", "head")]
+    unlike = (*other, *changed(*versions), *_protocols(base, head))
+    return Outcome("compare", _named(base), _named(head), tuple(findings), unlike=unlike, facts=facts)
+
+
+def _named(run: StoredRun) -> str:
+    """The run and the code that it measured."""
+    known = code(record.host for record in run.records)
+    return f"{run.name} ({', '.join(known)})" if known else run.name
 
 
 def _labels(cells: Sequence[StoredCell]) -> dict[str, str]:
@@ -313,13 +323,11 @@ def _other_machines(base: StoredRun, head: StoredRun) -> list[str]:
     return lines
 
 
-def _facts(base: StoredRun, head: StoredRun, other: Sequence[str], threshold: float) -> dict[str, Any]:
+def _facts(base: StoredRun, head: StoredRun, threshold: float) -> dict[str, Any]:
     """How it was done: a note, warnings, and for each run commits, versions and times; JSON-able."""
     about = {"base": _about(base), "head": _about(head)}
     cut = [run.name for run in (base, head) if run.complete is False]
-    warnings = [*other, *(f"{name} was interrupted: its plan was not measured to the end" for name in cut)]
-    if unlike := _protocols(base, head):
-        warnings.append(f"the protocols differ: {', '.join(unlike)}")
+    warnings = [f"{name} was interrupted: its plan was not measured to the end" for name in cut]
     was, is_ = about["base"]["versions"], about["head"]["versions"]
     differ = {name: [was.get(name), is_.get(name)] for name in {**was, **is_} if was.get(name) != is_.get(name)}
     return {"note": NOTE, "warnings": warnings, "threshold": threshold, "differ": differ, **about}
@@ -339,6 +347,7 @@ def _about(run: StoredRun) -> dict[str, Any]:
     return {
         "run": run.name,
         "device_name": each(host.get("device_name") for host in hosts),
+        "code": code(hosts),
         "commits": each(map(commit, hosts)),
         "versions": {name: ", ".join(map(str, known)) or None for name, known in versions.items()},
         "started_at": min((record.started_at for record in run.records), default=None),
@@ -348,7 +357,7 @@ def _about(run: StoredRun) -> dict[str, Any]:
 
 
 def _protocols(base: StoredRun, head: StoredRun) -> list[str]:
-    """Where the protocols of the runs differ, except in the order of measuring (`seed`): "launches 3 and 5"."""
+    """Where the protocols of the runs differ, except in the order of measuring (`seed`): "launches 3 → 5"."""
     runs = [[record.protocol for record in run.records] for run in (base, head)]
     if not all(runs):
         return []
@@ -356,5 +365,5 @@ def _protocols(base: StoredRun, head: StoredRun) -> list[str]:
     for name in dict.fromkeys(name for protocols in runs for protocol in protocols for name in protocol):
         values = [sorted({str(protocol.get(name)) for protocol in protocols}) for protocols in runs]
         if name != "seed" and values[0] != values[1]:
-            lines.append(f"{name} {'/'.join(values[0])} and {'/'.join(values[1])}")
+            lines.append(f"{name} {'/'.join(values[0])} → {'/'.join(values[1])}")
     return lines

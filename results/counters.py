@@ -12,6 +12,8 @@ from statistics import linear_regression
 from typing import Any, NamedTuple
 
 from vbench.errors import SchemaError, UsageError
+from vbench.results.causes import culprits, few
+from vbench.results.machines import changed
 from vbench.results.outcome import Finding, GateVerdict, Outcome
 from vbench.results.text import px
 
@@ -44,9 +46,9 @@ SCALED = ("macs_executed", "flops_inside", "predicted_peak_bytes")  # their expo
 RESOURCES = {"registers": "registers", "stack": "bytes", "shared": "bytes"}  # of a kernel, with their units
 LIBRARIES = ("python", "torch", "timm")  # what operations depend on
 COMPILER = ("triton",)  # what kernels' resources depend on
+COUNTER = "vbench"  # what counts; a baseline of before does not say its version
 # How far a count may differ from the baseline: a number in its unit, or a share such as "1 %"; 0 if it is not named.
 TOLERANCES: dict[str, float | str] = {"exponent": 0.02, "registers": 8, "predicted_peak_bytes": "0.1 %"}
-NAMED = 3  # the most items that a note names
 NOT_KNOWN = "not known on either side; 'vbench flops --strict' says why"
 
 
@@ -155,7 +157,9 @@ def compare(base: Baseline, now: Counted, *, name: str, head: str) -> Outcome:
         "not_looked_into": {cell.name: cell.unseen for _, cell in pairs if cell.unseen},
         "nothing_to_compare": {subject: each.reason for subject, each in now.equality.items() if each.empty},
     }
-    return Outcome("gate --counters", name, head, tuple(findings), facts=facts)
+    told = [*others, *([COUNTER] if base.versions.get(COUNTER) else [])]
+    unlike = changed({key: base.versions.get(key) for key in told}, {key: now.versions.get(key) for key in told})
+    return Outcome("gate --counters", name, head, tuple(findings), unlike=unlike, facts=facts)
 
 
 def _differing(others: Mapping[str, list[str | None]], relevant: Iterable[str]) -> str | None:
@@ -169,7 +173,6 @@ def _of_cell(
     base: CountedCell, head: CountedCell, tolerances: Mapping[str, float | str], libraries: str | None
 ) -> list[Finding]:
     """A finding for each counter, one for the operations of the model, and one for those inside its operator."""
-    culprit = culprits({**base.operations, **base.inside}, {**head.operations, **head.inside})
     findings = []
     for counter in COUNTERS:
         before, after = base.counts.get(counter.name), head.counts.get(counter.name)
@@ -178,14 +181,12 @@ def _of_cell(
                 findings.append(Finding(base.name, counter.name, "UNMEASURED", note=NOT_KNOWN))
             continue
         verdict: GateVerdict = "CHANGED"
-        notes: list[str | None] = ["not known now" if after is None else "not known in the baseline"]
+        notes = ["not known now" if after is None else "not known in the baseline"]
         if before is not None and after is not None:
-            verdict, notes = _judged(before, after, slack(tolerances, counter.name, before)), [culprit]
+            verdict, notes = _judged(before, after, slack(tolerances, counter.name, before)), []
             if counter.name == "params" and verdict != "SAME":
-                verdict, notes = "CHANGED", []
-        if verdict == "SAME":
-            notes = []
-        elif counter.libraries and libraries:
+                verdict = "CHANGED"
+        if verdict != "SAME" and counter.libraries and libraries:
             verdict, notes = "AMBIGUOUS", [*notes, libraries]
         findings.append(_finding(base.name, counter.name, verdict, before, after, counter.unit, notes))
     operations = ("operations", base.operations, head.operations), ("operations inside", base.inside, head.inside)
@@ -194,8 +195,9 @@ def _of_cell(
             continue
         verdict = _of_operations(old, new)
         excuse = libraries if verdict != "SAME" else None
-        notes, sums = [culprits(old, new), excuse], (sum(old.values()), sum(new.values()))
-        findings.append(_finding(base.name, what, "AMBIGUOUS" if excuse else verdict, *sums, "calls", notes))
+        told = [culprits(old, new, str(base.case.get("dtype"))), excuse]
+        sums = sum(old.values()), sum(new.values())
+        findings.append(_finding(base.name, what, "AMBIGUOUS" if excuse else verdict, *sums, "calls", told))
     return findings
 
 
@@ -217,22 +219,6 @@ def _of_operations(base: Mapping[str, int], head: Mapping[str, int]) -> GateVerd
         return "MORE"
     sums = sum(base.values()), sum(head.values())
     return "CHANGED" if sums[0] == sums[1] else "MORE" if sums[1] > sums[0] else "LESS"
-
-
-def culprits(base: Mapping[str, int], head: Mapping[str, int]) -> str | None:
-    """The operations whose calls changed most, those in float64 and those that vanished first; None if none changed."""
-    change = {name: head.get(name, 0) - base.get(name, 0) for name in {*base, *head}}
-    shown = sorted(
-        (name for name in change if change[name]),
-        key=lambda name: (not name.endswith(" float64"), name in head, -abs(change[name]), name),
-    )
-    return _first([f"{name}: {base.get(name, 0)} before, {head.get(name, 0)} now" for name in shown])
-
-
-def _first(lines: Sequence[str]) -> str | None:
-    """The first `NAMED` of these in one line, and how many there are beyond; None if there are none."""
-    beyond = [f"and {len(lines) - NAMED} others"] if len(lines) > NAMED else []
-    return "; ".join([*lines[:NAMED], *beyond]) or None
 
 
 def _finding(
@@ -280,7 +266,7 @@ def _equalities(equality: Mapping[str, Equality]) -> list[Finding]:
     for subject, each in equality.items():
         if not each.empty:
             verdict: GateVerdict = "UNEQUAL" if each.wrong else "SAME" if each.complete else "BROKEN"
-            note = _first(each.wrong) or each.reason
+            note = few(each.wrong, "; ", "; and ") or each.reason
             findings.append(Finding(subject, "mode equality", verdict, head=each.checks, unit="checks", note=note))
     return findings
 

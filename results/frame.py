@@ -16,11 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vbench.devices import on_host
-from vbench.models.registry import spec
 from vbench.plan import CASE_DEFAULTS
 from vbench.results import pairs
 from vbench.results.axes import AXES, SUBJECT
 from vbench.results.faults import faults, outlier_count
+from vbench.results.models import of_zoo
 from vbench.results.moderation import Prior
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, Interval, interval, least_samples, run_prior
@@ -71,7 +71,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("string", "top1_source"),
     ("Float64", "floor_ms peak_flops_per_s peak_bytes_per_s"),
     ("Int64", "threads"),
-    ("string", "rigor torch triton timm vbench commit started_at case_id conditions"),
+    ("string", "rigor torch triton timm vbench commit model_commit started_at case_id conditions"),
 ]
 STATED = {  # a cost with an interval -> what the columns on the interval begin with: level, basis, freedom, samples
     "latency_ms": "latency",
@@ -173,7 +173,7 @@ def apart(table: pd.DataFrame) -> list[str]:
 
 
 def commit(host: Mapping[str, Any]) -> str | None:
-    """The commit of a record's host, with "-dirty" if there were changes; None if it is not known."""
+    """The commit of a record's host, or of a model of `host["models"]`, with "-dirty" if it had changes; else None."""
     return host["commit"] + "-dirty" * bool(host.get("dirty")) if host.get("commit") else None
 
 
@@ -193,6 +193,7 @@ def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
     ended = next((record for record in launches if record.status != "ok"), first)
     case, host = {**CASE_DEFAULTS, **first.case}, first.host  # an older record lacks later axes
     work = first.work or {}
+    zoo = {**of_zoo(case["model"], case["height"], case["width"]), **(first.zoo or {})}  # an older record has none
     samples = _samples(launches)
     latency = interval(samples, prior=prior) if samples else None
     sources: dict[str, dict[str, Any]] = {
@@ -205,7 +206,7 @@ def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         **{key: case[key] for key in ("model", "mode", "form", "height", "width")},
         **{name: sources[axis.source].get(name) for name, axis in AXES.items() if axis.source},
-        "family": spec(case["model"]).family,
+        "family": zoo["family"],
         "status": first.status,
         "reason": ended.reason,
         "process_note": _process_note(launches),
@@ -214,7 +215,8 @@ def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
         "flops_coverage": work.get("coverage"),
         "uncounted_reason": uncounted(first),
         "macs_fvcore": (first.second_count or {}).get("macs_fvcore"),
-        "padded_share": spec(case["model"]).padded_share(case["height"], case["width"]),
+        "padded_share": zoo["padded_share"],
+        "model_commit": commit((host.get("models") or {}).get(case["model"]) or {}),
         "started_at": first.started_at,
         "case_id": first.case_id,
         "conditions": first.conditions,
@@ -226,7 +228,7 @@ def _row(launches: list[Record], prior: Prior | None) -> dict[str, Any]:
     }
     if case["height"] == case["width"] and (known := accuracies().get((case["model"], case["height"]))):
         row |= {"top1_published": known.top1, "top1_source": f"{known.source}; {known.locator}"}
-    row["flags"] = " ".join(_flags(row, launches))
+    row["flags"] = " ".join(_flags(row, launches, caveat=bool(zoo["caveat"])))
     return row
 
 
@@ -355,7 +357,7 @@ def _median(values: Iterable[float | Sequence[float] | None]) -> float | None:
     return median(known) if known else None
 
 
-def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
+def _flags(row: dict[str, Any], launches: list[Record], *, caveat: bool) -> list[str]:
     """The flags of a row: reasons for doubt. A timing flag is raised if most launches raise it."""
     first = launches[0]
     latencies = [record.latency for record in launches if record.latency]
@@ -364,7 +366,7 @@ def _flags(row: dict[str, Any], launches: list[Record]) -> list[str]:
         "nonfinite": any((record.outputs or {}).get("nonfinite") for record in launches),
         "output_differs": any((record.outputs or {}).get("differs") for record in launches),
         "impossible": _most(map(_impossible, (record for record in launches if record.latency))),
-        "caveat": bool(spec(row["model"]).caveat),
+        "caveat": caveat,
         "few_samples": bool(latencies) and _too_few(row, first),
         "unconverged": _most((r.warmup or {}).get("converged") is False for r in launches if r.warmup),
         "throttled": _most(map(_held_back, launches)),

@@ -55,10 +55,12 @@ class Run:
 class Point:
     """A cell in one run: `value` with its interval, in the column's unit. If it is None, `why` says why.
 
+    `commit` is that of the run, or of a user's own model: the whole hash, with "-dirty" if there were changes.
     `basis` says what the interval covers, as in `statistics.Interval`; a "range" is no interval.
     """
 
     run: Run
+    commit: str | None
     value: float | None
     lo: float | None = None
     hi: float | None = None
@@ -94,7 +96,7 @@ class Series:
 
     machine: str
     cell: str
-    model: str
+    family: str
     points: tuple[Point, ...]
     steps: tuple[Step, ...]
     alone: tuple[int, ...]
@@ -190,10 +192,7 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
         case = cases[key]
         return key[0], case.model, case.mode, case.dtype, case.phase, case.height * case.width, labels[key]
 
-    return [
-        _series(names[key[0]], labels[key], cases[key].model, measured[key], what)
-        for key in sorted(measured, key=order)
-    ]
+    return [_series(names[key[0]], labels[key], measured[key], what) for key in sorted(measured, key=order)]
 
 
 def _parting(what: str) -> list[str]:
@@ -253,15 +252,16 @@ def _labels(cases: Mapping[Key, Case], what: str) -> dict[Key, str]:
 
 def _point(run: Run, row: Mapping[str, Any], what: str) -> Point:
     value = row[what]
+    commit = row["model_commit"] if row["family"] == "external" else run.commit
     if row["status"] != "ok":
-        return Point(run, None, why=f"{row['status']}: {row['reason']}")
+        return Point(run, commit, None, why=f"{row['status']}: {row['reason']}")
     if value is None or value <= 0:
-        return Point(run, None, why="not measured" if value is None else f"{value:g} is not above zero")
+        return Point(run, commit, None, why="not measured" if value is None else f"{value:g} is not above zero")
     basis = row["latency_basis"] if what == "latency_ms" else None
-    return Point(run, float(value), row.get(f"{what}_lo"), row.get(f"{what}_hi"), basis)
+    return Point(run, commit, float(value), row.get(f"{what}_lo"), row.get(f"{what}_hi"), basis)
 
 
-def _series(machine_name: str, label: str, model: str, measured: Sequence[Measured], what: str) -> Series:
+def _series(machine_name: str, label: str, measured: Sequence[Measured], what: str) -> Series:
     points = tuple(point for point, _ in measured)
     places = [n for n, point in enumerate(points) if point.value is not None]
     rows = [measured[n][1] for n in places]
@@ -270,7 +270,7 @@ def _series(machine_name: str, label: str, model: str, measured: Sequence[Measur
     over = ratio(rows[-1], rows[0], what) if len(rows) > 1 else None
     note = f"not looked for: {len(places)} of at least {FEWEST} values" if len(places) < FEWEST else None
     steps = tuple(Step(places[start], None, None, 1.0, ()) for start in changed.starts)
-    bare = Series(machine_name, label, model, points, steps, alone, changed.noise, over, note)
+    bare = Series(machine_name, label, str(measured[0][1]["family"]), points, steps, alone, changed.noise, over, note)
     levels = pairwise(bare.levels())
     return replace(
         bare, steps=tuple(_step(points, before[1], after[0], after[2] / before[2]) for before, after in levels)
@@ -278,10 +278,13 @@ def _series(machine_name: str, label: str, model: str, measured: Sequence[Measur
 
 
 def _step(points: Sequence[Point], last: int, first: int, over: float) -> Step:
-    was, is_ = points[last].run, points[first].run
+    before, after = points[last], points[first]
+    was, is_ = before.run, after.run
     beside = [
         f"{name} {was.surroundings.get(name, 'none')} → {is_.surroundings.get(name, 'none')}"
         for name in dict.fromkeys([*was.surroundings, *is_.surroundings])
         if was.surroundings.get(name) != is_.surroundings.get(name)
     ]
-    return Step(first, was.commit, is_.commit, over, tuple(beside))
+    if was.commit not in (before.commit, is_.commit):  # of a user's own model; vbench changed too
+        beside.append(f"vbench's commit {was.commit} → {is_.commit}")
+    return Step(first, before.commit, after.commit, over, tuple(beside))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from vbench.models.registry import spec
 from vbench.results.axes import AXES, EQUAL
 from vbench.results.frame import filled
+from vbench.results.models import of_zoo, padding
 from vbench.results.text import px
 
 SHORT = 12  # characters of a commit that are shown
@@ -72,7 +72,7 @@ def _padding(rows: pd.DataFrame) -> list[str]:
     for model in rows["model"].unique().tolist():
         group = rows[rows["model"] == model]
         sizes = list(zip(group["height"].astype(int), group["width"].astype(int), strict=True))
-        padded: list[Any] = [spec(model).padded_share(*size) for size in sizes]
+        padded: list[Any] = [of_zoo(model, *size)["padded_share"] for size in sizes]
         if "padded_share" in group:
             padded = group["padded_share"].fillna(0.0).tolist()
         shares = {size: share for size, share in zip(sizes, padded, strict=True) if share}
@@ -82,7 +82,9 @@ def _padding(rows: pd.DataFrame) -> list[str]:
                 f"{model} pads at {len(shares)} of {len(sizes)} sizes: {shares[most]:.1%} of what it computes on is "
                 f"padding at {px(*most)} px{', the most' * (len(shares) > 1)}"
             )
-        cut = [size for size in sizes if (spec(model).padding(*size) or "").startswith("cuts off")]
+        words = group["padding"].tolist() if "padding" in group else [None] * len(sizes)
+        told = [one if isinstance(one, str) else padding(model, *size) for one, size in zip(words, sizes, strict=True)]
+        cut = [size for one, size in zip(told, sizes, strict=True) if (one or "").startswith("cuts off")]
         if cut:
             where = ", ".join(px(*size) for size in cut)
             lines.append(f"{model} ignores part of the image at {where} px: no whole patches")

@@ -1,4 +1,4 @@
-"""Whether two records come from the same machine. Times of different machines must not be compared."""
+"""What differs between two records beside the code. Times of different machines must not be compared."""
 
 from __future__ import annotations
 
@@ -37,3 +37,16 @@ def _same(name: str, one: Any, other: Any) -> bool:
     if name == "ram_bytes" and one and other:
         return bool(abs(one - other) <= RAM * max(one, other))
     return bool(one == other)
+
+
+def changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
+    """One phrase for each key in which two runs or sides differ, as in "torch 2.11.0 → 2.12.0"."""
+    return tuple(
+        f"{key} {_told(one.get(key))} → {_told(other.get(key))}"
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key)
+    )
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -28,6 +28,9 @@ GateVerdict = Literal[
 VERDICTS: tuple[GateVerdict, ...] = get_args(GateVerdict)
 FAILS: frozenset[GateVerdict] = frozenset({"SLOW", "MORE", "CHANGED", "OVER", "WRONG", "UNEQUAL", "BROKEN"})
 OPEN: frozenset[GateVerdict] = frozenset({"AMBIGUOUS", "GONE", "UNMEASURED"})  # with --strict these fail too
+_FIRST: tuple[GateVerdict, ...] = ("UNEQUAL", "WRONG", "BROKEN", "SLOW", "MORE", "CHANGED", "OVER")
+_LAST: tuple[GateVerdict, ...] = ("NEW", "MENDED", "FAST", "LESS", "SAME")
+ORDER = {verdict: place for place, verdict in enumerate((*_FIRST, *(one for one in VERDICTS if one in OPEN), *_LAST))}
 
 THRESHOLD = 0.03  # the smallest change that matters, as a share of base, unless the user names another
 
@@ -59,8 +62,9 @@ class Finding:
 class Outcome:
     """All findings of one session.
 
-    `base` and `head` say what was compared: a commit, a folder, a file. `invalid` says why the session proves nothing;
-    its findings are then shown, and decide nothing. `facts` is JSON-able and says how the session was done.
+    `base` and `head` say what was compared: a checkout, a folder, a file. `unlike` names what differs between them
+    beside the code, such as "torch 2.11.0 → 2.12.0". `invalid` says why the session proves nothing; its findings are
+    then shown, and decide nothing. `facts` is JSON-able and says how the session was done.
     """
 
     command: Literal["gate --counters", "gate --ab", "compare"]
@@ -69,6 +73,7 @@ class Outcome:
     findings: tuple[Finding, ...]
     invalid: str | None = None
     interrupted: bool = False
+    unlike: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
     def of(self, *verdicts: GateVerdict) -> list[Finding]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
 
 from vbench.errors import ResolutionError
-from vbench.models.registry import spec
+from vbench.models.row import ModelSpec
 from vbench.results.answers import Pair, pairs
+from vbench.results.models import row_of
 from vbench.results.scaling import Crossover, crossing
 
 GAP = 1.34  # two sizes of the standard grid are no further apart: between them a cost is taken as a power law
@@ -88,28 +89,29 @@ def _next(pair: Pair) -> Wanted | None:
     found = crossing(mine, theirs, (pair.subject, pair.baseline), COST)
     if found is None:
         return None
-    models = (pair.model, str(theirs["model"].iloc[0]))
+    rows = [row_of(model) for model in (pair.model, str(theirs["model"].iloc[0]))]
+    known = [row for row in rows if row is not None]
     tried = [
         {int(side): status == "ok" for side, status in zip(own["height"], own["status"], strict=True)}
         for own in (mine, theirs)
     ]
     both = tried[0].keys() & tried[1].keys()
     failed = {side for own in tried for side, ok in own.items() if not ok}
-    side = next_size(found, _multiple(models), both | failed)
-    if side is None or not all(_takes(model, side) for model in models):
+    side = next_size(found, _multiple(known), both | failed)
+    if side is None or len(known) < len(rows) or not all(_takes(row, side) for row in known):
         return None
     near = min(both, key=lambda other: abs(math.log(other / side)))
     like = [str(own.loc[own["height"] == near, "case_id"].iloc[0]) for own in (mine, theirs)]
     return Wanted(pair.subject, pair.baseline, side, (like[0], like[1]))
 
 
-def _multiple(models: tuple[str, str]) -> int:
+def _multiple(rows: Sequence[ModelSpec]) -> int:
     """The least px of which both models take every multiple without padding or cropping."""
-    return math.lcm(*(part for model in models for part in (spec(model).multiple, spec(model).patch)))
+    return math.lcm(*(part for row in rows for part in (row.multiple, row.patch)))
 
 
-def _takes(model: str, side: int) -> bool:
+def _takes(row: ModelSpec, side: int) -> bool:
     with suppress(ResolutionError):
-        spec(model).grid(side, side)
+        row.grid(side, side)
         return True
     return False

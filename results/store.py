@@ -31,7 +31,8 @@ class Record:
     `outputs`; they are None if the launch ended before. `sweep.loop` adds `work`, `second_count` and `floor`, the least
     time that a call can take on this device. `verified` says whether the model's modes compute the
     same function; None for a model with one form. `conditions` is a digest of device, versions, code and protocol;
-    `order` is the place of the launch in the sweep.
+    `order` is the place of the launch in the sweep. `zoo` is what the zoo said of the model (`results.models.of_zoo`).
+    By it the record is understood when the zoo has changed.
     """
 
     case_id: str
@@ -60,6 +61,7 @@ class Record:
     spent: dict[str, Any] | None = None
     outputs: dict[str, Any] | None = None
     floor: dict[str, Any] | None = None
+    zoo: dict[str, Any] | None = None
     schema: int = field(default=SCHEMA)
 
 

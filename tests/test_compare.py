@@ -235,7 +235,7 @@ class TestMachines:
             found(base, head)
         told = found(base, head, allow_mismatch=True)
         assert one(told, "latency_ms").verdict == "SAME"
-        assert told.facts["warnings"] == [f"A and B are of two machines: {says}"]
+        assert told.unlike == (f"A and B are of two machines: {says}",)
         mixed = [*base, *(of_case(record, batch=8) for record in head)]
         with pytest.raises(UsageError, match="B holds records of several machines"):
             found(base, mixed)
@@ -248,10 +248,9 @@ class TestMachines:
         assert one(told, "latency_ms").verdict == "SAME"
         assert told.facts["differ"] == {"torch": ["2.11.0", "2.12.0"]}
         assert told.facts["head"]["commits"] == ["fedc-dirty"]
-        assert told.facts["warnings"] == [
-            "A was interrupted: its plan was not measured to the end",
-            "the protocols differ: threads 1 and 4",
-        ]
+        assert told.unlike == ("torch 2.11.0 → 2.12.0", "threads 1 → 4")
+        assert (told.base, told.head) == ("A (vbench at 0123456789ab)", "B (vbench at fedc with changes)")
+        assert told.facts["warnings"] == ["A was interrupted: its plan was not measured to the end"]
         assert "not interleaved" in told.facts["note"]
 
 

@@ -17,11 +17,13 @@ import check_jsonschema
 import pytest
 import torch
 from click.testing import CliRunner
-from command_lines import parse
+from command_lines import parse, program
 from pages import DOCS, ROOT, Fence, fences
 from ruamel.yaml import YAML
 
+import vbench
 from vbench import plan
+from vbench.errors import UsageError
 from vbench.models import create
 
 FENCES = fences(DOCS / "tutorials" / "ci.md")
@@ -113,13 +115,89 @@ def test_what_the_workflow_hands_on_the_action_takes(folder: Path) -> None:
     assert set(handed) <= set(action["inputs"])
     inputs = called["on"]["workflow_call"]["inputs"]
     for file, known in ((called, inputs), (action, action["inputs"])):
-        used = set(re.findall(r"\$\{\{ inputs\.([\w-]+) \}\}", json.dumps(file)))
+        used = set(re.findall(r"\binputs\.([\w-]+)", json.dumps(file)))
         assert used == set(known)
     asked = yaml(folder / ".github" / "workflows" / "gate.yml")["jobs"]["gate"]["with"]
     assert set(asked) <= set(inputs)
     assert {name for name, about in inputs.items() if about.get("required")} <= set(asked)
     for step in action["runs"]["steps"]:  # what a stranger may set reaches a shell as a variable alone
         assert "${{" not in step.get("run", "")
+
+
+CI_FILES = (ACTION, *sorted((ROOT / ".github" / "workflows").glob("*.yml")))
+
+
+def steps_of(file: Path) -> list[dict[str, Any]]:
+    """The steps of an action, or of all jobs of a workflow."""
+    whole = yaml(file)
+    parts = [whole["runs"]] if "runs" in whole else list(whole["jobs"].values())
+    return [step for part in parts for step in part["steps"]]
+
+
+@pytest.mark.parametrize("file", CI_FILES, ids=lambda file: file.name)
+def test_actions_of_others_are_pinned_to_a_commit_and_say_its_version(file: Path) -> None:
+    used = [step["uses"] for step in steps_of(file) if "uses" in step and not step["uses"].startswith("./")]
+    assert used
+    lines = [line for line in file.read_text().splitlines() if re.search(r"\buses: (?!\./)", line) and line[0] != "#"]
+    assert len(lines) == len(used)
+    for line in lines:
+        assert re.search(r"uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
+    hashes = {
+        re.sub(r"^.*uses: ", "", line) for one in CI_FILES for line in one.read_text().splitlines() if "@" in line
+    }
+    named = [text.partition("@")[0] for text in hashes if re.search("[0-9a-f]{40}", text)]
+    assert len(named) == len(set(named))  # one version of each, everywhere
+
+
+def test_docs_name_a_released_tag_and_no_branch(folder: Path) -> None:
+    tag = f"v{vbench.__version__}"
+    asked = yaml(folder / ".github" / "workflows" / "gate.yml")["jobs"]["gate"]
+    assert (asked["uses"].rpartition("@")[2], asked["with"]["vbench-ref"]) == (tag, tag)
+    called = yaml(ROOT / ".github" / "workflows" / "gate.yml")["on"]["workflow_call"]["inputs"]
+    assert "default" not in called["vbench-ref"]
+    assert yaml(ROOT / "docs" / "ci" / "gitlab.yml")["vbench-gate"]["variables"]["VBENCH"].endswith(f"vbench@{tag}")
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+        for at in re.findall(r"OWNER/vbench/[\w./-]+@([\w.-]+)", page.read_text()):
+            assert at.rstrip(".") == tag, page
+
+
+def test_the_hook_has_no_baseline_of_ours() -> None:
+    (hook,) = yaml(ROOT / ".pre-commit-hooks.yaml")
+    assert not hook.get("args")
+    with pytest.raises(UsageError, match="give one of --counters FILE and --ab REV"):
+        program().main(hook["entry"].split()[1:], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("torch_", "index"), [("cpu", "https://download.pytorch.org/whl/cpu"), ("", None)])
+def test_the_action_installs_the_wheels_of_torch_that_it_is_asked_for(
+    torch_: str, index: str | None, tmp_path: Path
+) -> None:
+    assert {name: yaml(ACTION)["inputs"][name]["default"] for name in ("torch", "cache")} == {
+        "torch": "cpu",
+        "cache": "true",
+    }
+    (install,) = [step for step in steps_of(ACTION) if step.get("name") == "Install"]
+    (kept,) = [step for step in steps_of(ACTION) if "cache" in step.get("uses", "")]
+    assert kept["with"]["path"] == install["env"]["PIP_CACHE_DIR"]
+    assert kept["if"] == "inputs.cache == 'true'"
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$CALLED"\n')
+    (tmp_path / "python").chmod(0o755)
+    given = {
+        "INSTALL": "-e . extra",
+        "TORCH": torch_,
+        "GITHUB_ACTION_PATH": "/a/b/c",
+        "CALLED": str(tmp_path / "called"),
+    }
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", install["run"]],
+        env={**os.environ, **given, "PATH": path},
+        check=True,
+    )
+    words = (tmp_path / "called").read_text().split()
+    assert words[:4] == ["-m", "pip", "install", "--quiet"]
+    assert words[-4:] == ["/a/b/c/../../..", "-e", ".", "extra"]
+    assert words[4:-4] == (["--extra-index-url", index] if index else [])
 
 
 FAKE = """#!/bin/sh

@@ -16,9 +16,12 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from vbench.errors import OutputError
-from vbench.reports import gate, metrics
+from vbench.reports import gate, gate_files, gate_markdown, metrics
+from vbench.reports.gate_junit import to_junit
+from vbench.reports.gate_markdown import to_markdown
+from vbench.results.causes import by_cell, cause
 from vbench.results.judge import Comparison, TimedCell, judge
-from vbench.results.outcome import FAILS, OPEN, VERDICTS, Finding, Outcome
+from vbench.results.outcome import FAILS, OPEN, ORDER, VERDICTS, Finding, Outcome
 
 SCHEMAS = Path(__file__).parent / "ci_schemas"
 EVIL = "x|y ]]> <b>&\x1b[31m\x00\ud800\uffff\u202e `@all` https://evil.example #1 \n## no"
@@ -42,7 +45,7 @@ def of(*findings: Finding, **changes: Any) -> Outcome:
 
 def cases(outcome: Outcome) -> dict[tuple[str, str], str | None]:
     """Of each testcase of the XML, which must be valid: how it ended."""
-    xml = etree.fromstring(gate.to_junit(outcome).encode())
+    xml = etree.fromstring(to_junit(outcome).encode())
     etree.XMLSchema(etree.parse(SCHEMAS / "junit.xsd")).assertValid(xml)
     suite = xml.find("testsuite")
     for count, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
@@ -56,7 +59,7 @@ def shown(outcome: Outcome, **options: Any) -> str:
     return text.getvalue()
 
 
-ALL = of(*(Finding("net", f"quantity {v}", v, 1.0, 2.0, "bytes") for v in VERDICTS))
+ALL = of(*(Finding(f"net {v}", "quantity", v, 1.0, 2.0, "bytes", 2.0) for v in VERDICTS))
 HOSTILE = of(
     Finding(EVIL, EVIL, "SLOW", 1.0, float("inf"), EVIL, float("nan"), 0.1, float("inf"), 0.03, EVIL),
     Finding("net " * 300, "what " * 30, "SAME", 1, 2, EVIL, note="``x`"),
@@ -70,17 +73,17 @@ BUDGET = Finding("net 64", "latency_ms<10", "OVER", None, 11.0, "ms")
 
 @pytest.mark.parametrize("outcome", [OUTCOME, ALL, HOSTILE, TWICE, of(), of(SLOW, interrupted=True)])
 def test_every_file_is_what_its_readers_accept(outcome: Outcome, tmp_path: Path) -> None:
-    files = gate.write_outputs(outcome, tmp_path)
-    assert [file.name for file in files] == list(gate.FILES[: len(files)])
+    files = gate_files.write_outputs(outcome, tmp_path)
+    assert [file.name for file in files] == list(gate_files.FILES[: len(files)])
     assert sorted(tmp_path.iterdir()) == sorted(files)
     for name in ("github-action-benchmark.json", "bencher.json"):
         if (tmp_path / name) in files:
             schema = json.loads((SCHEMAS / name).read_text())
             jsonschema.validate(json.loads((tmp_path / name).read_text()), schema)
-    assert len(cases(outcome)) == len(outcome.findings) + (outcome.exit_code() == 3)
+    assert len(cases(outcome)) == len({one.cell for one in outcome.findings}) + (outcome.exit_code() == 3)
     whole = json.loads((tmp_path / "gate.json").read_text(), parse_constant=pytest.fail)
     assert whole["exit_code"] == outcome.exit_code()
-    assert len(whole["findings"]) == len(outcome.findings)
+    assert sum(len(one["quantities"]) for one in whole["findings"]) == len(outcome.findings)
     for text in [shown(outcome), *(file.read_text() for file in files)]:
         assert not set(text) & {"\x1b", "\x00", "\ud800", "\u202e"}
 
@@ -97,20 +100,18 @@ def test_the_schemas_refuse_what_the_readers_would(tmp_path: Path) -> None:
 
 
 def test_what_fails_comes_first_and_what_is_the_same_is_folded() -> None:
-    assert [one.verdict for one in gate.ordered(ALL.findings)][:6] == [
+    assert [one.verdict for one in by_cell(ALL.findings)][:6] == [
         *("UNEQUAL", "WRONG", "BROKEN", "SLOW", "MORE", "CHANGED"),
     ]
-    assert set(gate.ORDER) == set(VERDICTS)
+    assert set(ORDER) == set(VERDICTS)
     many = of(SLOW, *(timed(f"net {side}", "SAME") for side in range(100, 100 + gate.SHOWN_SAME + 1)))
     assert f"{gate.SHOWN_SAME + 1} more are SAME" in shown(many)
     assert "net 101" not in shown(many)
     few = of(SAME, SLOW)
     assert shown(few).index("net 64") < shown(few).index("net 128") < shown(few).index("Regression: of 2")
-    markdown = gate.to_markdown(many)
+    markdown = to_markdown(many)
     assert markdown.index("SLOW") < markdown.index("<details>") < markdown.index("`net 101`")
-    counts = shown(of(COUNT))
-    assert "5,717,416 parameters" in counts
-    assert "5,717,417 parameters" in counts
+    assert "5,717,416 → 5,717,417" in shown(of(COUNT))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_what_fails_comes_first_and_what_is_the_same_is_folded() -> None:
         (of(SAME), False, 0, "Pass: of 1 finding none fails."),
         (of(SAME, timed("a", "AMBIGUOUS")), False, 0, "1 AMBIGUOUS, not let pass by --strict"),
         (of(SAME, timed("a", "AMBIGUOUS")), True, 4, "Undecided"),
-        (of(SAME, SLOW, COUNT), True, 1, "Regression: of 3 findings, 1 SLOW, 1 CHANGED fail"),
+        (of(SAME, SLOW, COUNT), True, 1, "Regression: of 2 findings, 1 SLOW fail"),
         (of(replace(SAME, verdict="UNEQUAL")), False, 5, "not one function"),
         (of(), False, 3, "nothing was judged; there is no finding"),
         (of(SLOW, invalid="A/A blocks differ"), False, 3, "the session is invalid: A/A blocks differ"),
@@ -133,21 +134,23 @@ def test_the_verdict_is_one_sentence_and_the_exit_code_agrees(
     assert (whole["schema"], whole["exit_code"], whole["verdict"]) == (gate.SCHEMA, code, gate.WORDS[code])
     assert says in whole["summary"][0]
     assert says in " ".join(shown(outcome, strict=strict).split())
-    assert gate.to_markdown(outcome, strict=strict).startswith(f"## vbench gate --ab: {gate.WORDS[code]}\n")
+    assert to_markdown(outcome, strict=strict).startswith(f"## vbench gate --ab: {gate.WORDS[code]}\n")
 
 
 def test_junit_fails_what_fails_and_skips_what_is_open_unless_the_session_decides_nothing() -> None:
     ends = cases(ALL)
     for verdict in VERDICTS:
         kind = "failure" if verdict in FAILS else "skipped" if verdict in OPEN | {"NEW"} else None
-        assert ends["net", f"quantity {verdict}"] == kind, verdict
+        assert ends["vbench gate --ab", f"net {verdict}"] == kind, verdict
     for void in (replace(ALL, invalid="A/A blocks differ"), replace(ALL, interrupted=True), of()):
         ends = cases(void)
         assert ends.pop(("session", "verdict")) == "error"
         assert "failure" not in ends.values()
-    assert list(cases(TWICE)) == [("net 64", "latency_ms"), ("net 64", "latency_ms (2)")]
-    text = gate.to_junit(of(SLOW))
-    assert text.count("SLOW: base 10 ms, head 11 ms, 1.100×, 95 % interval 1.089–1.111, matters from ±3 %") == 2
+    assert list(cases(TWICE)) == [("vbench gate --ab", "net 64")]
+    text = to_junit(of(SLOW, COUNT))
+    assert text.count("SLOW: time +10.0 % (+8.9 % to +11.1 %, 10 → 11 ms)") == 2
+    assert "latency_ms SLOW: base 10 ms, head 11 ms, 1.100×, 95 % interval 1.089–1.111, matters from ±3 %" in text
+    assert "params CHANGED: base 5,717,416 parameters" in text
 
 
 def test_metrics_are_heads_values_once_with_the_interval_set_around_them() -> None:
@@ -171,13 +174,13 @@ def test_metrics_are_heads_values_once_with_the_interval_set_around_them() -> No
 
 def test_a_session_that_measured_nothing_leaves_no_metrics_not_even_old_ones(tmp_path: Path) -> None:
     for void in (replace(OUTCOME, interrupted=True), replace(OUTCOME, invalid="A/A blocks differ")):
-        assert len(gate.write_outputs(OUTCOME, tmp_path)) == 5
-        gate.write_outputs(void, tmp_path)
+        assert len(gate_files.write_outputs(OUTCOME, tmp_path)) == 5
+        gate_files.write_outputs(void, tmp_path)
         assert {file.name for file in tmp_path.iterdir()} == {"gate.json", "gate.md", "junit.xml"}
     assert "invalid" in (tmp_path / "gate.md").read_text()
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
-        gate.write_outputs(OUTCOME, tmp_path / "file")
+        gate_files.write_outputs(OUTCOME, tmp_path / "file")
 
 
 def test_the_smallest_slowdown_that_is_told_is_what_the_rule_says() -> None:
@@ -199,7 +202,7 @@ def test_the_smallest_slowdown_that_is_told_is_what_the_rule_says() -> None:
 
 
 def test_markdown_shows_hostile_text_and_lets_none_of_it_act() -> None:
-    text = gate.to_markdown(HOSTILE)
+    text = to_markdown(HOSTILE)
     html = MarkdownIt("commonmark").enable("table").render(text)
     page = etree.HTML(html)
     assert [heading.text for heading in page.iter("h1", "h2")] == ["vbench gate --ab: regression"]
@@ -207,7 +210,8 @@ def test_markdown_shows_hostile_text_and_lets_none_of_it_act() -> None:
         *("html", "body", "h2", "p", "strong", "details", "summary", "code"),
         *("table", "thead", "tbody", "tr", "th", "td"),
     }
-    assert [len(row) for row in page.iter("tr")] == [len(gate.HEADER)] * 4 + [2] * (1 + 3)  # no cell was split
+    folded = [len(gate.QUANTITIES)] * 4 + [2] * (1 + 3)
+    assert [len(row) for row in page.iter("tr")] == [len(gate.CELLS)] * 2 + folded  # no cell was split
     plain = "".join(part for node in page.iter() if node.tag != "code" for part in (node.text, *tails(node)) if part)
     assert "@\u200ball" in plain
     assert "@all" not in plain  # which GitHub and GitLab would mention
@@ -233,7 +237,7 @@ def test_facts_stand_in_json_whole_and_in_markdown_short() -> None:
     }
     outcome = of(SLOW, facts=facts)
     assert json.loads(gate.to_json(outcome))["facts"] == facts
-    found = {line for line in gate.to_markdown(outcome).splitlines() if line.count("|") == 3}
+    found = {line for line in to_markdown(outcome).splitlines() if line.count("|") == 3}
     assert found == {
         *("| fact | value |", "| --- | --- |"),
         "| `device` | `a test CPU` |",
@@ -245,3 +249,92 @@ def test_facts_stand_in_json_whole_and_in_markdown_short() -> None:
         "| `seed` | `0` |",
     }
     assert "device a test CPU" in shown(outcome)
+
+
+def product_more(cells: int, *, by: float = 1.072) -> list[Finding]:
+    """What the counters say when each of these cells has eight more matrix products: a dozen quantities a cell."""
+    found = []
+    for side in range(64, 64 + 64 * cells, 64):
+        cell = f"my_net:net {side} parallel float32"
+        found += [
+            Finding(cell, what, "MORE", 1e9, 1e9 * by, unit, by)
+            for what, unit in (
+                *(("macs", "MACs"), ("macs_executed", "MACs"), ("macs_matmul", "MACs"), ("bytes_min", "bytes")),
+                *(("flops_total", "FLOPs"), ("predicted_peak_bytes", "bytes"), ("launches", "launches")),
+            )
+        ]
+        found.append(Finding(cell, "params", "SAME", 10, 10, "parameters", 1.0))
+        found.append(Finding(cell, "operations", "MORE", 90, 98, "calls", 98 / 90, note="8 new aten.bmm"))
+    return found
+
+
+def test_one_change_is_one_finding_a_cell_with_its_cause_in_a_sentence() -> None:
+    outcome = of(*product_more(4))
+    assert [(one.cell, one.cause) for one in by_cell(outcome.findings)] == [
+        (
+            f"my_net:net {side} parallel float32",
+            "MACs +7.2 %, 8 new aten.bmm, predicted peak memory +7.2 % and 5 more quantities",
+        )
+        for side in (64, 128, 192, 256)
+    ]
+    assert list(cases(outcome).values()) == ["failure"] * 4
+    assert "Regression: of 4 findings, 4 MORE fail." in shown(outcome)
+    assert shown(outcome).count("MORE") == 4 + 1
+    whole = json.loads(gate.to_json(outcome))
+    assert (len(whole["findings"]), whole["counts"]) == (4, {"MORE": 4})
+    first = whole["findings"][0]
+    assert (first["cause"][:11], len(first["quantities"])) == ("MACs +7.2 %", 9)
+    assert first["quantities"][0] == {
+        **{"what": "macs", "verdict": "MORE", "base": 1e9, "head": 1e9 * 1.072, "unit": "MACs", "ratio": 1.072},
+        **dict.fromkeys(("lo", "hi", "delta", "note")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("findings", "says"),
+    [
+        ([COUNT], "parameters 5,717,416 → 5,717,417"),
+        ([SLOW, COUNT], "time +10.0 % (+8.9 % to +11.1 %, 10 → 11 ms), parameters 5,717,416 → 5,717,417"),
+        ([SAME], "time +0.0 % (-1.0 % to +1.0 %, 10 → 10 ms)"),
+        ([replace(COUNT, verdict="SAME")], ""),
+        ([Finding("net", "mode equality", "UNEQUAL", head=9, note="gla scan")], "its modes are not one function"),
+        ([Finding("net", "status", "BROKEN", note="base: ok; head: oom")], "base: ok; head: oom"),
+        ([Finding("net", "status", "NEW")], "only head has it"),
+        ([BUDGET], "latency_ms<10: 11 ms"),
+        ([Finding("net", "macs", "CHANGED", None, 5, "MACs", note="not known in the baseline")], "MACs: 5, not known"),
+        ([Finding("net", "exponent of macs_executed", "MORE", 1.22, 1.31, None, 1.07, delta=0.02)], "1.22 → 1.31"),
+        ([Finding("net", "launches", "MORE", 0, 8, "launches")], "launches 0 → 8"),
+    ],
+)
+def test_the_cause_of_a_cell_is_said_in_words(findings: list[Finding], says: str) -> None:
+    assert cause(findings) == says or (says and says in cause(findings))
+
+
+def test_what_is_not_alike_is_said_before_any_figure() -> None:
+    outcome = of(SLOW, COUNT, unlike=("torch 2.11.0 → 2.12.0", "threads 1 → 4"))
+    line = "Not alike beside the code: torch 2.11.0 → 2.12.0; threads 1 → 4."
+    for text in (shown(outcome), to_markdown(outcome)):
+        assert text.index("Not alike") < text.index("SLOW")
+        assert text.index("Not alike") < text.index("10")
+    assert " ".join(shown(outcome).split()).startswith(line)
+    whole = json.loads(gate.to_json(outcome))
+    assert whole["summary"][0] == line
+    assert whole["unlike"] == list(outcome.unlike)
+    assert '<property name="unlike" value="torch 2.11.0 → 2.12.0; threads 1 → 4"' in to_junit(outcome)
+    assert "Not alike" not in shown(OUTCOME) + to_markdown(OUTCOME)
+
+
+def test_the_page_fits_into_a_comment_and_shows_the_ten_worst_cells() -> None:
+    """Of GitHub's 65,536 characters it takes less than half: the pages of both gates fit into one comment."""
+    many = to_markdown(of(*product_more(500), SLOW, *(timed(f"net {n}", "SAME") for n in range(3000))))
+    table = many[: many.index("<details>")]
+    assert len(many) < gate_markdown.LIMIT
+    assert table.count("**MORE**") == 9
+    assert table.index("net 64`") < table.index("my_net:net 64")  # SLOW is worse
+    assert "491 more, in gate.json: 491 MORE." in table
+    assert many.count("<details>") == many.count("</details>") == 3
+    assert many.count("more are in gate.json") == 2
+    long = Finding("<&" * 900, "w" * 9000, "MORE", 1, 2, "u" * 900, 2.0, note="`" * 9000)
+    facts = {f"fact {n}": "@" * 9000 for n in range(99)}
+    worst = of(*[long] * 50, *(replace(long, cell=f"{n} {long.cell}") for n in range(50)), base="<" * 9000, facts=facts)
+    assert len(to_markdown(worst)) < 65_536

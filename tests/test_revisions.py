@@ -83,7 +83,10 @@ def test_base_is_the_commit_and_head_the_working_tree(repository: Path) -> None:
     with revisions.prepared("main", [NAME]) as (base, head):
         texts = [next(install.path[0].rglob("nets.py")).read_text() for install in (base, head)]
         assert ["sleep(0.0)" in text for text in texts] == [True, False]
-        assert base.label.startswith("main (")
+        commit = git(repository, "rev-parse", "--short=12", "HEAD").strip()
+        assert base.label == f"repo at main ({commit})"
+        assert head.label.startswith(f"repo at {commit} with uncommitted changes in ")
+        assert head.label.endswith("their_own_pkg/nets.py")
         assert base.root is not None
         assert base.root.is_dir()
     assert not base.root.exists()

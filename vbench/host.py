@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -129,11 +130,13 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-# Rooms whose code can move a number.
 CHANGES = (  # how git lists changes; new files of a committed run, and the README that shows them, are none of the code
     *("status", "--porcelain", "--untracked-files=no"),
     *("--", ":(top)", ":(top,exclude,glob)results/*/*", ":(top,exclude)README.md"),
 )
+CHECKOUT = ("repository", "commit", "dirty")  # of a user's own model
+OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")  # variables
+# Rooms whose code can move a number.
 MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweep", "verify")
 
 
@@ -160,21 +163,65 @@ def measuring_files() -> dict[str, Path]:
 
 
 def _own_code(name: str) -> dict[str, Any]:
-    """The code of a user's model: `source`, a digest of its package; `commit` and `dirty` of its checkout."""
+    """The code of a user's model: `source`, a digest of its package; and `checkout` of it."""
     where = external.folder_of(name)
     if where is None:
-        return {"source": None, "commit": None, "dirty": None}
-    folder, tracked = (where, ".") if where.is_dir() else (where.parent, where.name)
-    commit = _git(folder, "rev-parse", "HEAD", tracked=tracked)
-    dirty = None if commit is None else bool(_git(folder, "status", "--porcelain", "--", tracked, tracked=tracked))
-    return {"source": external.source(name), "commit": commit, "dirty": dirty}
+        return dict.fromkeys(("source", *CHECKOUT))
+    return {"source": external.source(name), **checkout(where)}
+
+
+def checkout(place: Path) -> dict[str, Any]:
+    """The git checkout that holds a file or a folder: the name of its `repository`, its `commit`, and `dirty`.
+
+    `dirty`: whether the place has changes that the commit lacks; what Python compiles is none. All three are None if
+    the place is in no checkout, or in one that ignores it, such as an environment within a checkout.
+    """
+    folder, own = (place, ".") if place.is_dir() else (place.parent, place.name)
+    commit, changes = git(folder, "rev-parse", "HEAD"), changed_files(folder, "--untracked-files=all", "--", own)
+    tracked = git(folder, "ls-files", "--error-unmatch", own) is not None
+    if commit is None or not (tracked or changes):
+        return dict.fromkeys(CHECKOUT)
+    return {"repository": repository(folder), "commit": commit, "dirty": bool(changes)}
+
+
+def repository(folder: Path) -> str | None:
+    """The name of the git repository of a folder: of its origin, else of its main folder. None if there is none."""
+    origin = (git(folder, "config", "--local", "--get", "remote.origin.url") or "").partition("?")[0]
+    if last := re.split(r"[/:\\]", origin.rstrip("/").removesuffix("/.git"))[-1].removesuffix(".git"):
+        return last
+    common = git(folder, "rev-parse", "--git-common-dir")
+    if common is None:
+        return None
+    path = (folder / common).resolve()
+    return (path.parent.name if path.name == ".git" else path.name.removesuffix(".git")) or None
+
+
+def changed_files(folder: Path, *how: str) -> list[str]:
+    """The files that `git status` lists in a folder, from the top of its checkout; none of those of `__pycache__`."""
+    entries = iter((git(folder, "status", "--porcelain", "-z", *how) or "").split("\0"))
+    files = []
+    for entry in entries:
+        files += [entry[3:]] if entry else []
+        if entry[:1] in ("R", "C"):
+            next(entries)  # the former name
+    return [file for file in files if "__pycache__" not in file]
+
+
+def git(folder: Path, *args: str) -> str | None:
+    """What git prints in `folder`, without the line's end; None if it fails.
+
+    A git that calls us, as for a hook, names its own repository in variables. They do not hold for other folders.
+    """
+    variables = {key: value for key, value in os.environ.items() if key not in OF_A_HOOK}
+    try:
+        done = subprocess.run(
+            ["git", *args], cwd=folder, env=variables, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.rstrip("\n")
 
 
 def _git(folder: Path, *args: str, tracked: str = "__init__.py") -> str | None:
     """What git prints in `folder`; None if the file `tracked` there is in no repository."""
-    try:
-        for command in (["ls-files", "--error-unmatch", tracked], list(args)):
-            done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    return None if git(folder, "ls-files", "--error-unmatch", tracked) is None else git(folder, *args)

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any, Literal, get_args
 
 from vbench.devices import kind_of
-from vbench.errors import ResolutionError, UsageError
+from vbench.errors import ResolutionError, UnknownModelError, UsageError
 from vbench.kernels.registry import OPS, Mode, default_form, missing
 from vbench.models.registry import names, ours, spec
 from vbench.models.row import ModelSpec
@@ -242,7 +242,10 @@ def product_dtype(dtype: str) -> str:
 
 
 def _usual_form(case: Case) -> str | None:
-    op = case.operator
+    try:
+        op = case.operator
+    except UnknownModelError:  # of a record; the zoo no longer has the model
+        return None
     return default_form(op, case.mode, case.device) if op and case.mode in case.spec.modes else None
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vbench.models.registry import spec
 from vbench.reports.appearance import COLOURS, MARKERS
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.style import Drawn, NotDrawnError, Options, ink, sheet
 from vbench.results.axes import SETTING, differing, said
 from vbench.results.frame import rows_of
+from vbench.results.models import attention_models
 from vbench.results.scaling import COSTS, crossovers
 
 COMPARED = ("macs_executed", "latency_ms", "peak_memory_bytes")
@@ -28,7 +29,9 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
     """
     table = table[(table["status"] == "ok") & (table["phase"] == "infer")]
     costs = options.costs or COMPARED
-    found = {cost: _pairs(crossovers(table, cost)) for cost in costs if cost in COSTS}
+    attends = attention_models(table)
+    families = dict(zip(table["model"], table["family"], strict=True))
+    found = {cost: _pairs(crossovers(table, cost), attends) for cost in costs if cost in COSTS}
     labels = list(dict.fromkeys(label for rows in found.values() for label in rows))
     if not labels:
         raise NotDrawnError("no two models or modes share two sizes under equal settings")
@@ -40,7 +43,7 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
     for axis, (cost, rows) in zip(panels, found.items(), strict=True):
         for number, label in enumerate(shown):
             if label in rows:
-                _row(axis, number, rows[label], sides)
+                _row(axis, number, rows[label], families.get(_model(rows[label]["a"]), ""), sides)
                 notes.append(f"{rows[label]['reading']}.")
         axis.set_title(COSTS[cost][0].upper() + COSTS[cost][1:])
         axis.set_ylim(len(shown) - 0.4, -0.6)
@@ -61,30 +64,28 @@ def crossover(table: pd.DataFrame, options: Options) -> Drawn:
     )
 
 
-def _pairs(found: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Rows of `crossovers` by pair, the recurrent model first. If there are pairs with attention, only these."""
+def _pairs(found: pd.DataFrame, attends: Container[str]) -> dict[str, dict[str, Any]]:
+    """Rows of `crossovers` by pair, the recurrent model first. If there are pairs with attention, only these.
+
+    `attends` are the attention models, which have one mode: it is not named.
+    """
     rows = rows_of(found)
-    mixed = [row for row in rows if len({spec(_model(row[end])).baseline for end in "ab"}) == 2]
+    mixed = [row for row in rows if len({_model(row[end]) in attends for end in "ab"}) == 2]
     told = differing(found, SETTING)
     named = {}
     for row in mixed or rows:
-        pair = sorted((row["a"], row["b"]), key=lambda name: (spec(_model(name)).baseline, name))
+        pair = sorted((row["a"], row["b"]), key=lambda name: (_model(name) in attends, name))
         setting = [said(key, row[key]) for key in told if row[key] is not None]
-        named[" ".join(["\n".join(map(_short, pair)), *setting])] = row
+        short = [name.removesuffix(" parallel") if _model(name) in attends else name for name in pair]
+        named[" ".join(["\n".join(short), *setting])] = row
     return named
-
-
-def _short(name: str) -> str:
-    """The name without the mode for an attention model, which has only one."""
-    return name.removesuffix(" parallel") if spec(_model(name)).baseline else name
 
 
 def _model(name: str) -> str:
     return name.partition(" ")[0]
 
 
-def _row(axis: Axes, number: int, row: dict[str, Any], sides: dict[float, str]) -> None:
-    family = spec(_model(row["a"])).family
+def _row(axis: Axes, number: int, row: dict[str, Any], family: str, sides: dict[float, str]) -> None:
     colour, marker = ink(COLOURS.get(family, "#000000")), MARKERS.get(family, "x")
     first, last = min(sides), max(sides)
     if row["interval_known"] and (row["px_lo"] or row["px_hi"]):

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vbench.errors import UsageError
-from vbench.models.registry import spec
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.style import Options
 from vbench.reports.series import Series
 from vbench.results.answers import params_of
+from vbench.results.models import attention_models
 from vbench.results.ratios import Ratio, ratio
 
 BASELINE = "deit_t"  # the baseline of the papers; preferred
@@ -37,7 +37,7 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
         if options.subject:
             subjects = _named(series, options.subject)
         else:
-            subjects = [one for one in series if not spec(one.model).baseline]
+            subjects = [one for one in series if one.model not in attention_models(one.cells)]
             like = [one for one in subjects if 1 / LIKE <= params_of(one.cells) / params_of(baseline.cells) <= LIKE]
             subjects = like or subjects
         rivals = [one for one in subjects if one is not baseline and one.setting == baseline.setting]
@@ -71,7 +71,7 @@ def _attention(series: Sequence[Series]) -> list[Series]:
     def order(one: Series) -> tuple[bool, bool, float]:
         return one.model != BASELINE, bool((one.cells["attention"] != "fused").any()), params_of(one.cells)
 
-    return sorted((one for one in series if spec(one.model).baseline), key=order)
+    return sorted((one for one in series if one.model in attention_models(one.cells)), key=order)
 
 
 def _pace(one: Series, other: Series) -> tuple[float, float]:

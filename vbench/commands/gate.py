@@ -211,8 +211,9 @@ def history(
 def _finish(found: Outcome, folder: Path | None, *, strict: bool, as_json: bool) -> NoReturn:
     """Print an outcome, write its files if a folder is given, and exit with its code."""
     from vbench.reports import gate as reporting
+    from vbench.reports.gate_files import write_outputs
 
-    files = reporting.write_outputs(found, folder, strict=strict) if folder else []
+    files = write_outputs(found, folder, strict=strict) if folder else []
     if as_json:
         typer.echo(reporting.to_json(found, strict=strict), nl=False)
     else:

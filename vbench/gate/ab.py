@@ -34,11 +34,14 @@ from vbench.models import MODELS
 from vbench.plan import Case
 from vbench.results import judge
 from vbench.results.frame import frame
+from vbench.results.machines import changed
+from vbench.results.models import of_zoo
 from vbench.results.outcome import Finding, GateVerdict, Outcome
 from vbench.results.store import Record, Store
 from vbench.suites.rules import Rules, over_budget
 
 SCREEN_TRIES = 2  # launches of a cell before it is called broken
+ALIKE = ("device_name", "cpu", "os")  # beside the versions
 PAGES = 2**20  # bytes; on a CPU the allocator causes smaller differences of peaks
 
 
@@ -126,7 +129,8 @@ class Session:
             "wall_s": round((datetime.now(UTC) - started).total_seconds(), 1),
         }
         invalid = self._invalid(findings, blocks, again)
-        return Outcome("gate --ab", base, head, tuple(findings), invalid, interrupted, facts)
+        unlike = _unlike(self.hosts)
+        return Outcome("gate --ab", base, head, tuple(findings), invalid, interrupted, unlike, facts)
 
     def _ask_hosts(self, cases: Sequence[Case]) -> None:
         """Ask each runner for its machine, versions and code."""
@@ -259,6 +263,7 @@ class Session:
             wall_s=round(sum((ending.parts.get("spent") or {}).values()), 3),
             timeout_s=self.timeout_s,
             load=host.load(),
+            zoo=of_zoo(case.model, case.height, case.width),
             **ending.parts,
         )
         self.records[role].append(record)
@@ -367,19 +372,23 @@ def _words(ending: Ending) -> str:
     return f"{ending.status}, {ending.reason}" if ending.reason else ending.status
 
 
+def _unlike(hosts: Mapping[str, dict[str, Any]]) -> tuple[str, ...]:
+    """The versions, and facts of the machine, in which base and head differ."""
+    if "head" not in hosts:
+        return ()
+    each = [{**hosts[role]["versions"], **{key: hosts[role][key] for key in ALIKE}} for role in ("base", "head")]
+    return changed(*each)
+
+
 def _about(hosts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The device, the versions (of both revisions where they differ), and the code of each revision."""
+    """The device, the versions of head, and the code of each revision."""
     if "head" not in hosts:
         return {}
     base, head = hosts["base"], hosts["head"]
-    versions = {
-        name: value if base["versions"].get(name) == value else f"{base['versions'].get(name)} in base, {value} in head"
-        for name, value in head["versions"].items()
-    }
     code = {
         f"{role}_code": {model: own["commit"] or own["source"] for model, own in about["models"].items()}
         if "models" in about
         else about["commit"] or about["source"]
         for role, about in (("base", base), ("head", head))
     }
-    return {"device": head["device_name"], "cpu": head["cpu"], "os": head["os"], "versions": versions, **code}
+    return {"device": head["device_name"], "cpu": head["cpu"], "os": head["os"], "versions": head["versions"], **code}

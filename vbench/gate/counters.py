@@ -7,20 +7,30 @@ uses no device: cells of a GPU are counted on any machine that has their package
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vbench import host, jobs, verify
 from vbench.devices import KINDS
 from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
+from vbench.gate import code
 from vbench.jobs.launch import Ending, Runner, two_at_a_time
 from vbench.kernels.registry import OPS, missing
 from vbench.models import spec
 from vbench.operators import compile as kernel_compile
 from vbench.plan import REPARAMS, Case
 from vbench.results import counters as baselines
-from vbench.results.counters import COMPILER, LIBRARIES, RESOURCES, Baseline, Counted, CountedCell, Equality
+from vbench.results.counters import (
+    COMPILER,
+    COUNTER,
+    LIBRARIES,
+    RESOURCES,
+    Baseline,
+    Counted,
+    CountedCell,
+    Equality,
+)
 from vbench.results.outcome import Outcome
 
 FIELDS = ("model", "height", "width", "mode", "form", "dtype", "device", "layout", "attention")  # of a case
@@ -53,23 +63,24 @@ def gate(file: Path, launcher: Runner, *, cases: Sequence[Case] | None = None, w
         raise UsageError("the cells of --counters are those of its file; to choose others add --write")
     before = baselines.read(file) if cases is None or file.is_file() else None
     wanted = {cell.name: cell.case for cell in before.cells} if before and cases is None else names_of(cases or ())
+    counted = code.code_of(str(fields.get("model")) for fields in wanted.values())
+    head, facts = code.in_words(counted), {"code": [each.facts() for each in counted]}
     try:
         now = count(wanted, launcher)
     except KeyboardInterrupt:
-        return Outcome("gate --counters", str(file), _head(), (), interrupted=True)
+        return Outcome("gate --counters", str(file), head, (), interrupted=True, facts=facts)
     if before and not write:
-        return baselines.compare(before, now, name=str(file), head=_head())
+        return _with(facts, baselines.compare(before, now, name=str(file), head=head))
     made = _baseline(now, before, chosen=cases is not None)
-    outcome = baselines.compare(made, now, name=str(file), head=_head())
-    if made.cells and not outcome.of("UNEQUAL", "BROKEN"):
-        write_text(file, baselines.to_text(made))
-    return outcome
+    outcome = _with(facts, baselines.compare(made, now, name=str(file), head=head))
+    if not made.cells or outcome.of("UNEQUAL", "BROKEN"):
+        return outcome
+    write_text(file, baselines.to_text(made))
+    return _with({"written": f"{file}, {len(made.cells)} cells; commit it"}, outcome)
 
 
-def _head() -> str:
-    """What is counted: the commit, or a digest of the code."""
-    about = host.fingerprint("cpu", None)
-    return f"commit {about['commit'][:12]}{' and changes' * about['dirty']}" if about["commit"] else about["source"]
+def _with(facts: dict[str, Any], outcome: Outcome) -> Outcome:
+    return replace(outcome, facts={**facts, **outcome.facts})
 
 
 def _baseline(now: Counted, before: Baseline | None, *, chosen: bool) -> Baseline:
@@ -158,7 +169,7 @@ def count(wanted: dict[str, dict[str, Any]], launcher: Runner) -> Counted:
 def versions() -> dict[str, str | None]:
     """The versions that counts depend on, without names of builds; of Python's, the major and the minor number."""
     about = host.fingerprint("cpu", None)["versions"]
-    short = {key: about[key] and about[key].partition("+")[0] for key in (*LIBRARIES, *COMPILER)}
+    short = {key: about[key] and about[key].partition("+")[0] for key in (*LIBRARIES, *COMPILER, COUNTER)}
     return {**short, "python": short["python"].rpartition(".")[0]}
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import vbench
 from vbench import jobs
 from vbench.errors import UsageError
+from vbench.gate.code import of_folder
 from vbench.jobs.launch import Runner
 from vbench.jobs.revision_runner import RevisionRunner
 from vbench.models import external
@@ -72,12 +73,14 @@ def prepared(
     with tempfile.TemporaryDirectory(prefix="vbench-gate-") as place:
         tree = Path(place).resolve() / "base"
         label = f"{revision} ({commit[:12]})" if not commit.startswith(revision) else commit[:12]
+        head = of_folder(top)
+        label, tree_now = (f"{head.name} at {label}", str(head)) if head else (label, "working tree")
         if base_python is None:
             _git(top, "worktree", "add", "--detach", "--quiet", str(tree), commit, failure="--ab: no worktree")
         try:
             yield (
                 _prepare(label, tree, top, models, base_python, install, Path(place) / "base-env"),
-                _prepare("working tree", top, top, models, head_python, install, Path(place) / "head-env"),
+                _prepare(tree_now, top, top, models, head_python, install, Path(place) / "head-env"),
             )
         finally:
             if base_python is None:
@@ -160,7 +163,7 @@ def runners(base: Install, head: Install, models: Sequence[str], caches: Path) -
         started: dict[str, Runner] = {}
         for name, install in installs.items():
             cache = caches / ("head" if name == "head" else "base")
-            runner = RevisionRunner(f"{name}, {install.label},", install.python, install.path, cache)
+            runner = RevisionRunner(name, install.python, install.path, cache)
             started[name] = stack.enter_context(runner)
         with ThreadPoolExecutor(len(installs)) as pool:  # each imports torch
             list(pool.map(lambda name: check_code(name, installs[name], started[name], models), installs))

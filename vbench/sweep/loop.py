@@ -29,6 +29,7 @@ from vbench.models import MODELS
 from vbench.plan import Case
 from vbench.results import pairs, refine
 from vbench.results.frame import frame
+from vbench.results.models import of_zoo
 from vbench.results.store import Record, Store, TurnBlock, current
 from vbench.sweep import limits
 from vbench.sweep import turns as table
@@ -363,6 +364,7 @@ class _Measuring:
             reason="; ".join(filter(None, [ending.reason, uncounted])) or None,
             wall_s=wall_s,
             verified=stamp,
+            zoo=of_zoo(case.model, case.height, case.width),
             **common,
             **parts,
         )
@@ -412,7 +414,9 @@ class _Measuring:
         for case, seconds in budget.unmeasured():
             reason = f"not measured: the time of the sweep was over; it takes about {seconds:.0f} s"
             about = {**self.about(), "timeout_s": 0.0}  # any other limit is longer
-            record = Record(case.id, asdict(case), 0, len(store.records), "timeout", reason, wall_s=0.0, **about)
+            zoo = of_zoo(case.model, case.height, case.width)
+            number = len(store.records)
+            record = Record(case.id, asdict(case), 0, number, "timeout", reason, wall_s=0.0, zoo=zoo, **about)
             self.keep(record, store)
             self.observer.done(record, [])
         self.observer.stopped(wishes)

@@ -165,6 +165,7 @@ def launch(case: plan.Case, ending: Ending, held: dict[int, Record], **about: An
         verified=first.verified,
         work=first.work,
         second_count=first.second_count,
+        zoo=first.zoo,
         latency=latency,
         throughput=None if timed_before else of_single_calls(latency),
         **{key: ending.parts[key] for key in ("settings", "warmup", "spent", "outputs") if key in ending.parts},
