@@ -49,8 +49,10 @@ def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     if path == ["gate"] and rest:
         cli_gate.refuse(context)
         given = [context.params[axis] for axis in ("models", "res", "modes", "dtype", "layout", "attention", "form")]
-        assert context.params["revision"] or context.params["write"] or given == [None] * len(given), "add --write"
-    return " ".join(path), context.params if rest else {}
+        assert context.params["revision"] or context.params["write"] or not any(given), "add --write"
+    several = {option.name for option in command.params if getattr(option, "multiple", False)} - {"peer"}
+    values = {key: ",".join(value or ()) or None if key in several else value for key, value in context.params.items()}
+    return " ".join(path), values if rest else {}
 
 
 def check(words: list[str]) -> str:

@@ -13,6 +13,7 @@ import vbench
 from vbench.commands import checks, gate, kernels, lists, memory, reports
 from vbench.commands import sweep as sweeping
 from vbench.commands.console import err, out
+from vbench.commands.repeated import adding_up
 from vbench.errors import VbenchError
 
 app = typer.Typer(
@@ -21,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for room in (sweeping, checks, memory, kernels, lists, gate, reports):
+    for one in room.app.registered_commands:
+        one.callback = adding_up(one.callback) if one.callback else None
 app.add_typer(sweeping.app)
 app.add_typer(checks.app)
 app.add_typer(memory.app)

@@ -11,6 +11,7 @@ from vbench import devices
 from vbench import plan as planning
 from vbench.commands.axes import DTYPES, Device, Res
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
+from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
 
 app = typer.Typer()
@@ -18,7 +19,7 @@ app = typer.Typer()
 
 @app.command()
 def verify(
-    models: Annotated[str, typer.Option(help="Names or patterns: vig_t,vrwkv*,all.")] = "all",
+    models: Annotated[str, typer.Option(help="Names or patterns: vig_t,vrwkv*,all."), COMMA] = "all",
     device: Device = "auto",
     dtype: Annotated[
         str, typer.Option(help="Compare the models in this type too: bfloat16, float16, amp-bf16, amp-fp16.")
@@ -35,7 +36,7 @@ def verify(
     from vbench.models import MODELS
     from vbench.reports import checks
 
-    names = tuple(MODELS) if models == "all" else planning.parse_models(models)  # including those with a caveat
+    names = tuple(MODELS) if models.lower() == "all" else planning.parse_models(models)  # including those with a caveat
     if weights and len(names) != 1:
         raise UsageError(
             f"--weights: one file belongs to one model, and --models names {len(names)}: {', '.join(names)}"
@@ -81,10 +82,11 @@ def flops(
 
     if res is None:
         raise UsageError("give --res, as in --res 224,512")
-    modes, dtypes = planning.parse_modes(mode) if mode else (None,), planning.parse_dtypes(dtype)
-    if len(modes) > 1 or len(dtypes) > 1:
-        raise UsageError("flops counts one --mode in one --dtype; call it again for another")
-    cases = counting.cases(model, planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0])
+    models, modes = planning.parse_models(model, "MODEL"), planning.parse_modes(mode, "--mode") if mode else (None,)
+    dtypes = planning.parse_dtypes(dtype)
+    if max(map(len, (models, modes, dtypes))) > 1:
+        raise UsageError("flops counts one MODEL in one --mode and one --dtype; call it again for another")
+    cases = counting.cases(models[0], planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0])
     with Launcher() as launcher, err.status(f"counting {model}"):
         found = [counting.run(case, launcher, by_module=by_module) for case in cases]
     if as_json:
