@@ -19,7 +19,7 @@ from vbench.reports import paper_tables
 from vbench.reports.figures import draw
 from vbench.results import history, scaling
 from vbench.suites.load import load
-from vbench.sweep import limits
+from vbench.sweeps import limits
 
 # What is put in the place of a word that a reader fills in, as NAME.
 HOLES = {"models": "vig_t", "model": "vig_t", "name": "smoke", "suite": "smoke", "op": "gla"}

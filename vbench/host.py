@@ -128,7 +128,7 @@ CHANGES = (  # how git lists changes; new files of a committed run, and the READ
     *("status", "--porcelain", "--untracked-files=no"),
     *("--", ":(top)", ":(top,exclude,glob)results/*/*", ":(top,exclude)README.md"),
 )
-MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweep", "verify")
+MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweeps", "verify")
 
 
 @cache

@@ -95,8 +95,8 @@ def sweep(
     from vbench.commands.progress import Progress
     from vbench.jobs.launch import Launcher
     from vbench.results import store
-    from vbench.sweep import companies
-    from vbench.sweep import loop as sweeping
+    from vbench.sweeps import companies
+    from vbench.sweeps import loop as sweeping
 
     begin = time.monotonic()
     cases = axes.cells(asked, suite, devices.resolve(device))
@@ -145,9 +145,9 @@ def plan(
     from vbench.flops import estimate
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
-    from vbench.sweep import companies
-    from vbench.sweep import loop as sweeping
-    from vbench.sweep.rehearse import rehearse
+    from vbench.sweeps import companies
+    from vbench.sweeps import loop as sweeping
+    from vbench.sweeps.rehearse import rehearse
 
     cases = axes.cells(asked, suite, devices.resolve(device))
     protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
@@ -247,7 +247,7 @@ def _limit(
     """Search, print and exit. `fixed` is the other axis: (res, None) or (None, batch)."""
     from vbench.jobs.launch import Launcher
     from vbench.reports import limits as probes
-    from vbench.sweep import limits
+    from vbench.sweeps import limits
 
     res, batch = fixed
     task = limits.task(

@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
 Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
 PRELOAD = [
-    *("torch", "timm", "torch.utils.flop_counter", "vbench.sweep.measure"),
+    *("torch", "timm", "torch.utils.flop_counter", "vbench.sweeps.measure"),
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
     *("vbench.flops.estimate", "vbench.flops.count", "vbench.flops.ledger", "vbench.flops.peak"),
