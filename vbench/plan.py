@@ -382,7 +382,7 @@ def parse_batches(text: str) -> tuple[Batch, ...]:
     """ "knee", "max" or "1,8" -> batches. Raises: UsageError."""
     named: dict[str, Batch] = {"knee": "knee", "auto": "knee", "max": "max"}
     batches: list[Batch] = []
-    for item in items(text, "--batch", "knee"):
+    for item in map(str.lower, items(text, "--batch", "knee")):
         if item not in named and not (item.isdecimal() and int(item) > 0):
             raise UsageError(f"--batch: '{item}' is not knee, max or a positive number")
         batches.append(named[item] if item in named else int(item))
@@ -400,7 +400,7 @@ def _pixels(text: str, item: str) -> int:
 
 
 def _size(item: str) -> tuple[int, int]:
-    height, times, width = item.partition("x")
+    height, times, width = item.lower().partition("x")
     return _pixels(height, item), _pixels(width if times else height, item)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
@@ -77,15 +77,22 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     case = Case(**argument["case"])
     work = enter(case)[1].total()
     grid = case.spec.grid(case.height, case.width)
-    given, images = case.batch if isinstance(case.batch, int) else None, timed_images(case)
+    images = timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
     walks = LAYERS_AND_DIRECTIONS if case.operator and case.mode == "recurrent" else 0
     yield "macs", passes * images * work.macs_executed
     yield "bytes", passes * images * work.bytes_touched
     yield "operations", passes * work.calls
     yield "steps", passes * (grid[0] * grid[1] if grid else 0) * walks
-    yield "queued", given and CALLS_AT_BATCH * (given - images)
+    yield "queued", _queued(case)
     yield "peak_bytes", predicted_peak(case)
+
+
+def _queued(case: Case) -> int | None:
+    """The images that are computed for throughput at a batch that was given; None for another batch."""
+    from vbench.flops.peak import timed_images
+
+    return CALLS_AT_BATCH * (case.batch - timed_images(case)) if isinstance(case.batch, int) else None
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
@@ -116,23 +123,32 @@ def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> floa
 def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list[Estimate | None], float]:
     """An estimate for each case, None for one that cannot exist or cannot be counted; and the seconds after which a
     first process began to work here, since it waits for torch to be imported."""
+    from vbench.jobs.launch import side_by_side
+
     rates: dict[str, dict[str, Any]] = {}
-    estimates: list[Estimate | None] = []
     waited = 0.0
-    for case in cases:
-        if case.unsupported:
-            estimates.append(None)
-            continue
+    possible = [case for case in cases if not case.unsupported]
+    for case in possible:
         dtype = product_dtype(case.dtype)
         if dtype not in rates:
             begin = time.monotonic()
             found = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60).parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
             rates[dtype] = found
-        parts = launcher.run(*jobs.foresee(case), 120).parts
-        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[dtype]
-        estimates.append(estimate(parts, rates[dtype], protocol) if complete else None)
+    once = list(dict.fromkeys(map(_timed_alike, possible)))
+    foreseen = side_by_side(launcher, [jobs.foresee(case) for case in once], 120)
+    parts_of = {case: ending.parts for case, ending in zip(once, foreseen, strict=True)}
+    estimates: list[Estimate | None] = []
+    for case in cases:
+        parts = {} if case.unsupported else parts_of[_timed_alike(case)] | {"queued": _queued(case)}
+        complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[product_dtype(case.dtype)]
+        estimates.append(estimate(parts, rates[product_dtype(case.dtype)], protocol) if complete else None)
     return estimates, waited
+
+
+def _timed_alike(case: Case) -> Case:
+    """The cell of a forward pass at batch 1, which is timed alike for each batch for throughput."""
+    return replace(case, batch=1) if case.phase == "infer" else case
 
 
 def row(case: Case, guess: Estimate | None, seconds: float | None, launches: int | None) -> dict[str, Any]:
