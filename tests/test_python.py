@@ -115,12 +115,16 @@ class TestModels:
         def net() -> None: ...
 
         net.__module__, net.__qualname__ = "__main__", "Net"
-        with pytest.raises(UsageError, match=r"^models: Net stands in this notebook.*as my_net\.py, and give 'my_net:Net'$"):
+        with pytest.raises(
+            UsageError, match=r"^models: Net stands in this notebook.*as my_net\.py, and give 'my_net:Net'$"
+        ):
             vbench.sweep(net, 32)
 
-    @pytest.mark.parametrize("model", [3, lambda: None, partial(print), torch.nn.Identity()], ids=lambda one: str(type(one)))
+    @pytest.mark.parametrize(
+        "model", [3, lambda: None, partial(print), torch.nn.Identity()], ids=lambda one: str(type(one))
+    )
     def test_one_that_no_process_finds_is_one_line(self, model: Any) -> None:
-        with pytest.raises(UsageError, match="^models: no other process can find this .*; give a name, or a function"):
+        with pytest.raises(UsageError, match=r"^models: no other process can find this .*; give a name, or a function"):
             vbench.sweep(["vig_t", model], 32)
 
 
@@ -212,7 +216,19 @@ def test_two_runs_compared(tmp_path: Path) -> None:
     more = {**record.work, "macs": 2 * record.work["macs"]}
     a, b = kept(tmp_path / "a", record), kept(tmp_path / "b", replace(record, work=more))
     found = vbench.compare(str(a), b)
-    assert set(found.columns) == {"cell", "what", "verdict", "base", "head", "unit", "ratio", "lo", "hi", "delta", "note"}
+    assert set(found.columns) == {
+        "cell",
+        "what",
+        "verdict",
+        "base",
+        "head",
+        "unit",
+        "ratio",
+        "lo",
+        "hi",
+        "delta",
+        "note",
+    }
     assert set(found.columns) == set(Finding.__dataclass_fields__)
     macs = found[found["what"] == "macs"].iloc[0]
     assert (macs["cell"], macs["verdict"]) == ("vig_t 224 parallel float32", "CHANGED")

@@ -1,4 +1,4 @@
-"""What a user writes is understood: names in any spelling, options given twice; and what is wrong is named as written."""
+"""What a user writes is understood, in any spelling, once or twice; and what is wrong is named as it was written."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class TestTypes:
 
     def test_where_autocast_has_no_place_its_names_are_refused(self) -> None:
         assert parse_dtypes("half", PLAIN) == ("float16",)
-        with pytest.raises(UsageError, match="^--dtype: 'amp-half' is not one of float32, bfloat16, float16$"):
+        with pytest.raises(UsageError, match=r"^--dtype: 'amp-half' is not one of float32, bfloat16, float16$"):
             parse_dtypes("amp-half", PLAIN)
 
     def test_words_in_any_spelling(self) -> None:
@@ -164,7 +164,10 @@ class TestOptions:
             ("flops vog_* --res 64", "MODEL: no model matches 'vog_*'"),
             ("flops vig_t,deit_t --res 64", "flops counts one MODEL"),
             ("memory vog_* --res 64", "MODELS: no model matches 'vog_*'"),
-            ("memory vig_t --res 64 --device cuda:0", "--device: 'cuda:0' is a device, and nothing runs here; name cards"),
+            (
+                "memory vig_t --res 64 --device cuda:0",
+                "--device: 'cuda:0' is a device, and nothing runs here; name cards",
+            ),
             ("memory vig_t --res 64 --device gpu", "--device: 'gpu' is a device, and nothing runs here; name cards"),
             ("memory vig_t --res 64 --modes both", "--modes: 'both' is not one of parallel, recurrent"),
             ("sweep --models vog_* --res 64", "--models: no model matches 'vog_*'"),
@@ -191,7 +194,7 @@ class TestOptions:
         assert done.stderr.startswith("vbench: pyproject.toml: [tool.vbench.gate] res: '6x' is not a size")
 
     def test_a_size_keeps_the_name_of_its_option(self) -> None:
-        with pytest.raises(UsageError, match="^--at: '6x' is not a size"):
+        with pytest.raises(UsageError, match=r"^--at: '6x' is not a size"):
             parse_sizes("6x", "--at")
 
 
@@ -201,7 +204,22 @@ def commands(group: Any = None) -> Iterator[Any]:
         yield from commands(command) if hasattr(command, "commands") else [command]
 
 
-LISTS = {"models", "res", "modes", "batch", "dtype", "form", "op", "n", "arch", "backend", "l2", "at", "cost", "formats"}
+LISTS = {
+    "models",
+    "res",
+    "modes",
+    "batch",
+    "dtype",
+    "form",
+    "op",
+    "n",
+    "arch",
+    "backend",
+    "l2",
+    "at",
+    "cost",
+    "formats",
+}
 ONE = {  # command -> options of these names that take one value
     **{"maxres": {"batch", "dtype", "phase"}, "maxbatch": {"res", "dtype", "phase"}, "verify": {"dtype"}},
     **{"flops": {"form", "dtype"}, "bench": {"dtype"}, "tune": {"dtype"}, "fit": {"cost"}},
@@ -209,7 +227,7 @@ ONE = {  # command -> options of these names that take one value
 
 
 class TestRepeated:
-    @pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
+    @pytest.mark.parametrize("command", [*commands()], ids=lambda command: command.name)
     def test_every_comma_list_may_be_given_again(self, command: Any) -> None:
         lists = {one.name for one in command.params if one.param_type_name == "option" and one.multiple} - {"peer"}
         named = {one.name for one in command.params if one.param_type_name == "option"} & (LISTS | {*axes.OPTIONS})
@@ -239,6 +257,7 @@ class TestRepeated:
         from vbench.reports.figures import draw
 
         seen: list[str] = []
+
         def parse(names: tuple[str, ...], **given: Any) -> Any:
             seen.append(given["formats"])
             raise UsageError("that is enough")

@@ -391,9 +391,7 @@ def parse_batches(text: str) -> tuple[Batch, ...]:
 
 def _pixels(text: str, item: str) -> int:
     if not text.lstrip("-").isdecimal() or not text.isascii():
-        raise ResolutionError(
-            f"'{item}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128"
-        )
+        raise ResolutionError(f"'{item}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128")
     if not 0 < int(text) <= LARGEST:
         raise ResolutionError(f"{text} px in '{item}' is not between 1 and {LARGEST}")
     return int(text)

@@ -17,8 +17,8 @@ from vbench.commands.repeated import adding_up
 from vbench.errors import UsageError, VbenchError
 
 OVERWRITTEN = (
-    "another project, vbench, has overwritten files of this one: pip uninstall vbench vbench-backbones, then install the "
-    "one that you want"
+    "another project, vbench, has overwritten files of this one: pip uninstall vbench vbench-backbones, then install "
+    "the one that you want"
 )
 
 app = typer.Typer(

@@ -139,7 +139,9 @@ def bench(
         str | None, typer.Option(help="float32, bfloat16, float16.", show_default="bfloat16; CPU: float32")
     ] = None,
     device: Device = "auto",
-    backend: Annotated[str | None, typer.Option(help="eager, cudagraph.", show_default="both; CPU: eager"), COMMA] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="eager, cudagraph.", show_default="both; CPU: eager"), COMMA
+    ] = None,
     l2: Annotated[str | None, typer.Option(help="Caches: warm, cold.", show_default="both; CPU: warm"), COMMA] = None,
     peer: Annotated[
         list[str] | None,

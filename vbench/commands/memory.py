@@ -25,7 +25,9 @@ app = typer.Typer()
 def memory(
     models: Annotated[str, typer.Argument(help="Names, patterns, timm/NAME, or module:callable of your own.")],
     asked: axes.Asked,
-    device: Annotated[str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}."), COMMA] = "h100",
+    device: Annotated[
+        str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}."), COMMA
+    ] = "h100",
     batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32."), COMMA] = "1",
     modes: Annotated[str, typer.Option(help="parallel, recurrent, or both."), COMMA] = "parallel",
     dtype: Annotated[str, typer.Option(help=axes.DTYPES), COMMA] = planning.USUAL["dtype"],

@@ -171,7 +171,7 @@ class Launcher:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Within this block `__main__` is empty: a child that starts does not run the user's script or notebook once more."""
+    """Within this block `__main__` is empty: a child that starts does not run the user's script once more."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
