@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,20 +75,19 @@ def test_a_sweep_returns_its_frame_and_the_same_call_resumes(
     pd.testing.assert_frame_equal(vbench.read(str(run)), table)
 
 
-def test_a_script_needs_no_guard_and_finds_its_neighbours(tmp_path: Path) -> None:
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     """Its processes would run it again, and start processes in turn, if they took it for their main module."""
-    (tmp_path / "a_neighbour.py").write_text(NET)
     script = tmp_path / "script.py"
     script.write_text(
-        "import vbench\n"
-        "from a_neighbour import Net\n"
+        "from vbench.jobs.launch import Launcher\n"
         "print('begun')\n"
-        f"table = vbench.sweep(Net, res=32, out='run', **{TINY})\n"
-        "print(table['status'].tolist(), len(vbench.read('run')))\n"
+        "with Launcher(preload=[]) as launcher:\n"
+        "    print(launcher.run('vbench.host:whereabouts', {'models': []}, 60))\n"
     )
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["begun", "['ok'] 1"], done.stderr
-    assert "[1/1] a_neighbour:Net 32 parallel float32: " in done.stderr
+    environment = {**os.environ, "PYTHONPATH": str(Path(vbench.__file__).parent.parent)}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["begun", "Ending(status='ok', reason=None, parts={'files': {}})"], done.stderr
 
 
 def test_a_child_is_not_told_of_the_script() -> None:
