@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
 from itertools import product
 from typing import Literal, get_args
 
@@ -162,9 +163,7 @@ class Case:
 
         A field that came later is left out where it has its default, so that older records keep their ids.
         """
-        later = {field.name: field.default for field in fields(self)[_FIRST_FIELDS:]}
-        values = {key: value for key, value in asdict(self).items() if key not in later or value != later[key]}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return _id(self)
 
     @property
     def spec(self) -> ModelSpec:
@@ -208,6 +207,13 @@ class Case:
 
 _FIRST_FIELDS = 12  # of `Case`, as the first release had them
 CASE_DEFAULTS = {field.name: field.default for field in fields(Case) if field.default is not MISSING}
+
+
+@cache
+def _id(case: Case) -> str:
+    later = {field.name: field.default for field in fields(case)[_FIRST_FIELDS:]}
+    values = {key: value for key, value in asdict(case).items() if key not in later or value != later[key]}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _no_form(case: Case) -> str | None:
