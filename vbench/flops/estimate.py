@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ REPORTING_S = 4.0  # with the import of what draws
 OF_THE_REST = 0.75  # of the time that sampling may take beyond the shortest; noise decides
 TRAINING = 3  # a step against its forward pass
 LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it walks the tokens
+LIMIT_S = 120.0  # for what is foreseen of a case
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,18 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "peak_bytes", predicted_peak(case)
 
 
+def foresee_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"cases"} of one model -> for each, under its id, what `foresee` yields; {} for one that fails.
+
+    They share a process because its first pass on the meta device costs as much as the next three.
+    """
+    for case in argument["cases"]:
+        parts: dict[str, Any] = {}
+        with suppress(Exception):  # `foresee` alone says why
+            parts = dict(foresee({"case": case}))
+        yield Case(**case).id, parts
+
+
 def _queued(case: Case) -> int | None:
     """The images that are computed for throughput at a batch that was given; None for another batch."""
     from vbench.flops.peak import timed_images
@@ -123,8 +137,6 @@ def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> floa
 def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list[Estimate | None], float]:
     """An estimate for each case, None for one that cannot exist or cannot be counted; and the seconds after which a
     first process began to work here, since it waits for torch to be imported."""
-    from vbench.jobs.launch import side_by_side
-
     rates: dict[str, dict[str, Any]] = {}
     waited = 0.0
     possible = [case for case in cases if not case.unsupported]
@@ -135,15 +147,26 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
             found = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60).parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
             rates[dtype] = found
-    once = list(dict.fromkeys(map(_timed_alike, possible)))
-    foreseen = side_by_side(launcher, [jobs.foresee(case) for case in once], 120)
-    parts_of = {case: ending.parts for case, ending in zip(once, foreseen, strict=True)}
+    parts_of = _foreseen(list(dict.fromkeys(map(_timed_alike, possible))), launcher)
     estimates: list[Estimate | None] = []
     for case in cases:
         parts = {} if case.unsupported else parts_of[_timed_alike(case)] | {"queued": _queued(case)}
         complete = "peak_bytes" in parts and "copy_bytes_per_s" in rates[product_dtype(case.dtype)]
         estimates.append(estimate(parts, rates[product_dtype(case.dtype)], protocol) if complete else None)
     return estimates, waited
+
+
+def _foreseen(cases: list[Case], launcher: Launcher) -> dict[Case, dict[str, Any]]:
+    """The parts that `foresee` yields of each case, those of a model in one process; alone if missing then."""
+    from vbench.jobs.launch import side_by_side
+
+    models: dict[str, list[Case]] = {}
+    for case in cases:
+        models.setdefault(case.model, []).append(case)
+    longest = max(map(len, models.values()), default=0)
+    endings = side_by_side(launcher, [jobs.foresee_cells(own) for own in models.values()], LIMIT_S * longest)
+    found = {key: parts for ending in endings for key, parts in ending.parts.items()}
+    return {case: found.get(case.id) or launcher.run(*jobs.foresee(case), LIMIT_S).parts for case in cases}
 
 
 def _timed_alike(case: Case) -> Case:
