@@ -28,7 +28,7 @@ golden-figures: ## the small pictures that tests compare figures with, drawn ane
 
 wheel: ## the wheel alone, unpacked and run outside the checkout
 	rm -rf build/wheel && pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	pip install --quiet --no-deps --target build/wheel/site build/wheel/vbench-*.whl
+	pip install --quiet --no-deps --target build/wheel/site build/wheel/vbench_backbones-*.whl
 	cd build/wheel && PYTHONPATH=site python -P -m vbench sweep --models vig_t --res 64 --seconds 0.1 --batch 1 -o run
 
 constraints: ## constraints/tested.txt, the versions in this environment; before a release, after `make test` has passed

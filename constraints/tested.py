@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+import vbench
 from vbench.errors import UsageError
 
 
@@ -73,7 +74,7 @@ def required(package: str, extras: set[str]) -> dict[str, str]:
     return versions
 
 
-def page(package: str = "vbench", extras: tuple[str, ...] = ("test",)) -> str:
+def page(package: str = vbench.DISTRIBUTION, extras: tuple[str, ...] = ("test",)) -> str:
     """The text of `tested.txt`: a line with Python's version and the date, then name==version, sorted."""
     head = f"# Python {platform.python_version()} on {datetime.now(UTC).date()}, by: make constraints\n"
     return head + "".join(f"{name}=={version}\n" for name, version in sorted(required(package, set(extras)).items()))

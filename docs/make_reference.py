@@ -86,7 +86,9 @@ def _default(one: Any) -> str:
         return "required"
     if isinstance(one.show_default, str):
         return one.show_default if " " in one.show_default else f"`{one.show_default}`"
-    return NONE if one.default in (None, (), []) else f"`{one.default}`"
+    if one.default in (None, (), []):
+        return NONE
+    return f"`{','.join(one.default) if isinstance(one.default, list | tuple) else one.default}`"
 
 
 def _value(one: Any, type_: type) -> str:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from vbench.errors import UnknownModelError, UnsupportedError, first_line
 from vbench.models import sized
 from vbench.models.layers import pixels, resize_table
-from vbench.models.registry import did_you_mean
+from vbench.models.naming import TIMM, did_you_mean
 
 
 def check_name(name: str) -> None:
     """Raise UnknownModelError, with the nearest names, unless timm has a model `name`."""
     if not timm.is_model(name):
-        hint = did_you_mean(name, timm.list_models(), "timm/") or "see timm.list_models()"
+        hint = did_you_mean(name, timm.list_models(), TIMM) or "see timm.list_models()"
         raise UnknownModelError(f"timm {timm.__version__} has no model '{name}': {hint}")
 
 

@@ -52,9 +52,25 @@ def is_external(name: str) -> bool:
     if ":" not in name:
         return False
     module, function = _parts(name)
-    if not all(part.isidentifier() for part in [*module.split("."), function]):
-        raise UnknownModelError(f"'{name}' names no model of your own; write module:callable, as in my_pkg.models:net")
+    if module.endswith(".py") or not _identifiers(module, function):
+        example = meant(name) or "module:callable, as in my_pkg.models:net"
+        raise UnknownModelError(f"'{name}' names no model of your own; write {example}")
     return True
+
+
+def meant(name: str) -> str | None:
+    """How to write a model of one's own that was named otherwise; None if no such name is meant.
+
+    "my_net.Net", "my_net.py:Net", "./my_net.py:Net" -> "my_net:Net"; "my_net.py" -> "my_net:NAME"
+    """
+    module, colon, function = name.partition(":")
+    function = function.lstrip(":")
+    if not colon and module.endswith(".py"):
+        function = "NAME"
+    elif not colon:
+        module, _, function = module.rpartition(".")
+    module = module.removeprefix("./").removesuffix(".py").replace("/", ".")
+    return f"{module}:{function}" if _identifiers(module, function) else None
 
 
 def load(name: str) -> Callable[..., Any]:
@@ -177,6 +193,10 @@ def _parts(name: str) -> tuple[str, str]:
     """ "my_pkg.models:net" -> "my_pkg.models" and "net"."""
     module, _, function = name.partition(":")
     return module, function
+
+
+def _identifiers(module: str, function: str) -> bool:
+    return all(part.isidentifier() for part in [*module.split("."), function])
 
 
 def _package(name: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from inspect import signature
 from itertools import chain
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from vbench.errors import UnknownModelError, UnsupportedError, UsageError
 from vbench.kernels.registry import Mode, default_form
 from vbench.models.external import is_external
+from vbench.models.naming import TIMM, hint, of_timm
 from vbench.models.row import EXTERNAL, ModelSpec
+from vbench.options import folded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,28 +193,31 @@ def spec(name: str) -> ModelSpec:
 
     Raises: UnknownModelError, which names the nearest models.
     """
-    if name.startswith("timm/") and len(name) > len("timm/"):
-        return ModelSpec("timm", _TIMM, {"name": name.removeprefix("timm/")}, "timm")
+    if name.startswith(TIMM) and len(name) > len(TIMM):
+        return ModelSpec("timm", _TIMM, {"name": name.removeprefix(TIMM)}, "timm")
     if is_external(name):
         return ModelSpec("external", EXTERNAL, {"name": name}, "a user's own")
     if name not in MODELS:
-        hint = did_you_mean(name, MODELS) or f"none of the {len(MODELS)} is like it."
+        meant = hint(name, MODELS) or f"none of the {len(MODELS)} is like it."
         raise UnknownModelError(
-            f"unknown model '{name}': {hint} Any other of timm's is 'timm/NAME', and one of your own module:callable; "
+            f"unknown model '{name}': {meant} Any other of timm's is 'timm/NAME', and one of your own module:callable; "
             "see 'vbench models'"
         )
     return MODELS[name]
 
 
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str | None:
-    """A question that names up to three similar names, each after `prefix`; None if none is similar."""
-    near = get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(prefix + other for other in near)}?" if near else None
-
-
 def ours(name: str) -> str:
-    """The table's name of a model that timm calls `name`: "deit_tiny_patch16_224" -> "deit_t". Others as they are."""
-    return next((row for row, of in MODELS.items() if of.build == _TIMM and of.args["name"] == name), name)
+    """The table's name of a model that is spelled otherwise ("ViG-T"), or that timm has too ("deit_tiny_patch16_224").
+
+    A model of timm gets timm's spelling, "Timm/ResNet50" -> "timm/resnet50". Any other name stays as it is.
+    """
+    if name.lower().startswith(TIMM):
+        return TIMM + of_timm(name[len(TIMM) :])
+    if name in MODELS or is_external(name):
+        return name
+    known = {folded(row.args["name"]): own for own, row in MODELS.items() if row.build == _TIMM}
+    known |= {folded(own): own for own in MODELS}
+    return known.get(folded(name), name)
 
 
 def create(
@@ -227,7 +231,7 @@ def create(
     """Build a model for an image size: an nn.Module in eval(), (B, 3, height, width) -> (B, 1000).
 
     Args:
-        name: a name of the table, "timm/NAME", or "module:callable" (see `external`).
+        name: a name of the table in any spelling, "timm/NAME", or "module:callable" (see `external`).
         image_size: (height, width) in px, or one number for both.
         mode: "parallel" takes all tokens at once, as in training. "recurrent" walks the tokens and carries a state of
             fixed size. Both compute the same logits.
@@ -238,6 +242,7 @@ def create(
     Raises: UnknownModelError; ResolutionError if the model cannot take the size; UnsupportedError if it does not have
         the mode or the form; UsageError if it does not have an option.
     """
+    name = ours(name)
     row = spec(name)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     row.grid(height, width)

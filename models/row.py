@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, isnan, log
 from typing import Any, get_args
 
 from vbench.errors import ResolutionError
@@ -124,3 +125,17 @@ class ModelSpec:
 
 def _round_up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
+
+
+def distance(one: float | None, other: float | None) -> float:
+    """How far two numbers of parameters lie apart: the log of their ratio, without sign; infinite if one is unknown."""
+    apart = abs(log(one / other)) if one and other else inf
+    return inf if isnan(apart) else apart
+
+
+def nearest(params: float | None, others: Sequence[float | None]) -> int | None:
+    """With which attention model a model is compared: the place of the one nearest in parameters, the first of equals.
+
+    None if there is no other.
+    """
+    return min(range(len(others)), key=lambda place: distance(params, others[place]), default=None)

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vbench.results.text import bare_table
-from vbench.sweep.limits import MIB, Limit
+from vbench.sweeps.limits import MIB, Limit
 
 
 def to_rich(limit: Limit) -> Table:

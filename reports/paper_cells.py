@@ -108,10 +108,7 @@ def prepared(table: pd.DataFrame, at: str | None) -> pd.DataFrame:
 
 
 def _sizes_named(table: pd.DataFrame, at: str) -> list[tuple[int, int]]:
-    try:
-        asked = parse_sizes(at)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--res", "--at")) from None
+    asked = parse_sizes(at, "--at")
     there = sizes_of(table)
     known = ", ".join(px(*size) for size in there) or "none"
     if missing := [size for size in asked if size not in there]:

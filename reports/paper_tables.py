@@ -250,11 +250,13 @@ def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple
 
     Raises: UsageError for an unknown kind or size, for a named kind that cannot be made, or if no kind can be made.
     """
-    names = KINDS if what == "all" else choices(what, "--what", ("all", *KINDS))
+    named = choices(what, "--what", ("all", *KINDS))
+    every = "all" in named
+    names = tuple(KINDS) if every else named
     table = prepared(table, at)
     found = {name: KINDS[name].make(table) if len(table) else [] for name in names}
     lacking = [f"no table '{name}': the records lack {KINDS[name].needs}" for name, grids in found.items() if not grids]
-    if lacking and (what != "all" or not any(found.values())):
+    if lacking and (not every or not any(found.values())):
         raise UsageError(lacking[0])
     return {name: grids for name, grids in found.items() if grids}, lacking
 

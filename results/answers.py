@@ -9,6 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
+from vbench.models.row import distance, nearest
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked, proves_nothing, rows_of
 from vbench.results.models import attention_models
@@ -74,13 +75,13 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
         baselines = [(name, way, own) for name, way, own in subjects if name in attends]
         for model, (mode, form, _), mine in subjects:
             beside = [each for each in baselines if len(mine.index.intersection(each[2].index))]
-            if model in attends or not beside:
+            place = nearest(params_of(mine), [params_of(own) for _, _, own in beside])
+            if model in attends or place is None:
                 continue
-            nearest = min((_apart(mine, own), place, name) for place, (name, _, own) in enumerate(beside))[-1]
             own_form = [f"form {form}"] if forms.get((model, mode)) else []
             words = "".join(f", {part}" for part in [*own_form, *under])
             for baseline, (_, _, attention), theirs in beside:
-                if baseline == nearest:
+                if baseline == beside[place][0]:
                     unusual = isinstance(attention, str) and attention != "fused"
                     named = f"{baseline} {attention}" if unusual else baseline
                     found.append(Pair(model, f"{model} {mode}", named, words, mine, theirs))
@@ -109,12 +110,6 @@ def params_of(rows: pd.DataFrame) -> float:
     return float(known.iloc[0]) if len(known) else float("nan")
 
 
-def _apart(mine: pd.DataFrame, theirs: pd.DataFrame) -> float:
-    """The log of the ratio of two models' parameters, without sign; infinite if one has none or is unknown."""
-    known = [params_of(rows) for rows in (mine, theirs)]
-    return abs(log(known[0] / known[1])) if min(known) > 0 and not any(map(isnan, known)) else float("inf")
-
-
 def _ratios(pair: Pair) -> Iterator[Answer]:
     for size in _sizes(pair):
         mine, theirs = pair.mine.loc[[size]], pair.theirs.loc[[size]]
@@ -123,7 +118,7 @@ def _ratios(pair: Pair) -> Iterator[Answer]:
         lacking = [COMPARED[cost] for cost, found in known.items() if not found]
         batches = {int(value) for column in BATCHES.values() for value in mine[column].dropna()}
         at = [f"batch {batch}" for batch in batches] if len(batches) == 1 else []
-        at += [_parameters(pair)] if not _apart(pair.mine, pair.theirs) < log(LIKE) else []
+        at += [_parameters(pair)] if not distance(params_of(pair.mine), params_of(pair.theirs)) < log(LIKE) else []
         under = f" ({'; '.join(at)}){pair.under}" if at else pair.under
         needs = f"needs {listed(needed)} of" if needed else "is not compared with"
         text = f"At {px(*size)} px {pair.subject} {needs} {pair.baseline}{under}"

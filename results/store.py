@@ -27,9 +27,9 @@ Kind = TypeVar("Kind", "Record", "TurnBlock")
 class Record:
     """One launch of a cell: what a process measured, or why it did not. The fields are the keys of a line.
 
-    `sweep.measure` yields `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`, `state`, `spent` and
-    `outputs`; they are None if the launch ended before. `sweep.loop` adds `work`, `second_count` and `floor`, the least
-    time that a call can take on this device. `verified` says whether the model's modes compute the
+    `sweeps.measure` yields `memory`, `warmup`, `latency`, `throughput`, `energy`, `settings`, `state`, `spent` and
+    `outputs`; they are None if the launch ended before. `sweeps.loop` adds `work`, `second_count` and `floor`, the
+    least time that a call can take on this device. `verified` says whether the model's modes compute the
     same function; None for a model with one form. `conditions` is a digest of device, versions, code and protocol;
     `order` is the place of the launch in the sweep. `zoo` is what the zoo said of the model (`results.models.of_zoo`).
     By it the record is understood when the zoo has changed.

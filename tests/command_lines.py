@@ -20,7 +20,7 @@ from vbench.reports import paper_tables
 from vbench.reports.figures import draw
 from vbench.results import history, scaling
 from vbench.suites.load import load
-from vbench.sweep import limits
+from vbench.sweeps import limits
 
 # What is put in the place of a word that a reader fills in, as NAME.
 HOLES = {"models": "vig_t", "model": "vig_t", "name": "smoke", "suite": "smoke", "op": "gla"}
@@ -50,8 +50,10 @@ def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
     if path == ["gate"] and rest:
         cli_gate.refuse(context)
         given = [context.params[axis] for axis in ("models", "res", "modes", "dtype", "layout", "attention", "form")]
-        assert context.params["revision"] or context.params["write"] or given == [None] * len(given), "add --write"
-    return " ".join(path), context.params if rest else {}
+        assert context.params["revision"] or context.params["write"] or not any(given), "add --write"
+    several = {option.name for option in command.params if getattr(option, "multiple", False)} - {"peer"}
+    values = {key: ",".join(value or ()) or None if key in several else value for key, value in context.params.items()}
+    return " ".join(path), values if rest else {}
 
 
 def check(words: list[str]) -> str:

@@ -191,7 +191,7 @@ def training_peak(argument: dict[str, Any]) -> Job:
 
 def rationed(argument: dict[str, Any]) -> Job:
     """A call that fails as oneDNN does where `mib` MiB are not enough for it."""
-    from vbench.sweep.limits import unmasked
+    from vbench.sweeps.limits import unmasked
 
     def call() -> None:
         try:

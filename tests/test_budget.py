@@ -21,11 +21,11 @@ from vbench.options import seconds
 from vbench.plan import Case, Protocol, Sweep, plan
 from vbench.results.frame import frame, of_folders
 from vbench.results.store import read, read_turns
-from vbench.sweep import loop as sweeping
-from vbench.sweep.agenda import Agenda, Turns
-from vbench.sweep.budget import Budget
-from vbench.sweep.companies import companies
-from vbench.sweep.rehearse import rehearse
+from vbench.sweeps import loop as sweeping
+from vbench.sweeps.agenda import Agenda, Turns
+from vbench.sweeps.budget import Budget
+from vbench.sweeps.companies import companies
+from vbench.sweeps.rehearse import rehearse
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384), (1024, 1024))))
 
@@ -208,7 +208,7 @@ def test_a_slow_cell_that_takes_no_turns_has_as_many_launches_as_fit() -> None:
 
 
 def sweeping_pending(launch: int, held: dict[int, Any], protocol: Protocol) -> bool:
-    from vbench.sweep.agenda import pending
+    from vbench.sweeps.agenda import pending
 
     return pending(launch, held, protocol)
 

@@ -24,7 +24,7 @@ from vbench.meters import memory, throughput, timing
 from vbench.meters.backend import Compilations
 from vbench.meters.workload import workload
 from vbench.plan import RIGORS, Case, Protocol
-from vbench.sweep.measure import measure
+from vbench.sweeps.measure import measure
 
 QUICK = replace(
     RIGORS["quick"], warmup_s=0.0, warmup_max_s=60.0, sample_s=0.01, sample_max_s=0.05, samples_min=2, batch_max=4

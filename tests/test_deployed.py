@@ -271,7 +271,7 @@ def test_a_table_of_work_names_it() -> None:
 def test_a_launch_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vbench import jobs
     from vbench.plan import RIGORS
-    from vbench.sweep import measure
+    from vbench.sweeps import measure
 
     (tmp_path / "merging.py").write_text("from test_deployed import Whole\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -59,7 +59,7 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pip(words: list[str]) -> None:
-    assert words[0] == "install"
+    assert words[0] in ("install", "uninstall")
     extras = {extra for word in words for extra in re.findall(r"\.\[(.*)\]", word)}
     assert extras <= set(PROJECT["project"]["optional-dependencies"])
     files = [words[place + 1] for place, word in enumerate(words) if word == "-c"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import PathDistribution
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +14,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from command import vbench as command
 from fake_nvml import FakeNvml
 
+import vbench
 from vbench.devices import KINDS, nvml, open_device
 from vbench.doctor import examine as doctor
-from vbench.doctor import peaks, selftest
+from vbench.doctor import installed, peaks, selftest
 from vbench.doctor.examine import Finding
 from vbench.jobs.launch import Ending
 from vbench.meters import cpu
@@ -309,3 +313,34 @@ def test_the_whole_examination_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     found = by_topic(doctor.examine("cuda:0"))
     assert {"events", "linear", "peak bfloat16", "GPU clock", "noise", "persistence"} <= set(found)
     assert found["events"].verdict == "ok"
+
+
+class TestInstalled:
+    """The package index has another project of our name, and both install a folder `vbench`."""
+
+    def other(self, tmp_path: Path, file: Path) -> PathDistribution:
+        about = tmp_path / "vbench-0.1.5.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vbench\nVersion: 0.1.5\n")
+        (about / "RECORD").write_text(f"{os.path.relpath(file, tmp_path)},,\n")
+        return PathDistribution(about)
+
+    def test_the_other_project_in_our_folder_is_one_note(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = self.other(tmp_path, Path(vbench.__file__))
+        said = installed.rival(found)
+        assert said
+        assert said.startswith("another project, vbench 0.1.5, has files in the same folder")
+        assert f"pip uninstall vbench {vbench.DISTRIBUTION}" in said
+        monkeypatch.setattr(installed, "distribution", lambda _: found)
+        findings = doctor.examine("cpu", quick=True)
+        assert [finding for finding in findings if finding.topic == "installed"] == [Finding("installed", "note", said)]
+
+    def test_one_that_lies_elsewhere_is_none_of_ours(self, tmp_path: Path) -> None:
+        assert installed.rival(self.other(tmp_path, tmp_path / "vbench" / "__init__.py")) is None
+
+    def test_a_package_that_was_overwritten_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        said = f"pip uninstall vbench {vbench.DISTRIBUTION}"
+        monkeypatch.delattr(vbench, "DISTRIBUTION")
+        done = command("models")
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert said in done.stderr

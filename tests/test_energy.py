@@ -12,7 +12,7 @@ from fake_nvml import FakeNvml
 from vbench.devices import base, nvml, open_device
 from vbench.devices.cpu import RaplCounter
 from vbench.meters import energy
-from vbench.sweep.loop import ENERGY_LIMIT_S
+from vbench.sweeps.loop import ENERGY_LIMIT_S
 
 
 class Device:

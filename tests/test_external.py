@@ -15,7 +15,7 @@ from vbench.errors import UnknownModelError, UnsupportedError, UsageError
 from vbench.flops import count as flops
 from vbench.models import create, external, spec
 from vbench.plan import RIGORS, Case, parse_models
-from vbench.sweep import measure
+from vbench.sweeps import measure
 
 PACKAGE = """
 import torch

@@ -18,7 +18,7 @@ from vbench.results.answers import answers
 from vbench.results.compare import compare, run_of
 from vbench.results.frame import WRONG, frame, proves_nothing
 from vbench.results.store import Record, Store, read
-from vbench.sweep.floor import AGAIN, RATES, ROOM, Roofs, floor_ms
+from vbench.sweeps.floor import AGAIN, RATES, ROOM, Roofs, floor_ms
 
 CASE = Case("vig_t", 224, 224, "parallel", "fused", 1, "float32", "cpu")
 WORK = {"macs_executed": 1_000_000_000, "bytes_min": 40_000_000}

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from vbench.commands.app import app
 from vbench.errors import UsageError
 from vbench.jobs.launch import Ending, Launcher
-from vbench.sweep import limits
-from vbench.sweep.limits import MIB, Probe, Task
+from vbench.sweeps import limits
+from vbench.sweeps.limits import MIB, Probe, Task
 
 SHORT = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. Error code 12"
 

@@ -28,7 +28,7 @@ from vbench.meters.training import Trainer
 from vbench.plan import RIGORS, Case
 from vbench.results.frame import frame
 from vbench.results.lint import unfair
-from vbench.sweep import measure
+from vbench.sweeps import measure
 from vbench.verify import timed
 
 FAST = replace(RIGORS["quick"], warmup_s=0.01, warmup_max_s=0.1, sample_s=0.02, sample_max_s=0.1, throughput_s=0.1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -75,3 +78,53 @@ def test_every_command_of_a_make_target_parses(target: str, monkeypatch: pytest.
 
 def test_the_version_is_the_changelogs() -> None:
     assert f"## [{vbench.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_distribution_has_a_name_of_its_own_and_all_that_names_it_agrees() -> None:
+    """`vbench` on the package index is another project."""
+    name = PROJECT["project"]["name"]
+    assert name == vbench.DISTRIBUTION != "vbench"
+    assert PROJECT["project"]["scripts"] == {"vbench": "vbench.commands.app:main"}
+    assert f"build/wheel/{name.replace('-', '_')}-*.whl" in (ROOT / "Makefile").read_text()
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.yml"), ROOT / "README.md"]
+    named = {found for page in pages for found in re.findall(r"([\w-]+) @ git\+https", page.read_text())}
+    assert named == {name}
+
+
+USER = """
+import vbench
+from vbench.models import spec
+table: int = vbench.sweep(["vig_t"], res=[224, (224, 448)], dtype="fp16", batch=8)
+operator: int = spec("vig_t").operator
+vbench.sweep("vig_t", resolution=224)
+vbench.compare("a", "b").no_such = vbench.read(3)
+"""
+SKIPPED = (  # large, and not asked about
+    *("torch", "timm", "numba", "triton", "scipy", "numpy", "rich", "typer"),
+    *("vbench.reports", "vbench.sweeps", "vbench.results.frame"),
+)
+
+
+def test_a_type_checker_sees_the_calls_and_the_packages(tmp_path: Path) -> None:
+    """In a folder as an installed one is: each package where its name says."""
+    site = tmp_path / "site"
+    for package, folder in PROJECT["tool"]["setuptools"]["package-dir"].items():
+        for file in [*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("py.typed")]:
+            target = site / package.replace(".", "/") / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    assert (site / "vbench" / "py.typed").is_file()
+    (tmp_path / "user.py").write_text(USER)
+    skips = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\nignore_missing_imports = true\n" for name in SKIPPED)
+    (tmp_path / "mypy.ini").write_text(f"[mypy]\nfollow_imports = silent\n{skips}")
+    command = [sys.executable, "-P", "-m", "mypy", "--no-incremental", "--config-file", "mypy.ini", "user.py"]
+    environment = {**os.environ, "MYPYPATH": str(site)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    said = re.findall(r"^user\.py:(\d): error: (.*)  \[", done.stdout, re.MULTILINE)
+    assert said == [
+        ("4", 'Incompatible types in assignment (expression has type "DataFrame", variable has type "int")'),
+        ("5", 'Incompatible types in assignment (expression has type "str | None", variable has type "int")'),
+        ("6", 'Unexpected keyword argument "resolution" for "sweep"'),
+        ("7", '"DataFrame" has no attribute "no_such"'),
+        ("7", 'Argument 1 to "read" has incompatible type "int"; expected "str | Path | Iterable[str | Path]"'),
+    ], done.stdout + done.stderr

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vbench.commands.progress import Progress
 from vbench.plan import Case, Protocol
-from vbench.sweep.prepare import Task
+from vbench.sweeps.prepare import Task
 
 PROTOCOL = Protocol(launches=2, warmup_s=1.0, sample_s=3.0, throughput_s=5.0)
 RECORD = make_record()

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     *("errors", "options", "files", "devices"),
     *("kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
-    *("verify", "operators", "sweep", "doctor", "reports", "gate", "commands", "side", "__main__"),
+    *("verify", "operators", "sweeps", "doctor", "reports", "gate", "commands", "side", "__main__"),
 )
 FACE = {"__init__.py", "__main__.py", "errors.py", "files.py", "host.py", "options.py", "plan.py", "side.py"}
 LINES = 400  # of a file; a longer one says at its head why it is
@@ -65,7 +65,7 @@ def rising(modules: dict[str, list[str]]) -> list[str]:
 
 def test_no_room_uses_a_higher_one() -> None:
     assert rising({name: list(imports(file)) for name, file in files().items()}) == []
-    assert rising({"meters.timing": ["plan", "sweep.loop"]}) == ["meters.timing imports sweep.loop"]
+    assert rising({"meters.timing": ["plan", "sweeps.loop"]}) == ["meters.timing imports sweeps.loop"]
 
 
 def test_every_module_is_in_a_room() -> None:
@@ -100,7 +100,7 @@ def test_whatever_measures_is_in_the_digest_of_the_code(monkeypatch: pytest.Monk
         "from dataclasses import asdict, replace\n"
         "from vbench import jobs\n"
         "from vbench.plan import RIGORS, Sweep, plan\n"
-        "from vbench.sweep.measure import measure\n"
+        "from vbench.sweeps.measure import measure\n"
         "short = replace(RIGORS['quick'], sample_s=0.01, sample_max_s=0.01, warmup_s=0.01,\n"
         "                warmup_max_s=0.01, throughput_s=0.01, energy_s=0.01, samples_min=2)\n"
         "for name in ('vig_t', 'deit_t'):\n"
@@ -116,7 +116,7 @@ def test_whatever_measures_is_in_the_digest_of_the_code(monkeypatch: pytest.Monk
     assert {file for file in missing if not constant & set(file.parts)} == set()
 
 
-@pytest.mark.parametrize("changed", ["meters/timing.py", "kernels/fused/tuning.toml", "sweep/measure.py", "plan.py"])
+@pytest.mark.parametrize("changed", ["meters/timing.py", "kernels/fused/tuning.toml", "sweeps/measure.py", "plan.py"])
 def test_a_change_of_what_measures_changes_the_digest(changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = host._code.__wrapped__()["source"]
     read = Path.read_bytes

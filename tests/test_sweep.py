@@ -28,9 +28,9 @@ from vbench.reports import tables
 from vbench.results.frame import frame
 from vbench.results.pairs import Key, PairedRatio
 from vbench.results.store import Record, TurnBlock, read, read_turns
-from vbench.sweep import loop as sweeping
-from vbench.sweep.agenda import Turns, pending
-from vbench.sweep.prepare import Task
+from vbench.sweeps import loop as sweeping
+from vbench.sweeps.agenda import Turns, pending
+from vbench.sweeps.prepare import Task
 from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))

@@ -17,7 +17,7 @@ from vbench import jobs
 from vbench.devices.cpu import Cpu
 from vbench.meters.outputs import POOL, Pool, Seen, seen, tensors_of
 from vbench.plan import RIGORS, Case
-from vbench.sweep import measure
+from vbench.sweeps import measure
 from vbench.verify import timed
 
 PACKAGE = """

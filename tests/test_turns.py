@@ -23,10 +23,10 @@ from vbench.plan import Case, Protocol, Sweep, plan
 from vbench.results import pairs
 from vbench.results.frame import frame
 from vbench.results.store import TurnBlock, read, read_turns
-from vbench.sweep import loop as sweeping
-from vbench.sweep.agenda import Turns
-from vbench.sweep.companies import Company, companies, parse_pairs
-from vbench.sweep.turns import MOST_ROUNDS, rounds
+from vbench.sweeps import loop as sweeping
+from vbench.sweeps.agenda import Turns
+from vbench.sweeps.companies import Company, companies, parse_pairs
+from vbench.sweeps.turns import MOST_ROUNDS, rounds
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224),)))
 

@@ -33,7 +33,7 @@ from vbench.jobs.launch import Ending
 from vbench.jobs.memo import Memo
 from vbench.plan import RIGORS, Case
 from vbench.results import counters as baselines
-from vbench.sweep.prepare import Preparation
+from vbench.sweeps.prepare import Preparation
 
 PLAIN = 98_384, 482  # MACs and parameters at 64 px of a model whose body has none
 MIXED = 98_384 + 256 * 64, 482 + 72  # with a convolution of 1 x 1

@@ -32,7 +32,7 @@ from vbench.models import create, external, guest
 from vbench.plan import RIGORS, Case
 from vbench.reports import tables
 from vbench.results.frame import frame
-from vbench.sweep import loop
+from vbench.sweeps import loop
 from vbench.verify import checks, timed
 
 PAGE = 4096

@@ -137,7 +137,7 @@ CHANGES = (  # how git lists changes; new files of a committed run, and the READ
 CHECKOUT = ("repository", "commit", "dirty")  # of a user's own model
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")  # variables
 # Rooms whose code can move a number.
-MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweep", "verify")
+MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweeps", "verify")
 
 
 @cache

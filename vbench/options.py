@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TypeVar
 
 from vbench.errors import UsageError
 
 T = TypeVar("T", bound=str)
+
+
+def folded(word: str) -> str:
+    """A word without what people write in several ways, "ViG-T" -> "vigt": case, hyphens and underscores."""
+    return word.lower().replace("-", "").replace("_", "")
 
 
 def items(text: str, option: str, example: str) -> list[str]:
@@ -19,14 +24,21 @@ def items(text: str, option: str, example: str) -> list[str]:
     return parts
 
 
-def choices(text: str, option: str, allowed: Sequence[T]) -> tuple[T, ...]:
-    """The items of a list, each once. Raises: UsageError for one that is not in `allowed`."""
-    known: dict[str, T] = {choice: choice for choice in allowed}
+def choices(text: str, option: str, allowed: Sequence[T], also: Mapping[str, T] | None = None) -> tuple[T, ...]:
+    """The items of a list, each once and as `allowed` has it; `folded` words are the same word.
+
+    Args:
+        also: other words for what is allowed.
+
+    Raises: UsageError for an item that is none of these.
+    """
+    known = {folded(word): choice for word, choice in (also or {}).items() if choice in allowed}
+    known |= {folded(choice): choice for choice in allowed}
     parts = items(text, option, ",".join(allowed))
     for part in parts:
-        if part not in known:
+        if folded(part) not in known:
             raise UsageError(f"{option}: '{part}' is not one of {', '.join(allowed)}")
-    return tuple(dict.fromkeys(known[part] for part in parts))
+    return tuple(dict.fromkeys(known[folded(part)] for part in parts))
 
 
 def numbers(text: str, option: str, example: str, *, allowed: Container[int], kind: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -24,6 +25,11 @@ GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers
 MODES: tuple[Mode, ...] = get_args(Mode)
 Dtype = Literal["float32", "bfloat16", "float16", "amp-bf16", "amp-fp16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+DTYPE_WORDS: dict[str, Dtype] = {  # other names that people give a dtype
+    **{"fp32": "float32", "f32": "float32", "float": "float32", "single": "float32"},
+    **{"fp16": "float16", "f16": "float16", "half": "float16", "bf16": "bfloat16"},
+    **{"amp-bfloat16": "amp-bf16", "amp-float16": "amp-fp16", "amp-half": "amp-fp16"},
+}
 AUTOCAST = {"amp-bf16": "bfloat16", "amp-fp16": "float16"}  # the type of products; weights and image are float32
 PLAIN = tuple(dtype for dtype in DTYPES if dtype not in AUTOCAST)  # of torch, as they stand
 Phase = Literal["infer", "train"]
@@ -164,7 +170,7 @@ class Case:
     @property
     def id(self) -> str:
         """A digest by which a sweep resumes: of the fields of `to_json`, so that older records keep theirs."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+        return _id(self)
 
     def to_json(self) -> dict[str, Any]:
         """All fields. One that came later is left out where it has its default: an older release does not know it."""
@@ -217,6 +223,11 @@ class Case:
 
 _FIRST_FIELDS = 12  # of `Case`, as the first release had them
 CASE_DEFAULTS = {field.name: field.default for field in fields(Case) if field.default is not MISSING}
+
+
+@cache
+def _id(case: Case) -> str:
+    return hashlib.sha256(json.dumps(case.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _no_form(case: Case) -> str | None:
@@ -342,41 +353,47 @@ def parse(axes: Mapping[str, str], device: str) -> Sweep:
     )
 
 
-def parse_models(text: str) -> tuple[str, ...]:
-    """ "vig_t,deit_*,timm/resnet50" -> names. Patterns are expanded; our baselines may have timm's names.
+def parse_models(text: str, option: str = "--models") -> tuple[str, ...]:
+    """ "vig_t,deit_*,timm/resnet50" -> names. Patterns are expanded, other spellings are understood (`ours`).
 
     Raises: UnknownModelError for an unknown name, UsageError for a pattern that matches none.
     """
     chosen: dict[str, None] = {}
-    for item in items(text, "--models", "vig_t,deit_t"):
-        matches = names("*") if item == "all" else names(item) if set(item) & set("*?[") else [ours(item)]
+    for item in items(text, option, "vig_t,deit_t"):
+        spelled = item.lower() if "[" in item else item.lower().replace("-", "_")
+        pattern = "*" if spelled == "all" else spelled
+        matches = names(pattern) if set(pattern) & set("*?[") else [ours(item)]
         if not matches:
-            raise UsageError(f"--models: no model matches '{item}'; see 'vbench models'")
+            raise UsageError(f"{option}: no model matches '{item}'; see 'vbench models'")
         for name in matches:
             spec(name)
             chosen[name] = None
     return tuple(chosen)
 
 
-def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+def parse_sizes(text: str, option: str = "--res") -> tuple[tuple[int, int], ...]:
     """ "224:2048", "224:2048:128", "224,512x1024" -> (height, width) in px.
 
     A range without a step takes the standard grid (`GRID`) within its bounds.
 
     Raises: ResolutionError for a size or range that is malformed, reversed, empty or not positive.
     """
-    parts = [_range(item) if ":" in item else [_size(item)] for item in items(text, "--res", "224:2048")]
+    try:
+        parts = [_range(item) if ":" in item else [_size(item)] for item in items(text, option, "224:2048")]
+    except ResolutionError as error:
+        raise ResolutionError(f"{option}: {error}") from None
     return tuple(dict.fromkeys(size for sizes in parts for size in sizes))
 
 
-def parse_modes(text: str) -> tuple[Mode, ...]:
+def parse_modes(text: str, option: str = "--modes") -> tuple[Mode, ...]:
     """ "parallel,recurrent" -> modes. Raises: UsageError."""
-    return choices(text, "--modes", MODES)
+    return choices(text, option, MODES)
 
 
-def parse_dtypes(text: str) -> tuple[Dtype, ...]:
-    """ "float32,bfloat16" -> dtypes. Raises: UsageError."""
-    return choices(text, "--dtype", DTYPES)
+def parse_dtypes(text: str, allowed: tuple[Dtype, ...] = DTYPES) -> tuple[Dtype, ...]:
+    """ "float32,bf16" -> dtypes, by any of their names (`DTYPE_WORDS`). Raises: UsageError."""
+    words = ",".join(word.strip().removeprefix("torch.") for word in text.split(","))
+    return choices(words, "--dtype", allowed, DTYPE_WORDS)
 
 
 def parse_phases(text: str) -> tuple[Phase, ...]:
@@ -393,7 +410,7 @@ def parse_batches(text: str) -> tuple[Batch, ...]:
     """ "knee", "max" or "1,8" -> batches. Raises: UsageError."""
     named: dict[str, Batch] = {"knee": "knee", "auto": "knee", "max": "max"}
     batches: list[Batch] = []
-    for item in items(text, "--batch", "knee"):
+    for item in map(str.lower, items(text, "--batch", "knee")):
         if item not in named and not (item.isdecimal() and int(item) > 0):
             raise UsageError(f"--batch: '{item}' is not knee, max or a positive number")
         batches.append(named[item] if item in named else int(item))
@@ -402,27 +419,25 @@ def parse_batches(text: str) -> tuple[Batch, ...]:
 
 def _pixels(text: str, item: str) -> int:
     if not text.lstrip("-").isdecimal() or not text.isascii():
-        raise ResolutionError(
-            f"--res: '{item}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128"
-        )
+        raise ResolutionError(f"'{item}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128")
     if not 0 < int(text) <= LARGEST:
-        raise ResolutionError(f"--res: {text} px in '{item}' is not between 1 and {LARGEST}")
+        raise ResolutionError(f"{text} px in '{item}' is not between 1 and {LARGEST}")
     return int(text)
 
 
 def _size(item: str) -> tuple[int, int]:
-    height, times, width = item.partition("x")
+    height, times, width = item.lower().partition("x")
     return _pixels(height, item), _pixels(width if times else height, item)
 
 
 def _range(item: str) -> list[tuple[int, int]]:
     low, high, *step = (_pixels(part, item) for part in item.split(":"))
     if len(step) > 1:
-        raise ResolutionError(f"--res: '{item}' has too many parts; write low:high or low:high:step")
+        raise ResolutionError(f"'{item}' has too many parts; write low:high or low:high:step")
     if low > high:
-        raise ResolutionError(f"--res: the range '{item}' is reversed; write {high}:{low}")
+        raise ResolutionError(f"the range '{item}' is reversed; write {high}:{low}")
     sides = list(range(low, high + 1, step[0])) if step else [px for px in GRID if low <= px <= high]
     if not sides:
         grid = " ".join(map(str, GRID))
-        raise ResolutionError(f"--res: no size of the standard grid ({grid}) is in '{item}'; add a step, {item}:32")
+        raise ResolutionError(f"no size of the standard grid ({grid}) is in '{item}'; add a step, {item}:32")
     return [(px, px) for px in sides]

@@ -18,7 +18,7 @@ import pandas as pd
 from vbench.errors import UsageError
 from vbench.files import write_whole, writing
 from vbench.options import choices, numbers
-from vbench.plan import LARGEST
+from vbench.plan import LARGEST, parse_dtypes
 from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
@@ -83,7 +83,7 @@ def of_dtype(table: pd.DataFrame, dtypes: str | None) -> pd.DataFrame:
     """The rows of these dtypes, comma-separated; all rows for None. Raises: UsageError if a dtype has no rows."""
     if dtypes is None:
         return table
-    return table[table["dtype"].isin(list(choices(dtypes, "--dtype", sorted(table["dtype"].unique()))))]
+    return table[table["dtype"].isin(parse_dtypes(dtypes, tuple(sorted(table["dtype"].unique()))))]
 
 
 def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Path], list[str]]:

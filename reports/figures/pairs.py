@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vbench.errors import UsageError
+from vbench.models.registry import ours
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.style import Options
@@ -32,10 +33,10 @@ def pair_of(series: Sequence[Series], options: Options) -> Pair | None:
 
     Raises: UsageError for a name that no series has.
     """
-    baselines = _named(series, options.baseline) if options.baseline else _attention(series)
+    baselines = _named(series, options.baseline, "--baseline") if options.baseline else _attention(series)
     for baseline in baselines:
         if options.subject:
-            subjects = _named(series, options.subject)
+            subjects = _named(series, options.subject, "--subject")
         else:
             subjects = [one for one in series if one.model not in attention_models(one.cells)]
             like = [one for one in subjects if 1 / LIKE <= params_of(one.cells) / params_of(baseline.cells) <= LIKE]
@@ -56,12 +57,12 @@ def ratio_at(pair: Pair, measure: Measure, side: float) -> Ratio | None:
     return ratio(above, below, measure.column)
 
 
-def _named(series: Sequence[Series], name: str) -> list[Series]:
+def _named(series: Sequence[Series], name: str, option: str) -> list[Series]:
     model, _, mode = name.partition(" ")
-    found = [one for one in series if one.model == model and (not mode or one.mode == mode)]
+    found = [one for one in series if one.model in (model, ours(model)) and (not mode or one.mode == mode.lower())]
     if not found:
         there = ", ".join(dict.fromkeys(f"{one.model} {one.mode}" for one in series))
-        raise UsageError(f"the records have no '{name}'; they have {there or 'no curve'}")
+        raise UsageError(f"{option}: the records have no '{name}'; they have {there or 'no curve'}")
     return found
 
 

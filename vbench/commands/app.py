@@ -13,7 +13,13 @@ import vbench
 from vbench.commands import checks, gate, kernels, lists, memory, reports
 from vbench.commands import sweep as sweeping
 from vbench.commands.console import err, out
-from vbench.errors import VbenchError
+from vbench.commands.repeated import adding_up
+from vbench.errors import UsageError, VbenchError
+
+OVERWRITTEN = (
+    "another project, vbench, has overwritten files of this one: pip uninstall vbench vbench-backbones, then install "
+    "the one that you want"
+)
 
 app = typer.Typer(
     help="Is a recurrent vision backbone really cheaper than attention at high resolution? Measured.",
@@ -21,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for room in (sweeping, checks, memory, kernels, lists, gate, reports):
+    for one in room.app.registered_commands:
+        one.callback = adding_up(one.callback) if one.callback else None
 app.add_typer(sweeping.app)
 app.add_typer(checks.app)
 app.add_typer(memory.app)
@@ -46,6 +55,8 @@ def main() -> None:
     """Run the program. A VbenchError is printed as one line, and the exit code is 2."""
     warnings.showwarning = _warn  # type: ignore[assignment]  # it uses the message only
     try:
+        if not hasattr(vbench, "DISTRIBUTION"):
+            raise UsageError(OVERWRITTEN)
         app()
     except VbenchError as error:
         if os.environ.get("VBENCH_DEBUG"):

@@ -12,6 +12,7 @@ import typer
 
 from vbench import devices
 from vbench import plan as planning
+from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
 
 Models = Annotated[
@@ -20,21 +21,26 @@ Models = Annotated[
         help="Names, patterns, timm/NAME, or module:callable of your own, as in vig_t,deit_*,my_net:net. "
         "Your module must be installed or be in the current folder."
     ),
+    COMMA,
 ]
 Res = Annotated[
     str | None,
     typer.Option(help="Pixels: 224:2048 (standard grid), 224:2048:128 (step), 224,512x1024 (height x width)."),
+    COMMA,
 ]
-Modes = Annotated[str | None, typer.Option(help="parallel, recurrent, or both.", show_default=planning.USUAL["modes"])]
+Modes = Annotated[
+    str | None, typer.Option(help="parallel, recurrent, or both.", show_default=planning.USUAL["modes"]), COMMA
+]
 Batch = Annotated[
     str | None,
     typer.Option(
         help="Batch for throughput: knee (a larger one gains little), max (the largest that fits), or numbers.",
         show_default=planning.USUAL["batch"],
     ),
+    COMMA,
 ]
 DTYPES = "float32, bfloat16, float16; amp-bf16, amp-fp16: autocast over float32 weights."
-Dtype = Annotated[str | None, typer.Option(help=DTYPES, show_default=planning.USUAL["dtype"])]
+Dtype = Annotated[str | None, typer.Option(help=DTYPES, show_default=planning.USUAL["dtype"]), COMMA]
 SuiteName = Annotated[
     str | None, typer.Option("--suite", help="A named set of axes, or a .toml file. Options replace its axes.")
 ]
@@ -45,6 +51,7 @@ Form = Annotated[
         help="How operators are computed: fused, chunkwise, reference ...; see 'vbench kernels list'.",
         show_default=f"{planning.USUAL['form']}, the default of the mode on the device",
     ),
+    COMMA,
 ]
 OPTIONS: dict[str, Any] = {  # by the name of the axis, in the order of --help
     "models": Models,
@@ -53,7 +60,7 @@ OPTIONS: dict[str, Any] = {  # by the name of the axis, in the order of --help
     "batch": Batch,
     "dtype": Dtype,
     **{
-        name: Annotated[str | None, typer.Option(help=axis.help, show_default=axis.usual)]
+        name: Annotated[str | None, typer.Option(help=axis.help, show_default=axis.usual), COMMA]
         for name, axis in planning.CHOICES.items()
     },
     "form": Form,
@@ -96,17 +103,37 @@ def taking(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], 
 
 
 def cells(
-    asked: Asked, suite: str | None, device: str, *, usual: Mapping[str, str] = planning.USUAL
+    asked: Asked,
+    suite: str | None,
+    device: str,
+    *,
+    usual: Mapping[str, str] = planning.USUAL,
+    written: Mapping[str, str] = NONE,
 ) -> list[planning.Case]:
     """The cells that these options describe on a device, "cpu" or "cuda:N". All values are checked.
 
     An option replaces the same axis of the suite. `usual` gives each axis that neither of them sets.
 
-    Raises: UsageError if models or sizes are missing, or a value is not allowed.
+    Args:
+        written: how the user wrote an axis, where it is not `--axis`.
+
+    Raises: UsageError if models or sizes are missing, or a value is not allowed; it names what the user wrote.
     """
     from vbench.suites.load import load
 
-    sets = [{**usual, **axes, **asked} for axes in (load(suite).sets if suite else [{}])]
+    own = load(suite).sets if suite else [{}]
+    sets = [{**usual, **axes, **asked} for axes in own]
     if not all("models" in axes and "res" in axes for axes in sets):
         raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
-    return planning.union([planning.parse(axes, device) for axes in sets])
+    of_suite = {axis: f"--suite {suite}: {axis}" for axes in own for axis in axes if axis not in asked}
+    try:
+        return planning.union([planning.parse(axes, device) for axes in sets])
+    except UsageError as error:
+        raise _as_written(error, {**of_suite, **written}) from None
+
+
+def _as_written(error: UsageError, written: Mapping[str, str]) -> UsageError:
+    """The error of a parser, "--res: ...", under the words that a user wrote for the option."""
+    option, _, rest = str(error).partition(": ")
+    place = written.get(option.removeprefix("--")) if option.startswith("--") else None
+    return error if place is None else type(error)(f"{place}: {rest}")

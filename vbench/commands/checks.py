@@ -11,6 +11,7 @@ from vbench import devices
 from vbench import plan as planning
 from vbench.commands.axes import DTYPES, Device, Res
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
+from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
 from vbench.options import choices
 
@@ -19,7 +20,7 @@ app = typer.Typer()
 
 @app.command()
 def verify(
-    models: Annotated[str, typer.Option(help="Names or patterns: vig_t,vrwkv*,all.")] = "all",
+    models: Annotated[str, typer.Option(help="Names or patterns: vig_t,vrwkv*,all."), COMMA] = "all",
     device: Device = "auto",
     dtype: Annotated[
         str, typer.Option(help="Compare the models in this type too: bfloat16, float16, amp-bf16, amp-fp16.")
@@ -36,7 +37,7 @@ def verify(
     from vbench.models import MODELS
     from vbench.reports import checks
 
-    names = tuple(MODELS) if models == "all" else planning.parse_models(models)  # including those with a caveat
+    names = tuple(MODELS) if models.lower() == "all" else planning.parse_models(models)  # including those with a caveat
     if weights and len(names) != 1:
         raise UsageError(
             f"--weights: one file belongs to one model, and --models names {len(names)}: {', '.join(names)}"
@@ -86,12 +87,12 @@ def flops(
 
     if res is None:
         raise UsageError("give --res, as in --res 224,512")
-    modes, dtypes = planning.parse_modes(mode) if mode else (None,), planning.parse_dtypes(dtype)
-    reparams = choices(reparam, "--reparam", planning.REPARAMS)
-    if max(map(len, (modes, dtypes, reparams))) > 1:
-        raise UsageError("flops counts one --mode, --dtype and --reparam; call it again for another")
+    models, modes = planning.parse_models(model, "MODEL"), planning.parse_modes(mode, "--mode") if mode else (None,)
+    dtypes, reparams = planning.parse_dtypes(dtype), choices(reparam, "--reparam", planning.REPARAMS)
+    if max(map(len, (models, modes, dtypes, reparams))) > 1:
+        raise UsageError("flops counts one MODEL in one --mode, --dtype and --reparam; call it again for another")
     cases = counting.cases(
-        model, planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0], reparam=reparams[0]
+        models[0], planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0], reparam=reparams[0]
     )
     with Launcher() as launcher, err.status(f"counting {model}"):
         found = [counting.run(case, launcher, by_module=by_module) for case in cases]

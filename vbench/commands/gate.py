@@ -14,6 +14,7 @@ from vbench import devices
 from vbench import plan as planning
 from vbench.commands import axes
 from vbench.commands.console import AsJson, err, out, print_json, print_written
+from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
 from vbench.results.outcome import NOTHING, THRESHOLD
 from vbench.suites.rules import load_rules
@@ -34,6 +35,7 @@ OneBatch = Annotated[
         show_default=ONCE["batch"],
         rich_help_panel=TIMED,
     ),
+    COMMA,
 ]
 Threshold = Annotated[float, typer.Option(help="The smallest change that matters, as a share of base.")]
 OwnThreshold = Annotated[
@@ -113,7 +115,9 @@ def gate(
     from vbench.gate import ab, blocks, revisions
 
     rules = load_rules(suite, threshold)
-    cases = axes.cells(asked, suite, devices.resolve(device), usual={**ONCE, **rules.axes})
+    of_file = {axis: f"pyproject.toml: [tool.vbench.gate] {axis}" for axis in rules.axes if axis not in asked}
+    usual = {**ONCE, **rules.axes}
+    cases = axes.cells(asked, suite, devices.resolve(device), usual=usual, written=of_file)
     named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
     try:
         with (

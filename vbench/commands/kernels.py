@@ -11,12 +11,13 @@ import typer
 from vbench import devices
 from vbench.commands.axes import Device
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json, print_written
+from vbench.commands.repeated import COMMA
 
 app = typer.Typer(no_args_is_help=True, help="Single operators: list, check, compile, bench, tune.")
 
-Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ...", show_default="all")]
+Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ...", show_default="all"), COMMA]
 FormName = Annotated[
-    str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run")
+    str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run"), COMMA
 ]
 
 
@@ -81,7 +82,7 @@ def check(
 @app.command("compile")
 def compile_(
     op: Op = None,
-    arch: Annotated[str, typer.Option(help="GPU architectures: 80 is A100, 90 H100, 100 B200.")] = "80,90,100",
+    arch: Annotated[str, typer.Option(help="GPU architectures: 80 is A100, 90 H100, 100 B200."), COMMA] = "80,90,100",
     update: Annotated[bool, typer.Option("--update", help="Rewrite the committed table.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -129,17 +130,19 @@ def bench(
     op: Op = None,
     form: FormName = None,
     n: Annotated[
-        str | None, typer.Option("--n", help="Tokens, as in 196,4096.", show_default="196 to 65536; CPU: 16384")
+        str | None, typer.Option("--n", help="Tokens, as in 196,4096.", show_default="196 to 65536; CPU: 16384"), COMMA
     ] = None,
     batch: Annotated[
-        str | None, typer.Option(help="Images in a call, as in 1,8.", show_default="1,8,64; CPU: 1")
+        str | None, typer.Option(help="Images in a call, as in 1,8.", show_default="1,8,64; CPU: 1"), COMMA
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16, float16.", show_default="bfloat16; CPU: float32")
     ] = None,
     device: Device = "auto",
-    backend: Annotated[str | None, typer.Option(help="eager, cudagraph.", show_default="both; CPU: eager")] = None,
-    l2: Annotated[str | None, typer.Option(help="Caches: warm, cold.", show_default="both; CPU: warm")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="eager, cudagraph.", show_default="both; CPU: eager"), COMMA
+    ] = None,
+    l2: Annotated[str | None, typer.Option(help="Caches: warm, cold.", show_default="both; CPU: warm"), COMMA] = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(
@@ -212,12 +215,11 @@ def tune(
     from vbench.jobs.launch import Launcher
     from vbench.operators import check as kernel_check
     from vbench.operators import tune as kernel_tune
-    from vbench.options import choices
-    from vbench.plan import PLAIN
+    from vbench.plan import PLAIN, parse_dtypes
 
     where = devices.resolve(device)
     ops = kernel_tune.check(kernel_check.parse_ops(op), where)
-    if len(dtypes := choices(dtype, "--dtype", PLAIN)) > 1:
+    if len(dtypes := parse_dtypes(dtype, PLAIN)) > 1:
         raise UsageError("--dtype: the table holds for all dtypes; give one dtype to measure it in")
     with Launcher() as launcher, err.status("tuning"):
         outcome = kernel_tune.run(ops, where, dtypes[0], launcher)

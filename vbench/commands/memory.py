@@ -10,6 +10,9 @@ import typer
 from vbench import plan as planning
 from vbench.commands import axes
 from vbench.commands.console import AsJson, err, out, print_aside, print_json
+from vbench.commands.repeated import COMMA
+from vbench.devices import is_device
+from vbench.errors import UsageError
 from vbench.flops.cards import cards
 from vbench.options import choices, numbers
 from vbench.results.text import print_whole
@@ -22,10 +25,12 @@ app = typer.Typer()
 def memory(
     models: Annotated[str, typer.Argument(help="Names, patterns, timm/NAME, or module:callable of your own.")],
     asked: axes.Asked,
-    device: Annotated[str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}.")] = "h100",
-    batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32.")] = "1",
-    modes: Annotated[str, typer.Option(help="parallel, recurrent, or both.")] = "parallel",
-    dtype: Annotated[str, typer.Option(help=axes.DTYPES)] = planning.USUAL["dtype"],
+    device: Annotated[
+        str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}."), COMMA
+    ] = "h100",
+    batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32."), COMMA] = "1",
+    modes: Annotated[str, typer.Option(help="parallel, recurrent, or both."), COMMA] = "parallel",
+    dtype: Annotated[str, typer.Option(help=axes.DTYPES), COMMA] = planning.USUAL["dtype"],
     largest: Annotated[bool, typer.Option("--largest", help="Find the largest batch and image that fit.")] = False,
     top: Annotated[int, typer.Option(min=0, help="List so many of the tensors alive at the peak.")] = 0,
     as_json: AsJson = False,
@@ -35,12 +40,15 @@ def memory(
     from vbench.jobs.launch import Launcher
     from vbench.reports import memory as rendering
 
+    if any(map(is_device, device.split(","))):
+        known = ", ".join(cards())
+        raise UsageError(f"--device: '{device}' is a device, and nothing runs here; name cards, some of {known}")
     on = choices(device, "--device", tuple(cards()))
     kind = f"a number of images from 1 to {fit.MOST_IMAGES}; --largest finds the largest"
     batches = numbers(batch, "--batch", "1,32", allowed=range(1, fit.MOST_IMAGES + 1), kind=kind)
     rows = []
     with Launcher() as launcher:
-        for case, card, images in product(axes.cells(asked, None, "cuda:0"), on, batches):
+        for case, card, images in product(axes.cells(asked, None, "cuda:0", written={"models": "MODELS"}), on, batches):
             with err.status(f"predicting {case} on {card}"):
                 rows.append(fit.run(case, card, launcher, batch=images, searches=largest))
     if as_json:

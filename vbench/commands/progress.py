@@ -14,9 +14,9 @@ from vbench.plan import Case, Protocol
 from vbench.results.pairs import Key, PairedRatio, alike
 from vbench.results.statistics import median_interval
 from vbench.results.store import Record, TurnBlock
-from vbench.sweep.agenda import Place, Turns
-from vbench.sweep.prepare import Task
-from vbench.sweep.turns import block_s
+from vbench.sweeps.agenda import Place, Turns
+from vbench.sweeps.prepare import Task
+from vbench.sweeps.turns import block_s
 
 PROCESS_S = 1.0  # of a launch beside its protocol: the process, the model, its first calls
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vbench.commands.console import AsJson, err, out, print_aside, print_json, print_written
+from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
 from vbench.reports.figures.table import FIGURES
 
@@ -41,9 +42,9 @@ def figures(
         list[str], typer.Argument(metavar="[NAME|all] RUN...", help=f"{', '.join(FIGURES)}; and folders.")
     ],
     style: Annotated[str, typer.Option(help="paper, slides, dark.")] = "paper",
-    formats: Annotated[str, typer.Option("--format", help="Some of png, pdf, svg.")] = "png,pdf",
-    dtype: Annotated[str | None, typer.Option(help="Only rows of these dtypes.")] = None,
-    at: Annotated[str, typer.Option(help="Sizes in px at which ratios are drawn.")] = "512,1024,2048",
+    formats: Annotated[str, typer.Option("--format", help="Some of png, pdf, svg."), COMMA] = "png,pdf",
+    dtype: Annotated[str | None, typer.Option(help="Only rows of these dtypes."), COMMA] = None,
+    at: Annotated[str, typer.Option(help="Sizes in px at which ratios are drawn."), COMMA] = "512,1024,2048",
     baseline: Annotated[
         str | None, typer.Option(help="The model in the numerator of ratios. Default: an attention model.")
     ] = None,
@@ -51,7 +52,7 @@ def figures(
         str | None, typer.Option(help="The model in the denominator, vig_t or 'vig_t recurrent'. Default: the fastest.")
     ] = None,
     cost: Annotated[
-        str | None, typer.Option(help="Costs for accuracy-cost and crossover, as in macs,latency_ms.")
+        str | None, typer.Option(help="Costs for accuracy-cost and crossover, as in macs,latency_ms."), COMMA
     ] = None,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for figures and their captions.")] = Path(
         "figures"
@@ -75,13 +76,15 @@ def publish(
         typer.Option(
             help="all, or some of resolution, full, modes, batch, training, work, scaling, pairs, crossovers."
         ),
+        COMMA,
     ] = "all",
     formats: Annotated[
-        str | None, typer.Option("--format", help="Some of md, tex, csv. Default: md; with --out all three.")
+        str | None, typer.Option("--format", help="Some of md, tex, csv. Default: md; with --out all three."), COMMA
     ] = None,
     at: Annotated[
         str | None,
         typer.Option(help="Sizes, as --res of a sweep. Default: all, but at most four in the table resolution."),
+        COMMA,
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for one file per table. Default: print one format.")

@@ -6,7 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from vbench.commands.console import AsJson, err, out, print_json
 from vbench.errors import UsageError
 from vbench.options import choices
 from vbench.options import seconds as in_seconds
+
+if TYPE_CHECKING:
+    from vbench.sweeps.loop import Settings
 
 REPORTING_S = 8.0  # of a budget, for tables and figures
 
@@ -95,22 +98,12 @@ def sweep(
     from vbench.commands.progress import Progress
     from vbench.jobs.launch import Launcher
     from vbench.results import store
-    from vbench.sweep import companies
-    from vbench.sweep import loop as sweeping
+    from vbench.sweeps import loop as sweeping
 
     begin = time.monotonic()
     cases = axes.cells(asked, suite, devices.resolve(device))
-    protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
-    settings = sweeping.Settings(
-        folder,
-        cases[0].device,
-        timeout,
-        fresh,
-        retry,
-        pairs=companies.parse_pairs(pairs, cases),
-        refine=choices(refine, "--refine", ("auto", "none"))[0] == "auto" and rigor != "quick",
-        deadline=None if budget is None else begin + max(0.0, in_seconds(budget, "--budget") - REPORTING_S),
-    )
+    protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
+    settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
     store.check(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = False
@@ -145,12 +138,12 @@ def plan(
     from vbench.flops import estimate
     from vbench.jobs.launch import Launcher
     from vbench.reports import work
-    from vbench.sweep import companies
-    from vbench.sweep import loop as sweeping
-    from vbench.sweep.rehearse import rehearse
+    from vbench.sweeps import companies
+    from vbench.sweeps import loop as sweeping
+    from vbench.sweeps.rehearse import rehearse
 
     cases = axes.cells(asked, suite, devices.resolve(device))
-    protocol = _protocol(cases[0].device, rigor, threads, tf32, seconds, seed)
+    protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
     together = companies.companies(cases, companies.parse_pairs(pairs, cases))
     allowed_s = None if budget is None else in_seconds(budget, "--budget")
     with Launcher() as launcher, err.status("estimating"):
@@ -214,7 +207,9 @@ def maxbatch(
     _limit("images", model, (res, None), limit, mode, dtype, phase, memory, device, threads, timeout, as_json)
 
 
-def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int) -> planning.Protocol:
+def protocol_of(
+    device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int
+) -> planning.Protocol:
     """The protocol of a rigor with the options applied. `seconds` also scales other times, and limits warm-up."""
     base = planning.parse_rigor(rigor)
     if tf32 and not devices.kind_of(device).tf32:
@@ -226,6 +221,34 @@ def _protocol(device: str, rigor: str, threads: int, tf32: bool, seconds: float 
     scale = seconds / base.sample_s
     longest, turns_s, warmup_s = base.sample_max_s * scale, base.turns_s * scale, min(base.warmup_s, seconds)
     return replace(protocol, sample_s=seconds, sample_max_s=longest, turns_s=turns_s, warmup_s=warmup_s)
+
+
+def settings_of(
+    cases: list[planning.Case],
+    folder: Path,
+    rigor: str,
+    pairs: str,
+    refine: str,
+    budget: str | None,
+    timeout: float,
+    fresh: bool,
+    retry: bool,
+    begin: float,
+) -> Settings:
+    """How a sweep of these cells runs, by its options; `begin` is a time of `time.monotonic`. Raises: UsageError."""
+    from vbench.sweeps import companies
+    from vbench.sweeps.loop import Settings
+
+    return Settings(
+        folder,
+        cases[0].device,
+        timeout,
+        fresh,
+        retry,
+        pairs=companies.parse_pairs(pairs, cases),
+        refine=choices(refine, "--refine", ("auto", "none"))[0] == "auto" and planning.parse_rigor(rigor).launches > 1,
+        deadline=None if budget is None else begin + max(0.0, in_seconds(budget, "--budget") - REPORTING_S),
+    )
 
 
 def _limit(
@@ -245,7 +268,7 @@ def _limit(
     """Search, print and exit. `fixed` is the other axis: (res, None) or (None, batch)."""
     from vbench.jobs.launch import Launcher
     from vbench.reports import limits as probes
-    from vbench.sweep import limits
+    from vbench.sweeps import limits
 
     res, batch = fixed
     task = limits.task(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -94,8 +95,26 @@ def kind_of(device: str) -> Kind:
     """The row of a device's kind, "cuda" or "cuda:0". Raises: DeviceError for a kind that is not in the table."""
     name = device.partition(":")[0]
     if name not in KINDS:
-        raise DeviceError(f"--device: '{device}' is not one of {NAMES}")
+        raise _no_device(device)
     return KINDS[name]
+
+
+def is_device(word: str) -> bool:
+    """Whether a word means a device, of this machine or not: "cpu", "CUDA:1"; or what else people call a GPU."""
+    word = word.strip().lower()
+    return word.partition(":")[0] in KINDS or _gpu_meant(word) is not None
+
+
+def _no_device(device: str) -> DeviceError:
+    meant = _gpu_meant(device)
+    return DeviceError(f"--device: '{device}' is not one of {NAMES}" + (f"; did you mean {meant}?" if meant else ""))
+
+
+def _gpu_meant(word: str) -> str | None:
+    """The device that is meant by "gpu", "gpu:1", "cuda1" or "0"; None for any other word."""
+    kind = next(name for name, row in KINDS.items() if row.numbered)
+    match = re.fullmatch(rf"(gpu|nvidia|{kind})?:?(\d*)", word)
+    return None if match is None or not word else f"{kind}:{match[2]}" if match[2] else kind
 
 
 def on_host(device: str) -> bool:
@@ -108,11 +127,12 @@ def resolve(device: str) -> str:
 
     Raises: DeviceError for a device that this machine does not have.
     """
+    device = device.strip().lower()
     if device == "auto":
         return next(resolve(name) for name, row in reversed(KINDS.items()) if row.present())
     row, (name, colon, index) = kind_of(device), device.partition(":")
-    if (colon and not row.numbered) or (index and not index.isdecimal()):
-        raise DeviceError(f"--device: '{device}' is not one of {NAMES}")
+    if (colon and not row.numbered) or (colon and not index.isdecimal()):
+        raise _no_device(device)
     count = len(row.present())
     if int(index or 0) >= count:
         has = f"{count} {row.title}{'s'[: count != 1]}" if count else f"no {row.title}"

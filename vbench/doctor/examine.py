@@ -19,7 +19,7 @@ import vbench
 from vbench import host, jobs
 from vbench.constraints import tested
 from vbench.devices import KINDS, kind_of, nvml, on_host
-from vbench.doctor import selftest
+from vbench.doctor import installed, selftest
 from vbench.errors import DeviceError
 from vbench.jobs.launch import Launcher
 from vbench.meters import cpu, state
@@ -77,6 +77,8 @@ def _software() -> list[Finding]:
     about = host.fingerprint("cpu", None)
     packages = [package_finding(*each) for each in about["versions"].items() if each[0] in host.PACKAGES]
     findings = [Finding("vbench", "ok", f"{vbench.__version__}, Python {platform.python_version()}"), *packages]
+    if other := installed.rival():
+        findings.append(Finding("installed", "note", other))
     if about["commit"]:
         text = about["commit"][:12] + (", with changes" if about["dirty"] else "")
         findings.append(_finding("commit", text, note=about["dirty"]))

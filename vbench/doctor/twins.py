@@ -20,9 +20,9 @@ from vbench.jobs.launch import Launcher
 from vbench.plan import Case, Protocol, Sweep, plan
 from vbench.results.pairs import PairedRatio, alike, paired
 from vbench.results.store import TurnBlock
-from vbench.sweep import turns as table
-from vbench.sweep.agenda import Turns
-from vbench.sweep.companies import Company
+from vbench.sweeps import turns as table
+from vbench.sweeps.agenda import Turns
+from vbench.sweeps.companies import Company
 
 TWIN = "twin"  # stands for the attention of the second cell, so that both have names of their own
 LIMIT_S = 120.0

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
@@ -29,6 +30,7 @@ REPORTING_S = 4.0  # with the import of what draws
 OF_THE_REST = 0.75  # of the time that sampling may take beyond the shortest; noise decides
 TRAINING = 3  # a step against its forward pass
 LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it walks the tokens
+LIMIT_S = 120.0  # for what is foreseen of a case
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +97,33 @@ def _work(case: Case) -> Iterator[tuple[str, Any]]:
 
     work = enter(case).ledger.total()
     grid = case.spec.grid(case.height, case.width)
-    given, images = case.batch if isinstance(case.batch, int) else None, timed_images(case)
+    images = timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
     walks = LAYERS_AND_DIRECTIONS if case.operator and case.mode == "recurrent" else 0
     yield "macs", passes * images * work.macs_executed
     yield "bytes", passes * images * work.bytes_touched
     yield "operations", passes * work.calls
     yield "steps", passes * (grid[0] * grid[1] if grid else 0) * walks
-    yield "queued", given and CALLS_AT_BATCH * (given - images)
+    yield "queued", _queued(case)
+
+
+def foresee_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A job. {"cases"} of one model -> for each, under its id, what `foresee` yields; {} for one that fails.
+
+    They share a process because its first pass on the meta device costs as much as the next three.
+    """
+    for case in argument["cases"]:
+        parts: dict[str, Any] = {}
+        with suppress(Exception):  # `foresee` alone says why
+            parts = dict(foresee({"case": case}))
+        yield Case(**case).id, parts
+
+
+def _queued(case: Case) -> int | None:
+    """The images that are computed for throughput at a batch that was given; None for another batch."""
+    from vbench.flops.peak import timed_images
+
+    return CALLS_AT_BATCH * (case.batch - timed_images(case)) if isinstance(case.batch, int) else None
 
 
 def estimate(parts: dict[str, Any], rates: dict[str, Any], protocol: Protocol) -> Estimate:
@@ -134,22 +155,43 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
     """An estimate for each case, or why there is none, in words; and the seconds after which a first process began to
     work here, since it waits for torch to be imported."""
     rates: dict[str, Ending] = {}
-    estimates: list[Estimate | str] = []
     waited = 0.0
-    for case in cases:
-        if case.unsupported:
-            estimates.append(case.unsupported)
-            continue
+    possible = [case for case in cases if not case.unsupported]
+    for case in possible:
         dtype = product_dtype(case.dtype)
         if dtype not in rates:
             begin = time.monotonic()
             rates[dtype] = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60)
             found = rates[dtype].parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
-        foreseen = launcher.run(*jobs.foresee(case), 120)
-        why = _unknown(foreseen) or _unknown(rates[dtype])
-        estimates.append(why or estimate(foreseen.parts, rates[dtype].parts, protocol))
+    foreseen = _foreseen(list(dict.fromkeys(map(_timed_alike, possible))), launcher)
+    estimates: list[Estimate | str] = []
+    for case in cases:
+        if case.unsupported:
+            estimates.append(case.unsupported)
+            continue
+        ending, rate = foreseen[_timed_alike(case)], rates[product_dtype(case.dtype)]
+        parts = ending.parts | {"queued": _queued(case)}
+        estimates.append(_unknown(ending) or _unknown(rate) or estimate(parts, rate.parts, protocol))
     return estimates, waited
+
+
+def _foreseen(cases: list[Case], launcher: Launcher) -> dict[Case, Ending]:
+    """How `foresee` ends for each case. Those of a model share a process; what is missing then runs alone."""
+    from vbench.jobs.launch import Ending, side_by_side
+
+    models: dict[str, list[Case]] = {}
+    for case in cases:
+        models.setdefault(case.model, []).append(case)
+    longest = max(map(len, models.values()), default=0)
+    endings = side_by_side(launcher, [jobs.foresee_cells(own) for own in models.values()], LIMIT_S * longest)
+    found = {key: Ending("ok", None, parts) for ending in endings for key, parts in ending.parts.items() if parts}
+    return {case: found.get(case.id) or launcher.run(*jobs.foresee(case), LIMIT_S) for case in cases}
+
+
+def _timed_alike(case: Case) -> Case:
+    """The cell of a forward pass at batch 1, which is timed alike for each batch for throughput."""
+    return replace(case, batch=1) if case.phase == "infer" else case
 
 
 def _unknown(ending: Ending) -> str | None:

@@ -13,7 +13,7 @@ from vbench.results.frame import frame
 from vbench.results.outcome import Finding
 from vbench.results.store import Record
 from vbench.results.wrong import wrong
-from vbench.sweep.floor import Roofs
+from vbench.sweeps.floor import Roofs
 
 COUNT_LIMIT_S = 60.0  # for a cell
 

@@ -27,13 +27,14 @@ JOBS = {
     "count": "vbench.flops.count:count_cells",
     "count_in_full": "vbench.flops.count:count_in_full",
     "foresee": "vbench.flops.estimate:foresee",
+    "foresee_cells": "vbench.flops.estimate:foresee_cells",
     "predict_memory": "vbench.flops.fit:predict_job",
     "count_for_gate": "vbench.gate.counters:count_job",
     "compile_for_gate": "vbench.gate.counters:compile_job",
-    "measure": "vbench.sweep.measure:measure",
-    "take_turns": "vbench.sweep.measure:take_turns",
-    "take_rounds": "vbench.sweep.measure:take_rounds",
-    "attempt": "vbench.sweep.limits:attempt",
+    "measure": "vbench.sweeps.measure:measure",
+    "take_turns": "vbench.sweeps.measure:take_turns",
+    "take_rounds": "vbench.sweeps.measure:take_rounds",
+    "attempt": "vbench.sweeps.limits:attempt",
     "identify": "vbench.meters.state:identify",
     "timer": "vbench.doctor.selftest:timer",
     "peaks": "vbench.doctor.peaks:measure",
@@ -114,6 +115,11 @@ def count_in_full(case: Case, *, by_module: bool) -> Ask:
 def foresee(case: Case) -> Ask:
     """Predict what a cell needs."""
     return "foresee", {"case": case.to_json()}
+
+
+def foresee_cells(cases: Iterable[Case]) -> Ask:
+    """Predict what cells of one model need."""
+    return "foresee_cells", {"cases": [asdict(case) for case in cases]}
 
 
 def predict_memory(case: Case, card: str, *, batch: int, tf32: bool = False, largest: bool = False) -> Ask:

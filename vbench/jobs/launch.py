@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -26,6 +26,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar
 
 from vbench import jobs
@@ -38,7 +39,7 @@ Result = TypeVar("Result")
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
 Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
 PRELOAD = [
-    *("torch", "timm", "torch.utils.flop_counter", "vbench.sweep.measure"),
+    *("torch", "timm", "torch.utils.flop_counter", "vbench.sweeps.measure"),
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
     *("vbench.flops.estimate", "vbench.flops.count", "vbench.flops.ledger", "vbench.flops.peak"),
@@ -128,7 +129,7 @@ class Launcher:
         ours, theirs = self._context.Pipe(duplex=False)
         child = self._context.Process(target=_child, args=(theirs, job, argument, str(log)), daemon=True)
         kills = _oom_kills()
-        with _STARTING:
+        with _STARTING, _without_main():
             _start_server()
             deadline = time.monotonic() + START_LIMIT_S
             child.start()
@@ -166,6 +167,17 @@ class Launcher:
             return Ending("oom", "the kernel's out-of-memory killer ended the process", parts), False
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         return Ending("error", f"the process died ({how}){_last_words(log)}", parts), code == -signal.SIGKILL
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Within this block `__main__` is empty: a child that starts does not run the user's script once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _start_server() -> None:

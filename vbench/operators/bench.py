@@ -23,7 +23,7 @@ from vbench.operators.lost import SAID, LostDeviceError, answers
 from vbench.operators.outputs import BOUNDS, error_of, wanted, why_wrong
 from vbench.operators.sampling import Backend, Cache, taker
 from vbench.options import choices, numbers
-from vbench.plan import PLAIN
+from vbench.plan import PLAIN, parse_dtypes
 from vbench.results.statistics import median_interval
 
 if TYPE_CHECKING:
@@ -84,14 +84,15 @@ def parse(
     backends = choices(backend, "--backend", possible) if backend else possible[: 1 + kind.graphs]
     if "cudagraph" in backends and not kind.graphs:
         raise UsageError(f"--backend: {device} has no CUDA graphs")
-    if dtype is not None and dtype not in PLAIN:
-        raise UsageError(f"--dtype: '{dtype}' is not one of {', '.join(PLAIN)}")
+    dtypes = parse_dtypes(dtype, PLAIN) if dtype else (kind.bench_dtype,)
+    if len(dtypes) > 1:
+        raise UsageError(f"--dtype: one at a time, not {', '.join(dtypes)}")
     return Plan(
         ops=tuple(op for op in ops if op in WIDTHS),
         forms=forms,
         tokens=_sizes(tokens, "--n", "196,4096") if tokens else kind.bench_tokens,
         batches=_sizes(batch, "--batch", "1,8") if batch else kind.bench_batches,
-        dtype=dtype or kind.bench_dtype,
+        dtype=dtypes[0],
         device=device,
         backends=backends,  # type: ignore[arg-type]
         caches=choices(l2, "--l2", ("cold", "warm")) if l2 else kind.bench_caches,  # type: ignore[arg-type]

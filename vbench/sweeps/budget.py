@@ -15,9 +15,9 @@ from vbench.meters.throughput import too_slow
 from vbench.plan import Case
 from vbench.results.statistics import Interval, interval, run_prior
 from vbench.results.store import Record
-from vbench.sweep.agenda import Agenda, Place, Turns, again_s
-from vbench.sweep.companies import Company
-from vbench.sweep.turns import block_s
+from vbench.sweeps.agenda import Agenda, Place, Turns, again_s
+from vbench.sweeps.companies import Company
+from vbench.sweeps.turns import block_s
 
 PROCESS_S = 1.0  # to start a process and build a model
 GUESS_S = 5.0  # for a first launch, if nothing is known of the model

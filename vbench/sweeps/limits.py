@@ -119,7 +119,8 @@ def task(
     """The task that the options of `maxres` and `maxbatch` describe. Raises: UsageError."""
     if memory_gib is not None and not 0 < memory_gib < float("inf"):
         raise UsageError(f"--memory: {memory_gib:g} GiB is not a size; give a positive number")
-    models, modes, dtypes, phases = parse_models(model), parse_modes(mode), parse_dtypes(dtype), parse_phases(phase)
+    models, modes = parse_models(model, "MODEL"), parse_modes(mode, "--mode")
+    dtypes, phases = parse_dtypes(dtype), parse_phases(phase)
     for option, values in (("MODEL", models), ("--mode", modes), ("--dtype", dtypes), ("--phase", phases)):
         if len(values) > 1:
             raise UsageError(f"{option}: one at a time, not {', '.join(values)}")

@@ -1,6 +1,6 @@
 """The jobs that measure a cell: one launch of it, alone or in turn with another process.
 
-Each yields (part, value) pairs; `sweep.loop` makes records of them.
+Each yields (part, value) pairs; `sweeps.loop` makes records of them.
 """
 
 from __future__ import annotations

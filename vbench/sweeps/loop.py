@@ -31,14 +31,14 @@ from vbench.results import pairs, refine
 from vbench.results.frame import frame
 from vbench.results.models import of_zoo
 from vbench.results.store import Record, Store, TurnBlock, current
-from vbench.sweep import limits
-from vbench.sweep import turns as table
-from vbench.sweep.agenda import Agenda, Place, Turns, energy_s
-from vbench.sweep.budget import Budget
-from vbench.sweep.companies import AUTO, Company, companies
-from vbench.sweep.floor import Roofs
-from vbench.sweep.prepare import COUNT_LIMIT_S, Preparation, Task
-from vbench.sweep.telemetry import Telemetry, watched
+from vbench.sweeps import limits
+from vbench.sweeps import turns as table
+from vbench.sweeps.agenda import Agenda, Place, Turns, energy_s
+from vbench.sweeps.budget import Budget
+from vbench.sweeps.companies import AUTO, Company, companies
+from vbench.sweeps.floor import Roofs
+from vbench.sweeps.prepare import COUNT_LIMIT_S, Preparation, Task
+from vbench.sweeps.telemetry import Telemetry, watched
 
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 ENERGY_LIMIT_S = 120.0  # for energy, likewise

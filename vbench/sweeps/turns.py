@@ -18,7 +18,7 @@ from vbench.jobs.round_table import WARM, Table
 from vbench.jobs.turn_socket import ENDED
 from vbench.meters.throughput import of_single_calls
 from vbench.results.store import Record, TurnBlock
-from vbench.sweep.agenda import Turns
+from vbench.sweeps.agenda import Turns
 
 TURN_MS = 5.0  # a turn has so many calls that it takes this long, or one
 MOST_ROUNDS = 160

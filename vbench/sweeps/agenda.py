@@ -20,7 +20,7 @@ from vbench.devices import on_host
 from vbench.plan import Case
 from vbench.results.pairs import alike, paired
 from vbench.results.store import Record, TurnBlock
-from vbench.sweep.companies import Company
+from vbench.sweeps.companies import Company
 
 Place = tuple[Case, int]  # a case, and which launch of it
 SLOW_SHARE = 1 / 5  # a call that takes longer than this share of `sample_s` is slow

@@ -13,10 +13,10 @@ from vbench.flops.estimate import LAUNCH_OVERHEAD_S, Estimate
 from vbench.meters.throughput import too_slow
 from vbench.plan import Case, Protocol
 from vbench.results.store import Record, TurnBlock
-from vbench.sweep.agenda import Agenda, Turns
-from vbench.sweep.budget import Budget
-from vbench.sweep.companies import Company
-from vbench.sweep.turns import block_s, rounds
+from vbench.sweeps.agenda import Agenda, Turns
+from vbench.sweeps.budget import Budget
+from vbench.sweeps.companies import Company
+from vbench.sweeps.turns import block_s, rounds
 
 LAUNCH_SCATTER = 0.08  # of the logs of launches, as on a machine with two cores that is shared
 TURNS_SCATTER = 0.03  # of a cell's log in a block of turns

@@ -13,7 +13,7 @@ from vbench.devices import kind_of
 from vbench.errors import DeviceError
 from vbench.jobs.launch import Runner
 from vbench.meters import state
-from vbench.sweep.prepare import COUNT_LIMIT_S
+from vbench.sweeps.prepare import COUNT_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True)

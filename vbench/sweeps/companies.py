@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf, log
 
 from vbench.errors import UsageError
 from vbench.models.registry import ours, spec
+from vbench.models.row import nearest
 from vbench.plan import Case
 
 AUTO, NONE = "auto", "none"
@@ -88,16 +88,10 @@ def _compared(cases: Sequence[Case], pairs: str) -> list[tuple[list[Case], list[
     found = []
     for model in models:
         if model not in attention:
-            nearest = min(attention, key=lambda other: _apart(model, other), default=None)
-            base = [case for case in cases if case.model == nearest]
+            place = nearest(spec(model).params, [spec(other).params for other in attention])
+            base = [case for case in cases if place is not None and case.model == attention[place]]
             found.append((base, [case for case in cases if case.model == model]))
     return found
-
-
-def _apart(one: str, other: str) -> float:
-    """The log of the ratio of two models' parameters, without sign; infinite if one is unknown."""
-    sizes = spec(one).params, spec(other).params
-    return abs(log(sizes[0] / sizes[1])) if sizes[0] and sizes[1] else inf
 
 
 def _batches(cases: Sequence[Case], most: int) -> list[tuple[Case, ...]]:

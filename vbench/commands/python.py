@@ -1,0 +1,197 @@
+"""The calls of Python: `vbench.sweep`, `vbench.read` and `vbench.compare`, the commands of these names as functions.
+
+What is wrong is a UsageError of one line, which names keywords where a command names options.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vbench.errors import UsageError
+from vbench.results.outcome import THRESHOLD
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    Model: TypeAlias = str | Callable[..., torch.nn.Module]
+    Size: TypeAlias = int | str | tuple[int, int]
+    Words: TypeAlias = str | Sequence[str]
+    Dtype: TypeAlias = str | torch.dtype
+
+OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
+
+
+def sweep(
+    models: Model | Sequence[Model] | None = None,
+    res: int | str | Sequence[Size] | None = None,
+    *,
+    suite: str | Path | None = None,
+    modes: Words | None = None,
+    batch: int | str | Sequence[int | str] | None = None,
+    dtype: Dtype | Sequence[Dtype] | None = None,
+    phase: Words | None = None,
+    backend: Words | None = None,
+    layout: Words | None = None,
+    attention: Words | None = None,
+    form: Words | None = None,
+    device: str = "auto",
+    rigor: str = "default",
+    threads: int = 1,
+    tf32: bool = False,
+    seconds: float | None = None,
+    seed: int = 0,
+    pairs: str = "auto",
+    refine: str = "auto",
+    budget: str | None = None,
+    timeout: float = 300.0,
+    out: str | Path = "vbench-run",
+    fresh: bool = False,
+    retry: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measure every cell of a plan, each in a process of its own, as `vbench sweep` does. The same call again resumes.
+
+    Every keyword is the option of that name; what has several values is a list, or a text with commas.
+
+    Args:
+        models: names, patterns, "timm/NAME", "module:callable" of your own; or that callable or class itself, if it
+            stands at the top of a module that can be imported.
+        res: sides in px, as 224 or [224, 512]; texts as "224:2048" or "512x1024"; in a list (height, width) too.
+        out: the folder of the records.
+        progress: whether a line for each launch goes to stderr.
+
+    Returns: the frame of all records in `out`, one row a cell, as `read(out)`. See docs/reference/columns.md.
+
+    Raises: UsageError if a value is not allowed; OutputError, SchemaError for a folder that cannot be used. Nothing was
+        measured then.
+    """
+    from rich.console import Console
+
+    from vbench import devices
+    from vbench.commands import axes
+    from vbench.commands.progress import Progress
+    from vbench.commands.sweep import protocol_of, settings_of
+    from vbench.jobs.launch import Launcher
+    from vbench.results import store
+    from vbench.sweeps import loop
+
+    begin, folder = time.monotonic(), Path(out)
+    with _as_keywords():
+        for name, value, least in (("threads", threads, 1), ("timeout", timeout, 1), ("seconds", seconds, 0.01)):
+            if value is not None and not value >= least:
+                raise UsageError(f"{name}: {value} is not {least} or more")
+        given = {
+            "models": None if models is None else ",".join(map(_model, _several(models))),
+            "res": None if res is None else ",".join(_sizes(res)),
+            **{"modes": _text(modes), "batch": _text(batch), "dtype": _text(dtype), "phase": _text(phase)},
+            **{"backend": _text(backend), "layout": _text(layout), "attention": _text(attention), "form": _text(form)},
+        }
+        asked = {axis: text for axis, text in given.items() if text is not None}
+        cases = axes.cells(asked, None if suite is None else str(suite), devices.resolve(device))
+        where = cases[0].device
+        protocol = protocol_of(where, rigor, threads, tf32, seconds, seed)
+        settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
+        store.check(folder)
+        console = Console(stderr=True, quiet=not progress, highlight=False, soft_wrap=True, force_jupyter=False)
+        with Launcher() as launcher:
+            gpu = loop.probe(cases, where, launcher)
+            with Progress(console) as shown:
+                loop.run(cases, settings, protocol, launcher, shown, gpu=gpu)
+    return read(folder)
+
+
+def read(*runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """The frame of one or several runs, the `out` folders of sweeps: one row a cell, as in docs/reference/columns.md.
+
+    Raises: UsageError for a folder without records; SchemaError for records that this version cannot read.
+    """
+    from vbench.commands.reports import frame_of
+
+    folders = [Path(one) for run in runs for one in ([run] if isinstance(run, str | Path) else run)]
+    if not folders:
+        raise UsageError("name a run, the folder of a sweep, as in vbench.read('vbench-run')")
+    with _as_keywords():
+        return frame_of(folders)
+
+
+def compare(
+    a: str | Path, b: str | Path, *, threshold: float = THRESHOLD, allow_mismatch: bool = False
+) -> pd.DataFrame:
+    """Compare two stored runs cell by cell, as `vbench compare A B` does. Measures nothing.
+
+    Args:
+        a: the folder of the earlier run.
+        b: the folder of the later run.
+        threshold: the smallest change that matters, as a share.
+        allow_mismatch: compare runs of different machines.
+
+    Returns: one row a finding, with the fields of `vbench.results.outcome.Finding`: cell, what, verdict, values, ratio
+        and its interval. `attrs` holds `exit_code` of the command, `invalid` (why nothing is decided, or None) and
+        `facts`.
+
+    Raises: UsageError for a folder without records, or runs that do not compare.
+    """
+    import pandas as pd
+
+    from vbench.results import compare as comparing
+    from vbench.results.outcome import Finding
+
+    with _as_keywords():
+        runs = comparing.load(Path(a)), comparing.load(Path(b))
+        found = comparing.compare(*runs, threshold=threshold, allow_mismatch=allow_mismatch)
+    kinds = {field.name: "Float64" if "float" in str(field.type) else "string" for field in fields(Finding)}
+    table = pd.DataFrame([asdict(one) for one in found.findings], columns=list(kinds)).astype(kinds)
+    table.attrs |= {"exit_code": found.exit_code(), "invalid": found.invalid, "facts": found.facts}
+    return table
+
+
+@contextmanager
+def _as_keywords() -> Iterator[None]:
+    """Let errors within name keywords: "--base-python: ..." is "base_python: ..."."""
+    try:
+        yield
+    except UsageError as error:
+        raise type(error)(OPTION.sub(lambda match: match[1].replace("-", "_"), str(error))) from None
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str | type) else [value]
+
+
+def _text(value: Any) -> str | None:
+    """Words, numbers and dtypes as a comma list; None stays None."""
+    return None if value is None else ",".join(str(one) for one in _several(value))
+
+
+def _sizes(res: Any) -> Iterator[str]:
+    if isinstance(res, tuple) and len(res) == 2:
+        low, high = res
+        raise UsageError(f"res: {res} may mean two things; write [{low}, {high}] for two sizes, '{low}x{high}' for one")
+    for size in _several(res):
+        yield "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
+def _model(model: object) -> str:
+    """The name by which another process finds a model. Raises: UsageError if it cannot."""
+    if isinstance(model, str):
+        return model
+    module, name = (str(getattr(model, key, "")) for key in ("__module__", "__qualname__"))
+    if module == "__main__" and name:
+        raise UsageError(
+            f"models: {name} stands in this notebook or script, which the processes that measure do not run; put it "
+            f"into a file, as my_net.py, and give 'my_net:{name}'"
+        )
+    if not name.isidentifier() or getattr(sys.modules.get(module), name, None) is not model:
+        raise UsageError(
+            f"models: no other process can find this {type(model).__name__}; give a name, or a function or class "
+            "that stands at the top of a module"
+        )
+    return f"{module}:{name}"
