@@ -56,6 +56,7 @@ class Here:
     def _run(self, job: str, argument: dict[str, Any]) -> Ending:
         module, _, name = jobs.target(job).partition(":")
         parts: dict[str, Any] = {}
+        gc.freeze()  # the meters collect garbage after each call, and need not look at what was there before
         try:
             with warnings.catch_warnings(record=True):
                 warnings.simplefilter("always")
@@ -72,11 +73,9 @@ class Here:
 
 
 @pytest.fixture(autouse=True)
-def little_garbage() -> Iterator[None]:
-    """The meters collect garbage after each call; what was there before is not looked at."""
+def as_before() -> Iterator[None]:
     threads = torch.get_num_threads()
     gc.collect()
-    gc.freeze()
     yield
     gc.unfreeze()
     torch.set_num_threads(threads)
