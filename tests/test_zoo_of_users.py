@@ -138,7 +138,7 @@ def test_models_of_users_in_both_phases(group: str, tmp_path: Path) -> None:
 
 REFUSED = [("entries", row) for row in ENTRIES if row.infer == "usage"]
 REFUSED += [("imports", row) for row in IMPORTS if row.infer == "usage"]
-QUICKLY = ("--batch", "2", "--rigor", "quick", "--seconds", "0.001", "--modes", "parallel", "--device", "cpu")
+QUICKLY = ("--batch", "2", "--rigor", "quick", "--seconds", "0.01", "--modes", "parallel", "--device", "cpu")
 
 
 @pytest.mark.parametrize(("group", "row"), REFUSED, ids=[row.entry for _, row in REFUSED])
