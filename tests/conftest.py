@@ -28,9 +28,10 @@ SLOW = {  # a row a letter
     *("packaging", "predicted_memory"),
     *("report_page", "revisions"),
     *("structure", "sweep"),
-    *("training",),
+    *("timm_counts", "training"),
     *("uncounted",),
     *("verify", "vig_h", "vil", "vir", "vision_gru", "vrwkv"),
+    *("zoo_of_users",),
 }
 
 
