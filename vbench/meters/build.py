@@ -35,7 +35,9 @@ def build(case: Case) -> nn.Module:
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Give the floating-point parameters and buffers of a model a type. Complex ones stay as they are."""
-    return model._apply(lambda x: x.to(dtype) if x.is_floating_point() else x)  # scripted and lazy modules take it too
+    # Scripted and lazy modules take this too.
+    found: nn.Module = model._apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
+    return found
 
 
 def images(case: Case, batch: int, device: torch.device) -> Tensor:
