@@ -8,8 +8,8 @@ are passed, and each count is extrapolated if it proves to be a polynomial of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
@@ -84,7 +84,7 @@ def entered(case: Case, opening: Opening[Book]) -> Entered[Book]:
 
 def _passed(case: Case, model: nn.Module, image: Tensor, opening: Opening[Book]) -> tuple[Book, bool]:
     """A ledger with the pass, and whether the model took its final shape only in a pass before that."""
-    with casting(case) as cast, uncompiled():
+    with casting(case) if image.is_meta else _autocast(case) as cast, uncompiled():
         grown = finish(model, image)
         parts = _parts(model)
         ledger = opening(model, cast)
@@ -93,6 +93,14 @@ def _passed(case: Case, model: nn.Module, image: Tensor, opening: Opening[Book])
             grown, ledger = True, opening(model, cast)
             ledger.enter(image)
     return ledger, grown
+
+
+@contextmanager
+def _autocast(case: Case) -> Iterator[Autocast]:
+    """Within, torch itself casts as the CPU's autocast does, inside of scripts too."""
+    half = getattr(torch, case.autocast or "bfloat16")
+    with torch.autocast("cpu", half, enabled=case.autocast is not None):
+        yield Autocast(None)
 
 
 def _parts(model: nn.Module) -> tuple[int, int]:

@@ -45,10 +45,9 @@ def build(case: Case) -> nn.Module:
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Give the floating-point parameters and buffers of a model a type. Complex ones stay as they are."""
-    import torch
-
-    casts = {torch.float64: model.double, torch.float32: model.float, torch.float16: model.half}
-    return casts.get(dtype, model.bfloat16)()
+    # Scripted and lazy modules take this too.
+    found: nn.Module = model._apply(lambda x: x.to(dtype) if x.is_floating_point() else x)
+    return found
 
 
 @contextmanager
