@@ -300,9 +300,9 @@ def _short(commit: str) -> str:
 
 
 def figure(value: float | None, unit: float = 1.0) -> str:
-    """Four significant digits, with a thousands separator; empty for None."""
-    if value is None:
-        return ""
+    """Four significant digits, with a thousands separator; empty for None, "0" for what is nothing."""
+    if not value:
+        return "" if value is None else "0"
     value = value / unit
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}".rstrip(".")
 

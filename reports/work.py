@@ -141,7 +141,8 @@ def whole(rows: list[dict[str, Any]], blocks: int, parts: Parts, device: str) ->
     lost = sum(1 for cell in rows if cell["not_estimated"])
     known = sum(1 for cell in rows if cell["seconds"] is not None)
     if not known:
-        why = "how long they take is not known" if lost else "none can exist, so nothing would be measured"
+        takes = "it takes" if len(rows) == 1 else "they take"
+        why = f"how long {takes} is not known" if lost else "none can exist, so nothing would be measured"
         return f"{_cells(len(rows))} on {device}: {why}."
     beyond = f", and what the {_cells(lost)} without an estimate take{'s' * (lost == 1)}" if lost else ""
     return (

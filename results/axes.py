@@ -57,7 +57,7 @@ AXES = {  # in the order in which rows are sorted and settings are listed
         Axis(
             "attention_kernel", "attention kernel", source="settings", caption=True, optional=True, told_by="attention"
         ),
-        Axis("weights_dtype", "dtype of weights", source="settings", caption=True),
+        Axis("weights_dtype", "dtype of weights", source="settings", caption=True, optional=True),  # it may have none
         Axis("tf32", "TF32", "boolean", source="settings", caption=True),
         Axis("loss", "loss", source="settings", usual=("cross-entropy",), caption=True, optional=True),
         Axis("threads", "CPU threads", "Int64", source="protocol", parts=True, words="{} threads"),

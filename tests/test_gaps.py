@@ -21,9 +21,12 @@ from vbench.commands import reports
 from vbench.flops import estimate as estimates
 from vbench.flops.estimate import Estimate, Parts
 from vbench.plan import Sweep, plan
-from vbench.reports import html, paper_tables, tables, work
+from vbench.reports import html, paper_tables, plots, tables, work
+from vbench.reports.figures import draw
+from vbench.results.answers import answers
 from vbench.results.counters import Baseline, Counted, CountedCell, compare
 from vbench.results.frame import frame
+from vbench.results.lint import unfair
 from vbench.results.store import read
 
 QUICK = ("--rigor", "quick", "-o", "run")
@@ -172,6 +175,23 @@ def test_a_paper_table_says_why_a_count_is_missing_and_not_that_a_launch_failed(
 def test_a_page_names_a_model_that_is_not_counted() -> None:
     (row,) = html._ledger([make_record(work=None, second_count=None, reason="MACs not counted: because")])
     assert row[1:] == ("1", "not counted", "not counted", "MACs not counted: because", "not recorded")
+
+
+def test_a_model_without_weights_and_products_is_a_row_like_any_other(tmp_path: Path) -> None:
+    """As those of sovrasov/flops-counter issues 48 and 84."""
+    settings = {"attention": None, "weights_dtype": None, "tf32": False}
+    bare = {**(make_record().work or {}), "params": 0, "macs": 0, "macs_executed": 0, "bytes_min": 0, "intensity": None}
+    none, usual = make_record("deit_t", work=bare, settings=settings), {**settings, "weights_dtype": "float32"}
+    table = frame([none, make_record(settings=usual)])
+    assert not [line for line in unfair(table) if "weights" in line]
+    assert list(table["flags"]) == ["", ""]
+    (row,) = [row for row in tables.rows(table) if row[0] == "deit_t"]
+    assert row[tables.HEADER.index("GMACs")] == "0"
+    (work_,) = [plot for plot in plots.plots(table) if plot.key == "macs"]
+    assert "1 points of vig_t" in work_.summary
+    assert "the MACs cannot be compared" in " ".join(answer.text for answer in answers(table))
+    drawn, missing = draw.write(draw.Request(("resolution",), formats=("png",)), table[table["macs"] == 0], tmp_path)
+    assert (len(drawn), missing) == (2, [])
 
 
 def test_a_gate_names_a_count_that_neither_side_knows() -> None:

@@ -241,5 +241,5 @@ def settings(model: nn.Module, device: Device, attention: str | None) -> dict[st
     """
     types = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
     how = attention if attention in PINNED else attention_of(model)
-    about = {"attention": how, "weights_dtype": "+".join(types), "tf32": device.tf32()}
+    about = {"attention": how, "weights_dtype": "+".join(types) or None, "tf32": device.tf32()}
     return {**about, "caches": "warm"}  # nothing is flushed between calls, neither the CPU's caches nor a GPU's L2
