@@ -25,7 +25,7 @@ SLOW = {  # a row a letter
     *("launch", "limits"),
     *("measure", "memory", "models"),
     *("operators",),
-    *("packaging", "predicted_memory"),
+    *("packaging", "predicted_memory", "python"),
     *("report_page", "revisions"),
     *("structure", "sweep"),
     *("timm_counts", "training"),

@@ -100,7 +100,9 @@ def sweep(
         protocol = protocol_of(where, rigor, threads, tf32, seconds, seed)
         settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
         store.check(folder)
-        console = Console(stderr=True, quiet=not progress, highlight=False, soft_wrap=True, force_jupyter=False)
+        console = Console(
+            stderr=True, quiet=not progress, highlight=False, soft_wrap=True, force_terminal=False, force_jupyter=False
+        )
         with Launcher() as launcher:
             gpu = loop.probe(cases, where, launcher)
             with Progress(console) as shown:
