@@ -263,9 +263,10 @@ def run(of: Case) -> None:
         built(of)(images(of, 1, torch.device("cpu")))
 
 
-def test_other_channels_are_unsupported_in_words() -> None:
-    with pytest.raises(UnsupportedError, match=r"entries:grey takes images of 1 channels, ours have 3: RuntimeError"):
-        run(case("grey", 64))
+@pytest.mark.parametrize("side", [64, 96])
+def test_other_channels_are_unsupported_in_words(side: int) -> None:
+    with pytest.raises(UnsupportedError, match=r"entries:grey takes images of 1 channel, ours have 3: RuntimeError"):
+        run(case("grey", side))
 
 
 @pytest.mark.parametrize("name", ["Fails", "broken"])

@@ -57,15 +57,17 @@ def refusal(case: Case) -> str | None:
     if case.phase == "train" and isinstance(case.batch, int) and case.batch > 1 and _works(replace(case, batch=1)):
         return f"{case.model} cannot train on a batch of {case.batch}: {what}; a batch of 1 works"
     modules = _modules(case)
-    if channels := next((count for count in _channels(modules) if failure(case, channels=count) is None), None):
-        return f"{case.model} takes images of {channels} channels, ours have 3: {what}"
     begin = time.monotonic()
-    for height, width in sizes(case, modules):
+    for height, width in [(case.height, case.width), *sizes(case, modules)]:
         if time.monotonic() - begin > SEARCH_S:
             break
-        if _works(replace(case, height=height, width=width)):
+        other = replace(case, height=height, width=width)
+        if _works(other):
             asked = f"{case.height}x{case.width}"
-            return f"{case.model} cannot take {asked}: {what}; {height}x{width} works{_unsized(case, (height, width))}"
+            return f"{case.model} cannot take {asked}: {what}; {height}x{width} works{_unsized(other)}"
+        if channels := next((count for count in _channels(modules) if failure(other, channels=count) is None), None):
+            of = "1 channel" if channels == 1 else f"{channels} channels"
+            return f"{case.model} takes images of {of}, ours have 3: {what}"
     return None
 
 
@@ -121,9 +123,9 @@ def _channels(modules: Sequence[nn.Module]) -> list[int]:
     return [count for count in wanted[:1] if count != 3]
 
 
-def _unsized(case: Case, size: tuple[int, int]) -> str:
-    """What to do if the user's callable did not get the size."""
+def _unsized(case: Case) -> str:
+    """What to do if the user's callable does not get the size of this cell, which works."""
     if not case.spec.external:
         return ""
-    by = own.build_and_tell(size, name=case.spec.args["name"], mode=case.mode)[1]
+    by = own.build_and_tell((case.height, case.width), name=case.spec.args["name"], mode=case.mode)[1]
     return "" if by else "; it is built without a size: name a callable with an argument img_size"
