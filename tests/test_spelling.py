@@ -222,7 +222,7 @@ LISTS = {
 }
 ONE = {  # command -> options of these names that take one value
     **{"maxres": {"batch", "dtype", "phase"}, "maxbatch": {"res", "dtype", "phase"}, "verify": {"dtype"}},
-    **{"flops": {"form", "dtype"}, "bench": {"dtype"}, "tune": {"dtype"}, "fit": {"cost"}},
+    **{"flops": {"form", "dtype", "reparam"}, "bench": {"dtype"}, "tune": {"dtype"}, "fit": {"cost"}},
 }
 
 

@@ -41,6 +41,7 @@ def sweep(
     backend: Words | None = None,
     layout: Words | None = None,
     attention: Words | None = None,
+    reparam: Words | None = None,
     form: Words | None = None,
     device: str = "auto",
     rigor: str = "default",
@@ -92,7 +93,8 @@ def sweep(
             "models": None if models is None else ",".join(map(_model, _several(models))),
             "res": None if res is None else ",".join(_sizes(res)),
             **{"modes": _text(modes), "batch": _text(batch), "dtype": _text(dtype), "phase": _text(phase)},
-            **{"backend": _text(backend), "layout": _text(layout), "attention": _text(attention), "form": _text(form)},
+            **{"backend": _text(backend), "layout": _text(layout), "attention": _text(attention)},
+            **{"reparam": _text(reparam), "form": _text(form)},
         }
         asked = {axis: text for axis, text in given.items() if text is not None}
         cases = axes.cells(asked, None if suite is None else str(suite), devices.resolve(device))
