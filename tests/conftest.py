@@ -29,7 +29,7 @@ SLOW = {  # a row a letter
     *("report_page", "revisions"),
     *("structure", "sweep"),
     *("training",),
-    *("uncounted",),
+    *("uncounted", "user_rooms"),
     *("verify", "vig_h", "vil", "vir", "vision_gru", "vrwkv"),
 }
 
