@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 
 from vbench.errors import first_line
@@ -127,8 +128,9 @@ def _of_torch() -> dict[str, Setting]:
 def _of_precision() -> dict[str, Setting]:
     """Of float32 products. The older settings come first: each of them sets some of the newer ones."""
     import torch
-    from torch.backends import cuda, cudnn, mkldnn
+    from torch import backends
 
+    cuda, cudnn, mkldnn = map(import_module, ("torch.backends.cuda", "torch.backends.cudnn", "torch.backends.mkldnn"))
     reduced = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
     parts = {"cuda.matmul": cuda.matmul, "cudnn.conv": cudnn.conv, "mkldnn.matmul": mkldnn.matmul}
     parts |= {"mkldnn.conv": mkldnn.conv, "mkldnn.rnn": mkldnn.rnn}
@@ -137,7 +139,7 @@ def _of_precision() -> dict[str, Setting]:
         "cudnn.allow_tf32": _attribute(cudnn, "allow_tf32"),
         "mkldnn.allow_tf32": _attribute(mkldnn, "allow_tf32"),
         **{f"cuda.matmul.{name}": _attribute(cuda.matmul, name) for name in (*reduced, "allow_fp16_accumulation")},
-        "backends.fp32_precision": _attribute(torch.backends, "fp32_precision"),
+        "backends.fp32_precision": _attribute(backends, "fp32_precision"),
         "cudnn.fp32_precision": _attribute(cudnn, "fp32_precision"),
         "mkldnn.fp32_precision": Setting(  # whose own attribute sets that of all back ends
             partial(getattr, mkldnn, "fp32_precision"), lambda value: mkldnn.set_flags(_fp32_precision=value)

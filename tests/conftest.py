@@ -29,7 +29,7 @@ SLOW = {  # a row a letter
     *("report_page", "revisions"),
     *("structure", "sweep"),
     *("timm_counts", "training"),
-    *("uncounted",),
+    *("uncounted", "user_rooms"),
     *("verify", "vig_h", "vil", "vir", "vision_gru", "vrwkv"),
     *("zoo_of_users",),
 }
