@@ -194,7 +194,7 @@ def test_a_snapshot_that_holds_itself() -> None:
     loop["model"] = loop["state_dict"] = loop
     with pytest.raises(CheckpointError, match="these entries are no tensors"):
         load_published(net(), loop)
-    load_published(net(), {**STATE, "again": loop})
+    load_published(net(), {"model": STATE, "again": loop})
     nested: dict[str, Any] = dict(STATE)
     for _ in range(20):
         nested = {"model": nested}

@@ -136,7 +136,6 @@ RELATED: dict[str, Callable[[State], dict[str, Any]]] = {
         **under("visual.trunk.", s),
         **{f"transformer.{n}": torch.ones(2) for n in range(99)},
     },
-    "numbers beside": lambda s: {"epoch": 3, "arch": "net", **s},
     "float counters of an average": lambda s: {
         key: value + 0.5 if key.endswith("num_batches_tracked") else value.float() for key, value in s.items()
     },
@@ -154,6 +153,30 @@ def test_layouts_of_other_trainers(layout: str) -> None:
     floats = {key: value for key, value in state.items() if value.is_floating_point()}
     assert holds(model, floats)
     assert torch.equal(model.state_dict()["index"], torch.arange(4))
+
+
+def test_what_is_no_tensor_beside_weights_is_named() -> None:
+    model = Net()
+    state = state_of(model)
+    with pytest.raises(CheckpointError, match=r"Net; 2 that are no tensors: epoch, 7$"):
+        load_published(model, {**state, "epoch": 3, 7: torch.ones(1)})
+    loaded = load_published(model, {"state_dict": {**under("model.", state), "criterion._extra_state": None}})
+    assert loaded.notes == ()
+
+
+def test_extra_state_stays_the_models() -> None:
+    class Extra(Net):
+        def get_extra_state(self) -> str:
+            return "mine"
+
+        def set_extra_state(self, state: str) -> None:
+            assert state == "mine"
+
+    model = Extra()
+    state = state_of(Net())
+    for given in (state, {**state, "_extra_state": "theirs"}):
+        load_published(model, given)
+        assert holds(model, state)
 
 
 def test_a_module_in_a_snapshot_is_its_state() -> None:
@@ -263,7 +286,7 @@ def test_a_backbone_is_taken_out_of_a_larger_model() -> None:
     assert loaded.place == "teacher, behind backbone."
     assert loaded.notes == ("left out 2 tensors that are not the model's: head.mlp.0.weight, head.last_layer.weight_g",)
     with pytest.raises(
-        CheckpointError, match=r"2 missing: head.weight, head.bias.*no classifier: create the model with num_c"
+        CheckpointError, match=r"no classifier: create the model with num_classes=0; 2 missing: head.weight, head.bias"
     ):
         load_published(Net(), {"teacher": {**under("backbone.", state), **heads}})
 
@@ -276,7 +299,7 @@ def test_a_classifier_is_left_out_only_if_the_model_was_built_without() -> None:
     with pytest.raises(CheckpointError, match=r"2 missing: head.weight, head.bias"):
         load_published(create("deit_t", 64), {key: value for key, value in state.items() if "head" not in key})
     with pytest.raises(
-        CheckpointError, match=r"2 misshapen.*it has 1000 classes: create the model with num_classes=1000"
+        CheckpointError, match=r"they have 1000 classes: create the model with num_classes=1000; 2 misshapen: head"
     ):
         load_published(create("deit_t", 64, num_classes=10), state)
     with pytest.raises(CheckpointError, match=r"1 unexpected: neck"):
@@ -305,10 +328,10 @@ def test_weights_as_magnitude_and_direction_are_put_together() -> None:
 @pytest.mark.parametrize(
     ("key", "says"),
     [
-        ("blocks.0.parametrizations.weight.original", "its weights are parametrised: call remove_parametrizations"),
-        ("blocks.0.weight_orig", "its weights are parametrised"),
+        ("blocks.0.parametrizations.weight.original", "they are parametrised: call remove_parametrizations"),
+        ("blocks.0.weight_orig", "they are parametrised"),
         ("_fsdp_wrapped_module._flat_param", "flattened shards of FSDP: save with StateDictType.FULL_STATE_DICT"),
-        ("blocks.0.lora_A.weight", r"adapters \(LoRA\): merge them"),
+        ("blocks.0.lora_A.weight", r"adapters \(LoRA\): merge these"),
     ],
 )
 def test_what_cannot_be_undone_is_named(key: str, says: str) -> None:

@@ -16,12 +16,10 @@ from vbench.models.checkpoint.read import is_plain, tensors
 from vbench.models.checkpoint.unwrap import Candidate, is_counter
 from vbench.models.checkpoint.words import line, listed
 
-TWICE = "twice, with different weights"
-
 _HINTS = (  # in unexpected keys: what it means
-    (r"\bparametrizations\b|weight_orig$", "its weights are parametrised: call remove_parametrizations before saving"),
-    (r"\b_?flat_param", "its weights are flattened shards of FSDP: save with StateDictType.FULL_STATE_DICT"),
-    (r"\blora_", "it holds adapters (LoRA): merge them into the weights before saving"),
+    (r"\bparametrizations\b|weight_orig$", "they are parametrised: call remove_parametrizations before saving"),
+    (r"\b_?flat_param", "they are flattened shards of FSDP: save with StateDictType.FULL_STATE_DICT"),
+    (r"\blora_", "they hold adapters (LoRA): merge these before saving"),
 )
 _HEADS = ("head", "fc", "classifier")
 
@@ -33,7 +31,7 @@ class Fit:
     Args:
         state: its tensors under the model's names.
         left: what it has of a classifier that the model was built without.
-        wrong: the names that are missing, unexpected, misshapen or there twice.
+        wrong: the names that are missing, unexpected, misshapen, there twice, or no tensors.
     """
 
     candidate: Candidate
@@ -73,6 +71,11 @@ class Target:
         return {key: value for key, value in self.model.state_dict().items() if isinstance(value, Tensor)}
 
     @cached_property
+    def extras(self) -> set[str]:
+        """Names of its state that are no tensors (`get_extra_state`)."""
+        return self.model.state_dict().keys() - self.own.keys()
+
+    @cached_property
     def rule(self) -> Rule | None:
         return rule(self.model)
 
@@ -110,10 +113,12 @@ class Target:
     def fit_nested(self, contents: Mapping[Any, Any]) -> Fit | None:
         """Compare what the family's rule makes of a whole checkpoint: some of timm's rules unwrap it themselves."""
         try:
-            found = tensors(self.rule(dict(contents))) if self.rule else {}
+            made = self.rule(dict(contents)) if self.rule else {}
         except Exception:  # as in `fit`
             return None
-        return self._compare(Candidate((), "", found, (), ()), found) if found else None
+        found = tensors(made)
+        others = tuple(str(key) for key in made if key not in found)
+        return self._compare(Candidate((), "", found, others=others), found) if found else None
 
     def _compare(self, candidate: Candidate, found: Mapping[str, Tensor]) -> Fit:
         state = {key: value for key, value in found.items() if key in self.own}
@@ -129,17 +134,17 @@ class Target:
                 for key, value in state.items()
                 if _shape(value) != _shape(self.own[key])
             ],
-            TWICE: list(candidate.twice),
+            "twice, with different weights": list(candidate.twice),
+            "that are no tensors": [key for key in candidate.others if key not in self.extras],
         }
         return Fit(candidate, state, tuple(key for key in surplus if key.startswith(self.absent)), wrong)
 
     def misfit(self, fit: Fit) -> str:
         """Why the nearest candidate does not fit, and what may be done about it."""
-        said = f"these are not the weights of this {type(self.model).__name__}; {fit.faults_in_words}"
-        if str(fit.candidate):
-            said += f"; looked at {fit.place}"
         hints = [words for pattern, words in _HINTS if any(re.search(pattern, key) for key in fit.wrong["unexpected"])]
-        return "; ".join([said, *hints, *self._of_classes(fit)])
+        place = [f"looked at {fit.place}"] if str(fit.candidate) else []
+        first = f"these are not the weights of this {type(self.model).__name__}"
+        return "; ".join([first, *hints, *self._of_classes(fit), fit.faults_in_words, *place])
 
     def _of_classes(self, fit: Fit) -> list[str]:
         """What to do if only the classifier does not fit."""
@@ -150,9 +155,9 @@ class Target:
         if not wrong or not wrong <= heads:
             return []
         if not fit.wrong["misshapen"]:
-            return ["it has no classifier: create the model with num_classes=0"]
+            return ["they have no classifier: create the model with num_classes=0"]
         found = fit.state[min(wrong & fit.state.keys())].shape
-        return [f"it has {found[0]} classes: create the model with num_classes={found[0]}"] if found else []
+        return [f"they have {found[0]} classes: create the model with num_classes={found[0]}"] if found else []
 
 
 def _shape(value: Tensor) -> tuple[int, ...] | str:

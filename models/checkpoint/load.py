@@ -95,7 +95,7 @@ def _passed_over(fits: list[Fit], first: Fit) -> list[Fit]:
 def _nothing(contents: Mapping[Any, Any]) -> list[Candidate]:
     """The candidate of an empty checkpoint. Raises: CheckpointError for one that holds something else than weights."""
     if not contents:
-        return [Candidate((), "", {}, (), ())]
+        return [Candidate((), "", {})]
     if unnamed := [repr(key) for key, value in contents.items() if isinstance(value, Tensor)]:
         raise CheckpointError(f"this is no state dict; its tensors have no names but {listed(unnamed)}")
     raise CheckpointError(f"this is no state dict; these entries are no tensors: {listed(contents)}")

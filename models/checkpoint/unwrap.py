@@ -66,13 +66,15 @@ class Candidate:
         state: its tensors, without the prefix and the marks of wrappers.
         twice: names that two of its keys come to, with different weights.
         beside: keys of the entry that do not have the prefix.
+        others: names of what is no tensor among those that have it.
     """
 
     entry: tuple[str, ...]
     prefix: str
     state: dict[str, Tensor]
-    twice: tuple[str, ...]
-    beside: tuple[str, ...]
+    twice: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @cached_property
     def rank(self) -> tuple[int, int]:
@@ -97,12 +99,14 @@ def candidates(contents: Mapping[Any, Any], own: Collection[str]) -> list[Candid
     for entry, mapping in mappings(contents):
         if any(not isinstance(part, str) or _NO_WEIGHTS.search(part) for part in entry):
             continue
-        state, twice = _bare(tensors(mapping), marks)
+        held = tensors(mapping)
+        state, twice = _bare(held, marks)
+        others = [_name(str(key), marks) for key in mapping if key not in held]
         for prefix, hits in _prefixes(state, own).items() if state else ():
             inside = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
             beside = tuple(key for key in state if not key.startswith(prefix))
-            both = tuple(key for key in twice if key.startswith(prefix))
-            found.append((hits, Candidate(entry, prefix, inside, both, beside)))
+            both, strange = ([key for key in keys if key.startswith(prefix)] for keys in (twice, others))
+            found.append((hits, Candidate(entry, prefix, inside, tuple(both), beside, tuple(strange))))
     found.sort(key=lambda one: (-one[0], one[1].rank))
     return [candidate for _, candidate in found[:MOST]]
 
@@ -128,13 +132,17 @@ def _bare(state: Mapping[str, Tensor], marks: set[str]) -> tuple[dict[str, Tenso
     bare: dict[str, Tensor] = {}
     twice = []
     for key, value in state.items():
-        parts = [part for part in key.split(".") if part not in marks]
-        name = ".".join(parts)
+        name = _name(key, marks)
         if name in bare and not _equal(bare[name], value):
             twice.append(name)
-        if parts and parts[-1] not in _COUNTERS:
+        if name.rpartition(".")[2] not in _COUNTERS:
             bare[name] = value
     return bare, tuple(twice)
+
+
+def _name(key: str, marks: set[str]) -> str:
+    """A key without the marks of wrappers."""
+    return ".".join(part for part in key.split(".") if part not in marks)
 
 
 def _prefixes(keys: Collection[str], own: Collection[str]) -> dict[str, int]:
