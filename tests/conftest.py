@@ -14,12 +14,12 @@ from vbench.results.store import Record
 # Whole programs and sweeps, interpreted or compiled kernels, every model, form and container, many pictures. They take
 # five sixths of the time and are marked `slow`; `pytest -m "not full and not slow"` is the fast half of the tests.
 SLOW = {  # a row a letter
-    *("ab", "accuracy", "attention", "axes"),
+    *("ab", "accuracy", "archives", "attention", "axes"),
     *("backend",),
     *("calibration", "checkpoints", "cli", "counters", "cuda_dry_run", "cuda_stand_in"),
     *("docs", "doctor"),
     *("external",),
-    *("figures", "fused", "fused_chunks", "fused_scans"),
+    *("figures", "first_user", "fused", "fused_chunks", "fused_scans"),
     *("gate_calibration", "gate_docs", "golden", "gpu_steps"),
     *("kernel_compile", "kernel_ranges", "kernels_cli"),
     *("launch", "limits"),
