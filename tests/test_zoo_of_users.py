@@ -24,7 +24,7 @@ from vbench.jobs.launch import Ending
 from vbench.plan import RIGORS, Case, Sweep, plan
 from vbench.results.frame import frame, rows_of
 from vbench.results.store import Record, read
-from vbench.sweep import loop as sweeping
+from vbench.sweeps import loop as sweeping
 
 SHORT = replace(
     RIGORS["quick"],
