@@ -21,7 +21,7 @@ SLOW = {  # a row a letter
     *("docs", "doctor"),
     *("external",),
     *("figures", "first_user", "fused", "fused_chunks", "fused_scans"),
-    *("gate_calibration", "gate_docs", "golden", "gpu_steps"),
+    *("gaps", "gate_calibration", "gate_docs", "golden", "gpu_steps"),
     *("kernel_compile", "kernel_ranges", "kernels_cli"),
     *("launch", "limits"),
     *("measure", "memory", "models"),
