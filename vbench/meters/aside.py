@@ -55,10 +55,17 @@ def prepare(case: Case) -> None:
 
 
 def placed(case: Case) -> nn.Module:
-    """The model of a cell in its types, on its device. Raises: as `build`."""
+    """The model of a cell in its types, on its device; lazy modules have their shapes. Raises: as `build`."""
     import torch
+    from torch.nn.parameter import is_lazy
 
-    return cast(build(case), getattr(torch, case.weights_dtype)).to(case.device)
+    model = cast(build(case), getattr(torch, case.weights_dtype)).to(case.device)
+    if any(is_lazy(x) for x in chain(model.parameters(), model.buffers())):
+        training = model.training
+        with torch.no_grad():
+            model.eval()(images(case, 1, torch.device(case.device)))
+        model.train(training)
+    return model
 
 
 def built(case: Case, device: Device) -> tuple[nn.Module, Baseline]:
