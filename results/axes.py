@@ -51,7 +51,7 @@ AXES = {  # in the order in which rows are sorted and settings are listed
         Axis("phase", "phase", source="case", usual=("infer",), parts=True, caption=True),
         Axis("backend", "back end", source="case", usual=("eager",), parts=True, caption=True),
         Axis("layout", "layout", source="case", usual=("nchw",), parts=True, caption=True),
-        Axis("reparam", "deployed form", source="case", usual=("no",), parts=True, caption=True, words="reparam {}"),
+        Axis("reparam", "deployed form", source="case", usual=("no",), parts=True, words="reparam {}"),
         Axis("attention", "attention", source="settings", usual=("fused",), parts=True, caption=True, optional=True),
         # A failed cell has no value of these three. So they do not part curves: a curve would lose its failed end.
         Axis(
