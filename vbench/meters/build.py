@@ -80,7 +80,7 @@ def images(case: Case, batch: int, device: torch.device) -> Tensor:
 
 def unfuse(model: nn.Module) -> bool:
     """Make timm's attention compute all its scores at once; True if the model has such attention."""
-    able = [module for module in model.modules() if "fused_attn" in vars(module)]
+    able = _attentions(model)
     for module in able:
         setattr(module, "fused_attn", False)  # noqa: B010 - a plain attribute, which nn.Module's types do not know
     return bool(able)
@@ -88,12 +88,13 @@ def unfuse(model: nn.Module) -> bool:
 
 def attention_of(model: nn.Module) -> str | None:
     """How timm computes a model's attention: "fused", "unfused", "fused+unfused", or None if it has none."""
-    kinds = {
-        "fused" if vars(module)["fused_attn"] else "unfused"
-        for module in model.modules()
-        if "fused_attn" in vars(module)
-    }
+    kinds = {"fused" if module.fused_attn else "unfused" for module in _attentions(model)}
     return "+".join(sorted(kinds)) or None
+
+
+def _attentions(model: nn.Module) -> list[nn.Module]:
+    """Its modules that compute attention as timm's do. They are not asked: a module may answer to every name."""
+    return [module for module in model.modules() if "fused_attn" in vars(module)]
 
 
 def replace_function(model: nn.Module, old: Callable[..., Any], new: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vbench.devices import open_device, process
 from vbench.devices.base import Device
@@ -203,7 +204,7 @@ def anatomy(seen: Seen, held: dict[str, int]) -> dict[str, Any]:
 
 def outside(model: nn.Module, device: Device) -> int:
     """The bytes of the weights that `Device.used_bytes` does not count: in a mapped file, or in shared memory."""
-    storages = [x.untyped_storage() for x in chain(model.parameters(), model.buffers())]
+    storages = [x.untyped_storage() for x in chain(model.parameters(), model.buffers()) if not is_lazy(x)]
     return device.outside_bytes({(storage.data_ptr(), storage.nbytes()) for storage in storages})
 
 
@@ -217,5 +218,6 @@ def with_outside(seen: Seen, nbytes: int) -> Seen:
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the distinct storages behind some tensors."""
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    """Bytes of the distinct storages behind some tensors; a lazy parameter before the first pass has none."""
+    storages = [t.untyped_storage() for t in tensors if not is_lazy(t)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
