@@ -155,7 +155,7 @@ def test_a_baseline_of_counters_says_which_model_is_gone(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["gate", "--counters", "counters.json"])
     assert done.exit_code == 1
-    assert "unknown model 'vig_of_old': did you mean" in " ".join(done.output.split())
+    assert "unknown model 'vig_of_old': none of" in " ".join(done.output.split())
 
 
 def test_cells_of_unknown_models_name_their_form() -> None:

@@ -83,9 +83,12 @@ def measure(
 def fails_alone(error: Exception) -> bool:
     """Whether an error at a larger batch is the model's: it may be made for one image. Its other figures stand.
 
-    Running out of memory, and a compiler that compiles nothing, concern the whole cell.
+    Running out of memory, a compiler that compiles nothing, and an error that CUDA keeps concern the whole cell.
     """
-    return not (is_out_of_memory(error) or isinstance(error, CompileError))
+    import torch  # whoever has such an error has it already
+
+    kept = isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+    return not (kept or is_out_of_memory(error) or isinstance(error, CompileError))
 
 
 def work(call: Call, device: Device, *, batch: int, block_calls: int) -> Callable[[float], int]:
