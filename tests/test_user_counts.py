@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -249,6 +250,7 @@ def test_why_a_cell_was_not_counted_is_not_remembered(tmp_path: Path) -> None:
     assert asked == ["count", "count"]
 
 
+@pytest.mark.skipif(not timm.is_model("iformer_t"), reason=f"timm {timm.__version__} lacks it")
 def test_timms_iformer_is_counted_and_predicted_in_plans_and_in_the_gate() -> None:
     """530,472,064 MACs: its values are wider than its queries."""
     cell = replace(case("", 224), model="timm/iformer_t", attention="fused")
