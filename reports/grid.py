@@ -63,7 +63,6 @@ class Grid:
     remarks: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
 
-    @property
     def marks(self) -> dict[str, str]:
         """Each footnote with its letter, in reading order: {note: "a"}."""
         found = dict.fromkeys(
@@ -112,15 +111,15 @@ def csv_text(rows: Iterable[Iterable[str]]) -> str:
 
 
 def _markdown(grid: Grid) -> str:
-    lines = [f"### {escaped(grid.title)}\n"] if grid.title else []
+    lines, marks = [f"### {escaped(grid.title)}\n"] if grid.title else [], grid.marks()
     rows: list[list[str]] = []
     for block in grid.blocks:
         if block.name:
             rows.append([f"*{escaped(block.name)}*", *[""] * (len(grid.columns) - 1)])
-        rows += [[_md_cell(cell, grid.marks) for cell in row] for row in block.rows]
+        rows += [[_md_cell(cell, marks) for cell in row] for row in block.rows]
     right = [escaped(column.name) for column in grid.columns if column.number]
     lines += [*pipes([escaped(column.name) for column in grid.columns], rows, right), "", escaped(grid.caption)]
-    lines += [f"\n- <sup>{mark}</sup> {escaped(note)}" for note, mark in grid.marks.items()]
+    lines += [f"\n- <sup>{mark}</sup> {escaped(note)}" for note, mark in marks.items()]
     lines += [f"\n- {escaped(line)}" for line in grid.remarks]
     return "\n".join(lines) + "\n"
 
@@ -144,7 +143,7 @@ def escaped(text: str) -> str:
 
 
 def _latex(grid: Grid, label: str) -> str:
-    count = len(grid.columns)
+    count, marks = len(grid.columns), grid.marks()
     lines = [r"\begin{table*}[t]", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"]
     lines += [rf"\caption{{{_tex(grid.title)}}}", rf"\label{{{label}}}"]
     lines += [rf"\begin{{tabular}}{{@{{}}{''.join('r' if c.number else 'l' for c in grid.columns)}@{{}}}}", r"\toprule"]
@@ -154,10 +153,10 @@ def _latex(grid: Grid, label: str) -> str:
         lines.append(r"\midrule")
         if block.name:
             lines.append(rf"\multicolumn{{{count}}}{{@{{}}l@{{}}}}{{\emph{{{_tex(block.name)}}}}} \\")
-        lines += [_tex_row([_tex_cell(cell, grid.marks) for cell in row]) for row in block.rows]
+        lines += [_tex_row([_tex_cell(cell, marks) for cell in row]) for row in block.rows]
     lines += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"\begin{minipage}{\textwidth}\raggedright"]
     lines += [_tex(grid.caption) + r"\par"]
-    lines += [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for note, mark in grid.marks.items()]
+    lines += [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for note, mark in marks.items()]
     lines += [rf"{_tex(line)}\par" for line in grid.remarks]
     return "\n".join([*lines, r"\end{minipage}", r"\end{table*}"]) + "\n"
 

@@ -93,11 +93,13 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
     {their case_id: [ratio, lo, hi, blocks, rounds]}. Percentiles of fewer samples than `statistics.least_samples` are
     missing. If another value is missing, `status`, `reason`, `throughput_reason` or `energy_reason` says why.
     """
-    devices = dict.fromkeys(str(record.host.get("device_name")) for record in records)
+    devices: dict[str, list[Record]] = {}
+    for record in records:
+        devices.setdefault(str(record.host.get("device_name")), []).append(record)
     cells = [
         sorted(launches.values(), key=lambda record: record.launch)
-        for device in devices
-        for launches in current(r for r in records if str(r.host.get("device_name")) == device).values()
+        for own in devices.values()
+        for launches in current(own).values()
     ]
     runs: dict[tuple[str, str], list[list[Sequence[float]]]] = {}
     for launches in cells:
@@ -120,18 +122,20 @@ def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
 
 def _add_pairs(rows: Sequence[dict[str, Any]], records: Sequence[Record], turns: Sequence[TurnBlock]) -> None:
     """Add `latency_paired` to rows. Cells that differ in the batch for throughput alone share their turns."""
-    cases = {record.case_id: pairs.alike(record.case) for record in records}
+    cases = {record.case_id: pairs.alike(record.case) for record in records} if turns else {}
     for conditions in dict.fromkeys(block.conditions for block in turns):
-        found = pairs.paired(block for block in turns if block.conditions == conditions)
-        own = [row for row in rows if row["conditions"] == conditions]
-        for row in own:
-            beside = {
-                other["case_id"]: [ratio.value, ratio.lo, ratio.hi, ratio.blocks, ratio.rounds]
-                for other in own
-                if (ratio := found.get((cases[row["case_id"]], cases[other["case_id"]])))
-            }
-            if beside:
-                row["latency_paired"] = json.dumps(beside)
+        alike: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["conditions"] == conditions:
+                alike.setdefault(cases[row["case_id"]], []).append(row)
+        beside: dict[str, dict[str, list[float | None]]] = {}
+        for (one, other), ratio in pairs.paired(b for b in turns if b.conditions == conditions).items():
+            known = [ratio.value, ratio.lo, ratio.hi, ratio.blocks, ratio.rounds]
+            for row in alike.get(one, ()):
+                beside.setdefault(row["case_id"], {}).update({with_["case_id"]: known for with_ in alike.get(other, ())})
+        for row in (row for own in alike.values() for row in own):
+            if row["case_id"] in beside:
+                row["latency_paired"] = json.dumps(beside[row["case_id"]])
 
 
 WRONG = {  # flags of a row that proves nothing, and why

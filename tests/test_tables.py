@@ -200,7 +200,7 @@ class TestFootnotes:
         assert [note.split(":")[0] for note in row[0].notes] == ["modes_differ"]
         assert [note.split(":")[0] for note in row[3].notes] == ["counters_disagree"]
         assert [note.split(":")[0] for note in row[4].notes] == ["unconverged"]
-        assert list(found.marks.values()) == ["a", "b", "c"]
+        assert list(found.marks().values()) == ["a", "b", "c"]
 
     def test_a_launch_that_failed_later_is_said(self) -> None:
         later = failed("oom", "no memory left", launch=1)
@@ -211,7 +211,7 @@ class TestFootnotes:
         warmup = {"calls": 10, "wall_s": 0.5, "converged": False, "reason": None}
         found = grid([make_record(side=side, warmup=warmup) for side in (224, 512)], "resolution")
         text = paper_tables.render({"resolution": [found]}, "md")
-        assert len(found.marks) == 1
+        assert len(found.marks()) == 1
         assert text.count("<sup>a</sup>") == 3
 
 
