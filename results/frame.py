@@ -132,7 +132,9 @@ def _add_pairs(rows: Sequence[dict[str, Any]], records: Sequence[Record], turns:
         for (one, other), ratio in pairs.paired(b for b in turns if b.conditions == conditions).items():
             known = [ratio.value, ratio.lo, ratio.hi, ratio.blocks, ratio.rounds]
             for row in alike.get(one, ()):
-                beside.setdefault(row["case_id"], {}).update({with_["case_id"]: known for with_ in alike.get(other, ())})
+                beside.setdefault(row["case_id"], {}).update(
+                    {with_["case_id"]: known for with_ in alike.get(other, ())}
+                )
         for row in (row for own in alike.values() for row in own):
             if row["case_id"] in beside:
                 row["latency_paired"] = json.dumps(beside[row["case_id"]])
