@@ -30,19 +30,17 @@ ABSENT = (  # what a machine with a GPU may lack: parts of the program that can 
     *("mypy", "fla", "mlstm_kernels"),
 )
 HIDE = f"import sys\n\nfor name in {ABSENT}:\n    sys.modules[name] = None\n"
-SMALL = ("--device", "cpu", "--models", "vig_t,deit_t", "--res", "32", "--backend", "eager", "--seconds", "0.05")
-SHRUNK = {  # options that make a step small, and one for a CPU; the last of two equal options counts
-    "sweep": (*SMALL, "--batch", "1"),
-    "training": (*SMALL, "--batch", "2"),
-    "attention": (*SMALL, "--models", "deit_t", "--attention", "fused,math", "--batch", "1"),
-    "forms": (*SMALL, "--models", "vig_t", "--batch", "1"),
-    "check": ("--device", "cpu", "--op", "mingru", "--form", "scan", "--tokens", "9"),
-    "bench": (
-        *("--device", "cpu", "--op", "mingru", "--form", "scan", "--n", "32", "--backend", "eager", "--l2", "warm"),
-        *("--seconds", "0.001"),
-    ),
-    "tests": ("--collect-only", "-q"),
-    "readme": (),
+SMALL = {"--device": "cpu", "--models": "vig_t,deit_t", "--res": "32", "--backend": "eager", "--seconds": "0.05"}
+FORM = {"--device": "cpu", "--op": "mingru", "--form": "scan"}
+SHRUNK = {  # options that make a step small, and one for a CPU, in place of its own
+    "sweep": {**SMALL, "--batch": "1"},
+    "training": {**SMALL, "--batch": "2"},
+    "attention": {**SMALL, "--models": "deit_t", "--attention": "fused,math", "--batch": "1"},
+    "forms": {**SMALL, "--models": "vig_t", "--batch": "1"},
+    "check": {**FORM, "--tokens": "9"},
+    "bench": {**FORM, "--n": "32", "--backend": "eager", "--l2": "warm", "--seconds": "0.001"},
+    "tests": {"--collect-only": "-q"},
+    "readme": {},
 }
 
 
@@ -296,7 +294,13 @@ class TestWhatTheMachineLacks:
 
 def gpu_step(name: str) -> list[str]:
     (found,) = (one for one in gpu.steps("folder") if one.name == name)
-    return [sys.executable if word == "python" else word for word in (*found.command, *SHRUNK[name])]
+    command = [sys.executable if word == "python" else word for word in found.command]
+    for option, value in SHRUNK[name].items():
+        if option in command:
+            command[command.index(option) + 1] = value
+        else:
+            command += [option, value]
+    return command
 
 
 def bare(folder: Path) -> dict[str, str]:
