@@ -130,7 +130,8 @@ def _add_pairs(rows: Sequence[dict[str, Any]], records: Sequence[Record], turns:
                 alike.setdefault(cases[row["case_id"]], []).append(row)
         beside: dict[str, dict[str, list[float | None]]] = {}
         for (one, other), ratio in pairs.paired(b for b in turns if b.conditions == conditions).items():
-            known = [ratio.value, ratio.lo, ratio.hi, ratio.blocks, ratio.rounds]
+            ends = (end if end is None else float(f"{end:.9g}") for end in (ratio.value, ratio.lo, ratio.hi))
+            known = [*ends, ratio.blocks, ratio.rounds]
             for row in alike.get(one, ()):
                 beside.setdefault(row["case_id"], {}).update(
                     {with_["case_id"]: known for with_ in alike.get(other, ())}
