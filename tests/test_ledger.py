@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from test_flops import Call
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
@@ -26,17 +27,6 @@ from vbench.results.counters import Baseline, CountedCell, read, to_text
 
 COMPLEX64 = torch.complex64
 LONG = torch.long
-
-
-class Call(nn.Module):
-    """A function as a model of no parameters."""
-
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x)
 
 
 def enter(function: Callable[[Tensor], Any], *shape: int, dtype: torch.dtype = torch.float32) -> Ledger:

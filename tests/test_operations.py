@@ -11,7 +11,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from packaging.version import Version
+from test_flops import Call
 from torch import Tensor, nn
+from users_nets.base import Base
 
 from vbench.flops import count as counting
 from vbench.flops import tables
@@ -21,17 +23,6 @@ from vbench.flops.products import BESIDE, OF_TORCH, PRODUCTS
 from vbench.plan import Case
 
 LONG = torch.long
-
-
-class Call(nn.Module):
-    """A function as a model of no parameters."""
-
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x)
 
 
 def enter(function: Callable[[Tensor], Any], *shape: int, device: str = "meta") -> Ledger:
@@ -429,20 +420,6 @@ def test_the_tables_have_the_operations_of_forward_passes() -> None:
 # Models whose operations no table had: views of complex numbers (GFNet, FNO), a table resized at run time
 # (facebookresearch/dinov2), a random mask (MAE), a normed weight; and one without products (sovrasov/flops-counter
 # issues 48 and 84)
-
-
-class Base(nn.Module):
-    """A stem of 16 x 16 places, 98,304 MACs at 64 px, and a head of 80."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 10)
-
-    def body(self, x: Tensor) -> Tensor:
-        return x
-
-    def forward(self, x: Tensor) -> Any:
-        return self.head(self.body(self.stem(x)).mean((2, 3)))
 
 
 class Views(Base):

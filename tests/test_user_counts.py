@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -10,16 +9,15 @@ from fractions import Fraction
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from test_counters import Here
 from torch import Tensor
 
-from vbench import jobs
 from vbench.errors import UncountedError, UnsupportedError
 from vbench.flops import count as flops
 from vbench.flops import estimate, passes
@@ -306,18 +304,6 @@ def test_a_pinned_kernel_refuses_shapes_that_it_does_not_take() -> None:
             attention(*of(name), enable_gqa=name == "shared heads", kernel=kernel)
     assert attention(*of("wide"), kernel="cudnn").shape[-1] == 24
     assert attention(*of("shared heads"), enable_gqa=True, kernel="flash").shape == (2, 4, 6, 8)
-
-
-class Here:
-    """Runs jobs in this process; what they yield passes through JSON, as a child's does."""
-
-    _one = Lock()
-
-    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        module, _, name = jobs.target(job).partition(":")
-        with self._one:  # children share nothing; threads would
-            parts = dict(getattr(import_module(module), name)(json.loads(json.dumps(argument))))
-        return Ending("ok", None, json.loads(json.dumps(parts)))
 
 
 def test_the_gate_holds_a_model_that_needs_a_real_pass_to_its_counts(tmp_path: Path) -> None:
