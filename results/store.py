@@ -122,7 +122,7 @@ _PARTS = {kind: {f.name for f in fields(kind) if f.default is not MISSING} - {"s
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that a folder holds: its launches and blocks of turns in the order of writing, and the lines that are none."""
+    """All that a folder holds: its launches and blocks of turns in the order of writing; and lines that are none."""
 
     records: list[Record]
     turns: list[TurnBlock]
