@@ -1,21 +1,27 @@
 """What a frame keeps of the records: of each launch a few figures and its samples, of each cell what is asked of it.
 
-A record is read, reduced and dropped, so that a run of a million records fits into memory. `Cells` takes records one by
+A line is read, reduced and dropped, so that a run of a million records fits into memory. `Cells` takes records one by
 one, and knows which launches count (`store.current`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import UNSET, MsgspecError, UnsetType, convert, structs
+from msgspec.json import Decoder
 
 from vbench.devices import on_host
-from vbench.plan import CASE_DEFAULTS
-from vbench.results import pairs
+from vbench.errors import SchemaError
+from vbench.results import pairs, shapes, store
 from vbench.results.axes import AXES
+from vbench.results.lines import Damage
 from vbench.results.models import of_zoo
 from vbench.results.series import Samples
 from vbench.results.store import Record
@@ -32,6 +38,36 @@ WORK = (  # keys of a record's work that are columns of the frame
 )
 MEMORY = ("weights", "input", "activation", "gradients", "optimizer", "workspace", "slack", "process")
 PARTS = ("forward", "backward", "update")
+
+
+class Settings(shapes.Settings):
+    """A setting that is not recorded is the one that was asked for; one that is null is none."""
+
+    attention: str | None | UnsetType = UNSET
+    attention_kernel: str | None | UnsetType = UNSET
+    weights_dtype: str | None | UnsetType = UNSET
+    tf32: bool | None | UnsetType = UNSET
+    loss: str | None | UnsetType = UNSET
+
+
+class Line(shapes.Launch, kw_only=True):
+    """A record as it is read here: what its shape has, and nothing else. An older record lacks parts."""
+
+    load: shapes.Load | None = None
+    spent: shapes.Spent | None = None
+    verified: shapes.Verified | None = None
+    work: shapes.Work | None = None
+    second_count: shapes.SecondCount | None = None
+    settings: Settings | None = None
+    memory: shapes.Memory | None = None
+    warmup: shapes.Warmup | None = None
+    latency: shapes.Latency | None = None
+    throughput: shapes.Throughput | None = None
+    energy: shapes.Energy | None = None
+    state: shapes.State | None = None
+    outputs: shapes.Outputs | None = None
+    floor: shapes.Floor | None = None
+    zoo: shapes.Zoo | None = None
 
 
 class Latency(NamedTuple):
@@ -76,8 +112,8 @@ class Launch:
     reason: str | None
     latency: Latency | None
     throughput: Throughput | None
-    memory: dict[str, Any] | None
-    energy: dict[str, Any] | None
+    memory: shapes.Memory | None
+    energy: shapes.Energy | None
     floor: tuple[float | None, float | None, float | None] | None  # ms; FLOP/s and bytes/s of the device
     doubts: Doubts
 
@@ -92,7 +128,6 @@ class First(NamedTuple):
     caveat: bool
     counters_disagree: bool
     deployable: bool
-    host: Mapping[str, Any]
     alike: str  # `pairs.alike` of the case; empty where no cells took turns
 
 
@@ -131,18 +166,19 @@ class Cells:
         self._devices: dict[str, dict[str, Cell]] = {}
         self._same: dict[Any, Any] = {}
 
-    def add(self, record: Record) -> None:
-        """Take what counts of a record."""
-        of_device = self._devices.setdefault(str(record.host.get("device_name")), {})
-        cell = of_device.get(record.case_id)
+    def add(self, record: Record | Line) -> None:
+        """Take what counts of a record. Raises: SchemaError for a record that could not be read back."""
+        line = record if isinstance(record, Line) else _line(record)
+        of_device = self._devices.setdefault(str(line.host.device_name), {})
+        cell = of_device.get(line.case_id)
         if cell is None:
-            cell = of_device[record.case_id] = Cell(record.conditions)
-        elif cell.conditions != record.conditions:
+            cell = of_device[line.case_id] = Cell(self._one(line.conditions))
+        elif cell.conditions != line.conditions:
             cell.launches.clear()
-            cell.conditions, cell.first = record.conditions, None
-        cell.launches[record.launch] = self._launch(record)
-        if cell.first is None or record.launch <= cell.first_number:
-            cell.first, cell.first_number = self._first(record), record.launch
+            cell.conditions, cell.first = self._one(line.conditions), None
+        cell.launches[line.launch] = self._launch(line)
+        if cell.first is None or line.launch <= cell.first_number:
+            cell.first, cell.first_number = self._first(line), line.launch
 
     def __iter__(self) -> Iterator[tuple[str, Cell]]:
         """The cells with the names of their devices, device by device."""
@@ -152,157 +188,152 @@ class Cells:
         """The first value that was equal to this one, so that equal values are kept once."""
         return self._same.setdefault(value, value)
 
-    def _launch(self, record: Record) -> Launch:
-        floor = record.floor
+    def _launch(self, line: Line) -> Launch:
+        floor = line.floor
         return Launch(
-            record.launch,
-            self._one(record.status),
-            self._one(record.reason),
-            _latency(record.latency),
-            _throughput(record.throughput),
-            _memory(record.memory),
-            _energy(record.energy),
-            self._one((floor["floor_ms"], floor.get("flops_per_s"), floor.get("copy_bytes_per_s"))) if floor else None,
-            self._one(_doubts(record)),
+            line.launch,
+            line.status,
+            self._one(line.reason),
+            _latency(line.latency),
+            _throughput(line.throughput),
+            line.memory,
+            line.energy,
+            self._one((floor.floor_ms, floor.flops_per_s, floor.copy_bytes_per_s)) if floor else None,
+            self._one(_doubts(line)),
         )
 
-    def _first(self, record: Record) -> First:
-        case, host = {**CASE_DEFAULTS, **record.case}, record.host  # an older record lacks later axes
-        work, second = record.work or {}, record.second_count or {}
-        zoo = record.zoo or {}  # an older record has none
-        if not zoo.keys() >= {"family", "caveat", "padded_share"}:
-            zoo = {**of_zoo(case["model"], case["height"], case["width"]), **zoo}
-        sources: dict[str, Mapping[str, Any]] = {
-            "case": case,
-            "settings": {**case, **(record.settings or {})},  # for a failed cell: the settings asked for
-            "protocol": record.protocol,
-            "host": host,
-            "versions": {**host.get("versions", {}), "commit": commit(host)},
+    def _first(self, line: Line) -> First:
+        case, host, second = line.case, line.host, line.second_count
+        zoo = line.zoo or shapes.Zoo(**of_zoo(case.model, case.height, case.width))  # an older record has none
+        columns = {
+            **{name: _of(_source(line, axis.source), name) for name, axis in AXES.items() if axis.source},
+            **{name: getattr(case, name) for name in ("model", "mode", "form", "height", "width")},
+            **({name: getattr(line.work, name) for name in WORK} if line.work else {}),
+            "family": zoo.family,
+            "status": line.status,
+            "verified": line.verified.ok if line.verified else None,
+            "flops_coverage": line.work.coverage if line.work else None,
+            "uncounted_reason": _uncounted(line.work, line.reason or "", line.status),
+            "macs_fvcore": second.macs_fvcore if second else None,
+            "padded_share": zoo.padded_share,
+            "model_commit": _commit((host.models or {}).get(case.model)),
+            "started_at": line.started_at,
+            "case_id": line.case_id,
+            "conditions": line.conditions,
         }
-        columns: dict[str, Any] = {
-            **{key: case[key] for key in ("model", "mode", "form", "height", "width")},
-            **{name: sources[axis.source].get(name) for name, axis in AXES.items() if axis.source},
-            "family": zoo["family"],
-            "status": record.status,
-            "verified": (record.verified or {}).get("ok"),
-            **{key: work.get(key) for key in WORK},
-            "flops_coverage": work.get("coverage"),
-            "uncounted_reason": uncounted(record),
-            "macs_fvcore": second.get("macs_fvcore"),
-            "padded_share": zoo["padded_share"],
-            "model_commit": commit((host.get("models") or {}).get(case["model"]) or {}),
-            "started_at": record.started_at,
-            "case_id": record.case_id,
-            "conditions": record.conditions,
-        }
+        disagree = (second and second.agree is False) or (line.work and line.work.closed_form_agrees is False)
         return First(
             tuple(self._one(value) if isinstance(value, str) else value for value in map(columns.get, ABOUT)),
-            str(case["device"]),
-            case["batch"],
-            record.protocol["launches"],
-            bool(zoo["caveat"]),
-            second.get("agree") is False or work.get("closed_form_agrees") is False,
-            bool(work.get("params_deployed")) and case["phase"] == "infer",
-            self._host(host),
-            self._one(pairs.alike(record.case)) if self._turns else "",
+            self._one(case.device),
+            case.batch,
+            line.protocol.launches,
+            bool(zoo.caveat),
+            bool(disagree),
+            bool(line.work and line.work.params_deployed) and case.phase == "infer",
+            self._one(pairs.alike(structs.asdict(case))) if self._turns else "",
         )
 
-    def _host(self, host: dict[str, Any]) -> dict[str, Any]:
-        last = self._same.get(_HOST)
-        if last != host:
-            last = self._same[_HOST] = host
-        return host if last is None else last
+
+def read(folder: Path, cells: Cells) -> list[Damage]:
+    """Add the records of a folder to `cells`. Returns: the lines that are no records. Warns and raises as `store.read`."""
+    with _uncollected():
+        return store.each_launch(folder, Decoder(Line).decode, cells.add)
 
 
-_HOST = object()  # the key of the last host
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """A context in which no cycles are looked for: records have none, and looking at millions of objects takes long."""
+    there = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if there:
+            gc.enable()
 
 
-def _latency(found: dict[str, Any] | None) -> Latency | None:
+def _line(record: Record) -> Line:
+    try:
+        return convert(record, Line, from_attributes=True)
+    except MsgspecError as error:
+        raise SchemaError(f"a record could not be read back: {shapes.said(error)}") from None
+
+
+def _source(line: Line, source: str | None) -> Any:
+    """The part of a record in which an axis has its value."""
+    if source == "versions":
+        return {**(line.host.versions or {}), "commit": _commit(line.host)}
+    if source == "settings":  # for a failed cell, and for an older record: the settings asked for
+        return (line.settings, line.case)
+    return getattr(line, str(source))
+
+
+def _of(source: Any, name: str) -> Any:
+    """The value of an axis in its part of a record; None if it is not there."""
+    if isinstance(source, dict):
+        return source.get(name)
+    parts = source if isinstance(source, tuple) else (source,)
+    found = (getattr(part, name, UNSET) for part in parts)
+    return next((value for value in found if value is not UNSET), None)
+
+
+def _latency(found: shapes.Latency | None) -> Latency | None:
     if not found:
         return None
-    samples, parts = found["samples_ms"], found.get("parts_ms")
+    parts = found.parts_ms
     return Latency(
-        found["batch"],
-        np.array(samples, np.float64) if samples else None,
-        tuple(_middle(parts.get(key)) for key in PARTS) if parts else None,
-        found.get("host_ms"),
+        found.batch,
+        np.array(found.samples_ms) if found.samples_ms else None,
+        tuple(_middle(getattr(parts, key)) for key in PARTS) if parts else None,
+        found.host_ms,
     )
 
 
-def _middle(values: Any) -> float | None:
+def _middle(values: float | list[float] | None) -> float | None:
     """The median of a list, or the number itself."""
-    if values is None or not isinstance(values, list):
-        return None if values is None else float(values)
-    return float(np.median(values)) if values else None
+    return float(np.median(values)) if isinstance(values, list) else values
 
 
-def _throughput(found: dict[str, Any] | None) -> Throughput | None:
+def _throughput(found: shapes.Throughput | None) -> Throughput | None:
     if not found:
         return None
-    first = (found.get("curve") or [{}])[0]
-    return Throughput(
-        found.get("images_per_s"),
-        found.get("batch"),
-        found.get("blocks_ms") or [],
-        found.get("block_calls", 1),
-        first["images_per_s"] if first.get("batch") == 1 else None,
-        found.get("reason"),
-    )
+    alone = found.curve[0].images_per_s if found.curve and found.curve[0].batch == 1 else None
+    blocks = (found.blocks_ms or [], found.block_calls or 1)
+    return Throughput(found.images_per_s or None, found.batch, *blocks, alone, found.reason)
 
 
-def _memory(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The keys that are columns."""
-    return {key: found[key] for key in _KEPT_OF_MEMORY if key in found} if found else None
-
-
-_KEPT_OF_MEMORY = (
-    *("batch", "peak_bytes", *(f"{part}_bytes" for part in MEMORY)),
-    *("growth_bytes", "growth_reason", "first_call_s", "compile_s"),
-)
-
-
-def _energy(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    return {key: found.get(key) for key in ("net_j_per_image", "gross_j_per_image", "reason")} if found else None
-
-
-def _doubts(record: Record) -> Doubts:
-    outputs, settings = record.outputs or {}, record.settings or {}
+def _doubts(line: Line) -> Doubts:
+    outputs, settings = line.outputs, line.settings
+    on_cpu = on_host(line.host.device)
     return Doubts(
-        bool(outputs.get("nonfinite")),
-        bool(outputs.get("differs")),
-        record.warmup.get("converged") is False if record.warmup else None,
-        _held_back(record),
-        _contended(record),
-        _more_threads(record),
-        tuple(settings.get("background_threads") or ()),
-        tuple(settings.get("changed") or ()),
+        bool(outputs and outputs.nonfinite),
+        bool(outputs and outputs.differs),
+        line.warmup.converged is False if line.warmup else None,
+        _held_back(line.state) or bool(line.latency and line.latency.throttled),
+        _contended(line.state, on_cpu),
+        _more_threads(line.state, on_cpu),
+        tuple((settings and settings.background_threads) or ()),
+        tuple((settings and settings.changed) or ()),
     )
 
 
-def _held_back(record: Record) -> bool:
-    """Whether the device ran below its clock in a launch, or a quota held the process back."""
-    state = record.state or {}
-    quota = (state.get("cgroup_throttled_s") or 0.0) > HELD_BACK * state.get("wall_s", 0.0)
-    return quota or bool((record.latency or {}).get("throttled"))
+def _held_back(state: shapes.State | None) -> bool:
+    """Whether a quota held the process of a launch back."""
+    return bool(state and (state.cgroup_throttled_s or 0.0) > HELD_BACK * state.wall_s)
 
 
-def _contended(record: Record) -> bool:
+def _contended(state: shapes.State | None, on_cpu: bool) -> bool:
     """Whether other processes took processor time from a launch, or used its GPU."""
-    state = record.state
     if not state:
         return False
-    on_cpu = on_host(record.host.get("device", ""))
-    starved = on_cpu and state["cpu_s"] < CONTENDED * state["wall_s"] * state["threads"]
-    crowded = on_cpu and state["others_busy_share"] * state["cores"] > OTHERS
-    return starved or crowded or bool((state["gpu"] or {}).get("foreign_pids"))
+    starved = on_cpu and state.cpu_s < CONTENDED * state.wall_s * state.threads
+    crowded = on_cpu and state.others_busy_share * state.cores > OTHERS
+    return starved or crowded or bool(state.gpu and state.gpu.foreign_pids)
 
 
-def _more_threads(record: Record) -> bool:
+def _more_threads(state: shapes.State | None, on_cpu: bool) -> bool:
     """Whether a launch took more processor time than the threads of the run have: the model has threads of its own."""
-    state = record.state
-    if not state or not on_host(record.host.get("device", "")):
-        return False
-    return bool(state["cpu_s"] > MORE_THREADS * state["wall_s"] * state["threads"])
+    return bool(state and on_cpu and state.cpu_s > MORE_THREADS * state.wall_s * state.threads)
 
 
 def uncounted(record: Record) -> str | None:
@@ -310,15 +341,19 @@ def uncounted(record: Record) -> str | None:
 
     A counted model may do what the ledger does not know; its MACs then lack what these operations have.
     """
-    work, reason = record.work or {}, record.reason or ""
-    if work.get("macs") is None:
+    work = convert(record.work, shapes.Work) if record.work else None
+    return _uncounted(work, record.reason or "", record.status)
+
+
+def _uncounted(work: shapes.Work | None, reason: str, status: str) -> str | None:
+    if work is None or work.macs is None:
         said = NOT_COUNTED + reason.partition(NOT_COUNTED)[2] if NOT_COUNTED in reason else None
-        return said or (f"{NOT_COUNTED}: no reason is recorded" if record.status == "ok" else None)
-    if not work.get("unknown"):
+        return said or (f"{NOT_COUNTED}: no reason is recorded" if status == "ok" else None)
+    if not work.unknown:
         return None
-    share = f", {100 * (1 - work['coverage']):.2g} % of the bytes" if work.get("coverage") is not None else ""
-    total = "; no total of FLOPs" if work.get("flops_total", 0) is None else ""
-    return f"not fully counted: {', '.join(work['unknown'])} in no table of the ledger{share}{total}"
+    share = f", {100 * (1 - work.coverage):.2g} % of the bytes" if work.coverage is not None else ""
+    total = "; no total of FLOPs" if work.flops_total is None else ""
+    return f"not fully counted: {', '.join(map(str, work.unknown))} in no table of the ledger{share}{total}"
 
 
 def commit(host: Mapping[str, Any]) -> str | None:
@@ -326,6 +361,6 @@ def commit(host: Mapping[str, Any]) -> str | None:
     return host["commit"] + "-dirty" * bool(host.get("dirty")) if host.get("commit") else None
 
 
-def known(values: Iterable[float | None]) -> list[float]:
-    """The values that are not None."""
-    return [value for value in values if value is not None]
+def _commit(code: shapes.Host | shapes.OwnModel | None) -> str | None:
+    """`commit` of a host or a model of a user's own."""
+    return code.commit + "-dirty" * bool(code.dirty) if code and code.commit else None
