@@ -57,10 +57,10 @@ class Shape:
 FEW, MORE = "vig_t,deit_t", "vig_t,vig_s,vrwkv_t,vil_t,deit_t,swin_t"
 MOST = f"{MORE},vig_b,vrwkv_s,vil_s,vir_s,vision_gru_t,deit_s,swin_s,vrwkv6_t,vil2_t"
 SHAPES = {  # models and batches grow with the number of records, and sizes too
-    1_000: Shape(FEW, "256:1088:32", "1,8", "float32", "nchw"),
-    10_000: Shape(MORE, "256:1024:32", "1,4,8", "float32,bfloat16", "nchw"),
-    100_000: Shape(MOST, "256:1280:32", "1,2,4,8", "float32,bfloat16,float16", "nchw"),
-    1_000_000: Shape(MOST, "256:1664:16", "1,2,4,8,16,32,knee,max", "float32,bfloat16,float16", "nchw,nhwc"),
+    1_000: Shape(FEW, "256:864:32", "1,8", "float32", "nchw"),
+    10_000: Shape(MORE, "256:896:32", "1,4,8", "float32,bfloat16", "nchw"),
+    100_000: Shape(MOST, "256:1504:32", "1,2,4,8", "float32,bfloat16,float16", "nchw"),
+    1_000_000: Shape(MOST, "256:1824:16", "1,2,4,8,16,32,knee,max", "float32,bfloat16,float16", "nchw,nhwc"),
 }
 
 
