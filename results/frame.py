@@ -84,10 +84,11 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
     {their case_id: [ratio, lo, hi, blocks, rounds]}. Percentiles of fewer samples than `statistics.least_samples` are
     missing. If another value is missing, `status`, `reason`, `throughput_reason` or `energy_reason` says why.
     """
-    cells = Cells(turns=bool(turns))
-    for record in records:
-        cells.add(record)
-    return _table(cells, turns)
+    with launches.uncollected():
+        cells = Cells(turns=bool(turns))
+        for record in records:
+            cells.add(record)
+        return _table(cells, turns)
 
 
 def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
@@ -100,10 +101,11 @@ def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
     places = list(folders)
     found = [read_turns(folder) for folder in places]
     turns, damaged = [block for each_ in found for block in each_], []
-    cells = Cells(turns=bool(turns))
-    for folder in places:
-        damaged += launches.read(folder, cells)
-    table = _table(cells, turns)
+    with launches.uncollected():
+        cells = Cells(turns=bool(turns))
+        for folder in places:
+            damaged += launches.read(folder, cells)
+        table = _table(cells, turns)
     if damaged:
         table.attrs["damaged"] = list(map(str, damaged))
     return table

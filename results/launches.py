@@ -205,8 +205,9 @@ class Cells:
     def _first(self, line: Line) -> First:
         case, host, second = line.case, line.host, line.second_count
         zoo = line.zoo or shapes.Zoo(**of_zoo(case.model, case.height, case.width))  # an older record has none
+        sources = {source: _source(line, source) for source in _SOURCES}
         columns = {
-            **{name: _of(_source(line, axis.source), name) for name, axis in AXES.items() if axis.source},
+            **{name: _of(sources[source], name) for name, source in _SOURCED},
             **{name: getattr(case, name) for name in ("model", "mode", "form", "height", "width")},
             **({name: getattr(line.work, name) for name in WORK} if line.work else {}),
             "family": zoo.family,
@@ -236,13 +237,12 @@ class Cells:
 
 def read(folder: Path, cells: Cells) -> list[Damage]:
     """Add the records of a folder to `cells`. Returns: the lines that are no records. Warns and raises as `store.read`."""
-    with _uncollected():
-        return store.each_launch(folder, Decoder(Line).decode, cells.add)
+    return store.each_launch(folder, Decoder(Line).decode, cells.add)
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """A context in which no cycles are looked for: records have none, and looking at millions of objects takes long."""
+def uncollected() -> Iterator[None]:
+    """A context in which no cycles are looked for: records have none, and to look at millions of objects takes long."""
     there = gc.isenabled()
     gc.disable()
     try:
@@ -252,6 +252,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+_SOURCED = [(name, str(axis.source)) for name, axis in AXES.items() if axis.source]
+_SOURCES = tuple(dict.fromkeys(source for _, source in _SOURCED))
+
+
 def _line(record: Record) -> Line:
     try:
         return convert(record, Line, from_attributes=True)
@@ -259,22 +263,23 @@ def _line(record: Record) -> Line:
         raise SchemaError(f"a record could not be read back: {shapes.said(error)}") from None
 
 
-def _source(line: Line, source: str | None) -> Any:
+def _source(line: Line, source: str) -> Any:
     """The part of a record in which an axis has its value."""
     if source == "versions":
         return {**(line.host.versions or {}), "commit": _commit(line.host)}
     if source == "settings":  # for a failed cell, and for an older record: the settings asked for
         return (line.settings, line.case)
-    return getattr(line, str(source))
+    return getattr(line, source)
 
 
 def _of(source: Any, name: str) -> Any:
     """The value of an axis in its part of a record; None if it is not there."""
     if isinstance(source, dict):
         return source.get(name)
-    parts = source if isinstance(source, tuple) else (source,)
-    found = (getattr(part, name, UNSET) for part in parts)
-    return next((value for value in found if value is not UNSET), None)
+    for part in source if isinstance(source, tuple) else (source,):
+        if (value := getattr(part, name, UNSET)) is not UNSET:
+            return value
+    return None
 
 
 def _latency(found: shapes.Latency | None) -> Latency | None:

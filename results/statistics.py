@@ -18,7 +18,7 @@ from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats takes longer to im
 
 from vbench.results.moderation import Prior, Spread, prior_of, spreads_of, two_levels
 from vbench.results.resampling import CONFIDENCE, DRAWS, SEED, errors
-from vbench.results.series import Samples, each, effective, series_of
+from vbench.results.series import Samples, by_length, each, effective, series_of
 from vbench.results.series import medians as medians_of
 
 # What all launches of a run share, the minutes in which they ran, as a variance over that of a launch: so they never
@@ -120,13 +120,20 @@ def intervals(
 
     Raises: ValueError as `interval`, if any cell has a fault.
     """
-    flat = [series_of(launch) for launches in cells for launch in launches]
-    if not all(cells):
+    flat = [np.asarray(launch, np.float64) for launches in cells for launch in launches]
+    if any(len(launches) == 0 for launches in cells):
         raise ValueError("an interval needs at least one launch")
-    if any((launch <= 0).any() for launch in flat):
-        raise ValueError("an interval needs positive samples")
+    medians, worth = np.empty(len(flat)), np.empty(len(flat))
+    ordered: list[Samples] = [np.empty(0)] * len(flat)
+    for places, rows in by_length(flat):
+        if not rows.shape[1]:
+            raise ValueError("a launch needs at least one sample")
+        if not (rows > 0).all() or not np.isfinite(rows).all():
+            raise ValueError("an interval needs positive, finite samples")
+        medians[places], worth[places] = medians_of(rows), effective(rows)
+        for place, logs in zip(places.tolist(), np.sort(np.log(rows), axis=1), strict=True):
+            ordered[place] = logs
     starts = np.concatenate([[0], np.cumsum([len(launches) for launches in cells])]).astype(int).tolist()
-    medians = each(flat, medians_of)
     found: list[Interval | None] = [None] * len(cells)
     several: list[int] = []
     for place, prior in enumerate(priors):
@@ -134,7 +141,6 @@ def intervals(
             found[place] = _within(flat[starts[place]], level)
         else:
             several.append(place)
-    worth, ordered = each(flat, effective), [np.sort(np.log(launch)) for launch in flat]
     parts = [slice(starts[place], starts[place + 1]) for place in several]
     spreads = spreads_of([np.log(medians[part]) for part in parts], [priors[place] for place in several])
     between = _between([np.log(medians[part]) for part in parts], spreads, level, shared)
