@@ -216,7 +216,11 @@ class Template:
             *(str(size) for size in (tokens, 5_900_000 * tokens, 6_100_000 * tokens, 6_100_000 * tokens)),
             *([] if kind else [str(peak), str(peak - 24_000_000)]),
             str(samples),
-            *([] if kind else [f"{8e3 / middle:.9f}", str([round(middle * f, 9) for f in (1.0, 0.99, 1.01, 1.0, 1.02, 1)])]),
+            *(
+                []
+                if kind
+                else [f"{8e3 / middle:.9f}", str([round(middle * f, 9) for f in (1.0, 0.99, 1.01, 1.0, 1.02, 1)])]
+            ),
             str(middle / 3),
         )
         return "".join(piece for pair in zip(self.cut[kind], (*parts, "\n"), strict=True) for piece in pair)

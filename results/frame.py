@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,10 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
     missing. If another value is missing, `status`, `reason`, `throughput_reason` or `energy_reason` says why.
     """
     with launches.uncollected():
-        cells = Cells(turns=bool(turns))
+        cells = Cells()
         for record in records:
             cells.add(record)
-        return _table(cells, turns)
+        return of_cells(cells, turns)
 
 
 def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
@@ -102,16 +103,17 @@ def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
     found = [read_turns(folder) for folder in places]
     turns, damaged = [block for each_ in found for block in each_], []
     with launches.uncollected():
-        cells = Cells(turns=bool(turns))
+        cells = Cells()
         for folder in places:
             damaged += launches.read(folder, cells)
-        table = _table(cells, turns)
+        table = of_cells(cells, turns)
     if damaged:
         table.attrs["damaged"] = list(map(str, damaged))
     return table
 
 
-def _table(cells: Cells, turns: Sequence[TurnBlock]) -> pd.DataFrame:
+def of_cells(cells: Cells, turns: Sequence[TurnBlock] = ()) -> pd.DataFrame:
+    """`frame` of records that are read already."""
     found = [(device, cell) for device, cell in cells]
     measured = _measured(found)
     beside = _beside([cell for _, cell in found], turns)
@@ -163,7 +165,7 @@ def _beside(cells: Sequence[Cell], turns: Sequence[TurnBlock]) -> dict[tuple[str
     alike: dict[tuple[str, str], dict[str, None]] = {}
     for cell in cells if turns else ():
         if cell.first is not None:
-            alike.setdefault((cell.conditions, cell.first.alike), {})[cell.first.columns[_CASE_ID]] = None
+            alike.setdefault((cell.conditions, pairs.alike(asdict(cell.first.case))), {})[cell.first.case_id] = None
     found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for conditions, own in blocks.items():
         for (one, other), ratio in pairs.paired(own).items():
@@ -173,9 +175,6 @@ def _beside(cells: Sequence[Cell], turns: Sequence[TurnBlock]) -> dict[tuple[str
             for case_id in alike.get((conditions, one), ()) if others else ():
                 found.setdefault((conditions, case_id), {}).update(others)
     return {key: json.dumps(ratios) for key, ratios in found.items()}
-
-
-_CASE_ID = launches.ABOUT.index("case_id")
 
 
 WRONG = {  # flags of a row that proves nothing, and why

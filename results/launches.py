@@ -7,19 +7,19 @@ one, and knows which launches count (`store.current`).
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import UNSET, MsgspecError, UnsetType, convert, structs
-from msgspec.json import Decoder
+from msgspec import UNSET, MsgspecError, Raw, UnsetType, convert, json, structs
 
 from vbench.devices import on_host
 from vbench.errors import SchemaError
-from vbench.results import pairs, shapes, store
+from vbench.plan import Case
+from vbench.results import shapes, store
 from vbench.results.axes import AXES
 from vbench.results.lines import Damage
 from vbench.results.models import of_zoo
@@ -53,6 +53,8 @@ class Settings(shapes.Settings):
 class Line(shapes.Launch, kw_only=True):
     """A record as it is read here: what its shape has, and nothing else. An older record lacks parts."""
 
+    host: Raw  # type: ignore[assignment]  # equal ones are decoded once
+    protocol: Raw  # type: ignore[assignment]
     load: shapes.Load | None = None
     spent: shapes.Spent | None = None
     verified: shapes.Verified | None = None
@@ -95,6 +97,7 @@ class Doubts(NamedTuple):
 
     nonfinite: bool
     differs: bool
+    outputs: str | None  # why outputs are wrong
     unconverged: bool | None  # None without a warm-up
     held_back: bool
     contended: bool
@@ -103,11 +106,25 @@ class Doubts(NamedTuple):
     changed: tuple[str, ...]
 
 
+class Origin(NamedTuple):
+    """The host and the protocol of records, as they were recorded, and what is computed with them."""
+
+    host: dict[str, Any]
+    protocol: dict[str, Any]
+    about: shapes.Host
+    plan: shapes.Protocol
+    device_name: str
+    on_cpu: bool
+
+
 @dataclass(slots=True)
 class Launch:
-    """What counts of one record."""
+    """What counts of one record. `stamp` tells one record from another: equal ones were measured once."""
 
     number: int
+    stamp: int
+    started_at: str
+    origin: Origin
     status: str
     reason: str | None
     latency: Latency | None
@@ -115,12 +132,14 @@ class Launch:
     memory: shapes.Memory | None
     energy: shapes.Energy | None
     floor: tuple[float | None, float | None, float | None] | None  # ms; FLOP/s and bytes/s of the device
+    clock_mhz: float | None  # of the GPU
     doubts: Doubts
 
 
 class First(NamedTuple):
     """What the first launch of a cell says of it: columns of its row, and what they are judged by."""
 
+    case_id: str
     columns: tuple[Any, ...]  # in the order of `ABOUT`
     device: str  # torch's name
     batch: Any  # as asked for: a number or a policy
@@ -128,7 +147,7 @@ class First(NamedTuple):
     caveat: bool
     counters_disagree: bool
     deployable: bool
-    alike: str  # `pairs.alike` of the case; empty where no cells took turns
+    case: Case
 
 
 ABOUT = tuple(
@@ -158,27 +177,38 @@ class Cell:
 
 
 class Cells:
-    """The cells of records that are added one by one. Of several records of a launch the newest counts."""
+    """The cells of records that are added one by one. Of several records of a launch the newest counts.
 
-    def __init__(self, *, turns: bool) -> None:
-        """`turns`: whether cells took turns, so that `First.alike` is asked for."""
-        self._turns = turns
+    Args:
+        by_device: whether a case that was measured on two devices is two cells; otherwise the newest record counts.
+    """
+
+    def __init__(self, *, by_device: bool = True) -> None:
+        self._by_device = by_device
         self._devices: dict[str, dict[str, Cell]] = {}
         self._same: dict[Any, Any] = {}
+        self._origins: dict[tuple[bytes, bytes], Origin] = {}
+
+    def decode(self, line: bytes) -> Line:
+        """A line of a file. Raises: MsgspecError for what is no record."""
+        found = _DECODE(line)
+        self._origin(found)
+        return found
 
     def add(self, record: Record | Line) -> None:
         """Take what counts of a record. Raises: SchemaError for a record that could not be read back."""
         line = record if isinstance(record, Line) else _line(record)
-        of_device = self._devices.setdefault(str(line.host.device_name), {})
+        origin = self._origin(line)
+        of_device = self._devices.setdefault(origin.device_name if self._by_device else "", {})
         cell = of_device.get(line.case_id)
         if cell is None:
             cell = of_device[line.case_id] = Cell(self._one(line.conditions))
         elif cell.conditions != line.conditions:
             cell.launches.clear()
             cell.conditions, cell.first = self._one(line.conditions), None
-        cell.launches[line.launch] = self._launch(line)
+        cell.launches[line.launch] = self._launch(line, origin)
         if cell.first is None or line.launch <= cell.first_number:
-            cell.first, cell.first_number = self._first(line), line.launch
+            cell.first, cell.first_number = self._first(line, origin), line.launch
 
     def __iter__(self) -> Iterator[tuple[str, Cell]]:
         """The cells with the names of their devices, device by device."""
@@ -188,10 +218,24 @@ class Cells:
         """The first value that was equal to this one, so that equal values are kept once."""
         return self._same.setdefault(value, value)
 
-    def _launch(self, line: Line) -> Launch:
-        floor = line.floor
+    def _origin(self, line: Line) -> Origin:
+        """The host and the protocol of a record. Raises: MsgspecError."""
+        key = bytes(line.host), bytes(line.protocol)
+        found = self._origins.get(key)
+        if found is None:
+            host, protocol = (json.decode(part, type=dict[str, Any]) for part in key)
+            about, plan = convert(host, shapes.Host), convert(protocol, shapes.Protocol)
+            found = Origin(host, protocol, about, plan, str(about.device_name), on_host(about.device))
+            self._origins[key] = found
+        return found
+
+    def _launch(self, line: Line, origin: Origin) -> Launch:
+        floor, state = line.floor, line.state
         return Launch(
             line.launch,
+            hash((line.started_at, line.order, line.wall_s, line.conditions)),
+            self._one(line.started_at),
+            origin,
             line.status,
             self._one(line.reason),
             _latency(line.latency),
@@ -199,13 +243,14 @@ class Cells:
             line.memory,
             line.energy,
             self._one((floor.floor_ms, floor.flops_per_s, floor.copy_bytes_per_s)) if floor else None,
-            self._one(_doubts(line)),
+            state.gpu.sm_mhz_median if state and state.gpu else None,
+            self._one(_doubts(line, origin.on_cpu)),
         )
 
-    def _first(self, line: Line) -> First:
-        case, host, second = line.case, line.host, line.second_count
+    def _first(self, line: Line, origin: Origin) -> First:
+        case, host, second = line.case, origin.about, line.second_count
         zoo = line.zoo or shapes.Zoo(**of_zoo(case.model, case.height, case.width))  # an older record has none
-        sources = {source: _source(line, source) for source in _SOURCES}
+        sources = {source: _source(line, origin, source) for source in _SOURCES}
         columns = {
             **{name: _of(sources[source], name) for name, source in _SOURCED},
             **{name: getattr(case, name) for name in ("model", "mode", "form", "height", "width")},
@@ -224,20 +269,27 @@ class Cells:
         }
         disagree = (second and second.agree is False) or (line.work and line.work.closed_form_agrees is False)
         return First(
+            line.case_id,
             tuple(self._one(value) if isinstance(value, str) else value for value in map(columns.get, ABOUT)),
             self._one(case.device),
             case.batch,
-            line.protocol.launches,
+            origin.plan.launches,
             bool(zoo.caveat),
             bool(disagree),
             bool(line.work and line.work.params_deployed) and case.phase == "infer",
-            self._one(pairs.alike(structs.asdict(case))) if self._turns else "",
+            Case(**{name: self._one(value) for name, value in structs.asdict(case).items()}),
         )
 
 
+_DECODE = json.Decoder(Line).decode
+
+
 def read(folder: Path, cells: Cells) -> list[Damage]:
-    """Add the records of a folder to `cells`. Returns: the lines that are no records. Warns and raises as `store.read`."""
-    return store.each_launch(folder, Decoder(Line).decode, cells.add)
+    """Add the records of a folder to `cells`. Returns: the lines that are no records.
+
+    Warns and raises as `store.read`.
+    """
+    return store.each_launch(folder, cells.decode, cells.add)
 
 
 @contextmanager
@@ -256,20 +308,32 @@ _SOURCED = [(name, str(axis.source)) for name, axis in AXES.items() if axis.sour
 _SOURCES = tuple(dict.fromkeys(source for _, source in _SOURCED))
 
 
+def kept(records: Iterable[Record]) -> list[Launch]:
+    """What is kept of records of one cell, in the order of launches. Raises: SchemaError as `Cells.add`."""
+    cells = Cells(by_device=False)
+    for record in records:
+        cells.add(record)
+    return [launch for _, cell in cells for launch in cell.in_order()]
+
+
 def _line(record: Record) -> Line:
+    parts = {name: getattr(record, name) for name in Line.__struct_fields__}
     try:
-        return convert(record, Line, from_attributes=True)
+        parts |= {name: Raw(json.encode(parts[name])) for name in ("host", "protocol")}
+        return convert(parts, Line)
     except MsgspecError as error:
         raise SchemaError(f"a record could not be read back: {shapes.said(error)}") from None
 
 
-def _source(line: Line, source: str) -> Any:
+def _source(line: Line, origin: Origin, source: str) -> Any:
     """The part of a record in which an axis has its value."""
     if source == "versions":
-        return {**(line.host.versions or {}), "commit": _commit(line.host)}
+        return {**(origin.about.versions or {}), "commit": _commit(origin.about)}
+    if source in ("host", "protocol"):
+        return origin.host if source == "host" else origin.protocol
     if source == "settings":  # for a failed cell, and for an older record: the settings asked for
         return (line.settings, line.case)
-    return getattr(line, source)
+    return line.case
 
 
 def _of(source: Any, name: str) -> Any:
@@ -307,12 +371,12 @@ def _throughput(found: shapes.Throughput | None) -> Throughput | None:
     return Throughput(found.images_per_s or None, found.batch, *blocks, alone, found.reason)
 
 
-def _doubts(line: Line) -> Doubts:
+def _doubts(line: Line, on_cpu: bool) -> Doubts:
     outputs, settings = line.outputs, line.settings
-    on_cpu = on_host(line.host.device)
     return Doubts(
         bool(outputs and outputs.nonfinite),
         bool(outputs and outputs.differs),
+        (outputs.reason or None) if outputs and (outputs.nonfinite or outputs.differs) else None,
         line.warmup.converged is False if line.warmup else None,
         _held_back(line.state) or bool(line.latency and line.latency.throttled),
         _contended(line.state, on_cpu),

@@ -190,9 +190,7 @@ def _beyond(own: Floats, freedom: Floats) -> Iterator[int]:
     }
     first = {of: next(turn) for of, turn in turns.items()}
     for _ in range(len(own) - max(2, (len(own) + 1) // 2)):
-        chances = {
-            cell: sums.without(own[cell], of).prior().chance(float(own[cell]), of) for of, cell in first.items()
-        }
+        chances = {cell: sums.without(own[cell], of).prior().chance(float(own[cell]), of) for of, cell in first.items()}
         worst = min(chances, key=lambda cell: (chances[cell], cell))
         if chances[worst] >= BEYOND:
             return

@@ -22,7 +22,10 @@ FEWEST_RANKED = 6  # independent samples, of which a pair of order statistics co
 CONFIDENCE = 0.95
 POINTS = 64  # equally likely ranks that stand for all draws of a launch, to tell whether draws may matter
 SHUFFLES = 6
-SURELY, NEARLY = 1.3, 1.2  # margins: 64 ranks lack the ends of the tails, 3 % of a normal error; 2,000 draws vary by 2 %
+SURELY, NEARLY = (
+    1.3,
+    1.2,
+)  # margins: 64 ranks lack the ends of the tails, 3 % of a normal error; 2,000 draws vary by 2 %
 
 Floats = NDArray[np.float64]
 Logs = Sequence[Samples]  # the sorted logarithms of each launch of a cell
@@ -40,7 +43,9 @@ def errors(cells: Sequence[Logs], worth: Sequence[Floats], needless: Floats, dra
     """
     found = np.zeros(len(cells))
     alone = [place for place, logs in enumerate(cells) if len(logs) == 1]
-    found[alone] = _alone([cells[place][0] for place in alone], [float(worth[place][0]) for place in alone], draws, seed)
+    found[alone] = _alone(
+        [cells[place][0] for place in alone], [float(worth[place][0]) for place in alone], draws, seed
+    )
     several = [place for place, logs in enumerate(cells) if len(logs) > 1]
     for far in (_bound, _nearly):
         if several:

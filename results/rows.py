@@ -302,4 +302,3 @@ def _process_note(launches: Sequence[Launch]) -> str | None:
 
 def _most(votes: Sequence[bool | None]) -> bool:
     return 2 * sum(map(bool, votes)) > len(votes)
-

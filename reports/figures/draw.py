@@ -139,7 +139,9 @@ def few(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     under = " or ".join(", ".join(said(key, row[key]) for key in told) for row in kept.head(3).to_dict("records"))
     more = f" and {fit - 3} more settings" if fit > 3 else ""
     line = f"{len(first)} of {len(curves):,} curves are drawn" + (f": those of {under}{more}" if told else "")
-    return drawn, [f"{line}. 'vbench figures --dtype' and a run of fewer settings draw others; summary.csv has all rows."]
+    return drawn, [
+        f"{line}. 'vbench figures --dtype' and a run of fewer settings draw others; summary.csv has all rows."
+    ]
 
 
 def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
