@@ -1,9 +1,9 @@
 """What reports take on many records: run folders are made, each command reads them in a process of its own.
 
 `make scale` writes `results/scale.csv`, and from it the table in `docs/reports.md`. The records are those of
-`results/cpu` with other cells and other numbers: as many bytes, samples a launch as there, eight launches a cell. One in
-eight launches drifts, one in fifty has outliers. The cells are the plan of a real command, under the conditions of this
-machine, so that the same command resumes them.
+`results/cpu` with other cells and other numbers: as many bytes and as many samples a launch as there, eight launches a
+cell. One in eight launches drifts, one in fifty has outliers. The cells are the plan of a real command, under the
+conditions of this machine, so that the same command resumes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import csv
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -34,7 +33,10 @@ SEED = 0
 LIMIT_S = 300.0  # of one command
 CHUNK = 2_000  # records that are drawn together
 SCATTER = 0.01  # of launches, and of the samples of a launch, as a share
+BLOCKS = (1.0, 0.99, 1.01, 1.0, 1.02, 1.0)  # of calls back to back, about their middle
 HEADS = ("records", "cells", "mib", "command", "wall_s", "cpu_s", "peak_mib", "ended")
+MEMORY_GIB = 12  # that a command may take
+NOT_ON = {"page": 200_000}  # the page keeps all records in memory
 COMMANDS = ("plan", "report", "figures", "page", "compare", "merge", "resume")
 
 
@@ -50,7 +52,7 @@ class Shape:
 
     @property
     def options(self) -> list[str]:
-        axes = {**asdict(self), "device": "cpu", "pairs": "none"}
+        axes = {**asdict(self), "device": "cpu", "pairs": "none", "cells": "1000000"}
         return [word for name, value in axes.items() for word in (f"--{name}", value)]
 
 
@@ -104,6 +106,8 @@ def measured(folder: Path, records: int, commands: list[str], limit_s: float) ->
         "resume": ["sweep", *shape.options, "--refine", "none", "-o", str(run)],
     }
     for command in commands:
+        if records > NOT_ON.get(command, records):
+            continue
         if command in ("compare", "merge") and not again.is_dir():
             again.mkdir()
             os.link(run / "records.jsonl", again / "records.jsonl")
@@ -117,6 +121,7 @@ def child(command: list[str], log: Path, limit_s: float) -> dict[str, Any]:
     """Run a command within a time. Its CPU time is that of its children too; its memory that of the largest of them."""
     code = (
         "import json, resource, subprocess, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY_GIB << 30}, {MEMORY_GIB << 30}))\n"
         "try:\n    rc = subprocess.run(sys.argv[2:], timeout=float(sys.argv[1])).returncode\n"
         "except subprocess.TimeoutExpired:\n    rc = -9\n"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
@@ -149,7 +154,7 @@ def make(folder: Path, records: int, shape: Shape) -> None:
     sys.path.insert(0, str(ROOT))
     from vbench import host, plan
 
-    sweep = plan.parse({**plan.USUAL, **{key: value for key, value in asdict(shape).items()}}, "cpu")
+    sweep = plan.parse({**plan.USUAL, **asdict(shape)}, "cpu")
     protocol = asdict(plan.RIGORS["default"])
     about = host.fingerprint("cpu", None)
     common = {"protocol": protocol, "host": about, "conditions": host.conditions(about, protocol)}

@@ -211,7 +211,7 @@ def _second_mode(rows: Rows, least: Floats) -> tuple[Flags, Flags]:
 
 
 def _middle(ordered: Rows, first: NDArray[np.int64], last: NDArray[np.int64]) -> Floats:
-    """(launches,) the median of each row's sorted samples from `first` up to `last`; of any sample if there are none."""
+    """(launches,) the median of each row's sorted samples from `first` up to `last`; any one if there are none."""
     every, n = np.arange(len(ordered)), ordered.shape[1]
     ends = [np.clip(at, 0, n - 1) for at in ((first + last - 1) // 2, (first + last) // 2)]
     found: Floats = (ordered[every, ends[0]] + ordered[every, ends[1]]) / 2

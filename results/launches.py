@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from json import dumps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,11 +44,11 @@ PARTS = ("forward", "backward", "update")
 class Settings(shapes.Settings):
     """A setting that is not recorded is the one that was asked for; one that is null is none."""
 
-    attention: str | None | UnsetType = UNSET
-    attention_kernel: str | None | UnsetType = UNSET
-    weights_dtype: str | None | UnsetType = UNSET
-    tf32: bool | None | UnsetType = UNSET
-    loss: str | None | UnsetType = UNSET
+    attention: str | UnsetType | None = UNSET
+    attention_kernel: str | UnsetType | None = UNSET
+    weights_dtype: str | UnsetType | None = UNSET
+    tf32: bool | UnsetType | None = UNSET
+    loss: str | UnsetType | None = UNSET
 
 
 class Line(shapes.Launch, kw_only=True):
@@ -233,7 +234,7 @@ class Cells:
         floor, state = line.floor, line.state
         return Launch(
             line.launch,
-            hash((line.started_at, line.order, line.wall_s, line.conditions)),
+            hash((line.started_at, line.order, line.wall_s, line.conditions, line.status, *_numbers(line))),
             self._one(line.started_at),
             origin,
             line.status,
@@ -317,12 +318,16 @@ def kept(records: Iterable[Record]) -> list[Launch]:
 
 
 def _line(record: Record) -> Line:
+    """A record that is in memory. Numbers may be numpy's, which only JSON takes."""
     parts = {name: getattr(record, name) for name in Line.__struct_fields__}
     try:
         parts |= {name: Raw(json.encode(parts[name])) for name in ("host", "protocol")}
         return convert(parts, Line)
-    except MsgspecError as error:
-        raise SchemaError(f"a record could not be read back: {shapes.said(error)}") from None
+    except MsgspecError:
+        try:
+            return _DECODE(dumps(asdict(record)))
+        except MsgspecError as error:
+            raise SchemaError(f"a record could not be read back: {shapes.said(error)}") from None
 
 
 def _source(line: Line, origin: Origin, source: str) -> Any:
@@ -344,6 +349,14 @@ def _of(source: Any, name: str) -> Any:
         if (value := getattr(part, name, UNSET)) is not UNSET:
             return value
     return None
+
+
+def _numbers(line: Line) -> Iterator[float | None]:
+    """What a launch measured."""
+    yield from line.latency.samples_ms if line.latency else ()
+    yield line.memory.peak_bytes if line.memory else None
+    yield from (line.throughput.batch, line.throughput.images_per_s or None) if line.throughput else ()
+    yield line.work.macs if line.work else None
 
 
 def _latency(found: shapes.Latency | None) -> Latency | None:
