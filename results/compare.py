@@ -89,8 +89,7 @@ class StoredRun:
     @property
     def origins(self) -> list[Origin]:
         """Hosts and protocols of its launches, each once, in the order of cells."""
-        found = {id(launch.origin): launch.origin for cell in self.cells.values() for launch in cell.launches}
-        return list(found.values())
+        return list({id(one.origin): one.origin for cell in self.cells.values() for one in cell.launches}.values())
 
 
 def load(folder: Path) -> StoredRun:

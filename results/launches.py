@@ -2,6 +2,8 @@
 
 A line is read, reduced and dropped, so that a run of a million records fits into memory. `Cells` takes records one by
 one, and knows which launches count (`store.current`).
+
+One file: what is kept of each part of a record, and how it is taken.
 """
 
 from __future__ import annotations
