@@ -47,7 +47,7 @@ NOTES = {
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
-PRINTED, WRITTEN = 500, 10_000  # rows that a terminal and `table.md` show at most; a summary has them all
+PRINTED, WRITTEN = 500, 2_000  # rows that a terminal and `table.md` show at most; a summary has them all
 LINES = 100  # of one kind, below a table
 BRACKETS = "brackets: no interval, but the least and the greatest of n samples, too few for one"
 

@@ -171,8 +171,7 @@ def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, a
 
 def _named(run: StoredRun) -> str:
     """The run and the code that it measured."""
-    known = code(origin.host for origin in run.origins)
-    return f"{run.name} ({', '.join(known)})" if known else run.name
+    return f"{run.name} ({', '.join(known)})" if (known := code(one.host for one in run.origins)) else run.name
 
 
 def _labels(cells: Sequence[StoredCell]) -> dict[str, str]:

@@ -128,7 +128,8 @@ def _independent(rest: Rows) -> Floats:
     beside = np.einsum("ij,ij->i", ranks[:, 1:], ranks[:, :-1])
     correlation = np.where(power == 0, 0.0, beside / np.where(power == 0, 1.0, power))
     worth = rest.shape[1] * (1 - correlation) / (1 + np.maximum(correlation, 0.0))
-    return np.minimum(effective(rest), worth)
+    found: Floats = np.minimum(effective(rest), worth)
+    return found
 
 
 def _ranks(rows: Rows) -> Floats:

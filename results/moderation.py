@@ -206,7 +206,7 @@ class _Sums(NamedTuple):
     """The sums over cells from which their prior follows: of logarithms about `zero`, as Fisher's z has them."""
 
     zero: float
-    count: int
+    cells: int
     pooled: float
     squares: float
     logs: float
@@ -226,14 +226,14 @@ class _Sums(NamedTuple):
         """The sums without a cell."""
         log = float(np.log(variance) - psi(freedom / 2) + np.log(freedom / 2)) - self.zero if variance > 0 else 0.0
         sums = self.pooled - freedom, self.squares - freedom * variance, self.logs - log, self.logs_squared - log**2
-        return _Sums(self.zero, self.count - 1, *sums, self.trigammas - float(polygamma(1, freedom / 2)))
+        return _Sums(self.zero, self.cells - 1, *sums, self.trigammas - float(polygamma(1, freedom / 2)))
 
     def prior(self) -> Prior:
         mean = self.squares / self.pooled
-        if self.count < 2 or mean <= 0:
+        if self.cells < 2 or mean <= 0:
             return Prior(max(mean, 0.0), np.inf, self.pooled)
-        spread = (self.logs_squared - self.logs**2 / self.count) / (self.count - 1)
-        return _prior(mean, self.zero + self.logs / self.count, spread - self.trigammas / self.count, self.pooled)
+        spread = (self.logs_squared - self.logs**2 / self.cells) / (self.cells - 1)
+        return _prior(mean, self.zero + self.logs / self.cells, spread - self.trigammas / self.cells, self.pooled)
 
 
 def _fit(variances: Floats, freedoms: Floats) -> Prior:

@@ -19,7 +19,7 @@ from vbench.results.series import Rows, Samples, by_length
 
 DRAWS, SEED = 2000, 0
 FEWEST_RANKED = 6  # independent samples, of which a pair of order statistics covers the median at 95 %
-CONFIDENCE = 0.95
+RANGE = float(ndtri(0.975))  # standard deviations from the middle to the end of a range that stands for 95 %
 POINTS = 64  # equally likely ranks that stand for all draws of a launch, to tell whether draws may matter
 SHUFFLES = 6
 SURELY, NEARLY = (
@@ -84,7 +84,7 @@ def _alone(launches: Sequence[Samples], worth: Sequence[float], draws: int, seed
             found[places] = np.sqrt(np.maximum(variance, 0.0))
         if n < FEWEST_RANKED:
             span = np.array([launches[place][-1] - launches[place][0] for place in places])
-            found[places] = np.maximum(found[places], span / 2 / float(ndtri((1 + CONFIDENCE) / 2)))
+            found[places] = np.maximum(found[places], span / 2 / RANGE)
     return found
 
 

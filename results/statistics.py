@@ -17,10 +17,11 @@ import numpy as np
 from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats takes longer to import than a launch to start
 
 from vbench.results.moderation import Prior, Spread, prior_of, spreads_of, two_levels
-from vbench.results.resampling import CONFIDENCE, DRAWS, SEED, errors
+from vbench.results.resampling import DRAWS, SEED, errors
 from vbench.results.series import Samples, by_length, each, effective, series_of
 from vbench.results.series import medians as medians_of
 
+CONFIDENCE = 0.95
 # What all launches of a run share, the minutes in which they ran, as a variance over that of a launch: so they never
 # count as more than four. Equal sweeps differ by so much more than their launches tell (docs/measuring.md).
 SHARED = 0.25
