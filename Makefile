@@ -1,4 +1,4 @@
-.PHONY: dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate twins gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: scale dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate twins gate-sessions gate-calibration measuring counters resources docs reference
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -101,6 +101,9 @@ gate-sessions: ## forty more real sessions of equal code and forty of slowed cod
 
 gate-calibration: ## what these sessions come to, many more simulated ones, the power curve, and docs/gate.md
 	python -P -m vbench.reports.gate_calibration $(GATE) docs/gate.md
+
+scale: ## what commands take on 1,000 to 1,000,000 records: results/scale.csv and the table in docs/reports.md; eight minutes, 5 GB of disk
+	python -P .ci/scale.py
 
 measuring: ## the tables of docs/measuring.md, from the committed records
 	python -P -m vbench.reports.calibration results/calibration/cpu docs/measuring.md

@@ -24,6 +24,7 @@ from plotly.offline import get_plotlyjs
 import vbench
 from vbench.errors import UsageError
 from vbench.reports import plots, tables
+from vbench.reports.series import few
 from vbench.reports.tables import extent, figure
 from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
@@ -35,6 +36,7 @@ from vbench.results.store import Record, TurnBlock, reading
 from vbench.results.text import listed, px
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
+MOST_ROWS = 2_000  # of the table in the page
 UNFOLDED_MODELS = 3  # with more models, the answers on growth are folded away
 SHAPES = {  # SVG paths of markers in the legend, around (20, 7)
     "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -90,8 +92,14 @@ def table_of(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:
-    """The page as HTML; `table` is `table_of(runs)`, `found` its answers. The same records give the same text."""
-    kept, drawn = _kept(runs), plots.plots(table)
+    """The page as HTML; `table` is `table_of(runs)`, `found` its answers. The same records give the same text.
+
+    Of many curves the first are drawn (`series.few`), of many rows the first are listed; the page says how many.
+    """
+    curves, cut = few(table)
+    kept, drawn = _kept(runs), plots.plots(curves)
+    shown, count = table.head(MOST_ROWS), len(table)
+    cut += [f"The table has the first {MOST_ROWS:,} of {count:,} rows."] if count > MOST_ROWS else []
     models = list(table["model"].unique())
     script, plotly = _asset("page.js"), get_plotlyjs()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -99,17 +107,17 @@ def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> s
         policy=_policy(plotly, script),
         version=vbench.__version__,
         title=f"vbench: {', '.join(models[:4])}{f' and {len(models) - 4} more' if len(models) > 4 else ''}",
-        lead=_lead(runs, table),
+        lead=" ".join([_lead(runs, table), *cut]),
         conditions=tables.caption(table),
         css=Markup(_asset("page.css")),
         groups=_groups(found, attention_models(table)),
         absent=[*tables.absent(table), *tables.damaged(table)],
-        keys=[_key(key) for key in plots.keys(table)],
+        keys=[_key(key) for key in plots.keys(curves)],
         plots=drawn,
         undrawn=plots.undrawn(table),
         statuses=sorted(table["status"].unique()),
         columns=_columns(runs, table),
-        rows=_rows(runs, table),
+        rows=_rows(runs, shown),
         notes=tables.notes(table),
         unfair=unfair(table),
         verified=_verified(kept),

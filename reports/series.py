@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from vbench.reports.appearance import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
-from vbench.results.axes import PARTS, SETTING, differing, said
+from vbench.results.axes import PARTS, SETTING, SUBJECT, differing, said
 from vbench.results.frame import STATED, batch_asked, filled
+
+MOST_CURVES = 60  # in one figure; of more nobody can tell one from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,32 @@ def series_of(table: pd.DataFrame) -> list[Series]:
             )
         )
     return found
+
+
+def few(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of at most `MOST_CURVES` curves, and a line that says which they are, if there are more.
+
+    Curves under one setting are compared with each other, so they are kept together: those of the setting of the most
+    curves first, and as many settings as there is room for. Of a setting with more curves the first models are kept.
+    """
+    supported = rows[rows["status"] != "unsupported"].assign(batch_asked=batch_asked(rows))
+    settings = [key for key in SETTING if key in supported]
+    curves = supported[[*settings, *SUBJECT]].drop_duplicates()
+    if len(curves) <= MOST_CURVES:
+        return rows, []
+    sizes = curves.groupby(settings, dropna=False).size().sort_values(ascending=False, kind="stable")
+    fit = max(1, int((sizes.cumsum() <= MOST_CURVES).sum()))
+    kept = sizes.index[:fit].to_frame(index=False)
+    first = curves.merge(kept, on=settings).head(MOST_CURVES)
+    drawn = rows.assign(batch_asked=batch_asked(rows)).merge(first, on=[*settings, *SUBJECT])[list(rows.columns)]
+    drawn.attrs = rows.attrs
+    told = [key for key in differing(curves, settings) if key != "device"]
+    under = " or ".join(", ".join(said(key, row[key]) for key in told) for row in kept.head(3).to_dict("records"))
+    more = f" and {fit - 3} more settings" if fit > 3 else ""
+    line = f"{len(first)} of {len(curves):,} curves are drawn" + (f": those of {under}{more}" if told else "")
+    return drawn, [
+        f"{line}. 'vbench figures --dtype' and a run of fewer settings draw others; summary.csv has all rows."
+    ]
 
 
 def tint(colour: str, shade: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -46,28 +47,39 @@ NOTES = {
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
+PRINTED, WRITTEN = 500, 2_000  # rows that a terminal and `table.md` show at most; a summary has them all
+LINES = 100  # of one kind, below a table
 BRACKETS = "brackets: no interval, but the least and the greatest of n samples, too few for one"
 
 
-def rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """One row of text for each cell, under `HEADER`. Unsupported cells are left out; `absent` tells them."""
+def rows(table: pd.DataFrame, most: int | None = None) -> list[tuple[str, ...]]:
+    """One row of text for each cell, under `HEADER`. Unsupported cells are left out; `absent` tells them.
+
+    `most`: how many rows there are at most; `cut` says how many are left out.
+    """
     named = naming(table)
-    return [_row(cell, named) for cell in _cells(table) if cell["status"] != "unsupported"]
+    return [_row(cell, named) for cell in _supported(table, most)]
+
+
+def cut(table: pd.DataFrame, most: int) -> list[str]:
+    """A line on the rows that are not shown, if there are more than `most`."""
+    count = int((table["status"] != "unsupported").sum())
+    return [f"the first {most:,} of {count:,} rows; summary.csv has them all"] if count > most else []
 
 
 def absent(table: pd.DataFrame) -> list[str]:
     """One line for each reason why cells were not, or not fully, measured, with these cells."""
     missing = table[table["status"] != "ok"]
     named = naming(table)
-    return [
-        f"{status}: {reason} ({_named(group, named)})"
-        for (status, reason), group in missing.groupby(["status", "reason"], sort=False, dropna=False)
-    ]
+    groups = islice(missing.groupby(["status", "reason"], sort=False, dropna=False), LINES)
+    lines = [f"{status}: {reason} ({_named(group, named)})" for (status, reason), group in groups]
+    left = len(missing.drop_duplicates(["status", "reason"])) - LINES if len(lines) == LINES else 0
+    return [*lines, f"{left:,} more reasons; summary.csv has them all"] if left > 0 else lines
 
 
 def damaged(table: pd.DataFrame) -> list[str]:
-    """One line for each line of the runs' files that is no record (`frame.of_folders`)."""
-    return list(table.attrs.get("damaged", ()))
+    """One line for each line of the runs' files that is no record (`frame.of_folders`); `LINES` of them at most."""
+    return _first(list(table.attrs.get("damaged", ())))
 
 
 def without_count(table: pd.DataFrame) -> pd.DataFrame:
@@ -95,8 +107,8 @@ def without_throughput(table: pd.DataFrame) -> list[str]:
 
 def _named(group: pd.DataFrame, naming: Naming) -> str:
     """The first three cells, and the number of the others."""
-    cells = [f"{label(cell, naming)} {_where(cell)}" for cell in _cells(group)]
-    return ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
+    cells = [f"{label(cell, naming)} {_where(cell)}" for cell in _cells(group, 3)]
+    return ", ".join(cells) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
 
 
 def caption(table: pd.DataFrame) -> str:
@@ -143,13 +155,17 @@ def _launches(table: pd.DataFrame) -> str:
 
 def notes(table: pd.DataFrame) -> list[str]:
     """The meaning of brackets, if there are some, and of each flag in the table."""
-    used = {flag for flags in table["flags"].dropna() for flag in flags.split()}
-    brackets = [BRACKETS] if any(extent(cell, "latency_ms").startswith("[") for cell in rows_of(table)) else []
+    used = {flag for flags in table["flags"].dropna().unique() for flag in flags.split()}
+    ranges = table[["latency_ms_lo", "latency_ms_hi", "latency_level", "latency_basis", "latency_samples"]]
+    ranges = ranges[ranges["latency_ms_lo"].notna() & ranges["latency_ms_hi"].notna()].drop_duplicates(
+        ["latency_level", "latency_basis"]
+    )
+    brackets = [BRACKETS] if any(extent(cell, "latency_ms").startswith("[") for cell in rows_of(ranges)) else []
     return brackets + [text for flag, text in NOTES.items() if flag in used]
 
 
 def disagreements(table: pd.DataFrame) -> list[str]:
-    """One line for each count of MACs that differs from the ledger's by more than 1 %."""
+    """One line for each count of MACs that differs from the ledger's by more than 1 %; `LINES` of them at most."""
     votes = (("macs_fvcore", "macs_matmul", "fvcore"), ("macs_closed_form", "macs", "the closed form"))
     lines = []
     for cell in _cells(table[table["flags"].str.contains("counters_disagree", na=False)]):
@@ -160,7 +176,12 @@ def disagreements(table: pd.DataFrame) -> list[str]:
                     f"{label(cell)} {_where(cell)}: {name} counts {figure(cell[vote], 1e9)} GMACs, "
                     f"the ledger {figure(cell[ledger], 1e9)}"
                 )
-    return lines
+    return _first(lines)
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first `LINES` lines, and one that says how many are left out."""
+    return lines if len(lines) <= LINES else [*lines[:LINES], f"{len(lines) - LINES:,} more lines of this kind"]
 
 
 def processes(table: pd.DataFrame) -> list[str]:
@@ -185,13 +206,13 @@ def remarks(table: pd.DataFrame) -> list[str]:
 
 def show(table: pd.DataFrame, console: Console) -> None:
     """Print the table with its caption and remarks. A narrow terminal wraps lines; no number is cut."""
-    print_whole(to_rich(table), console, [caption(table), *remarks(table)])
+    print_whole(to_rich(table), console, [*cut(table, PRINTED), caption(table), *remarks(table)])
 
 
 def to_rich(table: pd.DataFrame) -> Table:
     """The rows for a terminal; `show` prints them."""
     out = bare_table([name.replace(" (", "\n(") for name in HEADER], [name.replace(" (", "\n(") for name in NUMBERS])
-    for row in rows(table):
+    for row in rows(table, PRINTED):
         out.add_row(*row)
     return out
 
@@ -221,15 +242,14 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def full(table: pd.DataFrame) -> Grid:
-    """The rows with caption and remarks, as a grid."""
+    """The first `WRITTEN` rows with caption and remarks, as a grid."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEADER)
     named = naming(table)
     found = []
-    for cell in _cells(table):
-        if cell["status"] != "unsupported":
-            texts = dict(zip(HEADER, _row(cell, named), strict=True))
-            found.append(tuple(_printed(name, text, cell) for name, text in texts.items()))
-    return Grid("", columns, (Block(tuple(found)),), caption(table), tuple(remarks(table)))
+    for cell in _supported(table, WRITTEN):
+        texts = dict(zip(HEADER, _row(cell, named), strict=True))
+        found.append(tuple(_printed(name, text, cell) for name, text in texts.items()))
+    return Grid("", columns, (Block(tuple(found)),), caption(table), (*cut(table, WRITTEN), *remarks(table)))
 
 
 _BEHIND = {  # column and unit of the number that is printed
@@ -246,11 +266,16 @@ def _printed(name: str, text: str, cell: dict[str, Any]) -> TableCell:
     return TableCell(text or (ABSENT if name in NUMBERS else ""), value=value)
 
 
-def _cells(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Cells as dicts with None for missing values, sorted by settings, model and size."""
+def _supported(table: pd.DataFrame, most: int | None) -> list[dict[str, Any]]:
+    """The first cells that are not unsupported, as `_cells`."""
+    return _cells(table[table["status"] != "unsupported"], most)
+
+
+def _cells(table: pd.DataFrame, most: int | None = None) -> list[dict[str, Any]]:
+    """The first cells as dicts with None for missing values, sorted by settings, model and size."""
     settings = [key for key in SETTING if key in table]
     order = [*settings, "model", "attention", "mode", "form", "height", "width"]
-    return rows_of(table.sort_values(order, kind="stable"))
+    return rows_of(table.sort_values(order, kind="stable").head(len(table) if most is None else most))
 
 
 def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:

@@ -14,11 +14,12 @@ from typing import Any
 from scipy.special import ndtr, stdtr
 
 from vbench.errors import UsageError
-from vbench.plan import Case, case_of
+from vbench.plan import Case
 from vbench.results import store
 from vbench.results.code import code
-from vbench.results.frame import commit, frame, rows_of
+from vbench.results.frame import of_cells, rows_of
 from vbench.results.holm import holm
+from vbench.results.launches import Cells, Launch, Origin, commit, read, uncollected
 from vbench.results.machines import changed, differences, machine
 from vbench.results.outcome import THRESHOLD, Finding, GateVerdict, Outcome
 from vbench.results.ratios import BATCHES, Ratio, ratio
@@ -31,6 +32,22 @@ EQUAL_RECORDS = "the records are the same in both runs: one measurement, compare
 OVER_LAUNCHES = ("launches", "launches of the run")  # what an interval must cover to be compared with another run's
 ALARM = 0.01  # the chance that two equal runs have any cell called SLOW or FAST (of 190 real pairs 5 have at 0.05)
 CLOCKS = 0.02  # the share by which the GPU's clock may differ between runs
+COMPARED = [  # the columns of a row that are asked for
+    *(
+        "case_id",
+        "device_name",
+        "model",
+        "flags",
+        "verified",
+        "params",
+        "macs",
+        "macs_executed",
+        "batch",
+        "batch_policy",
+    ),
+    *("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_level", "latency_basis", "latency_freedom"),
+    *("latency_batch", "latency_launches", "latency_paired", "peak_memory_bytes", "memory_batch"),
+]
 COUNTS = {"params": "parameters", "macs": "MACs", "macs_executed": "MACs"}  # columns that must be equal, with units
 
 
@@ -40,23 +57,22 @@ class StoredCell:
 
     case: Case
     row: Mapping[str, Any]
-    launches: tuple[Record, ...]
+    launches: tuple[Launch, ...]
 
     @property
-    def failed(self) -> Record | None:
+    def failed(self) -> Launch | None:
         """The first launch that did not end ok."""
-        return next((record for record in self.launches if record.status != "ok"), None)
+        return next((launch for launch in self.launches if launch.status != "ok"), None)
 
     @property
     def peaks(self) -> list[int]:
         """Peak memory of each launch that measured it, bytes."""
-        return [record.memory["peak_bytes"] for record in self.launches if record.memory]
+        return [launch.memory.peak_bytes for launch in self.launches if launch.memory]
 
     @property
     def clock_mhz(self) -> float | None:
         """The GPU's clock during the measurement, the median of launches; None if no launch knows it."""
-        gpus = [(record.state or {}).get("gpu") or {} for record in self.launches if record.latency]
-        clocks = [gpu["sm_mhz_median"] for gpu in gpus if gpu.get("sm_mhz_median")]
+        clocks = [launch.clock_mhz for launch in self.launches if launch.latency and launch.clock_mhz]
         return median(clocks) if clocks else None
 
 
@@ -68,9 +84,12 @@ class StoredRun:
     cells: Mapping[str, StoredCell]  # by case_id
     complete: bool | None = None
 
+    started_at: str | None = None  # of its first launch
+
     @property
-    def records(self) -> list[Record]:
-        return [record for cell in self.cells.values() for record in cell.launches]
+    def origins(self) -> list[Origin]:
+        """Hosts and protocols of its launches, each once, in the order of cells."""
+        return list({id(one.origin): one.origin for cell in self.cells.values() for one in cell.launches}.values())
 
 
 def load(folder: Path) -> StoredRun:
@@ -81,16 +100,29 @@ def load(folder: Path) -> StoredRun:
         complete = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runs"][-1]["complete"]
     except (OSError, ValueError, LookupError, TypeError):
         complete = None
-    return run_of(store.read(folder), str(folder), complete if isinstance(complete, bool) else None)
+    cells = Cells(by_device=False)
+    with uncollected():
+        read(folder, cells)
+        return _run(cells, str(folder), complete if isinstance(complete, bool) else None)
 
 
 def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -> StoredRun:
     """The cells of these records; of several records of a launch the newest counts (`store.current`)."""
-    current = {key: tuple(each[n] for n in sorted(each)) for key, each in store.current(records).items()}
-    table = frame([record for launches in current.values() for record in launches])
-    rows = {str(row["case_id"]): row for row in rows_of(table)}
-    cells = {key: StoredCell(case_of(launches[0].case), rows[key], launches) for key, launches in current.items()}
-    return StoredRun(name, cells, complete)
+    cells = Cells(by_device=False)
+    for record in records:
+        cells.add(record)
+    return _run(cells, name, complete)
+
+
+def _run(found: Cells, name: str, complete: bool | None) -> StoredRun:
+    rows = {str(row["case_id"]): row for row in rows_of(of_cells(found)[COMPARED])}
+    cells = {
+        cell.first.case_id: StoredCell(cell.first.case, rows[cell.first.case_id], tuple(cell.in_order()))
+        for _, cell in found
+        if cell.first is not None
+    }
+    starts = (launch.started_at for cell in cells.values() for launch in cell.launches)
+    return StoredRun(name, cells, complete, min(starts, default=None))
 
 
 def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, allow_mismatch: bool = False) -> Outcome:
@@ -139,13 +171,12 @@ def compare(base: StoredRun, head: StoredRun, *, threshold: float = THRESHOLD, a
 
 def _named(run: StoredRun) -> str:
     """The run and the code that it measured."""
-    known = code(record.host for record in run.records)
-    return f"{run.name} ({', '.join(known)})" if known else run.name
+    return f"{run.name} ({', '.join(known)})" if (known := code(one.host for one in run.origins)) else run.name
 
 
 def _labels(cells: Sequence[StoredCell]) -> dict[str, str]:
     """The names of cells by case_id; cells that would share a name have batch and device in it too."""
-    cases = {cell.launches[0].case_id: cell.case for cell in cells}
+    cases = {str(cell.row["case_id"]): cell.case for cell in cells}
     shared = Counter(map(str, cases.values()))
     return {
         case_id: f"{case} batch {case.batch} {case.device}" if shared[str(case)] > 1 else str(case)
@@ -256,7 +287,7 @@ def _time(cell: str, one: StoredCell, two: StoredCell) -> _Time:
     few = [f"{_launches(row)} in {name}" for name, row in rows if row["latency_basis"] not in OVER_LAUNCHES]
     if over is None:
         notes.append(_why_no_ratio(one, two, what))
-    elif one.launches == two.launches:
+    elif [launch.stamp for launch in one.launches] == [launch.stamp for launch in two.launches]:
         over, judged = Ratio(1.0, 1.0, 1.0), True
         notes.append(EQUAL_RECORDS)
     elif few:
@@ -313,7 +344,7 @@ def _other_machines(base: StoredRun, head: StoredRun) -> list[str]:
     """A line for each difference of machines, between the runs or within one."""
     lines, firsts = [], []
     for run in (base, head):
-        machines = [machine(record.host) for record in run.records]
+        machines = [machine(origin.host) for origin in run.origins]
         firsts += machines[:1]
         unlike = next(filter(None, (differences(machines[0], other) for other in machines[1:])), None)
         if unlike:
@@ -334,7 +365,7 @@ def _facts(base: StoredRun, head: StoredRun, threshold: float) -> dict[str, Any]
 
 
 def _about(run: StoredRun) -> dict[str, Any]:
-    hosts = [record.host for record in run.records]
+    hosts = [origin.host for origin in run.origins]
 
     def each(values: Iterable[Any]) -> list[Any]:
         return list(dict.fromkeys(value for value in values if value is not None))
@@ -350,7 +381,7 @@ def _about(run: StoredRun) -> dict[str, Any]:
         "code": code(hosts),
         "commits": each(map(commit, hosts)),
         "versions": {name: ", ".join(map(str, known)) or None for name, known in versions.items()},
-        "started_at": min((record.started_at for record in run.records), default=None),
+        "started_at": run.started_at,
         "complete": run.complete,
         "cells": len(run.cells),
     }
@@ -358,7 +389,7 @@ def _about(run: StoredRun) -> dict[str, Any]:
 
 def _protocols(base: StoredRun, head: StoredRun) -> list[str]:
     """Where the protocols of the runs differ, except in the order of measuring (`seed`): "launches 3 → 5"."""
-    runs = [[record.protocol for record in run.records] for run in (base, head)]
+    runs = [[origin.protocol for origin in run.origins] for run in (base, head)]
     if not all(runs):
         return []
     lines = []

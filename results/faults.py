@@ -1,15 +1,19 @@
-"""What is wrong with the samples of a cell: drift, two levels, outliers. Pure; samples in ms, in their order."""
+"""What is wrong with the samples of a cell: drift, two levels, outliers. Pure; samples in ms, in their order.
+
+Series of one length are judged together, a row each (`series.by_length`). What is dear is computed only where cheaper
+figures leave it open.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr
 
-from vbench.results.statistics import Samples, effective_samples, series_of
+from vbench.results.series import Rows, Samples, by_length, effective, series_of
 
 FEWEST = 10  # samples of a launch; with fewer a fault looks like noise
 MATTERS = 0.01  # the smallest fault, as a share of the median
@@ -18,6 +22,18 @@ LESSER = 0.10  # the share of samples that a mode has at least
 BLOCKS = 40  # a launch is cut into this many blocks at most, to look for drift
 DRIFT_Z = 3.29  # two-sided, 99.9 %
 VALLEY = 0.07  # chance of such an empty valley between two modes in a flat distribution; with one mode it is far rarer
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+class LaunchFaults(NamedTuple):
+    """The faults of one launch of ten samples or more."""
+
+    samples: int
+    drifts: bool
+    bimodal: bool
+    outliers: int
 
 
 def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
@@ -34,131 +50,197 @@ def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
     Drift and bimodality count if more than half of the launches show them. Outliers are rare, so launches are pooled.
     A launch of fewer than ten samples is not judged.
     """
-    judged = [_faults_of(series_of(launch)) for launch in launches if len(launch) >= FEWEST]
-    outliers, samples = sum(launch.outliers for launch in judged), sum(launch.samples for launch in judged)
+    return of_cell(judged([series_of(launch) for launch in launches]))
+
+
+def outlier_count(launches: Sequence[Sequence[float]]) -> int:
+    """The number of outliers, as in `faults`, in all launches of ten samples or more."""
+    return sum(found.outliers for found in judged([series_of(launch) for launch in launches]) if found)
+
+
+def of_cell(launches: Iterable[LaunchFaults | None]) -> tuple[str, ...]:
+    """The faults of a cell, as `faults`, from those of its launches."""
+    known = [launch for launch in launches if launch]
+    outliers, samples = sum(launch.outliers for launch in known), sum(launch.samples for launch in known)
     shown = {
-        "drift": 2 * sum(launch.drifts for launch in judged) > len(judged),
-        "bimodal": 2 * sum(launch.bimodal for launch in judged) > len(judged),
+        "drift": 2 * sum(launch.drifts for launch in known) > len(known),
+        "bimodal": 2 * sum(launch.bimodal for launch in known) > len(known),
         "outliers": outliers >= 2 and outliers >= MATTERS * samples,
     }
     return tuple(fault for fault, there in shown.items() if there)
 
 
-def outlier_count(launches: Sequence[Sequence[float]]) -> int:
-    """The number of outliers, as in `faults`, in all launches of ten samples or more."""
-    return sum(_faults_of(series_of(launch)).outliers for launch in launches if len(launch) >= FEWEST)
+def judged(launches: Sequence[Samples]) -> list[LaunchFaults | None]:
+    """The faults of each launch; None for one of fewer than ten samples."""
+    found: list[LaunchFaults | None] = [None] * len(launches)
+    long = [place for place, launch in enumerate(launches) if len(launch) >= FEWEST]
+    for places, rows in by_length([launches[place] for place in long]):
+        for place, *about in zip(places.tolist(), *(part.tolist() for part in _judged(rows)), strict=True):
+            found[long[place]] = LaunchFaults(rows.shape[1], *about)
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class _LaunchFaults:
-    """The faults of one launch."""
+def _judged(rows: Rows) -> tuple[Flags, Flags, NDArray[np.int64]]:
+    """(launches,) each: whether a row drifts, whether it has two modes, and how many outliers it has."""
+    n = rows.shape[1]
+    least = MATTERS * np.abs(np.median(rows, axis=1))
+    change = np.abs(np.median(rows[:, -(n // 3) :], axis=1) - np.median(rows[:, : n // 3], axis=1))
+    moves = np.flatnonzero(change > least)
+    drifts, level = np.zeros(len(rows), bool), rows
+    if len(moves):
+        slopes, z = _drift(rows[moves])
+        drifts[moves] = z > DRIFT_Z
+        level = rows.copy()
+        level[moves[z > DRIFT_Z]] -= slopes[z > DRIFT_Z, None] * np.arange(n)
+    bimodal, upper = _second_mode(level, least)
+    outliers = np.zeros(len(rows), np.int64)
+    outliers[~bimodal] = _outliers(level[~bimodal], least[~bimodal])
+    for place in np.flatnonzero(bimodal):
+        groups = level[place][upper[place]], level[place][~upper[place]]
+        outliers[place] = sum(int(_outliers(group[None], least[place : place + 1])[0]) for group in groups)
+    return drifts, bimodal, outliers
 
-    samples: int
-    drifts: bool
-    bimodal: bool
-    outliers: int
 
-
-def _faults_of(series: Samples) -> _LaunchFaults:
-    median = float(np.median(series))
-    least = MATTERS * abs(median)
-    slope, drifts = _drift(series, least)
-    level = series - slope * np.arange(len(series)) if drifts else series
-    upper = _second_mode(level, least)
-    groups = [level] if upper is None else [level[upper], level[~upper]]
-    outliers = sum(_outliers(group, least) for group in groups)
-    return _LaunchFaults(len(series), drifts, upper is not None, outliers)
-
-
-def _drift(series: Samples, least: float) -> tuple[float, bool]:
-    """Theil's slope per sample, and whether there is drift that moves the median by more than `least`."""
-    n = len(series)
+def _drift(rows: Rows) -> tuple[Floats, Floats]:
+    """(launches,) each: Theil's slope per sample, and how many standard deviations the drift is from none."""
+    n = rows.shape[1]
     size = -(-n // BLOCKS)
-    slope, _ = _theil(series, size)
-    halves = np.where(np.arange(n) < n // 2, np.median(series[: n // 2]), np.median(series[n // 2 :]))
-    independent = max(_independent(series - trend) for trend in (slope * np.arange(n), halves))
-    slope, z = _theil(series, max(size, round(2 * n / independent) if independent < n / 1.5 else 1))
-    change = abs(float(np.median(series[-(n // 3) :]) - np.median(series[: n // 3])))
-    return slope, z > DRIFT_Z and change > least
+    slopes, _ = _theil(rows, size)
+    middles = np.median(rows[:, : n // 2], axis=1), np.median(rows[:, n // 2 :], axis=1)
+    halves = np.where(np.arange(n) < n // 2, middles[0][:, None], middles[1][:, None])
+    independent = np.maximum(*(_independent(rows - trend) for trend in (slopes[:, None] * np.arange(n), halves)))
+    sizes = np.maximum(size, np.where(independent < n / 1.5, np.round(2 * n / independent), 1)).astype(int)
+    slopes, z = np.zeros(len(rows)), np.zeros(len(rows))
+    for size in np.unique(sizes).tolist():
+        alike = sizes == size
+        slopes[alike], z[alike] = _theil(rows[alike], size)
+    return slopes, z
 
 
-def _independent(rest: Samples) -> float:
-    """How many independent samples a short series without its trend is worth, by neighbours too.
+def _independent(rest: Rows) -> Floats:
+    """(launches,) how many independent samples a short series without its trend is worth, by neighbours too.
 
-    Taking out a trend takes out the long correlations that `effective_samples` sums. The correlation of neighbouring
-    ranks is left, and of noise that forgets exponentially it tells all: n (1 - r) / (1 + r).
+    Taking out a trend takes out the long correlations that `effective` sums. The correlation of neighbouring ranks is
+    left, and of noise that forgets exponentially it tells all: n (1 - r) / (1 + r).
     """
-    _, place, counts = np.unique(rest, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts + 1) / 2)[place] - (len(rest) - 1) / 2  # equal values have the same
-    power = float(ranks @ ranks)
-    correlation = float(ranks[1:] @ ranks[:-1]) / power if power else 0.0
-    return min(effective_samples(rest), len(rest) * (1 - correlation) / (1 + max(correlation, 0.0)))
+    ranks = _ranks(rest)
+    power = np.einsum("ij,ij->i", ranks, ranks)
+    beside = np.einsum("ij,ij->i", ranks[:, 1:], ranks[:, :-1])
+    correlation = np.where(power == 0, 0.0, beside / np.where(power == 0, 1.0, power))
+    worth = rest.shape[1] * (1 - correlation) / (1 + np.maximum(correlation, 0.0))
+    found: Floats = np.minimum(effective(rest), worth)
+    return found
 
 
-def _theil(series: Samples, size: int) -> tuple[float, float]:
-    """The slope per sample over medians of blocks of `size`, and how many standard deviations it is from 0.
+def _ranks(rows: Rows) -> Floats:
+    """(launches, samples) the ranks of each row about their middle; equal values have the same."""
+    n = rows.shape[1]
+    order = np.argsort(rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, order, axis=1)
+    new = np.ones_like(ordered, dtype=bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    places = np.arange(n)
+    first = np.maximum.accumulate(np.where(new, places, 0), axis=1)
+    ends = np.roll(new, -1, axis=1)
+    ends[:, -1] = True
+    last = np.minimum.accumulate(np.where(ends, places, n)[:, ::-1], axis=1)[:, ::-1]
+    ranks = np.empty_like(ordered)
+    np.put_along_axis(ranks, order, (first + last) / 2 - (n - 1) / 2, axis=1)
+    return ranks
+
+
+def _theil(rows: Rows, size: int) -> tuple[Floats, Floats]:
+    """(launches,) each: the slope per sample over medians of blocks of `size`, and how many standard deviations from 0.
 
     The number is the greater of Kendall's z, which detects a slope, and Mann and Whitney's z between the halves, which
     detects a step.
     """
-    count = len(series) // size
+    count = rows.shape[1] // size
     if count < 2:
-        return 0.0, 0.0
-    medians = np.median(series[len(series) - count * size :].reshape(count, size), axis=1)
+        return np.zeros(len(rows)), np.zeros(len(rows))
+    kept = rows[:, rows.shape[1] - count * size :]
+    medians = np.median(kept.reshape(len(rows), count, size), axis=2)
     first, second = np.triu_indices(count, 1)
-    rises = medians[second] - medians[first]
     half = count // 2
     across = (first < half) & (second >= half)
-    kendall = (abs(np.sign(rises).sum()) - 1) / (count * (count - 1) * (2 * count + 5) / 18) ** 0.5
-    whitney = (abs(np.sign(rises[across]).sum()) - 1) / (half * (count - half) * (count + 1) / 3) ** 0.5
-    return float(np.median(rises / (second - first))) / size, float(max(kendall, whitney))
+    slopes, z = np.empty(len(rows)), np.empty(len(rows))
+    step = max(1, 2**20 // len(first))
+    for at in range(0, len(rows), step):
+        part = slice(at, at + step)
+        rises = medians[part, second] - medians[part, first]
+        signs = np.sign(rises)
+        kendall = (np.abs(signs.sum(axis=1)) - 1) / (count * (count - 1) * (2 * count + 5) / 18) ** 0.5
+        whitney = (np.abs(signs[:, across].sum(axis=1)) - 1) / (half * (count - half) * (count + 1) / 3) ** 0.5
+        slopes[part] = np.median(rises / (second - first), axis=1) / size
+        z[part] = np.maximum(kendall, whitney)
+    return slopes, z
 
 
-def _second_mode(series: Samples, least: float) -> NDArray[np.bool_] | None:
-    """Which samples belong to the upper of two modes; None if there is one mode.
+def _second_mode(rows: Rows, least: Floats) -> tuple[Flags, Flags]:
+    """(launches,) whether a row has two modes, and (launches, samples) which samples are above the split.
 
     The split has the least scatter within its two parts; the outermost 5 % at either end are left out. There are two
     modes if the middle third between the peaks has fewer samples, beyond chance, than windows of that width about the
     peaks. A launch that rarely changes modes counts as fewer samples.
     """
-    n = len(series)
-    ordered = np.sort(series)
+    n = rows.shape[1]
+    ordered = np.sort(rows, axis=1)
     cut = n // 20
-    inner = ordered[cut : n - cut]
-    count = np.arange(1, len(inner))
-    sums = np.cumsum(inner - inner.mean())[:-1]
-    between = sums**2 / (count * (len(inner) - count))
-    lesser = np.minimum(count, len(inner) - count) + cut
-    between[lesser < max(3.0, LESSER * n)] = -1.0
-    split = int(np.argmax(between))
-    edge = (inner[split] + inner[split + 1]) / 2
-    upper: NDArray[np.bool_] = series > edge
-    share = float(upper.mean())
-    if between[split] <= 0 or not 0 < share < 1:
-        return None
-    low, high = float(np.median(series[~upper])), float(np.median(series[upper]))
-    if high - low <= least:
-        return None
-    place = (series - low) / (high - low)
-    valley = int(np.count_nonzero(np.abs(place - 0.5) <= 1 / 6))
-    peak = min(int(np.count_nonzero(np.abs(place - at) <= 1 / 6)) for at in (0, 1))
-    runs = 1 + int(np.count_nonzero(upper[1:] != upper[:-1]))
-    worth = min(1.0, runs / (1 + 2 * n * share * (1 - share)))
-    chance = bdtr(np.ceil(valley * worth), int((valley + peak) * worth), 0.5)
-    return upper if chance <= VALLEY else None
+    inner = np.ascontiguousarray(ordered[:, cut : n - cut])
+    width = inner.shape[1]
+    count = np.arange(1, width)
+    between = np.cumsum(inner - inner.mean(axis=1, keepdims=True), axis=1)[:, :-1] ** 2 / (count * (width - count))
+    between[:, np.minimum(count, width - count) + cut < max(3.0, LESSER * n)] = -1.0
+    every = np.arange(len(rows))
+    split = np.argmax(between, axis=1)
+    edge = (inner[every, split] + inner[every, split + 1]) / 2
+    upper = rows > edge[:, None]
+    above = upper.sum(axis=1)
+    low, high = _middle(ordered, np.zeros_like(above), n - above), _middle(ordered, n - above, np.full_like(above, n))
+    two = (between[every, split] > 0) & (above > 0) & (above < n) & (high - low > least)
+    if not two.any():
+        return two, upper
+    share = upper[two].mean(axis=1)
+    place = (rows[two] - low[two, None]) / (high - low)[two, None]
+    valley = np.count_nonzero(np.abs(place - 0.5) <= 1 / 6, axis=1)
+    peak = np.minimum(*(np.count_nonzero(np.abs(place - at) <= 1 / 6, axis=1) for at in (0, 1)))
+    runs = 1 + np.count_nonzero(upper[two][:, 1:] != upper[two][:, :-1], axis=1)
+    worth = np.minimum(1.0, runs / (1 + 2 * n * share * (1 - share)))
+    chance = bdtr(np.ceil(valley * worth), ((valley + peak) * worth).astype(int), 0.5)
+    two[two] = chance <= VALLEY
+    return two, upper
 
 
-def _outliers(series: Samples, least: float) -> int:
-    """How many samples are beyond both bounds. With few samples the fence is wider.
+def _middle(ordered: Rows, first: NDArray[np.int64], last: NDArray[np.int64]) -> Floats:
+    """(launches,) the median of each row's sorted samples from `first` up to `last`; any one if there are none."""
+    every, n = np.arange(len(ordered)), ordered.shape[1]
+    ends = [np.clip(at, 0, n - 1) for at in ((first + last - 1) // 2, (first + last) // 2)]
+    found: Floats = (ordered[every, ends[0]] + ordered[every, ends[1]]) / 2
+    return found
+
+
+def _outliers(rows: Rows, least: Floats) -> NDArray[np.int64]:
+    """(launches,) how many samples of each row are beyond both bounds. With few samples the fence is wider.
 
     On the log scale, and with one standard deviation for either side, the long tail of ordinary times is no fault. The
     fence is so far out that more samples do not reach it by chance.
     """
-    if not (series > 0).all():  # after drift is removed; times are far above 0
-        return 0
-    logs = np.log(series)
-    low, middle, high = np.quantile(logs, [1 - float(ndtr(1)), 0.5, float(ndtr(1))])
-    fence = FENCE * (1 + 10 / effective_samples(series))
-    away = logs - middle
-    beyond = (away > fence * (high - middle)) | (-away > fence * (middle - low))
-    return int(np.count_nonzero(beyond & (np.abs(series - np.exp(middle)) > least)))
+    found = np.zeros(len(rows), np.int64)
+    positive = np.flatnonzero((rows > 0).all(axis=1))  # after drift is removed; times are far above 0
+    if not len(positive):
+        return found
+    rows, least = rows[positive], least[positive]
+    logs = np.log(rows)
+    low, middle, high = np.quantile(logs, [1 - float(ndtr(1)), 0.5, float(ndtr(1))], axis=1)
+    away = logs - middle[:, None]
+    sides = (high - middle)[:, None], (middle - low)[:, None]
+    nearest = FENCE * (1 + 10 / rows.shape[1])  # if all samples are independent
+    far = np.flatnonzero(((away > nearest * sides[0]) | (-away > nearest * sides[1])).any(axis=1))
+    if len(far):
+        rows, least, away, middle = rows[far], least[far], away[far], middle[far]
+        fence = FENCE * (1 + 10 / effective(rows))[:, None]
+        beyond = (away > fence * sides[0][far]) | (-away > fence * sides[1][far])
+        found[positive[far]] = np.count_nonzero(
+            beyond & (np.abs(rows - np.exp(middle)[:, None]) > least[:, None]), axis=1
+        )
+    return found

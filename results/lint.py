@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from vbench.results.axes import AXES, EQUAL
-from vbench.results.frame import filled
 from vbench.results.models import of_zoo, padding
 from vbench.results.text import px
 
@@ -33,8 +32,9 @@ def _difference(rows: pd.DataFrame, column: str) -> str | None:
     if column not in rows:
         return None
     optional = column in AXES and AXES[column].optional
-    values = rows[column].dropna() if optional else filled(rows[column], "not known")
-    counts = values.map(_name).value_counts().sort_index()
+    counts = rows[column].value_counts(dropna=optional)
+    counts.index = pd.Index(["not known" if pd.isna(value) else _name(value) for value in counts.index], dtype=object)
+    counts = counts.groupby(level=0).sum().sort_index()
     return f"rows differ in {column}: {_listed(counts)}; compare within one" if len(counts) > 1 else None
 
 

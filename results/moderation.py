@@ -8,13 +8,15 @@ The lengths of calls play no part: in the twenty sweeps of `results/calibration`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, fdtrc, polygamma, psi
+
+from vbench.results.series import by_length
 
 BEYOND = 0.01  # the chance of a variance so great, if the cell were like the others, below which it keeps its own
 FLOOR = 1e-5  # the least variance, as a share of the middle one: the logarithm of 0 is no number (limma's offset)
@@ -50,12 +52,19 @@ class Prior:
 
     def chance(self, variance: float, freedom: float) -> float:
         """The chance of so great a variance in a cell that is like the others, by an F test."""
-        if self.variance <= 0:
-            return 0.0 if variance > 0 else 1.0
-        over = variance / self.variance
-        if np.isinf(self.known):
-            return float(chdtrc(freedom, freedom * over))
-        return float(fdtrc(freedom, self.known, over))
+        return float(_chances(np.array([variance]), freedom, self.variance, self.known)[0])
+
+
+def _chances(variance: Floats, freedom: float, usual: float, known: float) -> Floats:
+    """(cells,) the chance of each variance, of this freedom, beside a usual one that is known with `known` freedom."""
+    if usual <= 0:
+        return np.where(variance > 0, 0.0, 1.0)
+    found: Floats
+    if np.isinf(known):
+        found = chdtrc(freedom, freedom * (variance / usual))
+    else:
+        found = fdtrc(freedom, known, variance / usual)
+    return found
 
 
 def spread_of(medians: Sequence[float] | Floats, prior: Prior | None) -> Spread:
@@ -66,15 +75,33 @@ def spread_of(medians: Sequence[float] | Floats, prior: Prior | None) -> Spread:
 
     Raises: ValueError for one launch without a prior.
     """
-    freedom = len(medians) - 1.0
-    if freedom == 0:
-        if prior is None:
-            raise ValueError("one launch has no scatter")
-        return moderated(0.0, 0.0, prior)
-    variance = float(np.var(medians, ddof=1))
-    if prior is None or two_levels(medians):
-        return Spread(variance, freedom, own=True)
-    return moderated(variance, freedom, prior)
+    return spreads_of([np.asarray(medians, np.float64)], [prior])[0]
+
+
+def spreads_of(cells: Sequence[Floats], priors: Sequence[Prior | None]) -> list[Spread]:
+    """`spread_of` of each cell, with its prior; the same figures, computed together. Raises: as `spread_of`."""
+    found: list[Spread | None] = [None] * len(cells)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for place, (medians, prior) in enumerate(zip(cells, priors, strict=True)):
+        alike.setdefault((len(medians), id(prior)), []).append(place)
+    for (count, _), places in alike.items():
+        prior, freedom = priors[places[0]], count - 1.0
+        if freedom == 0:
+            if prior is None:
+                raise ValueError("one launch has no scatter")
+            of_run = moderated(0.0, 0.0, prior)
+            for place in places:
+                found[place] = of_run
+            continue
+        rows = np.array([cells[place] for place in places])
+        variances = rows.var(axis=1, ddof=1)
+        own = np.ones(len(places), bool) if prior is None else _two_levels(rows)
+        if prior is not None:
+            own |= _chances(variances, freedom, prior.variance, prior.known) < BEYOND
+        for place, variance, alone in zip(places, variances.tolist(), own.tolist(), strict=True):
+            one = Spread(variance, freedom, own=True)
+            found[place] = one if alone or prior is None else _moved(variance, freedom, prior)
+    return [spread for spread in found if spread is not None]
 
 
 def moderated(variance: float, freedom: float, prior: Prior) -> Spread:
@@ -83,6 +110,11 @@ def moderated(variance: float, freedom: float, prior: Prior) -> Spread:
         return Spread(prior.variance, prior.known, own=False)
     if prior.chance(variance, freedom) < BEYOND:
         return Spread(variance, freedom, own=True)
+    return _moved(variance, freedom, prior)
+
+
+def _moved(variance: float, freedom: float, prior: Prior) -> Spread:
+    """A variance moved towards that of the prior."""
     if np.isinf(prior.freedom):
         return Spread(prior.variance, max(prior.pooled, freedom), own=False)
     total = prior.freedom + freedom
@@ -97,16 +129,22 @@ def two_levels(medians: Sequence[float] | Floats) -> bool:
     the bound in 5 of 100 cases (3 with five launches); it is fitted to 200,000 draws for each of 5 to 40 launches, and
     for very many launches it is 1 - 2/π.
     """
-    ordered = np.sort(np.asarray(medians, np.float64))
-    count = len(ordered)
+    return bool(_two_levels(np.asarray(medians, np.float64)[None])[0])
+
+
+def _two_levels(rows: Floats) -> NDArray[np.bool_]:
+    """(cells,) `two_levels` of each row: (cells, launches)."""
+    count = rows.shape[1]
     if count < TWO_LEVELS:
-        return False
-    centred = ordered - ordered.mean()
-    total = float(centred @ centred)
+        return np.zeros(len(rows), bool)
+    ordered = np.sort(rows, axis=1)
+    centred = ordered - ordered.mean(axis=1, keepdims=True)
+    total = np.einsum("ij,ij->i", centred, centred)
     lower = np.arange(2, count - 1)
-    between = np.cumsum(centred)[lower - 1] ** 2 * count / (lower * (count - lower))
+    between = np.cumsum(centred, axis=1)[:, lower - 1] ** 2 * count / (lower * (count - lower))
     bound = (1 - 2 / np.pi) * (1 - 2.18 * count**-0.547)
-    return total > 0 and 1 - float(between.max()) / total < bound
+    found: NDArray[np.bool_] = (total > 0) & (1 - between.max(axis=1) / np.where(total > 0, total, 1.0) < bound)
+    return found
 
 
 def prior_of(cells: Sequence[Sequence[float] | Floats]) -> Prior | None:
@@ -115,11 +153,15 @@ def prior_of(cells: Sequence[Sequence[float] | Floats]) -> Prior | None:
     Cells at two levels are left out, if there are others; then as `prior_of_variances`.
     """
     several = [np.asarray(cell, np.float64) for cell in cells if len(cell) > 1]
-    several = [cell for cell in several if not two_levels(cell)] or several
-    return prior_of_variances([float(cell.var(ddof=1)) for cell in several], [len(cell) - 1.0 for cell in several])
+    variances, one_level = np.empty(len(several)), np.ones(len(several), bool)
+    freedoms = np.fromiter(map(len, several), np.float64, len(several)) - 1
+    for places, rows in by_length(several):
+        variances[places], one_level[places] = rows.var(axis=1, ddof=1), ~_two_levels(rows)
+    kept = one_level if one_level.any() else ~one_level
+    return prior_of_variances(variances[kept], freedoms[kept])
 
 
-def prior_of_variances(variances: Sequence[float], freedoms: Sequence[float]) -> Prior | None:
+def prior_of_variances(variances: Sequence[float] | Floats, freedoms: Sequence[float] | Floats) -> Prior | None:
     """The prior of variances with these degrees of freedom; None if none has any.
 
     Those beyond the rest are put aside, the worst first, as long as half of them are left.
@@ -130,17 +172,68 @@ def prior_of_variances(variances: Sequence[float], freedoms: Sequence[float]) ->
         return None
     own = np.maximum(own, FLOOR * float(np.median(own)))
     kept = np.ones(len(own), bool)
-    while kept.sum() > max(2, (len(own) + 1) // 2):
-        chances = np.ones(len(own))
-        for cell in np.flatnonzero(kept):
-            others = kept.copy()
-            others[cell] = False
-            chances[cell] = _fit(own[others], freedom[others]).chance(own[cell], freedom[cell])
-        worst = int(np.argmin(chances))
-        if chances[worst] >= BEYOND:
-            break
+    for worst in _beyond(own, freedom):
         kept[worst] = False
     return _fit(own[kept], freedom[kept])
+
+
+def _beyond(own: Floats, freedom: Floats) -> Iterator[int]:
+    """The cells to put aside, the worst first.
+
+    Each time it is the cell with the least chance beside the prior of the others. Of cells with one freedom that is the
+    one with the greatest variance, so only these are tried; the moments of the others are those of all without it.
+    """
+    sums = _Sums.of(own, freedom)
+    turns = {
+        of: iter((places := np.flatnonzero(freedom == of))[np.argsort(-own[places], kind="stable")].tolist())
+        for of in np.unique(freedom).tolist()
+    }
+    first = {of: next(turn) for of, turn in turns.items()}
+    for _ in range(len(own) - max(2, (len(own) + 1) // 2)):
+        chances = {cell: sums.without(own[cell], of).prior().chance(float(own[cell]), of) for of, cell in first.items()}
+        worst = min(chances, key=lambda cell: (chances[cell], cell))
+        if chances[worst] >= BEYOND:
+            return
+        yield worst
+        of = float(freedom[worst])
+        sums = sums.without(own[worst], of)
+        first[of] = next(turns[of], -1)
+        if first[of] < 0:
+            del first[of]
+
+
+class _Sums(NamedTuple):
+    """The sums over cells from which their prior follows: of logarithms about `zero`, as Fisher's z has them."""
+
+    zero: float
+    cells: int
+    pooled: float
+    squares: float
+    logs: float
+    logs_squared: float
+    trigammas: float
+
+    @staticmethod
+    def of(variances: Floats, freedoms: Floats) -> _Sums:
+        logs = np.log(variances) - psi(freedoms / 2) + np.log(freedoms / 2) if (variances > 0).all() else variances
+        zero = float(logs.mean())
+        logs = logs - zero
+        trigammas = float(polygamma(1, freedoms / 2).sum())
+        sums = float(freedoms.sum()), float(freedoms @ variances), float(logs.sum()), float(logs @ logs)
+        return _Sums(zero, len(variances), *sums, trigammas)
+
+    def without(self, variance: float, freedom: float) -> _Sums:
+        """The sums without a cell."""
+        log = float(np.log(variance) - psi(freedom / 2) + np.log(freedom / 2)) - self.zero if variance > 0 else 0.0
+        sums = self.pooled - freedom, self.squares - freedom * variance, self.logs - log, self.logs_squared - log**2
+        return _Sums(self.zero, self.cells - 1, *sums, self.trigammas - float(polygamma(1, freedom / 2)))
+
+    def prior(self) -> Prior:
+        mean = self.squares / self.pooled
+        if self.cells < 2 or mean <= 0:
+            return Prior(max(mean, 0.0), np.inf, self.pooled)
+        spread = (self.logs_squared - self.logs**2 / self.cells) / (self.cells - 1)
+        return _prior(mean, self.zero + self.logs / self.cells, spread - self.trigammas / self.cells, self.pooled)
 
 
 def _fit(variances: Floats, freedoms: Floats) -> Prior:
@@ -151,10 +244,15 @@ def _fit(variances: Floats, freedoms: Floats) -> Prior:
         return Prior(mean, np.inf, pooled)
     centred = np.log(variances) - psi(freedoms / 2) + np.log(freedoms / 2)
     excess = float(centred.var(ddof=1) - polygamma(1, freedoms / 2).mean())
+    return _prior(mean, float(centred.mean()), excess, pooled)
+
+
+def _prior(mean: float, centre: float, excess: float, pooled: float) -> Prior:
+    """A prior from the moments: the mean variance, and the mean and the excess spread of the centred logarithms."""
     if excess <= 0:
         return Prior(mean, np.inf, pooled)
     freedom = 2 * _inverse_trigamma(excess)
-    middle = float(centred.mean() + psi(freedom / 2) - np.log(freedom / 2))
+    middle = float(centre + psi(freedom / 2) - np.log(freedom / 2))
     return Prior(float(np.exp(middle)), freedom, pooled)
 
 

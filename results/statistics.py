@@ -14,20 +14,20 @@ from math import hypot
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats takes longer to import than a launch to start
 
-from vbench.results.moderation import Prior, prior_of, spread_of, two_levels
+from vbench.results.moderation import Prior, Spread, prior_of, spreads_of, two_levels
+from vbench.results.resampling import DRAWS, SEED, errors
+from vbench.results.series import Samples, by_length, each, effective, series_of
+from vbench.results.series import medians as medians_of
 
 CONFIDENCE = 0.95
-FEWEST_RANKED = 6  # independent samples, of which a pair of order statistics covers the median at 95 %
 # What all launches of a run share, the minutes in which they ran, as a variance over that of a launch: so they never
 # count as more than four. Equal sweeps differ by so much more than their launches tell (docs/measuring.md).
 SHARED = 0.25
 WILKS = 0.99  # the chance that two samples at least lie beyond a percentile that is told
 
 Basis = Literal["launches", "launches of the run", "within one launch", "range"]
-Samples = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ def interval(
     middle: float | None = None,
     level: float = CONFIDENCE,
     shared: float = SHARED,
-    draws: int = 2000,
-    seed: int = 0,
+    draws: int = DRAWS,
+    seed: int = SEED,
 ) -> Interval:
     """The median of the launches' medians, and its interval.
 
@@ -104,30 +104,80 @@ def interval(
 
     Raises: ValueError for no launch, a launch without samples, or a sample that is not positive and finite.
     """
-    series = [series_of(launch) for launch in launches]
-    if not series:
+    return intervals([launches], [prior], [middle], level=level, shared=shared, draws=draws, seed=seed)[0]
+
+
+def intervals(
+    cells: Sequence[Sequence[Sequence[float]]],
+    priors: Sequence[Prior | None],
+    middles: Sequence[float | None] | None = None,
+    *,
+    level: float = CONFIDENCE,
+    shared: float = SHARED,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> list[Interval]:
+    """`interval` of each cell, with its prior, and its middle if it has one. The same figures, computed together.
+
+    Raises: ValueError as `interval`, if any cell has a fault.
+    """
+    flat = [np.asarray(launch, np.float64) for launches in cells for launch in launches]
+    if any(len(launches) == 0 for launches in cells):
         raise ValueError("an interval needs at least one launch")
-    if any((launch <= 0).any() for launch in series):
-        raise ValueError("an interval needs positive samples")
-    if len(series) == 1 and prior is None:
-        return _within(series[0], level)
-    middle = float(np.median([np.median(launch) for launch in series])) if middle is None else middle
-    logs = np.log([np.median(launch) for launch in series])
-    spread = spread_of(logs, prior)
-    count = len(series)
-    between = (spread.variance * (median_factor(count) / count + shared)) ** 0.5 * quantile(spread.freedom, level)
-    if spread.own and two_levels(logs):
-        rank, _ = _rank(count, level)
-        between = max(between, *np.abs(np.sort(logs)[[rank, count - 1 - rank]] - np.median(logs)))
-    within = _sample_error(series, draws, seed) * quantile(np.inf, level)
-    half = max(between, within) if count > 1 else hypot(between, within)
-    ends = middle * float(np.exp(-half)), middle * float(np.exp(half))
-    return Interval(middle, *ends, level, "launches" if count > 1 else "launches of the run", spread.freedom)
+    medians, worth = np.empty(len(flat)), np.empty(len(flat))
+    ordered: list[Samples] = [np.empty(0)] * len(flat)
+    for places, rows in by_length(flat):
+        if not rows.shape[1]:
+            raise ValueError("a launch needs at least one sample")
+        if not (rows > 0).all() or not np.isfinite(rows).all():
+            raise ValueError("an interval needs positive, finite samples")
+        medians[places], worth[places] = medians_of(rows), effective(rows)
+        for place, logs in zip(places.tolist(), np.sort(np.log(rows), axis=1), strict=True):
+            ordered[place] = logs
+    starts = np.concatenate([[0], np.cumsum([len(launches) for launches in cells])]).astype(int).tolist()
+    found: list[Interval | None] = [None] * len(cells)
+    several: list[int] = []
+    for place, prior in enumerate(priors):
+        if starts[place + 1] - starts[place] == 1 and prior is None:
+            found[place] = _within(flat[starts[place]], level)
+        else:
+            several.append(place)
+    parts = [slice(starts[place], starts[place + 1]) for place in several]
+    spreads = spreads_of([np.log(medians[part]) for part in parts], [priors[place] for place in several])
+    between = _between([np.log(medians[part]) for part in parts], spreads, level, shared)
+    normal = quantile(np.inf, level)
+    needless = [half / normal if part.stop - part.start > 1 else 0.0 for half, part in zip(between, parts, strict=True)]
+    within = errors([ordered[p] for p in parts], [worth[p] for p in parts], np.array(needless), draws, seed) * normal
+    for number, (place, part) in enumerate(zip(several, parts, strict=True)):
+        alone, spread = part.stop - part.start == 1, spreads[number]
+        half = hypot(between[number], within[number]) if alone else max(between[number], float(within[number]))
+        middle = middles[place] if middles else None
+        middle = float(np.median(medians[part])) if middle is None else middle
+        ends = middle * float(np.exp(-half)), middle * float(np.exp(half))
+        basis: Basis = "launches of the run" if alone else "launches"
+        found[place] = Interval(middle, *ends, level, basis, spread.freedom)
+    return [one for one in found if one is not None]
+
+
+def _between(cells: Sequence[Samples], spreads: Sequence[Spread], level: float, shared: float) -> list[float]:
+    """Half the interval of each cell on the log scale, from the scatter of its launches."""
+    halves = []
+    for logs, spread in zip(cells, spreads, strict=True):
+        count = len(logs)
+        half = (spread.variance * (median_factor(count) / count + shared)) ** 0.5 * quantile(spread.freedom, level)
+        if spread.own and two_levels(logs):
+            rank, _ = _rank(count, level)
+            half = max(half, *np.abs(np.sort(logs)[[rank, count - 1 - rank]] - np.median(logs)))
+        halves.append(float(half))
+    return halves
 
 
 def run_prior(cells: Sequence[Sequence[Sequence[float]]]) -> Prior | None:
     """What the cells of one run, each with its launches' samples, say of the scatter of launches; see `prior_of`."""
-    return prior_of([np.log([np.median(launch) for launch in launches]) for launches in cells if len(launches) > 1])
+    several = [launches for launches in cells if len(launches) > 1]
+    medians = each([np.asarray(launch, np.float64) for launches in several for launch in launches], medians_of)
+    ends = np.cumsum([len(launches) for launches in several])[:-1]
+    return prior_of(np.split(np.log(medians), ends) if several else [])
 
 
 def median_factor(count: int) -> float:
@@ -178,6 +228,7 @@ def welch(errors: Sequence[float], freedoms: Sequence[float]) -> float:
     return float(sum(squares) ** 2 / below) if below else min(freedoms, default=np.inf)
 
 
+@lru_cache(maxsize=4096)
 def quantile(freedom: float, level: float) -> float:
     """How many standard errors an interval of that level reaches to either side."""
     tail = (1 + level) / 2
@@ -187,25 +238,9 @@ def quantile(freedom: float, level: float) -> float:
 def effective_samples(samples: Sequence[float] | Samples) -> float:
     """How many independent samples would give the median as exactly; between 1 and the number of samples.
 
-    The error of a median depends on the autocorrelation of the signs about it, which is summed over lags while
-    neighbouring pairs are positive (Geyer 1992). Outliers do not change it. All samples of a series that alternates
-    count.
-
-    Raises: ValueError without samples.
+    See `series.effective`, which tells it of many series. Raises: ValueError without samples.
     """
-    series = series_of(samples)
-    n = len(series)
-    signs = np.sign(series - np.median(series))
-    signs -= signs.mean()
-    power = float(signs @ signs)
-    if n < 4 or power == 0:
-        return float(n)
-    spectrum = np.abs(np.fft.rfft(signs, 2 * n)) ** 2
-    correlation = np.fft.irfft(spectrum)[:n] / power
-    pairs = correlation[: n // 2 * 2].reshape(-1, 2).sum(axis=1)
-    ends = np.flatnonzero(pairs <= 0)
-    total = 2 * float(pairs[: ends[0] if len(ends) else None].sum()) - 1
-    return float(np.clip(n / max(total, 1.0), 1.0, n))
+    return float(effective(series_of(samples)[None])[0])
 
 
 @lru_cache(maxsize=16)
@@ -221,15 +256,6 @@ def least_samples(share: float) -> int:
     return count
 
 
-def series_of(samples: Sequence[float] | Samples) -> Samples:
-    series = np.asarray(samples, dtype=np.float64)
-    if series.ndim != 1 or not len(series):
-        raise ValueError("a launch needs at least one sample")
-    if not np.isfinite(series).all():
-        raise ValueError("samples must be finite")
-    return series
-
-
 @lru_cache(maxsize=1024)
 def _rank(n: int, level: float) -> tuple[int, float]:
     """The greatest k for which the order statistics k and n - 1 - k cover the median at `level`, and their coverage."""
@@ -241,25 +267,6 @@ def _rank(n: int, level: float) -> tuple[int, float]:
     while rank + 1 < n - 1 - rank and coverage(rank + 1) >= level:
         rank += 1
     return rank, coverage(rank)
-
-
-def _sample_error(series: Sequence[Samples], draws: int, seed: int) -> float:
-    """The standard deviation of the log median of medians, if the independent samples within launches are resampled.
-
-    With fewer than six independent samples in the only launch, the range stands for it at least.
-    """
-    random = np.random.default_rng(seed)
-    logs = [np.sort(np.log(launch)) for launch in series]
-    worth = [effective_samples(launch) for launch in series]
-    # The median of m resampled values is the value at a rank that is Beta-distributed with (m + 1) / 2 twice.
-    kept = [
-        np.interp(random.beta((n + 1) / 2, (n + 1) / 2, draws) * (len(launch) - 1), np.arange(len(launch)), launch)
-        for launch, n in zip(logs, worth, strict=True)
-    ]
-    error = float(np.median(kept, axis=0).std())
-    if len(series) == 1 and worth[0] < FEWEST_RANKED:
-        error = max(error, float(logs[0][-1] - logs[0][0]) / 2 / float(ndtri((1 + CONFIDENCE) / 2)))
-    return error
 
 
 def _within(series: Samples, level: float) -> Interval:

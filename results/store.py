@@ -10,8 +10,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -148,6 +148,15 @@ def read(folder: Path) -> list[Record]:
     return _read(folder / FILE, Record).lines
 
 
+def each_launch(folder: Path, quick: Callable[[bytes], Any], take: Callable[[Any], None]) -> list[Damage]:
+    """Give each record of a folder to `take`, and keep none. Returns: the lines that are no records.
+
+    `quick` decodes a line; where it raises a MsgspecError, the line is decoded and checked as by `read`. Warns and
+    raises as `reading`.
+    """
+    return _read(folder / FILE, Record, quick, take).damaged
+
+
 def read_turns(folder: Path) -> list[TurnBlock]:
     """All blocks of turns of a folder, in the order of writing; empty if it has none. Warns and raises as `reading`."""
     return _read(folder / TURNS, TurnBlock).lines
@@ -200,11 +209,21 @@ class _Read(Generic[Kind]):
     end: int = 0
 
 
-def _read(path: Path, kind: type[Kind]) -> _Read[Kind]:
+def _read(
+    path: Path,
+    kind: type[Kind],
+    quick: Callable[[bytes], Any] | None = None,
+    take: Callable[[Any], None] | None = None,
+) -> _Read[Kind]:
     found: _Read[Kind] = _Read()
+    take, good = take or found.lines.append, False
     decode, shape = _DECODERS[kind].decode, _SHAPES[kind]
 
     def parse(line: bytes) -> Kind:
+        if quick:
+            with suppress(MsgspecError, UnicodeDecodeError, RecursionError):
+                fast: Kind = quick(line)
+                return fast
         try:
             record: Kind = decode(line)
             problem = shapes.problem(record, shape)
@@ -219,10 +238,11 @@ def _read(path: Path, kind: type[Kind]) -> _Read[Kind]:
         if isinstance(line, Damage):
             found.damaged.append(line)
         elif line is not None:
-            found.lines.append(line)
+            take(line)
+            good = True
         else:
             warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=3)
-    if found.damaged and not found.lines:
+    if found.damaged and not good:
         first = found.damaged[0]
         raise SchemaError(f"{path}: no line can be read: line {first.line} {first.reason}. Use another folder")
     if found.damaged:

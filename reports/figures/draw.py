@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -23,6 +23,7 @@ from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
+from vbench.reports.series import few
 from vbench.results.axes import AXES, CAPTION
 from vbench.results.text import one_line
 
@@ -98,9 +99,11 @@ def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Pat
     missing: list[str] = []
     with looking(request.style):
         drawn: dict[str, Drawn] = {}
+        shown: dict[str, tuple[pd.DataFrame, list[str]]] = {}
         for name in request.names:
             try:
-                drawn[name] = draw(name, table, request.options)
+                shown[name] = few(_rows(name, table))
+                drawn[name] = draw(name, shown[name][0], request.options)
             except NotDrawnError as why:
                 line = f"{name} is not drawn: {why}; measure it by: {FIGURES[name].command}"
                 if request.strict:
@@ -108,7 +111,9 @@ def write(request: Request, table: pd.DataFrame, folder: Path) -> tuple[list[Pat
                 missing.append(line)
         with writing(folder):
             for name, one in drawn.items():
-                files += write_files(one, caption(name, table, one), folder / name.replace(":", "-"), request.formats)
+                rows, cut = shown[name]
+                text = caption(name, rows, replace(one, notes=(*cut, *one.notes)))
+                files += write_files(one, text, folder / name.replace(":", "-"), request.formats)
     return files, missing
 
 

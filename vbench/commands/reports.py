@@ -150,13 +150,14 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     """Write the page of these runs, and print its answers."""
     from vbench.files import write_text
     from vbench.reports import html
+    from vbench.reports.series import few
     from vbench.results.answers import answers
 
     if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
         raise UsageError(f"-o {file}: give the name of a page, as in -o report.html")
     runs = html.runs_of(folders)
     table = html.table_of(runs)
-    found = answers(table)
+    found = answers(few(table)[0])
     write_text(file, html.page(runs, table, found))
     if as_json:
         print_json([asdict(answer) for answer in found])

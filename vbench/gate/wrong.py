@@ -10,6 +10,7 @@ from vbench import jobs
 from vbench.jobs.launch import Ending
 from vbench.plan import Case, Protocol
 from vbench.results.frame import frame
+from vbench.results.launches import kept
 from vbench.results.outcome import Finding
 from vbench.results.store import Record
 from vbench.results.wrong import wrong
@@ -51,7 +52,7 @@ class Watch:
         tried = self._outputs.get(case.id)
         if known and tried is not None:
             known[0] = replace(known[0], outputs=_worse(tried, known[0].outputs))
-        return wrong(str(case), frame(known).iloc[0].to_dict(), known) if known else []
+        return wrong(str(case), frame(known).iloc[0].to_dict(), kept(known)) if known else []
 
 
 def _worse(tried: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:

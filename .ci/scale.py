@@ -1,0 +1,277 @@
+"""What reports take on many records: run folders are made, each command reads them in a process of its own.
+
+`make scale` writes `results/scale.csv`, and from it the table in `docs/reports.md`. The records are those of
+`results/cpu` with other cells and other numbers: as many bytes and as many samples a launch as there, eight launches a
+cell. One in eight launches drifts, one in fifty has outliers. The cells are the plan of a real command, under the
+conditions of this machine, so that the same command resumes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = ROOT / "results" / "cpu" / "records.jsonl"
+TABLE = ROOT / "results" / "scale.csv"
+PAGE = ROOT / "docs" / "reports.md"
+SEED = 0
+LIMIT_S = 300.0  # of one command
+CHUNK = 2_000  # records that are drawn together
+SCATTER = 0.01  # of launches, and of the samples of a launch, as a share
+BLOCKS = (1.0, 0.99, 1.01, 1.0, 1.02, 1.0)  # of calls back to back, about their middle
+HEADS = ("records", "cells", "mib", "command", "wall_s", "cpu_s", "peak_mib", "ended")
+MEMORY_GIB = 12  # that a command may take
+NOT_ON = {"page": 200_000}  # the page keeps all records in memory
+COMMANDS = ("plan", "report", "figures", "page", "compare", "merge", "resume")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The axes of a plan, as options of `vbench sweep`."""
+
+    models: str
+    res: str
+    batch: str
+    dtype: str
+    layout: str
+
+    @property
+    def options(self) -> list[str]:
+        axes = {**asdict(self), "device": "cpu", "pairs": "none", "cells": "1000000"}
+        return [word for name, value in axes.items() for word in (f"--{name}", value)]
+
+
+FEW, MORE = "vig_t,deit_t", "vig_t,vig_s,vrwkv_t,vil_t,deit_t,swin_t"
+MOST = f"{MORE},vig_b,vrwkv_s,vil_s,vir_s,vision_gru_t,deit_s,swin_s,vrwkv6_t,vil2_t"
+SHAPES = {  # models and batches grow with the number of records, and sizes too
+    1_000: Shape(FEW, "256:864:32", "1,8", "float32", "nchw"),
+    10_000: Shape(MORE, "256:896:32", "1,4,8", "float32,bfloat16", "nchw"),
+    100_000: Shape(MOST, "256:1504:32", "1,2,4,8", "float32,bfloat16,float16", "nchw"),
+    1_000_000: Shape(MOST, "256:1824:16", "1,2,4,8,16,32,knee,max", "float32,bfloat16,float16", "nchw,nhwc"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", default=",".join(map(str, SHAPES)), help="some of the sizes")
+    parser.add_argument("--only", default=",".join(COMMANDS), help="some of the commands")
+    parser.add_argument("--keep", type=Path, help="a folder in which the runs stay")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds of one command")
+    asked = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="vbench-scale-") as temporary:
+        place = asked.keep or Path(temporary)
+        for records in map(int, asked.records.split(",")):
+            rows += measured(place / str(records), records, asked.only.split(","), asked.limit)
+            if asked.keep is None:
+                shutil.rmtree(place / str(records))
+    write(asked.table, rows)
+    if asked.table == TABLE:
+        sys.path.insert(0, str(ROOT))
+        from vbench.reports.write import filled
+
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "scale", page(rows)), encoding="utf-8")
+
+
+def measured(folder: Path, records: int, commands: list[str], limit_s: float) -> Iterator[dict[str, Any]]:
+    """One row for each command on a run of so many records."""
+    run, again, shape = folder / "run", folder / "again", SHAPES[records]
+    if not run.is_dir():
+        make(run, records, shape)
+    size = (run / "records.jsonl").stat().st_size
+    cells = len({line[:40] for line in (run / "records.jsonl").open("rb")})  # each line begins with its case_id
+    lines: dict[str, list[str]] = {
+        "plan": ["plan", *shape.options],
+        "report": ["report", str(run)],
+        "figures": ["figures", "all", str(run), "--format", "png", "-o", str(folder / "figures")],
+        "page": ["report", str(run), "-o", str(folder / "page.html")],
+        "compare": ["compare", str(run), str(again)],
+        "merge": ["merge", str(run), str(again), "-o", str(folder / "merged")],
+        "resume": ["sweep", *shape.options, "--refine", "none", "-o", str(run)],
+    }
+    for command in commands:
+        if records > NOT_ON.get(command, records):
+            continue
+        if command in ("compare", "merge") and not again.is_dir():
+            again.mkdir()
+            os.link(run / "records.jsonl", again / "records.jsonl")
+        took = child([sys.executable, "-P", "-m", "vbench", *lines[command]], folder / f"{command}.txt", limit_s)
+        row = {"records": records, "cells": cells, "mib": round(size / 2**20), "command": command, **took}
+        print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+        yield row
+
+
+def child(command: list[str], log: Path, limit_s: float) -> dict[str, Any]:
+    """Run a command within a time. Its CPU time is that of its children too; its memory that of the largest of them."""
+    code = (
+        "import json, resource, subprocess, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY_GIB << 30}, {MEMORY_GIB << 30}))\n"
+        "try:\n    rc = subprocess.run(sys.argv[2:], timeout=float(sys.argv[1])).returncode\n"
+        "except subprocess.TimeoutExpired:\n    rc = -9\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "print(json.dumps([rc, used.ru_utime + used.ru_stime, used.ru_maxrss]), file=open(3, 'w'))"
+    )
+    source, sink = os.pipe()
+    begin = time.monotonic()
+    with log.open("wb") as text:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"import os\nos.dup2({sink}, 3)\n{code}", str(limit_s), *command],
+            stdout=text,
+            stderr=text,
+            pass_fds=[sink],
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        os.close(sink)
+        with os.fdopen(source) as answer:
+            rc, cpu_s, peak_kib = json.loads(answer.read())
+        process.wait()
+    words = log.read_text(encoding="utf-8", errors="replace")
+    ended = {0: "ok", 1: "ok", -9: f"stopped after {limit_s:g} s"}.get(rc, f"exit {rc}")
+    if rc == 2 and "No such command" in words:
+        ended = "no such command"
+    took = round(time.monotonic() - begin, 1)
+    return {"wall_s": took, "cpu_s": round(cpu_s, 1), "peak_mib": round(peak_kib / 1024), "ended": ended}
+
+
+def make(folder: Path, records: int, shape: Shape) -> None:
+    """Write the run: records of every launch of every cell, in the order of a sweep."""
+    sys.path.insert(0, str(ROOT))
+    from vbench import host, plan
+
+    sweep = plan.parse({**plan.USUAL, **asdict(shape)}, "cpu")
+    protocol = asdict(plan.RIGORS["default"])
+    about = host.fingerprint("cpu", None)
+    common = {"protocol": protocol, "host": about, "conditions": host.conditions(about, protocol)}
+    order = plan.schedule(plan.plan(sweep), plan.RIGORS["default"].launches, SEED)
+    print(f"{folder.name}: {len(order)} records are planned, {records} asked for", flush=True)
+    folder.mkdir(parents=True)
+    template = Template(common)
+    with (folder / "records.jsonl").open("w", encoding="utf-8") as file:
+        for first in range(0, len(order), CHUNK):
+            file.write("".join(template.lines(order[first : first + CHUNK], first)))
+
+
+class Template:
+    """Lines of records: those of `REAL` with other cells and numbers."""
+
+    def __init__(self, common: dict[str, Any]) -> None:
+        real = [json.loads(line) for line in REAL.open(encoding="utf-8")]
+        timed = [record for record in real if record["status"] == "ok" and record["latency"]]
+        self.first = {**next(record for record in timed if record["launch"] == 0), **common}
+        self.later = {**next(record for record in timed if record["launch"] > 0), **common}
+        self.ended = {**next(record for record in real if record["status"] == "unsupported"), **common}
+        self.counts = [len(record["latency"]["samples_ms"]) for record in timed]
+        self.random = np.random.default_rng(SEED)
+        self.choice = random.Random(SEED)
+        self.cut: dict[int, list[str]] = {}
+
+    def lines(self, order: list[Any], first: int) -> Iterator[str]:
+        """The lines of these launches; `first` is the place of the first one in the sweep."""
+        counts = self.choice.choices(self.counts, k=len(order))
+        noise = self.random.lognormal(0.0, SCATTER, sum(counts)).round(6)
+        launches = self.random.lognormal(0.0, SCATTER, len(order))
+        at = 0
+        for number, ((case, launch), count) in enumerate(zip(order, counts, strict=True)):
+            samples = noise[at : at + count] * (self.milliseconds(case) * launches[number])
+            at += count
+            if (first + number) % 8 == 0:
+                samples = samples * np.linspace(1.0, 1.05, count)
+            if (first + number) % 50 == 0:
+                samples[-2:] *= 3
+            yield self.line(case, launch, first + number, samples.round(6).tolist())
+
+    @staticmethod
+    def milliseconds(case: Any) -> float:
+        tokens = (case.height / 16) * (case.width / 16)
+        slow = 1 + sum(map(ord, case.model)) % 7 / 4 + (case.mode == "recurrent")
+        grows = tokens**1.3 / 40 if case.attention else tokens / 10
+        return float(slow * grows * (0.6 if case.dtype != "float32" else 1.0))
+
+    def line(self, case: Any, launch: int, place: int, samples: list[float]) -> str:
+        if case.unsupported:
+            values = {"case_id": case.id, "case": asdict(case), "reason": case.unsupported, "order": place}
+            return json.dumps({**self.ended, **values}) + "\n"
+        tokens = (case.height // 16) * (case.width // 16)
+        kind = min(launch, 1)
+        if kind not in self.cut:
+            self.cut[kind] = self._cut(self.later if kind else self.first)
+        middle = sorted(samples)[len(samples) // 2]
+        peak = 28_000_000 + 9_000 * tokens + 4_096 * (place % 7)
+        parts = (
+            case.id,
+            json.dumps(asdict(case)),
+            str(launch),
+            str(place),
+            *(str(size) for size in (tokens, 5_900_000 * tokens, 6_100_000 * tokens, 6_100_000 * tokens)),
+            *([] if kind else [str(peak), str(peak - 24_000_000)]),
+            str(samples),
+            *(
+                []
+                if kind
+                else [f"{8e3 / middle:.9f}", str([round(middle * f, 9) for f in (1.0, 0.99, 1.01, 1.0, 1.02, 1)])]
+            ),
+            str(middle / 3),
+        )
+        return "".join(piece for pair in zip(self.cut[kind], (*parts, "\n"), strict=True) for piece in pair)
+
+    @staticmethod
+    def _cut(record: dict[str, Any]) -> list[str]:
+        """The text between the values that are put in."""
+        mark = "@@"
+        record = json.loads(json.dumps(record))
+        record |= {"case_id": mark, "case": mark, "launch": mark, "order": mark}
+        record["work"] |= dict.fromkeys(("tokens", "macs", "macs_executed", "macs_matmul"), mark)
+        if record["memory"]:
+            record["memory"] |= {"peak_bytes": mark, "activation_bytes": mark}
+        record["latency"] |= {"samples_ms": mark}
+        if record["throughput"]:
+            record["throughput"] |= {"images_per_s": mark, "blocks_ms": mark}
+        record["floor"] |= {"floor_ms": mark}
+        head, *rest = json.dumps(record).replace('"case_id": "@@"', '"case_id": "\0"').replace('"@@"', "\0").split("\0")
+        return [head, *rest]
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as text:
+        table = csv.DictWriter(text, HEADS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The table in Markdown: CPU seconds and peak memory of each command by the number of records."""
+    sizes = list(dict.fromkeys(row["records"] for row in rows))
+    lines = ["| command | " + " | ".join(f"{size:,} records" for size in sizes) + " |"]
+    lines += ["| --- |" + " ---: |" * len(sizes)]
+    for command in dict.fromkeys(row["command"] for row in rows):
+        found = {row["records"]: row for row in rows if row["command"] == command}
+        lines.append(f"| `{command}` | " + " | ".join(_cell(found.get(size)) for size in sizes) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    if row["ended"] != "ok":
+        return str(row["ended"])
+    return f"{row['wall_s']:g} s, {row['peak_mib'] / 1024:.2g} GiB"
+
+
+if __name__ == "__main__":
+    main()
