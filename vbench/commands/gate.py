@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -113,6 +112,7 @@ def gate(
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
     from vbench.gate import ab, blocks, revisions
+    from vbench.jobs import scratch
 
     rules = load_rules(suite, threshold)
     of_file = {axis: f"pyproject.toml: [tool.vbench.gate] {axis}" for axis in rules.axes if axis not in asked}
@@ -121,10 +121,10 @@ def gate(
     named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
     try:
         with (
-            TemporaryDirectory(prefix="vbench-caches-") as caches,
+            scratch.folder("caches") as caches,
             revisions.prepared(str(revision), named, base_python, head_python, install=install) as (base, head),
         ):
-            runners = partial(revisions.runners, base, head, named, Path(caches))
+            runners = partial(revisions.runners, base, head, named, caches)
             tell = partial(err.print, markup=False)
             found = ab.Session(cases, design, rules, runners, tell, folder, timeout).run(base.label, head.label)
     except KeyboardInterrupt:
