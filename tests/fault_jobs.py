@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,12 +23,21 @@ def fine(argument: dict[str, Any]) -> Job:
     yield "argument", argument
 
 
+def sees(argument: dict[str, Any]) -> Job:
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    about = {"main": main, "argv": sys.argv, "path": sys.path, "folder": str(Path.cwd()), "input": sys.stdin.read()}
+    yield "seen", about
+
+
 def descends(argument: dict[str, Any]) -> Job:
     """Starts a process that lives on and holds all that it inherits, and then dies."""
-    command = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
-    child = subprocess.Popen(command, close_fds=False, start_new_session=argument["own_session"], pass_fds=_sockets())
+    for fd in _sockets():
+        os.set_inheritable(fd, True)
+    command = ["sleep", "600"]
+    child = subprocess.Popen(command, close_fds=False, start_new_session=argument["own_session"])
     yield "grandchild", child.pid
-    os._exit(7)
+    if not argument.get("well"):
+        os._exit(7)
 
 
 def closes(argument: dict[str, Any]) -> Job:
@@ -46,9 +57,8 @@ def writes(argument: dict[str, Any]) -> Job:
     yield "first", 1
     for fd in _sockets():
         os.write(fd, argument["text"].encode())
-    if argument.get("for_ever"):
-        while True:
-            os.write(_sockets()[-1], b"x" * 2**20)
+    while argument.get("for_ever"):
+        os.write(_sockets()[0], b"x" * 2**20)
     yield "second", 2
 
 
@@ -107,6 +117,34 @@ def busy(argument: dict[str, Any]) -> Job:
 def large(argument: dict[str, Any]) -> Job:
     yield "length", len(argument["text"])
     yield "text", "y" * argument["answer"]
+
+
+def sleeps_at_its_end(argument: dict[str, Any]) -> Job:
+    atexit.register(time.sleep, 600)
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    yield "pid", os.getpid()
+
+
+def stops_server(argument: dict[str, Any]) -> Job:
+    os.kill(os.getppid(), signal.SIGSTOP)
+    yield "server", os.getppid()
+
+
+def sits(argument: dict[str, Any]) -> Job:
+    """A process of a block of turns. That in place 1 has the fault."""
+    from vbench.jobs.round_table import WARM, Seat
+
+    fault = argument["fault"] if argument["place"] == 1 else ""
+    with Seat(Path(argument["socket"]), 10**6 if fault == "no place" else argument["place"]) as seat:
+        for calls in seat.turns():
+            if calls != WARM and fault == "dies":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if calls != WARM and fault == "stops":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if calls != WARM and fault == "junk":
+                os.write(seat._peer.fileno(), b"junk\n")
+            seat.answer([] if calls == WARM else [float("nan") if fault == "nan" else 1.0] * calls)
+    yield "latency", {"batch": 1}
 
 
 def _sockets() -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -107,7 +106,6 @@ def gate(
     model do not compute the same function.
     """
     refuse(context)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if counters is not None:
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from signal import SIGKILL
 from typing import Any
 
@@ -27,6 +27,7 @@ from vbench.jobs.server import NUMBER
 
 GRACE_S = 5.0  # for a process to end after it was killed or has closed its socket; for the server to tell that
 SHOWN_BYTES = 2**16  # of a process's output are kept, the last ones
+OURS = (b"{", b"")  # how a message begins
 STATUSES = ("ok", "oom", "unsupported", "error", "usage")
 _LOCK = threading.Lock()
 _running: list[Server] = []  # at most one, for all launchers of this process
@@ -94,20 +95,22 @@ class Server:
 
     def fork(self) -> Child:
         """Ask for a process. Raises: ServerGoneError; OSError if there is no descriptor left."""
-        talk, their_talk = socket.socketpair()
-        output, their_output = os.pipe()
-        status, their_status = os.pipe()
-        theirs = [their_talk.detach(), their_output, their_status]
-        child = Child(self, talk, output, status)
-        try:
-            socket.send_fds(self._control, [b"f"], theirs)
-        except OSError:
-            child.close()
-            raise ServerGoneError(self.epitaph()) from None
-        finally:
-            for end in theirs:
-                os.close(end)
-        return child
+        with ExitStack() as opened:
+            ends, theirs = [], []
+            for make in (_socketpair, os.pipe, os.pipe):
+                mine, other = make()
+                ends.append(mine)
+                theirs.append(other)
+                opened.callback(os.close, mine)
+                opened.callback(os.close, other)
+            try:
+                socket.send_fds(self._control, [b"f"], theirs)
+            except OSError:
+                raise ServerGoneError(self.epitaph()) from None
+            opened.pop_all()
+        for end in theirs:
+            os.close(end)
+        return Child(self, socket.socket(fileno=ends[0]), *ends[1:])
 
     def epitaph(self) -> str:
         """How it has ended, and the last line that it has written."""
@@ -298,8 +301,6 @@ class Child:
             chunk = b""
         if not chunk:
             self.closed = time.monotonic()
-            if self._lines.rest and self.junk is None and not self._lines.rest.startswith(b"{"):
-                self.junk = self._lines.rest  # the beginning of one of ours may be cut by its death
             return False
         try:
             for line in self._lines.feed(chunk):
@@ -309,7 +310,9 @@ class Child:
                 elif self.junk is None:
                     self.messages.append(message)
         except LineError:
-            self.junk = self._lines.rest
+            self.junk = self.junk or self._lines.begun
+        if self._lines.begun[:1] not in OURS:
+            self.junk = self.junk or self._lines.begun
         return True
 
 
@@ -336,6 +339,11 @@ def _message(line: bytes) -> dict[str, Any] | None:
     if found.get("started") is True or (isinstance(found.get("part"), str) and "value" in found):
         return found
     return found if found.get("status") in STATUSES and (reason is None or isinstance(reason, str)) else None
+
+
+def _socketpair() -> tuple[int, int]:
+    mine, other = socket.socketpair()
+    return mine.detach(), other.detach()
 
 
 def _events(wanted: dict[int, int], timeout_s: float) -> dict[int, int]:

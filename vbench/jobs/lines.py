@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 MOST_BYTES = 2**28  # of a line
 CHUNK = 2**20
+SHOWN = 60
 
 
 class LineError(ValueError):
@@ -22,9 +23,9 @@ class Lines:
         self._rest, self._most = bytearray(), most
 
     @property
-    def rest(self) -> bytes:
-        """The beginning of a line that has not ended."""
-        return bytes(self._rest)
+    def begun(self) -> bytes:
+        """The first bytes of a line that has not ended."""
+        return bytes(self._rest[:SHOWN])
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The lines that end in this chunk, without their ends. Raises: LineError."""

@@ -21,11 +21,11 @@ MOST_BYTES = 2**20  # of an answer
 
 
 class TurnsError(RuntimeError):
-    """The turns cannot go on. `place` is the seat that sent what is no answer; None if one is gone."""
+    """The turns cannot go on. `place` is the seat that is to blame, if that is known; `late` if it did not answer."""
 
-    def __init__(self, message: str = ENDED, place: int | None = None) -> None:
+    def __init__(self, message: str = ENDED, place: int | None = None, *, late: bool = False) -> None:
         super().__init__(message)
-        self.place = place
+        self.place, self.late = place, late
 
 
 class Table:
@@ -34,7 +34,7 @@ class Table:
     Args:
         path: of the socket; no file may be there before.
         seats: how many processes come.
-        limit_s: for all turns. What runs the processes should end them before.
+        limit_s: until the last turn has ended.
     """
 
     def __init__(self, path: Path, seats: int, limit_s: float) -> None:
@@ -43,7 +43,8 @@ class Table:
         self._server.listen(seats)
         self._ends: list[socket.socket] = []
         self._peers: list[Peer] = []
-        self._seats, self._until = seats, time.monotonic() + limit_s
+        self._seats, self._limit_s = seats, limit_s
+        self._until = time.monotonic() + limit_s
 
     def __enter__(self) -> Table:
         return self
@@ -71,14 +72,16 @@ class Table:
         self._peers = [arrived[place] for place in sorted(arrived)]
 
     def turn(self, place: int, calls: int) -> list[float]:
-        """Give a seat its turn, and wait for its times in ms. Raises: TurnsError if it is gone, or answers nonsense."""
+        """Give a seat its turn, and wait for its times in ms. Raises: TurnsError."""
         peer = self._peers[place]
         try:
             peer.send(str(calls), self._until)
             line = peer.receive(self._until)
         except LineError:
             line = b"a line without an end"
-        except OSError:  # it is closed, or the time is over
+        except TimeoutError:
+            raise TurnsError(f"took longer than {self._limit_s:g} s", place, late=True) from None
+        except OSError:
             line = None
         if line is None:
             raise TurnsError

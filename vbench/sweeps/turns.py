@@ -12,7 +12,7 @@ from typing import Any
 
 from vbench import jobs, plan
 from vbench.jobs import scratch
-from vbench.jobs.launch import START_LIMIT_S, Ending, Runner
+from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.round_table import WARM, Table, TurnsError
 from vbench.jobs.turn_socket import ENDED
 from vbench.meters.throughput import of_single_calls
@@ -33,23 +33,29 @@ class Taken:
     samples_ms: list[list[float]] | None
     calls: list[int]
     stop: str
+    fault: TurnsError | None = None  # what ended them too early, if anything did
 
     @property
     def status(self) -> str:
-        """The status of the cell that failed, or "ok"."""
-        return next((one.status for one in self._failed), "ok")
+        """The status of the cell that failed, "error" if no cell says why the turns ended, or "ok"."""
+        return next((one.status for one in self._failed), "error" if self.fault else "ok")
 
     @property
     def _failed(self) -> list[Ending]:
+        """The endings of the cells that failed, first that of the one to blame. Some only say that another one did."""
+        blamed = None if self.fault is None or self.fault.place is None else self.endings[self.fault.place]
         failed = [one for one in self.endings if one.status != "ok"]
-        return sorted(failed, key=lambda one: ENDED in (one.reason or ""))  # these only say that another one failed
+        return sorted(failed, key=lambda one: (one is not blamed, ENDED in (one.reason or "")))
 
     def reason(self, cases: Sequence[plan.Case]) -> str | None:
         """Which cell failed, and why."""
+        if self.fault and (not self._failed or (self.fault.place is None and str(self.fault) != ENDED)):
+            return f"in turns: {self.fault}"
         if not self._failed:
             return None
         first = self._failed[0]
-        return f"{cases[list(self.endings).index(first)]}, in turns: {first.reason or first.status}"
+        number = next(number for number, one in enumerate(self.endings) if one is first)
+        return f"{cases[number]}, in turns: {first.reason or first.status}"
 
 
 def rounds(round_s: float, protocol: plan.Protocol) -> int:
@@ -94,7 +100,7 @@ def take(
     with scratch.folder("turns") as folder:
         socket = folder / "table"
         try:
-            with Table(socket, len(cases), limit_s + START_LIMIT_S) as table:
+            with Table(socket, len(cases), limit_s) as table:
                 running: list[Future[Ending]] = []
                 for place, (case, ms) in enumerate(zip(cases, known, strict=True)):
                     ask = jobs.take_rounds(case, protocol, socket=socket, place=place, core=core, known_ms=ms)
@@ -104,8 +110,8 @@ def take(
         finally:
             pool.shutdown(wait=False)
     if fault is not None and fault.place is not None:
-        endings[fault.place] = Ending("error", str(fault), endings[fault.place].parts)
-    return Taken(endings, None if fault else samples, calls, f"{len(samples[0])} rounds")
+        endings[fault.place] = Ending("timeout" if fault.late else "error", str(fault), endings[fault.place].parts)
+    return Taken(endings, None if fault else samples, calls, f"{len(samples[0])} rounds", fault)
 
 
 def _conduct(
