@@ -326,13 +326,19 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
 def test_a_terminal_that_hangs_up_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
     """What it prints to the terminal then is no error."""
     command, environment = script(tmp_path, busy(tmp_path / "mark"))
-    parent, terminal = pty.fork()
-    if parent == 0:
-        os.execve(command[0], command, environment)
+    terminal, other = pty.openpty()
+    on_it = (  # a leader of a session gets the first terminal that it opens
+        "import os, sys\n"
+        "terminal = os.open(sys.argv[1], os.O_RDWR)\n"
+        "for fd in (0, 1, 2): os.dup2(terminal, fd)\n"
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    starting = [sys.executable, "-S", "-c", on_it, os.ttyname(other), *command]
+    parent = subprocess.Popen(starting, env=environment, start_new_session=True)
     both = pids(tmp_path / "mark")
+    os.close(other)
     os.close(terminal)
-    _, status = os.waitpid(parent, 0)
-    assert os.waitstatus_to_exitcode(status) == 130
+    assert parent.wait(LIMIT_S) == 130
     assert not any(alive(pid) for pid in both)
 
 

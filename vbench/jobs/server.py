@@ -21,7 +21,9 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 import traceback
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -82,10 +84,7 @@ class Server:
             return False
         talk, output, status = fds
         server = os.getpid()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            pid = -(error.errno or errno.EAGAIN)
+        pid = _fork()
         if pid == 0:
             self._become(server, talk, output, status)
         os.close(talk)
@@ -181,8 +180,18 @@ def _serve(talk: int) -> None:
     with suppress(OSError, TypeError):
         os.chdir(request["folder"])
     os.environ["TMPDIR"] = request["temporary"]
-    import_module("tempfile").tempdir = None  # it may have looked for the folder before
+    tempfile.tempdir = None  # what was imported may have looked for the folder before
     import_module("vbench.jobs.child").run(talk, request["job"], request["argument"])
+
+
+def _fork() -> int:
+    """0 in the new process, its number here; minus an errno if there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads that what was imported has started
+        try:
+            return os.fork()
+        except OSError as error:
+            return -(error.errno or errno.EAGAIN)
 
 
 def _end_group(pid: int) -> None:
