@@ -33,7 +33,8 @@ COMMAND = ["sweep", "--models", ",".join(MODELS), "--res", ",".join(map(str, SID
 MARK = "VBENCH_CHAOS"  # a variable by which the processes of a sweep are known, whoever their parents are
 GONE_S = 20.0  # for the processes of a sweep that was killed to end by themselves
 IDLE_S = 240.0  # a sweep that takes longer hangs
-WEIGHTS = {"process": 6, "server": 2, "sweep": 2}
+WEIGHTS = {"process": 12, "server": 3, "sweep": 1}
+BETWEEN_S = 0.6  # two kills, on average
 HOW = ("KILL", "STOP", "TERM")
 
 
@@ -73,7 +74,7 @@ class Chaos:
         begin = time.monotonic()
         while sweep.poll() is None:
             with suppress(subprocess.TimeoutExpired):
-                sweep.wait(self.chance.expovariate(1.0))
+                sweep.wait(self.chance.expovariate(1 / BETWEEN_S))
             if sum(self.made.values()) < kills and sweep.poll() is None:
                 with suppress(psutil.NoSuchProcess):
                     self._kill(psutil.Process(sweep.pid))
