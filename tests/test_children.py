@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
+from vbench.commands.app import root
 from vbench.errors import UsageError
 from vbench.jobs import forks, launch, revision_runner, scratch
 from vbench.jobs.launch import Ending, Launcher
@@ -311,6 +312,21 @@ def test_a_killed_parent_takes_all_with_it_and_the_next_run_its_files(tmp_path: 
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_a_killed_parent_takes_a_server_with_it_that_still_imports(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    (tmp_path / "imports_for_ever.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(f'{{os.getpid()}} 0')\ntime.sleep(600)\n"
+    )
+    command, environment = script(
+        tmp_path, "launcher._preload.append('imports_for_ever'); launcher.run('never', {}, 1)"
+    )
+    environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], str(tmp_path)])
+    with subprocess.Popen(command, env=environment) as parent:
+        importing, _ = pids(mark)
+        parent.kill()
+    until(lambda: not alive(importing))
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
     command, environment = script(tmp_path, busy(tmp_path / "mark"))
@@ -321,6 +337,18 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
     assert parent.returncode == 130
     assert not any(alive(pid) for pid in both)
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_every_command_ends_by_these_signals() -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        root()
+        for number in handlers:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def test_a_terminal_that_hangs_up_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:

@@ -127,13 +127,16 @@ class Server:
 
     def end(self) -> None:
         """End it and its processes, by force if it does not end by itself."""
+        if not self.ready:  # it hears nothing while it imports, and has no processes
+            self._process.kill()
         self._control.close()
         self._hello.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(GRACE_S)
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(GRACE_S)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_S)
         self._said.close()
 
 
@@ -238,7 +241,7 @@ class Child:
         while not self.ended and self.pid is not None and (left := until - time.monotonic()) > 0:
             if self._status in _events({self._status: select.POLLIN}, left):
                 self._read_status()
-        if self.lost or not self.ended:
+        if self.lost or (self.pid is not None and not self.ended):
             end(self.server)
             self.kill()  # the group, where the server has left it
         self.close()

@@ -25,7 +25,7 @@ from vbench.errors import UsageError
 from vbench.jobs.forks import GRACE_S, SHOWN_BYTES
 from vbench.jobs.launch import START_LIMIT_S, Ending
 from vbench.jobs.lines import LineError, Peer
-from vbench.jobs.server import wake_when_closed
+from vbench.jobs.server import signal_when_closed
 from vbench.models.external import ONLY_INSTALLED
 
 PATIENCE_S = 3.0  # for the process to end by itself
@@ -122,7 +122,7 @@ def serve() -> None:
 
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    wake_when_closed(0)
+    signal_when_closed(0)
     with ThreadPoolExecutor(1) as pool, Launcher() as launcher:
 
         def answer(line: str) -> None:

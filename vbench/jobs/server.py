@@ -34,11 +34,14 @@ LAST_S = 5  # for the processes to end when the server does
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def wake_when_closed(fd: int) -> None:
-    """Have the kernel continue this process, if it is stopped, when the other end of a pipe closes (Linux)."""
+def signal_when_closed(fd: int, number: signal.Signals = signal.SIGCONT) -> None:
+    """Have the kernel send this process a signal when the other end of a pipe closes (Linux).
+
+    SIGCONT lets it go on if it is stopped, so that it sees that the end is closed.
+    """
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGCONT)
+        fcntl.fcntl(fd, fcntl.F_SETSIG, number)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
 
@@ -53,6 +56,7 @@ class Server:
     def __init__(self, control: socket.socket, hello: int) -> None:
         self._control, self._hello = control, hello
         self._statuses: dict[int, int] = {}  # of each process that runs
+        self._own = set(_children())  # what an import has started
         self._wake, self._woken = os.pipe()
         for end in (self._wake, self._woken):
             os.set_blocking(end, False)
@@ -117,12 +121,10 @@ class Server:
 
     def _end_orphans(self) -> None:
         """End processes that have become our own because the one that started them has ended."""
-        me = os.getpid()
-        with suppress(OSError):
-            for pid in map(int, Path(f"/proc/{me}/task/{me}/children").read_text().split()):
-                if pid not in self._statuses:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+        for pid in _children():
+            if pid not in self._statuses and pid not in self._own:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
         """End all processes."""
@@ -152,6 +154,7 @@ class Server:
             self._control.close()
             for fd in (self._hello, self._wake, self._woken, status, *self._statuses.values()):
                 os.close(fd)
+            os.set_inheritable(talk, False)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
@@ -184,6 +187,13 @@ def _serve(talk: int) -> None:
     import_module("vbench.jobs.child").run(talk, request["job"], request["argument"])
 
 
+def _children() -> list[int]:
+    me = os.getpid()
+    with suppress(OSError):
+        return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
+    return []
+
+
 def _fork() -> int:
     """0 in the new process, its number here; minus an errno if there is none."""
     with warnings.catch_warnings():
@@ -208,11 +218,12 @@ def main(control: int, hello: int, modules: list[str]) -> None:
     """Import the modules and answer requests. A module that cannot be imported is left to the process that needs it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the launcher has them too, and says what happens
         signal.signal(number, signal.SIG_IGN)
-    wake_when_closed(hello)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal_when_closed(hello, signal.SIGKILL)  # an import can take a minute
     for module in modules:
         with suppress(Exception):
             import_module(module)
+    signal_when_closed(hello)
     with socket.socket(fileno=control) as requests:
         server = Server(requests, hello)
         server.run()
