@@ -32,9 +32,10 @@ OPTIONS = ["--rigor", "quick", "--seconds", "0.05", "--batch", "1"]
 COMMAND = ["sweep", "--models", ",".join(MODELS), "--res", ",".join(map(str, SIDES)), *OPTIONS]
 MARK = "VBENCH_CHAOS"  # a variable by which the processes of a sweep are known, whoever their parents are
 GONE_S = 20.0  # for the processes of a sweep that was killed to end by themselves
-IDLE_S = 240.0  # a sweep that takes longer hangs
+IDLE_S = 900.0  # a sweep that takes longer hangs
 WEIGHTS = {"process": 12, "server": 3, "sweep": 1}
-BETWEEN_S = 0.6  # two kills, on average
+BETWEEN_S = 1.0  # from when a process has begun to a kill, on average
+EARLY = 0.1  # of the kills do not wait until a process has begun
 HOW = ("KILL", "STOP", "TERM")
 
 
@@ -73,6 +74,10 @@ class Chaos:
             sweep = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         begin = time.monotonic()
         while sweep.poll() is None:
+            early = self.chance.random() < EARLY or sum(self.made.values()) >= kills
+            while not early and sweep.poll() is None and not self._processes(sweep.pid):
+                assert time.monotonic() < begin + IDLE_S, f"the sweep of {folder} hangs"
+                time.sleep(0.02)
             with suppress(subprocess.TimeoutExpired):
                 sweep.wait(self.chance.expovariate(1 / BETWEEN_S))
             if sum(self.made.values()) < kills and sweep.poll() is None:
@@ -92,9 +97,7 @@ class Chaos:
 
     def _kill(self, sweep: psutil.Process) -> None:
         """Kill one process, if there is one of the kind that chance wants."""
-        servers = [one for one in sweep.children() if "server.py" in " ".join(one.cmdline())]
-        found = {"sweep": [sweep], "server": servers}
-        found["process"] = [child for server in servers for child in server.children()]
+        found = {"sweep": [sweep], "server": _servers(sweep), "process": self._processes(sweep.pid)}
         kind = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         how = self.chance.choice(HOW)
         if kind == "sweep" and how == "TERM":
@@ -107,6 +110,13 @@ class Chaos:
             time.sleep(self.chance.uniform(0.0, 1.0))
             victim.kill()
         self.made[f"{kind} {how}"] += 1
+
+    @staticmethod
+    def _processes(sweep: int) -> list[psutil.Process]:
+        """Those that the fork server of a sweep has forked."""
+        with suppress(psutil.NoSuchProcess):
+            return [child for server in _servers(psutil.Process(sweep)) for child in server.children()]
+        return []
 
     def _check(self, folder: Path) -> None:
         """Every row that was planned is there, once."""
@@ -124,6 +134,10 @@ class Chaos:
 
     def _said(self) -> str:
         return (self.place / "output").read_text(errors="replace")[-2000:]
+
+
+def _servers(sweep: psutil.Process) -> list[psutil.Process]:
+    return [one for one in sweep.children() if "server.py" in " ".join(one.cmdline())]
 
 
 def marked(mark: str) -> Iterator[int]:

@@ -173,6 +173,16 @@ def another_server(*modules: str) -> Iterator[Launcher]:
         forks.end()
 
 
+def test_a_server_started_by_a_thread_that_blocks_signals_hears_of_deaths() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+    try:
+        with another_server() as launcher:
+            ending = launcher.run("fault_jobs:descends", {"own_session": False}, 5)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert ending.reason == "the process died (exit code 7)"
+
+
 def test_a_server_that_cannot_start_is_one_line() -> None:
     with another_server("dies_at_import") as launcher:
         ending = launcher.run("fault_jobs:fine", {}, LIMIT_S)

@@ -159,7 +159,7 @@ class _Course:
         while child.messages:
             message = child.messages.popleft()
             if "started" in message:
-                self._started = time.monotonic()
+                self._started = self._started or time.monotonic()
             elif "part" in message:
                 self.parts[message["part"]] = message["value"]
             else:
@@ -219,7 +219,7 @@ def _surroundings() -> dict[str, Any]:
 
 def _told(message: dict[str, Any], child: Child, parts: dict[str, Any]) -> Ending:
     """The ending that a child has sent. Raises: UsageError if it is one."""
-    reason = message["reason"]
+    reason = message.get("reason")
     if message.get("exited"):
         child.hear(0.0)
         reason = f"{reason}{child.last_words}"

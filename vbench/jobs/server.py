@@ -216,6 +216,7 @@ def _tell(status: int, number: int) -> None:
 
 def main(control: int, hello: int, modules: list[str]) -> None:
     """Import the modules and answer requests. A module that cannot be imported is left to the process that needs it."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the thread that starts us may have blocked some
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the launcher has them too, and says what happens
         signal.signal(number, signal.SIG_IGN)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
