@@ -21,6 +21,7 @@ from contextlib import ExitStack, suppress
 from signal import SIGKILL
 from typing import Any
 
+from vbench.jobs import lines
 from vbench.jobs import server as program
 from vbench.jobs.lines import CHUNK, LineError, Lines
 from vbench.jobs.server import NUMBER
@@ -184,7 +185,12 @@ class Child:
         self.junk: bytes | None = None
         self.messages: deque[dict[str, Any]] = deque()
         self._talk, self._output, self._status = talk, output, status
-        self._unsent, self._lines, self._written, self._told = memoryview(b""), Lines(), bytearray(), b""
+        self._unsent, self._lines, self._written, self._told = (
+            memoryview(b""),
+            Lines(lines.MOST_BYTES),
+            bytearray(),
+            b"",
+        )
         self._silent = False  # its output is closed
         self._talk.setblocking(False)
         for fd in (output, status):
@@ -326,8 +332,8 @@ def ended(code: int) -> str:
 
 def last_words(written: bytes | bytearray) -> str:
     """ ": " and the last line of an output; empty if there is none."""
-    lines = [line.strip() for line in written.decode(errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1][:200]}" if lines else ""
+    said = [line.strip() for line in written.decode(errors="replace").splitlines() if line.strip()]
+    return f": {said[-1][:200]}" if said else ""
 
 
 def _message(line: bytes) -> dict[str, Any] | None:

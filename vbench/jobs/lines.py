@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Iterator
 
-MOST_BYTES = 2**28  # of a line
+MOST_BYTES = 2**26  # of a line
 CHUNK = 2**20
 SHOWN = 60
 
@@ -19,7 +19,7 @@ class LineError(ValueError):
 class Lines:
     """Puts chunks of bytes together to lines."""
 
-    def __init__(self, most: int = MOST_BYTES) -> None:
+    def __init__(self, most: int) -> None:
         self._rest, self._most = bytearray(), most
 
     @property
@@ -47,7 +47,7 @@ class Peer:
         most: the most bytes of a line.
     """
 
-    def __init__(self, reads: int, writes: int, most: int = MOST_BYTES) -> None:
+    def __init__(self, reads: int, writes: int, most: int) -> None:
         self._reads, self._writes = reads, writes
         for end in (reads, writes):
             os.set_blocking(end, False)

@@ -24,7 +24,7 @@ from vbench import jobs
 from vbench.errors import UsageError
 from vbench.jobs.forks import GRACE_S, SHOWN_BYTES
 from vbench.jobs.launch import START_LIMIT_S, Ending
-from vbench.jobs.lines import LineError, Peer
+from vbench.jobs.lines import MOST_BYTES, LineError, Peer
 from vbench.jobs.server import signal_when_closed
 from vbench.models.external import ONLY_INSTALLED
 
@@ -64,7 +64,7 @@ class RevisionRunner:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._peer = Peer(self._process.stdout.fileno(), self._process.stdin.fileno())
+        self._peer = Peer(self._process.stdout.fileno(), self._process.stdin.fileno(), MOST_BYTES)
 
     def __enter__(self) -> RevisionRunner:
         return self
