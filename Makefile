@@ -1,4 +1,4 @@
-.PHONY: scale dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate twins gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: dev fmt lint types test golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo memory claims suites chaos calibrate twins gate-sessions gate-calibration scale measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -83,6 +83,9 @@ claims: ## docs/claims.md: which of the papers' claims hold, by the committed re
 
 suites: ## docs/suites.md: what each suite answers, its time and its cells
 	python -P -m vbench.reports.suites docs/suites.md
+
+chaos: ## a sweep and its processes killed at random, KILLS times, whether each row is there at the end; an hour or more
+	PYTHONPATH=tests python -P tests/chaos.py --kills $(or $(KILLS),200) --seed $(or $(SEED),0)
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour or more; nothing else may run
 	for seed in $$(seq -w 1 20); do \

@@ -531,7 +531,7 @@ def test_however_a_sweep_is_ended_the_same_command_goes_on(tmp_path: Path) -> No
     Before each interruption one of its children is killed, which is started once more, so that no cell is lost.
     """
     generator = random.Random(0)
-    for goal, sent in ((0, signal.SIGKILL), (2, signal.SIGINT), (4, signal.SIGTERM), (5, signal.SIGKILL)):
+    for goal, sent in ((0, signal.SIGKILL), (2, signal.SIGINT), (4, signal.SIGHUP), (5, signal.SIGKILL)):
         process = sweep_process(tmp_path)
         killed = sent == signal.SIGKILL
         if not killed:

@@ -12,7 +12,7 @@ import typer
 import vbench
 from vbench.commands import checks, gate, kernels, lists, memory, reports
 from vbench.commands import sweep as sweeping
-from vbench.commands.console import err, out
+from vbench.commands.console import end_as_by_ctrl_c, err, out
 from vbench.commands.repeated import adding_up
 from vbench.errors import UsageError, VbenchError
 
@@ -46,6 +46,7 @@ def root(
 ) -> None:
     if debug:
         os.environ["VBENCH_DEBUG"] = "1"
+    end_as_by_ctrl_c()
     if version:
         out.print(vbench.__version__)
         raise typer.Exit

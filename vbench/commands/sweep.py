@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +105,6 @@ def sweep(
     protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
     store.check(folder)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     interrupted = False
     with Launcher() as launcher:
         gpu = sweeping.probe(cases, settings.device, launcher)
