@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vbench.flops.passes import Entered
     from vbench.jobs.launch import Launcher
 
+ENDED = "fvcore's count ended the process, or took too long"
 TIME_LIMIT_S = 300.0  # for one size
 EXECUTED = ("macs_executed", "macs_matmul", "macs_elementwise", "flops_elementwise")  # sums of a `Tally`
 
@@ -173,13 +174,11 @@ def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         except UnsupportedError as error:
             yield case.id, {"unsupported": str(error)}
             continue
-        except UsageError:
-            raise
         except Exception as error:  # whatever a model raises; the next cell is still counted
             yield case.id, {"uncounted": uncounted(error)}
             continue
         work |= {"predicted_peak_bytes": peak_bytes, "notes": [*work["notes"], *why]}
-        yield case.id, {"work": work, "second_count": not_counted("fvcore's count ended the process")}
+        yield case.id, {"work": work, "second_count": not_counted(ENDED)}
         yield case.id, {"work": work, "second_count": _opinion(case, work)}
 
 

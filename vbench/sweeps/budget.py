@@ -8,19 +8,21 @@ that is expected to end too late, and whatever runs at the end is stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, inf
 
 from vbench.meters.throughput import too_slow
 from vbench.plan import Case
+from vbench.results.moderation import Prior
 from vbench.results.statistics import Interval, interval, run_prior
 from vbench.results.store import Record
-from vbench.sweeps.agenda import Agenda, Place, Turns, again_s
+from vbench.sweeps.agenda import Agenda, Place, again_s
+from vbench.sweeps.blocks import Turns, block_s
 from vbench.sweeps.companies import Company
-from vbench.sweeps.turns import block_s
 
 PROCESS_S = 1.0  # to start a process and build a model
 GUESS_S = 5.0  # for a first launch, if nothing is known of the model
+PRIOR_GROWTH = 1.1  # what all cells say of each other is computed anew when there are so many times as many launches
 MOST_LAUNCHES = 4  # times as many as the protocol's
 POWERS = {True: 4.0, False: 2.0}  # of the side of an image, by which a call's time grows at most: attention, others
 
@@ -32,6 +34,11 @@ class Budget:
     agenda: Agenda
     deadline: float
     clock: Callable[[], float]
+    _order: list[Case] = field(init=False, default_factory=list)  # by their first launches, the next one last
+    _cases: int = field(init=False, default=0)  # when it was made
+    _common: Prior | None = field(init=False, default=None)
+    _launches_then: int = field(init=False, default=0)  # when `_common` was computed
+    _widths: dict[str, tuple[int, int, float | None]] = field(init=False, default_factory=dict)  # by the id of a case
 
     @property
     def left_s(self) -> float:
@@ -73,15 +80,22 @@ class Budget:
 
     def _begun(self) -> Iterator[tuple[Turns, float]]:
         """The next block of a company whose cells have not had all places equally often."""
-        for company in self.agenda.companies:
-            if self.agenda.whole(company) % self.agenda.span(company) and not self.agenda.failed(company):
+        for company in self.agenda.begun():
+            if not self.agenda.failed(company):
                 turns = self.agenda.block(company)
                 yield turns, self._block_s(turns)
 
     def _first(self) -> Iterator[tuple[Place, float]]:
         """The first launches, of small images first."""
-        places = {place[0]: number for place, number in self.agenda.places.items() if place[1] == 0}
-        for case in sorted(self.agenda.cases, key=lambda case: (case.height * case.width, places[case])):
+        if len(self.agenda.cases) != self._cases:  # sizes were added
+            self._cases = len(self.agenda.cases)
+            places = {place[0]: number for place, number in self.agenda.places.items() if place[1] == 0}
+            self._order = sorted(
+                self.agenda.cases, key=lambda case: (case.height * case.width, places[case]), reverse=True
+            )
+        while self._order and self.agenda.held.get(self._order[-1].id):
+            self._order.pop()
+        for case in reversed(self._order):
             if not self.agenda.held.get(case.id):
                 yield (case, 0), 0.0 if case.unsupported else self._first_s(case)
 
@@ -98,8 +112,9 @@ class Budget:
                 pixels = company.cases[0].height * company.cases[0].width
                 found.append((half / protocol.ratio_within, -pixels, self.agenda.block(company), cost_s))
         for half, first in self._cells():
-            case, launches = Case(**first.case), self.agenda.held[first.case_id]
+            launches = self.agenda.held[first.case_id]
             if half > protocol.cell_within and len(launches) < MOST_LAUNCHES * protocol.launches:
+                case = Case(**first.case)
                 pixels = case.height * case.width
                 found.append((half / protocol.cell_within, -pixels, (case, max(launches) + 1), again_s(first)))
         for _, _, task, cost_s in sorted(found, key=lambda one: one[:2], reverse=True):
@@ -114,34 +129,49 @@ class Budget:
 
     def _cells(self) -> Iterator[tuple[float, Record]]:
         """(the half-width of its latency, its first launch) of the cells that launches of their own time."""
-        held = [list(self.agenda.held[case.id].values()) for case in self.agenda.cases if self.agenda.held.get(case.id)]
-        cells = [[r for r in records if r.latency and r.latency["samples_ms"]] for records in held]
-        samples = [[record.latency["samples_ms"] for record in records if record.latency] for records in cells]
-        prior = run_prior([each for each in samples if each])
-        for records, each in zip(cells, samples, strict=True):
-            if each and all(record.status == "ok" for record in records):
-                case = Case(**records[0].case)
-                if not (self.agenda.slow(case) and self.agenda.in_turns(case)):
-                    yield _half_width(interval(each, prior=prior)), records[0]
+        prior = self._prior()
+        for case in self.agenda.cases:
+            held = self.agenda.held.get(case.id)
+            if not held:
+                continue
+            known = self._widths.get(case.id)
+            if known is None or known[:2] != (len(held), self._launches_then):
+                known = self._widths[case.id] = len(held), self._launches_then, self._width(case, prior)
+            if known[2] is not None:
+                yield known[2], next(iter(held.values()))
+
+    def _width(self, case: Case, prior: Prior | None) -> float | None:
+        """The half-width of a cell's latency; None if launches of its own do not time it."""
+        samples = self._samples(case)
+        whole = all(record.status == "ok" for record in self.agenda.held[case.id].values())
+        if not samples or not whole or (self.agenda.slow(case) and self.agenda.in_turns(case)):
+            return None
+        return _half_width(interval(samples, prior=prior))
+
+    def _samples(self, case: Case) -> list[list[float]]:
+        records = self.agenda.held.get(case.id, {}).values()
+        return [r.latency["samples_ms"] for r in records if r.latency and r.latency["samples_ms"]]
+
+    def _prior(self) -> Prior | None:
+        """What all cells say of the scatter of launches, computed anew when there are `PRIOR_GROWTH` times as many."""
+        launches = sum(map(len, self.agenda.held.values()))
+        if launches > PRIOR_GROWTH * self._launches_then:
+            self._launches_then = launches
+            self._common = run_prior([each for case in self.agenda.cases if (each := self._samples(case))])
+        return self._common
 
     def _first_s(self, case: Case) -> float:
         """The expected seconds of a first launch, from the nearest size of the same cell that is known."""
-        alike = [
-            (other.height * other.width, self.agenda.known_ms(other), first.wall_s)
-            for other in self.agenda.cases
-            if (other.model, other.mode, other.form, other.dtype, other.phase, other.backend)
-            == (case.model, case.mode, case.form, case.dtype, case.phase, case.backend)
-            and (first := self.agenda.held.get(other.id, {}).get(0))
-        ]
-        known = [one for one in alike if one[1]]
-        if not known:
+        known = self.agenda.nearest(case)
+        if known is None:
             return GUESS_S
-        pixels, ms, wall_s = max(known)
-        call_s = float((ms or 0.0) / 1e3 * (case.height * case.width / pixels) ** (POWERS[case.spec.baseline] / 2))
-        protocol = self.agenda.protocol
+        pixels, ms, took_s = known
+        larger, protocol = case.height * case.width / pixels, self.agenda.protocol
+        power = POWERS[case.spec.baseline] / 2 if larger > 1 else 1.0
+        call_s = ms / 1e3 * larger**power
         if self.agenda.in_turns(case) and too_slow(call_s, protocol):
             return PROCESS_S + call_s
-        return max(wall_s, PROCESS_S + protocol.warmup_s + 5 * call_s)
+        return took_s if larger <= 1 else max(took_s, PROCESS_S + protocol.warmup_s + 5 * call_s)
 
     def _block_s(self, turns: Turns) -> float:
         """The expected seconds of a block: as long as the last one of the company."""
