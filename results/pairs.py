@@ -81,7 +81,7 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
     return found
 
 
-PRIOR_GROWTH = 1.02  # what companies say of each other is computed anew when there are so many times as many blocks
+PRIOR_GROWTH = 1.1  # what companies say of each other is computed anew when there are so many times as many blocks
 
 
 class Ratios:
@@ -111,18 +111,19 @@ class Ratios:
         fit = self._fits.get(company)
         if fit is None:
             return {}
-        common, cells = self._prior(), fit.cells
+        common, cells = self.prior(), fit.cells
         return {(cells[a], cells[b]): _ratio(fit, a, b, common) for a, b in permutations(range(len(cells)), 2)}
 
     def half_width(self, company: str) -> float:
         """The widest of the intervals of a company's ratios; infinite if one is not known."""
         common, width = self._widths.get(company, (None, None))
-        if width is None or common is not self._prior():
+        if width is None or common is not self.prior():
             width = max((ratio.half_width for ratio in self.of(company).values()), default=inf)
-            self._widths[company] = self._prior(), width
+            self._widths[company] = self.prior(), width
         return width
 
-    def _prior(self) -> Prior | None:
+    def prior(self) -> Prior | None:
+        """What all companies say of the scatter of blocks."""
         if self._blocks > PRIOR_GROWTH * self._blocks_then or self._blocks < self._blocks_then:
             fits = self._fits.values()
             self._common = prior_of_variances([fit.variance / fit.usual for fit in fits], [fit.freedom for fit in fits])

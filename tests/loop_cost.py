@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -92,7 +93,7 @@ def main() -> None:
         for count in parser.parse_args().counts:
             seconds, steps = way(count)
             each = f"{seconds / count * 1e3:.2f} ms a cell"
-            print(f"{name:24} {count:6} cells {steps:6} steps {seconds:8.1f} s {each}", flush=True)
+            sys.stdout.write(f"{name:24} {count:6} cells {steps:6} steps {seconds:8.1f} s {each}\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from statistics import median
 from vbench import plan
 from vbench.devices import on_host
 from vbench.plan import Case
+from vbench.results.moderation import Prior
 from vbench.results.pairs import Key, PairedRatio, Ratios
 from vbench.results.store import Record, TurnBlock
 from vbench.sweeps.blocks import Turns
@@ -58,6 +59,8 @@ class Agenda:
     _ms: dict[str, float | None] = field(init=False)  # `known_ms`, by the id of a case
     _firsts: dict[Kind, list[First]] = field(init=False)  # by size
     _kept: int = 0
+    launches: int = field(init=False)  # in `held`
+    touched: dict[str, Case | Company] = field(init=False)  # what changed, by its id; for a reader, who clears it
     _begun: dict[str, Company] = field(init=False)  # whose cells have not had all places equally often
     _ratios: Ratios = field(init=False)
 
@@ -79,6 +82,7 @@ class Agenda:
         self._order = [self._turn(number) for number in open_]
         heapify(self._order)
         self.left, self._shares, self._ms, self._firsts = Rest(), {}, {}, {}
+        self.launches, self.touched = sum(map(len, self.held.values())), {}
         for case in self.cases:
             self._update(case)
             if first := self.held.get(case.id, {}).get(0):
@@ -100,6 +104,7 @@ class Agenda:
     def keep(self, record: Record) -> None:
         """A launch has ended so."""
         held = self.held.setdefault(record.case_id, {})
+        self.launches += record.launch not in held
         held[record.launch] = record
         case = Case(**record.case)
         self._update(case)
@@ -128,12 +133,14 @@ class Agenda:
         timed = [record for record in records if record.latency and record.latency["samples_ms"]]
         self._ms[case.id] = next((ms for ms in map(_call_ms, [*timed, *records]) if ms), None)
         launches = [launch for launch in range(self._launches_of(case)) if self._pending(case, launch)]
-        self._share(case.id, of_launches(case, launches, self.protocol))
+        self._share(case, of_launches(case, launches, self.protocol))
 
     def _update_turns(self, company: Company) -> None:
-        self._share(company.id, of_blocks(self._missing(company), self.protocol))
+        self._share(company, of_blocks(self._missing(company), self.protocol))
 
-    def _share(self, whose: str, now: Rest) -> None:
+    def _share(self, of: Case | Company, now: Rest) -> None:
+        whose = of.id
+        self.touched[whose] = of
         self.left = self.left - self._shares.get(whose, Rest()) + now
         self._shares[whose] = now
 
@@ -251,6 +258,10 @@ class Agenda:
     def half_width(self, company: Company) -> float:
         """The widest of the intervals of a company's ratios; infinite if one is not known."""
         return self._ratios.half_width(company.id)
+
+    def prior(self) -> Prior | None:
+        """What all companies say of the scatter of blocks."""
+        return self._ratios.prior()
 
     def ratios(self, company: Company) -> dict[Key, PairedRatio]:
         """The ratios of the cells of a company, as far as they are known."""

@@ -9,22 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import ceil, inf
 
 from vbench.meters.throughput import too_slow
 from vbench.plan import Case
 from vbench.results.moderation import Prior
+from vbench.results.pairs import PRIOR_GROWTH
 from vbench.results.statistics import Interval, interval, run_prior
-from vbench.results.store import Record
 from vbench.sweeps.agenda import Agenda, Place, again_s
 from vbench.sweeps.blocks import Turns, block_s
 from vbench.sweeps.companies import Company
 
 PROCESS_S = 1.0  # to start a process and build a model
 GUESS_S = 5.0  # for a first launch, if nothing is known of the model
-PRIOR_GROWTH = 1.1  # what all cells say of each other is computed anew when there are so many times as many launches
 MOST_LAUNCHES = 4  # times as many as the protocol's
 POWERS = {True: 4.0, False: 2.0}  # of the side of an image, by which a call's time grows at most: attention, others
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What would make an interval narrower, which is so many `times` as wide as it should be."""
+
+    times: float
+    of: Case | Company
+    pixels: int
+    task: Place | Turns
+    cost_s: float
+    prior: Prior | None  # by which this was found out
+    version: int  # later ones have a higher one
 
 
 @dataclass(slots=True)
@@ -38,7 +51,12 @@ class Budget:
     _cases: int = field(init=False, default=0)  # when it was made
     _common: Prior | None = field(init=False, default=None)
     _launches_then: int = field(init=False, default=0)  # when `_common` was computed
-    _widths: dict[str, tuple[int, int, float | None]] = field(init=False, default_factory=dict)  # by the id of a case
+    _priors: tuple[Prior | None, Prior | None] = field(
+        init=False, default=(None, None)
+    )  # of launches, of turns; when all was looked at
+    _wishes: dict[str, _Wish] = field(init=False, default_factory=dict)  # by the id of a case, or of a company
+    _heap: list[tuple[float, int, str, int]] = field(init=False, default_factory=list)  # of `_wishes`, the widest first
+    _versions: int = field(init=False, default=0)
 
     @property
     def left_s(self) -> float:
@@ -65,16 +83,18 @@ class Budget:
                 f"{len(rest)} cells were not measured: {_minutes(sum(cost for _, cost in rest))} more, at least"
             )
         protocol = self.agenda.protocol
-        wide = [(half, cost) for half, cost, _ in self._companies() if half > protocol.ratio_within]
+        self._catch_up(whole=True)
+        wide = [wish for wish in self._wishes.values() if isinstance(wish.task, Turns)]
         if wide:
-            more = sum(_repeats(half / protocol.ratio_within) * cost for half, cost in wide)
+            more = sum(_repeats(wish.times) * wish.cost_s for wish in wide)
             said.append(
                 _wider(f"{len(wide)} of {len(self.agenda.companies)} groups of ratios", protocol.ratio_within, more)
             )
-        cells = [(half, again_s(first)) for half, first in self._cells() if half > protocol.cell_within]
+        cells = [wish for wish in self._wishes.values() if not isinstance(wish.task, Turns)]
         if cells:
             launches = protocol.launches
-            more = sum(min(_repeats(half / protocol.cell_within), launches) * cost for half, cost in cells)
+            again = [again_s(next(iter(self.agenda.held[wish.task[0].id].values()))) for wish in cells]
+            more = sum(min(_repeats(wish.times), launches) * s for wish, s in zip(cells, again, strict=True))
             said.append(_wider(f"{len(cells)} cells", protocol.cell_within, more))
         return said
 
@@ -104,49 +124,69 @@ class Budget:
             yield (case, launch), self._first_s(case)
 
     def _widest(self) -> Iterator[tuple[Place | Turns, float]]:
-        """Further launches and blocks, by how much wider an interval is than it should be."""
-        protocol = self.agenda.protocol
-        found: list[tuple[float, int, Place | Turns, float]] = []
-        for half, cost_s, company in self._companies():
-            if half > protocol.ratio_within:
-                pixels = company.cases[0].height * company.cases[0].width
-                found.append((half / protocol.ratio_within, -pixels, self.agenda.block(company), cost_s))
-        for half, first in self._cells():
-            launches = self.agenda.held[first.case_id]
-            if half > protocol.cell_within and len(launches) < MOST_LAUNCHES * protocol.launches:
-                case = Case(**first.case)
-                pixels = case.height * case.width
-                found.append((half / protocol.cell_within, -pixels, (case, max(launches) + 1), again_s(first)))
-        for _, _, task, cost_s in sorted(found, key=lambda one: one[:2], reverse=True):
-            yield task, cost_s
+        """Further launches and blocks, by how much wider an interval is than it should be; small images first.
 
-    def _companies(self) -> Iterator[tuple[float, float, Company]]:
-        """(the widest half-width of its ratios, the seconds of the blocks that belong together, company)."""
-        for company in self.agenda.companies:
-            if self.agenda.ready(company):
-                cost_s = self.agenda.span(company) * self._block_s(self.agenda.block(company))
-                yield self.agenda.half_width(company), cost_s, company
+        One that is too long is not offered again before more is known of it: the time that is left only shrinks.
+        """
+        self._catch_up()
+        while self._heap or self._catch_up(whole=True):
+            whose, version = self._heap[0][2:]
+            wish = self._wishes.get(whose)
+            if wish is None or wish.version != version:
+                heappop(self._heap)
+            elif wish.prior is not self._prior_of(wish.of):
+                self._look_at(wish.of)
+            else:
+                yield wish.task, wish.cost_s
+                heappop(self._heap)
 
-    def _cells(self) -> Iterator[tuple[float, Record]]:
-        """(the half-width of its latency, its first launch) of the cells that launches of their own time."""
-        prior = self._prior()
-        for case in self.agenda.cases:
-            held = self.agenda.held.get(case.id)
-            if not held:
-                continue
-            known = self._widths.get(case.id)
-            if known is None or known[:2] != (len(held), self._launches_then):
-                known = self._widths[case.id] = len(held), self._launches_then, self._width(case, prior)
-            if known[2] is not None:
-                yield known[2], next(iter(held.values()))
+    def _catch_up(self, *, whole: bool = False) -> bool:
+        """Look at what was measured since the last time; if `whole`, at all, if what all say of the scatter has changed
+        since. Returns: whether it looked at all, and there is something to do."""
+        priors = self._prior(), self.agenda.prior()
+        whole = whole and any(one is not before for one, before in zip(priors, self._priors, strict=True))
+        if whole:
+            self._priors = priors
+        for of in list([*self.agenda.cases, *self.agenda.companies] if whole else self.agenda.touched.values()):
+            self._look_at(of)
+        self.agenda.touched.clear()
+        return whole and bool(self._heap)
 
-    def _width(self, case: Case, prior: Prior | None) -> float | None:
-        """The half-width of a cell's latency; None if launches of its own do not time it."""
+    def _look_at(self, of: Case | Company) -> None:
+        """Find out anew what would make an interval narrower."""
+        self._wishes.pop(of.id, None)
+        wish = self._of_company(of) if isinstance(of, Company) else self._of_cell(of)
+        if wish is not None and wish.times > 1:
+            self._wishes[of.id] = wish
+            heappush(self._heap, (-wish.times, wish.pixels, of.id, wish.version))
+
+    def _prior_of(self, of: Case | Company) -> Prior | None:
+        return self.agenda.prior() if isinstance(of, Company) else self._prior()
+
+    def _of_company(self, company: Company) -> _Wish | None:
+        """A block of a company, and the seconds of the blocks that belong together; None if it cannot take turns."""
+        if not self.agenda.ready(company):
+            return None
+        block = self.agenda.block(company)
+        cost_s = self.agenda.span(company) * self._block_s(block)
+        times = self.agenda.half_width(company) / self.agenda.protocol.ratio_within
+        return self._wish(times, company, company.cases[0], block, cost_s)
+
+    def _of_cell(self, case: Case) -> _Wish | None:
+        """A further launch of a cell; None if launches of its own do not time it."""
+        held, protocol = self.agenda.held.get(case.id, {}), self.agenda.protocol
         samples = self._samples(case)
-        whole = all(record.status == "ok" for record in self.agenda.held[case.id].values())
+        whole = all(record.status == "ok" for record in held.values())
         if not samples or not whole or (self.agenda.slow(case) and self.agenda.in_turns(case)):
             return None
-        return _half_width(interval(samples, prior=prior))
+        times = _half_width(interval(samples, prior=self._prior())) / protocol.cell_within
+        full = len(held) >= MOST_LAUNCHES * protocol.launches
+        again = inf if full else again_s(next(iter(held.values())))
+        return self._wish(times, case, case, (case, max(held) + 1), again)
+
+    def _wish(self, times: float, of: Case | Company, case: Case, task: Place | Turns, cost_s: float) -> _Wish:
+        self._versions += 1
+        return _Wish(times, of, case.height * case.width, task, cost_s, self._prior_of(of), self._versions)
 
     def _samples(self, case: Case) -> list[list[float]]:
         records = self.agenda.held.get(case.id, {}).values()
@@ -154,9 +194,8 @@ class Budget:
 
     def _prior(self) -> Prior | None:
         """What all cells say of the scatter of launches, computed anew when there are `PRIOR_GROWTH` times as many."""
-        launches = sum(map(len, self.agenda.held.values()))
-        if launches > PRIOR_GROWTH * self._launches_then:
-            self._launches_then = launches
+        if self.agenda.launches > PRIOR_GROWTH * self._launches_then:
+            self._launches_then = self.agenda.launches
             self._common = run_prior([each for case in self.agenda.cases if (each := self._samples(case))])
         return self._common
 
