@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vbench import jobs
 from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
 from vbench.flops.second import AGREE, not_counted, second_count
+from vbench.jobs.lenient import Lenient
 from vbench.kernels.registry import OPS, Mode
 from vbench.models import spec
 from vbench.models.closed_forms import closed_form
@@ -244,7 +245,7 @@ def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str,
     Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if `by_module`.
     Raises: UnknownModelError; UsageError if the model cannot be built at this size or cannot be counted.
     """
-    ending = launcher.run(*jobs.count_in_full(case, by_module=by_module), TIME_LIMIT_S)
+    ending = Lenient(launcher).run(*jobs.count_in_full(case, by_module=by_module), TIME_LIMIT_S)
     if "modules" not in ending.parts:
         raise UsageError(f"{case} cannot be counted: {ending.reason}")
     second = ending.parts.get("second_count", not_counted(ending.reason))

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vbench import jobs
-from vbench.errors import UnsupportedError, UsageError
+from vbench.errors import UnsupportedError
 from vbench.flops.count import enter, uncounted
+from vbench.jobs.lenient import Lenient
 from vbench.plan import Case, Protocol, product_dtype
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     case = Case(**argument["case"])
     try:
         yield from _work(case)
-    except (UnsupportedError, UsageError):
+    except UnsupportedError:
         raise
     except Exception as error:  # whatever a model raises; its memory may still be predicted
         yield "uncounted", uncounted(error)
@@ -155,16 +156,16 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
     """An estimate for each case, or why there is none, in words; and the seconds after which a first process began to
     work here, since it waits for torch to be imported."""
     rates: dict[str, Ending] = {}
-    waited = 0.0
+    waited, lenient = 0.0, Lenient(launcher)
     possible = [case for case in cases if not case.unsupported]
     for case in possible:
         dtype = product_dtype(case.dtype)
         if dtype not in rates:
             begin = time.monotonic()
-            rates[dtype] = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60)
+            rates[dtype] = lenient.run(*jobs.peaks(case.device, dtype, protocol.threads), 60)
             found = rates[dtype].parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
-    foreseen = _foreseen(list(dict.fromkeys(map(_timed_alike, possible))), launcher)
+    foreseen = _foreseen(list(dict.fromkeys(map(_timed_alike, possible))), lenient)
     estimates: list[Estimate | str] = []
     for case in cases:
         if case.unsupported:
