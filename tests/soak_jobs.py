@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from vbench.errors import ResolutionError
 
 Job = Iterator[tuple[str, Any]]
 
@@ -15,7 +18,13 @@ def measure(argument: dict[str, Any]) -> Job:
     yield from json.loads(Path(argument["parts"]).read_text()).items()
 
 
-def hidden_failure(argument: dict[str, Any]) -> Job:
-    """As `measure`, but the model fails after its memory pass."""
+def refuses(argument: dict[str, Any]) -> Job:
+    """As `measure`, but the model refuses its size after the memory pass."""
     yield "memory", json.loads(Path(argument["parts"]).read_text())["memory"]
-    raise ValueError(f"my_net takes no {argument['side']} px")
+    raise ResolutionError(f"my_net takes no {argument['side']} px")
+
+
+def dies(argument: dict[str, Any]) -> Job:
+    """As `measure`, but the process dies after the memory pass."""
+    yield "memory", json.loads(Path(argument["parts"]).read_text())["memory"]
+    os._exit(3)

@@ -158,10 +158,15 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
     return gpu
 
 
-def tasks(cases: list[Case], device: str, launcher: Runner) -> list[Task]:
-    """What a sweep of these cases into a new folder would find out before it measures. Raises: as `probe`."""
+def memo_of(cases: list[Case], device: str, launcher: Runner) -> Memo:
+    """What is remembered of these cells, whatever the time and the protocol. Raises: as `probe`."""
     about = host.fingerprint(device, probe(cases, device, launcher), sorted({case.model for case in cases}))
-    return Preparation(cases, launcher, Memo(launcher, _timeless(about))).tasks(cases)
+    return Memo(Lenient(launcher), _timeless(about))
+
+
+def tasks(cases: list[Case], launcher: Runner, memo: Memo) -> list[Task]:
+    """What a sweep of these cases into a new folder would find out before it measures."""
+    return Preparation(cases, Lenient(launcher), memo).tasks(cases)
 
 
 def _timeless(about: dict[str, Any]) -> str:
