@@ -147,8 +147,9 @@ def plan(
     together = companies.companies(cases, companies.parse_pairs(pairs, cases))
     allowed_s = None if budget is None else in_seconds(budget, "--budget")
     with Launcher() as launcher, err.status("estimating"):
-        estimates, waited_s = estimate.run(cases, protocol, launcher)
-        tasks = sweeping.tasks(cases, cases[0].device, launcher)
+        memo = sweeping.memo_of(cases, cases[0].device, launcher)
+        estimates, waited_s = estimate.run(cases, protocol, launcher, memo)
+        tasks = sweeping.tasks(cases, launcher, memo)
     verifying, counting = (sum(t.seconds for t in tasks if t.verb == verb) for verb in ("verifying", "counting"))
     known = {case: guess for case, guess in zip(cases, estimates, strict=True) if isinstance(guess, estimate.Estimate)}
     before_s = waited_s + verifying + counting + estimate.REPORTING_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from vbench.errors import UsageError
 from vbench.models.registry import ours, spec
@@ -28,10 +29,15 @@ class Company:
     @property
     def id(self) -> str:
         """A digest of the cells, whatever their order."""
-        return hashlib.sha256(" ".join(sorted(case.id for case in self.cases)).encode()).hexdigest()[:16]
+        return _id(self)
 
     def __str__(self) -> str:
         return " / ".join(map(str, self.cases))
+
+
+@cache
+def _id(company: Company) -> str:
+    return hashlib.sha256(" ".join(sorted(case.id for case in company.cases)).encode()).hexdigest()[:16]
 
 
 def companies(cases: Sequence[Case], pairs: str = AUTO) -> list[Company]:

@@ -17,11 +17,9 @@ from vbench.jobs.round_table import WARM, Table, TurnsError
 from vbench.jobs.turn_socket import ENDED
 from vbench.meters.throughput import of_single_calls
 from vbench.results.store import Record, TurnBlock
-from vbench.sweeps.agenda import Turns
+from vbench.sweeps.blocks import Turns, rounds
 
 TURN_MS = 5.0  # a turn has so many calls that it takes this long, or one
-MOST_ROUNDS = 160
-PROCESS_S = 1.5  # to start a process, build a model and warm it up
 TOO_LONG = 3.0  # a process is stopped if its rounds take this many times the time that they should
 
 
@@ -56,19 +54,6 @@ class Taken:
         first = self._failed[0]
         number = next(number for number, one in enumerate(self.endings) if one is first)
         return f"{cases[number]}, in turns: {first.reason or first.status}"
-
-
-def rounds(round_s: float, protocol: plan.Protocol) -> int:
-    """How many rounds a block has."""
-    within = int(protocol.turns_s / max(round_s, 1e-6))
-    wanted = protocol.rounds if protocol.rounds * round_s <= 2 * protocol.turns_s else 1
-    return min(max(1, within, wanted), MOST_ROUNDS)
-
-
-def block_s(turns: Turns, protocol: plan.Protocol) -> float:
-    """The expected seconds of a block: its processes, their warm calls, and its rounds."""
-    rounds_s = rounds(turns.round_s, protocol) * turns.round_s if turns.round_s else protocol.turns_s
-    return len(turns.known_ms) * PROCESS_S + turns.round_s + rounds_s
 
 
 def around(cells: int, number: int) -> list[int]:
