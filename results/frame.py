@@ -378,7 +378,9 @@ def _flags(row: dict[str, Any], launches: list[Record], *, caveat: bool) -> list
         "unconverged": _most((r.warmup or {}).get("converged") is False for r in launches if r.warmup),
         "throttled": _most(map(_held_back, launches)),
         "contended": _most(map(_contended, launches)),
-        "side_by_side": any((record.load or {}).get("beside") for record in launches),
+        "side_by_side": any(
+            (record.load or {}).get("beside") for record in launches if record.latency or record.memory
+        ),
         "host_bound": _most(map(_host_bound, launches)),
         "more_threads": _most(map(_more_threads, launches)),
         "background_threads": any((record.settings or {}).get("background_threads") for record in launches),

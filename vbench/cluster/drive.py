@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -228,11 +228,14 @@ def run(
             drive.plan = drive.plan.grown(weigh(added))
             files.write_plan(folder, drive.plan)
             watch.says(f"{len(added)} cells are added about crossovers")
-    except BaseException:
+    except BaseException as error:
+        names = " ".join(_names(drive))
+        if isinstance(error, KeyboardInterrupt):
+            watch.says("interrupted; the records so far are kept. Run the same command again to resume")
         if not scheduler.lasts:
             scheduler.cancel(_names(drive))
-        elif names := _names(drive):
-            watch.says(f"the jobs go on: {' '.join(names)}. Run the same command again to attach to them")
+        elif names:
+            watch.says(f"the jobs go on: the same command attaches to them, and 'scancel {names}' ends them")
         raise
 
 
@@ -240,12 +243,6 @@ def join(folder: Path, plan: Plan) -> Merged:
     """Join what the shards of a plan have measured so far in the folder, which the caller holds."""
     newest = [files.attempts(folder, number)[-1:] for number in range(len(plan.shards))]
     return merge_held([attempt for found in newest for attempt in found if (attempt / FILE).is_file()], folder)
-
-
-def still_running(folder: Path, alive: Callable[[Collection[str]], Mapping[str, str]], on: str) -> list[str]:
-    """The jobs of a folder at the scheduler `on` that are not over."""
-    names = [job.id for job in files.read_jobs(folder).values() if job.on == on]
-    return list(alive(names)) if names else []
 
 
 def _names(drive: _Drive) -> tuple[str, ...]:

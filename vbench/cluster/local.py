@@ -39,11 +39,11 @@ def slots(count: int, device: str, threads: int) -> list[Slot]:
     cores = [tuple(usable[share * slot : share * (slot + 1)]) for slot in range(count)]
     if on_host(device):
         return [Slot(own, None) for own in cores]
-    named = os.environ.get(VISIBLE)
-    there = len(kind_of(device).present())
-    gpus = [name for name in named.split(",") if name] if named else [str(number) for number in range(there)]
-    if count > min(len(gpus), there):
-        raise UsageError(f"--on local:{count}: this machine has {there} of {kind_of(device).title}; take one slot each")
+    kind = kind_of(device)
+    gpus = [str(gpu["uuid"]) for gpu in kind.present()]
+    if count > len(gpus):
+        has = f"{len(gpus)} {kind.title}{'s'[: len(gpus) != 1]}"
+        raise UsageError(f"--on local:{count}: this machine shows {has}, and each slot takes one")
     return [Slot(own, gpu) for own, gpu in zip(cores, gpus, strict=False)]
 
 

@@ -254,7 +254,7 @@ def _write(joined: Sequence[_Joined], runs: Sequence[Path], out: Path) -> Merged
     new = sum(one.new(out) for one in joined)
     with writing(out):
         for one in joined:
-            if one.new(out):
+            if one.new(out) or (one.name == FILE and not (out / FILE).exists()):
                 write_whole(out / one.name, lambda part, one=one: _to(part, one))  # type: ignore[misc]
     told = _runs([out, *runs])
     if told != _runs([out]):

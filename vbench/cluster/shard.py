@@ -10,21 +10,24 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vbench import host
 from vbench import plan as planning
 from vbench.cluster import folder as files
 from vbench.errors import SchemaError, UsageError, first_line
-from vbench.jobs.launch import Launcher
+from vbench.jobs.launch import Ending, Launcher
 from vbench.results.pairs import Key, PairedRatio
 from vbench.results.store import Record, TurnBlock
 from vbench.sweeps import loop
 from vbench.sweeps.agenda import Place, Turns
 from vbench.sweeps.prepare import Task
 
+WHOLE_JOB_S = 2.0  # within which a signal to a job has reached all its processes
 STOPPED = "the scheduler ended the job: its time was over, or it was preempted or cancelled"
 
 
@@ -49,10 +52,11 @@ def run(errand: Errand) -> None:
 
     Raises: SystemExit, 1 if the job is told to end, 2 if the shard cannot be measured.
     """
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR2"):  # Slurm sends SIGUSR2 before the time is over
-        signal.signal(getattr(signal, name), signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):  # submitit has handlers of its own
+        signal.signal(number, signal.default_int_handler)
     if errand.cores:
         os.sched_setaffinity(0, errand.cores)
+    _say(f"cores {','.join(map(str, sorted(os.sched_getaffinity(0))))}")
     folder = Path(errand.folder)
     plan = files.read_plan(folder)
     if plan is None:
@@ -65,7 +69,7 @@ def run(errand: Errand) -> None:
         attempt, cases[0].device, errand.timeout_s, retry=errand.retry, pairs=plan.pairs, beside=errand.beside
     )
     try:
-        with Launcher() as launcher:
+        with _OfJob() as launcher:
             gpu = loop.probe(cases, settings.device, launcher)
             loop.run(cases, settings, plan.protocol, launcher, watch, gpu=gpu)
     except KeyboardInterrupt:
@@ -84,6 +88,17 @@ def job_of_slurm() -> str:
     """Slurm's name of the job that this process is of, "12_3" in an array; empty outside of one."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{key}_ID") for key in ("JOB", "TASK"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+class _OfJob(Launcher):
+    """A launcher in a job. A scheduler ends all processes of a job: that says nothing of the cell that was measured."""
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        """As `Launcher.run`; if the child was told to end, this process is likely to be told so too, and waits."""
+        ending = super().run(job, argument, timeout_s)
+        if ending.status == "error" and f"signal {signal.SIGTERM.value}" in (ending.reason or ""):
+            time.sleep(WHOLE_JOB_S)
+        return ending
 
 
 class _Watch:

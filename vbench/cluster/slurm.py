@@ -23,7 +23,6 @@ from vbench.files import writing
 
 PROGRAMS = ("sbatch", "squeue", "scontrol", "scancel")
 ASK_S = 60.0  # for an answer of Slurm
-NOTICE_S = 60  # before the time is over a job is told so, and ends in order
 WAITING = (
     "PENDING",
     "REQUEUED",
@@ -104,7 +103,7 @@ class Slurm:
         log = self.folder.absolute() / SHARDS / LOG
         executor = SlurmExecutor(log, python=f"{shlex.quote(sys.executable)} -P")
         how: dict[str, Any] = {"job_name": "vbench", "use_srun": False, "stderr_to_stdout": True}
-        executor.update_parameters(signal_delay_s=NOTICE_S, **how, **self.asked.parameters(self.threads))
+        executor.update_parameters(**how, **self.asked.parameters(self.threads))
         try:
             with writing(log), redirect_stderr(StringIO()):  # submitit prints what it raises
                 jobs = executor.map_array(shard.run, errands)
@@ -162,4 +161,4 @@ def _refusal(error: Exception) -> str:
     """What `sbatch` wrote, without submitit's words about it."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line.startswith("sbatch:")]
-    return said[-1].removeprefix("sbatch:").strip() if said else first_line(error, named=True)
+    return said[-1].removeprefix("sbatch:").strip().removeprefix("error: ") if said else first_line(error, named=True)

@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -133,10 +134,12 @@ def parse(
 
 def sweep(cases: list[Case], settings: Settings, protocol: Protocol, where: Where, as_json: bool) -> int:
     """Measure in shards, report, and return the exit code. Raises: UsageError."""
-    with Watching(err) as watch:
-        outcome = measure(cases, settings, protocol, where, watch)
-    if outcome is None:  # interrupted
-        failed = reports.write(settings.folder, reports.table_of([settings.folder]), as_json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Watching(err) as watch:
+            outcome = measure(cases, settings, protocol, where, watch)
+    except KeyboardInterrupt:
+        reports.write(settings.folder, reports.table_of([settings.folder]), as_json)
         return 130
     if where.detach and outcome.going_on:
         err.print(
@@ -149,8 +152,8 @@ def sweep(cases: list[Case], settings: Settings, protocol: Protocol, where: Wher
     return 1 if failed or outcome.failed else 0
 
 
-def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Where, watch: Watching) -> Outcome | None:
-    """Measure in shards. Returns: how it ended; None after Ctrl-C. Raises: UsageError."""
+def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Where, watch: Watching) -> Outcome:
+    """Measure in shards. Raises: UsageError; KeyboardInterrupt when what there is so far is joined."""
     from vbench.cluster import drive, folder, shards
     from vbench.cluster.merge import held
     from vbench.jobs.launch import Launcher
@@ -168,11 +171,11 @@ def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Wh
         return shards.balanced(small, where.size)
 
     with held(place):
+        if settings.fresh or scheduler.name != "slurm":
+            _refuse_running(place)
         if settings.fresh:
-            _refuse_running(settings, scheduler)
             folder.start_over(place)
         found = folder.read_plan(place)
-        _refuse_running(settings, scheduler, of_another=True)
         if found is None and (place / FILE).is_file() and (place / FILE).stat().st_size:
             raise UsageError(
                 f"{place} has records of a sweep without --on; take another folder and join both with 'vbench merge'"
@@ -183,13 +186,11 @@ def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Wh
             watch.says("sharing out the cells")
             plan = folder.Plan(protocol, settings.pairs, refine, asked, tuple(weigh(cases)))
         plan = folder.agree(place, plan, found)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return drive.run(place, plan, scheduler, terms, watch, weigh)
         except KeyboardInterrupt:
-            watch.says("interrupted; the records so far are kept. Run the same command again to resume")
             drive.join(place, folder.read_plan(place) or plan)
-            return None
+            raise
 
 
 def _scheduler(where: Where, settings: Settings, protocol: Protocol) -> Scheduler:
@@ -203,17 +204,16 @@ def _scheduler(where: Where, settings: Settings, protocol: Protocol) -> Schedule
     return slurm.Slurm(settings.folder, asked, protocol.threads)
 
 
-def _refuse_running(settings: Settings, scheduler: Scheduler, *, of_another: bool = False) -> None:
-    """Refuse a folder whose jobs still run: at this scheduler, or `of_another`. Raises: UsageError."""
-    from vbench.cluster import drive
+def _refuse_running(place: Path) -> None:
+    """Refuse a folder whose jobs are in Slurm's queue. Raises: UsageError."""
+    from vbench.cluster import folder
     from vbench.cluster.slurm import Slurm
 
-    if of_another == isinstance(scheduler, Slurm):
-        return
-    if running := drive.still_running(settings.folder, Slurm.alive_there, "slurm"):
+    names = [job.id for job in folder.read_jobs(place).values() if job.on == "slurm"]
+    if running := " ".join(Slurm.alive_there(names)) if names else "":
         raise UsageError(
-            f"jobs of {settings.folder} are in Slurm's queue: {' '.join(running)}; wait for them with --on slurm, or "
-            f"end them with 'scancel {' '.join(running)}'"
+            f"jobs of {place} are in Slurm's queue: {running}; attach to them with --on slurm, or end them with "
+            f"'scancel {running}'"
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -96,7 +96,7 @@ def sweep(
     on: cluster.On = None,
     partition: cluster.Partition = None,
     gres: cluster.Gres = None,
-    time_: cluster.Time = None,
+    time: cluster.Time = None,
     account: cluster.Account = None,
     qos: cluster.Qos = None,
     constraint: cluster.Constraint = None,
@@ -111,8 +111,8 @@ def sweep(
     from vbench.results import store
     from vbench.sweeps import loop as sweeping
 
-    begin = time.monotonic()
-    slurm = (partition, gres, time_, account, qos, constraint, exclusive)
+    begin = monotonic()
+    slurm = (partition, gres, time, account, qos, constraint, exclusive)
     where = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=budget)
     cases = axes.cells(asked, suite, where.device(device) if where else devices.resolve(device))
     protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
@@ -250,7 +250,7 @@ def settings_of(
     retry: bool,
     begin: float,
 ) -> Settings:
-    """How a sweep of these cells runs, by its options; `begin` is a time of `time.monotonic`. Raises: UsageError."""
+    """How a sweep of these cells runs, by its options; `begin` is a time of `monotonic`. Raises: UsageError."""
     from vbench.sweeps import companies
     from vbench.sweeps.loop import Settings
 
