@@ -23,7 +23,6 @@ from fake_nvml import FakeNvml
 from vbench import plan as planning
 from vbench.cluster import drive, local, shard, shards
 from vbench.cluster import folder as files
-from vbench.cluster.merge import held
 from vbench.cluster.slurm import Slurm
 from vbench.commands import cluster as options
 from vbench.errors import UsageError
@@ -140,8 +139,7 @@ def planned(folder: Path, cases: Sequence[Case] = NONE_EXISTS, count: int = 2) -
 
 
 def go(folder: Path, scheduler: Forked, heard: Heard, made: files.Plan, **terms: object) -> drive.Outcome:
-    with held(folder):
-        return drive.run(folder, made, scheduler, drive.Terms(300.0, **terms), heard, lambda _: [])  # type: ignore[arg-type]
+    return drive.run(folder, made, scheduler, drive.Terms(300.0, **terms), heard, lambda _: [])  # type: ignore[arg-type]
 
 
 def ids(folder: Path) -> list[str]:
@@ -196,14 +194,16 @@ class TestSending:
         assert (done.failed, len(ids(tmp_path))) == ({}, 4)
 
     def test_what_would_fail_again_is_not_sent_again(self, tmp_path: Path) -> None:
-        made = planned(tmp_path, NONE_EXISTS[:4], 1)
+        made = planned(tmp_path, NONE_EXISTS[:4])
         former = files.own(tmp_path, 0) / "1"
         former.mkdir(parents=True)
         (former / FILE).write_text("{half\n{half\n")
         scheduler = Forked()
-        outcome = go(tmp_path, scheduler, Heard(), made)
-        assert scheduler.sent == [0]
+        with pytest.warns(drive.LeftOutWarning, match="line 1 is damaged"):
+            outcome = go(tmp_path, scheduler, Heard(), made)
+        assert scheduler.sent == [0, 1]
         assert "line 1 is damaged" in outcome.failed[0]
+        assert len(ids(tmp_path)) == 2  # of the other shard
 
     def test_detached_and_attached_again(self, tmp_path: Path) -> None:
         scheduler, heard, made = Forked(), Heard(), planned(tmp_path)
@@ -244,8 +244,7 @@ class TestSending:
         go(tmp_path, scheduler, Heard(), made)
         assert scheduler.sent == [1]
         scheduler = Forked()
-        with held(tmp_path):
-            drive.run(tmp_path, made, scheduler, drive.Terms(900.0), Heard(), lambda _: [])
+        drive.run(tmp_path, made, scheduler, drive.Terms(900.0), Heard(), lambda _: [])
         assert scheduler.sent == [0, 1]
 
     def test_an_attempt_that_is_believed_dead_disturbs_nobody(self, tmp_path: Path) -> None:

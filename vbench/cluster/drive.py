@@ -7,6 +7,7 @@ most `Terms.again` times; it goes on where it ended.
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,17 @@ from typing import Protocol
 from vbench import host
 from vbench.cluster import folder as files
 from vbench.cluster.folder import Counted, Job, Plan, State
-from vbench.cluster.merge import Merged, merge_held
+from vbench.cluster.merge import Merged, merge_held, unreadable
 from vbench.cluster.shard import Errand
 from vbench.cluster.shards import Shard
+from vbench.errors import SchemaError
 from vbench.plan import Case
 from vbench.results.store import FILE, TURNS, current, read, read_turns
 from vbench.sweeps.loop import REFINED, refined
+
+
+class LeftOutWarning(UserWarning):
+    """The records of a shard cannot be read and were not joined with the others."""
 
 
 class Scheduler(Protocol):
@@ -240,9 +246,17 @@ def run(
 
 
 def join(folder: Path, plan: Plan) -> Merged:
-    """Join what the shards of a plan have measured so far in the folder, which the caller holds."""
+    """Join what the shards of a plan have measured so far in the folder, which the caller holds.
+
+    A shard whose records cannot be read is left out, with a LeftOutWarning.
+    """
     newest = [files.attempts(folder, number)[-1:] for number in range(len(plan.shards))]
-    return merge_held([attempt for found in newest for attempt in found if (attempt / FILE).is_file()], folder)
+    runs = [attempt for found in newest for attempt in found if (attempt / FILE).is_file()]
+    try:
+        return merge_held(runs, folder)
+    except SchemaError:
+        whole = [run for run in runs if (why := unreadable(run)) is None or warnings.warn(why, LeftOutWarning, 2)]
+        return merge_held(whole, folder)
 
 
 def _names(drive: _Drive) -> tuple[str, ...]:

@@ -75,6 +75,17 @@ def merge_held(runs: Sequence[Path], out: Path) -> Merged:
     return _write([_Joined(_sources(runs, out, name), name, NEWEST) for name in WHOSE], runs, out)
 
 
+def unreadable(run: Path) -> str | None:
+    """Why the records of a run cannot be joined; None if they can."""
+    try:
+        for name in WHOSE:
+            if (run / name).is_file():
+                _Index.of(run / name)
+    except SchemaError as error:
+        return str(error)
+    return None
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Make a folder, and keep sweeps and merges of this machine from writing it meanwhile.
