@@ -156,6 +156,9 @@ def running(folder: Path, nodes: tuple[str, ...] = ("n1", "n2")) -> Iterator[Clu
     names = {"nodes": "\n".join(lines), "names": ",".join(nodes), "blind": BLIND}
     conf.write_text(CONF.format(**where, **names).lstrip())
     variables = {"SLURM_CONF": str(conf), "PATH": f"{os.environ['PATH']}:{SBIN}"}
+    version = subprocess.run([str(_which("slurmd")), "-V"], capture_output=True, text=True, check=True).stdout.split()
+    if int(version[-1].partition(".")[0]) >= 23:  # earlier ones do not know the word
+        (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
     cluster = Cluster(folder, nodes)
     with patch.dict(os.environ, variables):
         try:
