@@ -164,98 +164,103 @@ def signalled(folder: Path, number: signal.Signals, scheduler: Forked) -> Iterat
     yield
 
 
-class TestSending:
-    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "preempted"])
-    def test_a_shard_that_is_ended_goes_on_where_it_was(self, tmp_path: Path, how: signal.Signals) -> None:
-        scheduler, heard, made = Forked(), Heard(), planned(tmp_path)
-        with signalled(tmp_path, how, scheduler):
-            outcome = go(tmp_path, scheduler, heard, made)
-        assert outcome.failed == {}
-        assert scheduler.sent == [0, 1, 0]
-        assert sorted(ids(tmp_path)) == sorted(case.id for case in NONE_EXISTS)  # each once
-        first, second = files.attempts(tmp_path, 0)
-        kept = (first / FILE).read_bytes()
-        assert 0 < len(ids(first)) < 30
-        assert (second / FILE).read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
-        assert any(line.startswith("shard 0 is sent again: its job job-0 ended with") for line in heard.lines)
-        last = heard.tallies[-1]
-        assert (last.rows, last.of, last.measured, last.failed) == (60, 60, 2, 0)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "preempted"])
+def test_a_shard_that_is_ended_goes_on_where_it_was(tmp_path: Path, how: signal.Signals) -> None:
+    scheduler, heard, made = Forked(), Heard(), planned(tmp_path)
+    with signalled(tmp_path, how, scheduler):
+        outcome = go(tmp_path, scheduler, heard, made)
+    assert outcome.failed == {}
+    assert scheduler.sent == [0, 1, 0]
+    assert sorted(ids(tmp_path)) == sorted(case.id for case in NONE_EXISTS)  # each once
+    first, second = files.attempts(tmp_path, 0)
+    kept = (first / FILE).read_bytes()
+    assert 0 < len(ids(first)) < 30
+    assert (second / FILE).read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
+    assert any(line.startswith("shard 0 is sent again: its job job-0 ended with") for line in heard.lines)
+    last = heard.tallies[-1]
+    assert (last.rows, last.of, last.measured, last.failed) == (60, 60, 2, 0)
 
-    def test_a_shard_that_always_fails_is_given_up_and_the_rest_is_joined(self, tmp_path: Path) -> None:
-        cases = NONE_EXISTS[:4]
-        scheduler = Forked(before=lambda: os.kill(os.getpid(), signal.SIGKILL))
-        outcome = go(tmp_path, scheduler, Heard(), planned(tmp_path, cases, 1), again=1)
-        assert scheduler.sent == [0, 0]
-        assert "ended with -9 and left nothing in" in outcome.failed[0]
-        assert "must be on a disk that every node shares" in outcome.failed[0]
-        assert outcome.merged is not None
-        assert outcome.merged.records == 0
-        done = go(tmp_path, Forked(), Heard(), planned(tmp_path, cases, 1))  # the same command again
-        assert (done.failed, len(ids(tmp_path))) == ({}, 4)
 
-    def test_what_would_fail_again_is_not_sent_again(self, tmp_path: Path) -> None:
-        made = planned(tmp_path, NONE_EXISTS[:4])
-        former = files.own(tmp_path, 0) / "1"
-        former.mkdir(parents=True)
-        (former / FILE).write_text("{half\n{half\n")
-        scheduler = Forked()
-        with pytest.warns(drive.LeftOutWarning, match="line 1 is damaged"):
-            outcome = go(tmp_path, scheduler, Heard(), made)
-        assert scheduler.sent == [0, 1]
-        assert "line 1 is damaged" in outcome.failed[0]
-        assert len(ids(tmp_path)) == 2  # of the other shard
+def test_a_shard_that_always_fails_is_given_up_and_the_rest_is_joined(tmp_path: Path) -> None:
+    cases = NONE_EXISTS[:4]
+    scheduler = Forked(before=lambda: os.kill(os.getpid(), signal.SIGKILL))
+    outcome = go(tmp_path, scheduler, Heard(), planned(tmp_path, cases, 1), again=1)
+    assert scheduler.sent == [0, 0]
+    assert "ended with -9 and left nothing in" in outcome.failed[0]
+    assert "must be on a disk that every node shares" in outcome.failed[0]
+    assert outcome.merged is not None
+    assert outcome.merged.records == 0
+    done = go(tmp_path, Forked(), Heard(), planned(tmp_path, cases, 1))  # the same command again
+    assert (done.failed, len(ids(tmp_path))) == ({}, 4)
 
-    def test_detached_and_attached_again(self, tmp_path: Path) -> None:
-        scheduler, heard, made = Forked(), Heard(), planned(tmp_path)
-        outcome = go(tmp_path, scheduler, heard, made, detach=True)
-        assert (outcome.merged, outcome.going_on) == (None, ("job-0", "job-1"))
-        assert go(tmp_path, scheduler, heard, planned(tmp_path)).failed == {}
-        assert scheduler.sent == [0, 1]
-        assert len(ids(tmp_path)) == 60
-        assert go(tmp_path, scheduler, heard, planned(tmp_path)).merged.new == 0  # type: ignore[union-attr]
-        assert scheduler.sent == [0, 1]  # nothing is left to send
 
-    def test_ctrl_c_leaves_the_jobs_of_a_scheduler_and_ends_all_others(self, tmp_path: Path) -> None:
-        for lasts in (True, False):
+def test_what_would_fail_again_is_not_sent_again(tmp_path: Path) -> None:
+    made = planned(tmp_path, NONE_EXISTS[:4])
+    former = files.own(tmp_path, 0) / "1"
+    former.mkdir(parents=True)
+    (former / FILE).write_text("{half\n{half\n")
+    scheduler = Forked()
+    with pytest.warns(drive.LeftOutWarning, match="line 1 is damaged"):
+        outcome = go(tmp_path, scheduler, Heard(), made)
+    assert scheduler.sent == [0, 1]
+    assert "line 1 is damaged" in outcome.failed[0]
+    assert len(ids(tmp_path)) == 2  # of the other shard
 
-            class Interrupted(Forked):
-                def alive(self, names: Collection[str]) -> dict[str, str]:
-                    raise KeyboardInterrupt
 
-            folder, heard = tmp_path / str(lasts), Heard()
-            scheduler = Interrupted(lasts=lasts)
-            with pytest.raises(KeyboardInterrupt):
-                go(folder, scheduler, heard, planned(folder, NONE_EXISTS * 1))
-            assert any("scancel job-0 job-1" in line for line in heard.lines) == lasts
-            for child in scheduler.children.values():
-                _, status = os.waitpid(child, 0)
-                assert (os.waitstatus_to_exitcode(status) == 0) == lasts
-            whole = [files.state(folder, number) for number in (0, 1)]
-            assert all(state and state.ended == files.COMPLETE for state in whole) == lasts
+def test_detached_and_attached_again(tmp_path: Path) -> None:
+    scheduler, heard, made = Forked(), Heard(), planned(tmp_path)
+    outcome = go(tmp_path, scheduler, heard, made, detach=True)
+    assert (outcome.merged, outcome.going_on) == (None, ("job-0", "job-1"))
+    assert go(tmp_path, scheduler, heard, planned(tmp_path)).failed == {}
+    assert scheduler.sent == [0, 1]
+    assert len(ids(tmp_path)) == 60
+    assert go(tmp_path, scheduler, heard, planned(tmp_path)).merged.new == 0  # type: ignore[union-attr]
+    assert scheduler.sent == [0, 1]  # nothing is left to send
 
-    def test_shards_are_measured_anew_by_other_code_or_a_longer_limit(self, tmp_path: Path) -> None:
-        made = planned(tmp_path, NONE_EXISTS[:4])
-        go(tmp_path, Forked(), Heard(), made)
-        (attempt,) = files.attempts(tmp_path, 1)
-        state = files.state(tmp_path, 1)
-        assert state is not None
-        files.write_state(attempt, replace(state, code="older"))
-        scheduler = Forked()
-        go(tmp_path, scheduler, Heard(), made)
-        assert scheduler.sent == [1]
-        scheduler = Forked()
-        drive.run(tmp_path, made, scheduler, drive.Terms(900.0), Heard(), lambda _: [])
-        assert scheduler.sent == [0, 1]
 
-    def test_an_attempt_that_is_believed_dead_disturbs_nobody(self, tmp_path: Path) -> None:
-        state = files.State("job", "code", 300.0)
-        first = files.begin(tmp_path, 0, state)
-        (first / FILE).write_text("1\n")
-        second = files.begin(tmp_path, 0, state)
-        with (first / FILE).open("a") as late:
-            late.write("2\n")
-        assert (second.name, (second / FILE).read_text()) == ("2", "1\n")
-        assert [path.name for path in files.own(tmp_path, 0).iterdir() if path.name.startswith(".")] == []
+def test_ctrl_c_leaves_the_jobs_of_a_scheduler_and_ends_all_others(tmp_path: Path) -> None:
+    for lasts in (True, False):
+
+        class Interrupted(Forked):
+            def alive(self, names: Collection[str]) -> dict[str, str]:
+                raise KeyboardInterrupt
+
+        folder, heard = tmp_path / str(lasts), Heard()
+        scheduler = Interrupted(lasts=lasts)
+        with pytest.raises(KeyboardInterrupt):
+            go(folder, scheduler, heard, planned(folder, NONE_EXISTS * 1))
+        assert any("scancel job-0 job-1" in line for line in heard.lines) == lasts
+        for child in scheduler.children.values():
+            _, status = os.waitpid(child, 0)
+            assert (os.waitstatus_to_exitcode(status) == 0) == lasts
+        whole = [files.state(folder, number) for number in (0, 1)]
+        assert all(state and state.ended == files.COMPLETE for state in whole) == lasts
+
+
+def test_shards_are_measured_anew_by_other_code_or_a_longer_limit(tmp_path: Path) -> None:
+    made = planned(tmp_path, NONE_EXISTS[:4])
+    go(tmp_path, Forked(), Heard(), made)
+    (attempt,) = files.attempts(tmp_path, 1)
+    state = files.state(tmp_path, 1)
+    assert state is not None
+    files.write_state(attempt, replace(state, code="older"))
+    scheduler = Forked()
+    go(tmp_path, scheduler, Heard(), made)
+    assert scheduler.sent == [1]
+    scheduler = Forked()
+    drive.run(tmp_path, made, scheduler, drive.Terms(900.0), Heard(), lambda _: [])
+    assert scheduler.sent == [0, 1]
+
+
+def test_an_attempt_that_is_believed_dead_disturbs_nobody(tmp_path: Path) -> None:
+    state = files.State("job", "code", 300.0)
+    first = files.begin(tmp_path, 0, state)
+    (first / FILE).write_text("1\n")
+    second = files.begin(tmp_path, 0, state)
+    with (first / FILE).open("a") as late:
+        late.write("2\n")
+    assert (second.name, (second / FILE).read_text()) == ("2", "1\n")
+    assert [path.name for path in files.own(tmp_path, 0).iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_sweep_in_two_slots_of_this_machine(tmp_path: Path) -> None:
@@ -279,49 +284,51 @@ def test_a_sweep_in_two_slots_of_this_machine(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "shards" / "log").iterdir()) == logs
 
 
-class TestRefusals:
-    def refused(self, folder: Path, *more: str) -> str:
-        done = vbench(*EMPTY, "-o", "run", *more, cwd=folder)
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert len(done.stderr.splitlines()) == 1
-        return done.stderr
+def refused(folder: Path, *more: str) -> str:
+    done = vbench(*EMPTY, "-o", "run", *more, cwd=folder)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
 
-    @pytest.mark.parametrize(
-        ("more", "said"),
-        [
-            (("--on", "lsf"), "--on: 'lsf' is not slurm or local:K"),
-            (("--on", "local:0"), "--on: 'local:0' is not slurm or local:K"),
-            (("--on", "local:4000"), "4000 slots with 1 threads each need 4000 cores"),
-            (("--on", "local:1", "--detach"), "--detach: the shards of --on local:1 end with this command"),
-            (("--on", "local:1", "--partition", "gpu"), "--partition is for a scheduler"),
-            (("--on", "local:1", "--budget", "10m"), "--budget: a scheduler decides when jobs begin"),
-            (("--gres", "gpu:1"), "--gres goes with --on slurm"),
-            (("--array-size", "3"), "--array-size goes with --on slurm or --on local:K"),
-        ],
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--on", "lsf"), "--on: 'lsf' is not slurm or local:K"),
+        (("--on", "local:0"), "--on: 'local:0' is not slurm or local:K"),
+        (("--on", "local:4000"), "4000 slots with 1 threads each need 4000 cores"),
+        (("--on", "local:1", "--detach"), "--detach: the shards of --on local:1 end with this command"),
+        (("--on", "local:1", "--partition", "gpu"), "--partition is for a scheduler"),
+        (("--on", "local:1", "--budget", "10m"), "--budget: a scheduler decides when jobs begin"),
+        (("--gres", "gpu:1"), "--gres goes with --on slurm"),
+        (("--array-size", "3"), "--array-size goes with --on slurm or --on local:K"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path: Path, more: tuple[str, ...], said: str) -> None:
+    assert said in refused(tmp_path, *more)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "there is no sbatch here" in refused(tmp_path, "--on", "slurm")
+    assert "--time: '2 hours' is not a time" in refused(tmp_path, "--on", "slurm", "--time", "2 hours")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert "pip install 'vbench-backbones[cluster]'" in refused(tmp_path, "--on", "slurm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_another_sweep(tmp_path: Path) -> None:
+    planned(tmp_path / "run", NONE_EXISTS[:4])
+    assert "holds shards of a sweep with other cells (4 are not asked for now, 4 are new)" in refused(
+        tmp_path, "--on", "local:1"
     )
-    def test_options_that_do_not_go_together(self, tmp_path: Path, more: tuple[str, ...], said: str) -> None:
-        assert said in self.refused(tmp_path, *more)
-        assert list(tmp_path.iterdir()) == []
-
-    def test_without_slurm(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("PATH", str(tmp_path))
-        assert "there is no sbatch here" in self.refused(tmp_path, "--on", "slurm")
-        assert "--time: '2 hours' is not a time" in self.refused(tmp_path, "--on", "slurm", "--time", "2 hours")
-        monkeypatch.setitem(sys.modules, "submitit", None)
-        assert "pip install 'vbench-backbones[cluster]'" in self.refused(tmp_path, "--on", "slurm")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_folder_of_another_sweep(self, tmp_path: Path) -> None:
-        planned(tmp_path / "run", NONE_EXISTS[:4])
-        assert "holds shards of a sweep with other cells (4 are not asked for now, 4 are new)" in self.refused(
-            tmp_path, "--on", "local:1"
-        )
-        (tmp_path / "run" / "shards" / "plan.json").write_text("{}")
-        assert "plan.json cannot be read" in self.refused(tmp_path, "--on", "local:1")
-        (tmp_path / "run" / "shards" / "plan.json").unlink()
-        (tmp_path / "run" / FILE).write_text("\n")
-        (tmp_path / "run" / FILE).write_text('{"schema": 2}\n')
-        assert "lacks case, case_id" in self.refused(tmp_path, "--on", "local:1")
+    (tmp_path / "run" / "shards" / "plan.json").write_text("{}")
+    assert "plan.json cannot be read" in refused(tmp_path, "--on", "local:1")
+    (tmp_path / "run" / "shards" / "plan.json").unlink()
+    (tmp_path / "run" / FILE).write_text("\n")
+    (tmp_path / "run" / FILE).write_text('{"schema": 2}\n')
+    assert "lacks case, case_id" in refused(tmp_path, "--on", "local:1")
 
 
 QUEUE = """#!/bin/sh
@@ -337,41 +344,42 @@ def stand_in(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-class TestAskingSlurm:
-    def test_what_the_queue_says(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        names = ["7_0", "7_1", "7_2", "7_3"]
-        stand_in(tmp_path, "squeue", QUEUE)
-        assert Slurm.alive_there(names) == {"7_0": "running", "7_1": "waiting Priority"}
-        stand_in(tmp_path, "squeue", "#!/bin/sh\nexit 1\n")
-        assert set(Slurm.alive_there(names)) == set(names)  # a controller that does not answer has ended no job
+def test_what_the_queue_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    names = ["7_0", "7_1", "7_2", "7_3"]
+    stand_in(tmp_path, "squeue", QUEUE)
+    assert Slurm.alive_there(names) == {"7_0": "running", "7_1": "waiting Priority"}
+    stand_in(tmp_path, "squeue", "#!/bin/sh\nexit 1\n")
+    assert set(Slurm.alive_there(names)) == set(names)  # a controller that does not answer has ended no job
 
-    def test_jobs_in_the_queue_are_not_measured_beside(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        files.write_jobs(tmp_path / "run", {0: files.Job("slurm", "7_0")})
-        stand_in(tmp_path, "squeue", QUEUE)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        done = vbench(*EMPTY, "--on", "local:1", "-o", "run", cwd=tmp_path)
-        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-        assert "in Slurm's queue: 7_0; attach to them with --on slurm, or end them with 'scancel 7_0'" in done.stderr
 
-    def test_what_is_asked_for(self) -> None:
-        asked = ("gpu", "gpu:1", "90s", "lab", None, "a100", None)
-        where = options.parse("slurm", asked, array_size=None, resubmit=None, detach=False, budget=None)
-        assert where is not None
-        assert [where.device(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
-            "cuda:0",
-            "cuda:0",
-            "cuda:1",
-            "cpu",
-        ]
-        from vbench.cluster.slurm import Asked
+def test_jobs_in_the_queue_are_not_measured_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_jobs(tmp_path / "run", {0: files.Job("slurm", "7_0")})
+    stand_in(tmp_path, "squeue", QUEUE)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    done = vbench(*EMPTY, "--on", "local:1", "-o", "run", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "in Slurm's queue: 7_0; attach to them with --on slurm, or end them with 'scancel 7_0'" in done.stderr
 
-        own = Asked("gpu", "gpu:1", 90.0, "lab", None, "a100").parameters(threads=1)
-        assert own == {
-            **{"partition": "gpu", "gres": "gpu:1", "account": "lab", "constraint": "a100"},
-            **{"exclusive": True, "mem": "0", "time": 2, "additional_parameters": {"requeue": True}},
-        }
-        assert Asked(exclusive=False).parameters(threads=4)["cpus_per_task"] == 5
+
+def test_what_is_asked_for() -> None:
+    asked = ("gpu", "gpu:1", "90s", "lab", None, "a100", None)
+    where = options.parse("slurm", asked, array_size=None, resubmit=None, detach=False, budget=None)
+    assert where is not None
+    assert [where.device(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda:0",
+        "cuda:0",
+        "cuda:1",
+        "cpu",
+    ]
+    from vbench.cluster.slurm import Asked
+
+    own = Asked("gpu", "gpu:1", 90.0, "lab", None, "a100").parameters(threads=1)
+    assert own == {
+        **{"partition": "gpu", "gres": "gpu:1", "account": "lab", "constraint": "a100"},
+        **{"exclusive": True, "mem": "0", "time": 2, "additional_parameters": {"requeue": True}},
+    }
+    assert Asked(exclusive=False).parameters(threads=4)["cpus_per_task"] == 5
 
 
 def test_each_slot_has_a_gpu_and_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,9 +86,8 @@ class Local:
     def alive(self, names: Collection[str]) -> dict[str, str]:
         """Those that run or wait for a slot."""
         for name, one in list(self._running.items()):
-            if (code := one.process.poll()) is not None:
-                self._codes[name] = code
-                del self._running[name]
+            if one.process.poll() is not None:
+                self._over(name)
         self._start()
         waiting = dict.fromkeys((str(errand.job) for errand in self._queue), "waiting")
         found = waiting | dict.fromkeys(self._running, "running")
@@ -104,16 +103,23 @@ class Local:
     def cancel(self, names: Collection[str]) -> None:
         """End shards in order; kill those that do not end."""
         self._queue = deque(errand for errand in self._queue if errand.job not in names)
-        own = [self._running[name].process for name in names if name in self._running]
-        for process in own:
+        own = {name: self._running[name].process for name in names if name in self._running}
+        for process in own.values():
             process.terminate()
         deadline = time.monotonic() + ENDING_S
-        for process in own:
+        for name, process in own.items():
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            self._over(name)
+
+    def _over(self, name: str) -> None:
+        process = self._running.pop(name).process
+        if process.stdin:
+            process.stdin.close()
+        self._codes[name] = process.returncode
 
     def _start(self) -> None:
         free = [slot for slot in self.places if slot not in [one.slot for one in self._running.values()]]
