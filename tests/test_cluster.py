@@ -13,23 +13,30 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import vbench
 from fake_nvml import FakeNvml
+from fakes import make_record
+from test_refine import noisy
 
+from vbench import host
 from vbench import plan as planning
 from vbench.cluster import drive, local, shard, shards
 from vbench.cluster import folder as files
 from vbench.cluster.slurm import Slurm
 from vbench.commands import cluster as options
 from vbench.errors import UsageError
-from vbench.jobs.launch import Launcher
+from vbench.flops.estimate import LAUNCH_OVERHEAD_S
+from vbench.jobs.launch import Ending, Launcher
 from vbench.plan import Case, Sweep, plan
-from vbench.results.store import FILE, read
+from vbench.results.frame import frame
+from vbench.results.store import FILE, Record, Store, read
 from vbench.sweeps.companies import companies
+from vbench.sweeps.loop import REFINED
 
 EMPTY = ("sweep", "--models", "deit_t,deit_s", "--modes", "recurrent", "--res", "224,384")
 ONCE = planning.RIGORS["quick"]
@@ -63,8 +70,7 @@ class TestSharingOut:
 
     def test_there_are_no_more_shards_than_groups(self) -> None:
         with Launcher() as launcher:
-            small = shards.weighed(NONE_EXISTS[:2], [], ONCE, launcher)
-        assert len(shards.balanced(small, 8)) == 2
+            assert len(shards.parted(NONE_EXISTS[:2], "auto", ONCE, launcher, 8)) == 2
 
 
 class Forked:
@@ -399,3 +405,69 @@ def test_the_plan_of_a_folder_comes_back(tmp_path: Path) -> None:
     assert values["protocol"]["rigor"] == "quick"
     with pytest.raises(UsageError, match="of a sweep with other protocol"):
         files.agree(tmp_path, replace(made, protocol=replace(ONCE, seed=1)), made)
+
+
+def complete(folder: Path, number: int, records: Sequence[Record]) -> None:
+    """A shard as if it had been measured."""
+    attempt = files.begin(folder, number, files.State("job", host.code_digest(), 300.0, 0, files.COMPLETE))
+    with Store(attempt) as store:
+        for record in records:
+            store.append(record)
+
+
+def test_sizes_are_added_about_crossovers_of_all_shards(tmp_path: Path) -> None:
+    sides = (224, 384, 640, 1024)
+    own = [[noisy(model, side, 0.2) for model in ("vig_t", "deit_t")] for side in sides]
+    parts = [[Case(**record.case) for record in records] for records in own]
+    made = files.Plan(ONCE, "auto", True, (), tuple(shards.Shard(tuple(cases), 1.0, 2) for cases in parts))
+    for number, records in enumerate(own):
+        complete(tmp_path, number, records)
+    added: list[list[Case]] = []
+
+    def weigh(cases: Sequence[Case]) -> list[shards.Shard]:
+        added.append(list(cases))
+        return []  # so that nothing is measured here
+
+    drive.run(tmp_path, made, Forked(), drive.Terms(300.0), Heard(), weigh)
+    assert len(added) == REFINED
+    assert {case.model for case in added[0]} == {"vig_t", "deit_t"}
+    (side,) = {case.height for case in added[0]}
+    assert 224 < side < 1024
+    assert side not in sides
+
+
+def test_retry_sends_the_shards_with_failures_alone(tmp_path: Path) -> None:
+    cases = NONE_EXISTS[:2]
+    made = planned(tmp_path, cases)
+    for number, status in enumerate(("unsupported", "error")):
+        about = {"case": asdict(cases[number]), "case_id": cases[number].id, "status": status}
+        complete(tmp_path, number, [replace(make_record(), **about)])  # type: ignore[arg-type]
+    scheduler = Forked()
+    go(tmp_path, scheduler, Heard(), made, retry=True)
+    assert scheduler.sent == [1]
+
+
+class Refusing:
+    """A launcher that can estimate nothing."""
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        return Ending("error", "not here")
+
+
+@pytest.mark.parametrize("attentions", [("fused",), ("fused", "unfused", "flash", "math")])
+def test_shards_have_the_companies_of_the_whole_sweep(attentions: tuple[Any, ...]) -> None:
+    """With four ways of attention there are too many cells for turns; parted, some would take turns all the same."""
+    sweep = Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384)), ("parallel",), batches=(1,), attentions=attentions)
+    cases = plan(sweep)
+    found = shards.parted(cases, "auto", ONCE, Refusing(), 3)  # type: ignore[arg-type]
+    assert sorted(case.id for one in found for case in one.cases) == sorted(case.id for case in cases)
+    together = [one.id for shard_ in found for one in companies(shard_.cases)]
+    assert sorted(together) == sorted(one.id for one in companies(cases))
+    assert len(found) == 2
+    assert {one.seconds for one in found} == {len(cases) / 2 * (shards.UNKNOWN_S + LAUNCH_OVERHEAD_S)}
+
+
+def test_rows_that_were_measured_side_by_side_say_so() -> None:
+    beside = {"load_1min": 1.0, "free_bytes": 1, "beside": "1 other sweep of --on local:2"}
+    records = [make_record("vig_t", 224), make_record("vig_t", 512, load=beside)]
+    assert frame(records)["flags"].str.contains("side_by_side").tolist() == [False, True]

@@ -115,8 +115,10 @@ class _Drive:
             number: job for number, job in files.read_jobs(self.folder).items() if job.on == self.scheduler.name
         }
         self.sent.update(self.jobs.keys())
-        if self.terms.retry:
-            self.again = {number for number in range(len(self.plan.shards)) if self.complete(self.state(number))}
+        for number in range(len(self.plan.shards)) if self.terms.retry else ():
+            newest = files.attempts(self.folder, number)[-1:]
+            if self.complete(self.state(number)) and any(map(_failures, newest)):
+                self.again.add(number)
 
     def state(self, number: int) -> State | None:
         return files.state(self.folder, number)
@@ -257,6 +259,12 @@ def join(folder: Path, plan: Plan) -> Merged:
     except SchemaError:
         whole = [run for run in runs if (why := unreadable(run)) is None or warnings.warn(why, LeftOutWarning, 2)]
         return merge_held(whole, folder)
+
+
+def _failures(attempt: Path) -> bool:
+    """Whether an attempt has launches or turns that `--retry` measures again."""
+    ended = {*(record.status for record in read(attempt)), *(block.status for block in read_turns(attempt))}
+    return not ended <= {"ok", "unsupported"}
 
 
 def _names(drive: _Drive) -> tuple[str, ...]:

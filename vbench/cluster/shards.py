@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 from vbench.devices import KINDS, kind_of
 from vbench.flops import estimate
 from vbench.jobs.launch import Launcher
 from vbench.plan import Case, Protocol
 from vbench.results.pairs import alike
-from vbench.sweeps.companies import Company
+from vbench.sweeps.companies import Company, companies
 from vbench.sweeps.rehearse import rehearse
 
 UNKNOWN_S = 30.0  # for a cell that cannot be estimated
@@ -53,24 +54,40 @@ def groups(cases: Sequence[Case], together: Sequence[Company]) -> list[list[Case
     return list(found.values())
 
 
-def weighed(cases: Sequence[Case], together: Sequence[Company], protocol: Protocol, launcher: Launcher) -> list[Shard]:
-    """The smallest shards of these cells, one a group, by the estimate of `vbench plan`.
+def parted(cases: Sequence[Case], pairs: str, protocol: Protocol, launcher: Launcher, count: int) -> list[Shard]:
+    """At most `count` shards of about equal time, by the estimate of `vbench plan`.
 
     Where this machine lacks the device, rates of a typical one take the place of measured ones.
+
+    Args:
+        pairs: as of `companies`.
     """
     device = cases[0].device
     guessed = None if kind_of(device) is KINDS["cpu"] or kind_of(device).present() else TYPICAL
     estimates, _ = estimate.run(list(cases), protocol, launcher, guessed)
     known = {case: one for case, one in zip(cases, estimates, strict=True) if isinstance(one, estimate.Estimate)}
-    found = []
-    for group in groups(cases, together):
-        own, companies = set(group), [company for company in together if company.cases[0] in set(group)]
-        gone = rehearse({case: known[case] for case in group if case in known}, companies, protocol)
-        rows = sum(gone.launches.values()) + gone.blocks + sum(case not in known for case in own)
-        unknown_s = sum(UNKNOWN_S for case in own if case not in known and not case.unsupported)
-        seconds = gone.spent_s + estimate.LAUNCH_OVERHEAD_S * rows + unknown_s
-        found.append(Shard(tuple(group), round(seconds, 3), rows))
+    together = companies(cases, pairs)
+    found = balanced([weighed(group, together, known, protocol) for group in groups(cases, together)], count)
+    if Counter(one.id for shard in found for one in companies(shard.cases, pairs)) != Counter(c.id for c in together):
+        alike_ones: dict[Case, list[Case]] = {}  # whom a cell is compared with may depend on all cells of its size
+        for case in cases:
+            like = replace(case, model="", mode="parallel", form=None, attention=None, batch=1)
+            alike_ones.setdefault(like, []).append(case)
+        found = balanced([weighed(group, together, known, protocol) for group in alike_ones.values()], count)
     return found
+
+
+def weighed(
+    group: Sequence[Case], together: Sequence[Company], known: Mapping[Case, estimate.Estimate], protocol: Protocol
+) -> Shard:
+    """A shard of these cells. `known` lacks the cells that cannot be estimated."""
+    own = set(group)
+    inside = [company for company in together if company.cases[0] in own]
+    gone = rehearse({case: known[case] for case in group if case in known}, inside, protocol)
+    rows = sum(gone.launches.values()) + gone.blocks + sum(case not in known for case in own)
+    unknown_s = sum(UNKNOWN_S for case in own if case not in known and not case.unsupported)
+    seconds = gone.spent_s + estimate.LAUNCH_OVERHEAD_S * rows + unknown_s
+    return Shard(tuple(group), round(seconds, 3), rows)
 
 
 def balanced(small: Sequence[Shard], count: int) -> list[Shard]:

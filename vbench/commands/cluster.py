@@ -158,7 +158,6 @@ def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Wh
     from vbench.cluster.merge import held
     from vbench.jobs.launch import Launcher
     from vbench.results.store import FILE
-    from vbench.sweeps.companies import companies
 
     place = settings.folder
     scheduler = _scheduler(where, settings, protocol)
@@ -167,8 +166,7 @@ def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Wh
 
     def weigh(some: Sequence[Case]) -> list[shards.Shard]:
         with Launcher() as launcher:
-            small = shards.weighed(some, companies(some, settings.pairs), protocol, launcher)
-        return shards.balanced(small, where.size)
+            return shards.parted(some, settings.pairs, protocol, launcher, where.size)
 
     with held(place):
         if settings.fresh or scheduler.name != "slurm":
