@@ -82,11 +82,10 @@ class Cluster:
 
     def crash(self, node: str) -> None:
         """End a node as by a cut of its power: its daemon, and the steps that it has started with all they started."""
-        own = self.pid(f"slurmd-{node}")
-        doomed = [own, *(pid for pid in _all() if f"spool-{node}/" in _words(pid) or _step_of(pid, node))]
-        for pid in doomed:
-            doomed += [child for child, parent in _parents().items() if parent == pid and child not in doomed]
-        for pid in doomed:
+        parents = _parents()
+        inside = [pid for pid in _all() if _step_of(pid, node)]
+        keepers = {parents.get(pid, 0) for pid in inside if "slurmstepd" in _words(parents.get(pid, 0))}
+        for pid in [self.pid(f"slurmd-{node}"), *keepers, *inside]:  # nobody is left who could report the end
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

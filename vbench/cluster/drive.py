@@ -37,7 +37,10 @@ class Scheduler(Protocol):
     poll_s: float  # how often it may be asked
     settle_s: float  # how long what a job has written may take to be seen here, after its end
     lasts: bool  # whether its jobs go on when this command ends
-    beside: str | None  # what runs beside a shard on its machine, in words
+
+    @property
+    def beside(self) -> str | None:
+        """What runs beside a shard on its machine, in words."""
 
     def submit(self, errands: Sequence[Errand]) -> list[str]:
         """Send jobs. Returns: their names, in that order."""
