@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo memory claims suites chaos calibrate twins gate-sessions gate-calibration scale measuring
+.PHONY: dev fmt lint types test golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo slurm memory claims suites chaos calibrate twins gate-sessions gate-calibration scale measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -74,6 +74,9 @@ readme: ## the README's table, findings and figure, and docs/results.md, from th
 
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
+
+slurm: ## a sweep on a real Slurm of two nodes on this machine, one of which breaks off; some minutes; see tests/slurm.py
+	python -P -m pytest -n 0 -s -m full tests/test_slurm.py
 
 memory: ## docs/memory.md: predicted memory beside published figures
 	python -P -m vbench.reports.predicted docs/memory.md

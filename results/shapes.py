@@ -76,6 +76,7 @@ class Host(Struct):
 class Load(Struct):
     load_1min: Seconds | UnsetType = UNSET
     free_bytes: Count | None = None
+    beside: Text | None = None
 
 
 class Verified(Struct):

@@ -165,7 +165,7 @@ def read_turns(folder: Path) -> list[TurnBlock]:
 def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
     """The valid launches of each case, by `case_id` and `launch`: those under the conditions of its newest record.
 
-    Of several records of a launch the newest is valid. Records before the last change of conditions are not valid.
+    Of several records of a launch the newest is valid. Joined runs may lie between each other (`cluster.merge`).
     """
     return _newest((record.case_id, record.launch, record) for record in records)
 
@@ -176,14 +176,13 @@ def current_turns(blocks: Iterable[TurnBlock]) -> dict[str, dict[int, TurnBlock]
 
 
 def _newest(lines: Iterable[tuple[str, int, Kind]]) -> dict[str, dict[int, Kind]]:
-    """(whose, number, line) -> the lines by both, without those from before the last change of conditions."""
-    found: dict[str, dict[int, Kind]] = {}
+    """(whose, number, line) -> the lines by both, of those that share the conditions of the last line of `whose`."""
+    found: dict[str, dict[str, dict[int, Kind]]] = {}
+    last: dict[str, str] = {}
     for whose, number, line in lines:
-        own = found.setdefault(whose, {})
-        if own and next(iter(own.values())).conditions != line.conditions:
-            own.clear()
-        own[number] = line
-    return found
+        last[whose] = line.conditions
+        found.setdefault(whose, {}).setdefault(line.conditions, {})[number] = line
+    return {whose: own[last[whose]] for whose, own in found.items()}
 
 
 def check(folder: Path) -> None:

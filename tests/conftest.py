@@ -17,7 +17,7 @@ from vbench.results.store import Record
 SLOW = {  # a row a letter
     *("ab", "accuracy", "archives", "attention", "axes"),
     *("backend",),
-    *("calibration", "checkpoints", "children", "cli", "counters", "cuda_dry_run", "cuda_stand_in"),
+    *("calibration", "checkpoints", "children", "cli", "cluster", "counters", "cuda_dry_run", "cuda_stand_in"),
     *("deployed", "docs", "doctor"),
     *("external",),
     *("figures", "first_user", "fused", "fused_chunks", "fused_scans"),

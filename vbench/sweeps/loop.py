@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -86,6 +86,7 @@ class Settings:
     refine: bool = False  # add sizes about each crossover
     deadline: float | None = None  # a time of `time.monotonic` at which the sweep must be over
     memory: Path | None = None  # the folder of a `Memo`; None means the user's cache folder
+    beside: str | None = None  # what else this command, or other users' jobs, run on this machine meanwhile, in words
 
 
 @dataclass(slots=True)
@@ -280,11 +281,18 @@ def _warn_of_stale(cases: list[Case], store: Store, conditions: str, held: dict[
 
 def _refined(agenda: Agenda, store: Store, settings: Settings) -> list[Case]:
     """The cells to add about crossovers that are not sharp."""
-    ids = {case.id for case in agenda.cases}
     conditions = {record.conditions for launches in agenda.held.values() for record in launches.values()}
-    records = [record for record in store.records if record.case_id in ids and record.conditions in conditions]
+    return refined(agenda.cases, store.records, store.turns, conditions)
+
+
+def refined(
+    measured: list[Case], lines: Iterable[Record], blocks: Iterable[TurnBlock], conditions: Container[str]
+) -> list[Case]:
+    """The cells to add about crossovers of these cells that are not sharp, by what was measured under `conditions`."""
+    ids = {case.id for case in measured}
+    records = [record for record in lines if record.case_id in ids and record.conditions in conditions]
     cases = {record.case_id: Case(**record.case) for record in records}
-    turns = [block for block in store.turns if block.conditions in conditions and set(block.case_ids) <= ids]
+    turns = [block for block in blocks if block.conditions in conditions and set(block.case_ids) <= ids]
     found = [
         replace(cases[like], height=wanted.side, width=wanted.side)
         for wanted in (refine.wanted(frame(records, turns)) if records else [])
@@ -441,7 +449,7 @@ class _Measuring:
             "host": self.host,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "timeout_s": min(self.settings.timeout_s, self.left_s),
-            "load": host.load(),
+            "load": host.load() | ({"beside": self.settings.beside} if self.settings.beside else {}),
         }
 
     def measure(self, case: Case, batch: int | None, *, whole: bool, in_turns: bool) -> Ending:
