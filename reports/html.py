@@ -1,7 +1,7 @@
 """One self-contained page of several runs: answers, figures, rows, and how they were measured.
 
 The page fetches nothing and runs only plotly.js and `page/page.js`: its policy names their digests. Text of a record is
-escaped by the template, by `_json` inside a script, and by `plots` inside a hover.
+escaped by the template, by `_json` inside a script, and by `plots` inside a hover. The first two also tame it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vbench.results.frame import frame, rows_of, uncounted
 from vbench.results.lint import unfair
 from vbench.results.models import attention_models, is_attention
 from vbench.results.store import Record, TurnBlock, read, read_turns
-from vbench.results.text import listed, px
+from vbench.results.text import listed, px, tamed, visible
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
 UNFOLDED_MODELS = 3  # with more models, the answers on growth are folded away
@@ -89,7 +89,9 @@ def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> s
     kept, drawn = _kept(runs), plots.plots(table)
     models = list(table["model"].unique())
     script, plotly = _asset("page.js"), get_plotlyjs()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_tame
+    )
     return environment.from_string(_asset("page.html")).render(
         policy=_policy(plotly, script),
         version=vbench.__version__,
@@ -130,9 +132,14 @@ def _policy(*scripts: str) -> str:
     )
 
 
+def _tame(value: Any) -> Any:
+    """What an expression of the template puts on the page; our own Markup stays."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _json(value: Any) -> str:
     """JSON for use inside a script element: ASCII, without characters that could end the element."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(tamed(value), allow_nan=False, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 

@@ -24,7 +24,7 @@ from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
 from vbench.results.axes import AXES, CAPTION
-from vbench.results.text import one_line
+from vbench.results.text import tame
 
 WIDTH = 100  # characters in a line of a caption
 SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + [
@@ -116,11 +116,11 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     """One figure of `FIGURES`, in the current style. Raises: NotDrawnError, UsageError."""
     entry = FIGURES[name]
     rows = _rows(name, table)
-    rows = rows.assign(**{key: rows[key].map(one_line, na_action="ignore") for key in SHOWN})
+    rows = rows.assign(**{key: rows[key].map(tame, na_action="ignore") for key in SHOWN})
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
         reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
-        why = f" ({one_line(reasons[0])})" if len(reasons) else ""
+        why = f" ({tame(reasons[0])})" if len(reasons) else ""
         raise NotDrawnError(f"no row{where} has {', '.join(entry.needs) or 'anything'}{why}")
     module, function = entry.draw.split(":")
     found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(rows, options)
@@ -134,7 +134,7 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
-    return "\n".join(textwrap.fill(one_line(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+    return "\n".join(textwrap.fill(tame(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:

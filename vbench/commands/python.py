@@ -74,10 +74,9 @@ def sweep(
     Raises: UsageError if a value is not allowed; OutputError, SchemaError for a folder that cannot be used. Nothing was
         measured then.
     """
-    from rich.console import Console
-
     from vbench import devices
     from vbench.commands import axes
+    from vbench.commands.console import Terminal
     from vbench.commands.progress import Progress
     from vbench.commands.sweep import protocol_of, settings_of
     from vbench.jobs.launch import Launcher
@@ -102,9 +101,7 @@ def sweep(
         protocol = protocol_of(where, rigor, threads, tf32, seconds, seed)
         settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
         store.check(folder)
-        console = Console(
-            stderr=True, quiet=not progress, highlight=False, soft_wrap=True, force_terminal=False, force_jupyter=False
-        )
+        console = Terminal(stderr=True, quiet=not progress, soft_wrap=True, force_terminal=False, force_jupyter=False)
         with Launcher() as launcher:
             gpu = loop.probe(cases, where, launcher)
             with Progress(console) as shown:

@@ -65,7 +65,7 @@ def figures(
     asked = draw.parse(names, style=style, formats=formats, at=at, baseline=baseline, subject=subject, cost=cost)
     files, missing = draw.write(asked, draw.of_dtype(frame_of(runs), dtype), folder)
     print_aside(missing)
-    out.print(f"written: {', '.join(map(str, files))}", markup=False)
+    out.print(f"written: {', '.join(map(str, files))}")
 
 
 @app.command("tables")
@@ -127,11 +127,11 @@ def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
     Returns: the number of cells that ended in an error, or whose work is not counted in full.
     """
     from vbench.reports import tables
-    from vbench.reports.write import write_all
+    from vbench.reports.write import cleaned, write_all
 
     files = write_all(table, folder) if len(table) else []
     if as_json:
-        typer.echo(table.to_json(orient="records", indent=1))
+        typer.echo(cleaned(table).to_json(orient="records", indent=1))
     else:
         tables.show(table, out)
     print_written(files)
@@ -155,7 +155,7 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     if as_json:
         print_json([asdict(answer) for answer in found])
     for answer in () if as_json else found:
-        out.print(answer.text, markup=False)
+        out.print(answer.text)
     print_written([file])
 
 
@@ -215,4 +215,4 @@ def fit(
         out.print(tables.exponents_to_rich(exponents))
         out.print(f"The verdict takes an exponent within {scaling.TOLERANCE:g} of 1 as linear, of 2 as quadratic.")
     for line in [*(reading for each in pairs for reading in each["reading"]), *unfair]:
-        out.print(line, markup=False)
+        out.print(line)
