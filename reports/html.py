@@ -31,7 +31,7 @@ from vbench.results.code import own_code
 from vbench.results.frame import frame, rows_of, uncounted
 from vbench.results.lint import unfair
 from vbench.results.models import attention_models, is_attention
-from vbench.results.store import Record, TurnBlock, read, read_turns
+from vbench.results.store import Record, TurnBlock, reading
 from vbench.results.text import listed, px, tamed, visible
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
@@ -62,6 +62,7 @@ class Run:
     name: str
     records: list[Record]
     turns: Sequence[TurnBlock] = ()
+    damaged: Sequence[str] = ()  # a line for each line of its files that is no record
 
 
 def runs_of(folders: Sequence[Path]) -> list[Run]:
@@ -72,16 +73,20 @@ def runs_of(folders: Sequence[Path]) -> list[Run]:
     names = [folder.resolve().name for folder in folders]
     found = []
     for folder, name in zip(folders, names, strict=True):
-        records = read(folder) if (folder / "records.jsonl").is_file() else []
-        if not records:
+        there = reading(folder) if (folder / "records.jsonl").is_file() else None
+        if there is None or not there.records:
             raise UsageError(f"{folder} has no records; give the --out folder of a sweep")
-        found.append(Run(name if names.count(name) == 1 else str(folder), records, read_turns(folder)))
+        named = name if names.count(name) == 1 else str(folder)
+        found.append(Run(named, there.records, there.turns, tuple(map(str, there.damaged))))
     return found
 
 
 def table_of(runs: Sequence[Run]) -> pd.DataFrame:
     """The frame of all records of the runs."""
-    return frame([record for run in runs for record in run.records], [block for run in runs for block in run.turns])
+    table = frame([record for run in runs for record in run.records], [block for run in runs for block in run.turns])
+    if damaged := [line for run in runs for line in run.damaged]:
+        table.attrs["damaged"] = damaged
+    return table
 
 
 def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:
@@ -100,7 +105,7 @@ def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> s
         conditions=tables.caption(table),
         css=Markup(_asset("page.css")),
         groups=_groups(found, attention_models(table)),
-        absent=tables.absent(table),
+        absent=[*tables.absent(table), *tables.damaged(table)],
         keys=[_key(key) for key in plots.keys(table)],
         plots=drawn,
         undrawn=plots.undrawn(table),

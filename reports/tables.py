@@ -65,6 +65,11 @@ def absent(table: pd.DataFrame) -> list[str]:
     ]
 
 
+def damaged(table: pd.DataFrame) -> list[str]:
+    """One line for each line of the runs' files that is no record (`frame.of_folders`)."""
+    return list(table.attrs.get("damaged", ()))
+
+
 def without_count(table: pd.DataFrame) -> pd.DataFrame:
     """The cells whose work is not counted, or not all of it."""
     return table[table["uncounted_reason"].notna()]
@@ -174,6 +179,7 @@ def remarks(table: pd.DataFrame) -> list[str]:
         *uncounted(table),
         *without_throughput(table),
         *absent(table),
+        *damaged(table),
     ]
 
 

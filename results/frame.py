@@ -24,7 +24,7 @@ from vbench.results.models import of_zoo
 from vbench.results.moderation import Prior
 from vbench.results.published import accuracies
 from vbench.results.statistics import CONFIDENCE, Interval, interval, least_samples, run_prior
-from vbench.results.store import Record, TurnBlock, current, read, read_turns
+from vbench.results.store import Record, TurnBlock, current, reading
 
 CONTENDED = 0.9  # on the CPU: the least share of wall time in which a measurement must have its processors
 OTHERS = 0.5  # processors that other processes may keep busy, as they share caches and memory
@@ -114,10 +114,17 @@ def frame(records: Sequence[Record], turns: Sequence[TurnBlock] = ()) -> pd.Data
 
 
 def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
-    """The frame of all records in these folders, with their turns. A folder may have none. Raises: SchemaError."""
-    places = list(folders)
-    records = [record for folder in places for record in read(folder)]
-    return frame(records, [block for folder in places for block in read_turns(folder)])
+    """The frame of all records in these folders, with their turns. A folder may have none.
+
+    `attrs["damaged"]` has a line for each line of their files that is no record, if there are some.
+
+    Raises: SchemaError, OutputError as `store.reading`.
+    """
+    found = [reading(folder) for folder in folders]
+    table = frame([one for each in found for one in each.records], [one for each in found for one in each.turns])
+    if damaged := [str(one) for each in found for one in each.damaged]:
+        table.attrs["damaged"] = damaged
+    return table
 
 
 def _add_pairs(rows: Sequence[dict[str, Any]], records: Sequence[Record], turns: Sequence[TurnBlock]) -> None:

@@ -5,21 +5,29 @@ Lines are appended and flushed, never rewritten.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from msgspec import DecodeError, MsgspecError, ValidationError
+from msgspec.json import Decoder
 
 from vbench.errors import OutputError, SchemaError
+from vbench.files import write_text
+from vbench.results import clean, shapes
+from vbench.results.lines import CutError, Damage, DamagedLineWarning, Growing, check_there, scan, told
+from vbench.results.lock import Lock
+from vbench.results.shapes import SCHEMA
 
-SCHEMA = 2
 FILE = "records.jsonl"
 TURNS = "turns.jsonl"
+RUN_FILE = "run.json"
 Kind = TypeVar("Kind", "Record", "TurnBlock")
 
 
@@ -95,23 +103,51 @@ class TurnBlock:
     schema: int = field(default=SCHEMA)
 
 
-class DamagedLineWarning(UserWarning):
-    """The last line of a file was incomplete, for example after a kill, and was dropped."""
+_SHAPES: dict[type, Any] = {Record: shapes.Launch, TurnBlock: shapes.Block}
+_DECODERS: dict[type, Any] = {Record: Decoder(Record), TurnBlock: Decoder(TurnBlock)}
+_BEGINS = {kind: f'{{"{fields(kind)[0].name}"'.encode() for kind in _SHAPES}
+_AS_THEY_ARE = (
+    "case_id",
+    "case",
+    "company",
+    "case_ids",
+    "cases",
+    "conditions",
+    "protocol",
+    "schema",
+)  # by these a sweep
+# finds a cell again
+_PARTS = {kind: {f.name for f in fields(kind) if f.default is not MISSING} - {"schema"} for kind in _SHAPES}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that a folder holds: its launches and blocks of turns in the order of writing, and the lines that are none."""
+
+    records: list[Record]
+    turns: list[TurnBlock]
+    damaged: list[Damage]
+
+
+def reading(folder: Path) -> Reading:
+    """Read a folder; all of it is empty if there is nothing.
+
+    Lines that are no records are left out with a DamagedLineWarning; so is a last line that was cut as it was written.
+
+    Raises: SchemaError if there are lines in a file, and none can be read; OutputError if a file cannot be read.
+    """
+    launches, blocks = _read(folder / FILE, Record), _read(folder / TURNS, TurnBlock)
+    return Reading(launches.lines, blocks.lines, [*launches.damaged, *blocks.damaged])
 
 
 def read(folder: Path) -> list[Record]:
-    """All records of a folder, in the order of writing; empty if it has none.
-
-    An incomplete last line is left out with a DamagedLineWarning.
-
-    Raises: SchemaError for records of another schema, or for damage before the last line.
-    """
-    return [record for record, _ in _scan(folder / FILE, Record)]
+    """All records of a folder, in the order of writing; empty if it has none. Warns and raises as `reading`."""
+    return _read(folder / FILE, Record).lines
 
 
 def read_turns(folder: Path) -> list[TurnBlock]:
-    """All blocks of turns of a folder, in the order of writing; empty if it has none. Warns and raises as `read`."""
-    return [block for block, _ in _scan(folder / TURNS, TurnBlock)]
+    """All blocks of turns of a folder, in the order of writing; empty if it has none. Warns and raises as `reading`."""
+    return _read(folder / TURNS, TurnBlock).lines
 
 
 def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
@@ -149,45 +185,98 @@ def check(folder: Path) -> None:
         raise OutputError(f"{folder} cannot be written: no permission in {there}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedLineWarning)
-        read(folder)
-        read_turns(folder)
+        reading(folder)
 
 
-def _scan(path: Path, kind: type[Kind]) -> Iterator[tuple[Kind, int]]:
-    """Each record with the byte offset of its end."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read: {error.strerror}") from None
-    lines = data.splitlines(keepends=True)
-    offset = 0
-    for number, line in enumerate(lines, start=1):
-        offset += len(line)
+@dataclass(slots=True)
+class _Read(Generic[Kind]):
+    """What a file holds; `end` is the offset behind which a cut line begins."""
+
+    lines: list[Kind] = field(default_factory=list)
+    damaged: list[Damage] = field(default_factory=list)
+    end: int = 0
+
+
+def _read(path: Path, kind: type[Kind]) -> _Read[Kind]:
+    found: _Read[Kind] = _Read()
+    decode, shape = _DECODERS[kind].decode, _SHAPES[kind]
+
+    def parse(line: bytes) -> Kind:
         try:
-            values = json.loads(line)
-            if not isinstance(values, dict):
-                raise TypeError
-        except (ValueError, TypeError):
-            if number == len(lines):
-                warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=2)
-                return
-            raise SchemaError(f"{path}: line {number} is damaged; repair or remove it, or use another folder") from None
-        yield _record(values, kind, f"{path}: line {number}"), offset
+            record: Kind = decode(line)
+            problem = shapes.problem(record, shape)
+        except (MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise _why(line, kind, error) from None
+        if problem:
+            raise _why(line, kind, ValidationError(problem))
+        return record
+
+    for line, end in scan(path, parse, _BEGINS[kind]):
+        found.end = end
+        if isinstance(line, Damage):
+            found.damaged.append(line)
+        elif line is not None:
+            found.lines.append(line)
+        else:
+            warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=3)
+    if found.damaged and not found.lines:
+        first = found.damaged[0]
+        raise SchemaError(f"{path}: no line can be read: line {first.line} {first.reason}. Use another folder")
+    if found.damaged:
+        warnings.warn(told(found.damaged), DamagedLineWarning, stacklevel=3)
+    return found
 
 
-def _record(values: dict[str, Any], kind: type[Kind], where: str) -> Kind:
-    schema = values.get("schema")
-    if schema != SCHEMA:
-        raise SchemaError(
-            f"{where} has schema {schema!r}; this vbench reads {SCHEMA}. "
-            "Use another folder, or the vbench that wrote it"
-        )
-    known = {f.name: f.default is MISSING for f in fields(kind)}
-    if missing := sorted(name for name, required in known.items() if required and name not in values):
-        raise SchemaError(f"{where} lacks {', '.join(missing)}; it is not a record of vbench")
-    return kind(**{key: value for key, value in values.items() if key in known})
+def _why(line: bytes, kind: type[Record] | type[TurnBlock], error: Exception) -> ValueError:
+    """Why a line is no record, in words."""
+    if isinstance(error, RecursionError):
+        return ValueError("is nested too deeply")
+    try:
+        values = Decoder().decode(line)
+    except ValidationError as found:
+        return ValueError(f"is no record: {shapes.said(found)}")
+    except (DecodeError, UnicodeDecodeError):
+        return CutError("is no JSON of a record")
+    except RecursionError:
+        return ValueError("is nested too deeply")
+    if not isinstance(values, dict):
+        return ValueError("is no record")
+    if values.get("schema") != SCHEMA:
+        schema = repr(values.get("schema"))[:40]
+        return ValueError(f"has schema {schema}; this vbench reads {SCHEMA}, another one wrote it")
+    needed = [f.name for f in fields(kind) if f.default is MISSING]
+    if missing := sorted(name for name in needed if name not in values):
+        return ValueError(f"lacks {', '.join(missing)}; it is not a record of vbench")
+    return ValueError(f"is wrong at {shapes.said(error)}")
+
+
+def recordable(line: Kind) -> Kind:
+    """A record as it may be written: texts cleaned (`clean.text`), and each part one that can be read back.
+
+    A part that could not be read back is None, and `reason` says why; the record is then no longer "ok".
+
+    Raises: SchemaError if what identifies the record could not be read back.
+    """
+    lost: list[str] = []
+    kind = type(line)
+    changes = {
+        f.name: clean.values(getattr(line, f.name), lambda where, what: lost.append(f"{where} was {what}"), f.name)
+        for f in fields(line)
+        if f.name not in _AS_THEY_ARE
+    }
+    line = replace(line, **changes)
+    failed = False
+    while problem := shapes.problem(line, _SHAPES[kind]):
+        found = re.match(r"\w+", problem)
+        part = found[0] if found else ""
+        if part not in _PARTS[kind] or getattr(line, part) is None:
+            raise SchemaError(f"a record could not be read back: {problem}")
+        line, failed = replace(line, **{part: None}), True
+        lost.append(problem)
+    if lost:
+        why = clean.text("; ".join(filter(None, [line.reason, f"not recorded: {', '.join(lost[:5])}"])))
+        line = replace(line, reason=why, status="error" if failed and line.status == "ok" else line.status)
+    return line
 
 
 class Store:
@@ -200,19 +289,16 @@ class Store:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] = (folder / ".lock").open("w")
+            self._place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+        self._lock: Lock | None = None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise OutputError(f"another sweep is writing {folder}; wait for it, or use another folder") from None
-        try:
+            self._lock = Lock(folder)
             self._launches = _Lines(folder / FILE, Record, fresh=fresh)
             self._turns = _Lines(folder / TURNS, TurnBlock, fresh=fresh)
         except BaseException:
-            self._lock.close()
+            self._close()
             raise
 
     @property
@@ -225,13 +311,30 @@ class Store:
         """The blocks of turns so far, in the order of writing."""
         return self._turns.lines
 
-    def append(self, record: Record) -> None:
-        """Write one record and flush it to the disk."""
-        self._launches.append(record)
+    def append(self, record: Record) -> Record:
+        """Write one record to the disk. Returns: the record as it was written (`recordable`).
 
-    def append_turns(self, block: TurnBlock) -> None:
-        """Write one block of turns and flush it to the disk."""
-        self._turns.append(block)
+        Raises: OutputError if it cannot be written; nothing of it is in the file then.
+        """
+        return self._launches.append(record)
+
+    def append_turns(self, block: TurnBlock) -> TurnBlock:
+        """Write one block of turns; as `append`."""
+        return self._turns.append(block)
+
+    def add_run(self, summary: dict[str, Any]) -> None:
+        """Add the summary of a run to `run.json`, which no resume needs: if that fails, it is a warning."""
+        path = self.folder / RUN_FILE
+        try:
+            runs = json.loads(path.read_bytes())["runs"]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            runs = []
+        runs = [*(runs if isinstance(runs, list) else []), clean.values(summary)]
+        try:
+            check_there(self._place, self.folder)
+            write_text(path, json.dumps({"runs": runs}, indent=1) + "\n")
+        except OutputError as error:
+            warnings.warn(f"the summary of this run is not kept: {error}", RuntimeWarning, stacklevel=2)
 
     def __enter__(self) -> Store:
         return self
@@ -241,42 +344,32 @@ class Store:
     ) -> None:
         self._launches.close()
         self._turns.close()
-        self._lock.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._lock:
+            self._lock.close()
+        os.close(self._place)
 
 
 class _Lines(Generic[Kind]):
-    """A file of JSON lines that grows: what it holds, and how to add to it. It comes to be with its first line."""
+    """A file of records that grows, and what it holds."""
 
     def __init__(self, path: Path, kind: type[Kind], *, fresh: bool) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
         if fresh and path.exists():
-            os.replace(path, path.with_suffix(f".previous{path.suffix}"))  # noqa: PTH105
-        self.lines: list[Kind] = []
-        self._end = 0
-        for line, self._end in _scan(path, kind):
-            self.lines.append(line)
-        if kind is Record or path.exists():
-            self._open()
-
-    def _open(self) -> IO[bytes]:
-        if self._file is None:
             try:
-                self._file = self._path.open("ab")
+                os.replace(path, path.with_suffix(f".previous{path.suffix}"))  # noqa: PTH105
             except OSError as error:
-                raise OutputError(f"{self._path} cannot be written: {error.strerror}") from None
-            self._file.truncate(self._end)
-            if self._end and not self._path.read_bytes().endswith(b"\n"):
-                self._file.write(b"\n")
-        return self._file
+                raise OutputError(f"{path} cannot be moved: {error.strerror}") from None
+        found = _read(path, kind)
+        self.lines = found.lines
+        self._file: Growing = Growing(path, found.end, now=kind is Record)
 
-    def append(self, line: Kind) -> None:
-        file = self._open()
-        file.write(json.dumps(asdict(line)).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    def append(self, line: Kind) -> Kind:
+        line = recordable(line)
+        self._file.append(json.dumps(asdict(line), allow_nan=False).encode())
         self.lines.append(line)
+        return line
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._file.close()

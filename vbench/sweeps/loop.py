@@ -5,7 +5,6 @@ One file: what is asked, who watches, what is known from before, and the measuri
 
 from __future__ import annotations
 
-import json
 import random
 import time
 import warnings
@@ -21,7 +20,6 @@ from typing import Any, Protocol
 from vbench import host, jobs, plan
 from vbench.devices import on_host
 from vbench.errors import DeviceError, UnknownModelError
-from vbench.files import write_text
 from vbench.jobs.launch import Ending, Launcher, Runner
 from vbench.jobs.memo import Memo
 from vbench.meters import cpu
@@ -43,7 +41,6 @@ from vbench.sweeps.telemetry import Telemetry, watched
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
 ENERGY_LIMIT_S = 120.0  # for energy, likewise
 REFINED = 2  # times that sizes are added; a machine that is too noisy gets no further by more
-RUN_FILE = "run.json"
 
 
 class StaleWarning(UserWarning):
@@ -230,7 +227,7 @@ def run(
             if measuring.spent.launches or measuring.spent.blocks:
                 summary = {**measuring.spent.summary(), "roofs": measuring.roofs.measured}
                 about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
-                _add_run(settings.folder, {**about_run, "complete": complete, "conditions": conditions, **summary})
+                store.add_run({**about_run, "complete": complete, "conditions": conditions, **summary})
         return store.records
 
 
@@ -392,7 +389,7 @@ class _Measuring:
         self.spent.turns_s += block.wall_s
         if self.cut_short(block.status):
             return
-        store.append_turns(block)
+        block = store.append_turns(block)
         self.agenda.blocks.setdefault(block.company, {})[block.block] = block
         for case, ending in zip(task.cases, taken.endings, strict=True) if taken.samples_ms else []:
             if self.agenda.timed_by_turns(case):
@@ -401,7 +398,7 @@ class _Measuring:
         self.observer.took_turns(block, pairs.paired(self.agenda.all_blocks()), self.agenda.rest())
 
     def keep(self, record: Record, store: Store) -> None:
-        store.append(record)
+        record = store.append(record)
         self.agenda.held[record.case_id][record.launch] = record
 
     def cut_short(self, status: str) -> bool:
@@ -461,13 +458,3 @@ class _Measuring:
         with self.spent.on("search_s"):
             limit = limits.largest_batch(case, self.launcher, self.protocol.threads)
         return (limit.fits.size if limit.fits else 1), [asdict(probe) for probe in limit.probes]
-
-
-def _add_run(folder: Path, summary: dict[str, Any]) -> None:
-    """Add the summary of a run to `run.json`."""
-    path = folder / RUN_FILE
-    try:
-        runs = json.loads(path.read_text())["runs"]
-    except (OSError, ValueError, KeyError):
-        runs = []
-    write_text(path, json.dumps({"runs": [*runs, summary]}, indent=1) + "\n")
