@@ -5,42 +5,39 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 import unicodedata
-import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, replace
-from io import StringIO, TextIOWrapper
+from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
-from unittest.mock import patch
 from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
+import torch
 from command import vbench
 from fakes import HOST, failed, make_record
-from rich.table import Table
 
 from vbench.commands.console import Terminal
 from vbench.commands.progress import Progress
-from vbench.models import checkpoint
-from vbench.reports.grid import csv_text, inert, to_markdown
-from vbench.reports.tables import full
-from vbench.results.frame import of_folders
-from vbench.results.store import FILE
+from vbench.errors import CheckpointError
+from vbench.models import create, load_published
+from vbench.reports.grid import csv_text
+from vbench.results.store import FILE, read
 from vbench.results.text import bare_table, print_whole, tame, tamed
 
 BAD = (
     "\x1b[2J\x1b]8;;http://evil\x07link\x1b\\\x9b31m",  # clears a screen, hides a link, colours
     "over\rwritten\x08\x7f\x00",
     "\u202egnp.exe\u202c\u2066\u200bzero\u2060\ufeff\u00ad\u3164",  # turned, and without width
-    "\ud800lone\udfff\ue000\ufffe",
+    "\ue000private\ufffe",
     "line\u2028\u2029\x85feed\nforged: ok",
 )
 MARKUP = "[/b][bold]:warning:[link=http://evil]<script>alert(1)</script>&|$%_{}\\\"'`--]]>"
 HOSTILE = "".join(BAD) + MARKUP
+NAME = f"timm/{HOSTILE}".replace(" ", "")  # of a model
 FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "＝1+1", "fine; =1+1")
 ALONE = ("--models", "vig_t", "--res", "64", "--device", "cpu")
 
@@ -87,6 +84,16 @@ def written(folder: Path, *names: str) -> None:
             ET.fromstring(text)
 
 
+def no_formula(file: Path) -> None:
+    """No cell of a CSV starts as a formula, also where ";" parts cells; a number may."""
+    with file.open(newline="") as lines:
+        cells = [cell for row in csv.reader(lines) for cell in row]
+    assert len(cells) > 20
+    for cell in cells:
+        for part in cell.split(";"):
+            assert part.strip()[:1] not in {*"=+-@＝"} or re.fullmatch(r"-?[\d.e-]+", cell), cell
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records that say something hostile wherever a record can say something."""
@@ -101,16 +108,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     host |= {"os": HOSTILE, "commit": f"-1+2{HOSTILE}"}
     records = [make_record(model, side, host=host) for side in (224, 512, 1024) for model in ("vig_t", "deit_t")]
     work = {**(records[0].work or {}), "unknown": {HOSTILE: {"calls": 1, "bytes": 8}}, "padding": HOSTILE}
-    named = make_record(f"timm/{HOSTILE}", 224, host=host, work=work)
+    named = make_record(NAME, 224, host=host, work=work)
     records += [
         named,
-        make_record(f"timm/{HOSTILE}", 512, host=host, verified={"ok": False, "checks": 1, "failed": [HOSTILE]}),
+        make_record(NAME, 512, host=host, verified={"ok": False, "checks": 1, "failed": [HOSTILE]}),
     ]
     records += [
         failed("error", f"{lead} {HOSTILE}", model="vig_s", side=16 * n, host=host)
         for n, lead in enumerate(FORMULAS, 2)
     ]
     records.append(make_record("vig_b", 224, host=host, protocol={**records[0].protocol, "x": HOSTILE}))
+    records.append(failed("error", "half \ud800 a pair", model="vig_b", side=32, host=host))  # no longer recorded so
     (folder / FILE).write_text("".join(json.dumps(asdict(record)) + "\n" for record in records), encoding="ascii")
     return folder
 
@@ -118,52 +126,191 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestARun:
     def test_the_table_and_its_files(self, run: Path) -> None:
         shown = said(vbench("report", str(run)))
-        for part in ("[/b][bold]:warning:[link=", "<script>", "�[2J�]8;;http://evil�link", "�lone"):
+        for part in ("[/b][bold]:warning:[link=", "<script>", "�[2J�]8;;http://evil�link", "line 18 (it is no JSON"):
             assert part in shown, part
         written(run, "summary.csv", "table.md", "resolution.txt")
         assert "<script>" not in (run / "table.md").read_text()
-        rows = json.loads(vbench("report", str(run), "--json").stdout)
-        assert set().union(*map(unseen, texts(rows))) == set()
-
-    def test_no_cell_of_a_spreadsheet_is_a_formula_and_numbers_stay_numbers(self, run: Path, tmp_path: Path) -> None:
-        said(vbench("report", str(run)))
-        said(vbench("tables", str(run), "-o", str(tmp_path)))
-        for file in [run / "summary.csv", *tmp_path.glob("*.csv")]:
-            with file.open(newline="") as lines:
-                cells = [cell for row in csv.reader(lines) for cell in row]
-            assert len(cells) > 20
-            for cell in cells:
-                for part in cell.split(";"):
-                    assert part.strip()[:1] not in {*"=+-@＝"} or re.fullmatch(r"-?[\d.e-]+", cell), cell
+        no_formula(run / "summary.csv")
         table = pd.read_csv(run / "summary.csv")
         assert table["latency_ms"].dtype == float
         assert set(table["reason"].dropna().str.slice(0, 3)) == {"'=c", "'+1", "'-2", "'@S", "'=1", "'＝1", "fin"}
         assert set(pd.read_parquet(run / "summary.parquet")["device_name"].str.slice(0, 4)) == {"=1+1"}
 
     def test_tables_of_a_paper(self, run: Path, tmp_path: Path) -> None:
-        said(vbench("tables", str(run), "-o", str(tmp_path)))
-        written(tmp_path, "full.md", "full.tex", "full.csv")
-        for shape in ("md", "tex"):
-            assert MARKUP[:4] in said(vbench("tables", str(run), "--what", "full", "--format", shape)).replace(
-                "{[}", "["
-            )
+        said(vbench("tables", str(run), "--what", "full,work", "-o", str(tmp_path)))
+        written(tmp_path, "full.md", "full.tex", "full.csv", "work.csv")
+        for name in ("full", "work"):
+            no_formula(tmp_path / f"{name}.csv")
+            assert "[/b][bold]" in (tmp_path / f"{name}.tex").read_text().replace("{[}", "[").replace("{]}", "]")
+            assert r"\[/b\]\[bold\]" in (tmp_path / f"{name}.md").read_text()
 
     def test_figures_and_the_page(self, run: Path, tmp_path: Path) -> None:
-        said(vbench("figures", "resolution", str(run), "--format", "svg,png", "-o", str(tmp_path)))
+        said(vbench("figures", "resolution", str(run), "--format", "svg", "-o", str(tmp_path)))
         said(vbench("report", str(run), "-o", str(tmp_path / "page.html")))
-        written(tmp_path, "resolution.svg", "resolution.png", "resolution.txt", "page.html")
+        written(tmp_path, "resolution.svg", "resolution.txt", "page.html")
         assert "�[2J" in (tmp_path / "resolution.svg").read_text()
         assert "�[2J" in (tmp_path / "page.html").read_text()
 
     def test_fits(self, run: Path) -> None:
-        assert MARKUP[:20] in said(vbench("fit", str(run)))
+        assert "[/b][bold]" in said(vbench("fit", str(run)))
         found = json.loads(vbench("fit", str(run), "--json").stdout)
         assert set().union(*map(unseen, texts(found))) == set()
 
     def test_what_a_gate_writes_and_a_history(self, run: Path, tmp_path: Path) -> None:
-        shown = said(vbench("compare", str(run), str(run), "-o", str(tmp_path / "gate")), 0)
-        assert MARKUP[:20] in shown
+        assert "[/b][bold]" in said(vbench("compare", str(run), str(run), "-o", str(tmp_path / "gate")))
         written(tmp_path / "gate", "gate.json", "gate.md", "junit.xml", "bencher.json")
-        assert unseen(json.dumps(json.loads(vbench("compare", str(run), str(run), "--json").stdout))) == set()
-        assert MARKUP[:20] in said(vbench("history", str(run.parent), "-o", str(tmp_path / "history")))
+        assert "[/b][bold]" in said(vbench("history", str(run.parent), "-o", str(tmp_path / "history")))
         written(tmp_path / "history", "history.md", "history.txt")
+
+
+MODEL = """
+import threading, time, torch, warnings
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 5)
+
+    def forward(self, x):
+        warnings.warn(SAYS)
+        if x.shape[-1] > 32:
+            raise RuntimeError(SAYS)
+        return self.head(x.mean((2, 3)))
+
+def nét():
+    threading.Thread(target=time.sleep, args=(600,), name=SAYS, daemon=True).start()
+    return Net()
+"""
+
+
+class TestAUsersOwn:
+    def test_a_model_that_speaks_to_the_terminal(self, tmp_path: Path) -> None:
+        """Its exception, its thread, its warning; and the folder's name."""
+        (tmp_path / "nét.py").write_text(f"SAYS = {HOSTILE!r}\n{MODEL}", encoding="utf-8")
+        out = f"[/b]{BAD[0]}{BAD[2]}"
+        options = [
+            "--res",
+            "32,64",
+            "--modes",
+            "parallel",
+            "--batch",
+            "1",
+            "--seconds",
+            "0.01",
+            "--rigor",
+            "quick",
+            "--device",
+            "cpu",
+        ]
+        done = vbench("sweep", "--models", "nét:nét", *options, "-o", out, cwd=tmp_path)
+        shown = said(done)
+        assert "nét:nét" in shown
+        assert "[/b][bold]:warning:" in shown
+        assert "written: [/b]�[2J" in shown
+        written(tmp_path / out, "summary.csv", "table.md", "resolution.png")
+        assert {record.status for record in read(tmp_path / out)} == {"ok", "unsupported"}
+
+    @pytest.mark.parametrize("name", [f"my:{HOSTILE}", f"{HOSTILE}:net", f"[/b]{BAD[0]}", BAD[2], "[/b]", "\udcff"])
+    def test_a_name_that_is_none(self, name: str, tmp_path: Path) -> None:
+        shown = said(vbench("sweep", "--models", name, "--res", "32", cwd=tmp_path), 2)
+        assert len(shown.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("report", "{}"),
+            ("report", "-o", "{}", "{}"),
+            ("tables", "{}"),
+            ("figures", "{}"),
+            ("fit", "{}"),
+            ("compare", "{}", "{}"),
+            ("history", "{}"),
+            ("suites", "{}.toml"),
+            ("plan", "--suite", "{}.toml"),
+            ("sweep", *ALONE, "-o", "file/{}"),
+            ("sweep", *ALONE, "--rigor", "{}"),
+            ("sweep", *ALONE, "--budget", "{}"),
+            ("sweep", *ALONE, "--threads", "{}"),  # Typer's own
+            ("sweep", "--{}"),
+            ("{}",),
+            ("kernels", "{}"),
+            ("report", "{}", "--{}"),
+            ("verify", "--models", "vig_t,deit_t", "--weights", "{}"),
+            ("gate", "--counters", "{}"),
+            ("kernels", "check", "--op", "{}"),
+        ],
+        ids=" ".join,
+    )
+    def test_a_path_or_an_option_is_said_as_it_is(self, command: tuple[str, ...], tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        for word in (f"[/b]{HOSTILE.replace(chr(0), '')}"[:120], "x\udcff[bold]"):
+            shown = said(vbench(*(part.format(word) for part in command), cwd=tmp_path), 2)
+            assert len(shown.splitlines()) == 1, shown
+            assert "[/b]" in shown or "[bold]" in shown or {"--weights", "--threads"} & {*command}, shown
+
+    def test_what_a_suite_says(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.toml"
+        words = json.dumps(HOSTILE.replace("\x7f", ""))
+        file.write_text(f'question = {words}\ntime = {words}\nmodels = "deit_t"\nres = "64"\n', encoding="utf-8")
+        assert "[/b][bold]" in said(vbench("suites", str(file)))
+        file.write_text(f"{words} = 1\n", encoding="utf-8")
+        assert len(said(vbench("suites", str(file)), 2).splitlines()) == 1
+
+
+class TestTheConsole:
+    """On a terminal, where vbench itself writes colours and moves the cursor."""
+
+    @staticmethod
+    def terminal() -> tuple[Terminal, StringIO]:
+        shown = StringIO()
+        return Terminal(file=shown, force_terminal=True, width=200, legacy_windows=False), shown
+
+    def theirs(self, shown: StringIO) -> str:
+        """What is left of a screen without the colours and movements that rich writes."""
+        text = re.sub(r"\x1b\[(\?25[lh]|[\d;]*[mAK])|\r", "", shown.getvalue())
+        assert unseen(text) == set(), ascii(text)
+        return text
+
+    def test_lines_tables_and_the_wait(self) -> None:
+        console, shown = self.terminal()
+        console.print(HOSTILE, style="bold")
+        table = bare_table(("model", f"head {HOSTILE}"), title=HOSTILE)
+        table.add_row(HOSTILE, "[red]x[/red]")
+        print_whole(table, console, [HOSTILE])
+        with console.status(HOSTILE) as status:
+            status.update(f"then {HOSTILE}")
+        text = self.theirs(shown)
+        assert text.count("[/b][bold]:warning:[link=") >= 5
+        assert "[red]x[/red]" in text
+
+    def test_the_progress_of_a_sweep(self) -> None:
+        console, shown = self.terminal()
+        with Progress(console) as progress:
+            progress.doing(f"measuring {HOSTILE}")
+            progress.done(failed("error", HOSTILE, model="vig_t", side=64), [])
+            progress.stopped([HOSTILE])
+            progress._bar.refresh()
+        text = self.theirs(shown)
+        assert "error, �[2J" in text
+        assert "the time is over: �[2J" in text
+
+
+class TestWords:
+    def test_a_tame_text_is_one_line_of_what_is_seen(self) -> None:
+        assert tame("a\r\n b\t\u2028c\x1b") == "a b c�"
+        assert tame("naïve 中文 עברית\u00a0é ±×→ 🙂") == "naïve 中文 עברית é ±×→ 🙂"
+        assert tamed({"\x1b": [float("nan"), 1, True, None, "\ud800"]}) == {"�": [None, 1, True, None, "�"]}
+
+    def test_a_cell_of_csv(self) -> None:
+        numbers = ["-1", "-0.5", "+2", "1e-9", "-3.5e+10", ""]
+        assert csv_text([numbers]) == ",".join(numbers) + "\n"
+        for formula in FORMULAS:
+            ((cell,),) = csv.reader([csv_text([[formula]])])
+            assert re.search("(^|; )'[=+@＝-]", cell), formula
+
+    def test_keys_of_a_checkpoint(self) -> None:
+        with pytest.raises(CheckpointError) as caught:
+            load_published(create("vig_t", 64), {HOSTILE: torch.zeros(1)})
+        assert "1 unexpected: " in str(caught.value)
+        assert unseen(str(caught.value)) == set()
+        assert "\n" not in str(caught.value)
