@@ -208,7 +208,7 @@ class Spent(Struct):
 class Outputs(Struct):
     nonfinite: Count | bool | None = None
     differs: Count | bool | None = None
-    reason: Text | None | UnsetType = UNSET
+    reason: Text | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         if (self.nonfinite or self.differs) and self.reason is UNSET:

@@ -123,44 +123,47 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TestARun:
-    def test_the_table_and_its_files(self, run: Path) -> None:
-        shown = said(vbench("report", str(run)))
-        for part in ("[/b][bold]:warning:[link=", "<script>", "�[2J�]8;;http://evil�link", "line 18 (it is no JSON"):
-            assert part in shown, part
-        written(run, "summary.csv", "table.md", "resolution.txt")
-        assert "<script>" not in (run / "table.md").read_text()
-        no_formula(run / "summary.csv")
-        table = pd.read_csv(run / "summary.csv")
-        assert table["latency_ms"].dtype == float
-        assert set(table["reason"].dropna().str.slice(0, 3)) == {"'=c", "'+1", "'-2", "'@S", "'=1", "'＝1", "fin"}
-        assert set(pd.read_parquet(run / "summary.parquet")["device_name"].str.slice(0, 4)) == {"=1+1"}
+def test_the_table_and_its_files(run: Path) -> None:
+    shown = said(vbench("report", str(run)))
+    for part in ("[/b][bold]:warning:[link=", "<script>", "�[2J�]8;;http://evil�link", "line 18 (it is no JSON"):
+        assert part in shown, part
+    written(run, "summary.csv", "table.md", "resolution.txt")
+    assert "<script>" not in (run / "table.md").read_text()
+    no_formula(run / "summary.csv")
+    table = pd.read_csv(run / "summary.csv")
+    assert table["latency_ms"].dtype == float
+    assert set(table["reason"].dropna().str.slice(0, 3)) == {"'=c", "'+1", "'-2", "'@S", "'=1", "'＝1", "fin"}
+    assert set(pd.read_parquet(run / "summary.parquet")["device_name"].str.slice(0, 4)) == {"=1+1"}
 
-    def test_tables_of_a_paper(self, run: Path, tmp_path: Path) -> None:
-        said(vbench("tables", str(run), "--what", "full,work", "-o", str(tmp_path)))
-        written(tmp_path, "full.md", "full.tex", "full.csv", "work.csv")
-        for name in ("full", "work"):
-            no_formula(tmp_path / f"{name}.csv")
-            assert "[/b][bold]" in (tmp_path / f"{name}.tex").read_text().replace("{[}", "[").replace("{]}", "]")
-            assert r"\[/b\]\[bold\]" in (tmp_path / f"{name}.md").read_text()
 
-    def test_figures_and_the_page(self, run: Path, tmp_path: Path) -> None:
-        said(vbench("figures", "resolution", str(run), "--format", "svg", "-o", str(tmp_path)))
-        said(vbench("report", str(run), "-o", str(tmp_path / "page.html")))
-        written(tmp_path, "resolution.svg", "resolution.txt", "page.html")
-        assert "�[2J" in (tmp_path / "resolution.svg").read_text()
-        assert "�[2J" in (tmp_path / "page.html").read_text()
+def test_tables_of_a_paper(run: Path, tmp_path: Path) -> None:
+    said(vbench("tables", str(run), "--what", "full,work", "-o", str(tmp_path)))
+    written(tmp_path, "full.md", "full.tex", "full.csv", "work.csv")
+    for name in ("full", "work"):
+        no_formula(tmp_path / f"{name}.csv")
+        assert "[/b][bold]" in (tmp_path / f"{name}.tex").read_text().replace("{[}", "[").replace("{]}", "]")
+        assert r"\[/b\]\[bold\]" in (tmp_path / f"{name}.md").read_text()
 
-    def test_fits(self, run: Path) -> None:
-        assert "[/b][bold]" in said(vbench("fit", str(run)))
-        found = json.loads(vbench("fit", str(run), "--json").stdout)
-        assert set().union(*map(unseen, texts(found))) == set()
 
-    def test_what_a_gate_writes_and_a_history(self, run: Path, tmp_path: Path) -> None:
-        assert "[/b][bold]" in said(vbench("compare", str(run), str(run), "-o", str(tmp_path / "gate")))
-        written(tmp_path / "gate", "gate.json", "gate.md", "junit.xml", "bencher.json")
-        assert "[/b][bold]" in said(vbench("history", str(run.parent), "-o", str(tmp_path / "history")))
-        written(tmp_path / "history", "history.md", "history.txt")
+def test_figures_and_the_page(run: Path, tmp_path: Path) -> None:
+    said(vbench("figures", "resolution", str(run), "--format", "svg", "-o", str(tmp_path)))
+    said(vbench("report", str(run), "-o", str(tmp_path / "page.html")))
+    written(tmp_path, "resolution.svg", "resolution.txt", "page.html")
+    assert "�[2J" in (tmp_path / "resolution.svg").read_text()
+    assert "�[2J" in (tmp_path / "page.html").read_text()
+
+
+def test_fits(run: Path) -> None:
+    assert "[/b][bold]" in said(vbench("fit", str(run)))
+    found = json.loads(vbench("fit", str(run), "--json").stdout)
+    assert set().union(*map(unseen, texts(found))) == set()
+
+
+def test_what_a_gate_writes_and_a_history(run: Path, tmp_path: Path) -> None:
+    assert "[/b][bold]" in said(vbench("compare", str(run), str(run), "-o", str(tmp_path / "gate")))
+    written(tmp_path / "gate", "gate.json", "gate.md", "junit.xml", "bencher.json")
+    assert "[/b][bold]" in said(vbench("history", str(run.parent), "-o", str(tmp_path / "history")))
+    written(tmp_path / "history", "history.md", "history.txt")
 
 
 MODEL = """
@@ -183,134 +186,136 @@ def nét():
 """
 
 
-class TestAUsersOwn:
-    def test_a_model_that_speaks_to_the_terminal(self, tmp_path: Path) -> None:
-        """Its exception, its thread, its warning; and the folder's name."""
-        (tmp_path / "nét.py").write_text(f"SAYS = {HOSTILE!r}\n{MODEL}", encoding="utf-8")
-        out = f"[/b]{BAD[0]}{BAD[2]}"
-        options = [
-            "--res",
-            "32,64",
-            "--modes",
-            "parallel",
-            "--batch",
-            "1",
-            "--seconds",
-            "0.01",
-            "--rigor",
-            "quick",
-            "--device",
-            "cpu",
-        ]
-        done = vbench("sweep", "--models", "nét:nét", *options, "-o", out, cwd=tmp_path)
-        shown = said(done)
-        assert "nét:nét" in shown
-        assert "[/b][bold]:warning:" in shown
-        assert "written: [/b]�[2J" in shown
-        written(tmp_path / out, "summary.csv", "table.md", "resolution.png")
-        assert {record.status for record in read(tmp_path / out)} == {"ok", "unsupported"}
-
-    @pytest.mark.parametrize("name", [f"my:{HOSTILE}", f"{HOSTILE}:net", f"[/b]{BAD[0]}", BAD[2], "[/b]", "\udcff"])
-    def test_a_name_that_is_none(self, name: str, tmp_path: Path) -> None:
-        shown = said(vbench("sweep", "--models", name, "--res", "32", cwd=tmp_path), 2)
-        assert len(shown.splitlines()) == 1
-
-    @pytest.mark.parametrize(
-        "command",
-        [
-            ("report", "{}"),
-            ("report", "-o", "{}", "{}"),
-            ("tables", "{}"),
-            ("figures", "{}"),
-            ("fit", "{}"),
-            ("compare", "{}", "{}"),
-            ("history", "{}"),
-            ("suites", "{}.toml"),
-            ("plan", "--suite", "{}.toml"),
-            ("sweep", *ALONE, "-o", "file/{}"),
-            ("sweep", *ALONE, "--rigor", "{}"),
-            ("sweep", *ALONE, "--budget", "{}"),
-            ("sweep", *ALONE, "--threads", "{}"),  # Typer's own
-            ("sweep", "--{}"),
-            ("{}",),
-            ("kernels", "{}"),
-            ("report", "{}", "--{}"),
-            ("verify", "--models", "vig_t,deit_t", "--weights", "{}"),
-            ("gate", "--counters", "{}"),
-            ("kernels", "check", "--op", "{}"),
-        ],
-        ids=" ".join,
-    )
-    def test_a_path_or_an_option_is_said_as_it_is(self, command: tuple[str, ...], tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        for word in (f"[/b]{HOSTILE.replace(chr(0), '')}"[:120], "x\udcff[bold]"):
-            shown = said(vbench(*(part.format(word) for part in command), cwd=tmp_path), 2)
-            assert len(shown.splitlines()) == 1, shown
-            assert "[/b]" in shown or "[bold]" in shown or {"--weights", "--threads"} & {*command}, shown
-
-    def test_what_a_suite_says(self, tmp_path: Path) -> None:
-        file = tmp_path / "mine.toml"
-        words = json.dumps(HOSTILE.replace("\x7f", ""))
-        file.write_text(f'question = {words}\ntime = {words}\nmodels = "deit_t"\nres = "64"\n', encoding="utf-8")
-        assert "[/b][bold]" in said(vbench("suites", str(file)))
-        file.write_text(f"{words} = 1\n", encoding="utf-8")
-        assert len(said(vbench("suites", str(file)), 2).splitlines()) == 1
+def test_a_model_that_speaks_to_the_terminal(tmp_path: Path) -> None:
+    """Its exception, its thread, its warning; and the folder's name."""
+    (tmp_path / "nét.py").write_text(f"SAYS = {HOSTILE!r}\n{MODEL}", encoding="utf-8")
+    out = f"[/b]{BAD[0]}{BAD[2]}"
+    options = [
+        "--res",
+        "32,64",
+        "--modes",
+        "parallel",
+        "--batch",
+        "1",
+        "--seconds",
+        "0.01",
+        "--rigor",
+        "quick",
+        "--device",
+        "cpu",
+    ]
+    done = vbench("sweep", "--models", "nét:nét", *options, "-o", out, cwd=tmp_path)
+    shown = said(done)
+    assert "nét:nét" in shown
+    assert "[/b][bold]:warning:" in shown
+    assert "written: [/b]�[2J" in shown
+    written(tmp_path / out, "summary.csv", "table.md", "resolution.png")
+    assert {record.status for record in read(tmp_path / out)} == {"ok", "unsupported"}
 
 
-class TestTheConsole:
-    """On a terminal, where vbench itself writes colours and moves the cursor."""
-
-    @staticmethod
-    def terminal() -> tuple[Terminal, StringIO]:
-        shown = StringIO()
-        return Terminal(file=shown, force_terminal=True, width=200, legacy_windows=False), shown
-
-    def theirs(self, shown: StringIO) -> str:
-        """What is left of a screen without the colours and movements that rich writes."""
-        text = re.sub(r"\x1b\[(\?25[lh]|[\d;]*[mAK])|\r", "", shown.getvalue())
-        assert unseen(text) == set(), ascii(text)
-        return text
-
-    def test_lines_tables_and_the_wait(self) -> None:
-        console, shown = self.terminal()
-        console.print(HOSTILE, style="bold")
-        table = bare_table(("model", f"head {HOSTILE}"), title=HOSTILE)
-        table.add_row(HOSTILE, "[red]x[/red]")
-        print_whole(table, console, [HOSTILE])
-        with console.status(HOSTILE) as status:
-            status.update(f"then {HOSTILE}")
-        text = self.theirs(shown)
-        assert text.count("[/b][bold]:warning:[link=") >= 5
-        assert "[red]x[/red]" in text
-
-    def test_the_progress_of_a_sweep(self) -> None:
-        console, shown = self.terminal()
-        with Progress(console) as progress:
-            progress.doing(f"measuring {HOSTILE}")
-            progress.done(failed("error", HOSTILE, model="vig_t", side=64), [])
-            progress.stopped([HOSTILE])
-            progress._bar.refresh()
-        text = self.theirs(shown)
-        assert "error, �[2J" in text
-        assert "the time is over: �[2J" in text
+@pytest.mark.parametrize("name", [f"my:{HOSTILE}", f"{HOSTILE}:net", f"[/b]{BAD[0]}", BAD[2], "[/b]", "\udcff"])
+def test_a_name_that_is_none(name: str, tmp_path: Path) -> None:
+    shown = said(vbench("sweep", "--models", name, "--res", "32", cwd=tmp_path), 2)
+    assert len(shown.splitlines()) == 1
 
 
-class TestWords:
-    def test_a_tame_text_is_one_line_of_what_is_seen(self) -> None:
-        assert tame("a\r\n b\t\u2028c\x1b") == "a b c�"
-        assert tame("naïve 中文 עברית\u00a0é ±×→ 🙂") == "naïve 中文 עברית é ±×→ 🙂"
-        assert tamed({"\x1b": [float("nan"), 1, True, None, "\ud800"]}) == {"�": [None, 1, True, None, "�"]}
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", "{}"),
+        ("report", "-o", "{}", "{}"),
+        ("tables", "{}"),
+        ("figures", "{}"),
+        ("fit", "{}"),
+        ("compare", "{}", "{}"),
+        ("history", "{}"),
+        ("suites", "{}.toml"),
+        ("plan", "--suite", "{}.toml"),
+        ("sweep", *ALONE, "-o", "file/{}"),
+        ("sweep", *ALONE, "--rigor", "{}"),
+        ("sweep", *ALONE, "--budget", "{}"),
+        ("sweep", *ALONE, "--threads", "{}"),  # Typer's own
+        ("sweep", "--{}"),
+        ("{}",),
+        ("kernels", "{}"),
+        ("report", "{}", "--{}"),
+        ("verify", "--models", "vig_t,deit_t", "--weights", "{}"),
+        ("gate", "--counters", "{}"),
+        ("kernels", "check", "--op", "{}"),
+    ],
+    ids=" ".join,
+)
+def test_a_path_or_an_option_is_said_as_it_is(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for word in (f"[/b]{HOSTILE.replace(chr(0), '')}"[:120], "x\udcff[bold]"):
+        shown = said(vbench(*(part.format(word) for part in command), cwd=tmp_path), 2)
+        assert len(shown.splitlines()) == 1, shown
+        assert "[/b]" in shown or "[bold]" in shown or {"--weights", "--threads"} & {*command}, shown
 
-    def test_a_cell_of_csv(self) -> None:
-        numbers = ["-1", "-0.5", "+2", "1e-9", "-3.5e+10", ""]
-        assert csv_text([numbers]) == ",".join(numbers) + "\n"
-        for formula in FORMULAS:
-            ((cell,),) = csv.reader([csv_text([[formula]])])
-            assert re.search("(^|; )'[=+@＝-]", cell), formula
 
-    def test_keys_of_a_checkpoint(self) -> None:
-        with pytest.raises(CheckpointError) as caught:
-            load_published(create("vig_t", 64), {HOSTILE: torch.zeros(1)})
-        assert "1 unexpected: " in str(caught.value)
-        assert unseen(str(caught.value)) == set()
-        assert "\n" not in str(caught.value)
+def test_what_a_suite_says(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    words = json.dumps(HOSTILE.replace("\x7f", ""))
+    file.write_text(f'question = {words}\ntime = {words}\nmodels = "deit_t"\nres = "64"\n', encoding="utf-8")
+    assert "[/b][bold]" in said(vbench("suites", str(file)))
+    file.write_text(f"{words} = 1\n", encoding="utf-8")
+    assert len(said(vbench("suites", str(file)), 2).splitlines()) == 1
+
+
+def terminal() -> tuple[Terminal, StringIO]:
+    shown = StringIO()
+    return Terminal(file=shown, force_terminal=True, width=200, legacy_windows=False), shown
+
+
+def theirs(shown: StringIO) -> str:
+    """What is left of a screen without the colours and movements that rich writes."""
+    text = re.sub(r"\x1b\[(\?25[lh]|[\d;]*[mAK])|\r", "", shown.getvalue())
+    assert unseen(text) == set(), ascii(text)
+    return text
+
+
+def test_lines_tables_and_the_wait() -> None:
+    console, shown = terminal()
+    console.print(HOSTILE, style="bold")
+    table = bare_table(("model", f"head {HOSTILE}"), title=HOSTILE)
+    table.add_row(HOSTILE, "[red]x[/red]")
+    print_whole(table, console, [HOSTILE])
+    with console.status(HOSTILE) as status:
+        status.update(f"then {HOSTILE}")
+    text = theirs(shown)
+    assert text.count("[/b][bold]:warning:[link=") >= 5
+    assert "[red]x[/red]" in text
+
+
+def test_the_progress_of_a_sweep() -> None:
+    console, shown = terminal()
+    with Progress(console) as progress:
+        progress.doing(f"measuring {HOSTILE}")
+        progress.done(failed("error", HOSTILE, model="vig_t", side=64), [])
+        progress.stopped([HOSTILE])
+        progress._bar.refresh()
+    text = theirs(shown)
+    assert "error, �[2J" in text
+    assert "the time is over: �[2J" in text
+
+
+def test_a_tame_text_is_one_line_of_what_is_seen() -> None:
+    assert tame("a\r\n b\t\u2028c\x1b") == "a b c�"
+    assert tame("naïve 中文 עברית\u00a0é ±×→ 🙂") == "naïve 中文 עברית é ±×→ 🙂"
+    assert tamed({"\x1b": [float("nan"), 1, True, None, "\ud800"]}) == {"�": [None, 1, True, None, "�"]}
+
+
+def test_a_cell_of_csv() -> None:
+    numbers = ["-1", "-0.5", "+2", "1e-9", "-3.5e+10", ""]
+    assert csv_text([numbers]) == ",".join(numbers) + "\n"
+    for formula in FORMULAS:
+        ((cell,),) = csv.reader([csv_text([[formula]])])
+        assert re.search("(^|; )'[=+@＝-]", cell), formula
+
+
+def test_keys_of_a_checkpoint() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_published(create("vig_t", 64), {HOSTILE: torch.zeros(1)})
+    assert "1 unexpected: " in str(caught.value)
+    assert unseen(str(caught.value)) == set()
+    assert "\n" not in str(caught.value)
