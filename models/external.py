@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from vbench.errors import BuildError, UnknownModelError, UnsupportedError, UsageError, first_line
 from vbench.kernels.registry import Mode
-from vbench.models import sized
+from vbench.models import neighbours, sized
 from vbench.models.guest import exit_words, guest
 
 if TYPE_CHECKING:
@@ -179,12 +179,16 @@ def folder_of(name: str) -> Path | None:
 
 
 def source(name: str) -> str | None:
-    """A digest of all Python files of a model's package; None if there is no such package. Imports nothing."""
+    """A digest of all Python files of a model's package, and of the neighbours that they import; None if there is none.
+
+    Neighbours are modules and packages in the folder of the package or one-file module; none in a folder of installed
+    packages, whose versions a record has. Imports nothing.
+    """
     where = folder_of(name)
     if where is None:
         return None
     digest = hashlib.sha256()
-    for file in sorted(where.rglob("*.py")) if where.is_dir() else [where]:
+    for file in neighbours.closure(where):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

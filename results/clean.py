@@ -70,8 +70,8 @@ Said = Callable[[str, str], None]  # where, what
 def text(words: str) -> str:
     """A text as a record has it: one line, no control characters, at most 2,000 characters, nothing personal or secret.
 
-    Home folders become `~`, names `<user>` and `<host>`, tokens, passwords and keys `<secret>`. Half a surrogate pair and
-    control characters are spelt out, "\\udc80". Cleaning twice is cleaning once.
+    Home folders become `~`, names `<user>` and `<host>`, tokens, passwords and keys `<secret>`. Half a surrogate pair
+    and control characters are spelt out, "\\udc80". Cleaning twice is cleaning once.
     """
     length = len(words)
     if length > 3 * LONGEST:  # patterns need not look at megabytes; what is cut off is told below
@@ -93,34 +93,32 @@ def values(found: Any, said: Said = lambda where, what: None, where: str = "", d
     Args:
         said: is called for each value that was replaced, with its place and what it was.
     """
-    if isinstance(found, str):
-        return text(found)
     if found is None or isinstance(found, bool):
         return found
-    if isinstance(found, int):
-        if -LARGEST <= found <= LARGEST:
-            return int(found)
-        said(where, "a whole number of more than 63 bits")
-        return None
-    if isinstance(found, float):
-        if isfinite(found):
-            return float(found)
-        said(where, f"{float(found)}")
-        return None
-    if depth > DEEPEST:
-        said(where, f"deeper than {DEEPEST} levels")
-        return None
-    if isinstance(found, list | tuple):
+    if isinstance(found, str):
+        return text(found)
+    if isinstance(found, list | tuple | dict) and depth <= DEEPEST:
+        if isinstance(found, dict):
+            named = ((_key(key), one) for key, one in found.items())
+            return {key: values(one, said, f"{where}.{key}" if where else key, depth + 1) for key, one in named}
         if all(type(one) is float and isfinite(one) for one in found):
             return list(found)
         return [values(one, said, f"{where}[{number}]", depth + 1) for number, one in enumerate(found)]
-    if isinstance(found, dict):
-        return {
-            key: values(one, said, f"{where}.{key}" if where else key, depth + 1)
-            for key, one in ((_key(key), one) for key, one in found.items())
-        }
-    said(where, f"{type(found).__name__}, which is no value of JSON")
-    return None
+    if problem := _no_json(found):
+        said(where, problem)
+        return None
+    return int(found) if isinstance(found, int) else float(found)
+
+
+def _no_json(found: Any) -> str | None:
+    """Why JSON cannot hold a value that is no text, list or dict; None if it can."""
+    if isinstance(found, int):
+        return None if -LARGEST <= found <= LARGEST else "a whole number of more than 63 bits"
+    if isinstance(found, float):
+        return None if isfinite(found) else f"{float(found)}"
+    if isinstance(found, list | tuple | dict):
+        return f"deeper than {DEEPEST} levels"
+    return f"{type(found).__name__}, which is no value of JSON"
 
 
 def _key(key: Any) -> str:
@@ -144,13 +142,17 @@ def _personal() -> tuple[tuple[re.Pattern[str], str], ...]:
     homes = {os.environ.get("HOME", "").rstrip("/")}
     with suppress(RuntimeError, OSError):
         homes.add(str(Path.home()).rstrip("/"))
-    for place in sorted(filter(None, homes), key=len, reverse=True):
-        found.append((re.compile(rf"(?<![\w.~-]){re.escape(place)}(?![\w.-])"), "~"))
+    found += [
+        (re.compile(rf"(?<![\w.~-]){re.escape(place)}(?![\w.-])"), "~")
+        for place in sorted(filter(None, homes), key=len, reverse=True)
+    ]
     found.append((_HOMES, "~"))
     for names, instead in ((_users(), USER), (_hosts(), HOST)):
-        for name in sorted(names, key=len, reverse=True):
-            if len(name) >= SHORTEST_NAME and name.lower() not in EVERYONE:
-                found.append((re.compile(rf"(?<![A-Za-z0-9<]){re.escape(name)}(?![A-Za-z0-9>])"), instead))
+        found += [
+            (re.compile(rf"(?<![A-Za-z0-9<]){re.escape(name)}(?![A-Za-z0-9>])"), instead)
+            for name in sorted(names, key=len, reverse=True)
+            if len(name) >= SHORTEST_NAME and name.lower() not in EVERYONE
+        ]
     return tuple(found)
 
 

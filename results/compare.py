@@ -14,7 +14,7 @@ from typing import Any
 from scipy.special import ndtr, stdtr
 
 from vbench.errors import UsageError
-from vbench.plan import Case
+from vbench.plan import Case, case_of
 from vbench.results import store
 from vbench.results.code import code
 from vbench.results.frame import commit, frame, rows_of
@@ -89,7 +89,7 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
     current = {key: tuple(each[n] for n in sorted(each)) for key, each in store.current(records).items()}
     table = frame([record for launches in current.values() for record in launches])
     rows = {str(row["case_id"]): row for row in rows_of(table)}
-    cells = {key: StoredCell(Case(**launches[0].case), rows[key], launches) for key, launches in current.items()}
+    cells = {key: StoredCell(case_of(launches[0].case), rows[key], launches) for key, launches in current.items()}
     return StoredRun(name, cells, complete)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from statistics import linear_regression
 from typing import Any, NamedTuple
 
-from vbench.errors import SchemaError, UsageError
+from vbench.errors import SchemaError, UsageError, first_line
+from vbench.options import shown
+from vbench.plan import LARGEST
 from vbench.results.causes import culprits, few
 from vbench.results.machines import changed
 from vbench.results.outcome import Finding, GateVerdict, Outcome
@@ -314,12 +316,12 @@ def to_text(base: Baseline) -> str:
 def read(file: Path) -> Baseline:
     """Read a baseline. Raises: UsageError if the file cannot be read; SchemaError if it is damaged or no baseline."""
     try:
-        given = json.loads(file.read_text(encoding="utf-8"))
+        given = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise UsageError(f"there is no {file}; make it: --counters {file} --write --models NAMES --res SIZES") from None
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SchemaError(f"{file} is no JSON; make it again with --write, or take the committed one") from None
     if not isinstance(given, dict) or given.get("what") != WHAT:
         raise SchemaError(f"{file} is not a baseline of vbench gate --counters; give one made with --write")
@@ -328,7 +330,7 @@ def read(file: Path) -> Baseline:
     try:
         return _baseline(given)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else error
+        why = f"no {shown(error)}" if isinstance(error, KeyError) else first_line(error)
         raise SchemaError(f"{file} is damaged: {why}; make it again with --write") from None
 
 
@@ -348,16 +350,22 @@ def _baseline(given: Mapping[str, Any]) -> Baseline:
 def _cell(given: Mapping[str, Any]) -> CountedCell:
     case = dict(_checked(dict, given["case"]))
     for dimension in ("height", "width"):
-        if _checked(int, case[dimension]) < 1:
-            raise ValueError(f"{dimension} {case[dimension]} is no size")
+        if not 1 <= _checked(int, case[dimension]) <= LARGEST:
+            raise ValueError(f"{dimension} {shown(case[dimension])} is no size")
     counts = _checked(dict, given["counts"])
+    name = _checked(str, given["cell"])
+    if len(name.split(" ")) < 2:
+        raise ValueError(f"the name of the cell '{shown(name)}' has no size; a cell is named like 'vig_t 224 parallel'")
+    for key in ("form", "attention"):
+        if case.get(key) is not None:
+            _checked(str, case[key])
     return CountedCell(
-        name=_checked(str, given["cell"]),
+        name=name,
         case=case,
-        counts={key: None if value is None else _checked(float, value) for key, value in counts.items()},
+        counts={key: None if value is None else _not_below_0(key, value) for key, value in counts.items()},
         operations={key: _checked(int, value) for key, value in given["operations"].items()},
         inside={key: _checked(int, value) for key, value in given.get("inside", {}).items()},
-        unseen=given.get("unseen"),
+        unseen=None if given.get("unseen") is None else _checked(str, given["unseen"]),
         notes=tuple(_checked(str, note) for note in given.get("notes", ())),
     )
 
@@ -373,7 +381,19 @@ def _tolerance(name: str, value: Any) -> float | str:
 
 
 def _checked(kind: type, value: Any) -> Any:
-    """The value. Raises: TypeError if it is of another kind; `float` means any number."""
+    """The value. Raises: TypeError if it is of another kind, or beyond 63 bits; `float` means any number."""
     if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
         raise TypeError(f"{str(value)[:40]!r} is no {'number' if kind is float else kind.__name__}")
+    if isinstance(value, int | float) and not -(2**63) < value < 2**63:
+        raise TypeError(f"{shown(value)} is too large for a count")
     return value
+
+
+def _not_below_0(name: str, value: Any) -> Any:
+    if _checked(float, value) < 0:
+        raise ValueError(f"{name} is {value}, below 0")
+    return value
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vbench.errors import UsageError
-from vbench.plan import Case
+from vbench.plan import Case, case_of
 from vbench.results import store
 from vbench.results.changes import FEWEST, changes
 from vbench.results.frame import commit, frame, rows_of
@@ -177,7 +177,7 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
     cases: dict[Key, Case] = {}
     for run in sorted(runs, key=_time):
         place = _place(machines, machine(run.records[0].host))
-        by_id = {record.case_id: Case(**record.case) for record in run.records}
+        by_id = {record.case_id: case_of(record.case) for record in run.records}
         for row in rows_of(frame(run.records)):
             if row["status"] == "unsupported":
                 continue

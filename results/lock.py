@@ -60,8 +60,8 @@ class Lock:
             self._owned = True
             return
         raise OutputError(
-            f"another sweep is writing {self._folder}, on a file system without locks; wait for it, use another folder, "
-            f"or, if there is none, delete {self._holder}"
+            f"another sweep is writing {self._folder}, on a file system without locks; wait for it, use another "
+            f"folder, or, if there is none, delete {self._holder}"
         )
 
     def _left_over(self) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from vbench.plan import CASE_DEFAULTS, Case
+from vbench.plan import CASE_DEFAULTS, case_of
 from vbench.results.moderation import Prior, moderated, prior_of_variances
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import TurnBlock, current_turns
@@ -71,7 +71,8 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
     for own in current(blocks).values():
         whole = [block for block in own.values() if block.status == "ok" and block.samples_ms]
         if whole:
-            runs[whole[0].conditions].append(_fit(whole))
+            cells = sorted(map(alike, whole[0].cases))  # damaged blocks may hold others
+            runs[whole[0].conditions].append(_fit([b for b in whole if sorted(map(alike, b.cases)) == cells]))
     found: dict[Key, PairedRatio] = {}
     for fits in runs.values():
         common = prior_of_variances([fit.variance / fit.usual for fit in fits], [fit.freedom for fit in fits])
@@ -84,7 +85,7 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
 def alike(case: Mapping[str, Any]) -> str:
     """The id of a case as it takes turns: latency of inference is at batch 1, whatever the batch for throughput."""
     values = {**CASE_DEFAULTS, **case}
-    return Case(**{**values, "batch": 1} if values["phase"] == "infer" else values).id
+    return case_of({**values, "batch": 1} if values["phase"] == "infer" else values).id
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,25 +229,24 @@ def _read(path: Path, kind: type[Kind]) -> _Read[Kind]:
 
 def _why(line: bytes, kind: type[Record] | type[TurnBlock], error: Exception) -> ValueError:
     """Why a line is no record, in words."""
-    if isinstance(error, RecursionError):
-        return ValueError("is nested too deeply")
     try:
         values = Decoder().decode(line)
+    except RecursionError:
+        return ValueError("is nested too deeply")
     except ValidationError as found:
         return ValueError(f"is no record: {shapes.said(found)}")
     except (DecodeError, UnicodeDecodeError):
         return CutError("is no JSON of a record")
-    except RecursionError:
-        return ValueError("is nested too deeply")
+    said = f"is wrong at {shapes.said(error)}"
+    needed = sorted(f.name for f in fields(kind) if f.default is MISSING)
     if not isinstance(values, dict):
-        return ValueError("is no record")
-    if values.get("schema") != SCHEMA:
+        said = "is no record"
+    elif values.get("schema") != SCHEMA:
         schema = repr(values.get("schema"))[:40]
-        return ValueError(f"has schema {schema}; this vbench reads {SCHEMA}, another one wrote it")
-    needed = [f.name for f in fields(kind) if f.default is MISSING]
-    if missing := sorted(name for name in needed if name not in values):
-        return ValueError(f"lacks {', '.join(missing)}; it is not a record of vbench")
-    return ValueError(f"is wrong at {shapes.said(error)}")
+        said = f"has schema {schema}; this vbench reads {SCHEMA}, another one wrote it"
+    elif missing := [name for name in needed if name not in values]:
+        said = f"lacks {', '.join(missing)}; it is not a record of vbench"
+    return ValueError(said)
 
 
 def recordable(line: Kind) -> Kind:

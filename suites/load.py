@@ -6,14 +6,17 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from vbench.errors import UsageError
+from vbench.errors import UsageError, first_line
+from vbench.options import shown
 from vbench.plan import USUAL
 
 WORDS, NEEDED = ("question", "time"), ("models", "res")
 AXES = ("models", "res", *USUAL)
+LONGEST = 2**20  # bytes of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,10 @@ def load(name: str) -> Suite:
     """
     source = Path(name) if name.endswith(".toml") else None
     if source is None and name not in shipped():
-        raise UsageError(f"--suite: there is no '{name}'; there are {', '.join(shipped())}, or give a .toml file")
-    try:
-        text = (source or files("vbench.suites") / f"{name}.toml").read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"--suite: {name} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--suite: {name} is not TOML: {error}") from None
+        raise UsageError(
+            f"--suite: there is no '{shown(name)}'; there are {', '.join(shipped())}, or give a .toml file"
+        )
+    values = toml(source or files("vbench.suites") / f"{name}.toml", f"--suite: {shown(name)}")
     parts = values.pop("part", [{}])
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         raise UsageError(f"--suite: {name}: part is no table; write [[part]] above each set of axes")
@@ -66,12 +65,27 @@ def load(name: str) -> Suite:
     return Suite(values.pop("question"), values.pop("time"), values, tuple(parts), gate)
 
 
+def toml(file: Path | Traversable, where: str) -> dict[str, Any]:
+    """A TOML file that a person wrote. Raises: UsageError, after `where`, for one that is none, or is too long."""
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LONGEST + 1)
+        if len(data) > LONGEST:
+            raise UsageError(f"{where} has more than {LONGEST >> 20} MiB, too much for axes and rules")
+        return tomllib.loads(data.decode())
+    except OSError as error:
+        raise UsageError(f"{where} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError(f"{where} is not TOML: it is nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(f"{where} is not TOML: {first_line(error)}") from None
+
+
 def _check(where: str, table: dict[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
     """Raises: UsageError for a key that is unknown, missing or no text."""
     wrong = [key for key in table if key not in known] + [key for key in needed if key not in table]
     wrong += [key for key in table if key in known and not isinstance(table[key], str)]
     if wrong:
         what = "a suite" if WORDS[0] in known else "a part"
-        raise UsageError(
-            f"--suite: {where}: wrong, missing or non-text keys: {', '.join(wrong)}; {what} has {', '.join(known)}"
-        )
+        keys = shown(", ".join(wrong))
+        raise UsageError(f"--suite: {where}: wrong, missing or non-text keys: {keys}; {what} has {', '.join(known)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -11,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vbench.errors import UsageError
+from vbench.options import shown
 from vbench.results.outcome import THRESHOLD, Finding
-from vbench.suites.load import AXES, load
+from vbench.suites.load import AXES, load, toml
 
 MIB = 2**20
+LARGEST = 1e15  # of a budget, in its unit
 QUANTITIES = {  # the quantity of a budget -> its column of the frame, the column's units in one of its own, its unit
     "latency_ms": ("latency_ms", 1, "ms"),
     "latency_ms_p90": ("latency_ms_p90", 1, "ms"),
@@ -74,13 +75,14 @@ def read(folder: Path) -> Rules:
     Raises: UsageError for a file that is not TOML, or an unknown key.
     """
     file = folder / "pyproject.toml"
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         return Rules({})
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from None
-    return parse(table.get("tool", {}).get("vbench", {}).get("gate", {}), "[tool.vbench.gate]")
+    table: Any = toml(file, str(file))
+    for key in ("tool", "vbench", "gate"):
+        table = table.get(key, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{file}: {key} is no table; the rules of a gate are in [tool.vbench.gate]")
+    return parse(table, "[tool.vbench.gate]")
 
 
 def load_rules(suite: str | None, threshold: float | None) -> Rules:
@@ -104,7 +106,7 @@ def parse(table: Any, where: str) -> Rules:
         raise UsageError(f"{where} is no table")
     known = (*AXES, "threshold", "budgets", "cells")
     if strange := [key for key in table if key not in known]:
-        raise UsageError(f"{where}: there is no {', '.join(strange)}; there are {', '.join(known)}")
+        raise UsageError(f"{where}: there is no {shown(', '.join(strange))}; there are {', '.join(known)}")
     axes = {key: table[key] for key in AXES if key in table}
     if wrong := [key for key, value in axes.items() if not isinstance(value, str)]:
         raise UsageError(f"{where}: {', '.join(wrong)} must be text, as on the command line")
@@ -124,7 +126,7 @@ def parse(table: Any, where: str) -> Rules:
 def threshold_of(value: Any, where: str) -> float:
     """A share of the base between 0.001 and 1. Raises: UsageError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value < 1:
-        raise UsageError(f"{where}: threshold {value!r} is no share between 0.001 and 1; 0.03 is 3 %")
+        raise UsageError(f"{where}: threshold {shown(value)} is no share between 0.001 and 1; 0.03 is 3 %")
     return float(value)
 
 
@@ -135,8 +137,11 @@ def budget(text: str, where: str) -> Budget:
         limit = float(match[3]) if match else 0.0
     except ValueError:
         limit = 0.0
-    if not match or match[1] not in QUANTITIES or limit <= 0:
-        raise UsageError(f"{where}: '{text}' is no budget; write latency_ms<20, of {', '.join(QUANTITIES)}")
+    if not match or match[1] not in QUANTITIES or not 0 < limit <= LARGEST:
+        raise UsageError(
+            f"{where}: '{shown(text)}' is no budget; write latency_ms<20, of {', '.join(QUANTITIES)}, with a limit "
+            f"above 0 and up to {LARGEST:g}"
+        )
     return Budget(match[1], match[2] == "<", limit)
 
 

@@ -85,5 +85,5 @@ def place() -> str:
     with suppress(OSError):
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
     with suppress(OSError):
-        facts.append(os.readlink("/proc/self/ns/pid"))
+        facts.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]

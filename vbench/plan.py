@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any, Literal, get_args
 
 from vbench.devices import kind_of
@@ -19,7 +21,7 @@ from vbench.errors import ResolutionError, UnknownModelError, UsageError
 from vbench.kernels.registry import OPS, Mode, default_form, missing
 from vbench.models.registry import names, ours, spec
 from vbench.models.row import ModelSpec
-from vbench.options import choices, items
+from vbench.options import choices, items, shown, whole
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -74,6 +76,8 @@ CHOICES = {  # by the name of the option and of the field of `Case`
 AUTO = "auto"  # the form that is the default of its mode on the device
 Batch = int | Literal["knee", "max"]
 LARGEST = 65_536  # px; a longer side is a typing error
+LARGEST_BATCH = 2**20  # images in a call
+CELLS = 10_000  # of a plan, unless more are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +225,13 @@ class Case:
         return " ".join(filter(None, [self.model, size, self.mode, form, self.dtype, *rest]))
 
 
+def case_of(record: Mapping[str, Any]) -> Case:
+    """The case of a record, whose later axes an older record lacks; those of a newer release are left out."""
+    return Case(**{key: value for key, value in record.items() if key in _FIELDS})
+
+
 _FIRST_FIELDS = 12  # of `Case`, as the first release had them
+_FIELDS = frozenset(field.name for field in fields(Case))
 CASE_DEFAULTS = {field.name: field.default for field in fields(Case) if field.default is not MISSING}
 
 
@@ -305,6 +315,13 @@ def plan(sweep: Sweep) -> list[Case]:
     return list(cases)
 
 
+def size(sweep: Sweep) -> int:
+    """How many cells a plan has at most; those that differ in an axis that a model lacks count once each."""
+    common = (sweep.modes, sweep.batches, sweep.dtypes, sweep.phases, sweep.backends, sweep.layouts, sweep.reparams)
+    own = sum(len(sweep.forms if spec(model).operator else sweep.attentions) for model in sweep.models)
+    return own * len(sweep.sizes) * prod(map(len, common))
+
+
 def union(sweeps: Sequence[Sweep]) -> list[Case]:
     """Every cell of several sweeps once, from small images to large. Raises: as `plan`."""
     cases = dict.fromkeys(case for sweep in sweeps for case in plan(sweep))
@@ -364,7 +381,7 @@ def parse_models(text: str, option: str = "--models") -> tuple[str, ...]:
         pattern = "*" if spelled == "all" else spelled
         matches = names(pattern) if set(pattern) & set("*?[") else [ours(item)]
         if not matches:
-            raise UsageError(f"{option}: no model matches '{item}'; see 'vbench models'")
+            raise UsageError(f"{option}: no model matches '{shown(item)}'; see 'vbench models'")
         for name in matches:
             spec(name)
             chosen[name] = None
@@ -411,18 +428,25 @@ def parse_batches(text: str) -> tuple[Batch, ...]:
     named: dict[str, Batch] = {"knee": "knee", "auto": "knee", "max": "max"}
     batches: list[Batch] = []
     for item in map(str.lower, items(text, "--batch", "knee")):
-        if item not in named and not (item.isdecimal() and int(item) > 0):
-            raise UsageError(f"--batch: '{item}' is not knee, max or a positive number")
-        batches.append(named[item] if item in named else int(item))
+        number = whole(item)
+        if item in named:
+            batches.append(named[item])
+        elif number is not None and 1 <= number <= LARGEST_BATCH:
+            batches.append(number)
+        else:
+            raise UsageError(f"--batch: '{shown(item)}' is not knee, max or a number from 1 to {LARGEST_BATCH:,}")
     return tuple(dict.fromkeys(batches))
 
 
 def _pixels(text: str, item: str) -> int:
-    if not text.lstrip("-").isdecimal() or not text.isascii():
-        raise ResolutionError(f"'{item}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128")
-    if not 0 < int(text) <= LARGEST:
-        raise ResolutionError(f"{text} px in '{item}' is not between 1 and {LARGEST}")
-    return int(text)
+    if not re.fullmatch(r"-?[0-9]+", text):
+        raise ResolutionError(
+            f"'{shown(item)}' is not a size; write 512, 512x1024 (height x width), 224:2048 or 224:2048:128"
+        )
+    number = whole(text)
+    if number is None or not 0 < number <= LARGEST:
+        raise ResolutionError(f"{shown(text)} px in '{shown(item)}' is not between 1 and {LARGEST}")
+    return number
 
 
 def _size(item: str) -> tuple[int, int]:
@@ -435,7 +459,7 @@ def _range(item: str) -> list[tuple[int, int]]:
     if len(step) > 1:
         raise ResolutionError(f"'{item}' has too many parts; write low:high or low:high:step")
     if low > high:
-        raise ResolutionError(f"the range '{item}' is reversed; write {high}:{low}")
+        raise ResolutionError(f"the range '{shown(item)}' is reversed; write {high}:{low}")
     sides = list(range(low, high + 1, step[0])) if step else [px for px in GRID if low <= px <= high]
     if not sides:
         grid = " ".join(map(str, GRID))

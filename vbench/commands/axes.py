@@ -65,6 +65,9 @@ OPTIONS: dict[str, Any] = {  # by the name of the axis, in the order of --help
     },
     "form": Form,
 }
+Most = Annotated[
+    int, typer.Option("--cells", help="The most cells that the plan may have; a larger plan is a typing error.")
+]
 Asked = Mapping[str, str]  # the axes that were given on the command line, by name
 NONE: Asked = MappingProxyType({})
 
@@ -109,6 +112,7 @@ def cells(
     *,
     usual: Mapping[str, str] = planning.USUAL,
     written: Mapping[str, str] = NONE,
+    most: int | None = None,
 ) -> list[planning.Case]:
     """The cells that these options describe on a device, "cpu" or "cuda:N". All values are checked.
 
@@ -116,8 +120,10 @@ def cells(
 
     Args:
         written: how the user wrote an axis, where it is not `--axis`.
+        most: the most cells that there may be, where `--cells` says it; None means `plan.CELLS`.
 
-    Raises: UsageError if models or sizes are missing, or a value is not allowed; it names what the user wrote.
+    Raises: UsageError if models or sizes are missing, or a value is not allowed, it names what the user wrote; and for
+        a plan of too many cells.
     """
     from vbench.suites.load import load
 
@@ -127,9 +133,18 @@ def cells(
         raise UsageError("give --models and --res, as in --models vig_t,deit_t --res 224:2048; or a --suite")
     of_suite = {axis: f"--suite {suite}: {axis}" for axes in own for axis in axes if axis not in asked}
     try:
-        return planning.union([planning.parse(axes, device) for axes in sets])
+        parsed = [planning.parse(axes, device) for axes in sets]
+        _check_size(sum(map(planning.size, parsed)), most)
+        return planning.union(parsed)
     except UsageError as error:
         raise _as_written(error, {**of_suite, **written}) from None
+
+
+def _check_size(count: int, most: int | None) -> None:
+    """Raises: UsageError for a plan of more cells than were asked for."""
+    if count > (most or planning.CELLS):
+        do = "name fewer sizes or models" + ("" if most is None else f", or ask for them: --cells {count}")
+        raise UsageError(f"the plan has {count:,} cells, more than {most or planning.CELLS:,}: {do}")
 
 
 def _as_written(error: UsageError, written: Mapping[str, str]) -> UsageError:

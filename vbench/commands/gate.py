@@ -13,9 +13,9 @@ import typer
 from vbench import devices
 from vbench import plan as planning
 from vbench.commands import axes
-from vbench.commands.console import AsJson, err, out, print_json, print_written
+from vbench.commands.console import AsJson, err, out, print_aside, print_json, print_written
 from vbench.commands.repeated import COMMA
-from vbench.errors import UsageError
+from vbench.errors import OutputError, UsageError
 from vbench.results.outcome import NOTHING, THRESHOLD
 from vbench.suites.rules import load_rules
 
@@ -216,11 +216,16 @@ def _finish(found: Outcome, folder: Path | None, *, strict: bool, as_json: bool)
     from vbench.reports import gate as reporting
     from vbench.reports.gate_files import write_outputs
 
-    files = write_outputs(found, folder, strict=strict) if folder else []
+    try:
+        files, unwritten = write_outputs(found, folder, strict=strict) if folder else [], None
+    except OutputError as error:  # the comparison may have taken an hour: it is shown all the same
+        files, unwritten = [], error
     if as_json:
         typer.echo(reporting.to_json(found, strict=strict), nl=False)
     else:
         reporting.show(found, out, strict=strict)
     if files:
         print_written(files)
-    raise typer.Exit(found.exit_code(strict=strict))
+    if unwritten:
+        print_aside([f"not written: {unwritten}"])
+    raise typer.Exit(2 if unwritten else found.exit_code(strict=strict))

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vbench.errors import UsageError
+from vbench.options import check_numbers
+from vbench.plan import CELLS
 from vbench.results.outcome import THRESHOLD
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def sweep(
     pairs: str = "auto",
     refine: str = "auto",
     budget: str | None = None,
+    cells: int = CELLS,
     timeout: float = 300.0,
     out: str | Path = "vbench-run",
     fresh: bool = False,
@@ -66,6 +69,7 @@ def sweep(
         models: names, patterns, "timm/NAME", "module:callable" of your own; or that callable or class itself, if it
             stands at the top of a module that can be imported.
         res: sides in px, as 224 or [224, 512]; texts as "224:2048" or "512x1024"; in a list (height, width) too.
+        cells: the most cells that the plan may have.
         out: the folder of the records.
         progress: whether a line for each launch goes to stderr.
 
@@ -85,9 +89,10 @@ def sweep(
 
     begin, folder = time.monotonic(), Path(out)
     with _as_keywords():
-        for name, value, least in (("threads", threads, 1), ("timeout", timeout, 1), ("seconds", seconds, 0.01)):
-            if value is not None and not value >= least:
-                raise UsageError(f"{name}: {value} is not {least} or more")
+        numbers = {"threads": threads, "timeout": timeout, "seconds": seconds, "seed": seed, "cells": cells}
+        if wrong := [name for name, value in numbers.items() if not isinstance(value, int | float | None)]:
+            raise UsageError(f"{wrong[0]}: {numbers[wrong[0]]!r} is not a number")
+        check_numbers(numbers)
         given = {
             "models": None if models is None else ",".join(map(_model, _several(models))),
             "res": None if res is None else ",".join(_sizes(res)),
@@ -96,7 +101,7 @@ def sweep(
             **{"reparam": _text(reparam), "form": _text(form)},
         }
         asked = {axis: text for axis, text in given.items() if text is not None}
-        cases = axes.cells(asked, None if suite is None else str(suite), devices.resolve(device))
+        cases = axes.cells(asked, None if suite is None else str(suite), devices.resolve(device), most=cells)
         where = cases[0].device
         protocol = protocol_of(where, rigor, threads, tf32, seconds, seed)
         settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)

@@ -12,7 +12,7 @@ import typer
 
 from vbench.commands.console import AsJson, err, out, print_aside, print_json, print_written
 from vbench.commands.repeated import COMMA
-from vbench.errors import UsageError
+from vbench.errors import OutputError, UsageError
 from vbench.reports.figures.table import FIGURES
 
 if TYPE_CHECKING:
@@ -122,19 +122,25 @@ def table_of(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
-    """Write the files of a sweep beside its records and print the table.
+    """Write the files of a sweep beside its records and print the table. If they cannot be written, say so instead.
 
     Returns: the number of cells that ended in an error, or whose work is not counted in full.
     """
     from vbench.reports import tables
     from vbench.reports.write import cleaned, write_all
 
-    files = write_all(table, folder) if len(table) else []
+    try:
+        files, unwritten = write_all(table, folder) if len(table) else [], []
+    except OutputError as error:
+        files, unwritten = [], [f"not written: {error}"]
     if as_json:
         typer.echo(cleaned(table).to_json(orient="records", indent=1))
     else:
         tables.show(table, out)
-    print_written(files)
+    if unwritten:
+        print_aside(unwritten)
+    else:
+        print_written(files)
     print_aside(tables.uncounted(table) if as_json else [])  # without --json they are under the table
     failed = set(table.index[table["status"] == "error"])
     return len(failed | set(tables.without_count(table).index))

@@ -3,6 +3,9 @@
 Only for results that do not depend on time: whether modes are one function, how many MACs a model has. Timings and
 failures are not kept. `vbench verify` and `vbench flops` do not use it. The seconds that a job took are kept too, for
 other code as well: they tell how long it will take again.
+
+Whoever can write to the folder can say what was verified. So it and its files must be this user's, and writable by
+nobody else; what is not, or has another shape, is ignored with one warning.
 """
 
 from __future__ import annotations
@@ -10,15 +13,43 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import time
+import warnings
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from msgspec import Meta, MsgspecError, Struct
+from msgspec.json import decode
 
 from vbench.errors import OutputError
-from vbench.files import write_text
+from vbench.files import write_whole
 from vbench.jobs.launch import Ending, Runner
+
+
+Shape = TypeVar("Shape", bound=Struct)
+LONGEST = 2**24  # bytes of an entry
+OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Kept(Struct, forbid_unknown_fields=True):
+    """The shape of an entry: an `Ending` that is "ok"."""
+
+    status: Literal["ok"]
+    parts: dict[str, Any]
+    reason: Annotated[str, Meta(max_length=2_000)] | None = None
+
+
+class Took(Struct, forbid_unknown_fields=True):
+    """The shape of an entry on time."""
+
+    seconds: Annotated[float, Meta(ge=0, le=1e9)]
+
+
+class MemoWarning(UserWarning):
+    """Something in the folder of results is not this user's, or is damaged, and was ignored."""
 
 
 class Memo:
@@ -34,6 +65,7 @@ class Memo:
         self._launcher, self._conditions = launcher, conditions
         home = os.environ.get("XDG_CACHE_HOME")
         self._folder = folder or (Path(home) if home else Path.home() / ".cache") / "vbench"
+        self._warned = False
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """As `Launcher.run`; returns a kept ending if there is one, and keeps an ending that is "ok"."""
@@ -47,23 +79,61 @@ class Memo:
 
     def recall(self, job: str, argument: dict[str, Any]) -> Ending | None:
         """The ending that is kept, or None."""
-        with suppress(OSError, ValueError, TypeError):
-            return Ending(**json.loads(self._result(job, argument).read_text()))
-        return None
+        kept = self._read(self._result(job, argument), Kept)
+        return None if kept is None else Ending(kept.status, kept.reason, kept.parts)
 
     def keep(self, job: str, argument: dict[str, Any], ending: Ending, seconds: float) -> None:
         """Keep an ending, and how long the job took."""
-        with suppress(OutputError):  # a machine without a home folder proves it every time
-            write_text(self._result(job, argument), json.dumps(asdict(ending)))
-            write_text(self._time(job, argument), json.dumps({"seconds": max(round(seconds, 3), 0.001)}))
+        with suppress(OutputError, OSError):  # a machine without a home folder proves it every time
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            about = self._folder.stat()
+            if about.st_uid == os.geteuid() and about.st_mode & OTHERS:
+                self._folder.chmod(stat.S_IMODE(about.st_mode) & ~OTHERS)
+            self._write(self._result(job, argument), asdict(ending))
+            self._write(self._time(job, argument), {"seconds": max(round(seconds, 3), 0.001)})
 
     def expected_s(self, job: str, argument: dict[str, Any]) -> float | None:
         """How long `run` will take: nothing if the ending is kept, else as long as the last time; None if unknown."""
         if self.recall(job, argument) is not None:
             return 0.0
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            return float(json.loads(self._time(job, argument).read_text())["seconds"])
-        return None
+        took = self._read(self._time(job, argument), Took)
+        return None if took is None else took.seconds
+
+    def _read(self, path: Path, shape: type[Shape]) -> Shape | None:
+        """An entry of that shape; None if there is none, or if it is not to be trusted."""
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return self._ignore(path, f"cannot be read: {error.strerror}") if self._folder.is_dir() else None
+        with open(file, "rb") as opened:
+            about, folder = os.fstat(file), self._folder.stat()
+            if not stat.S_ISREG(about.st_mode):
+                return self._ignore(path, "is no file")
+            for each, named in ((folder, self._folder), (about, path)):
+                if each.st_uid != os.geteuid():
+                    return self._ignore(named, f"belongs to another user ({each.st_uid})")
+                if each.st_mode & OTHERS:
+                    return self._ignore(named, "can be written by others")
+            try:
+                return decode(opened.read(LONGEST), type=shape)
+            except (MsgspecError, RecursionError, UnicodeDecodeError, OSError):
+                return self._ignore(path, "is damaged")
+
+    def _ignore(self, path: Path, why: str) -> None:
+        """Warn, once."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{path} {why}: what it remembers is not used, and found out anew", MemoWarning, stacklevel=4)
+
+    def _write(self, path: Path, entry: dict[str, Any]) -> None:
+        def write(part: Path) -> None:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                json.dump(entry, file)
+
+        with suppress(ValueError):  # what JSON cannot hold is found out anew
+            write_whole(path, write)
 
     def _result(self, job: str, argument: dict[str, Any]) -> Path:
         return self._folder / f"{_digest(job, argument, self._conditions)}.json"

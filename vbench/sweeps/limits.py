@@ -27,6 +27,7 @@ Axis = Literal["px", "images"]
 STEP = 32  # px; the least step between sizes
 SHARE = 0.9  # of the free memory, where no budget is given
 MIB = 2**20
+MOST_GIB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,8 @@ def task(
     threads: int,
 ) -> Task:
     """The task that the options of `maxres` and `maxbatch` describe. Raises: UsageError."""
-    if memory_gib is not None and not 0 < memory_gib < float("inf"):
-        raise UsageError(f"--memory: {memory_gib:g} GiB is not a size; give a positive number")
+    if memory_gib is not None and not 0 < memory_gib <= MOST_GIB:
+        raise UsageError(f"--memory: {memory_gib:g} GiB is not a size; give a number up to {MOST_GIB:,}")
     models, modes = parse_models(model, "MODEL"), parse_modes(mode, "--mode")
     dtypes, phases = parse_dtypes(dtype), parse_phases(phase)
     for option, values in (("MODEL", models), ("--mode", modes), ("--dtype", dtypes), ("--phase", phases)):
