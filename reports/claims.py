@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vbench.errors import UsageError
+from vbench.files import is_file
 from vbench.reports.grid import csv_text, escaped, pipes
 from vbench.results.claim_equivalence import Verify
 from vbench.results.claim_equivalence import judged as by_verification
@@ -102,7 +103,7 @@ def judged(folders: Sequence[Path], predict: Predict | None = None, verify: Veri
     Raises: UsageError for a folder without records; SchemaError for records that this version cannot read.
     """
     for folder in folders:
-        if not any((folder / name).is_file() for name in (RECORDS, OPERATORS)):
+        if not any(is_file(folder / name) for name in (RECORDS, OPERATORS)):
             raise UsageError(f"{folder} has no {RECORDS}; give the --out folder of a sweep, or none")
     table = of_folders(folders)
     operators = [row for folder in folders for row in read_operators(folder)]

@@ -23,6 +23,7 @@ from plotly.offline import get_plotlyjs
 
 import vbench
 from vbench.errors import UsageError
+from vbench.files import is_file
 from vbench.reports import plots, tables
 from vbench.reports.tables import extent, figure
 from vbench.results.answers import Answer
@@ -73,7 +74,7 @@ def runs_of(folders: Sequence[Path]) -> list[Run]:
     names = [folder.resolve().name for folder in folders]
     found = []
     for folder, name in zip(folders, names, strict=True):
-        there = reading(folder) if (folder / "records.jsonl").is_file() else None
+        there = reading(folder) if is_file(folder / "records.jsonl") else None
         if there is None or not there.records:
             raise UsageError(f"{folder} has no records; give the --out folder of a sweep")
         named = name if names.count(name) == 1 else str(folder)

@@ -16,6 +16,7 @@ from vbench.commands import sweep as sweeping
 from vbench.commands.console import err, out
 from vbench.commands.repeated import adding_up
 from vbench.errors import UsageError, VbenchError
+from vbench.options import shown
 
 OVERWRITTEN = (
     "another project, vbench, has overwritten files of this one: pip uninstall vbench vbench-backbones, then install "
@@ -66,6 +67,11 @@ def main() -> None:
         if os.environ.get("VBENCH_DEBUG"):
             raise
         err.print(f"vbench: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None or os.environ.get("VBENCH_DEBUG"):
+            raise
+        err.print(f"vbench: {shown(error.filename)}: {error.strerror}")
         sys.exit(2)
     except typer.Abort:
         sys.exit(130)

@@ -13,6 +13,7 @@ import typer
 from vbench.commands.console import AsJson, err, out, print_aside, print_json, print_written
 from vbench.commands.repeated import COMMA
 from vbench.errors import OutputError, UsageError
+from vbench.files import is_file
 from vbench.reports.figures.table import FIGURES
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def publish(
 def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. Raises: UsageError for a folder without records."""
     for folder in folders:
-        if not (folder / "records.jsonl").is_file():
+        if not is_file(folder / "records.jsonl"):
             raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
     return table_of(folders)
 
