@@ -79,8 +79,7 @@ def bare_table(
         box=None, pad_edge=False, header_style="bold", title=named, title_justify="left", show_header=bool(heads)
     )
     for head in heads:
-        justify = "right" if head in right else "left"
-        table.add_column(Text(visible(head)), justify=justify, no_wrap=head not in wrap)
+        table.add_column(Text(visible(head)), justify="right" if head in right else "left", no_wrap=head not in wrap)
     return table
 
 
