@@ -15,6 +15,7 @@ from scipy.special import ndtr, stdtr
 
 from vbench.errors import UsageError
 from vbench.files import is_file
+from vbench.options import shown
 from vbench.plan import Case, case_of
 from vbench.results import store
 from vbench.results.code import code
@@ -77,7 +78,7 @@ class StoredRun:
 def load(folder: Path) -> StoredRun:
     """The run in a sweep's --out folder. Raises: UsageError for a folder without records; SchemaError, OutputError."""
     if not is_file(folder / store.FILE):
-        raise UsageError(f"{folder} has no {store.FILE}; give the --out folder of a sweep")
+        raise UsageError(f"{shown(folder)} has no {store.FILE}; give the --out folder of a sweep")
     try:
         complete = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runs"][-1]["complete"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -14,6 +14,7 @@ from vbench.commands.console import AsJson, err, out, print_aside, print_json, p
 from vbench.commands.repeated import COMMA
 from vbench.errors import OutputError, UsageError
 from vbench.files import is_file
+from vbench.options import shown
 from vbench.reports.figures.table import FIGURES
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. Raises: UsageError for a folder without records."""
     for folder in folders:
         if not is_file(folder / "records.jsonl"):
-            raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
+            raise UsageError(f"{shown(folder)} has no records.jsonl; give the --out folder of a sweep")
     return table_of(folders)
 
 
