@@ -93,10 +93,8 @@ def values(found: Any, said: Said = lambda where, what: None, where: str = "", d
     Args:
         said: is called for each value that was replaced, with its place and what it was.
     """
-    if found is None or isinstance(found, bool):
-        return found
-    if isinstance(found, str):
-        return text(found)
+    if found is None or isinstance(found, bool | str):
+        return text(found) if isinstance(found, str) else found
     if isinstance(found, list | tuple | dict) and depth <= DEEPEST:
         if isinstance(found, dict):
             named = ((_key(key), one) for key, one in found.items())

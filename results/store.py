@@ -5,11 +5,13 @@ Lines are appended and flushed, never rewritten.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +31,7 @@ FILE = "records.jsonl"
 TURNS = "turns.jsonl"
 RUN_FILE = "run.json"
 Kind = TypeVar("Kind", "Record", "TurnBlock")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ _PARTS = {kind: {f.name for f in fields(kind) if f.default is not MISSING} - {"s
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that a folder holds: its launches and blocks of turns in the order of writing, and the lines that are none."""
+    """All that a folder holds: its launches and blocks of turns in the order of writing; and lines that are none."""
 
     records: list[Record]
     turns: list[TurnBlock]
@@ -211,7 +214,7 @@ def _read(path: Path, kind: type[Kind]) -> _Read[Kind]:
             raise _why(line, kind, ValidationError(problem))
         return record
 
-    for line, end in scan(path, parse, _BEGINS[kind]):
+    for line, end in _without_collections(scan(path, parse, _BEGINS[kind])):
         found.end = end
         if isinstance(line, Damage):
             found.damaged.append(line)
@@ -225,6 +228,17 @@ def _read(path: Path, kind: type[Kind]) -> _Read[Kind]:
     if found.damaged:
         warnings.warn(told(found.damaged), DamagedLineWarning, stacklevel=3)
     return found
+
+
+def _without_collections(made: Iterator[Made]) -> Iterator[Made]:
+    """What an iterator yields, without collections of garbage until its end: records have no cycles."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield from made
+    finally:
+        if on:
+            gc.enable()
 
 
 def _why(line: bytes, kind: type[Record] | type[TurnBlock], error: Exception) -> ValueError:
@@ -270,7 +284,8 @@ def recordable(line: Kind) -> Kind:
         part = found[0] if found else ""
         if part not in _PARTS[kind] or getattr(line, part) is None:
             raise SchemaError(f"a record could not be read back: {problem}")
-        line, failed = replace(line, **{part: None}), True
+        nothing: dict[str, Any] = {part: None}
+        line, failed = replace(line, **nothing), True
         lost.append(problem)
     if lost:
         why = clean.text("; ".join(filter(None, [line.reason, f"not recorded: {', '.join(lost[:5])}"])))
@@ -286,19 +301,19 @@ class Store:
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
-        self._lock: Lock | None = None
-        try:
-            self._lock = Lock(folder)
-            self._launches = _Lines(folder / FILE, Record, fresh=fresh)
-            self._turns = _Lines(folder / TURNS, TurnBlock, fresh=fresh)
-        except BaseException:
-            self._close()
-            raise
+        with ExitStack() as opened:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+            opened.callback(os.close, self._place)
+            opened.enter_context(Lock(folder))
+            self._launches: _Lines[Record] = _Lines(folder / FILE, Record, self._place, fresh=fresh)
+            opened.callback(self._launches.close)
+            self._turns: _Lines[TurnBlock] = _Lines(folder / TURNS, TurnBlock, self._place, fresh=fresh)
+            opened.callback(self._turns.close)
+            self._opened = opened.pop_all()
 
     @property
     def records(self) -> list[Record]:
@@ -341,28 +356,21 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._launches.close()
-        self._turns.close()
-        self._close()
-
-    def _close(self) -> None:
-        if self._lock:
-            self._lock.close()
-        os.close(self._place)
+        self._opened.close()
 
 
 class _Lines(Generic[Kind]):
     """A file of records that grows, and what it holds."""
 
-    def __init__(self, path: Path, kind: type[Kind], *, fresh: bool) -> None:
+    def __init__(self, path: Path, kind: type[Kind], place: int, *, fresh: bool) -> None:
         if fresh and path.exists():
             try:
                 os.replace(path, path.with_suffix(f".previous{path.suffix}"))  # noqa: PTH105
             except OSError as error:
                 raise OutputError(f"{path} cannot be moved: {error.strerror}") from None
         found = _read(path, kind)
-        self.lines = found.lines
-        self._file: Growing = Growing(path, found.end, now=kind is Record)
+        self.lines: list[Kind] = found.lines
+        self._file = Growing(path, found.end, place, now=kind is Record)
 
     def append(self, line: Kind) -> Kind:
         line = recordable(line)

@@ -369,7 +369,7 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, text: str, said: s
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     file = tmp_path / "counters.json"
     base = Baseline(
-        {"torch": "1", "triton": None}, (BASE, replace(BASE, name="b", unseen="no")), KERNEL, {"macs": "5 %"}
+        {"torch": "1", "triton": None}, (BASE, replace(BASE, name="b 224", unseen="no")), KERNEL, {"macs": "5 %"}
     )
     file.write_text(baselines.to_text(base))
     assert baselines.read(file) == base

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from command import vbench
 from fakes import latency, make_record
 
 from vbench import host
+from vbench.errors import OutputError
 from vbench.jobs.launch import Ending
 from vbench.plan import RIGORS, Case, Protocol, Sweep, plan, schedule
 from vbench.reports import tables
+from vbench.results import clean
 from vbench.results.frame import frame
 from vbench.results.pairs import Key, PairedRatio
 from vbench.results.store import Record, TurnBlock, read, read_turns
@@ -230,6 +233,71 @@ def test_a_cell_that_fails_is_not_launched_again(tmp_path: Path) -> None:
     go(tmp_path, again := FakeLauncher(), Protocol(launches=3), retry=True)
     assert len(again.measured) == 2 * 3
     assert frame(read(tmp_path))["status"].value_counts().to_dict() == {"ok": 6, "unsupported": 2}
+
+
+def test_a_folder_that_goes_away_ends_the_sweep_at_the_next_record(tmp_path: Path) -> None:
+    class Deletes(FakeLauncher):
+        def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+            if job == "measure" and len(self.measured) == 1:
+                shutil.rmtree(tmp_path / "run")
+            return super().run(job, argument, timeout_s)
+
+    launcher = Deletes()
+    settings = sweeping.Settings(tmp_path / "run", "cpu", memory=tmp_path / "memory", pairs="none")
+    with (
+        pytest.warns(RuntimeWarning, match="the summary of this run is not kept"),
+        pytest.raises(OutputError, match=r"run is gone \(No such file or directory\)"),
+    ):
+        sweeping.run(CASES, settings, ONCE, launcher, Silent())
+    assert len(launcher.measured) == 2
+    assert not (tmp_path / "run").exists()
+
+
+LEAKS = {  # what a model's error says -> what a record has instead
+    "/srv/people/mallory/nets/x.py": "~/nets/x.py",
+    "by mallory on amber-falcon-7": "by <user> on <host>",
+    "/home/trent/weights": "~/weights",
+    "hf_AbCdEfGhIjKlMnOp": "<secret>",
+    "AKIAIOSFODNN7EXAMPLE": "<secret>",
+    "AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG": "AWS_SECRET_ACCESS_KEY=<secret>",
+    "https://u:hunter2@host/w?key=k3y-0f-all&size=3": "https://<secret>@host/w?key=<secret>&size=3",
+    "correct-horse-battery": "<secret>",  # the value of a variable whose name says so
+    "\x1b[31mred\x1b[0m \udc80 \0": r"red \udc80 \x00",
+}
+
+
+def test_an_error_of_a_model_tells_nothing_private_and_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real sweep of a model whose error has it all, and megabytes of it."""
+    for name, value in {"HOME": "/srv/people/mallory", "USER": "mallory", "MY_TOKEN": "correct-horse-battery"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("socket.gethostname", lambda: "amber-falcon-7.example.org")
+    clean._personal.cache_clear()
+    texts = {"one": " | ".join([*LEAKS][:5]), "two": " | ".join([*LEAKS][5:]), "long": "x" * 10**6}
+    (tmp_path / "leaky_net.py").write_text(
+        "\n".join(f"def {name}(image_size=32): raise RuntimeError({text!a})" for name, text in texts.items())
+    )
+    how = ("--modes", "parallel", "--rigor", "quick", "--batch", "1", "--pairs", "none", "--device", "cpu", "-o", "run")
+    try:
+        done = vbench(
+            "sweep", "--models", "leaky_net:one,leaky_net:two,leaky_net:long", "--res", "32", *how, cwd=tmp_path
+        )
+        again = vbench("report", "run", cwd=tmp_path)
+    finally:
+        clean._personal.cache_clear()
+    assert (done.returncode, again.returncode) == (1, 0)
+    texts = {
+        file.name: file.read_text() for kind in ("json*", "csv", "md") for file in (tmp_path / "run").glob(f"*.{kind}")
+    }
+    assert {"records.jsonl", "run.json", "summary.csv", "table.md"} <= set(texts)
+    for text in (*texts.values(), done.stdout, done.stderr, again.stdout):
+        for leak in (*("mallory", "amber-falcon", "trent", "hf_", "AKIA", "wJalr", "hunter2", "k3y"), "horse", "\x1b"):
+            assert leak not in text
+    reasons = {record.case["model"]: record.reason for record in read(tmp_path / "run")}
+    for instead in LEAKS.values():
+        assert instead in f"{reasons['leaky_net:one']} {reasons['leaky_net:two']}"
+    assert len(str(reasons["leaky_net:long"])) <= 2000
 
 
 def test_where_the_time_of_a_run_went_is_written_beside_its_records(tmp_path: Path) -> None:

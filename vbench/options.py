@@ -100,5 +100,5 @@ def seconds(text: str, option: str) -> float:
     parts = re.findall(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([smh])", text)
     total = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
     if "".join(map("".join, parts)) != text or not 0 < total <= LONGEST_S:
-        raise UsageError(f"{option}: '{shown(text)}' is not a time up to a year; write it like 90s, 10m or 1h30m")
+        raise UsageError(f"{option}: '{shown(text)}' is not a time; write it like 90s, 10m or 1h30m, up to a year")
     return total

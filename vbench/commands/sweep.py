@@ -86,7 +86,7 @@ def sweep(
     pairs: Pairs = "auto",
     refine: Refine = "auto",
     budget: BudgetOf = None,
-    most: axes.Most = planning.CELLS,
+    cells: axes.Most = planning.CELLS,
     timeout: Timeout = 300.0,
     folder: Out = Path("vbench-run"),
     fresh: Annotated[
@@ -102,7 +102,7 @@ def sweep(
     from vbench.sweeps import loop as sweeping
 
     begin = time.monotonic()
-    cases = axes.cells(asked, suite, devices.resolve(device), most=most)
+    cases = axes.cells(asked, suite, devices.resolve(device), most=cells)
     protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
     store.check(folder)
@@ -133,7 +133,7 @@ def plan(
     seed: Seed = 0,
     pairs: Pairs = "auto",
     budget: BudgetOf = None,
-    most: axes.Most = planning.CELLS,
+    cells: axes.Most = planning.CELLS,
     as_json: AsJson = False,
 ) -> None:
     """Show what a sweep would measure, with an estimate of its time and memory."""
@@ -144,7 +144,7 @@ def plan(
     from vbench.sweeps import loop as sweeping
     from vbench.sweeps.rehearse import rehearse
 
-    cases = axes.cells(asked, suite, devices.resolve(device), most=most)
+    cases = axes.cells(asked, suite, devices.resolve(device), most=cells)
     protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
     together = companies.companies(cases, companies.parse_pairs(pairs, cases))
     allowed_s = None if budget is None else in_seconds(budget, "--budget")

@@ -28,7 +28,6 @@ from vbench.errors import OutputError
 from vbench.files import write_whole
 from vbench.jobs.launch import Ending, Runner
 
-
 Shape = TypeVar("Shape", bound=Struct)
 LONGEST = 2**24  # bytes of an entry
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -106,20 +105,27 @@ class Memo:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return self._ignore(path, f"cannot be read: {error.strerror}") if self._folder.is_dir() else None
-        with open(file, "rb") as opened:
-            about, folder = os.fstat(file), self._folder.stat()
-            if not stat.S_ISREG(about.st_mode):
-                return self._ignore(path, "is no file")
-            for each, named in ((folder, self._folder), (about, path)):
-                if each.st_uid != os.geteuid():
-                    return self._ignore(named, f"belongs to another user ({each.st_uid})")
-                if each.st_mode & OTHERS:
-                    return self._ignore(named, "can be written by others")
+            if self._folder.is_dir():
+                self._ignore(path, f"cannot be read: {error.strerror}")
+            return None
+        with os.fdopen(file, "rb") as opened:
+            why = self._distrust(os.fstat(file), path)
             try:
-                return decode(opened.read(LONGEST), type=shape)
+                if why is None:
+                    return decode(opened.read(LONGEST), type=shape)
             except (MsgspecError, RecursionError, UnicodeDecodeError, OSError):
-                return self._ignore(path, "is damaged")
+                why = path, "is damaged"
+            self._ignore(*why)
+            return None
+
+    def _distrust(self, about: os.stat_result, path: Path) -> tuple[Path, str] | None:
+        """What others than this user may have written, the folder or the file, and why; None if neither."""
+        for each, named in ((self._folder.stat(), self._folder), (about, path)):
+            if each.st_uid != os.geteuid():
+                return named, f"belongs to another user ({each.st_uid})"
+            if each.st_mode & OTHERS:
+                return named, "can be written by others"
+        return None if stat.S_ISREG(about.st_mode) else (path, "is no file")
 
     def _ignore(self, path: Path, why: str) -> None:
         """Warn, once."""
@@ -129,7 +135,7 @@ class Memo:
 
     def _write(self, path: Path, entry: dict[str, Any]) -> None:
         def write(part: Path) -> None:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
                 json.dump(entry, file)
 
         with suppress(ValueError):  # what JSON cannot hold is found out anew

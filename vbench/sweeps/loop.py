@@ -369,8 +369,7 @@ class _Measuring:
         self.reference_mhz = max(filter(None, (self.reference_mhz, clock)), default=None)
         self.spent.add(record)
         if launch == 0 or not self.cut_short(record.status):
-            self.keep(record, store)
-            self.observer.done(record, self.agenda.rest())
+            self.observer.done(self.keep(record, store), self.agenda.rest())
 
     def turns(self, task: Turns, store: Store) -> None:
         """Measure a block of turns and keep it, with a launch of each slow cell, which these turns timed."""
@@ -397,9 +396,11 @@ class _Measuring:
                 self.keep(replace(record, floor=self.roofs.floor(case, record.work, record.latency)), store)
         self.observer.took_turns(block, pairs.paired(self.agenda.all_blocks()), self.agenda.rest())
 
-    def keep(self, record: Record, store: Store) -> None:
+    def keep(self, record: Record, store: Store) -> Record:
+        """Write a record. Returns: the record as it was written."""
         record = store.append(record)
         self.agenda.held[record.case_id][record.launch] = record
+        return record
 
     def cut_short(self, status: str) -> bool:
         """Whether something ended because the time of the sweep was over."""
@@ -414,8 +415,7 @@ class _Measuring:
             zoo = of_zoo(case.model, case.height, case.width)
             number = len(store.records)
             record = Record(case.id, asdict(case), 0, number, "timeout", reason, wall_s=0.0, zoo=zoo, **about)
-            self.keep(record, store)
-            self.observer.done(record, [])
+            self.observer.done(self.keep(record, store), [])
         self.observer.stopped(wishes)
 
     def about(self) -> dict[str, Any]:
