@@ -29,7 +29,7 @@ SLOW = {  # a row a letter
     *("packaging", "predicted_memory", "python"),
     *("report_page", "revisions"),
     *("structure", "sweep"),
-    *("timm_counts", "training"),
+    *("tame", "timm_counts", "training"),
     *("uncounted", "user_rooms"),
     *("verify", "vig_h", "vil", "vir", "vision_gru", "vrwkv"),
     *("zoo_of_users",),

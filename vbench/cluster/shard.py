@@ -24,8 +24,8 @@ from vbench.jobs.launch import Ending, Launcher
 from vbench.results.pairs import Key, PairedRatio
 from vbench.results.store import Record, TurnBlock
 from vbench.sweeps import loop
-from vbench.sweeps.agenda import Place, Turns
 from vbench.sweeps.prepare import Task
+from vbench.sweeps.rest import Rest
 
 WHOLE_JOB_S = 2.0  # within which a signal to a job has reached all its processes
 STOPPED = "the scheduler ended the job: its time was over, or it was preempted or cancelled"
@@ -107,7 +107,7 @@ class _Watch:
     def __init__(self, attempt: Path, state: files.State) -> None:
         self._attempt, self._state = attempt, state
 
-    def planned(self, rest: list[Place | Turns], tasks: list[Task], protocol: planning.Protocol) -> None:
+    def planned(self, rest: Rest, tasks: list[Task], protocol: planning.Protocol) -> None:
         self._keep(left=len(rest))
 
     def prepares(self, number: int) -> None:
@@ -116,11 +116,11 @@ class _Watch:
     def doing(self, what: str) -> None:
         _say(what)
 
-    def done(self, record: Record, rest: list[Place | Turns]) -> None:
+    def done(self, record: Record, rest: Rest) -> None:
         _say(f"{record.status}{f', {record.reason}' if record.reason else ''}; {len(rest)} left")
         self._keep(left=len(rest))
 
-    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: list[Place | Turns]) -> None:
+    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: Rest) -> None:
         _say(f"turns {block.status}; {len(rest)} left")
         self._keep(left=len(rest))
 

@@ -14,6 +14,7 @@ from vbench.commands.console import AsJson, err, exit_if_failed, out, print_asid
 from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
 from vbench.options import choices
+from vbench.results.text import tamed
 
 app = typer.Typer()
 
@@ -105,7 +106,7 @@ def flops(
         raise UsageError("; ".join(failed))
     if as_json:
         for one in found:
-            typer.echo(json.dumps(one))
+            typer.echo(json.dumps(tamed(one)))
     else:
         out.print(work.to_rich(found))
         for one in found if by_module else []:

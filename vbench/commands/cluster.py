@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +133,6 @@ def parse(
 
 def sweep(cases: list[Case], settings: Settings, protocol: Protocol, where: Where, as_json: bool) -> int:
     """Measure in shards, report, and return the exit code. Raises: UsageError."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Watching(err) as watch:
             outcome = measure(cases, settings, protocol, where, watch)

@@ -123,8 +123,7 @@ def gate(
             revisions.prepared(str(revision), named, base_python, head_python, install=install) as (base, head),
         ):
             runners = partial(revisions.runners, base, head, named, caches)
-            tell = partial(err.print, markup=False)
-            found = ab.Session(cases, design, rules, runners, tell, folder, timeout).run(base.label, head.label)
+            found = ab.Session(cases, design, rules, runners, err.print, folder, timeout).run(base.label, head.label)
     except KeyboardInterrupt:
         err.print("interrupted before anything was measured")
         raise typer.Exit(NOTHING) from None

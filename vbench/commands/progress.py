@@ -6,14 +6,15 @@ from dataclasses import asdict
 from math import isfinite
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from vbench.commands.console import Terminal
 from vbench.plan import Case, Protocol
 from vbench.results.pairs import Key, PairedRatio, alike
 from vbench.results.statistics import median_interval
 from vbench.results.store import Record, TurnBlock
+from vbench.results.text import tame
 from vbench.sweeps.prepare import Task
 from vbench.sweeps.rest import PROCESS_S, Rest, guess_s
 
@@ -25,13 +26,13 @@ class Progress:
     much longer or shorter as the launches so far were.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}  last: {task.fields[last]}"),
+            TextColumn("{task.fields[left]}  last: {task.fields[last]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -59,14 +60,14 @@ class Progress:
 
     def prepares(self, number: int) -> None:
         """Show a task with its number, beside the launches that wait for it."""
-        what, left = f"{self._tasks[number]} {number + 1}/{len(self._tasks)}", self._left(number)
+        what, left = tame(f"{self._tasks[number]} {number + 1}/{len(self._tasks)}"), self._left(number)
         self._bar.update(self._task, description=what, left=left)
         if not self._console.is_terminal:
-            self._console.print(f"[{self._launches}/{self._launches + len(self._rest)}] {what}  ({left})", markup=False)
+            self._console.print(f"[{self._launches}/{self._launches + len(self._rest)}] {what}  ({left})")
 
     def doing(self, what: str) -> None:
         """Show what is measured."""
-        self._bar.update(self._task, description=what)
+        self._bar.update(self._task, description=tame(what))
 
     def done(self, record: Record, rest: Rest) -> None:
         """Show the figure of a launch, and the time that is left now."""
@@ -84,16 +85,17 @@ class Progress:
     def stopped(self, wishes: list[str]) -> None:
         """Say what more time would buy."""
         for wish in wishes or ["all is as well known as was asked for"]:
-            self._console.print(f"the time is over: {wish}", markup=False)
+            self._console.print(f"the time is over: {wish}")
 
     def _ended(self, text: str, rest: Rest) -> None:
+        text = tame(text)
         self._launches += 1
         self._rest = rest
         left = self._left(len(self._tasks))
         total = self._launches + len(rest)
         self._bar.update(self._task, completed=self._launches, total=total, left=left, last=text)
         if not self._console.is_terminal:
-            self._console.print(f"[{self._launches}/{total}] {text}  ({left})", markup=False)
+            self._console.print(f"[{self._launches}/{total}] {text}  ({left})")
 
     def _left(self, tasks_done: int) -> str:
         first, later = self._factor(first=True), self._factor(first=False)

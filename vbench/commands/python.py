@@ -95,10 +95,9 @@ def sweep(
     Raises: UsageError if a value is not allowed; OutputError, SchemaError for a folder that cannot be used. Nothing was
         measured then.
     """
-    from rich.console import Console
-
     from vbench import devices
     from vbench.commands import axes, cluster
+    from vbench.commands.console import Terminal
     from vbench.commands.progress import Progress
     from vbench.commands.reports import table_of
     from vbench.commands.sweep import protocol_of, settings_of
@@ -127,9 +126,7 @@ def sweep(
         protocol = protocol_of(resolved, rigor, threads, tf32, seconds, seed)
         settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
         store.check(folder)
-        console = Console(
-            stderr=True, quiet=not progress, highlight=False, soft_wrap=True, force_terminal=False, force_jupyter=False
-        )
+        console = Terminal(stderr=True, quiet=not progress, soft_wrap=True, force_terminal=False, force_jupyter=False)
         if where:
             with cluster.Watching(console) as watch:
                 outcome = cluster.measure(cases, settings, protocol, where, watch)

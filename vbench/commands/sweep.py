@@ -181,10 +181,10 @@ def plan(
     measuring = found.spent_s - found.turns_s - (starting - waited_s)
     parts = estimate.Parts(measuring, found.turns_s, verifying, counting, starting)
     for line in work.not_estimated(rows):
-        out.print(line, markup=False)
-    out.print(work.whole(rows, found.blocks, parts, cases[0].device), markup=False)
+        out.print(line)
+    out.print(work.whole(rows, found.blocks, parts, cases[0].device))
     for line in found.wishes:
-        out.print(f"in {budget}: {line}", markup=False)
+        out.print(f"in {budget}: {line}")
 
 
 @app.command()
@@ -307,5 +307,5 @@ def _limit(
         print_json(found.to_json())
     else:
         out.print(probes.to_rich(found))
-        out.print(limits.sentence(found) + ".", markup=False)
+        out.print(limits.sentence(found) + ".")
     raise typer.Exit(0 if found.known else 1)

@@ -14,6 +14,7 @@ from functools import cache
 from vbench.errors import UsageError
 from vbench.models.registry import ours, spec
 from vbench.models.row import nearest
+from vbench.options import shown
 from vbench.plan import Case
 
 AUTO, NONE = "auto", "none"
@@ -67,7 +68,7 @@ def parse_pairs(text: str, cases: Iterable[Case]) -> str:
     name, models = ours(text), dict.fromkeys(case.model for case in cases)
     spec(name)
     if name not in models:
-        raise UsageError(f"--pairs: {text} is not in this sweep; give auto, none, or one of {', '.join(models)}")
+        raise UsageError(f"--pairs: {shown(text)} is not in this sweep; give auto, none, or one of {', '.join(models)}")
     return name
 
 
