@@ -37,7 +37,7 @@ def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
         axis.set_title(f"({letter}) {MEASURES[cost].title}" if len(costs) > 1 else MEASURES[cost].title)
     panels[0].set_ylabel("ImageNet-1K top-1 (%), published")
     marks.name_curves(figure, names)
-    _keep_apart(figure, list(panels))
+    keep_apart(figure, list(panels))
     return Drawn(
         figure,
         (
@@ -79,7 +79,7 @@ def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(kept)
 
 
-def _keep_apart(figure: Figure, axes: list[Axes]) -> None:
+def keep_apart(figure: Figure, axes: list[Axes]) -> None:
     """Move the size beside each point to a place without text, point or curve; remove it if there is none."""
     for axis in axes:
         sizes = [text for text in axis.texts if isinstance(text, Annotation) and text.get_gid() == "size"]
@@ -93,7 +93,8 @@ def _keep_apart(figure: Figure, axes: list[Axes]) -> None:
                 box = marks.extent(figure, text)
                 on_curve = marks.within(points, box, 2).any() or marks.within(lines, box, 0).any()
                 on_text = any(box.overlaps(other) for other in taken)
-                if not on_curve and not on_text and panel.x0 <= box.x0 and box.y1 <= panel.y1 + 8:
+                inside = panel.x0 <= box.x0 and box.x1 <= figure.bbox.x1 - 2 and box.y1 <= panel.y1 + 8
+                if not on_curve and not on_text and inside:
                     taken.append(box)
                     break
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -134,6 +134,11 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
+    return wrapped(lines)
+
+
+def wrapped(lines: Iterable[str]) -> str:
+    """The text of a caption from its lines."""
     return "\n".join(textwrap.fill(one_line(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import vbench
-from vbench.commands import checks, gate, kernels, lists, memory, reports
+from vbench.commands import checks, gate, kernels, lists, memory, pick, reports
 from vbench.commands import sweep as sweeping
 from vbench.commands.console import err, out
 from vbench.commands.repeated import adding_up
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (sweeping, checks, memory, kernels, lists, gate, reports):
+for room in (sweeping, checks, memory, kernels, lists, gate, reports, pick):
     for one in room.app.registered_commands:
         one.callback = adding_up(one.callback) if one.callback else None
 app.add_typer(sweeping.app)
@@ -37,6 +37,7 @@ app.add_typer(kernels.app, name="kernels")
 app.add_typer(lists.app)
 app.add_typer(gate.app)
 app.add_typer(reports.app)
+app.add_typer(pick.app)
 
 
 @app.callback(invoke_without_command=True)
