@@ -11,10 +11,12 @@ from rich.console import Console
 from vbench.reports import grid
 from vbench.reports.grid import Block, Column, Grid, TableCell
 from vbench.results.accuracy import MeasuredAccuracy
+from vbench.results.frame import COLUMNS
 from vbench.results.pick import KINDS, Candidate, Pick, said_budget
 from vbench.results.text import bare_table, one_line, print_whole
 
 METRICS = {"top1": "top-1", "top5": "top-5"}
+COPIED = ("model", "mode", "form", "height", "width", "batch", "dtype", "backend")  # columns of the frame of records
 BEST, ALIKE, HOPEFUL, FRONT = "best", "not told apart", "better, if it fits", "front"
 
 
@@ -58,9 +60,11 @@ def shown(found: Pick) -> list[tuple[str, Candidate]]:
     return sorted(rows, key=lambda row: order.index(row[0]))
 
 
-def to_grid(found: Pick) -> Grid:
-    """The rows of `shown`, with the sentences as caption and remarks."""
+def to_grid(found: Pick, *, every: bool = False) -> Grid:
+    """The rows of `shown`, or of every candidate with its case_id; the sentences are caption and remarks."""
     first, *rest = sentences(found)
+    part = roles(found)
+    rows = [(part.get(id(one), ""), one) for one in found.candidates] if every else shown(found)
     columns = (
         *(Column(head, number=False) for head in ("", "model")),
         Column("size (px)"),
@@ -68,8 +72,10 @@ def to_grid(found: Pick) -> Grid:
         Column("accuracy", number=False),
         *(Column(f"{KINDS[o].words} ({KINDS[o].symbol})", interval=True) for o in found.budget),
         *(Column(head, number=False) for head in ("meets the budget", "on the front")),
+        *([Column("case", number=False)] if every else []),
     )
-    return Grid("", columns, (Block(tuple(_cells(role, one) for role, one in shown(found))),), first, tuple(rest))
+    cells = [(*_cells(role, one), *([TableCell(str(one.row["case_id"]))] if every else [])) for role, one in rows]
+    return Grid("", columns, (Block(tuple(cells)),), first, tuple(rest), {"device": found.device})
 
 
 def _cells(role: str, one: Candidate) -> tuple[TableCell, ...]:
@@ -112,15 +118,18 @@ def to_markdown(answers: Sequence[Pick]) -> str:
     return grid.to_markdown([to_grid(found) for found in answers])
 
 
+def to_csv(answers: Sequence[Pick]) -> str:
+    """Every candidate of each device, with intervals in columns of their own."""
+    return grid.to_csv([to_grid(found, every=True) for found in answers])
+
+
 def rows(answers: Sequence[Pick]) -> Iterator[dict[str, Any]]:
     """A flat dict for each candidate of each device, those over the budget too."""
     for found in answers:
         part = roles(found)
         for one in found.candidates:
             of, measured = one.accuracy.of, one.accuracy.measured
-            row = {
-                key: one.row[key] for key in ("model", "mode", "form", "height", "width", "batch", "dtype", "backend")
-            }
+            row = {key: one.row[key] for key in COPIED}
             row |= {"device_name": found.device, "label": one.label, "role": part.get(id(one)), "meets": one.meets}
             row |= {"front": one.front, "metric": found.metric, "accuracy": one.accuracy.value}
             ends = (one.accuracy.lo, one.accuracy.hi) if measured else (None, None)
@@ -141,7 +150,14 @@ def rows(answers: Sequence[Pick]) -> Iterator[dict[str, Any]]:
 
 def frame(answers: Sequence[Pick]) -> pd.DataFrame:
     """`rows` as a frame, the most accurate first; `attrs["answers"]` has the sentences of each device."""
-    table = pd.DataFrame(list(rows(answers))).convert_dtypes()
+    kinds = {name: COLUMNS[name] for name in COPIED} | {"device_name": "string", "label": "string", "role": "string"}
+    kinds |= {"meets": "string", "front": "boolean", "metric": "string"}
+    kinds |= {f"accuracy{end}": "Float64" for end in ("", "_lo", "_hi")}
+    kinds |= {"accuracy_is": "string", "accuracy_source": "string"}
+    for option in answers[0].budget if answers else ():
+        kinds |= {f"{option}{end}": "Float64" for end in ("", "_lo", "_hi")} | {f"{option}_meets": "string"}
+    kinds |= {"case_id": "string"}
+    table = pd.DataFrame(list(rows(answers)), columns=list(kinds)).astype(kinds)
     table.attrs["answers"] = {found.device: sentences(found) for found in answers}
     return table
 

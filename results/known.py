@@ -68,7 +68,7 @@ def of_one_set(
     named = "; ".join(f"--data {one} --labels {under}" for one, under in there)
     if not kept and (data or labels):
         raise UsageError(
-            f"no accuracy of --data {data or 'any'} --labels {labels or 'any'} was measured; there are: {named}"
+            f"no accuracy of --data {data or 'any'} --labels {labels or 'any'} was measured; there are: {named or 'none'}"
         )
     if len({(row.dataset, row.labels) for row in kept}) > 1:
         raise UsageError(f"accuracies of several data sets do not compare; choose one of: {named}")

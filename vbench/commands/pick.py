@@ -135,8 +135,7 @@ def write(answers: Sequence[Pick], folder: Path) -> list[Path]:
     from vbench.reports.figures.style import NotDrawnError
 
     files = [folder / f"pick.{suffix}" for suffix in ("md", "csv", "json")]
-    table = tables.frame(answers)
-    texts = [tables.to_markdown(answers), table.to_csv(index=False), json.dumps(tables.to_json(answers), indent=1)]
+    texts = [tables.to_markdown(answers), tables.to_csv(answers), json.dumps(tables.to_json(answers), indent=1)]
     with writing(folder), draw.looking("paper"):
         for file, text in zip(files, texts, strict=True):
             write_text(file, text)

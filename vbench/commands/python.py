@@ -179,7 +179,7 @@ def pick(
         data_rows: more folders with accuracies of `vbench eval`.
         data, labels: the data set and the map of labels, if there are several.
 
-    Returns: one row for each cell that has an accuracy and all costs, the most accurate first. `role` says what a cell is
+    Returns: one row for each cell with an accuracy and all costs, the most accurate first. `role` says what a cell is
         to the answer ("best", "not told apart", ...), `meets` whether it meets the budget: yes, open, no. Costs and
         accuracy have `_lo` and `_hi`, missing where no interval is known. `attrs["answers"]` has the answer in words,
         for each device.
