@@ -25,6 +25,7 @@ import vbench
 from vbench.errors import UsageError
 from vbench.reports import plots, tables
 from vbench.reports.tables import extent, figure
+from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
 from vbench.results.code import own_code
@@ -35,6 +36,7 @@ from vbench.results.store import Record, TurnBlock, read, read_turns
 from vbench.results.text import listed, px
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
+KINDS |= {"accuracy": "Accuracy that differs from what is published"}
 UNFOLDED_MODELS = 3  # with more models, the answers on growth are folded away
 SHAPES = {  # SVG paths of markers in the legend, around (20, 7)
     "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -84,9 +86,15 @@ def table_of(runs: Sequence[Run]) -> pd.DataFrame:
     return frame([record for run in runs for record in run.records], [block for run in runs for block in run.turns])
 
 
-def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:
-    """The page as HTML; `table` is `table_of(runs)`, `found` its answers. The same records give the same text."""
-    kept, drawn = _kept(runs), plots.plots(table)
+def page(
+    runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer], accuracy: Sequence[MeasuredAccuracy] = ()
+) -> str:
+    """The page as HTML; `table` is `table_of(runs)`, `found` its answers. The same records give the same text.
+
+    Args:
+        accuracy: what was measured; drawn beside what is published.
+    """
+    kept, drawn = _kept(runs), plots.plots(table, accuracy)
     models = list(table["model"].unique())
     script, plotly = _asset("page.js"), get_plotlyjs()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vbench.errors import UsageError
 from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.mcnemar import Metric
 from vbench.results.published import Accuracy, accuracies
+from vbench.results.text import one_line
 
+VARIANT = ("dataset", "labels", "checkpoint", "dtype", "crop_pct", "crop_mode", "interpolation")
 RANDOM = "random"  # the checkpoint of weights that nobody trained
 
 
@@ -67,9 +70,8 @@ def of_one_set(
     there = list(dict.fromkeys((row.dataset, row.labels) for row in rows))
     named = "; ".join(f"--data {one} --labels {under}" for one, under in there)
     if not kept and (data or labels):
-        raise UsageError(
-            f"no accuracy of --data {data or 'any'} --labels {labels or 'any'} was measured; there are: {named or 'none'}"
-        )
+        asked = f"--data {data or 'any'} --labels {labels or 'any'}"
+        raise UsageError(f"no accuracy of {asked} was measured; there are: {named or 'none'}")
     if len({(row.dataset, row.labels) for row in kept}) > 1:
         raise UsageError(f"accuracies of several data sets do not compare; choose one of: {named}")
     return kept
@@ -97,3 +99,63 @@ class Accuracies:
             return Known(value, lo, hi, row)
         found = accuracies().get((model, height)) if height == width and self.metric == "top1" else None
         return Known(found.top1, found.top1 - found.error, found.top1 + found.error, found) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A measured top-1 beside the published one of the same model and size."""
+
+    measured: MeasuredAccuracy
+    published: Accuracy
+
+    @property
+    def points(self) -> float:
+        """Measured less published."""
+        return self.measured.top1 - self.published.top1
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is more than what the printed digits, and reading off a curve, leave open."""
+        return abs(self.points) > self.published.error
+
+    @property
+    def text(self) -> str:
+        of, printed = self.measured, self.published
+        known = Known(of.top1, of.top1_lo, of.top1_hi, of)
+        within = of.top1_lo <= printed.top1 + printed.error and printed.top1 - printed.error <= of.top1_hi
+        return (
+            f"At {of.height} px {of.model} has {known} top-1 of {of.images:,} images of {one_line(of.dataset)}, "
+            f"{abs(self.points):.2f} points {'above' if self.points > 0 else 'below'} the published "
+            f"{printed.top1:.1f} ± {printed.error:g} % ({printed.source.partition(' (')[0]}), which lies "
+            f"{'within' if within else 'outside'} the measured interval"
+        )
+
+
+def gaps(rows: Sequence[MeasuredAccuracy]) -> list[Gap]:
+    """Every measured accuracy of trained weights beside the published one, where it differs by more than its error."""
+    found = [
+        Gap(row, printed)
+        for row in usable(rows)
+        if row.height == row.width and (printed := accuracies().get((row.model, row.height)))
+    ]
+    return [gap for gap in found if gap.beyond]
+
+
+def ways(rows: Sequence[MeasuredAccuracy], model: str) -> Iterator[tuple[str, list[MeasuredAccuracy]]]:
+    """The measured accuracies of a model, small sizes first, for each way of measuring, with a name for it.
+
+    Random weights are left out. The name has what the ways differ in.
+    """
+    own = [row for row in usable(rows) if row.model == model]
+    told = [key for key in VARIANT if len({getattr(row, key) for row in own}) > 1]
+    ways: dict[tuple[Any, ...], list[MeasuredAccuracy]] = {}
+    for row in own:
+        ways.setdefault(tuple(getattr(row, key) for key in VARIANT), []).append(row)
+    for same in ways.values():
+        words = [one_line(getattr(same[0], key)) for key in told]
+        yield " ".join([model, *words]), sorted(same, key=lambda row: row.height * row.width)
+
+
+def side_of(row: MeasuredAccuracy) -> float:
+    """The root of height · width in px."""
+    return float((row.height * row.width) ** 0.5)

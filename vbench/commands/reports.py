@@ -60,9 +60,11 @@ def figures(
 ) -> None:
     """Draw figures from records, each with its caption. Measures nothing."""
     from vbench.reports.figures import draw
+    from vbench.results.accuracy import measured
 
     names, runs = draw.parse_words(words)
-    asked = draw.parse(names, style=style, formats=formats, at=at, baseline=baseline, subject=subject, cost=cost)
+    shown = {"style": style, "formats": formats, "at": at, "baseline": baseline, "subject": subject, "cost": cost}
+    asked = draw.parse(names, **shown, accuracy=measured(runs))
     files, missing = draw.write(asked, draw.of_dtype(frame_of(runs), dtype), folder)
     print_aside(missing)
     out.print(f"written: {', '.join(map(str, files))}", markup=False)
@@ -144,14 +146,15 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     """Write the page of these runs, and print its answers."""
     from vbench.files import write_text
     from vbench.reports import html
+    from vbench.results.accuracy import measured
     from vbench.results.answers import answers
 
     if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
         raise UsageError(f"-o {file}: give the name of a page, as in -o report.html")
     runs = html.runs_of(folders)
-    table = html.table_of(runs)
-    found = answers(table)
-    write_text(file, html.page(runs, table, found))
+    table, accuracy = html.table_of(runs), measured(folders)
+    found = answers(table, accuracy)
+    write_text(file, html.page(runs, table, found, accuracy))
     if as_json:
         print_json([asdict(answer) for answer in found])
     for answer in () if as_json else found:
