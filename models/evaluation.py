@@ -76,6 +76,7 @@ def _of_timm(architecture: str) -> Preprocessing:
 
 _VRWKV = "hf-hub:OpenGVLab/Vision-RWKV"  # the README of OpenGVLab/Vision-RWKV names the files
 _JKU = "https://ml.jku.at/research/vision_lstm/download"  # hubconf.py of NX-AI/vision-lstm, and its logs
+_SIZES = ("tiny", "small", "base")
 PUBLISHED = {  # the weights of the papers' accuracies: hf-hub:ORG/REPO, hf-hub:ORG/REPO/FILE, or a URL
     # README.md of hustvl/ViG names the repository and no file; the file has the model's name.
     **dict.fromkeys(("vig_t", "vig_s", "vig_b", "vig_h_t", "vig_h_s", "vig_h_b"), "hf-hub:hustvl/ViG"),
@@ -94,15 +95,9 @@ PUBLISHED = {  # the weights of the papers' accuracies: hf-hub:ORG/REPO, hf-hub:
     "vil2_b": f"{_JKU}/vil2_base16_e400_in1k.th",
     "deit3_t": f"{_JKU}/vit_tiny16_e800_in1k_deit3reimpl.th",
     "vision_gru_t": "hf-hub:yinkx3/VisionGRU-Ti",  # README.md of YangLiu9208/VisionGRU
-    **{
-        f"deit_{x}": f"hf-hub:timm/deit_{n}_patch16_224.fb_in1k"
-        for x, n in zip("tsb", ("tiny", "small", "base"), strict=True)
-    },
-    # timm's default of Swin-S and Swin-B was trained on ImageNet-22K; the paper's table is of these.
-    **{
-        f"swin_{x}": f"hf-hub:timm/swin_{n}_patch4_window7_224.ms_in1k"
-        for x, n in zip("tsb", ("tiny", "small", "base"), strict=True)
-    },
+    **{f"deit_{size[0]}": f"hf-hub:timm/deit_{size}_patch16_224.fb_in1k" for size in _SIZES},
+    # The paper's table is of weights from ImageNet-1K alone; timm's default of Swin-S and Swin-B saw ImageNet-22K.
+    **{f"swin_{size[0]}": f"hf-hub:timm/swin_{size}_patch4_window7_224.ms_in1k" for size in _SIZES},
 }
 UNPUBLISHED = {  # why there are none
     "vir": "the authors of ViR published no weights",

@@ -88,7 +88,7 @@ def below(found: Sequence[MeasuredAccuracy]) -> list[str]:
             lines.append(f"{name}: {row.unread} images could not be read and count as wrong; `why` in the predictions")
         if row.bound == "loader":
             lines.append(
-                f"{name}: bound by the loader, which gives {row.loader_images_per_s:.3g} images/s where the model takes "
+                f"{name}: bound by the loader, which gives {row.loader_images_per_s:.3g} images/s; the model takes "
                 f"{row.model_images_per_s:.3g}"
             )
     notes = dict.fromkeys(f"{one_line(row.model)}: {one_line(row.note)}" for row in found if row.note)

@@ -5,6 +5,7 @@ What is unusual in a file is settled in `pixels`, in one place: docs/accuracy.md
 
 from __future__ import annotations
 
+import tarfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ def pixels(source: Any) -> tuple[Image.Image, str]:
 
 def _fits_16_bits(image: Image.Image) -> bool:
     low, high = image.getextrema()
-    return image.mode == "I" and 0 <= float(low) and float(high) < 2**16  # type: ignore[arg-type]  # of one band
+    return image.mode == "I" and float(low) >= 0 and float(high) < 2**16  # type: ignore[arg-type]  # of one band
 
 
 def open_data(name: str, split: str) -> Data:
@@ -129,15 +130,14 @@ def _of_files(root: Path, split: str) -> Data:
 
     try:
         reader = create_dataset("", root=str(root), split=split).reader
-    except (RuntimeError, ValueError, OSError, AssertionError) as error:
+    except (RuntimeError, ValueError, OSError, AssertionError, tarfile.TarError) as error:
         raise UsageError(f"--data: {root} cannot be listed: {first_line(error)}") from None
-    names = {place: name for name, place in reader.class_to_idx.items()}
+    known = getattr(reader, "class_to_idx", None) or reader.class_name_to_idx  # of a folder, of a .tar
+    names = {place: name for name, place in known.items()}
     found = [names[int(sample[1])] for sample in _samples(reader)]
     if "" in names.values():
         lost = [image for image, name in zip(reader.filenames(), found, strict=True) if not name]
-        raise UsageError(
-            f"--data: {listed(lost)} in {root.name} lie in no folder of a class; each image lies in one with the class's name"
-        )
+        raise UsageError(f"--data: {listed(lost)} in {root.name} lie in no folder of a class; give each class a folder")
     if not found:
         raise UsageError(f"--data: {root} has no image (.png, .jpg, .jpeg)")
     return _Indexed(reader, Listing(reader.filenames(), found), shared=root.is_file())
@@ -161,8 +161,8 @@ def _of_hub(name: str, split: str) -> Data:
         reader = create_dataset(f"hfds/{name}", split=split).reader
     except Exception as error:  # of the hub, of its HTTP library, of a file
         raise UsageError(
-            f"--data: {HFDS}{name}, split {split}, cannot be opened: {first_line(error, named=True)}; without a network, "
-            f"download it and give its folder, {HFDS}FOLDER"
+            f"--data: {HFDS}{name}, split {split}, cannot be opened: {first_line(error, named=True)}; "
+            f"without a network, download it and give its folder, {HFDS}FOLDER"
         ) from None
     numbers = [int(number) for number in reader.dataset[reader.label_key]]
     own = {int(place): str(word) for word, place in (reader.class_to_idx or {}).items()}

@@ -1,4 +1,4 @@
-"""The jobs of an evaluation: `survey` looks at images, labels and weights; `evaluate` computes predictions by shards."""
+"""The jobs of an evaluation: `survey` looks at images, labels and weights, `evaluate` predicts shard by shard."""
 
 from __future__ import annotations
 

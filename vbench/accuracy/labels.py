@@ -70,8 +70,8 @@ def _guessed(found: Sequence[str]) -> str:
     if found and all(name.isdecimal() and name.isascii() for name in found):
         return "v2"
     raise UsageError(
-        f"--labels: {_several(found)} no synset of ImageNet, as in n01440764, and no number; give --labels FILE, with the "
-        "name of a class a line, in the order of the model's outputs"
+        f"--labels: {_several(found)} no synset of ImageNet, as in n01440764, and no number; give --labels FILE, with "
+        "the name of a class a line, in the order of the model's outputs"
     )
 
 

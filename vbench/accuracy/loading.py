@@ -63,7 +63,7 @@ class Batches:
         self.seen = Seen()
 
     def __len__(self) -> int:
-        return -(-len(self._places) // self._batch)
+        return (len(self._places) + self._batch - 1) // self._batch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         pool = ThreadPoolExecutor(self.workers)

@@ -18,7 +18,6 @@ CROP_MODES = ("center", "squash", "border")  # timm's words, as in `timm.data.cr
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 TYPES: tuple[Dtype, ...] = tuple(dtype for dtype in DTYPES if "16" not in dtype or dtype in ("bfloat16", "amp-bf16"))
 AUTO, RANDOM = "auto", "random"
-SHARD = 256  # images
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +137,6 @@ def shown(source: str) -> str:
     return prefix + ("/".join(path.parts[1:][-2:]) if path.is_absolute() else path.as_posix())
 
 
-def shards(count: int, size: int = SHARD) -> list[tuple[int, int]]:
+def shards(count: int, size: int) -> list[tuple[int, int]]:
     """The (begin, end) of each shard of that many images."""
     return [(begin, min(begin + size, count)) for begin in range(0, count, size)]

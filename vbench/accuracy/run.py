@@ -38,10 +38,10 @@ class Survey:
     preprocessing: dict[str, dict[str, Any]]
     weights: dict[str, dict[str, Any]]
 
-    def bounds(self) -> list[tuple[int, int]]:
-        """The (begin, end) of each shard: as many images as usual, or a part of a data set that is read in parts."""
+    def bounds(self, size: int) -> list[tuple[int, int]]:
+        """The (begin, end) of each shard: `size` images, or a part of a data set that is read in parts."""
         if not self.images["parts"]:
-            return plan.shards(self.images["count"])
+            return plan.shards(self.images["count"], size)
         ends = [sum(self.images["parts"][: number + 1]) for number in range(len(self.images["parts"]))]
         whole = zip([0, *ends], ends, strict=False)
         return [(begin, end) for begin, end in whole if begin < end]
@@ -55,6 +55,7 @@ class Settings:
     data: str  # as `plan.absolute` gives it
     device: str
     batch: int
+    shard: int  # images
     workers: int
     threads: int
     timeout_s: float
@@ -64,8 +65,8 @@ class Settings:
 class Observer(Protocol):
     """What is told about a run."""
 
-    def begins(self, asked: Asked, done: int, images: int, parts: Path) -> None:
-        """An evaluation begins, of which `done` images are done; files of shards appear in the folder `parts`."""
+    def begins(self, asked: Asked, done: int, images: int, parts: Path, shard: int) -> None:
+        """An evaluation begins, of which `done` images are done. In `parts` appear files, of `shard` images each."""
 
     def told(self, asked: Asked, shards: Sequence[Shard], images: int) -> None:
         """These shards of an evaluation of `images` images are done, in this run or before."""
@@ -75,7 +76,7 @@ class Observer(Protocol):
 
 
 def probe(models: Sequence[str], device: str, launcher: Runner) -> dict[str, Any] | None:
-    """What torch says of the device, None on the CPU. Raises: DeviceError, UnknownModelError, as `sweeps.loop.probe`."""
+    """What torch says of the device, None on the CPU. Raises: DeviceError, UnknownModelError, as `loop.probe`."""
     cases = [Case(model, 224, 224, "parallel", None, 1, "float32", device) for model in models]
     return loop.probe(cases, device, launcher)
 
@@ -141,11 +142,16 @@ class _Evaluation:
 
     def __init__(self, asked: Asked, found: Survey, listing: Path, settings: Settings, about: dict[str, Any]) -> None:
         self._asked, self._settings, self._about, self._listing = asked, settings, about, listing
-        self._bounds, self._images = found.bounds(), int(found.images["count"])
+        self._bounds, self._images = found.bounds(settings.shard), int(found.images["count"])
         self._weights = found.weights[asked.model]
         self._note = str(found.preprocessing[asked.model]["note"])
         self._id = asked.eval_id(found.images["digest"])
-        protocol = {"batch": settings.batch, "threads": settings.threads, "weights": self._weights["sha256"]}
+        protocol = {
+            "batch": settings.batch,
+            "shard": settings.shard,
+            "threads": settings.threads,
+            "weights": self._weights["sha256"],
+        }
         versions = {package: version(package) for package in READING}
         self._conditions = host.conditions(about, {**protocol, "versions": versions, "code": _room()})
         self._parts = predictions.parts(settings.folder, self._id)
@@ -153,7 +159,7 @@ class _Evaluation:
     def run(self, launcher: Runner, observer: Observer) -> Shard | None:
         """Do what is left; the shard at which it failed, None if all is done."""
         done = self._done()
-        observer.begins(self._asked, self._count(done), self._images, self._parts)
+        observer.begins(self._asked, self._count(done), self._images, self._parts, self._bounds[0][1])
         if done:
             observer.told(self._asked, list(done.values()), self._images)
         while left := [number for number in range(len(self._bounds)) if number not in done]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -49,21 +50,28 @@ class Tars:
 
     def _keys(self, name: str) -> Iterator[tuple[str, str]]:
         """The key and the class of each sample of a file, without decoding it."""
-        import webdataset
+        from webdataset.tariterators import base_plus_ext
 
         path = self._root / name
+        endings: dict[str, set[str]] = {}
+        numbers: dict[str, str] = {}
         try:
-            for sample in webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False):
-                if not any(ending in sample for ending in IMAGE_ENDINGS):
-                    continue
-                number = sample.get("cls", b"").decode(errors="replace").strip()
-                if not number.isdecimal():
-                    raise UsageError(f"--data: {name}: {sample['__key__']} has no class: a file .cls with its number")
-                yield str(sample["__key__"]), number
-        except UsageError:
-            raise
-        except Exception as error:  # a damaged file fails in whatever way its bytes say
-            raise UsageError(f"--data: {path} cannot be read: {first_line(error, named=True)}") from None
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    key, ending = base_plus_ext(member.name)
+                    if key is None or not member.isreg():
+                        continue
+                    endings.setdefault(key, set()).add(ending.lower())
+                    if ending.lower() == "cls":
+                        numbers[key] = _text(tar.extractfile(member))
+        except (OSError, tarfile.TarError, EOFError) as error:
+            raise UsageError(f"--data: {path} cannot be read: {first_line(error)}") from None
+        for key, own in endings.items():
+            if not own.intersection(IMAGE_ENDINGS):
+                continue
+            if not numbers.get(key, "").isdecimal():
+                raise UsageError(f"--data: {name}: {key} has no class: a file .cls with its number")
+            yield key, str(int(numbers[key]))
 
     def read(self, places: Sequence[int]) -> Iterator[tuple[int, BytesIO | Image.Image | str]]:
         """As `Data.read`. Images come in the order of the files. What timm's reader skips cannot be decoded."""
@@ -109,3 +117,7 @@ def _files(root: Path, split: str) -> list[str]:
     if not names:
         raise UsageError(f"--data: {root} has no .tar file")
     return names
+
+
+def _text(file: IO[bytes] | None) -> str:
+    return "" if file is None else file.read(32).decode("ascii", "replace").strip()

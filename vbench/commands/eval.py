@@ -30,16 +30,16 @@ Data = Annotated[
 Checkpoint = Annotated[
     str,
     typer.Option(
-        help="Weights: auto (the published ones), random, or MODEL=FILE for each model, where FILE is a path, a URL, or "
-        "hf-hub:ORG/REPO/FILE."
+        help="Weights: auto (the published ones), random, or MODEL=FILE for each model, where FILE is a path, a URL, "
+        "or hf-hub:ORG/REPO/FILE."
     ),
     COMMA,
 ]
 Labels = Annotated[
     str,
     typer.Option(
-        help="From the names of classes to outputs: auto, imagenet (synsets), v2 (0 to 999), real (ReaL), or a FILE with "
-        "the name of a class a line."
+        help="From the names of classes to outputs: auto, imagenet (synsets), v2 (0 to 999), real (ReaL), or a FILE "
+        "with the name of a class a line."
     ),
 ]
 CropPct = Annotated[
@@ -78,9 +78,8 @@ def evaluate(
     threads: Threads = None,
     device: axes.Device = "auto",
     strict: Strict = False,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds after which a shard of 256 images is stopped.")
-    ] = 1800.0,
+    shard: Annotated[int, typer.Option(min=1, help="Images of a shard; an interruption loses one at most.")] = 256,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a shard is stopped.")] = 1800.0,
     folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for records and predictions.")] = Path(
         "vbench-run"
     ),
@@ -99,7 +98,14 @@ def evaluate(
     own_filter = interpolation and choices(interpolation, "--interpolation", asking.INTERPOLATIONS)[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     settings = evaluating.Settings(
-        folder.absolute(), asking.absolute(data), where, batch, workers or min(8, cores), threads or cores, timeout
+        folder.absolute(),
+        asking.absolute(data),
+        where,
+        batch,
+        shard,
+        workers or min(8, cores),
+        threads or cores,
+        timeout,
     )
     store.check(folder)  # whether it can be written
     accuracy.read(folder)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from vbench.accuracy.plan import SHARD, Asked
+from vbench.accuracy.plan import Asked
 from vbench.results.accuracy import Shard, speeds, wilson
 
 LOOK_S = 0.5  # between two looks at the shards that are there
@@ -35,7 +35,7 @@ class Progress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=1, said="")
-        self._watched: tuple[Path, int, int, float] | None = None  # folder, images and files at a time
+        self._watched: tuple[Path, int, int, int, float] | None = None  # folder, images, files, of images; since
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
@@ -51,10 +51,10 @@ class Progress:
         self._ended.set()
         self._bar.stop()
 
-    def begins(self, asked: Asked, done: int, images: int, parts: Path) -> None:
+    def begins(self, asked: Asked, done: int, images: int, parts: Path, shard: int) -> None:
         """Show what begins."""
         self._bar.update(self._task, description=str(asked), completed=done, total=images, said="")
-        self._watched = (parts, done, _files(parts), monotonic())
+        self._watched = (parts, done, _files(parts), shard, monotonic())
 
     def told(self, asked: Asked, shards: Sequence[Shard], images: int) -> None:
         """Show the top-1 so far, and the images a second."""
@@ -76,8 +76,8 @@ class Progress:
     def _watch(self) -> None:
         while not self._ended.wait(LOOK_S):
             if self._watched is not None:
-                parts, done, files, begin = self._watched
-                fresh = (_files(parts) - files) * SHARD
+                parts, done, files, shard, begin = self._watched
+                fresh = (_files(parts) - files) * shard
                 if fresh > 0:
                     said = f"{fresh / (monotonic() - begin):.3g} images/s"
                     self._bar.update(self._task, completed=done + fresh, said=said)
