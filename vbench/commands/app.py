@@ -11,6 +11,7 @@ import typer
 
 import vbench
 from vbench.commands import checks, gate, kernels, lists, memory, pick, reports
+from vbench.commands import eval as evaluating
 from vbench.commands import sweep as sweeping
 from vbench.commands.console import err, out
 from vbench.commands.repeated import adding_up
@@ -27,10 +28,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (sweeping, checks, memory, kernels, lists, gate, reports, pick):
+for room in (sweeping, evaluating, checks, memory, kernels, lists, gate, reports, pick):
     for one in room.app.registered_commands:
         one.callback = adding_up(one.callback) if one.callback else None
 app.add_typer(sweeping.app)
+app.add_typer(evaluating.app)
 app.add_typer(checks.app)
 app.add_typer(memory.app)
 app.add_typer(kernels.app, name="kernels")

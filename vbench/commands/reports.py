@@ -27,13 +27,21 @@ def report(
     page: Annotated[Path | None, typer.Option("--out", "-o", help="Write one .html page of all runs instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the table and figures of one run again from its records, or one page of several runs. Measures nothing."""
+    """Write the tables and figures of one run again from its records, or one page of several runs. Measures nothing."""
+    from vbench.commands import eval as evaluating
+    from vbench.reports import accuracy
+
     if page is not None:
         write_page(folders, page, as_json)
         return
     if len(folders) > 1:
         raise UsageError(f"{len(folders)} runs make one page: give -o FILE.html, or report one RUN at a time")
-    write(folders[0], frame_of(folders), as_json)
+    with_accuracy = accuracy.has_any(folders[0])
+    alone = with_accuracy and not (folders[0] / "records.jsonl").is_file()
+    if not alone:
+        write(folders[0], frame_of(folders), as_json)
+    if with_accuracy:
+        evaluating.show(folders[0], as_json=as_json and alone, quiet=as_json and not alone)
 
 
 @app.command()
