@@ -27,7 +27,7 @@ Metric = Literal["top1", "top5"]
 METRICS: tuple[Metric, ...] = ("top1", "top5")
 PREPROCESSING = ("crop_pct", "crop_mode", "interpolation")
 CONDITIONS = ("dtype", *PREPROCESSING)
-RANKS = ["top1", "top2", "top3", "top4", "top5"]
+CORRECT: dict[Metric, str] = {"top1": "correct1", "top5": "correct5"}  # columns of a file of predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +100,18 @@ def interval(only_a: int, only_b: int, images: int, level: float = CONFIDENCE) -
 
 
 def predictions(of: MeasuredAccuracy) -> pd.DataFrame:
-    """The predictions behind an accuracy, a row an image: label, top1 to top5; the index is the image's name.
+    """What was right of the images behind an accuracy: label, correct1 and correct5; the index is the image's name.
 
     Raises: UsageError for a file that is not there or cannot be read, or that names an image twice.
     """
     try:
-        table = pd.read_parquet(of.predictions, columns=["image", "label", *RANKS])
+        table = pd.read_parquet(of.predictions, columns=["image", "label", *CORRECT.values()])
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{of.predictions}: the predictions of {of.model} cannot be read ({error})") from None
+        said = str(error).partition("\n")[0]
+        raise UsageError(f"{of.predictions}: the predictions of {of.model} cannot be read ({said})") from None
     if table["image"].duplicated().any():
         raise UsageError(f"{of.predictions} names an image twice; run 'vbench eval' again")
     return table.set_index("image")
-
-
-def right(table: pd.DataFrame, metric: Metric) -> pd.Series[bool]:
-    """Whether the label is among the first predictions: the first alone, or the first five."""
-    ranks = RANKS[: 1 if metric == "top1" else 5]
-    return table[ranks].eq(table["label"], axis=0).any(axis=1)
 
 
 def pair(a: MeasuredAccuracy, b: MeasuredAccuracy, metric: Metric = "top1") -> Paired:
@@ -134,7 +129,7 @@ def pair(a: MeasuredAccuracy, b: MeasuredAccuracy, metric: Metric = "top1") -> P
             f"{_named(a)} and {_named(b)} have different labels for {int(wrong.sum())} images, as "
             f"{shared[wrong.to_numpy()][0]}: {a.labels} and {b.labels}; run 'vbench eval' with one --labels"
         )
-    one, other = right(mine, metric).to_numpy(), right(theirs, metric).to_numpy()
+    one, other = (table[CORRECT[metric]].to_numpy(dtype=bool) for table in (mine, theirs))
     both, only_a, only_b = (int(np.sum(found)) for found in (one & other, one & ~other, ~one & other))
     neither = len(shared) - both - only_a - only_b
     lo, hi = interval(only_a, only_b, len(shared))
