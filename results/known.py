@@ -152,7 +152,7 @@ def ways(rows: Sequence[MeasuredAccuracy], model: str) -> Iterator[tuple[str, li
     for row in own:
         ways.setdefault(tuple(getattr(row, key) for key in VARIANT), []).append(row)
     for same in ways.values():
-        words = [one_line(getattr(same[0], key)) for key in told]
+        words = [one_line(f"{'crop ' * (key == 'crop_pct')}{getattr(same[0], key)}") for key in told]
         yield " ".join([model, *words]), sorted(same, key=lambda row: row.height * row.width)
 
 
