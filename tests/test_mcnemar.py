@@ -7,6 +7,7 @@ from math import comb
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from eval_rows import first, like, write
 from scipy.optimize import minimize_scalar
@@ -124,16 +125,27 @@ class TestCompare:
         with pytest.raises(UsageError, match="share no size"):
             compare(rows, "vig_t", "deit_t")
 
-    def test_damaged_predictions_are_one_line(self, tmp_path: Path) -> None:
-        rows = write(tmp_path, {("deit_t", 224): first(50, 100), ("vig_t", 224): first(50, 100)})
-        file = file_of(tmp_path, "vig_t-224-")
-        file.write_bytes(file.read_bytes()[:100])
-        with pytest.raises(UsageError, match=r"vig_t-224-.parquet: the predictions of vig_t cannot be read") as found:
-            compare(rows, "vig_t", "deit_t")
-        assert "\n" not in str(found.value)
-        file.unlink()
-        with pytest.raises(UsageError, match="cannot be read"):
-            compare(rows, "vig_t", "deit_t")
+
+def test_damaged_predictions_are_one_line(tmp_path: Path) -> None:
+    rows = write(tmp_path, {("deit_t", 224): first(50, 100), ("vig_t", 224): first(50, 100)})
+    file = file_of(tmp_path, "vig_t-224-")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"vig_t-224-.parquet: the predictions of vig_t cannot be read") as found:
+        compare(rows, "vig_t", "deit_t")
+    assert "\n" not in str(found.value)
+    file.unlink()
+    with pytest.raises(UsageError, match="cannot be read"):
+        compare(rows, "vig_t", "deit_t")
+
+
+def test_other_labels_of_the_same_images_are_refused(tmp_path: Path) -> None:
+    rows = write(tmp_path, {("deit_t", 224): first(50, 100), ("vig_t", 224): first(50, 100)})
+    file = file_of(tmp_path, "vig_t-224-")
+    table = pd.read_parquet(file)
+    table.loc[7, "label"] += 1
+    table.to_parquet(file, index=False)
+    with pytest.raises(UsageError, match=r"have different labels for 1 images, as 00007.png: imagenet and imagenet"):
+        compare(rows, "vig_t", "deit_t")
 
 
 def test_the_command_prints_each_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -313,25 +313,6 @@ class TestCommand:
         assert done.exit_code == 1
         assert "nothing fits" in done.output
 
-    @pytest.mark.parametrize(
-        ("words", "said"),
-        [
-            ([], "give a budget: --latency-ms, --throughput, --memory-gb, --energy-j"),
-            (["--latency-ms", "nan"], "--latency-ms: nan is not a positive number"),
-            (["--latency-ms", "1e999"], "--latency-ms: inf is not a positive number"),
-            (["--memory-gb", "-4"], "--memory-gb: -4 is not a positive number"),
-            (["--latency-ms", "9", "--metric", "f1"], "--metric: 'f1' is not one of top1, top5"),
-            (["--latency-ms", "9", "--res", "9x"], "--res: '9x' is neither a size nor a range"),
-            (["--latency-ms", "9", "--res", "2000"], "no row is of inference at a size that was asked for"),
-            (["--latency-ms", "9", "--data-rows", "/nowhere"], "/nowhere is no folder"),
-            (["--latency-ms", "9", "--data", "v2"], "there are: none"),
-        ],
-    )
-    def test_what_is_wrong_is_one_line(self, words: list[str], said: str) -> None:
-        done = CliRunner().invoke(app, ["pick", str(RECORDS), *words])
-        assert isinstance(done.exception, UsageError)
-        assert said in str(done.exception)
-
     def test_python_gives_the_same_and_adds_rows_of_eval(self, tmp_path: Path) -> None:
         write(tmp_path, {("vig_t", 2048): first(990, 1000)})
         table = vbench.pick(RECORDS, latency_ms=1e5, data_rows=[tmp_path])
@@ -342,6 +323,26 @@ class TestCommand:
         assert vbench.pick(RECORDS, latency_ms=1.0)["role"].isin(["best"]).sum() == 0
         with pytest.raises(UsageError, match=r"^latency_ms: 0 is not"):
             vbench.pick(RECORDS, latency_ms=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give a budget: --latency-ms, --throughput, --memory-gb, --energy-j"),
+        (["--latency-ms", "nan"], "--latency-ms: nan is not a positive number"),
+        (["--latency-ms", "1e999"], "--latency-ms: inf is not a positive number"),
+        (["--memory-gb", "-4"], "--memory-gb: -4 is not a positive number"),
+        (["--latency-ms", "9", "--metric", "f1"], "--metric: 'f1' is not one of top1, top5"),
+        (["--latency-ms", "9", "--res", "9x"], "--res: '9x' is neither a size nor a range"),
+        (["--latency-ms", "9", "--res", "2000"], "no row is of inference at a size that was asked for"),
+        (["--latency-ms", "9", "--data-rows", "/nowhere"], "/nowhere is no folder"),
+        (["--latency-ms", "9", "--data", "v2"], "there are: none"),
+    ],
+)
+def test_what_is_wrong_is_one_line(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["pick", str(RECORDS), *words])
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)
 
 
 @pytest.mark.parametrize("measured", [False, True], ids=["published", "measured"])
