@@ -25,19 +25,26 @@ import timm
 import tiny_nets
 import torch
 from command import vbench
+from huggingface_hub import constants
 from PIL import Image
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from timm.data import create_dataset, create_loader, resolve_data_config
 
+from vbench.accuracy import job
 from vbench.accuracy.labels import synsets
+from vbench.errors import CheckpointError
 from vbench.results import accuracy
 from vbench.results.accuracy import MeasuredAccuracy
 
+LEFT_OPEN = "ignore::pytest.PytestUnraisableExceptionWarning"  # timm's data set leaves its files open
 CROPS: tuple[dict[str, Any], ...] = (
     {},
     {"crop_pct": 0.8, "interpolation": "bilinear"},
     {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "nearest"},
 )
+
+
+COUNT = 60  # digits
 
 
 def noise_images(root: Path, count: int) -> Path:
@@ -112,11 +119,13 @@ def check_against_timm(tmp_path: Path, count: int, sizes: tuple[int, ...]) -> No
     assert len(seen) == len(CROPS) * len(sizes)  # the settings matter
 
 
+@pytest.mark.filterwarnings(LEFT_OPEN)
 def test_predictions_are_those_of_timms_own_path(tmp_path: Path) -> None:
     check_against_timm(tmp_path, 60, (32, 48))
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings(LEFT_OPEN)
 def test_predictions_are_those_of_timms_own_path_on_500_images(tmp_path: Path) -> None:
     check_against_timm(tmp_path, 500, (64, 96))
 
@@ -140,9 +149,9 @@ def check_against_sklearn(out: Path, name: str, sizes: tuple[int, ...], count: i
 
 @pytest.fixture(scope="module")
 def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 digits in `data`, and the names of their classes."""
+    """60 digits in `data`, and the names of their classes."""
     folder = tmp_path_factory.mktemp("digits")
-    digits.write_images(folder / "data", 100)
+    digits.write_images(folder / "data", COUNT)
     digits.write_classes(folder / "classes.txt")
     return folder
 
@@ -170,7 +179,7 @@ def whole(trained: Path) -> Path:
 
 
 def test_a_trained_model_reaches_an_accuracy_that_sklearn_confirms_at_three_sizes(whole: Path) -> None:
-    check_against_sklearn(whole, "tiny_nets:vrwkv", (32, 48, 64), 100, least=60)
+    check_against_sklearn(whole, "tiny_nets:vrwkv", (32, 48, 64), COUNT, least=60)
     row = measured(whole)["tiny_nets:vrwkv", 32]
     assert (row.labels, row.checkpoint, row.crop_pct, row.dataset) == ("classes.txt", "vrwkv.pth", 0.875, "data")
     assert min(row.images_per_s or 0, row.loader_images_per_s or 0, row.model_images_per_s or 0) > 0
@@ -197,7 +206,7 @@ def when(files: Path, count: int, then: Any) -> Iterator[None]:
 
     def watch() -> None:
         while not over.is_set():
-            if sum(1 for _ in files.glob("accuracy/*/*.parquet")) >= count:
+            if sum(1 for _ in files.glob("accuracy/*/[0-9]*.parquet")) >= count:
                 then()
                 return
             time.sleep(0.002)
@@ -226,7 +235,7 @@ def test_interrupted_and_killed_and_resumed_the_counts_are_the_same(trained: Pat
     assert code == 130
     assert "interrupted" in said
     kept = accuracy.read(out)
-    assert 3 <= len(kept) < 36
+    assert 3 <= len(kept) < 21
     with when(out, len(kept) + 2, kill_children):
         code, said = evaluate(out, *args, cwd=trained)
     assert code == 0, said
@@ -310,16 +319,14 @@ def test_a_model_that_fails_leaves_a_row_and_the_others_go_on(trained: Path, tmp
     assert "has 10 outputs, and --labels eleven.txt has 11 classes" in said
 
 
-def test_without_a_network_the_id_and_the_place_for_the_file_are_told(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    assert constants.HF_HUB_OFFLINE or not os.environ.get("HF_TOKEN")
-    code, said = evaluate(trained / "none", "--models", "deit_t", "--data", "data", cwd=trained)
-    assert code == 2
-    assert "hf-hub:timm/deit_tiny_patch16_224.fb_in1k" in said
-    assert "give --checkpoint deit_t=FILE" in said
+def test_without_a_network_the_id_and_the_place_for_the_file_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the hub's own switch; a process would read it from HF_HUB_OFFLINE."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name, words in (("deit_t", "hf-hub:timm/deit_tiny_patch16_224.fb_in1k"), ("vig_t", "hf-hub:hustvl/ViG")):
+        with pytest.raises(CheckpointError) as caught:
+            job._weights(name, "auto")
+        assert str(caught.value).startswith(f"{name}: {words}: cannot download it: ")
+        assert str(caught.value).endswith(f"; download it elsewhere and give --checkpoint {name}=FILE")
 
 
 @pytest.mark.full
@@ -332,7 +339,7 @@ def test_every_family_reaches_an_accuracy_that_sklearn_confirms(
     torch.save(digits.train(getattr(tiny_nets, family)(), steps=600).state_dict(), digit_images / f"{family}.pth")
     code, said = evaluate(tmp_path, *of_digits(f"tiny_nets:{family}"), cwd=digit_images)
     assert code == 0, said
-    check_against_sklearn(tmp_path, f"tiny_nets:{family}", (32, 48, 64), 100, least=80)
+    check_against_sklearn(tmp_path, f"tiny_nets:{family}", (32, 48, 64), COUNT, least=80)
 
 
 @pytest.mark.full

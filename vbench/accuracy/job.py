@@ -212,8 +212,9 @@ def _model(asked: Asked, weights: str | None, device: torch.device) -> tuple[nn.
         try:
             notes = load_published(model, weights).notes
         except CheckpointError as error:
+            why = str(error).replace(shown(weights), asked.checkpoint)  # a record holds no path of this machine
             raise CheckpointError(
-                f"{asked.model}: {error}; --labels {asked.labels} has {asked.classes} classes"
+                f"{asked.model}: {why}; --labels {asked.labels} has {asked.classes} classes"
             ) from None
     model = cast(model, getattr(torch, asked.weights_dtype)).to(device)
     if asked.autocast:

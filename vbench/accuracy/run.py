@@ -168,9 +168,9 @@ class _Evaluation:
                 ending = self._child(left, launcher)
             finally:
                 done |= self._gathered(done)
-            observer.told(self._asked, list(done.values()), self._images)
             if len(done) == before:
                 return self._failure(left[0], ending)
+            observer.told(self._asked, list(done.values()), self._images)
         self._join()
         return None
 

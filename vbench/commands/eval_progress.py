@@ -84,4 +84,4 @@ class Progress:
 
 
 def _files(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("*.parquet"))
+    return sum(1 for _ in folder.glob("[0-9]*.parquet"))
