@@ -16,6 +16,7 @@ from vbench.results.pick import KINDS, Candidate, Pick, said_budget
 from vbench.results.text import bare_table, one_line, print_whole
 
 METRICS = {"top1": "top-1", "top5": "top-5"}
+TOLD = 8  # cells of one kind that sentences name
 COPIED = ("model", "mode", "form", "height", "width", "batch", "dtype", "backend")  # columns of the frame of records
 BEST, ALIKE, HOPEFUL, FRONT = "best", "not told apart", "better, if it fits", "front"
 
@@ -29,16 +30,22 @@ def sentences(found: Pick) -> list[str]:
     else:
         costs = ", ".join(f"{KINDS[option].words} {one} {KINDS[option].symbol}" for option, one in best.costs.items())
         sure = (
-            "" if best.meets == "yes" else ". Whether it meets the budget is open: the limit lies within its interval"
+            ""
+            if best.meets == "yes"
+            else ". Whether it meets the budget is open: the limit lies within an interval, or that is not known"
         )
         top = f"{METRICS[found.metric]} {best.accuracy} ({best.accuracy.source})"
         lines.append(f"{where}: {best.name}, {top}, {costs}{sure}.")
-    lines += [f"Not told apart: {one.name}{_open(one)}: {why}." for one, why in found.alike]
-    lines += [
-        f"More accurate, if it meets the budget, which is open: {one.name}, {one.accuracy}." for one in found.hopeful
-    ]
+    lines += _some([f"Not told apart: {one.name}{_open(one)}: {why}." for one, why in found.alike])
+    unsure = "More accurate, if it meets the budget, which is open"
+    lines += _some([f"{unsure}: {one.name}, {one.accuracy}." for one in found.hopeful])
     lines += [f"Left out, {why}: {count} cell{'s' * (count != 1)} ({which})." for why, count, which in found.left_out]
     return [*lines, *found.notes]
+
+
+def _some(lines: list[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    return lines if len(lines) <= TOLD else [*lines[:TOLD], f"... and {len(lines) - TOLD} more, in the table."]
 
 
 def _open(one: Candidate) -> str:

@@ -205,8 +205,9 @@ def _of_device(device: str, table: pd.DataFrame, budget: Budget, known: Accuraci
     fits = [one for one in candidates if one.meets == "yes"] or [one for one in candidates if one.meets == "open"]
     best = fits[0] if fits else None
     rest = [one for one in candidates if one is not best and one.meets != "no"]
-    hopeful = tuple(one for one in rest if best and one.accuracy.value > best.accuracy.value)
-    alike = _alike(best, [one for one in rest if one not in hopeful], known.metric) if best else ()
+    top = best.accuracy.value if best else 0.0
+    hopeful = tuple(one for one in rest if one.accuracy.value > top)
+    alike = _alike(best, [one for one in rest if one.accuracy.value <= top], known.metric) if best else ()
     counted = tuple((why, len(cells), _some(cells)) for why, cells in out.items())
     return Pick(
         device, budget, known.metric, best, alike, hopeful, tuple(candidates), counted, _notes(candidates, budget)
@@ -278,7 +279,12 @@ def _dear(of: Cost, option: str) -> float:
 def _fronts(accuracies: Sequence[float], costs: Sequence[Mapping[str, Cost]], budget: Budget) -> list[bool]:
     """Whether no other is as good in all and better in one, of accuracy and all costs of the budget."""
     values = np.array([[-top, *(_dear(of[o], o) for o in budget)] for top, of in zip(accuracies, costs, strict=True)])
-    return [not ((values <= one).all(axis=1) & (values < one).any(axis=1)).any() for one in values]
+    found, front = [False] * len(values), np.empty((0, 1 + len(budget)))
+    for at in np.lexsort(values.T[::-1]) if len(values) else ():  # what beats a cell stands before it
+        one = values[at]
+        if not ((front <= one).all(axis=1) & (front < one).any(axis=1)).any():
+            found[at], front = True, np.vstack([front, one])
+    return found
 
 
 def _alike(best: Candidate, rest: Sequence[Candidate], metric: Metric) -> tuple[tuple[Candidate, str], ...]:
