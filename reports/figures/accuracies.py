@@ -35,10 +35,10 @@ def draw(
     """
     names = []
     for text, own in ways(rows, model):
-        shown = [(x, row) for row in own if (x := place(row)) is not None]
+        shown = [(at, row) for row in own if (at := place(row)) is not None]
         if not shown:
             continue
-        x, y = [at for at, _ in shown], np.array([row.top1 for _, row in shown])
+        x, y = [one for one, _ in shown], np.array([row.top1 for _, row in shown])
         ends = np.array([(row.top1_lo, row.top1_hi) for _, row in shown]).T
         axis.errorbar(
             x, y, yerr=np.abs(ends - y), fmt="none", ecolor=ink(look[0]), linewidth=0.8, capsize=1.5, zorder=4

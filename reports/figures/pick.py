@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from vbench.reports.appearance import COLOURS, MARKERS
+from vbench.reports.appearance import COLOURS, MARKERS, SHADES
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.accuracy_cost import front, keep_apart
 from vbench.reports.figures.style import MUTED, RATIO, Drawn, NotDrawnError, ground, ink, sheet
 from vbench.reports.pick import METRICS, sentences
+from vbench.reports.series import tint
 from vbench.results.pick import KINDS, Candidate, Kind, Pick
 
 
@@ -51,10 +54,11 @@ def _panel(axis: Axes, found: Pick, option: str) -> list[marks.Name]:
     groups: dict[str, list[Candidate]] = {}
     for one in found.candidates:
         groups.setdefault(one.label, []).append(one)
+    looks = _looks(found.candidates)
     lines = {label: ("-", "--", ":", "-.")[number % 4] for number, label in enumerate(sorted(groups))}
     for label, own in sorted(groups.items(), key=lambda group: (found.best not in group[1], group[0])):
         own.sort(key=lambda one: one.row["height"] * one.row["width"], reverse=kind.least)  # names stand at the right
-        names.append(_curve(axis, own, option, label, lines[label]))
+        names.append(_curve(axis, own, option, label, (*looks[str(own[0].row["model"])], lines[label])))
         for one in own:
             at = one.costs[option].value, one.accuracy.hi if one.accuracy.measured else one.accuracy.value
             marks.note(axis, one.size, at, (0, 6), ha="center", color=MUTED, gid="size")
@@ -72,10 +76,21 @@ def _panel(axis: Axes, found: Pick, option: str) -> list[marks.Name]:
     return names
 
 
-def _curve(axis: Axes, own: list[Candidate], option: str, label: str, line: str) -> marks.Name:
-    """The cells of one model and setting, with bars where they have intervals."""
-    family = str(own[0].row["family"])
-    colour, marker = COLOURS.get(family, "#000000"), MARKERS.get(family, "x")
+def _looks(cells: Sequence[Candidate]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each model: those of its family, in shades of their own."""
+    families: dict[str, set[str]] = {}
+    for one in cells:
+        families.setdefault(str(one.row["family"]), set()).add(str(one.row["model"]))
+    return {
+        model: (tint(COLOURS.get(family, "#000000"), SHADES[number % len(SHADES)]), MARKERS.get(family, "x"))
+        for family, models in families.items()
+        for number, model in enumerate(sorted(models))
+    }
+
+
+def _curve(axis: Axes, own: list[Candidate], option: str, label: str, look: tuple[str, str, str]) -> marks.Name:
+    """The cells of one model and setting, with bars where they have intervals; `look` is colour, marker and line."""
+    colour, marker, line = look
     x, y = [one.costs[option].value for one in own], [one.accuracy.value for one in own]
     name = marks.curve(
         axis, x, y, label, colour, line, linewidth=0.9, marker=marker, markerfacecolor=ground(), zorder=3

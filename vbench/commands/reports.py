@@ -71,8 +71,8 @@ def figures(
     from vbench.results.accuracy import measured
 
     names, runs = draw.parse_words(words)
-    shown = {"style": style, "formats": formats, "at": at, "baseline": baseline, "subject": subject, "cost": cost}
-    asked = draw.parse(names, **shown, accuracy=measured(runs))
+    about = {"baseline": baseline, "subject": subject, "cost": cost}
+    asked = draw.parse(names, style=style, formats=formats, at=at, **about, accuracy=measured(runs))
     files, missing = draw.write(asked, draw.of_dtype(frame_of(runs), dtype), folder)
     print_aside(missing)
     out.print(f"written: {', '.join(map(str, files))}", markup=False)
