@@ -242,66 +242,70 @@ class TestSample:
         assert covered >= 0.95 * draws
 
 
-class TestLabels:
-    def test_synsets_find_their_outputs_and_missing_ones_are_named(self) -> None:
-        found = labels.label_map("auto", ["n01443537", "n01440764"], [])
-        assert (found.name, found.outputs) == ("imagenet", 1000)
-        assert found.answers("a.png", "n01443537") == (1,)
-        assert len(found.empty) == 998
-        assert "n15075141" in found.empty
+def test_synsets_find_their_outputs_and_missing_ones_are_named() -> None:
+    found = labels.label_map("auto", ["n01443537", "n01440764"], [])
+    assert (found.name, found.outputs) == ("imagenet", 1000)
+    assert found.answers("a.png", "n01443537") == (1,)
+    assert len(found.empty) == 998
+    assert "n15075141" in found.empty
 
-    def test_numbered_folders_are_sorted_as_numbers(self) -> None:
-        names = sorted(str(number) for number in range(1000))  # as words: "0", "1", "10", "100", ...
-        found = labels.label_map("auto", names, [])
-        assert (found.name, found.empty) == ("v2", ())
-        assert [found.answers("a", name) for name in ("2", "10", "999")] == [(2,), (10,), (999,)]
 
-    @pytest.mark.parametrize(
-        ("asked", "found", "words"),
-        [
-            ("auto", ["cat", "dog"], r"2 names \('cat', 'dog'\) are no synset"),
-            ("auto", ["n01440764", "n99999999"], "'n99999999' is not among its 1000 classes"),
-            ("imagenet", ["n01440764", "7"], "'7' is not among"),
-            ("v2", ["1000"], "'1000' is not among its 1000 classes, as '0' and '999'"),
-            ("real", ["n01440764"], "ReaL has labels for"),
-            ("nothing.txt", ["cat"], "No such file.*imagenet, v2, real, or a file"),
-        ],
-    )
-    def test_classes_that_the_map_does_not_have_are_named(self, asked: str, found: list[str], words: str) -> None:
-        with pytest.raises(UsageError, match=words):
-            labels.label_map(asked, found, ["a.png"])
+def test_numbered_folders_are_sorted_as_numbers() -> None:
+    names = sorted(str(number) for number in range(1000))  # as words: "0", "1", "10", "100", ...
+    found = labels.label_map("auto", names, [])
+    assert (found.name, found.empty) == ("v2", ())
+    assert [found.answers("a", name) for name in ("2", "10", "999")] == [(2,), (10,), (999,)]
 
-    @pytest.mark.parametrize(
-        ("text", "words"),
-        [
-            ("cat\ncat\n", "line 2: 'cat' stands twice"),
-            ("cat\n\ndog\n", "line 2: an empty line"),
-            ("\n", "has 0 classes"),
-        ],
-    )
-    def test_a_file_of_classes_that_is_no_list_is_refused(self, tmp_path: Path, text: str, words: str) -> None:
-        file = tmp_path / "classes.txt"
-        file.write_text(text)
-        with pytest.raises(UsageError, match=words):
-            labels.label_map(str(file), ["cat"], [])
-        file.write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UsageError, match="not a text file"):
-            labels.label_map(str(file), ["cat"], [])
 
-    def test_real_has_several_answers_or_none(self) -> None:
-        images = ["val/ILSVRC2012_val_00000001.JPEG", "val/ILSVRC2012_val_00000008.JPEG"]
-        found = labels.label_map("real", ["n01440764"], images)
-        assert found.name == "real"
-        answers = [found.answers(f"x/ILSVRC2012_val_{number:08d}.JPEG", "any") for number in range(1, 50_001)]
-        assert sum(not own for own in answers) == 3163  # Beyer et al. 2020, arXiv:2006.07159: 46,837 have an answer
-        assert max(map(len, answers)) > 1
+@pytest.mark.parametrize(
+    ("asked", "found", "words"),
+    [
+        ("auto", ["cat", "dog"], r"2 names \('cat', 'dog'\) are no synset"),
+        ("auto", ["n01440764", "n99999999"], "'n99999999' is not among its 1000 classes"),
+        ("imagenet", ["n01440764", "7"], "'7' is not among"),
+        ("v2", ["1000"], "'1000' is not among its 1000 classes, as '0' and '999'"),
+        ("real", ["n01440764"], "ReaL has labels for"),
+        ("nothing.txt", ["cat"], "No such file.*imagenet, v2, real, or a file"),
+    ],
+)
+def test_classes_that_the_map_does_not_have_are_named(asked: str, found: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        labels.label_map(asked, found, ["a.png"])
 
-    def test_features_in_the_order_of_imagenet_are_known_by_their_words(self) -> None:
-        words = [f"{lemma}, and more" for lemma in labels.lemmas()]
-        words[134] = "another word"
-        assert labels.as_synsets(words) == labels.synsets()
-        assert labels.as_synsets(words[::-1]) is None
-        assert labels.as_synsets(words[:10]) is None
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cat\ncat\n", "line 2: 'cat' stands twice"),
+        ("cat\n\ndog\n", "line 2: an empty line"),
+        ("\n", "has 0 classes"),
+    ],
+)
+def test_a_file_of_classes_that_is_no_list_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        labels.label_map(str(file), ["cat"], [])
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not a text file"):
+        labels.label_map(str(file), ["cat"], [])
+
+
+def test_real_has_several_answers_or_none() -> None:
+    images = ["val/ILSVRC2012_val_00000001.JPEG", "val/ILSVRC2012_val_00000008.JPEG"]
+    found = labels.label_map("real", ["n01440764"], images)
+    assert found.name == "real"
+    answers = [found.answers(f"x/ILSVRC2012_val_{number:08d}.JPEG", "any") for number in range(1, 50_001)]
+    assert sum(not own for own in answers) == 3163  # Beyer et al. 2020, arXiv:2006.07159: 46,837 have an answer
+    assert max(map(len, answers)) > 1
+
+
+def test_features_in_the_order_of_imagenet_are_known_by_their_words() -> None:
+    words = [f"{lemma}, and more" for lemma in labels.lemmas()]
+    words[134] = "another word"
+    assert labels.as_synsets(words) == labels.synsets()
+    assert labels.as_synsets(words[::-1]) is None
+    assert labels.as_synsets(words[:10]) is None
 
 
 class TestFacts:

@@ -24,9 +24,10 @@ from vbench.accuracy.plan import AUTO, RANDOM, Asked
 from vbench.accuracy.predictions import Facts, write
 from vbench.accuracy.sample import stratified
 from vbench.errors import CheckpointError, UnsupportedError, UsageError
-from vbench.models import create, evaluation, load_published, spec
+from vbench.models import MODELS, baselines, create, evaluation, external, load_published, spec
 from vbench.models.checkpoint import fetch
 from vbench.models.checkpoint.words import listed, shown
+from vbench.models.naming import TIMM
 from vbench.results.text import one_line
 
 CHUNK = 2**22  # bytes of a file that are hashed at once
@@ -42,6 +43,8 @@ def survey(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     Raises: UsageError, which says what is wrong with data, labels or weights.
     """
+    for name in argument["checkpoints"]:
+        _check_name(name)
     yield "preprocessing", {name: _rules(name) for name in argument["checkpoints"]}
     yield "weights", {name: _weights(name, source) for name, source in argument["checkpoints"].items()}
     data = open_data(argument["data"], argument["split"])
@@ -77,6 +80,14 @@ def survey(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _notes(empty: Sequence[str], outputs: int, unlabelled: int) -> list[str]:
     said = [f"{len(empty)} of {outputs} classes have no image: {listed(empty)}"] if empty else []
     return said + ([f"{unlabelled} images have no answer in ReaL and do not count"] if unlabelled else [])
+
+
+def _check_name(name: str) -> None:
+    """Raise UnknownModelError unless timm has the model, or the user's module is there."""
+    if external.is_external(name):
+        external.load(name)
+    elif name not in MODELS:
+        baselines.check_name(name.removeprefix(TIMM))
 
 
 def _rules(name: str) -> dict[str, Any]:

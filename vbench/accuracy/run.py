@@ -18,7 +18,6 @@ from vbench.accuracy.plan import Asked
 from vbench.errors import OutputError, UsageError, first_line
 from vbench.files import writing
 from vbench.jobs.launch import Ending, Runner
-from vbench.plan import Case
 from vbench.results import accuracy
 from vbench.results.accuracy import Shard
 from vbench.results.text import one_line
@@ -75,10 +74,9 @@ class Observer(Protocol):
         """An evaluation ended before it was whole."""
 
 
-def probe(models: Sequence[str], device: str, launcher: Runner) -> dict[str, Any] | None:
-    """What torch says of the device, None on the CPU. Raises: DeviceError, UnknownModelError, as `loop.probe`."""
-    cases = [Case(model, 224, 224, "parallel", None, 1, "float32", device) for model in models]
-    return loop.probe(cases, device, launcher)
+def probe(device: str, launcher: Runner) -> dict[str, Any] | None:
+    """What torch says of the device, None on the CPU. Raises: DeviceError, as `loop.probe`."""
+    return loop.probe([], device, launcher)
 
 
 def survey(about: Mapping[str, Any], listing: Path, launcher: Runner) -> Survey:

@@ -125,7 +125,7 @@ def evaluate(
     interrupted, failed = False, []
     with Launcher() as launcher, tempfile.TemporaryDirectory(prefix="vbench-") as held:
         listing = Path(held) / "images.parquet"
-        gpu = evaluating.probe(names, where, launcher)
+        gpu = evaluating.probe(where, launcher)
         with err.status("looking at images, labels and weights"):
             found = evaluating.survey(about, listing, launcher)
         print_aside(found.images["notes"])
