@@ -42,3 +42,20 @@ BRANDS = {  # added to the label of a flagged curve
     "caveat": "(not the paper's)",
 }
 ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}
+SYMBOLS = {  # plotly's names of matplotlib's markers
+    "o": "circle",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+    "d": "diamond-tall",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "*": "star",
+    "h": "hexagon",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "p": "pentagon",
+    "x": "x-thin",
+}
+DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}

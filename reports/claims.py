@@ -15,6 +15,9 @@ from rich.text import Text
 from vbench.errors import UsageError
 from vbench.files import is_file
 from vbench.reports.grid import csv_text, escaped, pipes
+from vbench.results.accuracy import FILE as ACCURACY
+from vbench.results.accuracy import measured
+from vbench.results.claim_accuracy import MATCH
 from vbench.results.claim_equivalence import Verify
 from vbench.results.claim_equivalence import judged as by_verification
 from vbench.results.claim_judgement import FAILS, HOLDS, OPEN, TOLERANCE, UNFUSED, UNKNOWN, VERDICTS, Judgement
@@ -87,6 +90,11 @@ largest that both were measured at and that gives an interval. At the largest ba
 may differ. Two knees of different size are never divided: then the times of a call at batch 1 are compared, and the
 reason says so. `{BATCHES}` gives equal batches; the suite has them.
 
+Accuracy is judged on any device, by what `vbench eval` measured of both models on the same images. The value is the
+difference in points of top-1, with its paired interval. It must reach the printed difference, less what its digits
+leave open. A model that "matches" another must be at most {MATCH:g} points below it: no paper says how near is equal,
+so this is our reading. Without such records the reason quotes what papers print, and there is no verdict.
+
 Without a GPU's record, a claim on memory is judged by a *prediction*: a simulation of PyTorch's allocator on CUDA, in
 half precision, at the batch that the paper states or implies. [Memory without a GPU](memory.md) says how it works and
 how near it comes to published figures. Such a verdict is marked *(predicted)*; a record of a GPU replaces it.
@@ -103,11 +111,11 @@ def judged(folders: Sequence[Path], predict: Predict | None = None, verify: Veri
     Raises: UsageError for a folder without records; SchemaError for records that this version cannot read.
     """
     for folder in folders:
-        if not any(is_file(folder / name) for name in (RECORDS, OPERATORS)):
+        if not any(is_file(folder / name) for name in (RECORDS, OPERATORS, ACCURACY)):
             raise UsageError(f"{folder} has no {RECORDS}; give the --out folder of a sweep, or none")
-    table = of_folders(folders)
+    table, accuracy = of_folders(folders), measured(folders)
     operators = [row for folder in folders for row in read_operators(folder)]
-    found = [judge(claim, table, operators) for claim in claims()]
+    found = [judge(claim, table, operators, accuracy) for claim in claims()]
     found = found if predict is None else [by_prediction(one, predict) for one in found]
     return found if verify is None else [by_verification(one, verify) for one in found]
 

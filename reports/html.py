@@ -27,6 +27,7 @@ from vbench.files import is_file
 from vbench.reports import plots, tables
 from vbench.reports.series import few
 from vbench.reports.tables import extent, figure
+from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.answers import Answer
 from vbench.results.axes import AXES, PARTS, differing
 from vbench.results.code import own_code
@@ -38,6 +39,7 @@ from vbench.results.text import listed, px, tamed, visible
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
 MOST_ROWS = 2_000  # of the table in the page
+KINDS |= {"accuracy": "Accuracy that differs from what is published"}
 UNFOLDED_MODELS = 3  # with more models, the answers on growth are folded away
 SHAPES = {  # SVG paths of markers in the legend, around (20, 7)
     "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -92,13 +94,18 @@ def table_of(runs: Sequence[Run]) -> pd.DataFrame:
     return table
 
 
-def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> str:
+def page(
+    runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer], accuracy: Sequence[MeasuredAccuracy] = ()
+) -> str:
     """The page as HTML; `table` is `table_of(runs)`, `found` its answers. The same records give the same text.
 
     Of many curves the first are drawn (`series.few`), of many rows the first are listed; the page says how many.
+
+    Args:
+        accuracy: what was measured; drawn beside what is published.
     """
     curves, cut = few(table)
-    kept, drawn = _kept(runs), plots.plots(curves)
+    kept, drawn = _kept(runs), plots.plots(curves, accuracy)
     shown, count = table.head(MOST_ROWS), len(table)
     cut += [f"The table has the first {MOST_ROWS:,} of {count:,} rows."] if count > MOST_ROWS else []
     models = list(table["model"].unique())

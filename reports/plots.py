@@ -7,37 +7,22 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from math import floor, log10
-from textwrap import wrap
 from typing import Any
 
 import pandas as pd
 
-from vbench.reports.appearance import ENDINGS
+from vbench.reports.appearance import DASHES, ENDINGS, SYMBOLS
+from vbench.reports.hover import lines, origin
 from vbench.reports.series import Series, series_of
 from vbench.reports.tables import figure, span
+from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.answers import Pair, pairs
 from vbench.results.frame import rows_of
+from vbench.results.known import side_of, ways
 from vbench.results.published import accuracies_of
 from vbench.results.ratios import ratio
 from vbench.results.text import px
 
-SYMBOLS = {  # plotly's names of matplotlib's markers
-    "o": "circle",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-    "d": "diamond-tall",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "*": "star",
-    "h": "hexagon",
-    "<": "triangle-left",
-    ">": "triangle-right",
-    "p": "pentagon",
-    "x": "x-thin",
-}
-DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 FEWEST_TICKS, MOST_TICKS = 3, 12  # of an axis
 
 
@@ -87,6 +72,9 @@ RATIOS = (ATTENTION, *MODES)
 _PUBLISHED = "What papers print for weights trained at 224 px, tested at other sizes."
 ACCURACY = Panel("accuracy", "Accuracy as published, not measured", "top1", 1, "ImageNet-1K top-1 (%)", _PUBLISHED)
 
+_BOTH = f"Filled: measured, with 95 % Wilson intervals. Hollow: {_PUBLISHED[0].lower()}{_PUBLISHED[1:]}"
+BOTH = Panel("accuracy", "Accuracy, measured and published", "top1", 1, "Top-1 (%)", _BOTH)
+
 
 @dataclass(frozen=True, slots=True)
 class Plot:
@@ -114,8 +102,8 @@ def keys(table: pd.DataFrame) -> list[Key]:
     return [Key(one.label, one.colour, SYMBOLS[one.marker], DASHES[one.line]) for one in series_of(table)]
 
 
-def plots(table: pd.DataFrame) -> list[Plot]:
-    """The figures of a frame. A figure without any value is left out."""
+def plots(table: pd.DataFrame, accuracy: Sequence[MeasuredAccuracy] = ()) -> list[Plot]:
+    """The figures of a frame, and of what was measured of accuracy. A figure without any value is left out."""
     series = series_of(table)
     sizes = [one.cells[["side", "height", "width"]] for one in series]
     ticks = sorted({side: px(h, w) for cells in sizes for side, h, w in cells.itertuples(index=False)}.items())
@@ -124,7 +112,8 @@ def plots(table: pd.DataFrame) -> list[Plot]:
     for panel in MODES:
         traces = [trace for one in series if one.mode == "recurrent" for trace in _over_parallel(one, series, panel)]
         made.append(_plot(panel, traces, ticks))
-    made.append(_plot(ACCURACY, _accuracy(series), ticks))
+    measured = _measured(series, accuracy)
+    made.append(_plot(BOTH if measured else ACCURACY, [*_published(series), *measured], ticks))
     return [plot for plot in made if plot]
 
 
@@ -145,7 +134,8 @@ def _plot(panel: Panel, traces: list[dict[str, Any]], ticks: Sequence[tuple[floa
     x = {**axis, "title": {"text": "image side (px)", "standoff": 6}, "type": "log"}
     if 0 < len(ticks) <= MOST_TICKS:
         x |= {"tickmode": "array", "tickvals": [side for side, _ in ticks], "ticktext": [name for _, name in ticks]}
-    y = {**axis, "title": {"text": panel.label}, "type": "linear" if panel is ACCURACY else "log", **_log_ticks(traces)}
+    scale = "linear" if panel in (ACCURACY, BOTH) else "log"
+    y = {**axis, "title": {"text": panel.label}, "type": scale, **_log_ticks(traces)}
     y |= {"exponentformat": "none", "separatethousands": True}
     layout: dict[str, Any] = {"xaxis": x, "yaxis": y}
     if panel in RATIOS:
@@ -186,8 +176,7 @@ def _curve(one: Series, panel: Panel) -> list[dict[str, Any]]:
     """The band and the line, and a mark at the end if a cell beyond the last point failed."""
     cells = one.cells
     values = cells[panel.column].astype("Float64") / panel.unit
-    if panel is not ACCURACY:
-        values = values.where(values > 0)  # the axis is logarithmic
+    values = values.where(values > 0)  # the axis is logarithmic
     if values.notna().sum() == 0:
         return []
     y = _numbers(values)
@@ -258,7 +247,7 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
         return []
     end = beyond[0]
     named = ENDINGS[end["status"]]
-    said = [f"<b>{escape(one.label)}</b>, {px(end['height'], end['width'])} px: {named}", *_lines(end["reason"])]
+    said = [f"<b>{escape(one.label)}</b>, {px(end['height'], end['width'])} px: {named}", *lines(end["reason"])]
     return [
         {
             **_trace(one),
@@ -277,7 +266,7 @@ def _ending(one: Series, rows: list[dict[str, Any]], y: list[float | None]) -> l
             "text": ["OOM" if end["status"] == "oom" else named],
             "textposition": "top left",
             "textfont": {"color": "#222"},
-            "hovertext": ["<br>".join([*said, *_origin(end)])],
+            "hovertext": ["<br>".join([*said, *origin(end)])],
             "customdata": [end["case_id"]],
             "hovertemplate": "%{hovertext}<extra></extra>",
         },
@@ -332,7 +321,7 @@ def _bars(values: Sequence[float | None], low: Sequence[float | None], high: Seq
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.5, "width": 3}
 
 
-def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
+def _published(series: Sequence[Series]) -> list[dict[str, Any]]:
     """Published accuracies as hollow points, once for each model, in the legend group of its first series."""
     traces: list[dict[str, Any]] = []
     drawn: set[str] = set()
@@ -345,7 +334,7 @@ def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
         drawn.add(one.model)
         text = [
             f"<b>{escape(one.model)}</b>, {side} px<br>top-1 {found.top1:g} %, published, not measured<br>"
-            + "<br>".join(_lines(f"{found.source}; {found.locator}"))
+            + "<br>".join(lines(f"{found.source}; {found.locator}"))
             for side, found in points
         ]
         rows = [{"side": float(side), "case_id": None} for side, _ in points]
@@ -353,6 +342,23 @@ def _accuracy(series: Sequence[Series]) -> list[dict[str, Any]]:
         trace["marker"] |= {"symbol": f"{SYMBOLS[one.marker]}-open", "line": {"width": 2}}
         trace["line"] = {**trace["line"], "dash": "dot", "width": 1.5}
         traces.append(trace)
+    return traces
+
+
+def _measured(series: Sequence[Series], accuracy: Sequence[MeasuredAccuracy]) -> list[dict[str, Any]]:
+    """Measured accuracies as filled points with intervals, for each way of measuring a model that has a series."""
+    traces = []
+    for model, one in {one.model: one for one in reversed(series)}.items():
+        for name, own in ways(accuracy, model):
+            text = [
+                f"<b>{escape(name)}</b>, {px(row.height, row.width)} px<br>top-1 {row.top1:.2f} % "
+                f"({row.top1_lo:.2f}–{row.top1_hi:.2f}), measured<br>"
+                + "<br>".join(lines(f"{row.images:,} images of {row.dataset}; {row.checkpoint}; {row.dtype}"))
+                for row in own
+            ]
+            values, low, high = ([getattr(row, f"top1{end}") for row in own] for end in ("", "_lo", "_hi"))
+            trace = _line(one, [{"side": side_of(row), "case_id": None} for row in own], values, text)
+            traces.append(trace | {"error_y": _bars(values, low, high)})
     return traces
 
 
@@ -369,30 +375,14 @@ def _hover(
     if value is None:
         return ""
     between = f" ({between})" if (between := span(low, high)) else ""
-    lines = [f"<b>{escape(name)}</b>, {px(row['height'], row['width'])} px", f"{panel.label}: {figure(value)}{between}"]
+    said = [f"<b>{escape(name)}</b>, {px(row['height'], row['width'])} px", f"{panel.label}: {figure(value)}{between}"]
     if panel.key == "latency" and between:
         level = "level not known" if row["latency_level"] is None else f"{row['latency_level']:.0%}"
-        lines.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")
-    lines += [escape(basis)] if basis else []
+        said.append(f"interval: {level}, {escape(row['latency_basis'] or '')}")
+    said += [escape(basis)] if basis else []
     if panel.batch and row[panel.batch] is not None:
-        lines.append(f"batch {row[panel.batch]}")
-    return "<br>".join([*lines, *_origin(row)])
-
-
-def _origin(row: dict[str, Any]) -> list[str]:
-    """The lines of a hover about the record."""
-    facts = [row["mode"], row["form"] and f"form {row['form']}", row["dtype"], row["phase"], row["backend"]]
-    return [
-        *_lines(", ".join(str(fact) for fact in facts if fact)),
-        *_lines(f"flags: {row['flags'] or 'none'}"),
-        *_lines(str(row["device_name"])),
-        f"case {escape(row['case_id'])}",
-    ]
-
-
-def _lines(text: str | None, width: int = 60) -> list[str]:
-    """Escaped text of a record, in lines that fit a phone."""
-    return [escape(line) for line in wrap(text or "", width)]
+        said.append(f"batch {row[panel.batch]}")
+    return "<br>".join([*said, *origin(row)])
 
 
 def _numbers(values: pd.Series[Any]) -> list[float | None]:

@@ -21,12 +21,15 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
     """
     from vbench.reports import tables
     from vbench.reports.figures import draw
+    from vbench.reports.figures.style import Options
+    from vbench.results.accuracy import measured
 
     with writing(folder):
         write_whole(folder / "summary.csv", lambda path: cleaned(table, inert).to_csv(path, index=False))
         write_whole(folder / "summary.parquet", lambda path: cleaned(table).to_parquet(path, index=False))
     write_text(folder / "table.md", tables.to_markdown(table))
-    draw.write(draw.Request(("resolution",)), table, folder)
+    options = Options(accuracy=tuple(measured([folder])))
+    draw.write(draw.Request(("resolution",), options=options), table, folder)
     return [folder / name for name in FILES]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, log
 from typing import Literal
@@ -10,8 +10,10 @@ from typing import Literal
 import pandas as pd
 
 from vbench.models.row import distance, nearest
+from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import apart, batch_asked, proves_nothing, rows_of
+from vbench.results.known import gaps
 from vbench.results.models import attention_models
 from vbench.results.ratios import BATCHES, Ratio, ratio
 from vbench.results.scaling import COSTS, crossing, exponents
@@ -30,7 +32,7 @@ class Answer:
     """One sentence about one model."""
 
     model: str
-    kind: Literal["ratio", "crossover", "growth"]
+    kind: Literal["ratio", "crossover", "growth", "accuracy"]
     text: str
 
 
@@ -46,14 +48,23 @@ class Pair:
     theirs: pd.DataFrame
 
 
-def answers(table: pd.DataFrame) -> list[Answer]:
-    """All answers of a frame: ratios, then crossovers, then growth. Unsupported cells are left out."""
+def answers(table: pd.DataFrame, accuracy: Sequence[MeasuredAccuracy] = ()) -> list[Answer]:
+    """All answers of a frame: ratios, then crossovers, then growth. Unsupported cells are left out.
+
+    Args:
+        accuracy: what was measured of models in the frame; last comes where it is not what papers print.
+    """
     table = _asked(table)
-    found = pairs(table)
+    found, known = pairs(table), set(table["model"])
     return [
         *(answer for pair in found for answer in _ratios(pair)),
         *(answer for pair in found for answer in _crossovers(pair)),
         *_growth(table),
+        *(
+            Answer(gap.measured.model, "accuracy", f"{gap.text}.")
+            for gap in gaps(accuracy)
+            if gap.measured.model in known
+        ),
     ]
 
 

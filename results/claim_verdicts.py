@@ -15,6 +15,8 @@ exact and need no interval; any other value without one decides nothing.
     does not hold                          both miss it; of MACs, (b) does
     open                                   the interval that should decide lies on both sides, or is not known
     not measurable here                    no such model, no record, no GPU, no number
+
+Accuracy has rules of its own: `claim_accuracy`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ import pandas as pd
 from vbench.models.closed_forms import closed_form
 from vbench.models.registry import MODELS, spec
 from vbench.results import scaling
+from vbench.results.accuracy import MeasuredAccuracy
+from vbench.results.claim_accuracy import by_predictions
 from vbench.results.claim_equivalence import by_records as by_stamps
 from vbench.results.claim_judgement import (
     FAILS,
@@ -48,7 +52,6 @@ from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
 from vbench.results.frame import rows_of
 from vbench.results.operators import FILE, beside_attention
-from vbench.results.published import accuracies
 from vbench.results.text import tame
 
 SIDES = (224, 512, 1024, 2048)  # px, the sizes for growth
@@ -59,11 +62,17 @@ OPERATORS = {"bi_wkv_op": "wkv"}  # names in the table of claims
 MEASURE = "'vbench sweep --suite claims --device cuda' measures it"
 
 
-def judge(claim: Claim, table: pd.DataFrame, operators: Sequence[Mapping[str, Any]] = ()) -> Judgement:
+def judge(
+    claim: Claim,
+    table: pd.DataFrame,
+    operators: Sequence[Mapping[str, Any]] = (),
+    accuracy: Sequence[MeasuredAccuracy] = (),
+) -> Judgement:
     """Judge a claim from a frame (`frame.frame`), which may be empty.
 
     Args:
         operators: rows of `vbench kernels bench` (`operators.read`), for claims of an operator by itself.
+        accuracy: rows of `vbench eval` (`accuracy.measured`), for claims on accuracy.
     """
     if claim.quantity == "operator_speed":
         return _operator(claim, operators)
@@ -72,8 +81,10 @@ def judge(claim: Claim, table: pd.DataFrame, operators: Sequence[Mapping[str, An
         return Judgement(claim, UNKNOWN, f"no such model: {', '.join(absent)} is not in the zoo")
     if claim.unit == "linear":
         return _growth_of_macs(claim) if claim.quantity == "macs" else _growth_of_memory(claim, table)
+    if claim.quantity == "accuracy":
+        return by_predictions(claim, accuracy)
     by_quantity: dict[str, Callable[[Claim, pd.DataFrame], Judgement]] = {
-        **{"accuracy": _accuracy, "equivalence": by_stamps, "macs": _counted, "params": _counted},
+        **{"equivalence": by_stamps, "macs": _counted, "params": _counted},
         **{"memory": _measured, "speed": _measured},
     }
     return by_quantity[claim.quantity](claim, table)
@@ -101,15 +112,6 @@ def linear(ours: OurValue, local: float) -> Ruling:
         return Ruling(HOLDS, "grows linearly or slower")
     undecided = f"exponent {ours} against {LINEAR:.3g}, the most that is linear"
     return Ruling(OPEN, "the interval of the exponent decides nothing", undecided)
-
-
-def _accuracy(claim: Claim, _: pd.DataFrame) -> Judgement:
-    """A claim on accuracy is not judged; the reason has what papers print at that size."""
-    names = [name for name in (claim.subject, claim.baseline) if name]
-    known = [found for name in names if (found := accuracies().get((name, claim.res)))]
-    printed = ", ".join(f"{one.top1:g} % of {one.model} ({one.source})" for one in known)
-    words = f"; printed at {claim.res} px: {printed}" if len(known) == len(names) else ""
-    return Judgement(claim, UNKNOWN, f"accuracy is what papers print; it is not measured yet{words}")
 
 
 def _counted(claim: Claim, table: pd.DataFrame) -> Judgement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,7 +26,11 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """ImageNet-1K top-1 in percent of a model trained at `train_res` px and tested at `eval_res` px."""
+    """ImageNet-1K top-1 in percent of a model trained at `train_res` px and tested at `eval_res` px.
+
+    `error` is half a unit of its last printed digit, and what reading it off a curve adds; of other errors the source
+    says nothing.
+    """
 
     model: str
     train_res: int
@@ -34,6 +39,7 @@ class Accuracy:
     source: str
     locator: str
     how: str
+    error: float  # points
 
 
 def _table(name: str) -> csv.DictReader[str]:
@@ -53,12 +59,19 @@ def accuracies() -> dict[tuple[str, int], Accuracy]:
         if row["variant"] and not row["variant"].startswith(_PLAIN):
             continue
         where = (row["source"], row["locator"], row["how"])
-        found = Accuracy(row["model"], 224, int(row["eval_res"]), float(row["top1"]), *where)
+        found = Accuracy(row["model"], 224, int(row["eval_res"]), float(row["top1"]), *where, _error(row))
         rank = (not _own(row), _PREFERENCE[row["how"]])
         key = (found.model, found.eval_res)
         if key not in best or rank < best[key][0]:
             best[key] = (rank, found)
     return {key: accuracy for key, (_, accuracy) in best.items()}
+
+
+def _error(row: dict[str, str]) -> float:
+    """What the digits of a row leave open, and what its locator says of reading it off a curve, in points."""
+    digits = 0.5 * 10.0 ** -len(row["top1"].partition(".")[2])
+    read_off = re.search(r"±\s*([\d.]+\d)", row["locator"]) if row["how"] == "figure-digitised" else None
+    return digits + (float(read_off[1]) if read_off else 0.0)
 
 
 def accuracies_of(model: str) -> dict[int, Accuracy]:

@@ -9,8 +9,10 @@ from typing import Any
 import typer
 
 from vbench import devices, plan
+from vbench.accuracy import plan as asking
 from vbench.commands import app as cli
 from vbench.commands import gate as cli_gate
+from vbench.commands import pick as cli_pick
 from vbench.flops import count as counting
 from vbench.operators import bench as kernel_bench
 from vbench.operators import check as kernel_check
@@ -18,7 +20,7 @@ from vbench.operators import compile as kernel_compile
 from vbench.options import choices
 from vbench.reports import paper_tables
 from vbench.reports.figures import draw
-from vbench.results import history, scaling
+from vbench.results import history, pick, scaling
 from vbench.suites.load import load
 from vbench.sweeps import limits
 
@@ -165,6 +167,27 @@ def _claims(given: dict[str, Any]) -> None:
     assert given["shape"] in ("text", "md", "csv"), f"no format {given['shape']}"
 
 
+def _eval(given: dict[str, Any]) -> None:
+    names, sizes = plan.parse_models(given["models"]), plan.parse_sizes(given["res"] or "224")
+    asking.check_sizes(names, sizes)
+    asking.parse_checkpoints(given["checkpoint"] or "auto", names)
+    asking.parse_crop(given["crop_pct"])
+    plan.parse_dtypes(given["dtype"], asking.TYPES)
+    assert given["data"], "give --data"
+
+
+def _pick(given: dict[str, Any]) -> None:
+    pick.parse({option: given[option] for option in pick.KINDS})
+    if given["res"]:
+        pick.parse_sizes(given["res"])
+    cli_pick.metric_of(given["metric"])
+
+
+def _accuracy(given: dict[str, Any]) -> None:
+    assert len(plan.parse_models(given["models"].replace("MODEL", "vig_t"))) in (1, 2)
+    cli_pick.metric_of(given["metric"])
+
+
 def _suites(given: dict[str, Any]) -> None:
     if given["name"] and not given["name"].endswith(".toml"):
         load(given["name"])
@@ -187,5 +210,8 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "fit": _fit,
     "history": _history,
     "claims": _claims,
+    "eval": _eval,
+    "pick": _pick,
+    "accuracy": _accuracy,
     "suites": _suites,
 }

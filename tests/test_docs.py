@@ -173,6 +173,10 @@ def test_what_needs_no_measuring_runs_as_it_is_written(tmp_path: Path, monkeypat
         ("vbench tables RUN --what nothing", "nothing"),
         ("vbench fit RUN --cost money", "money"),
         ("vbench history DIR --what money", "money"),
+        ("vbench pick RUN --latency-ms 0", "latency-ms"),
+        ("vbench pick RUN --latency-ms 9 --metric f1", "f1"),
+        ("vbench accuracy vig_t,vig_q RUN", "vig_q"),
+        ("vbench eval --models vig_q --data DIR", "vig_q"),
     ],
 )
 @pytest.mark.usefixtures("a_gpu")

@@ -5,6 +5,7 @@
     table = vbench.read("vbench-run")              # the same, from the records
     found = vbench.compare("before", "after")      # a frame, one row a finding
     vbench.merge("monday", "tuesday", out="week")  # one run of several
+    best = vbench.pick("vbench-run", latency_ms=20) # a frame, the most accurate cells under a budget first
 
 Importing this package imports nothing else.
 """
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vbench.commands.python import compare, merge, read, sweep
+    from vbench.commands.python import compare, merge, pick, read, sweep
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "merge", "read", "sweep"]
+__all__ = ["__version__", "compare", "merge", "pick", "read", "sweep"]
 DISTRIBUTION = "vbench-backbones"  # what pip calls this package; its `vbench` is another project
 
 # In a checkout the sub-packages (models, kernels, ...) lie beside this folder, in a wheel inside it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -20,10 +20,12 @@ from vbench.files import write_whole, writing
 from vbench.options import choices, numbers, shown
 from vbench.plan import LARGEST, parse_dtypes
 from vbench.reports import tables
+from vbench.reports.figures.accuracies import beside
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, Options, save
 from vbench.reports.figures.table import FIGURES
 from vbench.reports.series import few
+from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.axes import AXES, CAPTION
 from vbench.results.text import tame
 
@@ -72,13 +74,14 @@ def parse(
     baseline: str | None,
     subject: str | None,
     cost: str | None,
+    accuracy: Sequence[MeasuredAccuracy] = (),
 ) -> Request:
     """The request that the options describe. Without names it has all figures. Raises: UsageError."""
     if style not in STYLES:
         raise UsageError(f"--style '{shown(style)}' is not known; take one of {', '.join(STYLES)}")
     costs = choices(cost, "--cost", tuple(MEASURES)) if cost else None
     sides = numbers(at, "--at", "512,1024,2048", allowed=range(1, LARGEST + 1), kind="a size in px")
-    options = Options(sides, baseline, subject, costs)
+    options = Options(sides, baseline, subject, tuple(accuracy), costs)
     return Request(names or tuple(FIGURES), style, choices(formats, "--format", FORMATS), options, bool(names))
 
 
@@ -124,6 +127,7 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     entry = FIGURES[name]
     rows = _rows(name, table)
     rows = rows.assign(**{key: rows[key].map(tame, na_action="ignore") for key in SHOWN})
+    rows = beside(rows, options.accuracy)
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
         reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
@@ -141,6 +145,11 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
+    return wrapped(lines)
+
+
+def wrapped(lines: Iterable[str]) -> str:
+    """The text of a caption from its lines."""
     return "\n".join(textwrap.fill(tame(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 

@@ -8,6 +8,7 @@ only from rows of a GPU, because papers print those of a GPU.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Container
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vbench.reports.appearance import COLOURS, MARKERS
+from vbench.reports.figures import accuracies as measured_accuracies
 from vbench.reports.figures import curves, marks, printed
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.printed import LATENCY, MEMORY, SPEED, WORK, Look, Quantity
 from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
+from vbench.results.accuracy import MeasuredAccuracy
+from vbench.results.known import side_of, usable
 from vbench.results.published import accuracies, accuracies_of, efficiency
 
 VIG = "arXiv:2405.18425"
@@ -38,7 +42,7 @@ VIG_SIZES = (224, 512, 640, 768, 1024, 1280, 1640, 2048)
 VIG_MARKS = {"flops_g": (512, 1024, 2048), "peak_memory_gb": (512, 1024), "latency_ms": (512, 1024, 2048)}
 
 
-def vig(table: pd.DataFrame, _: Options) -> Drawn:
+def vig(table: pd.DataFrame, options: Options) -> Drawn:
     """ViG's assets/resolution.png: (a) work, (b) memory, (c) latency, (d) accuracy; its arrows are computed."""
     figure = sheet(2, 5.4)
     panels = figure.subplots(2, 2).flatten()
@@ -60,9 +64,11 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
             ends = [printed.of_model(VIG, model, quantity.metric).get(side) for model in ("deit_t", "vig_t")]
             if ends[0] and ends[1] and (quantity is not MEMORY or side != 512):
                 _times(axis, side, (ends[0], ends[1]))
-    names += _vig_accuracy(panels[3])
+    names += _vig_accuracy(panels[3], options, notes)
     printed.size_axis(panels, VIG_SIZES)
-    for axis, letter, what in zip(panels, "abcd", ("Work", "Memory", "Latency", "Accuracy, published"), strict=True):
+    for axis, letter, what in zip(
+        panels, "abcd", ("Work", "Memory", "Latency", panels[3].get_title(loc="left")), strict=True
+    ):
         axis.set_title(f"({letter}) {what}")
     printed.walls(panels[1], VIG, VIG_LOOKS)
     curves.finish(figure, names, {float(side): str(side) for side in VIG_SIZES})
@@ -75,18 +81,45 @@ def vig(table: pd.DataFrame, _: Options) -> Drawn:
     return Drawn(figure, tuple(notes))
 
 
-def _vig_accuracy(axis: Axes) -> list[Name]:
+def _vig_accuracy(axis: Axes, options: Options, notes: list[str]) -> list[Name]:
     names = []
     looks = {**VIG_LOOKS, "resnet50": Look("ResNet50", "#F4A460", MARKERS["timm"])}
     shown = {model: {side: found.top1 for side, found in accuracies_of(model).items()} for model in looks}
     for model, look in looks.items():
         names.append(printed.hollow(axis, shown[model].items(), look))
+        names += _ours(axis, options, model, look)
     last = max(set(shown["vig_t"]) & set(shown["deit_t"]))
     ends = shown["deit_t"][last], shown["vig_t"][last]
     marks.ratio(axis, last, ends, f"{ends[1] - ends[0]:.1f}")
     axis.set_ylabel("ImageNet-1K top-1 (%)")
     axis.set_ylim(-4, 82)
+    notes += _measured(options, looks)
+    axis.set_title("Accuracy" if _measured(options, looks) else "Accuracy, published")
     return names
+
+
+def _ours(
+    axis: Axes,
+    options: Options,
+    model: str,
+    look: Look,
+    place: Callable[[MeasuredAccuracy], float | None] = side_of,
+) -> list[Name]:
+    """Draw what was measured of a model's accuracy, filled, with intervals; `place` is where on the x axis."""
+    return measured_accuracies.draw(
+        axis, options.accuracy, model, (look.colour, look.marker), place, f"{look.name}, ours"
+    )
+
+
+def _at_224(x: float) -> Callable[[MeasuredAccuracy], float | None]:
+    """The place of an accuracy at 224 px; those of other sizes have none."""
+    return lambda row: x if side_of(row) == 224 else None
+
+
+def _measured(options: Options, models: Container[str]) -> list[str]:
+    """What the caption says of the measured accuracies of these models; nothing if there are none."""
+    own = usable([row for row in options.accuracy if row.model in models])
+    return measured_accuracies.notes(own) if own else []
 
 
 def _vig_zoom(figure: Figure, axis: Axes) -> None:
@@ -166,7 +199,7 @@ VIL_LOOKS = {
 }
 
 
-def vil(_table: pd.DataFrame, _: Options) -> Drawn:
+def vil(_table: pd.DataFrame, options: Options) -> Drawn:
     """Vision-LSTM's docs/imgs/flops_vs_performance.png, first panel: accuracy against the compute of pre-training."""
     figure = sheet(1, 2.7)
     axis = figure.subplots()
@@ -180,6 +213,9 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
         name = printed.hollow(axis, points, look)
         name.handle.set_linestyle("--")
         names.append(name)
+        spent = {row.model: row.value for row in own}
+        for model, compute in spent.items():
+            names += _ours(axis, options, model, look, _at_224(compute))
     curves.log_axis(axis, "x")
     axis.set_xlabel("Pre-training compute (exaFLOPS), as printed")
     axis.set_ylabel("ImageNet-1K top-1 (%), published")
@@ -189,8 +225,9 @@ def vil(_table: pd.DataFrame, _: Options) -> Drawn:
         figure,
         (
             "All as printed (read off the paper's figure); points of a curve are sizes, of DeiT-III recipes too. "
-            "vbench trains no model to the end, so nothing here is measured.",
+            "vbench trains no model to the end, so no compute here is measured.",
             "The paper's other panels, ADE20K and VTAB-1K, are not measured here.",
+            *_measured(options, {row.model for row in rows}),
         ),
     )
 
@@ -199,22 +236,25 @@ GRU_LOOKS = {"deit_s": Look("DeiT-S", "#FF7F0E", "^"), "vision_gru_t": Look("Vis
 GRU_SIZES = (512, 640, 738, 1024, 1248)
 
 
-def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
+def vision_gru(table: pd.DataFrame, options: Options) -> Drawn:
     """VisionGRU's Fig. 1: accuracy of both models, and work against image size with every point labelled."""
     figure = sheet(2, 2.9)
     bars, work = figure.subplots(1, 2, width_ratios=(1, 2.6))
     notes: list[str] = []
     names = printed.printed_and_ours(work, table, VISION_GRU, GRU_LOOKS, WORK, notes)
     params = {row.model: row.value for row in printed.of_paper(VISION_GRU, "params_m")}
+    ours = _measured(options, GRU_LOOKS)
     for number, (model, look) in enumerate(reversed(GRU_LOOKS.items())):
         top1 = accuracies()[model, 224].top1
         colour = ink(look.colour)
         bars.bar(number, top1, color="none", edgecolor=colour, hatch="////", width=0.6)
         marks.note(bars, f"{top1:.1f}", (number, top1), (0, 2), ha="center", va="baseline", color=colour)
         printed.label_points(work, printed.of_model(VISION_GRU, model, "flops_g"), colour, above=model == "deit_s")
+        _ours(bars, options, model, look, _at_224(number + 0.18))  # beside the printed value
     bars.set_xticks((0, 1), [f"{look.name}\n{params[model]:g} M" for model, look in reversed(GRU_LOOKS.items())])
-    bars.set_ylim(78, 85)
-    bars.set_ylabel("ImageNet-1K top-1 (%), published")
+    lows = [row.top1_lo - 1 for row in usable(options.accuracy) if row.model in GRU_LOOKS and side_of(row) == 224]
+    bars.set_ylim(min([78, *lows]), 85)
+    bars.set_ylabel("Top-1 (%), hatched: published" if ours else "ImageNet-1K top-1 (%), published")
     bars.set_title("(a) Classification")
     bars.grid(visible=False, axis="x")
     printed.set_limits(work, -30, 500)  # room for the labels beneath
@@ -222,6 +262,7 @@ def vision_gru(table: pd.DataFrame, _: Options) -> Drawn:
     work.set_title("(b) Work")
     printed.size_axis((work,), GRU_SIZES)
     curves.finish(figure, names, {float(side): str(side) for side in GRU_SIZES})
+    notes += ours
     notes += [
         "The paper's counts of DeiT-S lack about the projections to Q, K, V and out (inferred).",
         "738 px is no multiple of 16; whole patches cover 736. The accuracy axis is cut, as in the paper. "

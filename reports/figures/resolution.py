@@ -10,14 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from vbench.errors import UsageError
 from vbench.reports.appearance import ENDINGS
-from vbench.reports.figures import curves, marks
+from vbench.reports.figures import accuracies, curves, marks
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
 from vbench.reports.figures.ratio import band
-from vbench.reports.figures.style import PUBLISHED, Drawn, Options, ground, ink, sheet
+from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
 from vbench.reports.series import Series, series_of
+from vbench.results.known import side_of, usable
+from vbench.results.mcnemar import Paired, compare
 from vbench.results.published import accuracies_of
 from vbench.results.scaling import crossing
 
@@ -25,7 +28,7 @@ PANELS = ("macs", "peak_memory_bytes", "latency_ms")
 
 
 def resolution(table: pd.DataFrame, options: Options) -> Drawn:
-    """Four panels against image size; the fourth is accuracy as papers print it, hollow.
+    """Four panels against image size; the fourth is accuracy: measured filled, as papers print it hollow.
 
     A curve ends at a wall where a cell ran out of memory or time. Arrows join baseline and subject (`pairs.pair_of`) at
     those sizes of `options.at` that both have. If there is room, an inset shows the point where they cross.
@@ -40,7 +43,7 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
     for number, key in enumerate(PANELS):
         shown = curves.of_models(series) if key == "macs" else series
         names += curves.draw(panels[number], shown, MEASURES[key], table)
-    names += _accuracy(panels[3], series, sides)
+    names += _accuracy(panels[3], series, sides, options)
     curves.size_axis(list(panels), sides)
     for panel, letter in zip(panels, "abcd", strict=True):
         panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
@@ -51,12 +54,13 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
         for number, key in enumerate(PANELS):
             notes += _ratios(panels[number], pair, MEASURES[key], options.at)
         notes += _band(panels[PANELS.index("latency_ms")], pair)
-        notes += _points(panels[3], pair)
+        notes += _points(panels[3], pair, options, sides)
     curves.finish(figure, names, sides)
     if pair:
         for number in (1, 2):
             _closer(figure, panels[number], series, pair, MEASURES[PANELS[number]])
-    return Drawn(figure, (*notes, PUBLISHED))
+    models = {one.model for one in series}
+    return Drawn(figure, (*notes, *accuracies.notes([row for row in options.accuracy if row.model in models])))
 
 
 def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list[str]:
@@ -93,35 +97,67 @@ def _no_ratio(pair: Pair, measure: Measure, side: float) -> list[str]:
     return []
 
 
-def _points(axis: Axes, pair: Pair) -> list[str]:
-    """Draw the difference in accuracy at the largest size where both are published. Returns a note for the caption."""
+def _points(axis: Axes, pair: Pair, options: Options, sides: dict[float, str]) -> list[str]:
+    """Draw the difference in accuracy at the largest size where both have one; measured ones come before published.
+
+    Returns a note for the caption.
+    """
+    models = pair.baseline.model, pair.subject.model
+    if models[0] == models[1]:
+        return []
+    if found := _paired(models, options, sides):
+        of = found[-1]
+        at, ends = side_of(of.a), of.accuracies
+        marks.ratio(axis, at, (ends[1], ends[0]), f"{of.difference:.1f}")
+        return [
+            f"Measured accuracy at {sides.get(at, f'{at:.0f}')} px, image by image: {of.a.model} {of.difference:+.2f} "
+            f"points over {of.b.model} ({of.lo:+.2f} to {of.hi:+.2f}); McNemar's p {of.p_all:.2g}, over all sizes."
+        ]
     shown = [_published(one.model, one.cells["side"].min(), one.cells["side"].max()) for one in pair]
     common = set(shown[0]) & set(shown[1])
-    if not common or pair.baseline.model == pair.subject.model:
+    if not common:
         return []
     side = max(common)
     above, below = (known[side] for known in shown)
     marks.ratio(axis, side, (above, below), f"{below - above:.1f}")
-    return [
-        f"Published accuracy at {side} px: {pair.subject.model} {below - above:+.1f} points over {pair.baseline.model}."
-    ]
+    return [f"Published accuracy at {side} px: {models[1]} {below - above:+.1f} points over {models[0]}."]
+
+
+def _paired(models: tuple[str, str], options: Options, sides: dict[float, str]) -> list[Paired]:
+    """Subject against baseline on the same images, at sizes in the panel; none if that cannot be told."""
+    low, high = min(sides), max(sides)
+    rows = [row for row in usable(options.accuracy) if row.predictions.is_file() and low <= side_of(row) <= high]
+    try:
+        return compare(rows, models[1], models[0])
+    except UsageError:
+        return []
 
 
 def _published(model: str, low: float, high: float) -> dict[int, float]:
     return {side: found.top1 for side, found in accuracies_of(model).items() if low <= side <= high}
 
 
-def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str]) -> list[Name]:
-    names = []
+def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str], options: Options) -> list[Name]:
+    names, measured = [], False
+    low, high = min(sides), max(sides)
     for one in {one.model: one for one in reversed(series)}.values():
-        shown = _published(one.model, min(sides), max(sides))
-        if not shown:
-            continue
-        x, y = list(shown), list(shown.values())
-        look = {"marker": one.marker, "markerfacecolor": ground(), "label": one.model}
-        names.append(marks.curve(axis, x, y, one.model, one.colour, ":", **look))
-    axis.set_ylabel("ImageNet-1K top-1 (%)")
-    axis.set_title("Accuracy as published, not measured")
+        ours = accuracies.draw(
+            axis,
+            options.accuracy,
+            one.model,
+            (one.colour, one.marker),
+            lambda row: side if low <= (side := side_of(row)) <= high else None,
+        )
+        shown = _published(one.model, low, high)
+        if shown:
+            x, y = list(shown), list(shown.values())
+            look = {"marker": one.marker, "markerfacecolor": ground(), "label": one.model}
+            theirs = marks.curve(axis, x, y, one.model, one.colour, ":", **look)
+            names += [] if ours else [theirs]
+        names += ours
+        measured = measured or bool(ours)
+    axis.set_ylabel("ImageNet-1K top-1 (%)" if not measured else "Top-1 (%)")
+    axis.set_title("Accuracy (filled: measured)" if measured else "Accuracy as published, not measured")
     if not names:
         curves.nothing(axis, "none published for these models")
     return names[::-1]

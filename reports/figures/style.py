@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.text import visible
 
 COLUMN_IN = 3.3  # inches, the width of a paper's column; a page has two columns
@@ -19,6 +20,10 @@ MUTED = "#707070"
 RATIO = "#CC3311"  # arrows; Tol's red
 PUBLISHED = (  # the caption's words for hollow accuracies
     "Accuracy (hollow) is what papers print, of models trained at 224 px, tested at each size; none was measured here."
+)
+PUBLISHED_BESIDE = (  # the same beside measured ones; with the data sets
+    "Accuracy: hollow is what papers print, of models trained at 224 px, tested on ImageNet-1K at each size; filled "
+    "is what was measured on {}, with 95 % Wilson intervals."
 )
 DIM = 0.22  # luminance; a darker colour is not visible on a dark ground
 
@@ -86,6 +91,7 @@ class Options:
     at: tuple[int, ...] = (512, 1024, 2048)  # px: where ratios are drawn
     baseline: str | None = None  # numerator of ratios; None: an attention model, if possible DeiT-T
     subject: str | None = None  # denominator of ratios; None: the fastest recurrent backbone
+    accuracy: tuple[MeasuredAccuracy, ...] = ()  # what was measured; drawn beside what is published
     costs: tuple[str, ...] | None = None  # keys of `measures.MEASURES`, for figures that take several
 
 

@@ -26,7 +26,7 @@ FIGURES: dict[str, Entry] = {
     "accuracy-cost": Entry(
         "accuracy_cost:accuracy_cost",
         "What accuracy does a cost buy, and at which resolution?",
-        needs=("top1_published",),
+        needs=("top1",),
     ),
     "throughput": Entry(
         "lines:throughput", "How many images a second, at which resolution?", needs=("throughput_img_s",)

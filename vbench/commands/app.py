@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 import vbench
-from vbench.commands import checks, gate, kernels, lists, memory, merge, reports
+from vbench.commands import checks, gate, kernels, lists, memory, merge, pick, reports
+from vbench.commands import eval as evaluating
 from vbench.commands import sweep as sweeping
 from vbench.commands.console import end_as_by_ctrl_c, err, out
 from vbench.commands.repeated import adding_up
@@ -29,10 +30,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (sweeping, checks, memory, kernels, lists, gate, reports, merge):
+for room in (sweeping, evaluating, checks, memory, kernels, lists, gate, reports, merge, pick):
     for one in room.app.registered_commands:
         one.callback = adding_up(one.callback) if one.callback else None
 app.add_typer(sweeping.app)
+app.add_typer(evaluating.app)
 app.add_typer(checks.app)
 app.add_typer(memory.app)
 app.add_typer(kernels.app, name="kernels")
@@ -40,6 +42,7 @@ app.add_typer(lists.app)
 app.add_typer(gate.app)
 app.add_typer(reports.app)
 app.add_typer(merge.app)
+app.add_typer(pick.app)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""The calls of Python: `sweep`, `read`, `compare` and `merge` of `vbench`, the commands of these names as functions.
+"""The calls of Python: `sweep`, `read`, `compare`, `merge` and `pick` of `vbench`, the commands of these names.
 
 What is wrong is a UsageError of one line, which names keywords where a command names options.
 """
@@ -204,6 +204,46 @@ def compare(
     table = pd.DataFrame([asdict(one) for one in found.findings], columns=list(kinds)).astype(kinds)
     table.attrs |= {"exit_code": found.exit_code(), "invalid": found.invalid, "facts": found.facts}
     return table
+
+
+def pick(
+    *runs: str | Path,
+    latency_ms: float | None = None,
+    throughput: float | None = None,
+    memory_gb: float | None = None,
+    energy_j: float | None = None,
+    res: str | None = None,
+    metric: str = "top1",
+    data_rows: Sequence[str | Path] = (),
+    data: str | None = None,
+    labels: str | None = None,
+) -> pd.DataFrame:
+    """The most accurate cells that meet a budget, as `vbench pick` finds them in stored runs. Measures nothing.
+
+    Args:
+        runs: the folders of sweeps.
+        latency_ms, throughput, memory_gb, energy_j: the limits: ms, images/s, 10^9 bytes, J/image; one at least.
+        res: only these sizes in px, as "224:1024".
+        metric: "top1" or "top5".
+        data_rows: more folders with accuracies of `vbench eval`.
+        data, labels: the data set and the map of labels, if there are several.
+
+    Returns: one row for each cell with an accuracy and all costs, the most accurate first. `role` says what a cell is
+        to the answer ("best", "not told apart", ...), `meets` whether it meets the budget: yes, open, no. Costs and
+        accuracy have `_lo` and `_hi`, missing where no interval is known. `attrs["answers"]` has the answer in words,
+        for each device.
+
+    Raises: UsageError for a limit that is not positive, none at all, or a folder without records.
+    """
+    from vbench.commands.pick import picks
+    from vbench.reports.pick import frame
+
+    limits = {"latency_ms": latency_ms, "throughput": throughput, "memory_gb": memory_gb, "energy_j": energy_j}
+    folders = [Path(run) for run in runs]
+    if not folders:
+        raise UsageError("name a run, the folder of a sweep, as in vbench.pick('vbench-run', latency_ms=20)")
+    with _as_keywords():
+        return frame(picks(folders, limits, res, metric, [Path(one) for one in data_rows], data, labels))
 
 
 @contextmanager

@@ -29,13 +29,21 @@ def report(
     page: Annotated[Path | None, typer.Option("--out", "-o", help="Write one .html page of all runs instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the table and figures of one run again from its records, or one page of several runs. Measures nothing."""
+    """Write the tables and figures of one run again from its records, or one page of several runs. Measures nothing."""
+    from vbench.commands import eval as evaluating
+    from vbench.reports import accuracy
+
     if page is not None:
         write_page(folders, page, as_json)
         return
     if len(folders) > 1:
         raise UsageError(f"{len(folders)} runs make one page: give -o FILE.html, or report one RUN at a time")
-    write(folders[0], frame_of(folders), as_json)
+    with_accuracy = accuracy.has_any(folders[0])
+    alone = with_accuracy and not (folders[0] / "records.jsonl").is_file()
+    if not alone:
+        write(folders[0], frame_of(folders), as_json)
+    if with_accuracy:
+        evaluating.show(folders[0], as_json=as_json and alone, quiet=as_json and not alone)
 
 
 @app.command()
@@ -62,9 +70,11 @@ def figures(
 ) -> None:
     """Draw figures from records, each with its caption. Measures nothing."""
     from vbench.reports.figures import draw
+    from vbench.results.accuracy import measured
 
     names, runs = draw.parse_words(words)
-    asked = draw.parse(names, style=style, formats=formats, at=at, baseline=baseline, subject=subject, cost=cost)
+    about = {"baseline": baseline, "subject": subject, "cost": cost}
+    asked = draw.parse(names, style=style, formats=formats, at=at, **about, accuracy=measured(runs))
     files, missing = draw.write(asked, draw.of_dtype(frame_of(runs), dtype), folder)
     print_aside(missing)
     out.print(f"written: {', '.join(map(str, files))}")
@@ -153,14 +163,15 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     from vbench.files import write_text
     from vbench.reports import html
     from vbench.reports.series import few
+    from vbench.results.accuracy import measured
     from vbench.results.answers import answers
 
     if file.suffix.lower() not in (".html", ".htm") or file.is_dir():
         raise UsageError(f"-o {file}: give the name of a page, as in -o report.html")
     runs = html.runs_of(folders)
-    table = html.table_of(runs)
-    found = answers(few(table)[0])
-    write_text(file, html.page(runs, table, found))
+    table, accuracy = html.table_of(runs), measured(folders)
+    found = answers(few(table)[0], accuracy)
+    write_text(file, html.page(runs, table, found, accuracy))
     if as_json:
         print_json([asdict(answer) for answer in found])
     for answer in () if as_json else found:

@@ -35,6 +35,8 @@ JOBS = {
     "take_turns": "vbench.sweeps.measure:take_turns",
     "take_rounds": "vbench.sweeps.measure:take_rounds",
     "attempt": "vbench.sweeps.limits:attempt",
+    "survey_images": "vbench.accuracy.job:survey",
+    "evaluate": "vbench.accuracy.job:evaluate",
     "identify": "vbench.meters.state:identify",
     "timer": "vbench.doctor.selftest:timer",
     "peaks": "vbench.doctor.peaks:measure",
@@ -170,6 +172,16 @@ def take_rounds(case: Case, protocol: Protocol, *, socket: Path, place: int, cor
 def attempt(case: Case, *, budget_bytes: int | None, threads: int) -> Ask:
     """Test whether a cell fits in memory."""
     return "attempt", {"case": case.to_json(), "budget_bytes": budget_bytes, "threads": threads}
+
+
+def survey_images(about: Mapping[str, Any], listing: Path) -> Ask:
+    """Look at the images, the labels and the weights of an evaluation; `listing` is the file for the images."""
+    return "survey_images", {**about, "listing": str(listing)}
+
+
+def evaluate(asked: Mapping[str, Any], place: Mapping[str, Any], shards: Iterable[tuple[int, int, int]]) -> Ask:
+    """Predict the classes of images, by shards (number, begin, end); `place` says where, with what and from what."""
+    return "evaluate", {"asked": dict(asked), **place, "shards": [list(shard) for shard in shards]}
 
 
 def identify(device: str) -> Ask:
