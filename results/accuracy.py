@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vbench.errors import OutputError, SchemaError
-from vbench.results.store import DamagedLineWarning
+from vbench.results.lines import DamagedLineWarning
 
 SCHEMA = 1
 FILE = "accuracy.jsonl"
