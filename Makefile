@@ -1,4 +1,4 @@
-.PHONY: dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate twins gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate twins gate-sessions gate-calibration measuring counters resources docs reference soak
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -16,6 +16,10 @@ types: ## on the package as it is installed
 
 test:
 	pytest
+
+soak: ## 2,000 tiny cells through the real launcher: memory, handles and time a cell stay flat; some minutes
+	PYTHONPATH=$(CURDIR)/tests python -P tests/soak.py
+	PYTHONPATH=$(CURDIR)/tests python -P tests/loop_cost.py 1000 10000
 
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
