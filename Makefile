@@ -1,4 +1,4 @@
-.PHONY: scale dry-run memory dev fmt lint types test golden golden-figures constraints kernels gpu gpu-tune gpu-long wheel sweep readme zoo suites claims calibrate twins gate-sessions gate-calibration measuring counters resources docs reference
+.PHONY: dev fmt lint types test fuzz golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo slurm memory claims suites chaos calibrate twins gate-sessions gate-calibration scale measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -16,6 +16,10 @@ types: ## on the package as it is installed
 
 test:
 	pytest
+
+FUZZ = 100000
+fuzz: ## FUZZ inputs, half of them damaged, for all that reads what a user gives; other ones each time; a quarter of an hour
+	VBENCH_FUZZ=$(FUZZ) timeout 3600 pytest -n 2 -rP tests/test_fuzz.py
 
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
@@ -75,6 +79,9 @@ readme: ## the README's table, findings and figure, and docs/results.md, from th
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
 
+slurm: ## a sweep on a real Slurm of two nodes on this machine, one of which breaks off; some minutes; see tests/slurm.py
+	python -P -m pytest -n 0 -s -m full tests/test_slurm.py
+
 memory: ## docs/memory.md: predicted memory beside published figures
 	python -P -m vbench.reports.predicted docs/memory.md
 
@@ -83,6 +90,9 @@ claims: ## docs/claims.md: which of the papers' claims hold, by the committed re
 
 suites: ## docs/suites.md: what each suite answers, its time and its cells
 	python -P -m vbench.reports.suites docs/suites.md
+
+chaos: ## a sweep and its processes killed at random, KILLS times, whether each row is there at the end; an hour or more
+	PYTHONPATH=tests python -P tests/chaos.py --kills $(or $(KILLS),200) --seed $(or $(SEED),0)
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour or more; nothing else may run
 	for seed in $$(seq -w 1 20); do \

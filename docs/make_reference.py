@@ -68,7 +68,7 @@ def _row(one: Any, type_: type) -> str:
     if one.param_type_name == "argument":
         name, default = f"`{_argument(one)}`", "required" if one.required else NONE
     else:
-        name, default = ", ".join(f"`{word}`" for word in one.opts), _default(one)
+        name, default = ", ".join(f"`{word}`" for word in (*one.opts, *one.secondary_opts)), _default(one)
     cells = [name, _value(one, type_), default, getattr(one, "help", None) or ""]
     return "| " + " | ".join(_cell(text) for text in cells) + " |"
 
@@ -80,12 +80,12 @@ def _argument(one: Any) -> str:
 
 
 def _default(one: Any) -> str:
+    if isinstance(one.show_default, str):
+        return one.show_default if " " in one.show_default else f"`{one.show_default}`"
     if getattr(one, "is_flag", False):
         return "on" if one.default else "off"
     if one.required:
         return "required"
-    if isinstance(one.show_default, str):
-        return one.show_default if " " in one.show_default else f"`{one.show_default}`"
     if one.default in (None, (), []):
         return NONE
     return f"`{','.join(one.default) if isinstance(one.default, list | tuple) else one.default}`"

@@ -34,6 +34,7 @@ from vbench.errors import BuildError, UnknownModelError, UnsupportedError, Usage
 from vbench.kernels.registry import Mode
 from vbench.models import neighbours, sized
 from vbench.models.guest import exit_words, guest
+from vbench.options import shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +55,7 @@ def is_external(name: str) -> bool:
     module, function = _parts(name)
     if module.endswith(".py") or not _identifiers(module, function):
         example = meant(name) or "module:callable, as in my_pkg.models:net"
-        raise UnknownModelError(f"'{name}' names no model of your own; write {example}")
+        raise UnknownModelError(f"'{shown(name)}' names no model of your own; write {shown(example)}")
     return True
 
 

@@ -50,8 +50,8 @@ def _neighbour(name: str, folder: Path) -> Path | None:
         first = find_spec(name) or beside
     except (ImportError, ValueError):
         return None
-    places = list(first.submodule_search_locations or []) or [first.origin]
-    place = Path(places[0] or "").resolve()
+    places = list(first.submodule_search_locations or [])
+    place = Path(places[0] if places else first.origin or "").resolve()
     return place if place.parent == folder and place.exists() else None
 
 

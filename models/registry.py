@@ -15,7 +15,7 @@ from vbench.kernels.registry import Mode, default_form
 from vbench.models.external import is_external
 from vbench.models.naming import TIMM, hint, of_timm
 from vbench.models.row import EXTERNAL, ModelSpec
-from vbench.options import folded
+from vbench.options import folded, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,8 +200,8 @@ def spec(name: str) -> ModelSpec:
     if name not in MODELS:
         meant = hint(name, MODELS) or f"none of the {len(MODELS)} is like it."
         raise UnknownModelError(
-            f"unknown model '{name}': {meant} Any other of timm's is 'timm/NAME', and one of your own module:callable; "
-            "see 'vbench models'"
+            f"unknown model '{shown(name)}': {meant} Any other of timm's is 'timm/NAME', and one of your own "
+            "module:callable; see 'vbench models'"
         )
     return MODELS[name]
 

@@ -35,8 +35,8 @@ def _worst(kind: str, checks: list[Check]) -> str:
 
 def findings_to_rich(findings: Iterable[Finding]) -> Table:
     """One row for each finding of the doctor."""
-    table = bare_table((), show_header=False)
+    table = bare_table(())
     for finding in findings:
         colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.verdict]
-        table.add_row(finding.topic, f"[{colour}]{finding.verdict}[/]", Text(finding.text))
+        table.add_row(finding.topic, Text(finding.verdict, style=colour), finding.text)
     return table

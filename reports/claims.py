@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vbench.errors import UsageError
+from vbench.files import is_file
 from vbench.reports.grid import csv_text, escaped, pipes
 from vbench.results.claim_equivalence import Verify
 from vbench.results.claim_equivalence import judged as by_verification
@@ -26,7 +27,7 @@ from vbench.results.frame import of_folders
 from vbench.results.operators import FILE as OPERATORS
 from vbench.results.operators import read as read_operators
 from vbench.results.store import FILE as RECORDS
-from vbench.results.text import bare_table, print_whole
+from vbench.results.text import bare_table, print_whole, tame, tamed
 
 HEADER = ("claim", "of", "claimed", "as the paper has it", "fair", "verdict")
 STYLES = {HOLDS: "green", UNFUSED: "yellow", FAILS: "red", OPEN: "cyan", UNKNOWN: "dim"}
@@ -102,7 +103,7 @@ def judged(folders: Sequence[Path], predict: Predict | None = None, verify: Veri
     Raises: UsageError for a folder without records; SchemaError for records that this version cannot read.
     """
     for folder in folders:
-        if not any((folder / name).is_file() for name in (RECORDS, OPERATORS)):
+        if not any(is_file(folder / name) for name in (RECORDS, OPERATORS)):
             raise UsageError(f"{folder} has no {RECORDS}; give the --out folder of a sweep, or none")
     table = of_folders(folders)
     operators = [row for folder in folders for row in read_operators(folder)]
@@ -114,7 +115,7 @@ def judged(folders: Sequence[Path], predict: Predict | None = None, verify: Veri
 def to_json(found: Sequence[Judgement]) -> str:
     """A list of objects: the fields of the claim, our verdict with its values, and the ids of the records behind it."""
     rows = [{**asdict(one.claim), "ratio": one.claim.ratio, **_ours(one)} for one in found]
-    return json.dumps(rows, indent=1, ensure_ascii=False)
+    return json.dumps(tamed(rows), indent=1, ensure_ascii=False)
 
 
 def _ours(one: Judgement) -> dict[str, Any]:
@@ -128,11 +129,11 @@ def show(found: Sequence[Judgement], console: Console) -> None:
     table = bare_table(HEADER)
     for one in found:
         *cells, verdict = _row(one)
-        table.add_row(*map(Text, cells), Text(verdict, style=STYLES[one.verdict]))
+        table.add_row(*cells, Text(verdict, style=STYLES[one.verdict]))
     print_whole(table, console)
     console.print()
     for one in found:
-        console.print(f"{one.claim.id} ({one.claim.printed}): {one.reason}{_proof(one)}", markup=False, soft_wrap=True)
+        console.print(Text(tame(f"{one.claim.id} ({one.claim.printed}): {one.reason}{_proof(one)}")), soft_wrap=True)
     console.print(summary(found))
 
 

@@ -9,14 +9,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from math import isfinite
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from vbench.reports.grid import tame
 from vbench.results.causes import CellFinding, by_cell, number
 from vbench.results.outcome import (
     FAILS,
@@ -32,7 +30,7 @@ from vbench.results.outcome import (
     GateVerdict,
     Outcome,
 )
-from vbench.results.text import bare_table, print_whole
+from vbench.results.text import bare_table, print_whole, tame, tamed
 
 SCHEMA = 2  # of the JSON
 SHOWN_SAME = 8  # cells that are SAME are shown, unless there are more
@@ -127,7 +125,7 @@ def show(outcome: Outcome, console: Console, *, strict: bool = False) -> None:
     if shown:
         table = bare_table(CELLS)
         for one in shown:
-            table.add_row(Text(tame(one.cell)), Text(one.verdict, style=_style(one.verdict)), Text(tame(one.cause)))
+            table.add_row(one.cell, Text(one.verdict, style=_style(one.verdict)), one.cause)
         print_whole(table, console)
     if hidden:
         console.print(f"{hidden} more are SAME.", style="dim")
@@ -250,15 +248,4 @@ def to_json(outcome: Outcome, *, strict: bool = False) -> str:
         ],
         "facts": outcome.facts,
     }
-    return json.dumps(_json(whole), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _json(value: Any) -> Any:
-    """The value for JSON: text without control characters, and None for NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {tame(str(key)): _json(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(one) for one in value]
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    return tame(value) if isinstance(value, str) else value
+    return json.dumps(tamed(whole), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

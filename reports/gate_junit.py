@@ -5,9 +5,9 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from vbench.reports.gate import flat, row, unlike, verdict
-from vbench.reports.grid import tame
 from vbench.results.causes import CellFinding, by_cell
 from vbench.results.outcome import FAILS, NOTHING, OPEN, Finding, Outcome
+from vbench.results.text import tame
 
 
 def to_junit(outcome: Outcome) -> str:

@@ -18,9 +18,10 @@ from vbench.reports.gate import (
     sentences,
     unlike,
 )
-from vbench.reports.grid import escaped, pipes, tame
+from vbench.reports.grid import escaped, pipes
 from vbench.results.causes import CellFinding, by_cell, ordered
 from vbench.results.outcome import FAILS, Finding, Outcome
+from vbench.results.text import tame
 
 LIMIT = 30_000  # characters, so that the pages of both gates fit into one comment of GitHub, which takes 65,536
 ROWS = 10  # cells that are shown; the rest are counted

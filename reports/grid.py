@@ -1,16 +1,20 @@
-"""A table as plain values, and the same table as Markdown, LaTeX and CSV. All text is escaped."""
+"""A table as plain values, and the same table as Markdown, LaTeX and CSV. All text is tame, and escaped."""
 
 from __future__ import annotations
 
 import csv
 import re
-import unicodedata
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from itertools import groupby
 
+from vbench.results.text import tame
+
 ABSENT = "–"  # a missing number; the table says why
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+FORMULA = re.compile(r"(^|;\s*)(?=[=+\-@＝＋－＠])")  # where a spreadsheet starts to read one; ";" may end a cell
+LEADS = re.compile(r"^(\d+(?=[.)]\s)|(?=#{1,6}\s|[+-]\s|[-=]{3}))")  # before what makes a line a heading or an item
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,7 @@ def to_latex(grids: Sequence[Grid], label: str) -> str:
 def to_csv(grids: Sequence[Grid]) -> str:
     """One table of all grids, which must have the same columns and settings. Numbers are in full, with intervals.
 
-    Columns: the settings, `group` (the block), those of the grid, and `notes`, the footnotes of the row. Text that a
-    spreadsheet would read as a formula gets an apostrophe in front.
+    Columns: the settings, `group` (the block), those of the grid, and `notes`, the footnotes of the row.
     """
     columns, settings = grids[0].columns, list(grids[0].settings)
     heads = [name for c in columns for name in ([c.name, f"{c.name} lo", f"{c.name} hi"] if c.interval else [c.name])]
@@ -99,14 +102,14 @@ def to_csv(grids: Sequence[Grid]) -> str:
             for row in block.rows:
                 cells = [part for c, cell in zip(columns, row, strict=True) for part in _plain_cells(c, cell)]
                 notes = "; ".join(dict.fromkeys(note for cell in row for note in cell.notes))
-                rows.append([*map(_inert, grid.settings.values()), _inert(block.name), *cells, _inert(notes)])
+                rows.append([*grid.settings.values(), block.name, *cells, notes])
     return csv_text(rows)
 
 
 def csv_text(rows: Iterable[Iterable[str]]) -> str:
-    """Rows as CSV with "\\n" line ends."""
+    """Rows as CSV with "\\n" line ends; their text is `inert`."""
     text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(map(inert, row) for row in rows)
     return text.getvalue()
 
 
@@ -118,9 +121,9 @@ def _markdown(grid: Grid) -> str:
             rows.append([f"*{escaped(block.name)}*", *[""] * (len(grid.columns) - 1)])
         rows += [[_md_cell(cell, marks) for cell in row] for row in block.rows]
     right = [escaped(column.name) for column in grid.columns if column.number]
-    lines += [*pipes([escaped(column.name) for column in grid.columns], rows, right), "", escaped(grid.caption)]
+    lines += [*pipes([escaped(column.name) for column in grid.columns], rows, right), "", _paragraph(grid.caption)]
     lines += [f"\n- <sup>{mark}</sup> {escaped(note)}" for note, mark in marks.items()]
-    lines += [f"\n- {escaped(line)}" for line in grid.remarks]
+    lines += [f"\n- {_paragraph(line)}" for line in grid.remarks]
     return "\n".join(lines) + "\n"
 
 
@@ -140,6 +143,11 @@ def escaped(text: str) -> str:
     """Text that Markdown shows unchanged. An underscore within a word needs no escape."""
     text = tame(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+
+
+def _paragraph(text: str) -> str:
+    """Text that Markdown shows unchanged at the start of a line."""
+    return LEADS.sub(r"\1\\", escaped(text))
 
 
 def _latex(grid: Grid, label: str) -> str:
@@ -227,9 +235,9 @@ def _glyph(c: str) -> str:
 
 def _plain_cells(column: Column, cell: TableCell) -> list[str]:
     if not column.interval:
-        return [_number(cell.value) or _inert(cell.text)]
+        return [_number(cell.value) or cell.text]
     if cell.value is None:
-        return [_inert(cell.text)] * 3
+        return [cell.text] * 3
     return [_number(end) or "not known" for end in (cell.value, cell.lo, cell.hi)]
 
 
@@ -239,15 +247,10 @@ def _number(value: float | None) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
+    """A tame text with an apostrophe before what a spreadsheet would read as a formula. Numbers stay as they are."""
     text = tame(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
-
-
-def tame(text: str) -> str:
-    """One line. Characters that control a terminal or the writing direction, or that XML forbids, become �."""
-    bad = ("Cc", "Cf", "Cs", "Co")
-    return "".join("�" if unicodedata.category(c) in bad or c in "\ufffe\uffff" else c for c in " ".join(text.split()))
+    return text if NUMBER.fullmatch(text) else FORMULA.sub(r"\1'", text)
 
 
 def _letter(number: int) -> str:

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from rich.console import Console
-from rich.markup import escape
 
 from vbench.files import write_text, writing
 from vbench.reports import grid
@@ -25,7 +24,7 @@ from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
 from vbench.reports.tables import figure as digits
 from vbench.results.changes import ALARM
 from vbench.results.history import Point, Series, Step
-from vbench.results.text import bare_table, one_line, print_whole
+from vbench.results.text import bare_table, print_whole, tame
 
 PANELS = 12  # on a sheet, at most
 TICKS = 9  # commits named on an axis, at most
@@ -86,14 +85,14 @@ def remarks(found: Sequence[Series]) -> list[str]:
             lines.append(f"{one.cell}: no value at {', '.join(runs)}: {why}")
     if any(point.commit and point.commit.endswith("-dirty") for one in found for point in one.points):
         lines.append("*: the working tree had changes that the commit lacks")
-    return [one_line(line) for line in lines]
+    return [tame(line) for line in lines]
 
 
 def show(found: Sequence[Series], what: str, console: Console) -> None:
     """Print the table and its remarks."""
-    table = bare_table(HEAD, NUMBERS, title=MEASURES[what].label, title_justify="left")
+    table = bare_table(HEAD, NUMBERS, title=MEASURES[what].label)
     for row in rows(found, what):
-        table.add_row(*(escape(one_line(text)) for text in row))
+        table.add_row(*row)
     print_whole(table, console, remarks(found))
 
 
@@ -123,7 +122,7 @@ def _point(point: Point) -> dict[str, Any]:
 def to_markdown(found: Sequence[Series], what: str) -> str:
     """The table as a Markdown page. Text of records is escaped."""
     columns = tuple(Column(name, number=name in NUMBERS) for name in HEAD)
-    body = tuple(tuple(TableCell(one_line(text)) for text in row) for row in rows(found, what))
+    body = tuple(tuple(TableCell(text) for text in row) for row in rows(found, what))
     caption = f"{MEASURES[what].label}; runs in order of time."
     return grid.to_markdown([Grid("History", columns, (Block(body),), caption, tuple(remarks(found)))])
 
@@ -144,7 +143,7 @@ def write(found: Sequence[Series], what: str, folder: Path) -> list[Path]:
 def caption(found: Sequence[Series], drawn: Drawn, what: str) -> str:
     """The caption of the chart."""
     lines = [f"history: How has {MEASURES[what].title.lower()} changed from run to run?", *drawn.notes, *remarks(found)]
-    return "\n".join(textwrap.fill(one_line(line), draw.WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+    return "\n".join(textwrap.fill(tame(line), draw.WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def chart(found: Sequence[Series], what: str) -> Drawn:
@@ -213,7 +212,7 @@ def _panel(axis: Axes, one: Series, what: str, *, several: bool) -> None:
         text = axis.text(step.at - 0.5, 0.98, f" {step.ratio - 1:+.1%} ", transform=axis.get_xaxis_transform(), **look)
         text.set_in_layout(False)
     title = one.cell + (f"\n{one.machine}" if several else "")
-    axis.set_title("\n".join(textwrap.fill(one_line(line), 52) for line in title.splitlines()))
+    axis.set_title("\n".join(textwrap.fill(tame(line), 52) for line in title.splitlines()))
     axis.set_ylabel(measure.label)
     _commits(axis, one)
 

@@ -1,7 +1,7 @@
 """One self-contained page of several runs: answers, figures, rows, and how they were measured.
 
 The page fetches nothing and runs only plotly.js and `page/page.js`: its policy names their digests. Text of a record is
-escaped by the template, by `_json` inside a script, and by `plots` inside a hover.
+escaped by the template, by `_json` inside a script, and by `plots` inside a hover. The first two also tame it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from plotly.offline import get_plotlyjs
 
 import vbench
 from vbench.errors import UsageError
+from vbench.files import is_file
 from vbench.reports import plots, tables
 from vbench.reports.series import few
 from vbench.reports.tables import extent, figure
@@ -33,7 +34,7 @@ from vbench.results.frame import frame, rows_of, uncounted
 from vbench.results.lint import unfair
 from vbench.results.models import attention_models, is_attention
 from vbench.results.store import Record, TurnBlock, reading
-from vbench.results.text import listed, px
+from vbench.results.text import listed, px, tamed, visible
 
 KINDS = {"ratio": "Against attention", "crossover": "Who is cheaper from where", "growth": "How its costs grow"}
 MOST_ROWS = 2_000  # of the table in the page
@@ -75,7 +76,7 @@ def runs_of(folders: Sequence[Path]) -> list[Run]:
     names = [folder.resolve().name for folder in folders]
     found = []
     for folder, name in zip(folders, names, strict=True):
-        there = reading(folder) if (folder / "records.jsonl").is_file() else None
+        there = reading(folder) if is_file(folder / "records.jsonl") else None
         if there is None or not there.records:
             raise UsageError(f"{folder} has no records; give the --out folder of a sweep")
         named = name if names.count(name) == 1 else str(folder)
@@ -102,7 +103,9 @@ def page(runs: Sequence[Run], table: pd.DataFrame, found: Sequence[Answer]) -> s
     cut += [f"The table has the first {MOST_ROWS:,} of {count:,} rows."] if count > MOST_ROWS else []
     models = list(table["model"].unique())
     script, plotly = _asset("page.js"), get_plotlyjs()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_tame
+    )
     return environment.from_string(_asset("page.html")).render(
         policy=_policy(plotly, script),
         version=vbench.__version__,
@@ -143,9 +146,14 @@ def _policy(*scripts: str) -> str:
     )
 
 
+def _tame(value: Any) -> Any:
+    """What an expression of the template puts on the page; our own Markup stays."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _json(value: Any) -> str:
     """JSON for use inside a script element: ASCII, without characters that could end the element."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(tamed(value), allow_nan=False, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 

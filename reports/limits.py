@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.table import Table
-from rich.text import Text
 
 from vbench.results.text import bare_table
 from vbench.sweeps.limits import MIB, Limit
@@ -20,6 +19,6 @@ def to_rich(limit: Limit) -> Table:
             probe.status,
             "" if probe.peak_bytes is None else f"{probe.peak_bytes / MIB:,.1f}",
             "" if probe.seconds is None else f"{probe.seconds:.2f}",
-            Text(probe.reason or ""),
+            probe.reason or "",
         )
     return table

@@ -20,7 +20,7 @@ def to_rich(rows: list[dict[str, Any]]) -> Table:
     searched = any("largest_batch" in row for row in rows)
     right = {"size (px)", "batch", *FIGURES, "largest batch", "largest side (px)"}
     last = ("largest batch", "largest side (px)") if searched else ()
-    table = bare_table([*HEADS, *FIGURES, *last], right, title="predicted memory, MiB", title_justify="left")
+    table = bare_table([*HEADS, *FIGURES, *last], right, title="predicted memory, MiB")
     for row in rows:
         how = row["form"] or row["attention"] or ""
         model = " ".join([row["model"], *(["reparam yes"] if row.get("reparam") == "yes" else [])])
@@ -44,7 +44,6 @@ def held_to_rich(row: dict[str, Any], top: int) -> Table:
     table = bare_table(
         ("MiB", "tensors", "shape", "dtype", "made by", "in"), {"MiB", "tensors"}, title=f"{where}: alive at the peak"
     )
-    table.title_justify = "left"
     count: Counter[tuple[str, ...]] = Counter()
     nbytes: Counter[tuple[str, ...]] = Counter()
     for each in row.get("held", ()):

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from vbench.reports.grid import tame
 from vbench.results.outcome import Finding, Outcome
+from vbench.results.text import tame
 
 BENCHMARK, MEASURE = 1024, 64  # characters that Bencher allows
 NO_UNIT = "1"  # for example of an exponent

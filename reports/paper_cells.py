@@ -27,7 +27,8 @@ MEMORY_TIE = 0.01  # memory has no interval in a frame; values that differ by le
 
 BRANDS = (*WRONG, "caveat")  # flags of a model; it is then never the best
 TIMING = (
-    *("few_samples", "unconverged", "throttled", "contended", "host_bound", "more_threads", "background_threads"),
+    *("few_samples", "unconverged", "throttled", "contended", "side_by_side", "host_bound"),
+    *("more_threads", "background_threads"),
     *("settings_changed", "drift", "bimodal", "outliers"),
 )
 WORK = ("counters_disagree", "uncounted", "deployable", "padded", "cropped")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from vbench import plan
 from vbench.errors import UsageError
@@ -73,7 +72,7 @@ def to_rich(suites: list[dict[str, Any]]) -> Table:
     heads = ("suite", "cells", "question", "time")
     table = bare_table(heads, right=("cells",), wrap=("question", "time"))
     for each in suites:
-        table.add_row(*(Text(str(each[head])) for head in heads))
+        table.add_row(*(str(each[head]) for head in heads))
     return table
 
 

@@ -33,6 +33,7 @@ NOTES = {
     "unconverged": "unconverged: successive calls still differed at the end of the warm-up time",
     "throttled": "throttled: the device ran below its clock, or a quota held the process back",
     "contended": "contended: other processes took processor time from the measurement, or used its GPU",
+    "side_by_side": "side_by_side: other sweeps, or other users' jobs, ran on this machine meanwhile; see --on",
     "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch shows its full speed",
     "more_threads": "more_threads: the model computed on more threads than the run has; see --threads",
     "background_threads": "background_threads: the model's code started threads, which a line below names",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from vbench.files import write_text, write_whole, writing
+from vbench.reports.grid import inert
+from vbench.results.text import tame
 
 FILES = ("summary.csv", "summary.parquet", "table.md", "resolution.png", "resolution.pdf", "resolution.txt")
 
@@ -20,11 +23,22 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
     from vbench.reports.figures import draw
 
     with writing(folder):
-        write_whole(folder / "summary.csv", lambda path: table.to_csv(path, index=False))
-        write_whole(folder / "summary.parquet", lambda path: table.to_parquet(path, index=False))
+        write_whole(folder / "summary.csv", lambda path: cleaned(table, inert).to_csv(path, index=False))
+        write_whole(folder / "summary.parquet", lambda path: cleaned(table).to_parquet(path, index=False))
     write_text(folder / "table.md", tables.to_markdown(table))
     draw.write(draw.Request(("resolution",)), table, folder)
     return [folder / name for name in FILES]
+
+
+def cleaned(table: pd.DataFrame, clean: Callable[[str], str] = tame) -> pd.DataFrame:
+    """The frame with all its text made clean."""
+    changed = {}
+    for name in table.select_dtypes(["object", "string"]):
+        found = {text: clean(text) for text in table[name].unique() if isinstance(text, str)}
+        if any(text != instead for text, instead in found.items()):
+            texts = [found.get(text, text) if isinstance(text, str) else text for text in table[name]]
+            changed[name] = pd.Series(texts, index=table.index, dtype=table[name].dtype)
+    return table.assign(**changed)
 
 
 def filled(page: str, name: str, text: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from vbench.models import MODELS
 from vbench.results.claim_judgement import FAILS, HOLDS, UNKNOWN, Judgement, OurValue
 from vbench.results.claims import Claim
-from vbench.results.text import one_line
+from vbench.results.text import tame
 
 Verify = Callable[[str], Mapping[str, Any] | None]  # a model -> "ok", "checks" and "failed"; None if it has one mode
 
@@ -26,7 +26,7 @@ def by_records(claim: Claim, table: pd.DataFrame) -> Judgement:
         return Judgement(claim, UNKNOWN, f"needs records of {claim.subject}; {how}")
     alike, ids = bool(rows["verified"].all()), tuple(rows["case_id"].astype(str))
     share = OurValue(float(rows["verified"].mean()), None, None, "stamps that say so", ids, " of stamps", exact=True)
-    devices = ", ".join(map(one_line, rows["device_name"].drop_duplicates()))
+    devices = ", ".join(map(tame, rows["device_name"].drop_duplicates()))
     reason = f"the modes {'are' if alike else 'are not'} one function: {len(rows)} stamped records of {devices}"
     return Judgement(claim, HOLDS if alike else FAILS, reason, None, share)
 
@@ -39,7 +39,7 @@ def judged(one: Judgement, verify: Verify) -> Judgement:
     stamp = verify(claim.subject)
     if stamp is None:
         return one
-    checks, failed = int(stamp["checks"]), [one_line(line) for line in stamp["failed"]]
+    checks, failed = int(stamp["checks"]), [tame(line) for line in stamp["failed"]]
     value = OurValue((checks - len(failed)) / checks if checks else 0.0, None, None, "checks", (), " of checks", True)
     if stamp["ok"]:
         words = f"the modes are one function: all {checks} checks of 'vbench verify --models {claim.subject}' pass"

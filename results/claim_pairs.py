@@ -22,7 +22,7 @@ from vbench.results.claim_judgement import OurValue
 from vbench.results.claims import Claim
 from vbench.results.frame import batch_asked, proves_nothing, rows_of
 from vbench.results.ratios import ratio
-from vbench.results.text import one_line
+from vbench.results.text import tame
 
 SCALED = 0.1  # of a ratio of two peaks computed for a larger batch: a test holds the simulated allocator to it
 UNDER = tuple(key for key in SETTING if key != "batch_asked")
@@ -45,7 +45,7 @@ class Pair:
         cell = self.subject[0]
         rest = unusual(cell, [key for key in UNDER if key != "dtype"])
         rest += ["tf32"] if cell["tf32"] else []
-        return ", ".join([one_line(cell["device_name"]), str(cell["dtype"]), *rest])
+        return ", ".join([tame(cell["device_name"]), str(cell["dtype"]), *rest])
 
     @property
     def on_gpu(self) -> bool:
@@ -220,7 +220,7 @@ def _growth(claim: Claim, first: OurValue, now: OurValue) -> OurValue:
 def _why_nothing(cell: Cell, how: str) -> str | None:
     """Why a row proves nothing, or None."""
     if cell["status"] != "ok":
-        return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {one_line(cell['reason'])}"
+        return f"{cell['model']}{how} at {cell['height']} px: {cell['status']}: {tame(cell['reason'])}"
     why = proves_nothing(cell)
     return None if why is None else f"{why}, so its row proves nothing"
 

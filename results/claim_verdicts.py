@@ -49,7 +49,7 @@ from vbench.results.countings import COUNTINGS, published_macs
 from vbench.results.frame import rows_of
 from vbench.results.operators import FILE, beside_attention
 from vbench.results.published import accuracies
-from vbench.results.text import one_line
+from vbench.results.text import tame
 
 SIDES = (224, 512, 1024, 2048)  # px, the sizes for growth
 LINEAR = 1 + scaling.TOLERANCE  # the greatest exponent that is linear
@@ -182,7 +182,7 @@ def _growth_of_memory(claim: Claim, table: pd.DataFrame) -> Judgement:
             ids = tuple(group["case_id"].astype(str))
             fair = OurValue(float(row["exponent"]), low, high, "exponent of activation memory", ids, unit="")
             ruled = linear(fair, float(row["local_exponent"]))
-            where = f"{one_line(group['device_name'].iloc[0])}, {group['dtype'].iloc[0]}"
+            where = f"{tame(group['device_name'].iloc[0])}, {group['dtype'].iloc[0]}"
             reason = f"{ruled.rule}; {where}: {row['reading']}"
             return Judgement(claim, ruled.verdict, reason, None, fair, undecided=ruled.undecided)
     sizes = "memory at three sizes or more, a factor of 4 apart in tokens"
@@ -202,9 +202,9 @@ def _operator(claim: Claim, rows: Sequence[Mapping[str, Any]]) -> Judgement:
         f"{own.get('device_name')}, {own['dtype']}, batch {own['batch']}, {own['backend']}, caches "
         f"{own['l2']} ({FILE}, {own.get('started_at')})"
     )
-    fair = measured(attention, own, "ms", one_line(basis), ())
+    fair = measured(attention, own, "ms", tame(basis), ())
     if fair is None or not on_gpu(own):
-        return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {one_line(basis)}", None, fair)
+        return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU: {fair}, {tame(basis)}", None, fair)
     ruled = verdict_of(claim, fair, fair)  # the paper's baseline is the fair one
     return Judgement(claim, ruled.verdict, f"{ruled.rule}: {fair}, {fair.basis}", None, fair, undecided=ruled.undecided)
 

@@ -14,6 +14,8 @@ from typing import Any
 from scipy.special import ndtr, stdtr
 
 from vbench.errors import UsageError
+from vbench.files import is_file
+from vbench.options import shown
 from vbench.plan import Case
 from vbench.results import store
 from vbench.results.code import code
@@ -94,11 +96,11 @@ class StoredRun:
 
 def load(folder: Path) -> StoredRun:
     """The run in a sweep's --out folder. Raises: UsageError for a folder without records; SchemaError, OutputError."""
-    if not (folder / store.FILE).is_file():
-        raise UsageError(f"{folder} has no {store.FILE}; give the --out folder of a sweep")
+    if not is_file(folder / store.FILE):
+        raise UsageError(f"{shown(folder)} has no {store.FILE}; give the --out folder of a sweep")
     try:
         complete = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runs"][-1]["complete"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         complete = None
     cells = Cells(by_device=False)
     with uncollected():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vbench.errors import UsageError
+from vbench.options import shown
 from vbench.plan import Case, case_of
 from vbench.results import store
 from vbench.results.changes import FEWEST, changes
@@ -171,7 +172,7 @@ def history(runs: Sequence[Run], what: str = "latency_ms") -> list[Series]:
     Raises: UsageError for a `what` that is not in `WHATS`.
     """
     if what not in WHATS:
-        raise UsageError(f"--what: '{what}' is not one of {', '.join(WHATS)}")
+        raise UsageError(f"--what: '{shown(what)}' is not one of {', '.join(WHATS)}")
     machines: list[Machine] = []
     gathered: dict[Key, list[Measured]] = defaultdict(list)
     cases: dict[Key, Case] = {}

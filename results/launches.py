@@ -104,6 +104,7 @@ class Doubts(NamedTuple):
     unconverged: bool | None  # None without a warm-up
     held_back: bool
     contended: bool
+    side_by_side: bool
     more_threads: bool
     background_threads: tuple[str, ...]
     changed: tuple[str, ...]
@@ -189,6 +190,7 @@ class Cells:
     def __init__(self, *, by_device: bool = True) -> None:
         self._by_device = by_device
         self._devices: dict[str, dict[str, Cell]] = {}
+        self._aside: dict[tuple[str, str, str], Cell] = {}  # under other conditions than the newest, by device and case
         self._same: dict[Any, Any] = {}
         self._origins: dict[tuple[bytes, bytes], Origin] = {}
 
@@ -207,8 +209,9 @@ class Cells:
         if cell is None:
             cell = of_device[line.case_id] = Cell(self._one(line.conditions))
         elif cell.conditions != line.conditions:
-            cell.launches.clear()
-            cell.conditions, cell.first = self._one(line.conditions), None
+            self._aside[origin.device_name, line.case_id, cell.conditions] = cell
+            known = self._aside.pop((origin.device_name, line.case_id, line.conditions), None)
+            cell = of_device[line.case_id] = known or Cell(self._one(line.conditions))
         cell.launches[line.launch] = self._launch(line, origin)
         if cell.first is None or line.launch <= cell.first_number:
             cell.first, cell.first_number = self._first(line, origin), line.launch
@@ -395,6 +398,7 @@ def _doubts(line: Line, on_cpu: bool) -> Doubts:
         line.warmup.converged is False if line.warmup else None,
         _held_back(line.state) or bool(line.latency and line.latency.throttled),
         _contended(line.state, on_cpu),
+        bool(line.load and line.load.beside and (line.latency or line.memory)),
         _more_threads(line.state, on_cpu),
         tuple((settings and settings.background_threads) or ()),
         tuple((settings and settings.changed) or ()),

@@ -98,15 +98,14 @@ class Growing:
 
     Args:
         end: the offset after which nothing is to be kept.
+        folder: its folder, open.
 
     Raises: OutputError if it cannot be written.
     """
 
-    def __init__(self, path: Path, end: int, *, now: bool) -> None:
-        self.path, self._end = path, end
+    def __init__(self, path: Path, end: int, folder: int, *, now: bool) -> None:
+        self.path, self._end, self._folder = path, end, folder
         self._file: int | None = None
-        self.written = 0
-        self._folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         if now or path.exists():
             self._open()
 
@@ -126,13 +125,11 @@ class Growing:
             with suppress(OSError):
                 os.ftruncate(file, begin)
             raise self._unwritable(error) from None
-        self.written += 1
 
     def close(self) -> None:
-        for file in (self._file, self._folder):
-            if file is not None:
-                os.close(file)
-        self._file = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def _open(self) -> int:
         if self._file is None:

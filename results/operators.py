@@ -30,7 +30,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict) or any(key not in row for key in _KEYS):
             raise SchemaError(f"{path}: line {number} is not a row of 'vbench kernels bench'; repair or remove it")

@@ -82,6 +82,56 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
     return found
 
 
+PRIOR_GROWTH = 1.1  # what companies say of each other is computed anew when there are so many times as many blocks
+
+
+class Ratios:
+    """The ratios of the companies of a run, as `paired` has them, kept up while blocks come in.
+
+    A company is fitted anew when it has a new block. What all companies say of the scatter moves little with one more,
+    and is computed anew after `PRIOR_GROWTH`; so the costs of a run grow with its blocks, and not with their square.
+    """
+
+    def __init__(self) -> None:
+        self._fits: dict[str, _Fit] = {}
+        self._widths: dict[str, tuple[Prior | None, float]] = {}  # by what prior, and what it came to
+        self._blocks, self._blocks_then = 0, 0  # of all companies; and when the prior was computed
+        self._common: Prior | None = None
+
+    def set(self, company: str, blocks: Iterable[TurnBlock]) -> None:
+        """These are all valid blocks of a company."""
+        whole = [block for block in blocks if block.status == "ok" and block.samples_ms]
+        before = self._fits.pop(company, None)
+        self._widths.pop(company, None)
+        self._blocks += len(whole) - (before.blocks if before else 0)
+        if whole:
+            self._fits[company] = _fit(whole)
+
+    def of(self, company: str) -> dict[Key, PairedRatio]:
+        """The ratio of every two cells of a company, in both directions; empty before its first block."""
+        fit = self._fits.get(company)
+        if fit is None:
+            return {}
+        common, cells = self.prior(), fit.cells
+        return {(cells[a], cells[b]): _ratio(fit, a, b, common) for a, b in permutations(range(len(cells)), 2)}
+
+    def half_width(self, company: str) -> float:
+        """The widest of the intervals of a company's ratios; infinite if one is not known."""
+        common, width = self._widths.get(company, (None, None))
+        if width is None or common is not self.prior():
+            width = max((ratio.half_width for ratio in self.of(company).values()), default=inf)
+            self._widths[company] = self.prior(), width
+        return width
+
+    def prior(self) -> Prior | None:
+        """What all companies say of the scatter of blocks."""
+        if self._blocks > PRIOR_GROWTH * self._blocks_then or self._blocks < self._blocks_then:
+            fits = self._fits.values()
+            self._common = prior_of_variances([fit.variance / fit.usual for fit in fits], [fit.freedom for fit in fits])
+            self._blocks_then = self._blocks
+        return self._common
+
+
 def alike(case: Mapping[str, Any]) -> str:
     """The id of a case as it takes turns: latency of inference is at batch 1, whatever the batch for throughput."""
     values = {**CASE_DEFAULTS, **case}

@@ -241,6 +241,7 @@ def _flags(row: Row, cell: Measured, faults: Sequence[LaunchFaults | None]) -> l
         "unconverged": _most([doubt.unconverged for doubt in doubts if doubt.unconverged is not None]),
         "throttled": _most([doubt.held_back for doubt in doubts]),
         "contended": _most([doubt.contended for doubt in doubts]),
+        "side_by_side": any(doubt.side_by_side for doubt in doubts),
         "host_bound": _most([_host_bound(one, ms) for one, ms in slow]),
         "more_threads": _most([doubt.more_threads for doubt in doubts]),
         "background_threads": any(doubt.background_threads for doubt in doubts),

@@ -24,7 +24,7 @@ Times = Ms | Annotated[list[Ms], Meta(min_length=1)] | None
 
 
 class Case(Struct):
-    model: Annotated[str, Meta(min_length=1, max_length=1000)]
+    model: Annotated[str, Meta(min_length=1, max_length=1000, pattern="^[^ ]+$")]  # a space parts it from its mode
     height: Annotated[int, Meta(ge=1, le=2**20)]
     width: Annotated[int, Meta(ge=1, le=2**20)]
     mode: Text
@@ -76,6 +76,7 @@ class Host(Struct):
 class Load(Struct):
     load_1min: Seconds | UnsetType = UNSET
     free_bytes: Count | None = None
+    beside: Text | None = None
 
 
 class Verified(Struct):

@@ -5,12 +5,13 @@ Lines are appended and flushed, never rewritten.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ FILE = "records.jsonl"
 TURNS = "turns.jsonl"
 RUN_FILE = "run.json"
 Kind = TypeVar("Kind", "Record", "TurnBlock")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def read_turns(folder: Path) -> list[TurnBlock]:
 def current(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
     """The valid launches of each case, by `case_id` and `launch`: those under the conditions of its newest record.
 
-    Of several records of a launch the newest is valid. Records before the last change of conditions are not valid.
+    Of several records of a launch the newest is valid. Joined runs may lie between each other (`cluster.merge`).
     """
     return _newest((record.case_id, record.launch, record) for record in records)
 
@@ -174,14 +176,13 @@ def current_turns(blocks: Iterable[TurnBlock]) -> dict[str, dict[int, TurnBlock]
 
 
 def _newest(lines: Iterable[tuple[str, int, Kind]]) -> dict[str, dict[int, Kind]]:
-    """(whose, number, line) -> the lines by both, without those from before the last change of conditions."""
-    found: dict[str, dict[int, Kind]] = {}
+    """(whose, number, line) -> the lines by both, of those that share the conditions of the last line of `whose`."""
+    found: dict[str, dict[str, dict[int, Kind]]] = {}
+    last: dict[str, str] = {}
     for whose, number, line in lines:
-        own = found.setdefault(whose, {})
-        if own and next(iter(own.values())).conditions != line.conditions:
-            own.clear()
-        own[number] = line
-    return found
+        last[whose] = line.conditions
+        found.setdefault(whose, {}).setdefault(line.conditions, {})[number] = line
+    return {whose: own[last[whose]] for whose, own in found.items()}
 
 
 def check(folder: Path) -> None:
@@ -231,7 +232,7 @@ def _read(
             raise _why(line, kind, ValidationError(problem))
         return record
 
-    for line, end in scan(path, parse, _BEGINS[kind]):
+    for line, end in _without_collections(scan(path, parse, _BEGINS[kind])):
         found.end = end
         if isinstance(line, Damage):
             found.damaged.append(line)
@@ -246,6 +247,17 @@ def _read(
     if found.damaged:
         warnings.warn(told(found.damaged), DamagedLineWarning, stacklevel=3)
     return found
+
+
+def _without_collections(made: Iterator[Made]) -> Iterator[Made]:
+    """What an iterator yields, without collections of garbage until its end: records have no cycles."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield from made
+    finally:
+        if on:
+            gc.enable()
 
 
 def _why(line: bytes, kind: type[Record] | type[TurnBlock], error: Exception) -> ValueError:
@@ -291,7 +303,8 @@ def recordable(line: Kind) -> Kind:
         part = found[0] if found else ""
         if part not in _PARTS[kind] or getattr(line, part) is None:
             raise SchemaError(f"a record could not be read back: {problem}")
-        line, failed = replace(line, **{part: None}), True
+        nothing: dict[str, Any] = {part: None}
+        line, failed = replace(line, **nothing), True
         lost.append(problem)
     if lost:
         why = clean.text("; ".join(filter(None, [line.reason, f"not recorded: {', '.join(lost[:5])}"])))
@@ -307,19 +320,19 @@ class Store:
 
     def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
-        self._lock: Lock | None = None
-        try:
-            self._lock = Lock(folder)
-            self._launches = _Lines(folder / FILE, Record, fresh=fresh)
-            self._turns = _Lines(folder / TURNS, TurnBlock, fresh=fresh)
-        except BaseException:
-            self._close()
-            raise
+        with ExitStack() as opened:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
+            opened.callback(os.close, self._place)
+            opened.enter_context(Lock(folder))
+            self._launches: _Lines[Record] = _Lines(folder / FILE, Record, self._place, fresh=fresh)
+            opened.callback(self._launches.close)
+            self._turns: _Lines[TurnBlock] = _Lines(folder / TURNS, TurnBlock, self._place, fresh=fresh)
+            opened.callback(self._turns.close)
+            self._opened = opened.pop_all()
 
     @property
     def records(self) -> list[Record]:
@@ -362,28 +375,21 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._launches.close()
-        self._turns.close()
-        self._close()
-
-    def _close(self) -> None:
-        if self._lock:
-            self._lock.close()
-        os.close(self._place)
+        self._opened.close()
 
 
 class _Lines(Generic[Kind]):
     """A file of records that grows, and what it holds."""
 
-    def __init__(self, path: Path, kind: type[Kind], *, fresh: bool) -> None:
+    def __init__(self, path: Path, kind: type[Kind], place: int, *, fresh: bool) -> None:
         if fresh and path.exists():
             try:
                 os.replace(path, path.with_suffix(f".previous{path.suffix}"))  # noqa: PTH105
             except OSError as error:
                 raise OutputError(f"{path} cannot be moved: {error.strerror}") from None
         found = _read(path, kind)
-        self.lines = found.lines
-        self._file: Growing = Growing(path, found.end, now=kind is Record)
+        self.lines: list[Kind] = found.lines
+        self._file = Growing(path, found.end, place, now=kind is Record)
 
     def append(self, line: Kind) -> Kind:
         line = recordable(line)

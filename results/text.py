@@ -1,12 +1,18 @@
-"""Facts as text: sizes, lists, lines without control characters, and tables for a terminal."""
+"""Facts as text: sizes, lists, tables for a terminal; and text from elsewhere, which every exit of vbench tames."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+import re
+import unicodedata
+from collections.abc import Container, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
+
+UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]")  # letters and marks that show nothing
 
 
 def px(height: int, width: int) -> str:
@@ -24,16 +30,56 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
-def one_line(text: object) -> str:
-    """Any text on one line, without characters that control a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+def tame(text: object) -> str:
+    """Any text on one line, as `visible` shows it."""
+    return visible(" ".join(str(text).split()))
 
 
-def bare_table(heads: Sequence[str], right: Container[str] = (), *, wrap: Container[str] = (), **look: Any) -> Table:
-    """An empty table without lines. Columns in `right` are flush right; only cells of columns in `wrap` are wrapped."""
-    table = Table(box=None, pad_edge=False, header_style="bold", **look)
+def visible(text: str) -> str:
+    """The text with "�" for each character that nobody sees; "\\n" stays.
+
+    These control a terminal, turn the direction of writing, have no width, or are forbidden in UTF-8 or in XML.
+    """
+    if text.isprintable() and not UNSEEN.search(text):
+        return text
+    return "".join(c if c == "\n" or _seen(c) else "�" for c in text)
+
+
+def _seen(c: str) -> bool:
+    return (c.isprintable() and not UNSEEN.match(c)) or unicodedata.category(c) == "Zs"
+
+
+def tamed(value: Any) -> Any:
+    """A value for JSON: all its text is tame, and what is not finite is None."""
+    if isinstance(value, Mapping):
+        return {tame(key) if isinstance(key, str) else key: tamed(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [tamed(one) for one in value]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    return tame(value) if isinstance(value, str) else value
+
+
+class TameTable(Table):
+    """A table that shows texts as they are: tame, and never read as markup."""
+
+    def add_row(self, *cells: RenderableType | None, **look: Any) -> None:
+        super().add_row(*(Text(tame(cell)) if isinstance(cell, str) else cell for cell in cells), **look)
+
+
+def bare_table(
+    heads: Sequence[str], right: Container[str] = (), *, wrap: Container[str] = (), title: str | None = None
+) -> Table:
+    """An empty table without lines. Columns in `right` are flush right; only cells of columns in `wrap` are wrapped.
+
+    A cell that is a text is shown as it is, on one line; a head may have several lines.
+    """
+    named = None if title is None else Text(tame(title))
+    table = TameTable(
+        box=None, pad_edge=False, header_style="bold", title=named, title_justify="left", show_header=bool(heads)
+    )
     for head in heads:
-        table.add_column(head, justify="right" if head in right else "left", no_wrap=head not in wrap)
+        table.add_column(Text(visible(head)), justify="right" if head in right else "left", no_wrap=head not in wrap)
     return table
 
 
@@ -42,4 +88,4 @@ def print_whole(table: Table, console: Console, below: Iterable[str] = ()) -> No
     table.width = Console(width=1000).measure(table).maximum
     console.print(table, soft_wrap=True)
     for line in below:
-        console.print(line, style="dim", markup=False)
+        console.print(Text(tame(line)), style="dim")

@@ -21,7 +21,7 @@ from vbench.commands.app import main
 def vbench(*args: str, cwd: Path | None = None) -> CompletedProcess[str]:
     """Run `vbench ARGS` in the folder `cwd`; what it does to the process at large is undone."""
     out, err, code = StringIO(), StringIO(), 0
-    ended = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     with (
         patch.object(sys, "argv", ["vbench", *args]),
         patch.object(sys, "path", [*sys.path]),
@@ -38,5 +38,6 @@ def vbench(*args: str, cwd: Path | None = None) -> CompletedProcess[str]:
         except SystemExit as exit_:
             code = int(exit_.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, ended)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return CompletedProcess(["vbench", *args], code, out.getvalue(), err.getvalue())

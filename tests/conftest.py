@@ -17,7 +17,7 @@ from vbench.results.store import Record
 SLOW = {  # a row a letter
     *("ab", "accuracy", "archives", "attention", "axes"),
     *("backend",),
-    *("calibration", "checkpoints", "cli", "counters", "cuda_dry_run", "cuda_stand_in"),
+    *("calibration", "checkpoints", "children", "cli", "cluster", "counters", "cuda_dry_run", "cuda_stand_in"),
     *("deployed", "docs", "doctor"),
     *("external",),
     *("figures", "first_user", "fused", "fused_chunks", "fused_scans"),
@@ -29,7 +29,7 @@ SLOW = {  # a row a letter
     *("packaging", "predicted_memory", "python"),
     *("report_page", "revisions"),
     *("structure", "sweep"),
-    *("timm_counts", "training"),
+    *("tame", "timm_counts", "training"),
     *("uncounted", "user_rooms"),
     *("verify", "vig_h", "vil", "vir", "vision_gru", "vrwkv"),
     *("zoo_of_users",),

@@ -22,7 +22,8 @@ from vbench.plan import Case, Protocol, Sweep, plan
 from vbench.results.frame import frame, of_folders
 from vbench.results.store import read, read_turns
 from vbench.sweeps import loop as sweeping
-from vbench.sweeps.agenda import Agenda, Turns
+from vbench.sweeps.agenda import Agenda
+from vbench.sweeps.blocks import Turns
 from vbench.sweeps.budget import Budget
 from vbench.sweeps.companies import companies
 from vbench.sweeps.rehearse import rehearse

@@ -102,7 +102,7 @@ def test_every_command_that_is_written_down_exists_and_takes_its_values(line: tu
 
 def test_every_option_that_is_written_down_exists() -> None:
     def options(command: Any) -> set[str]:
-        own = {word for option in command.params for word in option.opts}
+        own = {word for option in command.params for word in (*option.opts, *option.secondary_opts)}
         return own.union(*(options(one) for one in getattr(command, "commands", {}).values()))
 
     known = options(program()) | {"--help", "--builtin-schema"}

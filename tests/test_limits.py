@@ -99,16 +99,50 @@ def test_the_search_finds_the_border(most: int, first: int, step: int, more: int
     assert (stop and stop.size) == min((size for size in legal if size > most), default=None)
 
 
-def test_nothing_but_out_of_memory_shrinks() -> None:
+def test_a_timeout_and_an_error_end_the_search() -> None:
     for status, says, exits in (
         ("timeout", "at least 128 px (peak 128 MiB); 256 px took longer than 60 s", True),
-        ("unsupported", "at least 128 px (peak 128 MiB); 256 px is unsupported: took longer than 60 s", True),
         ("error", "at least 128 px (peak 128 MiB); 256 px failed: took longer than 60 s", False),
     ):
         found, _ = find(task(), 9999, {256: Ending(cast(Any, status), "took longer than 60 s")})
         assert sizes(found) == [32, 64, 128, 256]
         assert limits.sentence(found) == f"deit_t, parallel, batch 1: {says}"
         assert found.known is exits
+
+
+class Choosy(Fake):
+    """A model that takes sides from 100 to 500 px alone. It raises as a user's model may, or the job says so."""
+
+    def __init__(self, *, raises: bool) -> None:
+        super().__init__(9999)
+        self.raises = raises
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        side = argument["case"]["height"]
+        if 100 <= side <= 500:
+            return super().run(job, argument, timeout_s)
+        if self.raises:
+            raise UsageError(f"my_net takes no {side} px")
+        return Ending("unsupported", f"my_net takes no {side} px")
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_search_goes_on_beside_sizes_that_the_model_refuses(raises: bool) -> None:
+    found = limits.find(task(), cast(Launcher, Choosy(raises=raises)))
+    assert sizes(found) == [32, 64, 128, 256, 512, 384, 448, 480]
+    assert (found.known, found.refused) == (True, [32, 64, 512])
+    assert limits.sentence(found) == (
+        "deit_t, parallel, batch 1: 480 px fit (peak 480 MiB); 512 px is refused: my_net takes no 512 px; "
+        "64 px and less are refused"
+    )
+    assert found.to_json()["refused"] == [32, 64, 512]
+
+
+def test_a_model_that_refuses_all_sizes_is_not_asked_for_ever() -> None:
+    found, _ = find(task(limit=8192), 9999, dict.fromkeys(range(32, 8193, 32), Ending("unsupported", "never")))
+    assert sizes(found) == [32, 64, 128, 256, 512, 1024]
+    assert not found.known
+    assert limits.sentence(found) == "deit_t, parallel, batch 1: not known; 32 px is refused: never"
 
 
 def test_an_error_while_bisecting_is_said_beside_what_is_known() -> None:

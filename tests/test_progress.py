@@ -11,6 +11,7 @@ from rich.console import Console
 from vbench.commands.progress import Progress
 from vbench.plan import Case, Protocol
 from vbench.sweeps.prepare import Task
+from vbench.sweeps.rest import of_launches
 
 PROTOCOL = Protocol(launches=2, warmup_s=1.0, sample_s=3.0, throughput_s=5.0)
 RECORD = make_record()
@@ -22,15 +23,14 @@ def told(*walls_s: float) -> list[str]:
     """The lines of a sweep of one cell whose launches take so long."""
     console = Console(file=io.StringIO(), width=200)
     with Progress(console) as progress:
-        places = [(CASE, launch) for launch in range(PROTOCOL.launches)]
-        progress.planned(places, TASKS, PROTOCOL)
+        progress.planned(of_launches(CASE, range(PROTOCOL.launches), PROTOCOL), TASKS, PROTOCOL)
         for number in range(len(TASKS)):
             progress.prepares(number)
         for launch, wall_s in enumerate(walls_s):
             progress.doing(str(CASE))
             progress.done(
                 replace(RECORD, launch=launch, wall_s=wall_s + 30, spent={"measured_s": wall_s, "warmup_s": 0.0}),
-                places[launch + 1 :],
+                of_launches(CASE, range(launch + 1, PROTOCOL.launches), PROTOCOL),
             )
     assert isinstance(console.file, io.StringIO)
     return [line for line in console.file.getvalue().splitlines() if line]  # older rich ends with one

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +88,18 @@ def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["begun", "Ending(status='ok', reason=None, parts={'files': {}})"], done.stderr
 
 
-def test_a_child_is_not_told_of_the_script() -> None:
-    seen = []
+def test_a_child_is_not_told_of_the_script(tmp_path: Path) -> None:
+    """It sees the path and the folder of this process, no file of `__main__`, and no arguments."""
     with Launcher() as launcher, pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys.modules["__main__"], "__file__", "/a/script.py", raising=False)
-        patched.setattr(sys.modules["__main__"], "__spec__", None)
-        real = spawn.get_preparation_data
-        assert "init_main_from_path" in real("a child")
-        patched.setattr(spawn, "get_preparation_data", lambda name: seen.append(real(name)) or seen[-1])
-        assert launcher.run("jobs:fine", {"x": 0}, 60).status == "ok"
-    assert seen
-    assert not any(key.startswith("init_main") for data in seen for key in data)
-    assert sys.modules["__main__"].__name__ == "__main__"
-    assert multiprocessing.current_process().name
+        patched.setattr(sys, "argv", ["/a/script.py", "--secret"])
+        patched.syspath_prepend(tmp_path)
+        patched.chdir(tmp_path)
+        seen = launcher.run("fault_jobs:sees", {}, 60).parts["seen"]
+    assert seen["main"] is None
+    assert seen["argv"] == ["/a/script.py"]
+    assert seen["path"][0] == seen["folder"] == str(tmp_path)
+    assert seen["input"] == ""
 
 
 class TestModels:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     *("errors", "options", "files", "devices"),
     *("kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
-    *("verify", "operators", "sweeps", "doctor", "reports", "gate", "commands", "side", "__main__"),
+    *("verify", "operators", "sweeps", "cluster", "doctor", "reports", "gate", "commands", "side", "__main__"),
 )
 FACE = {"__init__.py", "__main__.py", "errors.py", "files.py", "host.py", "options.py", "plan.py", "side.py"}
 LINES = 400  # of a file; a longer one says at its head why it is

@@ -32,8 +32,9 @@ from vbench.results.frame import frame
 from vbench.results.pairs import Key, PairedRatio
 from vbench.results.store import Record, TurnBlock, read, read_turns
 from vbench.sweeps import loop as sweeping
-from vbench.sweeps.agenda import Turns, pending
+from vbench.sweeps.agenda import pending
 from vbench.sweeps.prepare import Task
+from vbench.sweeps.rest import Rest
 from vbench.verify import Check
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384))))
@@ -90,7 +91,7 @@ class Silent:
         self.left: list[int] = []
         self.tasks: list[str] = []
 
-    def planned(self, rest: list[sweeping.Place], tasks: list[Task], protocol: Protocol) -> None:
+    def planned(self, rest: Rest, tasks: list[Task], protocol: Protocol) -> None:
         self.tasks = [str(task) for task in tasks]
 
     def prepares(self, number: int) -> None:
@@ -99,10 +100,10 @@ class Silent:
     def doing(self, what: str) -> None:
         self.heard.append(what)
 
-    def done(self, record: Record, rest: list[sweeping.Place | Turns]) -> None:
+    def done(self, record: Record, rest: Rest) -> None:
         self.left.append(len(rest))
 
-    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: list[sweeping.Place | Turns]) -> None:
+    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: Rest) -> None:
         self.left.append(len(rest))
 
     def stopped(self, wishes: list[str]) -> None:
@@ -531,7 +532,7 @@ def test_however_a_sweep_is_ended_the_same_command_goes_on(tmp_path: Path) -> No
     Before each interruption one of its children is killed, which is started once more, so that no cell is lost.
     """
     generator = random.Random(0)
-    for goal, sent in ((0, signal.SIGKILL), (2, signal.SIGINT), (4, signal.SIGTERM), (5, signal.SIGKILL)):
+    for goal, sent in ((0, signal.SIGKILL), (2, signal.SIGINT), (4, signal.SIGHUP), (5, signal.SIGKILL)):
         process = sweep_process(tmp_path)
         killed = sent == signal.SIGKILL
         if not killed:

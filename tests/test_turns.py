@@ -24,9 +24,8 @@ from vbench.results import pairs
 from vbench.results.frame import frame
 from vbench.results.store import TurnBlock, read, read_turns
 from vbench.sweeps import loop as sweeping
-from vbench.sweeps.agenda import Turns
+from vbench.sweeps.blocks import MOST_ROUNDS, Turns, rounds
 from vbench.sweeps.companies import Company, companies, parse_pairs
-from vbench.sweeps.turns import MOST_ROUNDS, rounds
 
 CASES = plan(Sweep(("vig_t", "deit_t"), ((224, 224),)))
 

@@ -104,4 +104,4 @@ def test_a_second_counter_that_ends_the_process_loses_nothing_but_its_word() -> 
         ending = launcher.run("test_uncounted:count_and_die", {"cases": [asdict(CASE)]}, 120)
     assert ending.status == "error"
     assert ending.parts[CASE.id]["work"]["macs"] > 0
-    assert ending.parts[CASE.id]["second_count"] == second.not_counted("fvcore's count ended the process")
+    assert ending.parts[CASE.id]["second_count"] == second.not_counted(flops.ENDED)

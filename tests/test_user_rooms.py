@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from vbench import jobs
 from vbench.devices.cpu import Cpu
 from vbench.errors import BuildError, UnknownModelError, UnsupportedError
 from vbench.flops import count as flops
-from vbench.jobs import launch
+from vbench.jobs import forks
 from vbench.jobs.launch import Launcher
 from vbench.meters import aside, workload
 from vbench.meters.backend import Compilations
@@ -527,25 +526,19 @@ def both(image_size, mode="parallel"):
 
 
 def test_the_next_child_comes_from_a_new_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With Python's private way to end a server, and without it; the server of other tests goes on."""
-    for name in ("_forkserver", "ensure_running", "get_inherited_fds", "connect_to_new_process"):
-        monkeypatch.setattr(forkserver, name, getattr(forkserver, name))
-    monkeypatch.setattr(forkserver, "set_forkserver_preload", forkserver.set_forkserver_preload)
+    """The server of other tests goes on."""
+    monkeypatch.setattr(forks, "_running", [])
 
     def server(bare: Launcher) -> int:
         pid: int = bare.run("bare_jobs:parent", {}, 60).parts["pid"]
         return pid
 
-    with monkeypatch.context() as python:
-        python.delattr(forkserver.ForkServer, "_stop")
-        launch._end_server()
-        with Launcher([]) as bare:
-            assert server(bare) == (first := server(bare))
-            bare.renew()
-            assert (second := server(bare)) != first
+    with Launcher([]) as bare:
+        assert server(bare) == (first := server(bare))
+        bare.renew()
+        assert not Path(f"/proc/{first}").exists()
+        assert (second := server(bare)) != first
     with Launcher([]) as bare:
         assert server(bare) == second
-        bare.renew()
-        assert server(bare) != second
-        assert not Path(f"/proc/{second}").exists()
-        launch._end_server()
+    forks.end()
+    assert not Path(f"/proc/{second}").exists()

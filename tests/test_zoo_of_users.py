@@ -72,7 +72,7 @@ class Here:
         return Ending("ok", None, parts)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def as_before() -> Iterator[None]:
     threads = torch.get_num_threads()
     gc.collect()
@@ -116,6 +116,7 @@ def misses(row: Row, record: Record, flags: str) -> Iterator[str]:
             yield f"{work[name]} {name}, not {wanted}"
 
 
+@pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize("group", GROUPS)
 def test_models_of_users_in_both_phases(group: str, tmp_path: Path) -> None:
     rows = {

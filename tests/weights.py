@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def uninitialised() -> Iterator[None]:
         yield
 
 
+@lru_cache(maxsize=1)  # files of one model follow each other
+def _filled(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, Tensor]:
+    return {key: weight(key, shape) for key, shape in shapes}
+
+
 class Golden:
     """One golden file: `manifest`, `arrays`, and for a model its `state` filled and its `cases`."""
 
@@ -57,7 +63,8 @@ class Golden:
 
     def state(self) -> dict[str, Tensor]:
         """The published state dict, every tensor filled by its key; `kept_as_initialised` lists exceptions."""
-        return {key: weight(key, tuple(shape)) for key, shape, _ in self.manifest["state"]}
+        filled = _filled(tuple((key, tuple(shape)) for key, shape, _ in self.manifest["state"]))
+        return {key: value.clone() for key, value in filled.items()}
 
     def cases(self) -> list[tuple[Tensor, Tensor]]:
         """(image batch, logits) of each case."""

@@ -4,6 +4,7 @@
     table = vbench.sweep("vig_t,deit_t", res=224)  # measures; a frame, one row a cell
     table = vbench.read("vbench-run")              # the same, from the records
     found = vbench.compare("before", "after")      # a frame, one row a finding
+    vbench.merge("monday", "tuesday", out="week")  # one run of several
 
 Importing this package imports nothing else.
 """
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vbench.commands.python import compare, read, sweep
+    from vbench.commands.python import compare, merge, read, sweep
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "read", "sweep"]
+__all__ = ["__version__", "compare", "merge", "read", "sweep"]
 DISTRIBUTION = "vbench-backbones"  # what pip calls this package; its `vbench` is another project
 
 # In a checkout the sub-packages (models, kernels, ...) lie beside this folder, in a wheel inside it.

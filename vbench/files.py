@@ -13,9 +13,18 @@ from functools import cache
 from pathlib import Path
 
 from vbench.errors import OutputError
+from vbench.options import shown
 
 PART = re.compile(r"\.part-(?P<place>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}-|\.part\d+-")
 OLD_S = 86_400.0  # a part that is older than this is a left-over, whoever made it
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. Raises: OutputError if nobody can look: too long a name, no permission."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise OutputError(f"{shown(path)} cannot be read: {error.strerror}") from None
 
 
 def write_text(path: Path, text: str) -> None:

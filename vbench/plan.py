@@ -17,7 +17,7 @@ from math import prod
 from typing import Any, Literal, get_args
 
 from vbench.devices import kind_of
-from vbench.errors import ResolutionError, UnknownModelError, UsageError
+from vbench.errors import ResolutionError, UsageError, VbenchError
 from vbench.kernels.registry import OPS, Mode, default_form, missing
 from vbench.models.registry import names, ours, spec
 from vbench.models.row import ModelSpec
@@ -265,9 +265,9 @@ def product_dtype(dtype: str) -> str:
 def _usual_form(case: Case) -> str | None:
     try:
         op = case.operator
-    except UnknownModelError:  # of a record; the zoo no longer has the model
+        return default_form(op, case.mode, case.device) if op and case.mode in case.spec.modes else None
+    except VbenchError:  # of a record: the zoo does not have the model, or no such kind of device is known
         return None
-    return default_form(op, case.mode, case.device) if op and case.mode in case.spec.modes else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import torch
 from huggingface_hub import hf_hub_download, list_repo_files
 
 from vbench.errors import CheckpointError, first_line
-from vbench.models.checkpoint.words import ELSEWHERE, listed, without_secrets
+from vbench.models.checkpoint.words import ELSEWHERE, line, listed, without_secrets
 
 HUB = "hf-hub:"  # as timm writes it
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
@@ -115,7 +115,7 @@ def _checked(url: str) -> SplitResult:
     if not sound:
         raise CheckpointError("it is no URL; write http(s)://HOST/PATH, with %XX for what is special in a password")
     if parts.scheme not in {"http", "https"}:
-        raise CheckpointError(f"{parts.scheme}:// is not read; download the file and give its path")
+        raise CheckpointError(f"{line(parts.scheme, 40)}:// is not read; download the file and give its path")
     return parts
 
 

@@ -11,11 +11,13 @@ KEY = 80  # characters of a key
 SOURCE = 200  # characters of a source
 ELSEWHERE = re.compile(r"\s*([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # how a URL starts; a drive has one letter
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]+)://(\S+)", re.IGNORECASE)
+_URL = re.compile(r"([a-z][a-z0-9+.-]{1,30})://(\S+)", re.IGNORECASE)
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-f:.]+\](:\d+)?", re.IGNORECASE)
 _SECRETS = (
     (
-        re.compile(r"([\w-]*(?:token|signature|secret|passw(?:or)?d|credential|sig|key))=[^\s&#]+", re.IGNORECASE),
+        re.compile(
+            r"(?<![\w-])([\w-]*(?:token|signature|secret|passw(?:or)?d|credential|sig|key))=[^\s&#]+", re.IGNORECASE
+        ),
         r"\1=…",
     ),
     (re.compile(r"hf_\w{6,}"), "hf_…"),  # a token of the hub

@@ -17,7 +17,7 @@ import pandas as pd
 
 from vbench.errors import UsageError
 from vbench.files import write_whole, writing
-from vbench.options import choices, numbers
+from vbench.options import choices, numbers, shown
 from vbench.plan import LARGEST, parse_dtypes
 from vbench.reports import tables
 from vbench.reports.figures.measures import MEASURES
@@ -25,7 +25,7 @@ from vbench.reports.figures.style import FORMATS, STYLES, Drawn, NotDrawnError, 
 from vbench.reports.figures.table import FIGURES
 from vbench.reports.series import few
 from vbench.results.axes import AXES, CAPTION
-from vbench.results.text import one_line
+from vbench.results.text import tame
 
 WIDTH = 100  # characters in a line of a caption
 SHOWN = [name for name, axis in AXES.items() if axis.kind == "string" and axis.source] + [
@@ -48,13 +48,15 @@ def parse_words(words: Sequence[str]) -> tuple[tuple[str, ...], list[Path]]:
     """The figures' names that stand before the folders, and the folders. "all" gives no names. Raises: UsageError."""
     names: list[str] = []
     rest = list(words)
-    while rest and (rest[0] in ("all", *FIGURES) or "," in rest[0]) and not (names and Path(rest[0]).is_dir()):
+    while rest and (rest[0] in ("all", *FIGURES) or "," in rest[0]) and not (names and _there(rest[0])):
         names += rest.pop(0).split(",")
     for name in names:
         if name not in FIGURES and name != "all":
-            raise UsageError(f"unknown figure '{name}'{_near(name)}; there are {', '.join(FIGURES)}, or all")
-    if rest and not Path(rest[0]).exists():
-        raise UsageError(f"'{rest[0]}' is neither a figure{_near(rest[0])} nor a folder; figures: {', '.join(FIGURES)}")
+            raise UsageError(f"unknown figure '{shown(name)}'{_near(name)}; there are {', '.join(FIGURES)}, or all")
+    if rest and not _there(rest[0]):
+        raise UsageError(
+            f"'{shown(rest[0])}' is neither a figure{_near(rest[0])} nor a folder; figures: {', '.join(FIGURES)}"
+        )
     chosen = () if "all" in names else tuple(dict.fromkeys(names))
     if not rest and not (chosen and all(FIGURES[name].alone for name in chosen)):
         raise UsageError("give the --out folder of a sweep; without one only paper: figures can be drawn, by name")
@@ -73,7 +75,7 @@ def parse(
 ) -> Request:
     """The request that the options describe. Without names it has all figures. Raises: UsageError."""
     if style not in STYLES:
-        raise UsageError(f"--style '{style}' is not known; take one of {', '.join(STYLES)}")
+        raise UsageError(f"--style '{shown(style)}' is not known; take one of {', '.join(STYLES)}")
     costs = choices(cost, "--cost", tuple(MEASURES)) if cost else None
     sides = numbers(at, "--at", "512,1024,2048", allowed=range(1, LARGEST + 1), kind="a size in px")
     options = Options(sides, baseline, subject, costs)
@@ -121,11 +123,11 @@ def draw(name: str, table: pd.DataFrame, options: Options) -> Drawn:
     """One figure of `FIGURES`, in the current style. Raises: NotDrawnError, UsageError."""
     entry = FIGURES[name]
     rows = _rows(name, table)
-    rows = rows.assign(**{key: rows[key].map(one_line, na_action="ignore") for key in SHOWN})
+    rows = rows.assign(**{key: rows[key].map(tame, na_action="ignore") for key in SHOWN})
     if not entry.alone and not rows[list(entry.needs)].notna().all(axis=1).any():
         where = f" of phase {entry.phase}" if entry.phase == "train" else ""
         reasons = list(rows["energy_reason"].dropna().unique()) if "energy_j_per_image" in entry.needs else []
-        why = f" ({one_line(reasons[0])})" if len(reasons) else ""
+        why = f" ({tame(reasons[0])})" if len(reasons) else ""
         raise NotDrawnError(f"no row{where} has {', '.join(entry.needs) or 'anything'}{why}")
     module, function = entry.draw.split(":")
     found: Drawn = getattr(import_module(f"vbench.reports.figures.{module}"), function)(rows, options)
@@ -139,7 +141,7 @@ def caption(name: str, table: pd.DataFrame, drawn: Drawn) -> str:
     lines = [f"{name}: {entry.question}", *drawn.notes]
     if len(rows):
         lines += [tables.caption(rows), conditions(rows), *tables.remarks(rows)]
-    return "\n".join(textwrap.fill(one_line(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
+    return "\n".join(textwrap.fill(tame(line), WIDTH, break_on_hyphens=False) for line in lines) + "\n"
 
 
 def _rows(name: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -174,6 +176,13 @@ def write_files(drawn: Drawn, text: str, stem: Path, formats: Sequence[str]) -> 
         else:
             write_whole(path, partial(save, drawn.figure))
     return paths
+
+
+def _there(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # no name of a folder, or one that nobody may see
+        return False
 
 
 def _near(name: str) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from vbench.results.text import visible
 
 COLUMN_IN = 3.3  # inches, the width of a paper's column; a page has two columns
 GAP_IN = 0.1
@@ -125,5 +128,11 @@ def _luminance(colour: str) -> float:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure in the format of the suffix, one of `FORMATS`. Call it in the style of the drawing."""
+    """Write the figure in the format of the suffix, one of `FORMATS`. Call it in the style of the drawing.
+
+    Its texts are made visible.
+    """
+    for text in figure.findobj(Text):
+        if (shown := visible(text.get_text())) != text.get_text():
+            text.set_text(shown)
     figure.savefig(path, metadata=_METADATA[path.suffix])

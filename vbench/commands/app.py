@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 
 import vbench
-from vbench.commands import checks, gate, kernels, lists, memory, reports
+from vbench.commands import checks, gate, kernels, lists, memory, merge, reports
 from vbench.commands import sweep as sweeping
-from vbench.commands.console import err, out
+from vbench.commands.console import end_as_by_ctrl_c, err, out
 from vbench.commands.repeated import adding_up
 from vbench.errors import UsageError, VbenchError
+from vbench.options import shown
 
 OVERWRITTEN = (
     "another project, vbench, has overwritten files of this one: pip uninstall vbench vbench-backbones, then install "
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (sweeping, checks, memory, kernels, lists, gate, reports):
+for room in (sweeping, checks, memory, kernels, lists, gate, reports, merge):
     for one in room.app.registered_commands:
         one.callback = adding_up(one.callback) if one.callback else None
 app.add_typer(sweeping.app)
@@ -37,6 +39,7 @@ app.add_typer(kernels.app, name="kernels")
 app.add_typer(lists.app)
 app.add_typer(gate.app)
 app.add_typer(reports.app)
+app.add_typer(merge.app)
 
 
 @app.callback(invoke_without_command=True)
@@ -46,24 +49,42 @@ def root(
 ) -> None:
     if debug:
         os.environ["VBENCH_DEBUG"] = "1"
+    end_as_by_ctrl_c()
     if version:
         out.print(vbench.__version__)
         raise typer.Exit
 
 
 def main() -> None:
-    """Run the program. A VbenchError is printed as one line, and the exit code is 2."""
+    """Run the program. A VbenchError, or an option that Typer refuses, is printed as one line; the exit code is 2."""
     warnings.showwarning = _warn  # type: ignore[assignment]  # it uses the message only
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what its encoding lacks
     try:
         if not hasattr(vbench, "DISTRIBUTION"):
             raise UsageError(OVERWRITTEN)
-        app()
+        sys.exit(app(standalone_mode=False))
     except VbenchError as error:
         if os.environ.get("VBENCH_DEBUG"):
             raise
-        err.print(f"vbench: {error}", markup=False)
+        err.print(f"vbench: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None or os.environ.get("VBENCH_DEBUG"):
+            raise
+        err.print(f"vbench: {shown(error.filename)}: {error.strerror}")
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what Typer and click refuse has one
+            raise
+        if said := error.format_message():  # empty below a help text
+            path = error.ctx.command_path if getattr(error, "ctx", None) else "vbench"
+            err.print(f"vbench: {said.rstrip('.')}; see '{path} --help'")
         sys.exit(2)
 
 
 def _warn(message: Warning | str, *_: Any) -> None:
-    err.print(f"vbench: {message}", markup=False)
+    err.print(f"vbench: {message}")

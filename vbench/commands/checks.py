@@ -14,6 +14,7 @@ from vbench.commands.console import AsJson, err, exit_if_failed, out, print_asid
 from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
 from vbench.options import choices
+from vbench.results.text import tamed
 
 app = typer.Typer()
 
@@ -94,19 +95,26 @@ def flops(
     cases = counting.cases(
         models[0], planning.parse_sizes(res), mode=modes[0], form=form, dtype=dtypes[0], reparam=reparams[0]
     )
+    found, failed = [], []
     with Launcher() as launcher, err.status(f"counting {model}"):
-        found = [counting.run(case, launcher, by_module=by_module) for case in cases]
+        for case in cases:
+            try:
+                found.append(counting.run(case, launcher, by_module=by_module))
+            except UsageError as error:  # another size may be counted
+                failed.append(str(error))
+    if not found:
+        raise UsageError("; ".join(failed))
     if as_json:
         for one in found:
-            typer.echo(json.dumps(one))
+            typer.echo(json.dumps(tamed(one)))
     else:
         out.print(work.to_rich(found))
         for one in found if by_module else []:
             out.print()
             out.print(work.modules_to_rich(one))
     unknown = work.unknown_line(found)
-    print_aside([*work.notes(found), *work.second_lines(found), *([unknown] if unknown else [])])
-    if unknown and strict:
+    print_aside([*work.notes(found), *work.second_lines(found), *([unknown] if unknown else []), *failed])
+    if failed or (unknown and strict):
         raise typer.Exit(1)
 
 

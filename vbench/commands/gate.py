@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -108,11 +106,11 @@ def gate(
     model do not compute the same function.
     """
     refuse(context)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if counters is not None:
         _finish(_counted(counters, asked, suite, device, write=write), folder, strict=strict, as_json=as_json)
 
     from vbench.gate import ab, blocks, revisions
+    from vbench.jobs import scratch
 
     rules = load_rules(suite, threshold)
     of_file = {axis: f"pyproject.toml: [tool.vbench.gate] {axis}" for axis in rules.axes if axis not in asked}
@@ -121,12 +119,11 @@ def gate(
     named, design = ab.models_of(cases), blocks.design(rigor, threads, seed)
     try:
         with (
-            TemporaryDirectory(prefix="vbench-caches-") as caches,
+            scratch.folder("caches") as caches,
             revisions.prepared(str(revision), named, base_python, head_python, install=install) as (base, head),
         ):
-            runners = partial(revisions.runners, base, head, named, Path(caches))
-            tell = partial(err.print, markup=False)
-            found = ab.Session(cases, design, rules, runners, tell, folder, timeout).run(base.label, head.label)
+            runners = partial(revisions.runners, base, head, named, caches)
+            found = ab.Session(cases, design, rules, runners, err.print, folder, timeout).run(base.label, head.label)
     except KeyboardInterrupt:
         err.print("interrupted before anything was measured")
         raise typer.Exit(NOTHING) from None

@@ -101,7 +101,7 @@ def compile_(
         try:
             rows = compiling.run(ops, archs, launcher)
         except CompileError as error:
-            err.print(str(error), markup=False)
+            err.print(str(error))
             raise typer.Exit(1) from None
     file, triton = compiling.table_file(), compiling.triton_version()
     before = compiling.read(file)
@@ -195,7 +195,7 @@ def bench(
     else:
         print_whole(operators.to_rich(rows), out)
         for line in [*operators.findings(rows), *operators.remarks(rows)]:
-            out.print(line, markup=False)
+            out.print(line)
     print_written([file])
     if any(row["status"] in ("failed", "error") and not row["peer"] for row in rows):
         raise typer.Exit(1)
@@ -229,7 +229,7 @@ def tune(
     found = kernel_tune.rows(outcome.timings, about["device_name"], source)
     text = kernel_tune.to_toml(found)
     write_text(file, text)
-    out.print(text, markup=False)
-    err.print(f"written: {file}, {len(found)} rows from {len(outcome.timings)} timings", markup=False)
+    typer.echo(text)
+    err.print(f"written: {file}, {len(found)} rows from {len(outcome.timings)} timings")
     print_aside(outcome.unfit)
     exit_if_failed(outcome.failed)

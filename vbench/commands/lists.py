@@ -44,4 +44,4 @@ def suites(
         return
     out.print(listing.to_rich(found))
     for axes in found[0]["sets"] if name else []:
-        out.print("; ".join(f"{key} = {value}" for key, value in axes.items()), markup=False)
+        out.print("; ".join(f"{key} = {value}" for key, value in axes.items()))

@@ -9,7 +9,7 @@ import typer
 
 from vbench import plan as planning
 from vbench.commands import axes
-from vbench.commands.console import AsJson, err, out, print_aside, print_json
+from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
 from vbench.commands.repeated import COMMA
 from vbench.devices import is_device
 from vbench.errors import UsageError
@@ -46,15 +46,21 @@ def memory(
     on = choices(device, "--device", tuple(cards()))
     kind = f"a number of images from 1 to {fit.MOST_IMAGES}; --largest finds the largest"
     batches = numbers(batch, "--batch", "1,32", allowed=range(1, fit.MOST_IMAGES + 1), kind=kind)
-    rows = []
+    rows, failed = [], []
     with Launcher() as launcher:
         for case, card, images in product(axes.cells(asked, None, "cuda:0", written={"models": "MODELS"}), on, batches):
             with err.status(f"predicting {case} on {card}"):
-                rows.append(fit.run(case, card, launcher, batch=images, searches=largest))
+                try:
+                    rows.append(fit.run(case, card, launcher, batch=images, searches=largest))
+                except UsageError as error:  # another cell may be predicted
+                    failed.append(str(error))
+    if not rows:
+        raise UsageError("; ".join(dict.fromkeys(failed)))
     if as_json:
         print_json(rows)
-        return
-    print_whole(rendering.to_rich(rows), out)
-    for row in rows if top else []:
-        print_whole(rendering.held_to_rich(row, top), out)
-    print_aside(rendering.remarks(rows))
+    else:
+        print_whole(rendering.to_rich(rows), out)
+        for row in rows if top else []:
+            print_whole(rendering.held_to_rich(row, top), out)
+        print_aside(rendering.remarks(rows))
+    exit_if_failed(list(dict.fromkeys(failed)), 1)

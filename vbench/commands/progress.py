@@ -6,19 +6,17 @@ from dataclasses import asdict
 from math import isfinite
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from vbench.commands.console import Terminal
 from vbench.plan import Case, Protocol
 from vbench.results.pairs import Key, PairedRatio, alike
 from vbench.results.statistics import median_interval
 from vbench.results.store import Record, TurnBlock
-from vbench.sweeps.agenda import Place, Turns
+from vbench.results.text import tame
 from vbench.sweeps.prepare import Task
-from vbench.sweeps.turns import block_s
-
-PROCESS_S = 1.0  # of a launch beside its protocol: the process, the model, its first calls
+from vbench.sweeps.rest import PROCESS_S, Rest, guess_s
 
 
 class Progress:
@@ -28,13 +26,13 @@ class Progress:
     much longer or shorter as the launches so far were.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}  last: {task.fields[last]}"),
+            TextColumn("{task.fields[left]}  last: {task.fields[last]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -42,9 +40,9 @@ class Progress:
         self._task = self._bar.add_task("starting", total=None, left="", last="none yet")
         self._protocol = Protocol()
         self._tasks: list[Task] = []
-        self._rest: list[Place | Turns] = []
-        self._taken_s: dict[bool, list[tuple[float, float]]] = {True: [], False: []}  # of first launches, of others:
-        self._launches = 0  # (guessed, taken) of each; launches of an earlier run take no time
+        self._rest = Rest()
+        self._sums_s = {True: (0.0, 0.0), False: (0.0, 0.0)}  # of first launches, of others: guessed, taken
+        self._launches = 0  # launches of an earlier run take no time
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -55,30 +53,31 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def planned(self, rest: list[Place | Turns], tasks: list[Task], protocol: Protocol) -> None:
+    def planned(self, rest: Rest, tasks: list[Task], protocol: Protocol) -> None:
         """Show how many launches there are, and how long all will take."""
         self._rest, self._tasks, self._protocol = rest, tasks, protocol
         self._bar.update(self._task, completed=0, total=len(rest), left=self._left(0))
 
     def prepares(self, number: int) -> None:
         """Show a task with its number, beside the launches that wait for it."""
-        what, left = f"{self._tasks[number]} {number + 1}/{len(self._tasks)}", self._left(number)
+        what, left = tame(f"{self._tasks[number]} {number + 1}/{len(self._tasks)}"), self._left(number)
         self._bar.update(self._task, description=what, left=left)
         if not self._console.is_terminal:
-            self._console.print(f"[{self._launches}/{self._launches + len(self._rest)}] {what}  ({left})", markup=False)
+            self._console.print(f"[{self._launches}/{self._launches + len(self._rest)}] {what}  ({left})")
 
     def doing(self, what: str) -> None:
         """Show what is measured."""
-        self._bar.update(self._task, description=what)
+        self._bar.update(self._task, description=tame(what))
 
-    def done(self, record: Record, rest: list[Place | Turns]) -> None:
+    def done(self, record: Record, rest: Rest) -> None:
         """Show the figure of a launch, and the time that is left now."""
         case, first = Case(**record.case), record.launch == 0
-        self._taken_s[first].append((_guess_s(case, record.launch, self._protocol), _taken_s(record)))
+        guessed, taken = self._sums_s[first]
+        self._sums_s[first] = guessed + guess_s(case, record.launch, self._protocol), taken + _taken_s(record)
         number = "" if first else f" (launch {record.launch + 1})"
         self._ended(f"{case}{number}: {_figure(record)}", rest)
 
-    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: list[Place | Turns]) -> None:
+    def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: Rest) -> None:
         """Show the ratios of the cells of a block, and the time that is left now."""
         cases = sorted((Case(**case) for case in block.cases), key=lambda case: not case.spec.baseline)
         self._ended(f"in turns: {block.reason or _ratios(cases, known)}", rest)
@@ -86,33 +85,29 @@ class Progress:
     def stopped(self, wishes: list[str]) -> None:
         """Say what more time would buy."""
         for wish in wishes or ["all is as well known as was asked for"]:
-            self._console.print(f"the time is over: {wish}", markup=False)
+            self._console.print(f"the time is over: {wish}")
 
-    def _ended(self, text: str, rest: list[Place | Turns]) -> None:
+    def _ended(self, text: str, rest: Rest) -> None:
+        text = tame(text)
         self._launches += 1
         self._rest = rest
         left = self._left(len(self._tasks))
         total = self._launches + len(rest)
         self._bar.update(self._task, completed=self._launches, total=total, left=left, last=text)
         if not self._console.is_terminal:
-            self._console.print(f"[{self._launches}/{total}] {text}  ({left})", markup=False)
+            self._console.print(f"[{self._launches}/{total}] {text}  ({left})")
 
     def _left(self, tasks_done: int) -> str:
         first, later = self._factor(first=True), self._factor(first=False)
-        launches_s = sum(
-            block_s(task, self._protocol)
-            if isinstance(task, Turns)
-            else _guess_s(*task, self._protocol) * (later if task[1] else first)
-            for task in self._rest
-            if isinstance(task, Turns) or _fits(*task, self._protocol)
-        )
+        rest = self._rest
+        launches_s = max(0.0, rest.first_s * first + rest.later_s * later + rest.turns_s)
         left_s = launches_s + sum(task.seconds for task in self._tasks[tasks_done:])
         return f"about {left_s / 60:.0f} min left" if left_s > 90 else f"about {left_s:.0f} s left"
 
     def _factor(self, *, first: bool) -> float:
         """How much longer launches took than they were guessed; of first ones alone, as long as there are no others."""
-        so_far = self._taken_s[first] or self._taken_s[True]
-        return sum(taken for _, taken in so_far) / sum(guessed for guessed, _ in so_far) if so_far else 1.0
+        guessed, taken = self._sums_s[first] if self._sums_s[first][0] else self._sums_s[True]
+        return taken / guessed if guessed else 1.0
 
 
 def _ratios(cases: list[Case], known: dict[Key, PairedRatio]) -> str:
@@ -125,20 +120,6 @@ def _ratios(cases: list[Case], known: dict[Key, PairedRatio]) -> str:
             width = f" ±{ratio.half_width:.1%}" if isfinite(ratio.half_width) else ""
             said.append(f"{case} {ratio.value:.3f}×{width}")
     return f"{', '.join(said)} of {base}"
-
-
-def _guess_s(case: Case, launch: int, protocol: Protocol) -> float:
-    """The seconds of a launch by its protocol and its size. An unsupported cell takes almost none."""
-    if case.unsupported:
-        return 1e-3
-    searches = launch == 0 and case.batch == "knee"
-    usual = PROCESS_S + protocol.warmup_s + protocol.sample_s + (protocol.throughput_s if searches else 0.0)
-    return float(usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3))
-
-
-def _fits(case: Case, launch: int, protocol: Protocol) -> bool:
-    """Whether a launch probably belongs to those that fit into the time of a cell."""
-    return launch == 0 or _guess_s(case, launch, protocol) * (launch + 1) <= protocol.cell_s
 
 
 def _taken_s(record: Record) -> float:

@@ -1,4 +1,4 @@
-"""The calls of Python: `vbench.sweep`, `vbench.read` and `vbench.compare`, the commands of these names as functions.
+"""The calls of Python: `sweep`, `read`, `compare` and `merge` of `vbench`, the commands of these names as functions.
 
 What is wrong is a UsageError of one line, which names keywords where a command names options.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
-import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vbench.errors import UsageError
@@ -22,6 +23,8 @@ from vbench.results.outcome import THRESHOLD
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+    from vbench.cluster.merge import Merged
 
     Model: TypeAlias = str | Callable[..., torch.nn.Module]
     Size: TypeAlias = int | str | tuple[int, int]
@@ -59,6 +62,17 @@ def sweep(
     out: str | Path = "vbench-run",
     fresh: bool = False,
     retry: bool = False,
+    on: str | None = None,
+    partition: str | None = None,
+    gres: str | None = None,
+    time: str | None = None,
+    account: str | None = None,
+    qos: str | None = None,
+    constraint: str | None = None,
+    exclusive: bool | None = None,
+    array_size: int | None = None,
+    resubmit: int | None = None,
+    detach: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Measure every cell of a plan, each in a process of its own, as `vbench sweep` does. The same call again resumes.
@@ -71,24 +85,27 @@ def sweep(
         res: sides in px, as 224 or [224, 512]; texts as "224:2048" or "512x1024"; in a list (height, width) too.
         cells: the most cells that the plan may have.
         out: the folder of the records.
+        on: "slurm", or "local:2" for two shards at once on this machine. What follows is asked of Slurm or says how
+            shards are sent; None leaves it to the command's default.
         progress: whether a line for each launch goes to stderr.
 
-    Returns: the frame of all records in `out`, one row a cell, as `read(out)`. See docs/reference/columns.md.
+    Returns: the frame of all records in `out`, one row a cell, as `read(out)`; those so far, if jobs still run. A shard
+        that could not be measured is a warning. See docs/reference/columns.md.
 
     Raises: UsageError if a value is not allowed; OutputError, SchemaError for a folder that cannot be used. Nothing was
         measured then.
     """
-    from rich.console import Console
-
     from vbench import devices
-    from vbench.commands import axes
+    from vbench.commands import axes, cluster
+    from vbench.commands.console import Terminal
     from vbench.commands.progress import Progress
+    from vbench.commands.reports import table_of
     from vbench.commands.sweep import protocol_of, settings_of
     from vbench.jobs.launch import Launcher
     from vbench.results import store
     from vbench.sweeps import loop
 
-    begin, folder = time.monotonic(), Path(out)
+    begin, folder = monotonic(), Path(out)
     with _as_keywords():
         numbers = {"threads": threads, "timeout": timeout, "seconds": seconds, "seed": seed, "cells": cells}
         if wrong := [name for name, value in numbers.items() if not isinstance(value, int | float | None)]:
@@ -102,16 +119,22 @@ def sweep(
             **{"reparam": _text(reparam), "form": _text(form)},
         }
         asked = {axis: text for axis, text in given.items() if text is not None}
-        cases = axes.cells(asked, None if suite is None else str(suite), devices.resolve(device), most=cells)
-        where = cases[0].device
-        protocol = protocol_of(where, rigor, threads, tf32, seconds, seed)
+        slurm = (partition, gres, time, account, qos, constraint, exclusive)
+        where = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=budget)
+        resolved = where.device(device) if where else devices.resolve(device)
+        cases = axes.cells(asked, None if suite is None else str(suite), resolved, most=cells)
+        protocol = protocol_of(resolved, rigor, threads, tf32, seconds, seed)
         settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
         store.check(folder)
-        console = Console(
-            stderr=True, quiet=not progress, highlight=False, soft_wrap=True, force_terminal=False, force_jupyter=False
-        )
+        console = Terminal(stderr=True, quiet=not progress, soft_wrap=True, force_terminal=False, force_jupyter=False)
+        if where:
+            with cluster.Watching(console) as watch:
+                outcome = cluster.measure(cases, settings, protocol, where, watch)
+            for number, why in outcome.failed.items():
+                warnings.warn(f"shard {number} is not measured in full: {why}", stacklevel=2)
+            return table_of([folder])
         with Launcher() as launcher:
-            gpu = loop.probe(cases, where, launcher)
+            gpu = loop.probe(cases, resolved, launcher)
             with Progress(console) as shown:
                 loop.run(cases, settings, protocol, launcher, shown, gpu=gpu)
     return read(folder)
@@ -124,11 +147,32 @@ def read(*runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """
     from vbench.commands.reports import frame_of
 
-    folders = [Path(one) for run in runs for one in ([run] if isinstance(run, str | Path) else run)]
+    folders = _folders(runs)
     if not folders:
         raise UsageError("name a run, the folder of a sweep, as in vbench.read('vbench-run')")
     with _as_keywords():
         return frame_of(folders)
+
+
+def merge(*runs: str | Path | Iterable[str | Path], out: str | Path, keep: str | None = None) -> Merged:
+    """Join runs in the folder `out`, as `vbench merge RUN... -o OUT` does: the records, turns and run.json of each.
+
+    Args:
+        keep: "newest": where runs disagree about a launch, the newest counts. None: that is a UsageError.
+
+    Returns: `folder`, how many launches (`records`) and blocks of turns (`turns`) it has now, and how many are `new`.
+
+    Raises: UsageError for a folder without records, and for runs that disagree; OutputError, SchemaError for a folder
+        that cannot be used. Nothing was written then.
+    """
+    from vbench.cluster.merge import merge as joined
+
+    with _as_keywords():
+        return joined(_folders(runs), Path(out), keep)
+
+
+def _folders(runs: Iterable[str | Path | Iterable[str | Path]]) -> list[Path]:
+    return [Path(one) for run in runs for one in ([run] if isinstance(run, str | Path) else run)]
 
 
 def compare(

@@ -13,6 +13,8 @@ import typer
 from vbench.commands.console import AsJson, err, out, print_aside, print_json, print_written
 from vbench.commands.repeated import COMMA
 from vbench.errors import OutputError, UsageError
+from vbench.files import is_file
+from vbench.options import shown
 from vbench.reports.figures.table import FIGURES
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def figures(
     asked = draw.parse(names, style=style, formats=formats, at=at, baseline=baseline, subject=subject, cost=cost)
     files, missing = draw.write(asked, draw.of_dtype(frame_of(runs), dtype), folder)
     print_aside(missing)
-    out.print(f"written: {', '.join(map(str, files))}", markup=False)
+    out.print(f"written: {', '.join(map(str, files))}")
 
 
 @app.command("tables")
@@ -109,8 +111,8 @@ def publish(
 def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. Raises: UsageError for a folder without records."""
     for folder in folders:
-        if not (folder / "records.jsonl").is_file():
-            raise UsageError(f"{folder} has no records.jsonl; give the --out folder of a sweep")
+        if not is_file(folder / "records.jsonl"):
+            raise UsageError(f"{shown(folder)} has no records.jsonl; give the --out folder of a sweep")
     return table_of(folders)
 
 
@@ -127,14 +129,14 @@ def write(folder: Path, table: pd.DataFrame, as_json: bool) -> int:
     Returns: the number of cells that ended in an error, or whose work is not counted in full.
     """
     from vbench.reports import tables
-    from vbench.reports.write import write_all
+    from vbench.reports.write import cleaned, write_all
 
     try:
         files, unwritten = write_all(table, folder) if len(table) else [], []
     except OutputError as error:
         files, unwritten = [], [f"not written: {error}"]
     if as_json:
-        typer.echo(table.to_json(orient="records", indent=1))
+        typer.echo(cleaned(table).to_json(orient="records", indent=1))
     else:
         tables.show(table, out)
     if unwritten:
@@ -162,7 +164,7 @@ def write_page(folders: Sequence[Path], file: Path, as_json: bool) -> None:
     if as_json:
         print_json([asdict(answer) for answer in found])
     for answer in () if as_json else found:
-        out.print(answer.text, markup=False)
+        out.print(answer.text)
     print_written([file])
 
 
@@ -222,4 +224,4 @@ def fit(
         out.print(tables.exponents_to_rich(exponents))
         out.print(f"The verdict takes an exponent within {scaling.TOLERANCE:g} of 1 as linear, of 2 as quadratic.")
     for line in [*(reading for each in pairs for reading in each["reading"]), *unfair]:
-        out.print(line, markup=False)
+        out.print(line)

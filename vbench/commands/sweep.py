@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vbench import devices
 from vbench import plan as planning
-from vbench.commands import axes
+from vbench.commands import axes, cluster
 from vbench.commands import reports as cli_reports
 from vbench.commands.console import AsJson, err, out, print_json
 from vbench.errors import UsageError
@@ -94,6 +93,17 @@ def sweep(
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Measure again the cells that did not end ok.")] = False,
     as_json: AsJson = False,
+    on: cluster.On = None,
+    partition: cluster.Partition = None,
+    gres: cluster.Gres = None,
+    time: cluster.Time = None,
+    account: cluster.Account = None,
+    qos: cluster.Qos = None,
+    constraint: cluster.Constraint = None,
+    exclusive: cluster.Exclusive = None,
+    array_size: cluster.ArraySize = None,
+    resubmit: cluster.Resubmit = None,
+    detach: cluster.Detach = False,
 ) -> None:
     """Measure every cell of a plan. Run the same command again to resume."""
     from vbench.commands.progress import Progress
@@ -101,12 +111,15 @@ def sweep(
     from vbench.results import store
     from vbench.sweeps import loop as sweeping
 
-    begin = time.monotonic()
-    cases = axes.cells(asked, suite, devices.resolve(device), most=cells)
+    begin = monotonic()
+    slurm = (partition, gres, time, account, qos, constraint, exclusive)
+    where = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=budget)
+    cases = axes.cells(asked, suite, where.device(device) if where else devices.resolve(device), most=cells)
     protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
     settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
     store.check(folder)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if where:
+        raise typer.Exit(cluster.sweep(cases, settings, protocol, where, as_json))
     interrupted = False
     with Launcher() as launcher:
         gpu = sweeping.probe(cases, settings.device, launcher)
@@ -149,8 +162,9 @@ def plan(
     together = companies.companies(cases, companies.parse_pairs(pairs, cases))
     allowed_s = None if budget is None else in_seconds(budget, "--budget")
     with Launcher() as launcher, err.status("estimating"):
-        estimates, waited_s = estimate.run(cases, protocol, launcher)
-        tasks = sweeping.tasks(cases, cases[0].device, launcher)
+        memo = sweeping.memo_of(cases, cases[0].device, launcher)
+        estimates, waited_s = estimate.run(cases, protocol, launcher, memo)
+        tasks = sweeping.tasks(cases, launcher, memo)
     verifying, counting = (sum(t.seconds for t in tasks if t.verb == verb) for verb in ("verifying", "counting"))
     known = {case: guess for case, guess in zip(cases, estimates, strict=True) if isinstance(guess, estimate.Estimate)}
     before_s = waited_s + verifying + counting + estimate.REPORTING_S
@@ -167,10 +181,10 @@ def plan(
     measuring = found.spent_s - found.turns_s - (starting - waited_s)
     parts = estimate.Parts(measuring, found.turns_s, verifying, counting, starting)
     for line in work.not_estimated(rows):
-        out.print(line, markup=False)
-    out.print(work.whole(rows, found.blocks, parts, cases[0].device), markup=False)
+        out.print(line)
+    out.print(work.whole(rows, found.blocks, parts, cases[0].device))
     for line in found.wishes:
-        out.print(f"in {budget}: {line}", markup=False)
+        out.print(f"in {budget}: {line}")
 
 
 @app.command()
@@ -237,7 +251,7 @@ def settings_of(
     retry: bool,
     begin: float,
 ) -> Settings:
-    """How a sweep of these cells runs, by its options; `begin` is a time of `time.monotonic`. Raises: UsageError."""
+    """How a sweep of these cells runs, by its options; `begin` is a time of `monotonic`. Raises: UsageError."""
     from vbench.sweeps import companies
     from vbench.sweeps.loop import Settings
 
@@ -293,5 +307,5 @@ def _limit(
         print_json(found.to_json())
     else:
         out.print(probes.to_rich(found))
-        out.print(limits.sentence(found) + ".", markup=False)
+        out.print(limits.sentence(found) + ".")
     raise typer.Exit(0 if found.known else 1)

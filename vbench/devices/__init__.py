@@ -127,16 +127,22 @@ def resolve(device: str) -> str:
 
     Raises: DeviceError for a device that this machine does not have.
     """
-    device = device.strip().lower()
-    if device == "auto":
+    if device.strip().lower() == "auto":
         return next(resolve(name) for name, row in reversed(KINDS.items()) if row.present())
+    name, row = named(device), kind_of(device.strip().lower())
+    count = len(row.present())
+    if int(name.partition(":")[2] or 0) >= count:
+        has = f"{count} {row.title}{'s'[: count != 1]}" if count else f"no {row.title}"
+        raise DeviceError(f"--device: there is no {device.strip()}; this machine has {has}. Take --device cpu")
+    return name
+
+
+def named(device: str) -> str:
+    """As `resolve`, for a device of another machine. Raises: DeviceError for a name that no kind has."""
+    device = device.strip().lower()
     row, (name, colon, index) = kind_of(device), device.partition(":")
     if (colon and not row.numbered) or (colon and not index.isdecimal()):
         raise _no_device(device)
-    count = len(row.present())
-    if int(index or 0) >= count:
-        has = f"{count} {row.title}{'s'[: count != 1]}" if count else f"no {row.title}"
-        raise DeviceError(f"--device: there is no {device}; this machine has {has}. Take --device cpu")
     return f"{name}:{int(index or 0)}" if row.numbered else name
 
 

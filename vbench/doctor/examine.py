@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from vbench.constraints import tested
 from vbench.devices import KINDS, kind_of, nvml, on_host
 from vbench.doctor import installed, selftest
 from vbench.errors import DeviceError
+from vbench.jobs import scratch
 from vbench.jobs.launch import Launcher
 from vbench.meters import cpu, state
 
@@ -246,8 +246,8 @@ def _peaks(
     """The peaks of the device; for a GPU (NVML's name, settings) also its clock during that time."""
     findings: list[Finding] = []
     with (
-        tempfile.TemporaryDirectory(prefix="vbench-") as folder,
-        nullcontext() if gpu is None else state.Sampler(gpu[0], Path(folder)) as sampler,
+        scratch.folder("watch") as folder,
+        nullcontext() if gpu is None else state.Sampler(gpu[0], folder) as sampler,
     ):
         busy = None
         for dtype in kind_of(device).peak_dtypes:

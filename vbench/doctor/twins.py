@@ -21,7 +21,7 @@ from vbench.plan import Case, Protocol, Sweep, plan
 from vbench.results.pairs import PairedRatio, alike, paired
 from vbench.results.store import TurnBlock
 from vbench.sweeps import turns as table
-from vbench.sweeps.agenda import Turns
+from vbench.sweeps.blocks import Turns
 from vbench.sweeps.companies import Company
 
 TWIN = "twin"  # stands for the attention of the second cell, so that both have names of their own

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vbench import jobs
 from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
 from vbench.flops.second import AGREE, not_counted, second_count
+from vbench.jobs.lenient import Lenient
 from vbench.kernels.registry import OPS, Mode
 from vbench.models import spec
 from vbench.models.closed_forms import closed_form
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vbench.flops.passes import Entered
     from vbench.jobs.launch import Launcher
 
+ENDED = "fvcore's count ended the process, or took too long"
 TIME_LIMIT_S = 300.0  # for one size
 EXECUTED = ("macs_executed", "macs_matmul", "macs_elementwise", "flops_elementwise")  # sums of a `Tally`
 
@@ -173,13 +175,11 @@ def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         except UnsupportedError as error:
             yield case.id, {"unsupported": str(error)}
             continue
-        except UsageError:
-            raise
         except Exception as error:  # whatever a model raises; the next cell is still counted
             yield case.id, {"uncounted": uncounted(error)}
             continue
         work |= {"predicted_peak_bytes": peak_bytes, "notes": [*work["notes"], *why]}
-        yield case.id, {"work": work, "second_count": not_counted("fvcore's count ended the process")}
+        yield case.id, {"work": work, "second_count": not_counted(ENDED)}
         yield case.id, {"work": work, "second_count": _opinion(case, work)}
 
 
@@ -245,7 +245,7 @@ def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str,
     Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if `by_module`.
     Raises: UnknownModelError; UsageError if the model cannot be built at this size or cannot be counted.
     """
-    ending = launcher.run(*jobs.count_in_full(case, by_module=by_module), TIME_LIMIT_S)
+    ending = Lenient(launcher).run(*jobs.count_in_full(case, by_module=by_module), TIME_LIMIT_S)
     if "modules" not in ending.parts:
         raise UsageError(f"{case} cannot be counted: {ending.reason}")
     second = ending.parts.get("second_count", not_counted(ending.reason))

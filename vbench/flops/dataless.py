@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -113,15 +112,6 @@ class Following(TorchFunctionMode):
             with _disable_current_modes():  # nothing that a ledger should enter
                 self._twins[id(x)] = x, _twin(x)
         return self._twins[id(x)][1]
-
-
-def finish(model: nn.Module, image: Tensor) -> bool:
-    """Let lazy modules take their shapes from a first pass. Returns: whether there are any."""
-    lazy = any(is_lazy(x) for x in chain(model.parameters(), model.buffers()))
-    if lazy:
-        with torch.no_grad():
-            model(image)
-    return lazy
 
 
 @contextmanager

@@ -10,15 +10,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from math import log
+from typing import Any
 
 from vbench import jobs
-from vbench.errors import UnsupportedError, UsageError
+from vbench.errors import UnsupportedError
 from vbench.flops.count import enter, uncounted
+from vbench.jobs.launch import Ending, Runner, side_by_side
+from vbench.jobs.lenient import Lenient
+from vbench.jobs.memo import Memo
 from vbench.plan import Case, Protocol, product_dtype
-
-if TYPE_CHECKING:
-    from vbench.jobs.launch import Ending, Launcher
 
 EFFICIENCY = 0.5  # of a model, against a large matrix product
 OPERATORS_A_STEP = 3  # of the step form: decay, outer product, read-out
@@ -31,6 +32,9 @@ OF_THE_REST = 0.75  # of the time that sampling may take beyond the shortest; no
 TRAINING = 3  # a step against its forward pass
 LAYERS_AND_DIRECTIONS = 24  # of a model with an operator of ours: how often it walks the tokens
 LIMIT_S = 120.0  # for what is foreseen of a case
+EACH_S, MOST_S = 5.0, 1800.0  # for each of several cells of a model, and for all of them
+CLOSE = 1.3  # times as many pixels: what lies between two such sizes is interpolated
+GROWING = ("macs", "bytes", "operations", "steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def foresee(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     case = Case(**argument["case"])
     try:
         yield from _work(case)
-    except (UnsupportedError, UsageError):
+    except UnsupportedError:
         raise
     except Exception as error:  # whatever a model raises; its memory may still be predicted
         yield "uncounted", uncounted(error)
@@ -151,20 +155,33 @@ def _throughput_s(call: float, queued: float | None, protocol: Protocol) -> floa
     return protocol.throughput_s + protocol.sample_s if fewest <= protocol.throughput_s else 0.0
 
 
-def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list[Estimate | str], float]:
+def run(
+    cases: list[Case],
+    protocol: Protocol,
+    launcher: Runner,
+    memo: Memo | None = None,
+    guessed: dict[str, float] | None = None,
+) -> tuple[list[Estimate | str], float]:
     """An estimate for each case, or why there is none, in words; and the seconds after which a first process began to
-    work here, since it waits for torch to be imported."""
+    work here, since it waits for torch to be imported.
+
+    Args:
+        memo: what it knows of cells is not computed again.
+        guessed: the rates of a device that this machine lacks, as `peaks.measure` yields them; None: they are measured.
+    """
     rates: dict[str, Ending] = {}
-    waited = 0.0
+    waited, lenient = 0.0, Lenient(launcher)
     possible = [case for case in cases if not case.unsupported]
     for case in possible:
         dtype = product_dtype(case.dtype)
+        if guessed is not None:
+            rates[dtype] = Ending("ok", None, guessed)
         if dtype not in rates:
             begin = time.monotonic()
-            rates[dtype] = launcher.run(*jobs.peaks(case.device, dtype, protocol.threads), 60)
+            rates[dtype] = lenient.run(*jobs.peaks(case.device, dtype, protocol.threads), 60)
             found = rates[dtype].parts
             waited = waited or (found["busy"][0] - begin if "busy" in found else 0.0)
-    foreseen = _foreseen(list(dict.fromkeys(map(_timed_alike, possible))), launcher)
+    foreseen = foreseen_of(list(dict.fromkeys(map(_timed_alike, possible))), lenient, memo)
     estimates: list[Estimate | str] = []
     for case in cases:
         if case.unsupported:
@@ -176,17 +193,85 @@ def run(cases: list[Case], protocol: Protocol, launcher: Launcher) -> tuple[list
     return estimates, waited
 
 
-def _foreseen(cases: list[Case], launcher: Launcher) -> dict[Case, Ending]:
-    """How `foresee` ends for each case. Those of a model share a process; what is missing then runs alone."""
-    from vbench.jobs.launch import Ending, side_by_side
+def foreseen_of(cases: list[Case], launcher: Runner, memo: Memo | None = None) -> dict[Case, Ending]:
+    """How `foresee` ends for each case. Between sizes that are close (`CLOSE`) it is interpolated."""
+    between: dict[Case, tuple[Case, Case]] = {}
+    alike: dict[Case, list[Case]] = {}
+    for case in cases:
+        alike.setdefault(replace(case, height=0, width=0), []).append(case)
+    for group in alike.values():
+        between |= _neighbours(sorted(group, key=_pixels))
+    found = _foreseen([case for case in cases if case not in between], launcher, memo)
+    for case, (small, large) in between.items():
+        if parts := _interpolated(case, (small, found[small].parts), (large, found[large].parts)):
+            found[case] = Ending("ok", None, parts)
+    return found | _foreseen([case for case in cases if case not in found], launcher, memo)
 
+
+def _foreseen(cases: list[Case], launcher: Runner, memo: Memo | None) -> dict[Case, Ending]:
+    """How `foresee` ends for each case. Those of a model share a process, and a limit; what is missing then runs alone,
+    within as much time again."""
+    found: dict[Case, Ending] = {}
     models: dict[str, list[Case]] = {}
     for case in cases:
-        models.setdefault(case.model, []).append(case)
+        if kept := memo and memo.recall(*jobs.foresee(case)):
+            found[case] = kept
+        else:
+            models.setdefault(case.model, []).append(case)
     longest = max(map(len, models.values()), default=0)
-    endings = side_by_side(launcher, [jobs.foresee_cells(own) for own in models.values()], LIMIT_S * longest)
-    found = {key: Ending("ok", None, parts) for ending in endings for key, parts in ending.parts.items() if parts}
-    return {case: found.get(case.id) or launcher.run(*jobs.foresee(case), LIMIT_S) for case in cases}
+    limit_s = min(LIMIT_S + EACH_S * longest, MOST_S)
+    begin = time.monotonic()
+    endings = side_by_side(launcher, [jobs.foresee_cells(own) for own in models.values()], limit_s)
+    each_s = (time.monotonic() - begin) / max(1, sum(map(len, models.values())))
+    parts = {key: own for ending in endings for key, own in ending.parts.items() if own}
+    deadline = time.monotonic() + limit_s
+    for case in cases:
+        if case in found:
+            continue
+        if case.id in parts:
+            found[case] = Ending("ok", None, parts[case.id])
+            if memo and "uncounted" not in parts[case.id]:
+                memo.keep(*jobs.foresee(case), found[case], each_s)
+        elif (left_s := min(LIMIT_S, deadline - time.monotonic())) > 0:
+            found[case] = launcher.run(*jobs.foresee(case), left_s)
+        else:
+            found[case] = Ending("timeout", f"the {limit_s:.0f} s for estimating were over")
+    return found
+
+
+def _pixels(case: Case) -> int:
+    return case.height * case.width
+
+
+def _neighbours(group: list[Case]) -> dict[Case, tuple[Case, Case]]:
+    """The cells between two that are close, of cells that differ in size alone, small images first."""
+    found: dict[Case, tuple[Case, Case]] = {}
+    below, inside = group[0], list[Case]()
+    for number, case in enumerate(group[1:], start=2):
+        if number < len(group) and _pixels(case) <= CLOSE * _pixels(below):
+            inside.append(case)
+        else:
+            if _pixels(case) <= CLOSE**2 * _pixels(below):
+                found |= dict.fromkeys(inside, (below, case))
+            below, inside = case, []
+    return found
+
+
+def _interpolated(
+    case: Case, small: tuple[Case, dict[str, Any]], large: tuple[Case, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What `foresee` would yield, by a power law between two sizes; None if either lacks something."""
+    (below, one), (above, other) = small, large
+    if not all(parts.get(name) is not None for parts in (one, other) for name in (*GROWING, "peak_bytes")):
+        return None
+    apart = log(_pixels(above) / _pixels(below))
+    share = log(_pixels(case) / _pixels(below)) / apart if apart else 0.0
+
+    def at(name: str) -> int:
+        ends = one[name], other[name]
+        return round(ends[0] ** (1 - share) * ends[1] ** share) if min(ends) > 0 else max(ends)
+
+    return {name: at(name) for name in (*GROWING, "peak_bytes")}
 
 
 def _timed_alike(case: Case) -> Case:

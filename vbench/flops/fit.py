@@ -11,6 +11,7 @@ from vbench import host, jobs
 from vbench.errors import ResolutionError, UsageError
 from vbench.flops.cards import cards
 from vbench.jobs.launch import Launcher
+from vbench.jobs.lenient import Lenient
 from vbench.jobs.memo import Memo
 from vbench.kernels.registry import default_form
 from vbench.models import spec
@@ -81,7 +82,8 @@ def run(case: Case, card: str, launcher: Launcher, *, batch: int, searches: bool
     row |= {"card": card, "card_bytes": on.memory_bytes, "reason": case.unsupported}
     if case.unsupported:
         return row
-    ending = launcher.run(*jobs.predict_memory(case, card, batch=batch, largest=searches), TIME_LIMIT_S)
+    asked = jobs.predict_memory(case, card, batch=batch, largest=searches)
+    ending = Lenient(launcher).run(*asked, TIME_LIMIT_S)
     if "unsupported" in ending.parts:
         return row | {"reason": ending.parts["unsupported"]}
     if "prediction" not in ending.parts:
@@ -103,7 +105,7 @@ class Asker(Protocol):
 def asking() -> Iterator[Asker]:
     """Within, an `Asker`, whose results are kept for the same code and versions. It raises UsageError, as `run`."""
     with Launcher() as launcher:
-        memo = Memo(launcher, host.code_digest())
+        memo = Memo(Lenient(launcher), host.code_digest())
 
         def ask(case: Case, card: str, batch: int, *, tf32: bool = False) -> Mapping[str, Any]:
             asked = jobs.predict_memory(case, card, batch=batch, tf32=tf32)

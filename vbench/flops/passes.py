@@ -20,10 +20,10 @@ from torch.overrides import TorchFunctionMode
 
 from vbench.errors import UncountedError, UnsupportedError, UsageError
 from vbench.flops.autocast import Autocast, casting
-from vbench.flops.dataless import Following, afresh, finish, uncompiled, with_data, without_data
+from vbench.flops.dataless import Following, afresh, uncompiled, with_data, without_data
 from vbench.flops.extrapolation import extrapolated, fill, numbers
 from vbench.flops.ledger import Ledger
-from vbench.meters.build import images
+from vbench.meters.build import finish, images
 from vbench.plan import Case
 
 REAL = "counted on a real pass of one noise image: the model needs values"

@@ -215,7 +215,10 @@ PRODUCTS: dict[str, Callable[[Call], int]] = {
     "mv": lambda call: int(call.arguments["self"].numel()),
     "addmv": lambda call: int(call.arguments["mat"].numel()),
     "addbmm": lambda call: int(call.arguments["batch1"].numel() * call.arguments["batch2"].shape[-1]),
-    "_addmm_activation": lambda call: int(call.arguments["mat1"].numel() * call.results[0].shape[-1]),
+    **dict.fromkeys(
+        ("_addmm_activation", "_scaled_addmm"),
+        lambda call: int(call.arguments["mat1"].numel() * call.results[0].shape[-1]),
+    ),
     **dict.fromkeys(
         (
             *("_int_mm", "_scaled_mm_v2", "_mixed_dtypes_linear", "mkldnn_linear", "_weight_int8pack_mm"),

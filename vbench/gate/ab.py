@@ -12,7 +12,6 @@ stays flagged only if both agree.
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from vbench.errors import UsageError
 from vbench.gate.blocks import ROLES, Block, Blocks, Design, Role, noise, raw
 from vbench.gate.revisions import ASK_LIMIT_S
 from vbench.gate.wrong import Watch
+from vbench.jobs import scratch
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.turn_socket import ENDED
 from vbench.meters import cpu
@@ -224,8 +224,8 @@ class Session:
     def _block(self, case: Case, kind: Role, base_outside: bool, into: Blocks) -> None:
         """Time a cell in a fresh process of base and one of `kind`, whose calls alternate."""
         roles: tuple[Role, Role] = ("base", kind) if base_outside else (kind, "base")
-        with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
-            socket, core = Path(folder) / "turns", self._random.randrange(cpu.usable_cores())
+        with scratch.folder("turns") as folder:
+            socket, core = folder / "turns", self._random.randrange(cpu.usable_cores())
             asks = [
                 jobs.take_turns(case, self.design.protocol, socket=socket, first=role == roles[0], core=core)
                 for role in roles

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from vbench import host
 from vbench.errors import UsageError
 from vbench.gate import ab, blocks, revisions
 from vbench.gate.revisions import Install
+from vbench.jobs import scratch
 from vbench.plan import Case, Sweep, plan
 from vbench.results.outcome import Outcome
 from vbench.suites.rules import Rules
@@ -125,8 +125,8 @@ def session(cases: list[Case], base: Install, head: Install, seed: int) -> dict[
 
 
 def _run(cases: list[Case], design: blocks.Design, base: Install, head: Install) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="vbench-caches-") as caches:
-        runners = partial(revisions.runners, base, head, ab.models_of(cases), Path(caches))
+    with scratch.folder("caches") as caches:
+        runners = partial(revisions.runners, base, head, ab.models_of(cases), caches)
         return ab.Session(cases, design, Rules({}), runners, lambda _: None).run("base", "head")
 
 
@@ -139,10 +139,10 @@ def main(
 ) -> None:
     """Run sessions of equal code, or of slowed code."""
     cases = plan(Sweep((MODEL,), ((side, side),), ("parallel",), batches=(1,)))
-    with tempfile.TemporaryDirectory(prefix="vbench-calibration-") as folder:
-        base = Install("a copy", path=(copy(Path(folder) / "base"),), root=Path(folder) / "base")
+    with scratch.folder("calibration") as folder:
+        base = Install("a copy", path=(copy(folder / "base"),), root=folder / "base")
         busy_s = slowdown * pilot(cases[0], base) if slowdown else 0.0
-        head = Install("another", path=(copy(Path(folder) / "head", busy_s=busy_s),), root=Path(folder) / "head")
+        head = Install("another", path=(copy(folder / "head", busy_s=busy_s),), root=folder / "head")
         file.parent.mkdir(parents=True, exist_ok=True)
         for number in range(sessions):
             line = {"slowdown": slowdown, "busy_s": busy_s, **session(cases, base, head, seed + number)}

@@ -19,6 +19,7 @@ from vbench.jobs.launch import Ending, Runner, two_at_a_time
 from vbench.kernels.registry import OPS, missing
 from vbench.models import spec
 from vbench.operators import compile as kernel_compile
+from vbench.options import shown
 from vbench.plan import REPARAMS, Case
 from vbench.results import counters as baselines
 from vbench.results.counters import (
@@ -119,8 +120,8 @@ def case_of(given: dict[str, Any]) -> Case:
     """A case from a file. Raises: UsageError if fields are missing, unknown or of the wrong type."""
     texts = [given.get(key) for key in FIELDS if key not in ("height", "width", "form", "attention")]
     known = set(given) - set(ADDED) == set(FIELDS) and given.get("reparam", "no") in REPARAMS
-    if not known or given["device"] not in KINDS or not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"a cell has the fields {', '.join(FIELDS)}, on {' or '.join(KINDS)}; got {given}")
+    if not known or not all(isinstance(text, str) for text in texts) or given["device"] not in KINDS:
+        raise UsageError(f"a cell has the fields {', '.join(FIELDS)}, on {' or '.join(KINDS)}; got {shown(given)}")
     return Case(batch=1, **given)
 
 

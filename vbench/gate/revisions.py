@@ -10,7 +10,6 @@ from __future__ import annotations
 import site
 import subprocess
 import sys
-import tempfile
 import venv
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import vbench
 from vbench import jobs
 from vbench.errors import UsageError
 from vbench.gate.code import of_folder
+from vbench.jobs import scratch
 from vbench.jobs.launch import Runner
 from vbench.jobs.revision_runner import RevisionRunner
 from vbench.models import external
@@ -70,8 +70,8 @@ def prepared(
     top = Path(_git(Path(), "rev-parse", "--show-toplevel", failure=no_git))
     unknown = f"--ab: git has no '{revision}'"
     commit = _git(top, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", failure=unknown)
-    with tempfile.TemporaryDirectory(prefix="vbench-gate-") as place:
-        tree = Path(place).resolve() / "base"
+    with scratch.folder("gate") as place:
+        tree = place.resolve() / "base"
         label = f"{revision} ({commit[:12]})" if not commit.startswith(revision) else commit[:12]
         head = of_folder(top)
         label, tree_now = (f"{head.name} at {label}", str(head)) if head else (label, "working tree")
@@ -79,8 +79,8 @@ def prepared(
             _git(top, "worktree", "add", "--detach", "--quiet", str(tree), commit, failure="--ab: no worktree")
         try:
             yield (
-                _prepare(label, tree, top, models, base_python, install, Path(place) / "base-env"),
-                _prepare(tree_now, top, top, models, head_python, install, Path(place) / "head-env"),
+                _prepare(label, tree, top, models, base_python, install, place / "base-env"),
+                _prepare(tree_now, top, top, models, head_python, install, place / "head-env"),
             )
         finally:
             if base_python is None:

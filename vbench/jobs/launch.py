@@ -6,41 +6,30 @@ running out of memory and a time-out are results, not exceptions.
 
 from __future__ import annotations
 
-import gc
-import json
-import multiprocessing
 import os
 import signal
 import sys
-import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
-from itertools import count
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar
 
 from vbench import jobs
-from vbench.devices import is_out_of_memory
-from vbench.errors import UnsupportedError, UsageError, first_line
+from vbench.errors import OutputError, UsageError
+from vbench.jobs import forks, scratch
+from vbench.jobs.child import LOST
+from vbench.jobs.forks import GRACE_S, Child, ServerGoneError
 from vbench.kernels.registry import OPS
 from vbench.models.registry import MODELS
 
 Result = TypeVar("Result")
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
-Job = Callable[[dict[str, Any]], Iterator[tuple[str, Any]]]
 PRELOAD = [
-    *("torch", "timm", "torch.utils.flop_counter", "vbench.sweeps.measure"),
+    *("vbench.jobs.child", "torch", "timm", "torch.utils.flop_counter", "vbench.sweeps.measure"),
     *sorted({row.build.partition(":")[0] for row in MODELS.values()}),
     *(f"vbench.kernels.{op}.cost" for op in OPS),
     *("vbench.flops.estimate", "vbench.flops.count", "vbench.flops.ledger", "vbench.flops.peak"),
@@ -64,8 +53,11 @@ class Runner(Protocol):
         """Run one job to its end."""
 
 
-START_LIMIT_S = 300.0  # for the server to import torch, once, and to fork a child
-_STARTING = threading.Lock()  # one server for all, and one environment
+START_LIMIT_S = 300.0  # for the server to import torch, once, and for a process to begin
+FORK_LIMIT_S = 30.0  # for a server that has imported it to fork
+LOOK_S = 0.5  # between two looks whether it has, or the launcher was left
+JUNK = "the process sent {} where vbench expects its answers: its code writes to a descriptor that is not its own"
+CLOSED = "the process cannot answer any more: its code has closed descriptors that are not its own"
 
 
 def side_by_side(runner: Runner, asks: Sequence[jobs.Ask], timeout_s: float) -> list[Ending]:
@@ -86,15 +78,14 @@ class Launcher:
     """Runs jobs, one child each. Use as a context manager; on exit it kills the children that still run.
 
     A job is a name of `jobs.JOBS`, or "module:function". What it has yielded is kept, however it ends.
+
+    Raises: OutputError if there is no room for temporary files.
     """
 
     def __init__(self, preload: list[str] | None = None) -> None:
-        self._context = multiprocessing.get_context("forkserver")
         self._preload = PRELOAD if preload is None else preload
-        self._context.set_forkserver_preload(self._preload)
-        self._folder = tempfile.TemporaryDirectory(prefix="vbench-")
-        self._numbers = count()
-        self._running: set[BaseProcess] = set()
+        scratch.home()
+        self._running: set[Child] = set()
         self._left = False
 
     def __enter__(self) -> Launcher:
@@ -104,118 +95,137 @@ class Launcher:
         self._left = True
         for child in list(self._running):
             child.kill()
-        self._folder.cleanup()
 
     def renew(self) -> None:
         """Let later children come from a new server: those of one server share its layout of memory. None may run."""
-        with _STARTING:
-            _end_server()
-            self._context.set_forkserver_preload(self._preload)
+        forks.end()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
         """Run one job to its end, for at most `timeout_s` seconds after its child has started.
 
-        If something kills the child (signal 9) and the kernel's out-of-memory killer did not, the job runs once more.
+        The child has `START_LIMIT_S` to start. The job runs once more if something kills the child (signal 9) and the
+        kernel's out-of-memory killer did not, or if the fork server ends or does not answer.
 
         Raises: UsageError if the job raised one.
         """
-        ending, killed = self._once(job, argument, timeout_s)
-        if killed and not self._left:
+        ending, again = self._once(job, argument, timeout_s)
+        if again and not self._left:
             ending, _ = self._once(job, argument, timeout_s)
         return ending
 
     def _once(self, job: str, argument: dict[str, Any], timeout_s: float) -> tuple[Ending, bool]:
-        log = Path(self._folder.name) / f"child-{next(self._numbers)}.log"
-        log.write_bytes(b"")
-        ours, theirs = self._context.Pipe(duplex=False)
-        child = self._context.Process(target=_child, args=(theirs, job, argument, str(log)), daemon=True)
-        kills = _oom_kills()
-        with _STARTING, _without_main():
-            _start_server()
-            deadline = time.monotonic() + START_LIMIT_S
-            child.start()
-        self._running.add(child)
-        if self._left:  # __exit__ ran while the child started
-            child.kill()
-        theirs.close()
-        parts: dict[str, Any] = {}
-        try:
-            while ours.poll(max(0.0, deadline - time.monotonic())):
-                try:
-                    message = json.loads(ours.recv_bytes())
-                except (EOFError, OSError):  # closed, or cut in the middle of a message
-                    break
-                if "started" in message:
-                    deadline = time.monotonic() + timeout_s
-                elif "part" in message:
-                    parts[message["part"]] = message["value"]
-                elif message["status"] == "usage":
-                    raise UsageError(message["reason"])
-                else:
-                    return Ending(message["status"], message["reason"], parts), False
+        """One try: its ending, and whether that may be nothing of the job's own."""
+        with ExitStack() as stack:
+            try:
+                temporary = stack.enter_context(scratch.folder("child"))
+                child = stack.enter_context(forks.running(self._preload).fork())
+            except ServerGoneError as gone:
+                return Ending("error", f"no process could be started: {gone}"), True
+            except OSError as error:
+                return Ending("error", f"no process could be started: {error.strerror}"), False
+            except OutputError as error:
+                return Ending("error", f"no process could be started: {error}"), False
+            self._running.add(child)
+            stack.callback(self._running.discard, child)
+            child.ask({**_surroundings(), "temporary": str(temporary), "job": job, "argument": argument})
+            return self._follow(child, timeout_s)
+
+    def _follow(self, child: Child, timeout_s: float) -> tuple[Ending, bool]:
+        course = _Course(child, timeout_s)
+        while True:
+            if (found := course.ending()) is not None:
+                return found
+            if self._left:
+                return Ending("error", "the run was left before the job had ended", course.parts), False
+            limit = course.limit()
+            child.hear(limit if child.pid else min(limit, time.monotonic() + LOOK_S))
+            if time.monotonic() >= limit:  # what has come until now still counts
+                return course.ending() or course.too_late()
+
+
+class _Course:
+    """How far a child has come."""
+
+    def __init__(self, child: Child, timeout_s: float) -> None:
+        self.parts: dict[str, Any] = {}
+        self._child, self._timeout_s, self._kills = child, timeout_s, _oom_kills()
+        self._begin = time.monotonic()
+        self._ready: float | None = None  # since when its server could fork
+        self._started: float | None = None  # since when the job runs
+
+    def ending(self) -> tuple[Ending, bool] | None:
+        """Its ending, and whether the job may have nothing to do with that; None if it goes on. Raises: UsageError."""
+        child = self._child
+        while child.messages:
+            message = child.messages.popleft()
+            if "started" in message:
+                self._started = self._started or time.monotonic()
+            elif "part" in message:
+                self.parts[message["part"]] = message["value"]
             else:
-                return Ending("timeout", f"took longer than {timeout_s:g} s", parts), False
-        finally:
-            self._running.discard(child)
-            child.kill()
-            child.join()
-            ours.close()
-        return self._crash(child.exitcode, kills, log, parts)
+                return _told(message, child, self.parts), False
+        if child.junk is not None:
+            return Ending("error", JUNK.format(ascii(child.junk[:40].decode(errors="replace"))), self.parts), False
+        return self._crash() if child.ended else None
 
-    def _crash(self, code: int | None, kills: int, log: Path, parts: dict[str, Any]) -> tuple[Ending, bool]:
-        """The ending of a child that closed its pipe without an end message, and whether signal 9 killed it."""
-        if code == -signal.SIGKILL and _oom_kills() > kills:
-            return Ending("oom", "the kernel's out-of-memory killer ended the process", parts), False
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return Ending("error", f"the process died ({how}){_last_words(log)}", parts), code == -signal.SIGKILL
+    def limit(self) -> float:
+        """The time until which there must be an ending."""
+        child, now = self._child, time.monotonic()
+        limit = self._begin + START_LIMIT_S if self._started is None else self._started + self._timeout_s
+        if child.pid is None:
+            if self._ready is None and child.server.ready:
+                self._ready = now
+            limit = limit if self._ready is None else min(limit, self._ready + FORK_LIMIT_S)
+        return limit if child.closed is None else min(limit, child.closed + GRACE_S)
+
+    def too_late(self) -> tuple[Ending, bool]:
+        """The ending of a child that has none at its limit. A server that is to blame is ended."""
+        child = self._child
+        if child.closed is not None:
+            return Ending("error", CLOSED, self.parts), False
+        if self._started is not None:
+            return Ending("timeout", f"took longer than {self._timeout_s:g} s", self.parts), False
+        if child.pid is not None:
+            return Ending("timeout", f"its process did not start within {START_LIMIT_S:g} s"), False
+        forks.end(child.server)
+        allowed_s = START_LIMIT_S if self._ready is None else FORK_LIMIT_S
+        return Ending("timeout", f"the fork server did not answer within {allowed_s:g} s"), self._ready is not None
+
+    def _crash(self) -> tuple[Ending, bool]:
+        """The ending of a child that has ended without a word."""
+        child = self._child
+        if child.pid is not None and child.pid < 0:
+            return Ending("error", f"no process could be started: {os.strerror(-child.pid)}"), False
+        if child.code is None:
+            what = "no process could be started" if child.pid is None else "the process died with its server"
+            return Ending("error", f"{what}: {child.server.epitaph()}", self.parts), True
+        if child.code == -signal.SIGKILL and _oom_kills() > self._kills:
+            return Ending("oom", "the kernel's out-of-memory killer ended the process", self.parts), False
+        if child.code == LOST:
+            return Ending("error", CLOSED, self.parts), False
+        how = f"the process died ({forks.ended(child.code)}){child.last_words}"
+        return Ending("error", how, self.parts), child.code == -signal.SIGKILL
 
 
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Within this block `__main__` is empty: a child that starts does not run the user's script once more."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
+def _surroundings() -> dict[str, Any]:
+    """What a child shares with this process. A program's main module is not among it: it would run once more."""
     try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+        folder = str(Path.cwd())
+    except OSError:  # somebody has removed it
+        folder = None
+    path = [each or folder for each in sys.path if each or folder]
+    return {"path": path, "argv": (sys.argv or [""])[0], "folder": folder}
 
 
-def _start_server() -> None:
-    """Start the fork server if it does not run, without the working directory on its path.
-
-    A user's folder may hold a `torch.py`, and this project's checkout holds `kernels` and `models`.
-    """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.pop("PYTHONSAFEPATH")
-        if before is not None:
-            os.environ["PYTHONSAFEPATH"] = before
-
-
-def _end_server() -> None:
-    """End the fork server, so that the next child starts another.
-
-    Python has no public way. Where its private one is gone, a new server takes the place of the old one, which ends
-    with this process.
-    """
-    stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
-    if stop is not None:
-        stop()
-        return
-    server = forkserver.ForkServer()
-    for name in ("ensure_running", "get_inherited_fds", "connect_to_new_process", "set_forkserver_preload"):
-        setattr(forkserver, name, getattr(server, name))
-    setattr(forkserver, "_forkserver", server)  # noqa: B010 - typeshed knows no such name
-
-
-def _last_words(log: Path) -> str:
-    """ ": " and the last line that a child has written; empty if it has written none."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1][:200]}" if lines else ""
+def _told(message: dict[str, Any], child: Child, parts: dict[str, Any]) -> Ending:
+    """The ending that a child has sent. Raises: UsageError if it is one."""
+    reason = message.get("reason")
+    if message.get("exited"):
+        child.hear(0.0)
+        reason = f"{reason}{child.last_words}"
+    if message["status"] == "usage":
+        raise UsageError(reason)
+    return Ending(message["status"], reason, parts)
 
 
 def _oom_kills() -> int:
@@ -227,60 +237,3 @@ def _oom_kills() -> int:
                 if line.startswith("oom_kill "):
                     total += int(line.split()[1])
     return total
-
-
-def _child(pipe: Connection, job: str, argument: dict[str, Any], log: str) -> None:
-    """Run in the child: do the job, and send its parts and its end.
-
-    A user's code may run in it: that sees no command line and no input, and writes to the log.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    with suppress(OSError):  # if memory runs out, this process goes first
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    sys.argv = sys.argv[:1]
-    multiprocessing.set_start_method(None, force=True)  # a module may choose one, as in a process of its own
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    file = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-
-    def send(**message: Any) -> None:
-        pipe.send_bytes(json.dumps(message).encode())
-
-    gc.freeze()  # what the server imported stays; the meters collect garbage often, and need not walk through it
-    send(started=True)
-    module, _, name = jobs.target(job).partition(":")
-    try:
-        run: Job = getattr(import_module(module), name)
-        for part, value in run(argument):
-            send(part=part, value=value)
-    except UsageError as error:
-        send(status="usage", reason=f"{error}{_why_exited(error, Path(log))}")
-    except UnsupportedError as error:
-        send(status="unsupported", reason=first_line(error))
-    except (Exception, SystemExit) as error:
-        why = _why_exited(error, Path(log))
-        traceback.print_exc(file=sys.stderr)
-        oom = is_out_of_memory(error)
-        send(status="oom" if oom else "error", reason=first_line(error, named=not oom) + why)
-    else:
-        send(status="ok", reason=None)
-    pipe.close()
-
-
-def _why_exited(error: BaseException, log: Path) -> str:
-    """What a user's code wrote last, if it called `sys.exit` with a number; a parser of a command line says why."""
-    exit_ = error if isinstance(error, SystemExit) else error.__cause__
-    if not isinstance(exit_, SystemExit) or not isinstance(exit_.code, int):
-        return ""
-    with suppress(Exception):  # it may have replaced this
-        sys.stderr.flush()
-    return _last_words(log)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)

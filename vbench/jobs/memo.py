@@ -105,14 +105,18 @@ class Memo:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return self._ignore(path, f"cannot be read: {error.strerror}") if self._folder.is_dir() else None
+            if self._folder.is_dir():
+                self._ignore(path, f"cannot be read: {error.strerror}")
+            return None
         with os.fdopen(file, "rb") as opened:
-            if why := self._distrust(os.fstat(file), path):
-                return self._ignore(*why)
+            why = self._distrust(os.fstat(file), path)
             try:
-                return decode(opened.read(LONGEST), type=shape)
+                if why is None:
+                    return decode(opened.read(LONGEST), type=shape)
             except (MsgspecError, RecursionError, UnicodeDecodeError, OSError):
-                return self._ignore(path, "is damaged")
+                why = path, "is damaged"
+            self._ignore(*why)
+            return None
 
     def _distrust(self, about: os.stat_result, path: Path) -> tuple[Path, str] | None:
         """What others than this user may have written, the folder or the file, and why; None if neither."""

@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +22,14 @@ from typing import Any
 
 from vbench import jobs
 from vbench.errors import UsageError
-from vbench.jobs.launch import Ending
+from vbench.jobs.forks import GRACE_S, SHOWN_BYTES
+from vbench.jobs.launch import START_LIMIT_S, Ending
+from vbench.jobs.lines import MOST_BYTES, LineError, Peer
+from vbench.jobs.server import signal_when_closed
 from vbench.models.external import ONLY_INSTALLED
 
 PATIENCE_S = 3.0  # for the process to end by itself
+TRIES = 2  # of a launcher
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
@@ -56,6 +62,9 @@ class RevisionRunner:
             },
             start_new_session=True,  # Ctrl-C is the session's to handle
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._peer = Peer(self._process.stdout.fileno(), self._process.stdin.fileno(), MOST_BYTES)
 
     def __enter__(self) -> RevisionRunner:
         return self
@@ -74,26 +83,35 @@ class RevisionRunner:
         self._log.close()
 
     def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
-        """As `Launcher.run`. Raises: UsageError if the job raised one, or if the process has died."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        """As `Launcher.run`. Raises: UsageError if the job raised one, or if the process died or does not answer."""
         message = json.dumps({"job": jobs.FORMER.get(job, job), "argument": argument, "timeout_s": timeout_s})
+        limit_s = TRIES * (START_LIMIT_S + timeout_s) + GRACE_S
+        until = time.monotonic() + limit_s
         try:
-            self._process.stdin.write(message.encode() + b"\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError:
-            line = b""
-        if not line:
+            self._peer.send(message, until)
+            line = self._peer.receive(until)
+        except TimeoutError:
+            raise UsageError(f"{self.name} cannot be run: it has not answered within {limit_s:.0f} s") from None
+        except (OSError, LineError):
+            line = None
+        if line is None:
             raise UsageError(f"{self.name} cannot be run: {self._last_words()}")
-        answer = json.loads(line)
-        if "usage" in answer:
-            raise UsageError(answer["usage"])
-        return Ending(**answer["ending"])
+        try:
+            answer = json.loads(line)
+            if "usage" in answer:
+                raise UsageError(answer["usage"])
+            return Ending(**answer["ending"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            shown = ascii(line[:40].decode(errors="replace"))
+            raise UsageError(f"{self.name} cannot be run: its process answered {shown}") from None
 
     def _last_words(self) -> str:
-        code = self._process.wait()
-        self._log.seek(0)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE_S)
+        if (code := self._process.poll()) is None:
+            return "its process has closed its output"
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - SHOWN_BYTES))
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else f"its process ended with exit code {code}"
 
@@ -104,10 +122,16 @@ def serve() -> None:
 
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    with Launcher() as launcher:
-        for line in sys.stdin:
+    signal_when_closed(0)
+    with ThreadPoolExecutor(1) as pool, Launcher() as launcher:
+
+        def answer(line: str) -> None:
             try:
-                answer: dict[str, Any] = {"ending": asdict(launcher.run(**json.loads(line)))}
+                found: dict[str, Any] = {"ending": asdict(launcher.run(**json.loads(line)))}
             except UsageError as error:
-                answer = {"usage": str(error)}
-            print(json.dumps(answer), file=channel, flush=True)
+                found = {"usage": str(error)}
+            with suppress(OSError):  # nobody waits for it any more
+                print(json.dumps(found), file=channel, flush=True)
+
+        for line in sys.stdin:  # it ends in the middle of a job if the other process does; the job ends with it
+            pool.submit(answer, line)

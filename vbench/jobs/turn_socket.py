@@ -8,6 +8,7 @@ from pathlib import Path
 
 PATIENCE_S = 120.0  # for the other process to appear
 ENDED = "the other side ended first"  # `gate --ab` looks for it in the answers of older releases too
+MOST = 20  # characters of a word
 
 
 class TurnSocket:
@@ -22,7 +23,7 @@ class TurnSocket:
 
     def __init__(self, path: Path, *, first: bool) -> None:
         self._peer = _accepted(path) if first else _connected(path)
-        self._words = self._peer.makefile("r")
+        self._words = self._peer.makefile("r", errors="replace")
 
     def __enter__(self) -> TurnSocket:
         return self
@@ -39,14 +40,20 @@ class TurnSocket:
             raise RuntimeError(ENDED) from None
 
     def wait(self) -> str:
-        """Wait for our turn; the word that came with it. Raises: RuntimeError if the other end has closed."""
+        """Wait for our turn; the word that came with it, a number or nothing.
+
+        Raises: RuntimeError if the other end has closed, or has sent something else.
+        """
         try:
-            line = self._words.readline()
+            line = self._words.readline(MOST)
         except OSError:
             line = ""
         if not line:
             raise RuntimeError(ENDED)
-        return line.strip()
+        word = line.strip()
+        if not line.endswith("\n") or (word and not (word.isascii() and word.isdigit())):
+            raise RuntimeError(f"the other side sent {word!a} where its turn should end: its code writes to our socket")
+        return word
 
 
 def _accepted(path: Path) -> socket.socket:

@@ -9,14 +9,13 @@ import gc
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from vbench.devices import on_host
 from vbench.kernels.registry import operator
 from vbench.meters import memory
-from vbench.meters.build import build, cast, images
+from vbench.meters.build import build, cast, finish, images, weights_of
 from vbench.meters.memory import DOUBT_BYTES, Baseline
 from vbench.models import external
 
@@ -57,14 +56,9 @@ def prepare(case: Case) -> None:
 def placed(case: Case) -> nn.Module:
     """The model of a cell in its types, on its device; lazy modules have their shapes. Raises: as `build`."""
     import torch
-    from torch.nn.parameter import is_lazy
 
     model = cast(build(case), getattr(torch, case.weights_dtype)).to(case.device)
-    if any(is_lazy(x) for x in chain(model.parameters(), model.buffers())):
-        training = model.training
-        with torch.no_grad():
-            model.eval()(images(case, 1, torch.device(case.device)))
-        model.train(training)
+    finish(model, images(case, 1, torch.device(case.device)))
     return model
 
 
@@ -82,7 +76,7 @@ def built(case: Case, device: Device) -> tuple[nn.Module, Baseline]:
     if not on_host(device.name) or not (case.spec.external or loaded.grew()):
         return model, before
     if not loaded.grew():
-        without = device.used_bytes() - memory.nbytes(chain(model.parameters(), model.buffers()))
+        without = device.used_bytes() - memory.nbytes(weights_of(model))
         if without > before.used_bytes - DOUBT_BYTES:  # the usual; what follows needs memory itself
             return model, before
         weights = own_bytes(model, device)
@@ -94,7 +88,7 @@ def built(case: Case, device: Device) -> tuple[nn.Module, Baseline]:
 
 def own_bytes(model: nn.Module, device: Device) -> int:
     """The bytes of a model's weights that `Device.used_bytes` counts."""
-    return memory.nbytes(chain(model.parameters(), model.buffers())) - memory.outside(model, device)
+    return memory.nbytes(weights_of(model)) - memory.outside(model, device)
 
 
 def _taken_by_another(case: Case, device: Device) -> int:

@@ -50,6 +50,25 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return found
 
 
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """The parameters and buffers of a model, without lazy ones that no call has given a shape."""
+    from torch.nn.parameter import is_lazy
+
+    return [x for x in chain(model.parameters(), model.buffers()) if not is_lazy(x)]
+
+
+def finish(model: nn.Module, image: Tensor) -> bool:
+    """Let lazy modules take their shapes from a first pass. Returns: whether there are any."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    lazy = any(is_lazy(x) for x in chain(model.parameters(), model.buffers()))
+    if lazy:
+        with torch.no_grad():
+            model(image)
+    return lazy
+
+
 @contextmanager
 def beside_complex(model: nn.Module, case: Case) -> Iterator[None]:
     """Within, the model is called. In a half type its complex parameters stay as they are: there is none for them.

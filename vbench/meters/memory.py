@@ -14,15 +14,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from vbench.devices import open_device, process
 from vbench.devices.base import Device
+from vbench.meters.build import weights_of
 
 REPEAT_BELOW_S = 5.0
 DOUBT_BYTES = 2**18  # a peak that may be off by more is taken of the next call
@@ -109,7 +108,7 @@ def measure_recording(
 
 
 def _held(model: nn.Module, image: Tensor) -> dict[str, int]:
-    return {"weights_bytes": nbytes(chain(model.parameters(), model.buffers())), "input_bytes": image.nbytes}
+    return {"weights_bytes": nbytes(weights_of(model)), "input_bytes": image.nbytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,7 @@ def anatomy(seen: Seen, held: dict[str, int]) -> dict[str, Any]:
 
 def outside(model: nn.Module, device: Device) -> int:
     """The bytes of the weights that `Device.used_bytes` does not count: in a mapped file, or in shared memory."""
-    storages = [x.untyped_storage() for x in chain(model.parameters(), model.buffers()) if not is_lazy(x)]
+    storages = [x.untyped_storage() for x in weights_of(model)]
     return device.outside_bytes({(storage.data_ptr(), storage.nbytes()) for storage in storages})
 
 
@@ -218,6 +217,6 @@ def with_outside(seen: Seen, nbytes: int) -> Seen:
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the distinct storages behind some tensors; a lazy parameter before the first pass has none."""
-    storages = [t.untyped_storage() for t in tensors if not is_lazy(t)]
+    """Bytes of the distinct storages behind some tensors."""
+    storages = [t.untyped_storage() for t in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vbench.devices import is_out_of_memory
-from vbench.errors import UnsupportedError, VbenchError, first_line
+from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
 from vbench.meters import autocast, training
 from vbench.meters.build import build, cast, images
 from vbench.models import MODELS, sized
@@ -29,52 +29,56 @@ WORDS = 180  # characters of the model's own error
 
 
 @contextmanager
-def explained(case: Case) -> Iterator[None]:
-    """Within, the model of a cell is built, or called for the first time.
+def explained(case: Case, batch: int = 1) -> Iterator[None]:
+    """Within, the model of a cell is built, or called for the first time, on `batch` images (in training on those of
+    the cell).
 
     Raises: UnsupportedError instead of what a model of timm or of the user's own raises, if it works with another
         size, with one image, or with another number of channels. Our own models know their sizes, so an error of
-        theirs stays one.
+        theirs stays one. A UsageError that a user's model raises is taken as any other error.
     """
     try:
         yield
-    except VbenchError:
-        raise
     except Exception as error:
-        reason = None if case.model in MODELS or is_out_of_memory(error) else refusal(case)
+        ours = isinstance(error, VbenchError) and not isinstance(error, UsageError)
+        reason = None if ours or case.model in MODELS or is_out_of_memory(error) else refusal(case, batch)
         if reason is None:
             raise
         raise UnsupportedError(reason) from error
 
 
-def refusal(case: Case) -> str | None:
+def refusal(case: Case, batch: int = 1) -> str | None:
     """What a model does not take, with its own words; None if it works as asked, or fails whatever it is given.
 
-    It may work as asked where a back end failed, or a pass without data.
+    It may work as asked where a back end failed, or a pass without data. `batch` is as in `explained`.
     """
-    if (what := failure(case)) is None:
+    if case.phase == "train":
+        batch = case.batch if isinstance(case.batch, int) else 1
+    if (what := failure(case, batch)) is None:
         return None
-    if case.phase == "train" and isinstance(case.batch, int) and case.batch > 1 and _works(replace(case, batch=1)):
-        return f"{case.model} cannot train on a batch of {case.batch}: {what}; a batch of 1 works"
+    if batch > 1 and _works(case):
+        does = "train on" if case.phase == "train" else "take"
+        return f"{case.model} cannot {does} a batch of {batch}: {what}; a batch of 1 works"
     modules = _modules(case)
     begin = time.monotonic()
     for height, width in [(case.height, case.width), *sizes(case, modules)]:
         if time.monotonic() - begin > SEARCH_S:
             break
         other = replace(case, height=height, width=width)
-        if _works(other):
+        if _works(other, batch):
             asked = f"{case.height}x{case.width}"
             return f"{case.model} cannot take {asked}: {what}; {height}x{width} works{_unsized(other)}"
-        if channels := next((count for count in _channels(modules) if failure(other, channels=count) is None), None):
+        if channels := next(
+            (count for count in _channels(modules) if failure(other, batch, channels=count) is None), None
+        ):
             of = "1 channel" if channels == 1 else f"{channels} channels"
             return f"{case.model} takes images of {of}, ours have 3: {what}"
     return None
 
 
-def failure(case: Case, *, channels: int = 3) -> str | None:
+def failure(case: Case, batch: int = 1, *, channels: int = 3) -> str | None:
     """How a cell's model fails, built anew, in a pass or a training step in eager mode; None if it works."""
     where = torch.device(case.device)
-    batch = case.batch if case.phase == "train" and isinstance(case.batch, int) else 1
     try:
         model = autocast.under(case, cast(build(case).to(where), getattr(torch, case.weights_dtype)))
         image = images(case, batch, where)
@@ -89,8 +93,8 @@ def failure(case: Case, *, channels: int = 3) -> str | None:
     return None
 
 
-def _works(case: Case) -> bool:
-    return failure(case) is None
+def _works(case: Case, batch: int = 1) -> bool:
+    return failure(case, batch) is None
 
 
 def sizes(case: Case, modules: Sequence[nn.Module]) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vbench.devices import on_host, open_device
 from vbench.errors import UnsupportedError
 from vbench.meters import memory
+from vbench.meters.build import weights_of
 from vbench.meters.loss import Loss, loss_of, ready_to_train
 from vbench.meters.outputs import images_missing
 from vbench.plan import Case
@@ -152,7 +153,7 @@ def measure(
     device = open_device(str(trainer.images.device))
     seen = memory.watch(step, device, baseline, peak_call=2, repeat_below_s=repeat_below_s)
     held = {
-        "weights_bytes": memory.nbytes(chain(trainer.model.parameters(), trainer.model.buffers())),
+        "weights_bytes": memory.nbytes(weights_of(trainer.model)),
         "input_bytes": trainer.images.nbytes,
         "gradients_bytes": gradients,
         "optimizer_bytes": optimizer_bytes(trainer),

@@ -18,6 +18,7 @@ from vbench.errors import UnknownModelError, UsageError
 from vbench.kernels.registry import OPS
 from vbench.kernels.trials import Inputs
 from vbench.models import external
+from vbench.options import shown
 
 Call = Callable[[], Any]  # returns the output, or a tuple that begins with it
 Build = Callable[[Inputs, Mapping[str, Any]], Call]
@@ -61,7 +62,9 @@ def parse_peers(texts: list[str]) -> dict[str, str]:
         op, _, target = text.partition("=")
         module, _, name = target.partition(":")
         if op not in OPS or not module or not name:
-            raise UsageError(f"--peer: '{text}' is not OPERATOR=module:function with an operator of {', '.join(OPS)}")
+            raise UsageError(
+                f"--peer: '{shown(text)}' is not OPERATOR=module:function with an operator of {', '.join(OPS)}"
+            )
         if op in targets:
             raise UsageError(f"--peer: {op} has two; give one a call")
         targets[op] = target

@@ -8,21 +8,36 @@ that is expected to end too late, and whatever runs at the end is stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from math import ceil, inf
 
 from vbench.meters.throughput import too_slow
 from vbench.plan import Case
+from vbench.results.moderation import Prior
+from vbench.results.pairs import PRIOR_GROWTH
 from vbench.results.statistics import Interval, interval, run_prior
-from vbench.results.store import Record
-from vbench.sweeps.agenda import Agenda, Place, Turns, again_s
+from vbench.sweeps.agenda import Agenda, Place, again_s
+from vbench.sweeps.blocks import Turns, block_s
 from vbench.sweeps.companies import Company
-from vbench.sweeps.turns import block_s
 
 PROCESS_S = 1.0  # to start a process and build a model
 GUESS_S = 5.0  # for a first launch, if nothing is known of the model
 MOST_LAUNCHES = 4  # times as many as the protocol's
 POWERS = {True: 4.0, False: 2.0}  # of the side of an image, by which a call's time grows at most: attention, others
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What would make an interval narrower, which is so many `times` as wide as it should be."""
+
+    times: float
+    of: Case | Company
+    pixels: int
+    task: Place | Turns
+    cost_s: float
+    prior: Prior | None  # by which this was found out
+    version: int  # later ones have a higher one
 
 
 @dataclass(slots=True)
@@ -32,6 +47,16 @@ class Budget:
     agenda: Agenda
     deadline: float
     clock: Callable[[], float]
+    _order: list[Case] = field(init=False, default_factory=list)  # by their first launches, the next one last
+    _cases: int = field(init=False, default=0)  # when it was made
+    _common: Prior | None = field(init=False, default=None)
+    _launches_then: int = field(init=False, default=0)  # when `_common` was computed
+    _priors: tuple[Prior | None, Prior | None] = field(
+        init=False, default=(None, None)
+    )  # of launches, of turns; when all was looked at
+    _wishes: dict[str, _Wish] = field(init=False, default_factory=dict)  # by the id of a case, or of a company
+    _heap: list[tuple[float, int, str, int]] = field(init=False, default_factory=list)  # of `_wishes`, the widest first
+    _versions: int = field(init=False, default=0)
 
     @property
     def left_s(self) -> float:
@@ -58,30 +83,39 @@ class Budget:
                 f"{len(rest)} cells were not measured: {_minutes(sum(cost for _, cost in rest))} more, at least"
             )
         protocol = self.agenda.protocol
-        wide = [(half, cost) for half, cost, _ in self._companies() if half > protocol.ratio_within]
+        self._catch_up(whole=True)
+        wide = [wish for wish in self._wishes.values() if isinstance(wish.task, Turns)]
         if wide:
-            more = sum(_repeats(half / protocol.ratio_within) * cost for half, cost in wide)
+            more = sum(_repeats(wish.times) * wish.cost_s for wish in wide)
             said.append(
                 _wider(f"{len(wide)} of {len(self.agenda.companies)} groups of ratios", protocol.ratio_within, more)
             )
-        cells = [(half, again_s(first)) for half, first in self._cells() if half > protocol.cell_within]
+        cells = [wish for wish in self._wishes.values() if not isinstance(wish.task, Turns)]
         if cells:
             launches = protocol.launches
-            more = sum(min(_repeats(half / protocol.cell_within), launches) * cost for half, cost in cells)
+            again = [again_s(next(iter(self.agenda.held[wish.task[0].id].values()))) for wish in cells]
+            more = sum(min(_repeats(wish.times), launches) * s for wish, s in zip(cells, again, strict=True))
             said.append(_wider(f"{len(cells)} cells", protocol.cell_within, more))
         return said
 
     def _begun(self) -> Iterator[tuple[Turns, float]]:
         """The next block of a company whose cells have not had all places equally often."""
-        for company in self.agenda.companies:
-            if self.agenda.whole(company) % self.agenda.span(company) and not self.agenda.failed(company):
+        for company in self.agenda.begun():
+            if not self.agenda.failed(company):
                 turns = self.agenda.block(company)
                 yield turns, self._block_s(turns)
 
     def _first(self) -> Iterator[tuple[Place, float]]:
         """The first launches, of small images first."""
-        places = {place[0]: number for place, number in self.agenda.places.items() if place[1] == 0}
-        for case in sorted(self.agenda.cases, key=lambda case: (case.height * case.width, places[case])):
+        if len(self.agenda.cases) != self._cases:  # sizes were added
+            self._cases = len(self.agenda.cases)
+            places = {place[0]: number for place, number in self.agenda.places.items() if place[1] == 0}
+            self._order = sorted(
+                self.agenda.cases, key=lambda case: (case.height * case.width, places[case]), reverse=True
+            )
+        while self._order and self.agenda.held.get(self._order[-1].id):
+            self._order.pop()
+        for case in reversed(self._order):
             if not self.agenda.held.get(case.id):
                 yield (case, 0), 0.0 if case.unsupported else self._first_s(case)
 
@@ -90,58 +124,93 @@ class Budget:
             yield (case, launch), self._first_s(case)
 
     def _widest(self) -> Iterator[tuple[Place | Turns, float]]:
-        """Further launches and blocks, by how much wider an interval is than it should be."""
-        protocol = self.agenda.protocol
-        found: list[tuple[float, int, Place | Turns, float]] = []
-        for half, cost_s, company in self._companies():
-            if half > protocol.ratio_within:
-                pixels = company.cases[0].height * company.cases[0].width
-                found.append((half / protocol.ratio_within, -pixels, self.agenda.block(company), cost_s))
-        for half, first in self._cells():
-            case, launches = Case(**first.case), self.agenda.held[first.case_id]
-            if half > protocol.cell_within and len(launches) < MOST_LAUNCHES * protocol.launches:
-                pixels = case.height * case.width
-                found.append((half / protocol.cell_within, -pixels, (case, max(launches) + 1), again_s(first)))
-        for _, _, task, cost_s in sorted(found, key=lambda one: one[:2], reverse=True):
-            yield task, cost_s
+        """Further launches and blocks, by how much wider an interval is than it should be; small images first.
 
-    def _companies(self) -> Iterator[tuple[float, float, Company]]:
-        """(the widest half-width of its ratios, the seconds of the blocks that belong together, company)."""
-        for company in self.agenda.companies:
-            if self.agenda.ready(company):
-                cost_s = self.agenda.span(company) * self._block_s(self.agenda.block(company))
-                yield self.agenda.half_width(company), cost_s, company
+        One that is too long is not offered again before more is known of it: the time that is left only shrinks.
+        """
+        self._catch_up()
+        while self._heap or self._catch_up(whole=True):
+            whose, version = self._heap[0][2:]
+            wish = self._wishes.get(whose)
+            if wish is None or wish.version != version:
+                heappop(self._heap)
+            elif wish.prior is not self._prior_of(wish.of):
+                self._look_at(wish.of)
+            else:
+                yield wish.task, wish.cost_s
+                heappop(self._heap)
 
-    def _cells(self) -> Iterator[tuple[float, Record]]:
-        """(the half-width of its latency, its first launch) of the cells that launches of their own time."""
-        held = [list(self.agenda.held[case.id].values()) for case in self.agenda.cases if self.agenda.held.get(case.id)]
-        cells = [[r for r in records if r.latency and r.latency["samples_ms"]] for records in held]
-        samples = [[record.latency["samples_ms"] for record in records if record.latency] for records in cells]
-        prior = run_prior([each for each in samples if each])
-        for records, each in zip(cells, samples, strict=True):
-            if each and all(record.status == "ok" for record in records):
-                case = Case(**records[0].case)
-                if not (self.agenda.slow(case) and self.agenda.in_turns(case)):
-                    yield _half_width(interval(each, prior=prior)), records[0]
+    def _catch_up(self, *, whole: bool = False) -> bool:
+        """Look at what was measured since the last time; if `whole`, at all, if what all say of the scatter has changed
+        since. Returns: whether it looked at all, and there is something to do."""
+        priors = self._prior(), self.agenda.prior()
+        whole = whole and any(one is not before for one, before in zip(priors, self._priors, strict=True))
+        if whole:
+            self._priors = priors
+        for of in list([*self.agenda.cases, *self.agenda.companies] if whole else self.agenda.touched.values()):
+            self._look_at(of)
+        self.agenda.touched.clear()
+        return whole and bool(self._heap)
+
+    def _look_at(self, of: Case | Company) -> None:
+        """Find out anew what would make an interval narrower."""
+        self._wishes.pop(of.id, None)
+        wish = self._of_company(of) if isinstance(of, Company) else self._of_cell(of)
+        if wish is not None and wish.times > 1:
+            self._wishes[of.id] = wish
+            heappush(self._heap, (-wish.times, wish.pixels, of.id, wish.version))
+
+    def _prior_of(self, of: Case | Company) -> Prior | None:
+        return self.agenda.prior() if isinstance(of, Company) else self._prior()
+
+    def _of_company(self, company: Company) -> _Wish | None:
+        """A block of a company, and the seconds of the blocks that belong together; None if it cannot take turns."""
+        if not self.agenda.ready(company):
+            return None
+        block = self.agenda.block(company)
+        cost_s = self.agenda.span(company) * self._block_s(block)
+        times = self.agenda.half_width(company) / self.agenda.protocol.ratio_within
+        return self._wish(times, company, company.cases[0], block, cost_s)
+
+    def _of_cell(self, case: Case) -> _Wish | None:
+        """A further launch of a cell; None if launches of its own do not time it."""
+        held, protocol = self.agenda.held.get(case.id, {}), self.agenda.protocol
+        samples = self._samples(case)
+        whole = all(record.status == "ok" for record in held.values())
+        if not samples or not whole or (self.agenda.slow(case) and self.agenda.in_turns(case)):
+            return None
+        times = _half_width(interval(samples, prior=self._prior())) / protocol.cell_within
+        full = len(held) >= MOST_LAUNCHES * protocol.launches
+        again = inf if full else again_s(next(iter(held.values())))
+        return self._wish(times, case, case, (case, max(held) + 1), again)
+
+    def _wish(self, times: float, of: Case | Company, case: Case, task: Place | Turns, cost_s: float) -> _Wish:
+        self._versions += 1
+        return _Wish(times, of, case.height * case.width, task, cost_s, self._prior_of(of), self._versions)
+
+    def _samples(self, case: Case) -> list[list[float]]:
+        records = self.agenda.held.get(case.id, {}).values()
+        return [r.latency["samples_ms"] for r in records if r.latency and r.latency["samples_ms"]]
+
+    def _prior(self) -> Prior | None:
+        """What all cells say of the scatter of launches, computed anew when there are `PRIOR_GROWTH` times as many."""
+        if self.agenda.launches > PRIOR_GROWTH * self._launches_then:
+            self._launches_then = self.agenda.launches
+            self._common = run_prior([each for case in self.agenda.cases if (each := self._samples(case))])
+        return self._common
 
     def _first_s(self, case: Case) -> float:
         """The expected seconds of a first launch, from the nearest size of the same cell that is known."""
-        alike = [
-            (other.height * other.width, self.agenda.known_ms(other), first.wall_s)
-            for other in self.agenda.cases
-            if (other.model, other.mode, other.form, other.dtype, other.phase, other.backend)
-            == (case.model, case.mode, case.form, case.dtype, case.phase, case.backend)
-            and (first := self.agenda.held.get(other.id, {}).get(0))
-        ]
-        known = [one for one in alike if one[1]]
-        if not known:
+        known = self.agenda.nearest(case)
+        if known is None:
             return GUESS_S
-        pixels, ms, wall_s = max(known)
-        call_s = float((ms or 0.0) / 1e3 * (case.height * case.width / pixels) ** (POWERS[case.spec.baseline] / 2))
-        protocol = self.agenda.protocol
+        pixels, ms, took_s = known
+        larger, protocol = case.height * case.width / pixels, self.agenda.protocol
+        power = POWERS[case.spec.baseline] / 2 if larger > 1 else 1.0
+        call_s = ms / 1e3 * larger**power
         if self.agenda.in_turns(case) and too_slow(call_s, protocol):
             return PROCESS_S + call_s
-        return max(wall_s, PROCESS_S + protocol.warmup_s + 5 * call_s)
+        return took_s if larger <= 1 else max(took_s, PROCESS_S + protocol.warmup_s + 5 * call_s)
 
     def _block_s(self, turns: Turns) -> float:
         """The expected seconds of a block: as long as the last one of the company."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from vbench.errors import UsageError
 from vbench.models.registry import ours, spec
 from vbench.models.row import nearest
+from vbench.options import shown
 from vbench.plan import Case
 
 AUTO, NONE = "auto", "none"
@@ -28,10 +30,15 @@ class Company:
     @property
     def id(self) -> str:
         """A digest of the cells, whatever their order."""
-        return hashlib.sha256(" ".join(sorted(case.id for case in self.cases)).encode()).hexdigest()[:16]
+        return _id(self)
 
     def __str__(self) -> str:
         return " / ".join(map(str, self.cases))
+
+
+@cache
+def _id(company: Company) -> str:
+    return hashlib.sha256(" ".join(sorted(case.id for case in company.cases)).encode()).hexdigest()[:16]
 
 
 def companies(cases: Sequence[Case], pairs: str = AUTO) -> list[Company]:
@@ -61,7 +68,7 @@ def parse_pairs(text: str, cases: Iterable[Case]) -> str:
     name, models = ours(text), dict.fromkeys(case.model for case in cases)
     spec(name)
     if name not in models:
-        raise UsageError(f"--pairs: {text} is not in this sweep; give auto, none, or one of {', '.join(models)}")
+        raise UsageError(f"--pairs: {shown(text)} is not in this sweep; give auto, none, or one of {', '.join(models)}")
     return name
 
 

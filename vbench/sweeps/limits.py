@@ -1,7 +1,8 @@
 """The largest image, or the largest batch, that fits in memory. Each size is tried in a process of its own.
 
-The size doubles until one does not fit; then the gap is bisected. A larger size is assumed to need more memory. Only
-an out-of-memory error shrinks the size. Any other error ends the search and is reported.
+The size doubles until one does not fit; then the gap is bisected. A larger size is assumed to need more memory. An
+out-of-memory error shrinks the size, and so does a size that the model refuses. As long as none has fitted, a refused
+size may be too small, and the search goes on above it. Any other error ends the search and is reported.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from vbench import jobs
 from vbench.devices import open_device, process
 from vbench.errors import ResolutionError, UsageError
+from vbench.jobs.launch import Ending, Runner, Status
 from vbench.models import spec
 from vbench.plan import LARGEST, Case, Sweep, parse_dtypes, parse_models, parse_modes, parse_phases, parse_sizes, plan
-
-if TYPE_CHECKING:
-    from vbench.jobs.launch import Runner, Status
 
 Axis = Literal["px", "images"]
 STEP = 32  # px; the least step between sizes
 SHARE = 0.9  # of the free memory, where no budget is given
 MIB = 2**20
 MOST_GIB = 1_000_000
+REFUSED: Status = "unsupported"  # how a probe ends at a size, or a batch, that the model does not take
+REFUSALS = 6  # sizes that are tried where the model refuses all
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ class Limit:
         """Whether the search has an answer: something fits, and no probe ended in an error."""
         return self.fits is not None and (self.stop is None or self.stop.status != "error")
 
+    @property
+    def refused(self) -> list[int]:
+        """The sizes that the model does not take, whatever the memory."""
+        return sorted(probe.size for probe in self.probes if probe.status == REFUSED)
+
     def to_json(self) -> dict[str, Any]:
         """All of it as one JSON-able dict; `answer` is `sentence`."""
         return {
@@ -95,6 +101,7 @@ class Limit:
             "largest": self.fits and self.fits.size,
             "largest_peak_bytes": self.fits and self.fits.peak_bytes,
             "smallest_failing": self.stop and self.stop.size,
+            "refused": self.refused,
             "limiting_allocation_bytes": self.stop and self.stop.allocation_bytes,
             "answer": sentence(self),
             "assumption": "what is larger needs more memory",
@@ -139,14 +146,17 @@ def task(
 
 
 def find(task: Task, launcher: Runner) -> Limit:
-    """Search for the largest size that fits. Raises: UsageError if a probe does."""
+    """Search for the largest size that fits. A size at which the model raises UsageError is one that it refuses."""
     first, step = _first_and_step(task.axis, task.case.model)
     budget = task.budget_bytes
 
     def probe(size: int) -> Probe:
         nonlocal budget
         ask = jobs.attempt(task.at(size), budget_bytes=budget, threads=task.threads)
-        ending = launcher.run(*ask, task.timeout_s)
+        try:
+            ending = launcher.run(*ask, task.timeout_s)
+        except UsageError as error:
+            ending = Ending(REFUSED, str(error))
         budget = ending.parts.get("budget_bytes", budget)
         memory = ending.parts.get("memory", {})
         short = _allocation(ending.reason) if ending.status == "oom" else None
@@ -164,14 +174,15 @@ def largest_batch(case: Case, launcher: Runner, threads: int) -> Limit:
 def search(
     probe: Callable[[int], Probe], *, first: int, step: int, limit: int
 ) -> tuple[Probe | None, Probe | None, tuple[Probe, ...]]:
-    """The largest size that ends ok, the smallest that does not, and all that were tried, in order.
+    """The largest size that ends ok, the smallest above it that does not, and all that were tried, in order.
 
-    Sizes are `first` + a multiple of `step`, at most `limit`. They are doubled, then bisected. Only "oom" shrinks the
-    size. A probe that ends neither "ok" nor "oom" ends the search, and is the second result.
+    Sizes are `first` + a multiple of `step`, at most `limit`. They are doubled, then bisected. "oom" and "unsupported"
+    shrink the size; before any size was ok, "unsupported" doubles it, `REFUSALS` times at most. A probe with another
+    ending ends the search, and is the second result.
     """
     probes: list[Probe] = []
     fits = stop = None
-    # In steps above `first`: `low` fits, or is -1; `high` does not fit, or is beyond the limit.
+    # In steps above `first`: `low` fits, or is -1, or is refused; `high` does not fit, or is beyond the limit.
     low, high = -1, (limit - first) // step + 1
     while high - low > 1:
         size = first + low * step
@@ -181,19 +192,26 @@ def search(
         probes.append(tried)
         if tried.status == "ok":
             low, fits = at, tried
-            continue
-        high, stop = at, tried
-        if tried.status != "oom":
-            break
-    return fits, stop, tuple(probes)
+        elif tried.status == REFUSED and fits is None:
+            low = at
+            if len(probes) == REFUSALS and stop is None:
+                break
+        else:
+            high, stop = at, tried
+            if tried.status not in ("oom", REFUSED):
+                break
+    nothing = fits is None and stop is None and probes
+    return fits, probes[0] if nothing else stop, tuple(probes)
 
 
 def attempt(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """A job. {"case", "budget_bytes", "threads"} -> "budget_bytes", and "memory" of a pass or a step."""
     from vbench.meters import attention
+    from vbench.meters.refusals import explained
 
     case = Case(**argument["case"])
-    with attention.pinned(case.attention):
+    assert isinstance(case.batch, int)
+    with attention.pinned(case.attention), explained(case, batch=case.batch):
         yield from _attempt(case, argument)
 
 
@@ -285,19 +303,25 @@ def sentence(limit: Limit) -> str:
     what = f"{case.model}, {case.mode}" + (", training" if case.phase == "train" else "")
     what += f", batch {case.batch}" if unit == "px" else f", {case.height}x{case.width} px"
     peak = f" (peak {fits.peak_bytes / MIB:,.0f} MiB)" if fits and fits.peak_bytes is not None else ""
+    took = [probe.size for probe in limit.probes if probe.status == "ok"]
+    small = [size for size in limit.refused if took and size < min(took)]
+    least = f"; {small[-1]} {unit} and less are refused" if small else ""
     if stop is None:
-        return f"{what}: {fits.size} {unit} fit{peak}, the most that was asked for" if fits else f"{what}: not tried"
+        most = f"{what}: {fits.size} {unit} fit{peak}, the most that was asked for" if fits else f"{what}: not tried"
+        return most + least
     if stop.status == "oom":
         room = f" in {task.budget_bytes / MIB:,.0f} MiB" if task.budget_bytes else ""
         why = _why(stop)
         if fits is None:
             return f"{what}: not even {stop.size} {unit} fit{room}: {why}"
-        return f"{what}: {fits.size} {unit} fit{room}{peak}, {stop.size} do not: {why}"
-    ended = {"timeout": stop.reason, "unsupported": f"is unsupported: {stop.reason}", "error": f"failed: {stop.reason}"}
+        return f"{what}: {fits.size} {unit} fit{room}{peak}, {stop.size} do not: {why}{least}"
+    ended = {"timeout": stop.reason, REFUSED: f"is refused: {stop.reason}", "error": f"failed: {stop.reason}"}
     known = f"at least {fits.size} {unit}{peak}" if fits else "not known"
+    if fits and stop.status == REFUSED:
+        known = f"{fits.size} {unit} fit{peak}"
     short = [probe.size for probe in limit.probes if probe.status == "oom"]
-    below = f", less than {min(short)}" if short else ""
-    return f"{what}: {known}{below}; {stop.size} {unit} {ended[stop.status]}"
+    below = f", less than {min(short)}" if short and stop.status != REFUSED else ""
+    return f"{what}: {known}{below}; {stop.size} {unit} {ended[stop.status]}{least}"
 
 
 def _why(probe: Probe) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -21,6 +21,7 @@ from vbench import host, jobs, plan
 from vbench.devices import on_host
 from vbench.errors import DeviceError, UnknownModelError
 from vbench.jobs.launch import Ending, Launcher, Runner
+from vbench.jobs.lenient import Lenient
 from vbench.jobs.memo import Memo
 from vbench.meters import cpu
 from vbench.models import MODELS
@@ -31,11 +32,14 @@ from vbench.results.models import of_zoo
 from vbench.results.store import Record, Store, TurnBlock, current
 from vbench.sweeps import limits
 from vbench.sweeps import turns as table
-from vbench.sweeps.agenda import Agenda, Place, Turns, energy_s
+from vbench.sweeps.agenda import Agenda, energy_s
+from vbench.sweeps.blocks import Turns
 from vbench.sweeps.budget import Budget
+from vbench.sweeps.closing import first_error
 from vbench.sweeps.companies import AUTO, Company, companies
 from vbench.sweeps.floor import Roofs
 from vbench.sweeps.prepare import COUNT_LIMIT_S, Preparation, Task
+from vbench.sweeps.rest import Rest
 from vbench.sweeps.telemetry import Telemetry, watched
 
 COMPILE_LIMIT_S = 600.0  # for compiling, added to the limit of a launch
@@ -50,8 +54,8 @@ class StaleWarning(UserWarning):
 class Observer(Protocol):
     """Who watches a sweep."""
 
-    def planned(self, rest: list[Place | Turns], tasks: list[Task], protocol: plan.Protocol) -> None:
-        """A sweep begins: these tasks come first, then these launches are to be measured."""
+    def planned(self, rest: Rest, tasks: list[Task], protocol: plan.Protocol) -> None:
+        """A sweep begins: these tasks come first, then so much is to be measured."""
 
     def prepares(self, number: int) -> None:
         """The task with that number begins, from 0."""
@@ -59,13 +63,11 @@ class Observer(Protocol):
     def doing(self, what: str) -> None:
         """A launch has begun, or what it needs."""
 
-    def done(self, record: Record, rest: list[Place | Turns]) -> None:
-        """A launch has ended; `rest` is what is still to be measured, as far as that is known."""
+    def done(self, record: Record, rest: Rest) -> None:
+        """A launch has ended; `rest` is how much is still to be measured, as far as that is known."""
 
-    def took_turns(
-        self, block: TurnBlock, known: dict[pairs.Key, pairs.PairedRatio], rest: list[Place | Turns]
-    ) -> None:
-        """A block of turns has ended; `known` are all ratios so far."""
+    def took_turns(self, block: TurnBlock, known: dict[pairs.Key, pairs.PairedRatio], rest: Rest) -> None:
+        """A block of turns has ended; `known` are the ratios of its cells so far."""
 
     def stopped(self, wishes: list[str]) -> None:
         """The time for the sweep is over; `wishes` say what more time would buy."""
@@ -84,6 +86,7 @@ class Settings:
     refine: bool = False  # add sizes about each crossover
     deadline: float | None = None  # a time of `time.monotonic` at which the sweep must be over
     memory: Path | None = None  # the folder of a `Memo`; None means the user's cache folder
+    beside: str | None = None  # what else this command, or other users' jobs, run on this machine meanwhile, in words
 
 
 @dataclass(slots=True)
@@ -153,10 +156,15 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
     return gpu
 
 
-def tasks(cases: list[Case], device: str, launcher: Runner) -> list[Task]:
-    """What a sweep of these cases into a new folder would find out before it measures. Raises: as `probe`."""
+def memo_of(cases: list[Case], device: str, launcher: Runner) -> Memo:
+    """What is remembered of these cells, whatever the time and the protocol. Raises: as `probe`."""
     about = host.fingerprint(device, probe(cases, device, launcher), sorted({case.model for case in cases}))
-    return Preparation(cases, launcher, Memo(launcher, _timeless(about))).tasks(cases)
+    return Memo(Lenient(launcher), _timeless(about))
+
+
+def tasks(cases: list[Case], launcher: Runner, memo: Memo) -> list[Task]:
+    """What a sweep of these cases into a new folder would find out before it measures."""
+    return Preparation(cases, Lenient(launcher), memo).tasks(cases)
 
 
 def _timeless(about: dict[str, Any]) -> str:
@@ -196,7 +204,8 @@ def run(
     about = host.fingerprint(settings.device, gpu, sorted({case.model for case in cases}))
     conditions = host.conditions(about, asdict(protocol))
     started = datetime.now(UTC)
-    with Store(settings.folder, fresh=settings.fresh) as store, watched(settings.device, launcher) as telemetry:
+    opened, watching = Store(settings.folder, fresh=settings.fresh), watched(settings.device, launcher)
+    with first_error(opened) as store, first_error(watching) as telemetry:
         held = _held(cases, store.records, conditions, settings)
         together = companies(cases, settings.pairs)
         blocks = _blocks(together, store.turns, conditions, settings)
@@ -205,7 +214,6 @@ def run(
         budget = None if settings.deadline is None else Budget(agenda, settings.deadline, time.monotonic)
         measuring = _Measuring(agenda, settings, launcher, observer, about, conditions, telemetry)
         measuring.known.recall(record for launches in held.values() for record in launches.values())
-        complete = False
         try:
             for number in count():
                 measuring.prepare()
@@ -222,12 +230,11 @@ def run(
                 agenda.add(added, more, known, _blocks(more, store.turns, conditions, settings))
             if budget:
                 measuring.give_up(budget, store)
-            complete = not (budget and budget.wishes())
-        finally:
-            if measuring.spent.launches or measuring.spent.blocks:
-                summary = {**measuring.spent.summary(), "roofs": measuring.roofs.measured}
-                about_run = {"started_at": started.isoformat(timespec="seconds"), "seed": protocol.seed}
-                store.add_run({**about_run, "complete": complete, "conditions": conditions, **summary})
+        except BaseException:
+            with suppress(Exception):  # an error here would hide the first one
+                measuring.sum_up(started, store, complete=False)
+            raise
+        measuring.sum_up(started, store, complete=not (budget and budget.wishes()))
         return store.records
 
 
@@ -274,11 +281,18 @@ def _warn_of_stale(cases: list[Case], store: Store, conditions: str, held: dict[
 
 def _refined(agenda: Agenda, store: Store, settings: Settings) -> list[Case]:
     """The cells to add about crossovers that are not sharp."""
-    ids = {case.id for case in agenda.cases}
     conditions = {record.conditions for launches in agenda.held.values() for record in launches.values()}
-    records = [record for record in store.records if record.case_id in ids and record.conditions in conditions]
+    return refined(agenda.cases, store.records, store.turns, conditions)
+
+
+def refined(
+    measured: list[Case], lines: Iterable[Record], blocks: Iterable[TurnBlock], conditions: Container[str]
+) -> list[Case]:
+    """The cells to add about crossovers of these cells that are not sharp, by what was measured under `conditions`."""
+    ids = {case.id for case in measured}
+    records = [record for record in lines if record.case_id in ids and record.conditions in conditions]
     cases = {record.case_id: Case(**record.case) for record in records}
-    turns = [block for block in store.turns if block.conditions in conditions and set(block.case_ids) <= ids]
+    turns = [block for block in blocks if block.conditions in conditions and set(block.case_ids) <= ids]
     found = [
         replace(cases[like], height=wanted.side, width=wanted.side)
         for wanted in (refine.wanted(frame(records, turns)) if records else [])
@@ -299,6 +313,7 @@ class _Measuring:
     conditions: str
     telemetry: Telemetry | None
     spent: Spent = field(default_factory=Spent)
+    runner: Lenient = field(init=False)
     known: Preparation = field(init=False)
     roofs: Roofs = field(init=False)
     reference_mhz: float | None = None
@@ -308,9 +323,11 @@ class _Measuring:
     def __post_init__(self) -> None:
         protocol = self.protocol
         self.chance = random.Random(protocol.seed)
-        self.roofs = Roofs(self.launcher.run, self.settings.device, protocol.threads, protocol.tf32)
-        memo = Memo(self.launcher, _timeless(self.host), self.settings.memory)
-        self.known = Preparation(self.agenda.cases, self.launcher, memo, lambda: self.left_s)
+        self.runner = Lenient(self.launcher)
+        self.roofs = Roofs(self.runner.run, self.settings.device, protocol.threads, protocol.tf32)
+        memo = Memo(self.runner, _timeless(self.host), self.settings.memory)
+        limit_s = self.settings.timeout_s
+        self.known = Preparation(self.agenda.cases, self.runner, memo, lambda: self.left_s, limit_s)
 
     @property
     def protocol(self) -> plan.Protocol:
@@ -323,12 +340,18 @@ class _Measuring:
 
     def prepare(self) -> None:
         """Verify the models of what is still to be measured, and count the work of its cells."""
-        rest = self.agenda.rest()
-        left = {case for task in rest if not isinstance(task, Turns) for case in task[:1]}
+        left = {task[0] for task in self.agenda.rest() if not isinstance(task, Turns)}
         wanted = [case for case in self.agenda.cases if case in left]
-        self.observer.planned(rest, self.known.tasks(wanted), self.protocol)
+        self.observer.planned(self.agenda.left, self.known.tasks(wanted), self.protocol)
         self.known.run(wanted, self.observer.prepares)
         self.spent.verify_s, self.spent.count_s = self.known.seconds["verifying"], self.known.seconds["counting"]
+
+    def sum_up(self, started: datetime, store: Store, *, complete: bool) -> None:
+        """Add a summary of this run to `run.json`, if it has measured anything."""
+        if self.spent.launches or self.spent.blocks:
+            about = {"started_at": started.isoformat(timespec="seconds"), "seed": self.protocol.seed}
+            about |= {"complete": complete, "conditions": self.conditions}
+            store.add_run({**about, **self.spent.summary(), "roofs": self.roofs.measured})
 
     def launch(self, case: Case, launch: int, store: Store) -> None:
         """Measure one launch of a case and keep it. A later launch only times the case, unless none has."""
@@ -369,7 +392,7 @@ class _Measuring:
         self.reference_mhz = max(filter(None, (self.reference_mhz, clock)), default=None)
         self.spent.add(record)
         if launch == 0 or not self.cut_short(record.status):
-            self.observer.done(self.keep(record, store), self.agenda.rest())
+            self.observer.done(self.keep(record, store), self.agenda.left)
 
     def turns(self, task: Turns, store: Store) -> None:
         """Measure a block of turns and keep it, with a launch of each slow cell, which these turns timed."""
@@ -382,24 +405,24 @@ class _Measuring:
         common, begin = self.about(), time.monotonic()
         compiling = COMPILE_LIMIT_S if any(case.backend == "compile" for case in task.cases) else 0.0
         core, allowed_s = self.chance.randrange(cpu.usable_cores()), self.settings.timeout_s + compiling
-        taken = table.take(task, self.protocol, self.launcher, core=core, allowed_s=allowed_s, most_s=self.left_s)
+        taken = table.take(task, self.protocol, self.runner, core=core, allowed_s=allowed_s, most_s=self.left_s)
         block = table.block(task, taken, wall_s=round(time.monotonic() - begin, 3), order=self.spent.blocks, **common)
         self.spent.blocks += 1
         self.spent.turns_s += block.wall_s
         if self.cut_short(block.status):
             return
         block = store.append_turns(block)
-        self.agenda.blocks.setdefault(block.company, {})[block.block] = block
+        self.agenda.keep_block(task.company, block)
         for case, ending in zip(task.cases, taken.endings, strict=True) if taken.samples_ms else []:
             if self.agenda.timed_by_turns(case):
                 record = table.launch(case, ending, self.agenda.held[case.id], **common)
                 self.keep(replace(record, floor=self.roofs.floor(case, record.work, record.latency)), store)
-        self.observer.took_turns(block, pairs.paired(self.agenda.all_blocks()), self.agenda.rest())
+        self.observer.took_turns(block, self.agenda.ratios(task.company), self.agenda.left)
 
     def keep(self, record: Record, store: Store) -> Record:
         """Write a record. Returns: the record as it was written."""
         record = store.append(record)
-        self.agenda.held[record.case_id][record.launch] = record
+        self.agenda.keep(record)
         return record
 
     def cut_short(self, status: str) -> bool:
@@ -415,7 +438,7 @@ class _Measuring:
             zoo = of_zoo(case.model, case.height, case.width)
             number = len(store.records)
             record = Record(case.id, asdict(case), 0, number, "timeout", reason, wall_s=0.0, zoo=zoo, **about)
-            self.observer.done(self.keep(record, store), [])
+            self.observer.done(self.keep(record, store), Rest())
         self.observer.stopped(wishes)
 
     def about(self) -> dict[str, Any]:
@@ -426,7 +449,7 @@ class _Measuring:
             "host": self.host,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "timeout_s": min(self.settings.timeout_s, self.left_s),
-            "load": host.load(),
+            "load": host.load() | ({"beside": self.settings.beside} if self.settings.beside else {}),
         }
 
     def measure(self, case: Case, batch: int | None, *, whole: bool, in_turns: bool) -> Ending:
@@ -435,7 +458,7 @@ class _Measuring:
         ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch(), in_turns=in_turns)
         allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
         allowed_s += ENERGY_LIMIT_S if self.protocol.energy_s else 0.0
-        ending = self.launcher.run(*ask, min(allowed_s, self.left_s))
+        ending = self.runner.run(*ask, min(allowed_s, self.left_s))
         if ending.status == "timeout" and "spent" in ending.parts:  # energy alone is missing
             reason = f"not measured: energy {ending.reason} with the rest"
             return Ending("ok", None, {**ending.parts, "energy": {"reason": reason}})

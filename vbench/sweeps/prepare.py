@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, Literal
 
 from vbench import jobs, verify
+from vbench.flops.count import ENDED
 from vbench.jobs.launch import Ending, Runner
 from vbench.jobs.memo import Memo
 from vbench.kernels.registry import OPS
@@ -20,9 +21,12 @@ from vbench.models import spec
 from vbench.plan import Case, Dtype
 from vbench.results.store import Record
 
+NOT_VERIFIED = {"ok": False, "checks": 0, "failed": ["not verified, the time of the sweep was over"]}
 Verb = Literal["verifying", "counting"]
 Subject = tuple[str, Dtype]
-COUNT_LIMIT_S = 120.0  # for a case
+COUNT_LIMIT_S = 120.0  # for the first cell of a model
+COUNT_EACH_S = 5.0  # for each other one
+MOST_S = 1800.0  # for all cells of a model, and as much for verifying all operators and models
 # Guesses for what was never timed on this machine: vig_t and its operator, on one core of a server.
 OPERATOR_S = 5.0
 MODEL_S = 2.5  # in its forms, without its products
@@ -51,12 +55,14 @@ class Preparation:
         cases: all cells of the sweep.
         launcher: runs the jobs that have no result yet, whose results go into `memo`.
         left_s: the seconds until the sweep must be over. What has no time left is not found out.
+        timeout_s: for one launch of a cell; to count one cell, or to verify one subject, takes no longer either.
     """
 
     cases: list[Case]
     launcher: Runner
     memo: Memo
     left_s: Callable[[], float] = lambda: inf
+    timeout_s: float = inf
     seconds: dict[Verb, float] = field(default_factory=lambda: {"verifying": 0.0, "counting": 0.0})  # that `run` took
     _stamps: dict[Subject, dict[str, Any] | None] = field(default_factory=dict)  # by model and dtype
     _verdicts: dict[Subject, verify.Verification] = field(default_factory=dict)  # an operator's is of all types
@@ -73,11 +79,11 @@ class Preparation:
 
         It must have been prepared; so must a case to be counted.
         """
-        return None if case.spec.baseline else self._stamps[case.model, case.dtype]
+        return None if case.spec.baseline else self._stamps.get((case.model, case.dtype), NOT_VERIFIED)
 
     def count(self, case: Case) -> dict[str, Any]:
         """The parts "work" and "second_count" of a case; or "unsupported", or "uncounted", with the reason."""
-        return self._counts[case.id]
+        return self._counts.get(case.id, _uncounted("the time of the sweep was over"))
 
     def tasks(self, wanted: Iterable[Case]) -> list[Task]:
         """What must be found out for these cases, without what is known already."""
@@ -150,37 +156,66 @@ class Preparation:
         return Task("verifying", subject, sum(usual if guess is None else guess for guess in guesses), dtype)
 
     def _verify(self, subject: str, dtype: Dtype, models: dict[str, list[Case]]) -> None:
-        made = self._asks(subject, dtype, models)
-        endings = [self.memo.run(*ask, min(verify.LIMIT_S, max(self.left_s(), 0.0))) for ask in made]
+        """Verify a subject; one limit is over all its jobs."""
+        spare_s = max(MOST_S - self.seconds["verifying"], 0.0)
+        limit_s = min(verify.LIMIT_S, self.timeout_s, spare_s, self.left_s())
+        deadline, endings = time.monotonic() + limit_s, []
+        for ask in self._asks(subject, dtype, models):
+            if kept := self.memo.recall(*ask):
+                endings.append(kept)
+            elif (left_s := deadline - time.monotonic()) > 0:
+                endings.append(self.memo.run(*ask, left_s))
+            else:
+                endings.append(Ending("timeout", f"the {limit_s:.0f} s for verifying {subject} were over"))
         self._verdicts[subject, dtype] = verify.joined(subject, endings)
 
     def _count(self, cases: list[Case]) -> None:
-        """Count cells of one model together; those that another one's end took along, alone."""
+        """Count cells of one model together; those that another one's end took along, alone. One limit is over all."""
         for case in cases:
             if (kept := self.memo.recall(*jobs.count([case]))) is not None:
                 self._counts |= kept.parts
         rest = [case for case in cases if case.id not in self._counts]
         if not rest:
             return
-        begin = time.monotonic()
-        ending = self.launcher.run(*jobs.count(rest), min(COUNT_LIMIT_S * len(rest), self.left_s()))
-        each_s = (time.monotonic() - begin) / len(rest)
+        one_s = min(COUNT_LIMIT_S, self.timeout_s)
+        together_s = min(one_s + COUNT_EACH_S * (len(rest) - 1), MOST_S, self.left_s())
+        deadline = time.monotonic() + min(together_s + one_s, MOST_S, self.left_s())
+        ending, seconds = self._counted(rest, together_s)
         for case in rest:
-            self._remember(case, ending, each_s)
+            self._remember(case, ending, seconds / len(rest))
         self._counts |= ending.parts
-        for case in rest:
-            if case.id not in self._counts and (left_s := self.left_s()) > 0:
-                begin = time.monotonic()
-                alone = self.launcher.run(*jobs.count([case]), min(COUNT_LIMIT_S, left_s))
-                self._remember(case, alone, time.monotonic() - begin)
-                uncounted = {case.id: {"uncounted": f"MACs not counted: {alone.reason}"}}
-                self._counts |= alone.parts if case.id in alone.parts else uncounted
+        stuck = ending.status == "timeout" and all(map(_whole, ending.parts.values()))  # in the count of the next cell
+        for number, case in enumerate(case for case in rest if case.id not in ending.parts):
+            left_s = min(one_s, deadline - time.monotonic())
+            if number == 0 and stuck:
+                self._counts[case.id] = _uncounted(ending.reason)
+            elif left_s <= 0:
+                self._counts[case.id] = _uncounted(f"the time to count {len(rest)} cells of {case.model} was over")
+            else:
+                alone, seconds = self._counted([case], left_s)
+                self._remember(case, alone, seconds)
+                self._counts[case.id] = alone.parts.get(case.id) or _uncounted(alone.reason)
+
+    def _counted(self, cases: list[Case], limit_s: float) -> tuple[Ending, float]:
+        """How the count of some cells of a model ends, and after how many seconds."""
+        begin = time.monotonic()
+        ending = self.launcher.run(*jobs.count(cases), limit_s)
+        return ending, time.monotonic() - begin
 
     def _remember(self, case: Case, ending: Ending, seconds: float) -> None:
         """Keep the work of a case. Why it could not be counted is not kept."""
         part = ending.parts.get(case.id)
-        if ending.status == "ok" and part is not None and "uncounted" not in part:
+        if ending.status in ("ok", "timeout") and part and "uncounted" not in part and _whole(part):
             self.memo.keep(*jobs.count([case]), Ending("ok", None, {case.id: part}), seconds)
+
+
+def _whole(part: dict[str, Any]) -> bool:
+    """Whether the count of a case came to its end."""
+    return (part.get("second_count") or {}).get("reason") != ENDED
+
+
+def _uncounted(reason: str | None) -> dict[str, Any]:
+    return {"uncounted": f"MACs not counted: {reason}"}
 
 
 def _compared_in(subject: str, dtype: Dtype) -> Dtype:

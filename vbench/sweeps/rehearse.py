@@ -13,10 +13,10 @@ from vbench.flops.estimate import LAUNCH_OVERHEAD_S, Estimate
 from vbench.meters.throughput import too_slow
 from vbench.plan import Case, Protocol
 from vbench.results.store import Record, TurnBlock
-from vbench.sweeps.agenda import Agenda, Turns
+from vbench.sweeps.agenda import Agenda
+from vbench.sweeps.blocks import Turns, block_s, rounds
 from vbench.sweeps.budget import Budget
 from vbench.sweeps.companies import Company
-from vbench.sweeps.turns import block_s, rounds
 
 LAUNCH_SCATTER = 0.08  # of the logs of launches, as on a machine with two cores that is shared
 TURNS_SCATTER = 0.03  # of a cell's log in a block of turns
@@ -29,6 +29,7 @@ class Rehearsal:
 
     seconds: Counter[Case] = field(default_factory=Counter)
     launches: Counter[Case] = field(default_factory=Counter)
+    launches_s: float = 0.0  # the sum of `seconds`
     blocks: int = 0
     turns_s: float = 0.0
     unmeasured: list[Case] = field(default_factory=list)
@@ -36,7 +37,7 @@ class Rehearsal:
 
     @property
     def spent_s(self) -> float:
-        return sum(self.seconds.values()) + self.turns_s
+        return self.launches_s + self.turns_s
 
 
 def rehearse(
@@ -60,13 +61,13 @@ def rehearse(
             if block.wall_s > left_s:  # stopped at the end
                 found.turns_s += left_s
                 break
-            agenda.blocks.setdefault(block.company, {})[block.block] = block
+            agenda.keep_block(task.company, block)
             found.blocks += 1
             found.turns_s += block.wall_s
             for case, samples in zip(task.cases, block.samples_ms or [], strict=True):
                 if agenda.timed_by_turns(case):
                     held = agenda.held[case.id]
-                    held[len(held)] = _record(case, len(held), 0.0, samples)
+                    agenda.keep(_record(case, len(held), 0.0, samples))
         else:
             case, launch = task
             guess, in_turns = estimates[case], agenda.in_turns(case) and not agenda.held[case.id]
@@ -78,9 +79,10 @@ def rehearse(
                 memory_s = guess.first_s - guess.again_s if whole else 0.0
                 record = _record(case, launch, guess.first_s if whole else guess.again_s, [ms], memory_s=memory_s)
             found.seconds[case] += min(record.wall_s, left_s)  # type: ignore[assignment]
+            found.launches_s += min(record.wall_s, left_s)
             if record.wall_s > left_s:
                 break
-            agenda.held[case.id][launch] = record
+            agenda.keep(record)
             found.launches[case] += 1
     if budget:
         found.unmeasured, found.wishes = [case for case, _ in budget.unmeasured()], budget.wishes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from vbench import jobs
 from vbench.devices import kind_of
 from vbench.errors import DeviceError
+from vbench.jobs import scratch
 from vbench.jobs.launch import Runner
 from vbench.meters import state
 from vbench.sweeps.prepare import COUNT_LIMIT_S
@@ -34,5 +34,5 @@ def watched(device: str, launcher: Runner) -> Iterator[Telemetry | None]:
     if asked.status != "ok":
         raise DeviceError(f"{device} could not be asked for its name: {asked.reason}; see 'vbench doctor'")
     uuid = asked.parts["uuid"]
-    with tempfile.TemporaryDirectory(prefix="vbench-") as folder, state.Sampler(uuid, Path(folder)) as sampler:
+    with scratch.folder("watch") as folder, state.Sampler(uuid, folder) as sampler:
         yield Telemetry(uuid, sampler.file)

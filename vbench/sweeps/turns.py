@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from math import ceil
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from vbench import jobs, plan
+from vbench.jobs import scratch
 from vbench.jobs.launch import Ending, Runner
-from vbench.jobs.round_table import WARM, Table
+from vbench.jobs.round_table import WARM, Table, TurnsError
 from vbench.jobs.turn_socket import ENDED
 from vbench.meters.throughput import of_single_calls
 from vbench.results.store import Record, TurnBlock
-from vbench.sweeps.agenda import Turns
+from vbench.sweeps.blocks import Turns, rounds
 
 TURN_MS = 5.0  # a turn has so many calls that it takes this long, or one
-MOST_ROUNDS = 160
-PROCESS_S = 1.5  # to start a process, build a model and warm it up
 TOO_LONG = 3.0  # a process is stopped if its rounds take this many times the time that they should
 
 
@@ -34,36 +31,29 @@ class Taken:
     samples_ms: list[list[float]] | None
     calls: list[int]
     stop: str
+    fault: TurnsError | None = None  # what ended them too early, if anything did
 
     @property
     def status(self) -> str:
-        """The status of the cell that failed, or "ok"."""
-        return next((one.status for one in self._failed), "ok")
+        """The status of the cell that failed, "error" if no cell says why the turns ended, or "ok"."""
+        return next((one.status for one in self._failed), "error" if self.fault else "ok")
 
     @property
     def _failed(self) -> list[Ending]:
+        """The endings of the cells that failed, first that of the one to blame. Some only say that another one did."""
+        blamed = None if self.fault is None or self.fault.place is None else self.endings[self.fault.place]
         failed = [one for one in self.endings if one.status != "ok"]
-        return sorted(failed, key=lambda one: ENDED in (one.reason or ""))  # these only say that another one failed
+        return sorted(failed, key=lambda one: (one is not blamed, ENDED in (one.reason or "")))
 
     def reason(self, cases: Sequence[plan.Case]) -> str | None:
         """Which cell failed, and why."""
+        if self.fault and (not self._failed or (self.fault.place is None and str(self.fault) != ENDED)):
+            return f"in turns: {self.fault}"
         if not self._failed:
             return None
         first = self._failed[0]
-        return f"{cases[list(self.endings).index(first)]}, in turns: {first.reason or first.status}"
-
-
-def rounds(round_s: float, protocol: plan.Protocol) -> int:
-    """How many rounds a block has."""
-    within = int(protocol.turns_s / max(round_s, 1e-6))
-    wanted = protocol.rounds if protocol.rounds * round_s <= 2 * protocol.turns_s else 1
-    return min(max(1, within, wanted), MOST_ROUNDS)
-
-
-def block_s(turns: Turns, protocol: plan.Protocol) -> float:
-    """The expected seconds of a block: its processes, their warm calls, and its rounds."""
-    rounds_s = rounds(turns.round_s, protocol) * turns.round_s if turns.round_s else protocol.turns_s
-    return len(turns.known_ms) * PROCESS_S + turns.round_s + rounds_s
+        number = next(number for number, one in enumerate(self.endings) if one is first)
+        return f"{cases[number]}, in turns: {first.reason or first.status}"
 
 
 def around(cells: int, number: int) -> list[int]:
@@ -92,19 +82,21 @@ def take(
     limit_s = min(len(cases) * allowed_s + TOO_LONG * rounds(round_s, protocol) * round_s, most_s)
     samples: list[list[float]] = [[] for _ in cases]
     pool = ThreadPoolExecutor(len(cases))
-    with tempfile.TemporaryDirectory(prefix="vbench-turns-") as folder:
-        socket = Path(folder) / "table"
+    with scratch.folder("turns") as folder:
+        socket = folder / "table"
         try:
-            with Table(socket, len(cases)) as table:
+            with Table(socket, len(cases), limit_s) as table:
                 running: list[Future[Ending]] = []
                 for place, (case, ms) in enumerate(zip(cases, known, strict=True)):
                     ask = jobs.take_rounds(case, protocol, socket=socket, place=place, core=core, known_ms=ms)
                     running.append(pool.submit(launcher.run, *ask, limit_s))
-                whole = _conduct(table, running, calls, protocol, samples)
+                fault = _conduct(table, running, calls, protocol, samples)
             endings = [each.result() for each in running]
         finally:
             pool.shutdown(wait=False)
-    return Taken(endings, samples if whole else None, calls, f"{len(samples[0])} rounds")
+    if fault is not None and fault.place is not None:
+        endings[fault.place] = Ending("timeout" if fault.late else "error", str(fault), endings[fault.place].parts)
+    return Taken(endings, None if fault else samples, calls, f"{len(samples[0])} rounds", fault)
 
 
 def _conduct(
@@ -113,8 +105,8 @@ def _conduct(
     calls: Sequence[int],
     protocol: plan.Protocol,
     samples: list[list[float]],
-) -> bool:
-    """Give the turns, as many rounds as their own time allows. Returns: whether all cells had all of theirs."""
+) -> TurnsError | None:
+    """Give the turns, as many rounds as their own time allows. Returns: why cells had not all of theirs."""
     try:
         table.seat(lambda: any(each.done() for each in running))
         for place in range(len(calls)):
@@ -124,9 +116,9 @@ def _conduct(
             for place in around(len(calls), number):
                 samples[place].append(median(table.turn(place, calls[place])))
             number += 1
-    except RuntimeError:
-        return False
-    return True
+    except TurnsError as fault:
+        return fault
+    return None
 
 
 def block(turns: Turns, taken: Taken, *, wall_s: float, order: int, **about: Any) -> TurnBlock:

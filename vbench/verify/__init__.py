@@ -8,6 +8,7 @@ autocast if that is so. `verify.checks` has the checks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -16,6 +17,7 @@ from typing import Any
 from vbench import jobs
 from vbench.errors import UsageError
 from vbench.jobs.launch import Ending, Runner
+from vbench.jobs.lenient import Lenient
 from vbench.kernels.registry import OPS
 from vbench.models import spec
 from vbench.plan import Dtype
@@ -23,6 +25,7 @@ from vbench.plan import Dtype
 HALF = 2.0  # in half types a form's error may be this many times the best form's
 TOKENS = 133  # of a trial: two whole chunks and a shorter one
 KINDS = ("float64", "float32", "half", "split", "causal", "grad", "timed")  # "timed": in the type that is timed
+TELL_S = 1.0  # after which a job says what it has checked so far
 LIMIT_S = 600.0  # for all checks of an operator or a model
 
 
@@ -107,7 +110,7 @@ def verify(
     dtype: Dtype = "float32",
     image_size: tuple[int, int] = (224, 224),
 ) -> Verification:
-    """All checks of an operator ("gla") or a model ("vig_t"), in a child.
+    """All checks of an operator ("gla") or a model ("vig_t"), in a child. A model's own usage error is a `reason`.
 
     Args:
         gradients: test gradients too, not only values.
@@ -123,7 +126,9 @@ def verify(
         return Verification(subject, (), reason="one form of attention: nothing to compare")
     wanted = [BRIEF] if brief else extents(subject, gradients=gradients)
     made = asks(subject, wanted, device=device, seed=seed, weights=weights, image_size=image_size, dtype=dtype)
-    return joined(subject, [launcher.run(*ask, LIMIT_S) for ask in made])
+    runner = launcher if weights else Lenient(launcher)
+    deadline = time.monotonic() + LIMIT_S
+    return joined(subject, [runner.run(*ask, max(deadline - time.monotonic(), 0.0)) for ask in made])
 
 
 def asks(
@@ -158,7 +163,7 @@ def joined(subject: str, endings: Sequence[Ending]) -> Verification:
 
 def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """{"subject", "device", "seed", "weights", "extent", "image_size", "dtype"} -> "checks" of an operator or a model,
-    and "notes" on its checkpoint.
+    those so far and at the end all, and "notes" on its checkpoint.
 
     Raises: UsageError.
     """
@@ -178,7 +183,14 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         made = checks.own_checks(subject, device, seed, tuple(argument["image_size"]), dtype, weights, notes.append)
     else:
         made = checks.model_checks(subject, device, seed, weights, dtype, notes.append)
-    yield "checks", [asdict(check) for check in made]
+    done: list[dict[str, Any]] = []
+    told = time.monotonic()
+    for check in made:
+        done.append(asdict(check))
+        if time.monotonic() - told > TELL_S:
+            yield "checks", done
+            told = time.monotonic()
+    yield "checks", done
     if notes:
         yield "notes", notes
 
