@@ -40,7 +40,7 @@ def cleaned(table: pd.DataFrame, clean: Callable[[str], str] = tame) -> pd.DataF
         found = {text: clean(text) for text in table[name].unique() if isinstance(text, str)}
         if any(text != instead for text, instead in found.items()):
             texts = [found.get(text, text) if isinstance(text, str) else text for text in table[name]]
-            changed[name] = pd.Series(texts, index=table.index, dtype=table[name].dtype)
+            changed[str(name)] = pd.Series(texts, index=table.index, dtype=table[name].dtype)
     return table.assign(**changed)
 
 

@@ -84,7 +84,8 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # what Typer and click refuse has one
             raise
         if said := error.format_message():  # empty below a help text
-            path = error.ctx.command_path if getattr(error, "ctx", None) else "vbench"
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context else "vbench"
             err.print(f"vbench: {said.rstrip('.')}; see '{path} --help'")
         sys.exit(2)
 
