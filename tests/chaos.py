@@ -93,6 +93,7 @@ class Chaos:
         mine = f"vbench-{sweep.pid}-" if code == 130 else ""  # what another left is removed once it has a launcher
         left = [str(path) for path in temporary.rglob(f"{mine}*")] if code in (0, 1, 130) else []
         assert left == [], f"left after exit code {code}: {left}; {self._said()}"
+        assert "Traceback" not in self._said(), self._said()
         return code
 
     def _kill(self, sweep: psutil.Process) -> None:
