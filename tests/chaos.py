@@ -70,7 +70,7 @@ class Chaos:
             "TORCHINDUCTOR_CACHE_DIR": str(self.place / "cache" / "inductor"),  # torch's, which is to stay
         }
         command = [sys.executable, "-P", "-m", "vbench", *COMMAND, "-o", str(folder)]
-        with (self.place / "output").open("ab") as output:
+        with (self.place / "output").open("wb") as output:
             sweep = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         begin = time.monotonic()
         while sweep.poll() is None:
@@ -93,6 +93,7 @@ class Chaos:
         mine = f"vbench-{sweep.pid}-" if code == 130 else ""  # what another left is removed once it has a launcher
         left = [str(path) for path in temporary.rglob(f"{mine}*")] if code in (0, 1, 130) else []
         assert left == [], f"left after exit code {code}: {left}; {self._said()}"
+        assert code != 1 or "Traceback" not in self._said(), self._said()
         return code
 
     def _kill(self, sweep: psutil.Process) -> None:

@@ -204,6 +204,24 @@ def test_a_cell_whose_turns_fail_is_timed_alone_and_the_failure_is_kept(tmp_path
     assert frame(read(tmp_path), [block]).set_index(["model", "mode"])["latency_ms"]["deit_t", "parallel"] == 3000
 
 
+def test_a_resumed_sweep_whose_turns_fail_counts_the_cells_that_it_times_alone(tmp_path: Path) -> None:
+    """Those were finished but for their turns, so they were none of the cells to prepare."""
+
+    class Interrupted(Seats):
+        def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+            if job == "take_rounds":
+                raise KeyboardInterrupt
+            return super().run(job, argument, timeout_s)
+
+    ms = {"deit_t parallel": 3000.0, "vig_t parallel": 600.0, "vig_t recurrent": 20.0}
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, Interrupted(ms))
+    go(tmp_path, Seats(ms, fails="vig_t"))
+    table = frame(read(tmp_path), read_turns(tmp_path)).set_index(["model", "mode"])
+    assert table["latency_ms"]["deit_t", "parallel"] == 3000
+    assert not table["flags"].str.contains("not counted").any()
+
+
 def test_all_batches_of_a_cell_share_its_turns(tmp_path: Path) -> None:
     cases = plan(Sweep(("vig_t", "deit_t"), ((224, 224),), ("parallel",), (1, 8)))
     go(tmp_path, Seats(MS), cases=cases)

@@ -357,6 +357,8 @@ class _Measuring:
         """Measure one launch of a case and keep it. A later launch only times the case, unless none has."""
         held = self.agenda.held[case.id]
         possible = not case.unsupported
+        if possible:
+            self.known.run([case])  # a cell whose turns failed in a resumed sweep is none of those that were prepared
         stamp = self.known.stamp(case) if possible else None
         counted: dict[str, Any] = self.known.count(case) if possible else {"unsupported": case.unsupported}
         whole = not any(record.latency for record in held.values())
