@@ -27,7 +27,7 @@ SLOW = {  # a row a letter
     *("measure", "memory", "models"),
     *("operators", "own_entries"),
     *("packaging", "predicted_memory", "python"),
-    *("report_page", "revisions"),
+    *("refused", "report_page", "revisions"),
     *("structure", "sweep"),
     *("tame", "timm_counts", "training"),
     *("uncounted", "user_rooms"),
