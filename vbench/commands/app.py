@@ -79,8 +79,8 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # what Typer and click refuse has one
             raise
         if said := error.format_message():  # empty below a help text
-            path = error.ctx.command_path if getattr(error, "ctx", None) else "vbench"
-            err.print(f"vbench: {said.rstrip('.')}; see '{path} --help'")
+            context = getattr(error, "ctx", None)
+            err.print(f"vbench: {said.rstrip('.')}; see '{context.command_path if context else 'vbench'} --help'")
         sys.exit(2)
 
 
