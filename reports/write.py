@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -35,8 +36,8 @@ def write_all(table: pd.DataFrame, folder: Path) -> list[Path]:
 
 def cleaned(table: pd.DataFrame, clean: Callable[[str], str] = tame) -> pd.DataFrame:
     """The frame with all its text made clean."""
-    changed = {}
-    for name in table.select_dtypes(["object", "string"]):
+    changed: dict[str, Any] = {}
+    for name in map(str, table.select_dtypes(["object", "string"])):
         found = {text: clean(text) for text in table[name].unique() if isinstance(text, str)}
         if any(text != instead for text, instead in found.items()):
             texts = [found.get(text, text) if isinstance(text, str) else text for text in table[name]]

@@ -52,7 +52,8 @@ def archive(folder: Path, names: Mapping[str, str], *, zoo: bool = False) -> Pat
             if all(case["height"] in SIDES for case in block.cases):
                 cases = [renamed(case, names) for case in block.cases]
                 ids = [Case(**case).id for case in cases]
-                file.write(json.dumps(asdict(replace(block, cases=cases, case_ids=ids))) + "\n")
+                new_block = replace(block, cases=cases, case_ids=ids, company="-".join(ids))
+                file.write(json.dumps(asdict(new_block)) + "\n")
     return folder
 
 

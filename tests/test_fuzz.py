@@ -50,7 +50,7 @@ from vbench.suites import rules
 from vbench.sweeps import companies, limits
 
 INPUTS = int(os.environ.get("VBENCH_FUZZ", "0"))  # of all parsers together
-FEW = 2_400  # here
+FEW = 2_000  # here
 DEADLINE_S = 4.0  # of the processor, for one input
 ROOM = 2**31  # bytes that all inputs of a parser may take beside what is taken
 LINE = 3_000  # characters of a refusal
