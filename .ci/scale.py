@@ -273,7 +273,7 @@ def _cell(row: dict[str, Any] | None) -> str:
         return "–"
     if row["ended"] != "ok":
         return str(row["ended"])
-    return f"{row['wall_s']:g} s, {row['peak_mib'] / 1024:.2g} GiB"
+    return f"{row['cpu_s']:g} s, {row['peak_mib'] / 1024:.2g} GiB"
 
 
 if __name__ == "__main__":
