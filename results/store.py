@@ -204,9 +204,11 @@ class Store:
             raise OutputError(f"{folder} cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.close()
             raise OutputError(f"another sweep is writing {folder}; wait for it, or use another folder") from None
+        except OSError:  # a shared disk without locks; `cluster` needs none
+            pass
         try:
             self._launches = _Lines(folder / FILE, Record, fresh=fresh)
             self._turns = _Lines(folder / TURNS, TurnBlock, fresh=fresh)
