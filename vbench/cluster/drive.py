@@ -112,6 +112,7 @@ class _Drive:
     counted: Counted = field(default_factory=Counted)
     code: str = field(default_factory=host.code_digest)
     again: set[int] = field(default_factory=set)  # measured shards with rows to try again
+    new: dict[int, str] = field(default_factory=dict)  # the jobs that this command has sent
 
     def __post_init__(self) -> None:
         self.jobs = {
@@ -132,7 +133,14 @@ class _Drive:
         return done and state is not None and state.timeout_s >= self.terms.timeout_s
 
     def measured(self, number: int) -> bool:
-        return number not in self.again and self.complete(self.state(number))
+        state = self.state(number)
+        fresh = number not in self.again or (state is not None and state.job == self.new.get(number))
+        return fresh and self.complete(state)
+
+    def was_measured(self, number: int) -> bool:
+        """Whether a shard was measured, be it by older code, under a shorter limit, or with failures."""
+        state = self.state(number)
+        return state is not None and state.ended == files.COMPLETE
 
     def step(self) -> bool:
         """Look at all shards, and send those that need it. Returns: whether any is still to come."""
@@ -149,7 +157,7 @@ class _Drive:
     def may_be_sent(self, number: int) -> bool:
         """Whether a shard without a job is to be sent: at once, or when what its last job wrote can be seen."""
         job = self.jobs.get(number)
-        if job is None:
+        if job is None or (number not in self.new and self.was_measured(number)):
             return True
         since = self.gone.setdefault(number, time.monotonic())
         if time.monotonic() - since < self.scheduler.settle_s:
@@ -188,7 +196,7 @@ class _Drive:
         for number, name in zip(numbers, self.scheduler.submit(errands), strict=True):
             self.jobs[number] = Job(self.scheduler.name, name)
             self.sent[number] += 1
-            self.again.discard(number)
+            self.new[number] = name
             self.alive[number] = "waiting"
         files.write_jobs(self.folder, self.jobs)
 
