@@ -204,3 +204,20 @@ def test_a_webdataset_is_read_by_tar_and_what_timm_skips_is_named(tmp_path: Path
     (tmp_path / "a-1.tar").write_bytes((tmp_path / "a-0.tar").read_bytes()[:700])
     with pytest.raises(UsageError, match=r"a-1\.tar cannot be read"):
         open_data(f"wds:{tmp_path}", "validation").listing()
+
+
+@pytest.mark.full  # the package takes seconds to import
+@pytest.mark.filterwarnings("ignore")
+def test_a_data_set_of_the_hubs_package_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder_of(tmp_path / "data" / "validation", 5)
+    data = open_data(f"hfds:{tmp_path / 'data'}", "validation")
+    listing = data.listing()
+    assert sorted(listing.classes) == ["cat", "cat", "cat", "dog", "dog"]
+    assert len(set(listing.images)) == 5
+    batches = Batches(data, range(5), lambda image: torch.tensor(np.asarray(image)).permute(2, 0, 1), (8, 8), 3, 2)
+    images, places = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    values = {int(image[0, 0, 0]): listing.classes[int(place)] for image, place in zip(images, places, strict=True)}
+    assert values == {0: "cat", 1: "dog", 2: "cat", 3: "dog", 4: "cat"}
+    with pytest.raises(UsageError, match="split test, cannot be opened"):
+        open_data(f"hfds:{tmp_path / 'data'}", "test")
