@@ -31,6 +31,7 @@ from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import TurnBlock, current_turns
 
 LEAST = 1e-4  # the standard deviation of an error is taken to be this at least
+WIDEST = 300.0  # of half an interval of logs: what is wider says nothing, and its ends are no numbers
 FEWEST = 5  # rounds whose scatter is known; that of a block is no less than theirs
 TO_SIGMA = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 BLOCK, ROUND = 0.03, 0.1  # standard deviations of a block and of one round, in this proportion: two shared cores
@@ -205,5 +206,5 @@ def _ratio(fit: _Fit, one: int, other: int, common: Prior | None) -> PairedRatio
     variance, freedom, _ = moderated(fit.variance / fit.usual, fit.freedom, common)
     variance *= fit.usual
     share = float(fit.spread[one, one] + fit.spread[other, other] - 2 * fit.spread[one, other])
-    half = (variance * share) ** 0.5 * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    half = min((variance * share) ** 0.5 * float(stdtrit(freedom, (1 + CONFIDENCE) / 2)), WIDEST)
     return PairedRatio(value, value * exp(-half), value * exp(half), fit.blocks, fit.rounds)

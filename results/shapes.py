@@ -16,8 +16,8 @@ Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
-Ms = Annotated[float, Meta(gt=0, le=1e15)]
-Rate = Annotated[float, Meta(gt=0, le=1e300)]
+Ms = Annotated[float, Meta(ge=1e-9, le=1e15)]  # ratios of any two are finite
+Rate = Annotated[float, Meta(ge=1e-15, le=1e15)]
 Text = Annotated[str, Meta(max_length=1_000_000)]
 Status = Literal["ok", "oom", "unsupported", "error", "timeout"]
 Times = Ms | Annotated[list[Ms], Meta(min_length=1)] | None

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from vbench.commands.app import app
 from vbench.devices import nvml
-from vbench.results.store import Store, read
+from vbench.results.store import Store, read, reading
 
 TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05", "--rigor", "quick"]
 
@@ -187,7 +187,9 @@ def test_a_device_that_is_not_there(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with Store(tmp_path / "old") as kept:
-        kept.append(make_record(schema=7))
+        kept.append(make_record())
+    file = tmp_path / "old" / "records.jsonl"
+    file.write_text(file.read_text().replace('"schema": 2', '"schema": 7'))
     for folder, says in (("file/run", "not a folder"), ("old", "schema 7")):
         done = vbench("sweep", "--models", "vig_t", "--res", "64", "-o", str(tmp_path / folder))
         assert done.returncode == 2
@@ -197,11 +199,11 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_damaged_last_line_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    monkeypatch.setattr("vbench.results.frame.read", lambda folder: (reads.append(folder), read(folder))[1])
+    monkeypatch.setattr("vbench.results.frame.reading", lambda folder: (reads.append(folder), reading(folder))[1])
     with Store(tmp_path) as kept:
         kept.append(make_record())
     with (tmp_path / "records.jsonl").open("a") as file:
-        file.write('{"schema": 1, "case')
+        file.write('{"case_id": "1", "case')
     done = vbench("report", str(tmp_path))
     assert done.returncode == 0
     assert "the last line is incomplete and was dropped" in done.stderr

@@ -18,7 +18,7 @@ NUMBERS: dict[str, tuple[float, float]] = {  # the bounds of options that take o
     "seconds": (0.001, 86_400),
     "limit_s": (0.001, 86_400),
     "timeout": (1, LONGEST_S),
-    "batch": (1, 2**20),
+    "batch": (1, 10**9),
     "cells": (1, 10**7),
 }
 OTHERS = (-(10**9), 10**9)  # of any other option

@@ -76,7 +76,7 @@ CHOICES = {  # by the name of the option and of the field of `Case`
 AUTO = "auto"  # the form that is the default of its mode on the device
 Batch = int | Literal["knee", "max"]
 LARGEST = 65_536  # px; a longer side is a typing error
-LARGEST_BATCH = 2**20  # images in a call
+LARGEST_BATCH = 10**9  # images in a call
 CELLS = 10_000  # of a plan, unless more are asked for
 
 
@@ -434,7 +434,7 @@ def parse_batches(text: str) -> tuple[Batch, ...]:
         elif number is not None and 1 <= number <= LARGEST_BATCH:
             batches.append(number)
         else:
-            raise UsageError(f"--batch: '{shown(item)}' is not knee, max or a number from 1 to {LARGEST_BATCH:,}")
+            raise UsageError(f"--batch: '{shown(item)}' is not knee, max or a positive number up to {LARGEST_BATCH:,}")
     return tuple(dict.fromkeys(batches))
 
 
