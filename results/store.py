@@ -108,7 +108,7 @@ class TurnBlock:
 
 _SHAPES: dict[type, Any] = {Record: shapes.Launch, TurnBlock: shapes.Block}
 _DECODERS: dict[type, Any] = {Record: Decoder(Record), TurnBlock: Decoder(TurnBlock)}
-_BEGINS = {kind: f'{{"{fields(kind)[0].name}"'.encode() for kind in _SHAPES}
+BEGINS = {file: f'{{"{fields(kind)[0].name}"'.encode() for file, kind in ((FILE, Record), (TURNS, TurnBlock))}
 _AS_THEY_ARE = (
     "case_id",
     "case",
@@ -231,7 +231,7 @@ def _read(
             raise _why(line, kind, ValidationError(problem))
         return record
 
-    for line, end in _without_collections(scan(path, parse, _BEGINS[kind])):
+    for line, end in _without_collections(scan(path, parse, BEGINS[path.name])):
         found.end = end
         if isinstance(line, Damage):
             found.damaged.append(line)

@@ -207,10 +207,10 @@ def test_what_would_fail_again_is_not_sent_again(tmp_path: Path) -> None:
     former.mkdir(parents=True)
     (former / FILE).write_text("{half\n{half\n")
     scheduler = Forked()
-    with pytest.warns(drive.LeftOutWarning, match="line 1 is damaged"):
+    with pytest.warns(drive.LeftOutWarning, match="line 1 is no JSON"):
         outcome = go(tmp_path, scheduler, Heard(), made)
     assert scheduler.sent == [0, 1]
-    assert "line 1 is damaged" in outcome.failed[0]
+    assert "line 1 is no JSON" in outcome.failed[0]
     assert len(ids(tmp_path)) == 2  # of the other shard
 
 

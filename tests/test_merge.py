@@ -160,16 +160,26 @@ def test_lines_that_cannot_be_read(tmp_path: Path) -> None:
     (b / "records.jsonl").write_bytes(whole + whole[:50])
     with pytest.warns(DamagedLineWarning, match="the last line is incomplete"):
         assert merge([a, b], tmp_path / "out").records == 2
-    for bad, match in (
-        (b"{half\n", "line 1 is damaged"),
-        (b"[" * 100_000 + b"\n", "line 1 is damaged"),
-        (b'{"schema": 1}\n', "line 1 has schema 1"),
-        (b'{"schema": 2}\n', "lacks case_id, launch, conditions, started_at"),
-        (json.dumps({**asdict(at(1)), "started_at": "soon"}).encode() + b"\n", "started_at is not a time"),
+    for number, (bad, why) in enumerate(
+        (
+            (b"{half\n", "is no JSON of a record"),
+            (b"[" * 100_000 + b"\n", "is nested too deeply"),
+            (b'{"schema": 1}\n', "is no record of schema 2"),
+            (b'{"schema": 2}\n', "lacks case_id, launch, conditions, started_at"),
+            (json.dumps({**asdict(at(1)), "started_at": "soon"}).encode() + b"\n", "which is not a time"),
+        )
     ):
+        out = tmp_path / str(number)
         (b / "records.jsonl").write_bytes(bad + whole)
-        with pytest.raises(SchemaError, match=match):
-            merge([a, b], tmp_path / "none")
+        for _ in range(2):  # the second time nothing is new
+            with pytest.warns(DamagedLineWarning, match=f"line 1 is joined as it is, though it .*{why}"):
+                merge([a, b], out)
+            assert sorted((out / "records.jsonl").read_bytes().splitlines()) == sorted(
+                [bad.strip(), whole.strip(), (a / "records.jsonl").read_bytes().strip()]
+            )
+    (b / "records.jsonl").write_bytes(b"{half\n")
+    with pytest.raises(SchemaError, match="no line can be read: line 1 is no JSON"):
+        merge([a, b], tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -6,7 +6,6 @@ are. So a million records need about 150 MB, however long their lines are.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import warnings
@@ -16,22 +15,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vbench.errors import OutputError, SchemaError, UsageError
+from vbench.errors import SchemaError, UsageError
 from vbench.files import write_text, write_whole, writing
-from vbench.results.lines import DamagedLineWarning
+from vbench.results.lines import CutError, Damage, DamagedLineWarning, scan
+from vbench.results.lock import Lock
 from vbench.results.shapes import SCHEMA
-from vbench.results.store import FILE, TURNS
+from vbench.results.store import BEGINS, FILE, TURNS
 
 NEWEST = "newest"
 RUN_FILE = "run.json"
 WHOSE = {FILE: ("case_id", "launch"), TURNS: ("company", "block")}  # what identifies a line, beside its conditions
 OPEN_FILES = 64
+NAMED = 3  # bad lines of a file that are named
 _KEY = 16  # bytes of a digest
 
 
@@ -90,19 +92,13 @@ def unreadable(run: Path) -> str | None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make a folder, and keep sweeps and merges of this machine from writing it meanwhile.
+    """Make a folder, and keep sweeps and merges from writing it meanwhile.
 
     Raises: OutputError if it cannot be written, or one of them is writing it.
     """
-    with ExitStack() as stack:
-        with writing(folder):
-            lock = stack.enter_context((folder / ".lock").open("w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"another sweep is writing {folder}; wait for it, or use another folder") from None
-        except OSError:  # a shared disk without locks
-            pass
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with Lock(folder):
         yield
 
 
@@ -125,25 +121,42 @@ class _Index:
 
     @classmethod
     def of(cls, path: Path) -> _Index:
-        """Read a file once. Warns of an incomplete last line. Raises: SchemaError, OutputError."""
-        found, offset = cls(path), 0
-        try:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    text = line.rstrip(b"\n")
-                    known = _identify(text, path.name, f"{path}: line {number}", last=not file.peek(1))
-                    if known is None:
-                        message = f"{path}: the last line is incomplete and was dropped"
-                        warnings.warn(message, DamagedLineWarning, stacklevel=2)
-                        break
-                    found.digests += _digest(text)
-                    found.keys += known[0]
-                    found.times.append(known[1])
-                    found.places.append(offset)
-                    found.lengths.append(len(text))
-                    offset += len(line)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be read: {error.strerror}") from None
+        """Read a file once. A line that is no record is joined as it is, with a warning; readers leave it out.
+
+        Raises: SchemaError if no line is a record; OutputError.
+        """
+        found, damaged = cls(path), list[Damage]()
+
+        def identified(line: bytes) -> tuple[bytes, bytes, float, int]:
+            text = line.rstrip(b"\n")
+            try:
+                whose, time = _identify(text, path.name)
+            except ValueError as error:
+                if isinstance(error, CutError) and not line.endswith(b"\n"):
+                    raise
+                damaged.append(Damage(path, len(found.times) + 1, str(error)))
+                whose, time = _digest(text), -inf
+            return _digest(text), whose, time, len(text)
+
+        offset = 0
+        for one, end in scan(path, identified, BEGINS[path.name]):
+            if one is None:
+                warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=2)
+            elif isinstance(one, Damage):
+                raise SchemaError(f"{path}: line {one.line} {one.reason}; remove it, or leave this run out")
+            else:
+                found.digests += one[0]
+                found.keys += one[1]
+                found.times.append(one[2])
+                found.places.append(offset)
+                found.lengths.append(one[3])
+            offset = end
+        if damaged and all(time == -inf for time in found.times):
+            first = damaged[0]
+            raise SchemaError(f"{path}: no line can be read: line {first.line} {first.reason}. Leave this run out")
+        for bad in damaged[:NAMED]:
+            message = f"{path}: line {bad.line} is joined as it is, though it {bad.reason}"
+            warnings.warn(message, DamagedLineWarning, stacklevel=2)
         return found
 
 
@@ -151,27 +164,23 @@ def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=_KEY).digest()
 
 
-def _identify(text: bytes, name: str, where: str, *, last: bool) -> tuple[bytes, float] | None:
-    """A digest of whose line it is, and its time; None for an incomplete last line. Raises: SchemaError."""
+def _identify(text: bytes, name: str) -> tuple[bytes, float]:
+    """A digest of whose line it is, and its time. Raises: ValueError with the reason if it is no record."""
     try:
         values = json.loads(text)
-        if not isinstance(values, dict):
-            raise TypeError
-    except (ValueError, TypeError, RecursionError):
-        if last:
-            return None
-        raise SchemaError(f"{where} is damaged; repair or remove it, or leave this run out") from None
-    if values.get("schema") != SCHEMA:
-        raise SchemaError(
-            f"{where} has schema {values.get('schema')!r}; this vbench reads {SCHEMA}. Leave this run out"
-        )
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError:
+        raise CutError("is no JSON of a record") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise ValueError(f"is no record of schema {SCHEMA}")
     whose, number = WHOSE[name]
     if missing := [key for key in (whose, number, "conditions", "started_at") if key not in values]:
-        raise SchemaError(f"{where} lacks {', '.join(missing)}; it is not a record of vbench")
+        raise ValueError(f"lacks {', '.join(missing)}; it is not a record of vbench")
     try:
         time = datetime.fromisoformat(values["started_at"]).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):
-        raise SchemaError(f"{where}: started_at is not a time; repair or remove it") from None
+        raise ValueError("is wrong at started_at, which is not a time") from None
     return _digest(json.dumps([values[whose], values[number], values["conditions"]]).encode()), time
 
 
