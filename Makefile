@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test fuzz golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo slurm memory claims suites chaos calibrate twins gate-sessions gate-calibration scale measuring
+.PHONY: dev fmt lint types test fuzz soak golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo slurm memory claims suites chaos calibrate twins gate-sessions gate-calibration scale measuring
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -20,6 +20,9 @@ test:
 FUZZ = 100000
 fuzz: ## FUZZ inputs, half of them damaged, for all that reads what a user gives; other ones each time; a quarter of an hour
 	VBENCH_FUZZ=$(FUZZ) timeout 3600 pytest -n 2 -rP tests/test_fuzz.py
+soak: ## 2,000 tiny cells through the real launcher: memory, handles and time a cell stay flat; some minutes
+	PYTHONPATH=$(CURDIR)/tests python -P tests/soak.py
+	PYTHONPATH=$(CURDIR)/tests python -P tests/loop_cost.py 1000 10000
 
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vbench.errors import OutputError, SchemaError
-from vbench.results.store import DamagedLineWarning
+from vbench.results.lines import DamagedLineWarning
 
 SCHEMA = 1
 FILE = "accuracy.jsonl"
@@ -283,18 +283,19 @@ def _joined(shards: Sequence[Shard], file: Path) -> MeasuredAccuracy:
     asked, images = shards[0].asked, sum(shard.images for shard in shards)
     top1 = wilson(sum(shard.correct1 for shard in shards), images)
     top5 = wilson(sum(shard.correct5 for shard in shards), images)
-    rates = speeds(shards)
-    own = {key: asked[key] for key in ("model", "height", "width", "dataset", "labels", "crop_pct", "crop_mode")}
-    own |= {key: asked[key] for key in ("interpolation", "dtype", "checkpoint")}
+    own: dict[str, Any] = {key: asked[key] for key in ("model", "height", "width", "dataset", "labels", "crop_pct")}
+    own |= {key: asked[key] for key in ("crop_mode", "interpolation", "dtype", "checkpoint")}
+    own |= dict(zip(("top1", "top1_lo", "top1_hi"), top1, strict=True))
+    own |= dict(zip(("top5", "top5_lo", "top5_hi"), top5, strict=True))
+    own |= speeds(shards)
     return MeasuredAccuracy(
-        **own,
-        **{"images": images, "eval_id": shards[0].eval_id, "predictions": file},
-        **dict(zip(("top1", "top1_lo", "top1_hi"), top1, strict=True)),
-        **dict(zip(("top5", "top5_lo", "top5_hi"), top5, strict=True)),
+        images=images,
+        eval_id=shards[0].eval_id,
+        predictions=file,
         unread=sum(len(shard.unread) for shard in shards),
         limit=_of(asked, "limit") if _is_count(_of(asked, "limit")) else None,
         note=shards[0].note,
-        **rates,
+        **own,
     )
 
 

@@ -118,11 +118,8 @@ def run_of(records: Iterable[Record], name: str, complete: bool | None = None) -
 
 def _run(found: Cells, name: str, complete: bool | None) -> StoredRun:
     rows = {str(row["case_id"]): row for row in rows_of(of_cells(found)[COMPARED])}
-    cells = {
-        cell.first.case_id: StoredCell(cell.first.case, rows[cell.first.case_id], tuple(cell.in_order()))
-        for _, cell in found
-        if cell.first is not None
-    }
+    firsts = [(cell.first, tuple(cell.in_order())) for _, cell in found if cell.first is not None]
+    cells = {first.case_id: StoredCell(first.case, rows[first.case_id], launches) for first, launches in firsts}
     starts = (launch.started_at for cell in cells.values() for launch in cell.launches)
     return StoredRun(name, cells, complete, min(starts, default=None))
 

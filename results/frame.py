@@ -131,8 +131,8 @@ def of_cells(cells: Cells, turns: Sequence[TurnBlock] = ()) -> pd.DataFrame:
 
 def _columns(part: Sequence[Row]) -> pd.DataFrame:
     """Rows as columns of their types; None is missing."""
-    columns = {name: [row.get(name) for row in part] for name in COLUMNS}
-    return pd.DataFrame({name: pd.array(values, dtype=COLUMNS[name]) for name, values in columns.items()})
+    kinds: dict[str, Any] = dict(COLUMNS)
+    return pd.DataFrame({name: pd.array([row.get(name) for row in part], dtype=kind) for name, kind in kinds.items()})
 
 
 def _measured(found: Sequence[tuple[str, Cell]]) -> list[Measured]:

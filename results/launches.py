@@ -46,11 +46,11 @@ PARTS = ("forward", "backward", "update")
 class Settings(shapes.Settings):
     """A setting that is not recorded is the one that was asked for; one that is null is none."""
 
-    attention: str | UnsetType | None = UNSET
-    attention_kernel: str | UnsetType | None = UNSET
-    weights_dtype: str | UnsetType | None = UNSET
-    tf32: bool | UnsetType | None = UNSET
-    loss: str | UnsetType | None = UNSET
+    attention: str | UnsetType | None = UNSET  # type: ignore[assignment]
+    attention_kernel: str | UnsetType | None = UNSET  # type: ignore[assignment]
+    weights_dtype: str | UnsetType | None = UNSET  # type: ignore[assignment]
+    tf32: bool | UnsetType | None = UNSET  # type: ignore[assignment]
+    loss: str | UnsetType | None = UNSET  # type: ignore[assignment]
 
 
 class Line(shapes.Launch, kw_only=True):

@@ -108,7 +108,7 @@ def interval(
 
 
 def intervals(
-    cells: Sequence[Sequence[Sequence[float]]],
+    cells: Sequence[Sequence[Sequence[float] | Samples]],
     priors: Sequence[Prior | None],
     middles: Sequence[float | None] | None = None,
     *,

@@ -151,8 +151,7 @@ def read(folder: Path) -> list[Record]:
 def each_launch(folder: Path, quick: Callable[[bytes], Any], take: Callable[[Any], None]) -> list[Damage]:
     """Give each record of a folder to `take`, and keep none. Returns: the lines that are no records.
 
-    `quick` decodes a line; where it raises a MsgspecError, the line is decoded and checked as by `read`. Warns and
-    raises as `reading`.
+    Where `quick` raises a MsgspecError, a line is decoded and checked as by `read`. Warns and raises as `reading`.
     """
     return _read(folder / FILE, Record, quick, take).damaged
 

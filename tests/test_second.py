@@ -294,6 +294,23 @@ def test_it_votes_where_it_sees_all_products(
     assert found["second_count"] == {"macs_fvcore": macs, "agree": True, "reason": None}
 
 
+class Wide(Base):
+    """Buffers made from numpy, in float64 as it makes them, which enter a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mix", torch.eye(8, dtype=torch.float64))
+
+    def body(self, x: Tensor) -> Tensor:
+        return torch.matmul(x.flatten(2).transpose(1, 2)[0], self.mix).t().reshape(x.shape)
+
+
+def test_a_model_with_buffers_of_another_type_is_counted_by_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, macs = count(Wide, monkeypatch), STEM + HEAD + 8 * 8 * 256
+    assert found["work"]["macs_matmul"] == macs
+    assert found["second_count"] == {"macs_fvcore": macs, "agree": True, "reason": None}
+
+
 @pytest.fixture
 def wrong() -> Iterator[None]:
     """The first counter takes a convolution for twice what it is."""

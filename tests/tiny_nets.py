@@ -15,7 +15,7 @@ from vbench.models.vision_gru import VisionGRU
 from vbench.models.vrwkv import VRWKV, VRWKV6
 
 Size = tuple[int, int]
-FAMILIES = ("vig", "vig_h", "vrwkv", "vrwkv6", "vil", "vil2", "vir", "vision_gru", "deit", "swin")
+FAMILIES = ("vrwkv", "vrwkv6", "vir", "deit", "vil2", "vision_gru", "vil", "swin", "vig_h", "vig")  # fast ones first
 CLASSES = 10
 
 

@@ -193,8 +193,8 @@ def evaluate(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         seconds = {"wall_s": perf_counter() - started, "loader_s": batches.seen.seconds, "model_s": model_s}
         seen = batches.seen
         unread = {rows[place]: tame(why)[:200] for place, why in seen.unread.items()}
-        for row in np.flatnonzero(top[:, 0] == NOT_FINITE):
-            unread.setdefault(int(row), "the model's output is not finite")
+        for infinite in np.flatnonzero(top[:, 0] == NOT_FINITE):
+            unread.setdefault(int(infinite), "the model's output is not finite")
         for row in unread:
             top[row] = -1
         facts = Facts(argument["eval_id"], argument["conditions"], number, seconds, batches.workers, batch)
@@ -215,7 +215,7 @@ def _model(asked: Asked, weights: str | None, device: torch.device) -> tuple[nn.
 
     torch.manual_seed(asked.seed)
     row = spec(asked.model)
-    options = {} if row.external or asked.classes == 1000 else {"num_classes": asked.classes}
+    options: dict[str, Any] = {} if row.external or asked.classes == 1000 else {"num_classes": asked.classes}
     with device:
         model = create(asked.model, (asked.height, asked.width), **options)
     notes: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -65,7 +65,7 @@ class Batches:
     def __len__(self) -> int:
         return (len(self._places) + self._batch - 1) // self._batch
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Generator[tuple[Tensor, Tensor], None, None]:
         pool = ThreadPoolExecutor(self.workers)
         try:
             yield from self._in_turn(pool) if self._in_parts else self._each(pool)

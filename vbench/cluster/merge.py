@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 
 from vbench.errors import OutputError, SchemaError, UsageError
 from vbench.files import write_text, write_whole, writing
-from vbench.results.store import FILE, SCHEMA, TURNS, DamagedLineWarning
+from vbench.results.lines import DamagedLineWarning
+from vbench.results.shapes import SCHEMA
+from vbench.results.store import FILE, TURNS
 
 NEWEST = "newest"
 RUN_FILE = "run.json"

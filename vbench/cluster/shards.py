@@ -64,7 +64,7 @@ def parted(cases: Sequence[Case], pairs: str, protocol: Protocol, launcher: Laun
     """
     device = cases[0].device
     guessed = None if kind_of(device) is KINDS["cpu"] or kind_of(device).present() else TYPICAL
-    estimates, _ = estimate.run(list(cases), protocol, launcher, guessed)
+    estimates, _ = estimate.run(list(cases), protocol, launcher, guessed=guessed)
     known = {case: one for case, one in zip(cases, estimates, strict=True) if isinstance(one, estimate.Estimate)}
     together = companies(cases, pairs)
     found = balanced([weighed(group, together, known, protocol) for group in groups(cases, together)], count)

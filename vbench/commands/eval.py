@@ -7,7 +7,7 @@ import signal
 import tempfile
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -109,7 +109,7 @@ def evaluate(
     )
     store.check(folder)  # whether it can be written
     accuracy.read(folder)
-    about = {
+    about: dict[str, Any] = {
         "data": asking.absolute(data),
         "split": split,
         "labels": asking.absolute(labels),

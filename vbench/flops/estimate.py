@@ -268,8 +268,8 @@ def _interpolated(
     share = log(_pixels(case) / _pixels(below)) / apart if apart else 0.0
 
     def at(name: str) -> int:
-        ends = one[name], other[name]
-        return round(ends[0] ** (1 - share) * ends[1] ** share) if min(ends) > 0 else max(ends)
+        first, last = float(one[name]), float(other[name])
+        return round(first ** (1 - share) * last**share if min(first, last) > 0 else max(first, last))
 
     return {name: at(name) for name in (*GROWING, "peak_bytes")}
 

@@ -297,7 +297,8 @@ def _without_start_s(record: Record) -> float:
     spent = record.spent or {}
     if "measured_s" not in spent:
         return record.wall_s
-    return min(record.wall_s, PROCESS_S + spent["measured_s"] + spent.get("warmup_s", 0.0) + energy_s(record))
+    passes_s = float(spent["measured_s"]) + float(spent.get("warmup_s", 0.0)) + energy_s(record)
+    return min(record.wall_s, PROCESS_S + passes_s)
 
 
 def _call_ms(record: Record) -> float | None:

@@ -93,7 +93,7 @@ class Budget:
         cells = [wish for wish in self._wishes.values() if not isinstance(wish.task, Turns)]
         if cells:
             launches = protocol.launches
-            again = [again_s(next(iter(self.agenda.held[wish.task[0].id].values()))) for wish in cells]
+            again = [again_s(next(iter(self.agenda.held[wish.of.id].values()))) for wish in cells]
             more = sum(min(_repeats(wish.times), launches) * s for wish, s in zip(cells, again, strict=True))
             said.append(_wider(f"{len(cells)} cells", protocol.cell_within, more))
         return said
@@ -145,9 +145,10 @@ class Budget:
         since. Returns: whether it looked at all, and there is something to do."""
         priors = self._prior(), self.agenda.prior()
         whole = whole and any(one is not before for one, before in zip(priors, self._priors, strict=True))
+        changed: list[Case | Company] = list(self.agenda.touched.values())
         if whole:
-            self._priors = priors
-        for of in list([*self.agenda.cases, *self.agenda.companies] if whole else self.agenda.touched.values()):
+            self._priors, changed = priors, [*self.agenda.cases, *self.agenda.companies]
+        for of in changed:
             self._look_at(of)
         self.agenda.touched.clear()
         return whole and bool(self._heap)
@@ -207,7 +208,7 @@ class Budget:
         pixels, ms, took_s = known
         larger, protocol = case.height * case.width / pixels, self.agenda.protocol
         power = POWERS[case.spec.baseline] / 2 if larger > 1 else 1.0
-        call_s = ms / 1e3 * larger**power
+        call_s = float(ms / 1e3 * larger**power)
         if self.agenda.in_turns(case) and too_slow(call_s, protocol):
             return PROCESS_S + call_s
         return took_s if larger <= 1 else max(took_s, PROCESS_S + protocol.warmup_s + 5 * call_s)
