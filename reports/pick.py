@@ -17,7 +17,17 @@ from vbench.results.text import bare_table, print_whole, tame
 
 METRICS = {"top1": "top-1", "top5": "top-5"}
 TOLD = 8  # cells of one kind that sentences name
-COPIED = ("model", "mode", "form", "height", "width", "batch", "dtype", "backend")  # columns of the frame of records
+COPIED = (
+    "model",
+    "mode",
+    "form",
+    "height",
+    "width",
+    "batch",
+    "dtype",
+    "backend",
+    "flags",
+)  # columns of the frame of records
 BEST, ALIKE, HOPEFUL, FRONT = "best", "not told apart", "better, if it fits", "front"
 
 
@@ -36,6 +46,8 @@ def sentences(found: Pick) -> list[str]:
         )
         top = f"{METRICS[found.metric]} {best.accuracy} ({best.accuracy.source})"
         lines.append(f"{where}: {best.name}, {top}, {costs}{sure}.")
+        flags = str(best.row["flags"] or "").split()
+        lines += [f"Its measurement is doubtful: {', '.join(flags)} (see docs/reference/columns.md)."] if flags else []
     lines += _some([f"Not told apart: {one.name}{_open(one)}: {why}." for one, why in found.alike])
     unsure = "More accurate, if it meets the budget, which is open"
     lines += _some([f"{unsure}: {one.name}, {one.accuracy}." for one in found.hopeful])
