@@ -1,7 +1,7 @@
 """Two models on the same images: which is right more often, size by size.
 
 Images that both get right, or both get wrong, say nothing of who is better. Of those that one alone gets right, each
-model has half if they are equally good: the exact test of McNemar asks whether it may be so (`binomtest`). The interval
+model has half if they are equally good: the exact test of McNemar asks whether it may be so. The interval
 of the difference is Tango's (1998), which inverts the score test of the same table.
 """
 
@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import ndtri
-from scipy.stats import binomtest
+from scipy.special import bdtr, ndtri
 
 from vbench.errors import UsageError
 from vbench.results.accuracy import MeasuredAccuracy
@@ -73,7 +72,7 @@ class Paired:
 
 def exact(only_a: int, only_b: int) -> float:
     """McNemar's exact two-sided p for so many images that one alone gets right; 1 if there are none."""
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def interval(only_a: int, only_b: int, images: int, level: float = CONFIDENCE) -> tuple[float, float]:

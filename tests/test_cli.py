@@ -19,7 +19,8 @@ from typer.main import get_command
 
 from vbench.commands.app import app
 from vbench.devices import nvml
-from vbench.results.store import Store, read, reading
+from vbench.results.launches import read as launches_read
+from vbench.results.store import Store, read
 
 TINY = ["--models", "vig_t,deit_t", "--res", "32:64:32", "--batch", "1", "--seconds", "0.05", "--rigor", "quick"]
 
@@ -199,7 +200,9 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_damaged_last_line_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    monkeypatch.setattr("vbench.results.frame.reading", lambda folder: (reads.append(folder), reading(folder))[1])
+    monkeypatch.setattr(
+        "vbench.results.launches.read", lambda folder, cells: (reads.append(folder), launches_read(folder, cells))[1]
+    )
     with Store(tmp_path) as kept:
         kept.append(make_record())
     with (tmp_path / "records.jsonl").open("a") as file:

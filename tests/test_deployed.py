@@ -265,7 +265,7 @@ def test_rows_name_their_form() -> None:
 def test_a_table_of_work_names_it() -> None:
     found = {**count(case("timm/repvgg_a0", 64)), "model": "timm/repvgg_a0", "height": 64, "width": 64}
     found |= {"mode": "parallel", "form": None, "reparam": "yes", "macs_fvcore": None}
-    assert list(work.to_rich([found]).columns[0].cells) == ["timm/repvgg_a0 reparam yes"]
+    assert list(map(str, work.to_rich([found]).columns[0].cells)) == ["timm/repvgg_a0 reparam yes"]
 
 
 def test_a_launch_measures_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

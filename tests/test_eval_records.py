@@ -164,7 +164,7 @@ def test_a_run_whose_images_come_slower_than_the_model_takes_them_is_bound_by_th
 def test_the_csv_holds_no_formula(tmp_path: Path) -> None:
     accuracy.append(tmp_path, [shard(0, of=1, asked={**ASKED.to_json(), "dataset": "=cmd|' /C calc'!A0\n\x1b[31m"})])
     (file,) = report.write(report.rows([tmp_path]), tmp_path)
-    assert "'=cmd|' /C calc'!A0 [31m" in file.read_text()
+    assert "'=cmd|' /C calc'!A0 �[31m" in file.read_text()
 
 
 class TestAsked:

@@ -468,7 +468,7 @@ class TestFiles:
         draw.write(draw.Request(("resolution",), formats=("png", "svg")), rows, tmp_path)
         text = (tmp_path / "resolution.txt").read_text()
         assert "\x1b" not in text
-        assert "$\\frac{1}$ [31m next" in " ".join(text.split())
+        assert "$\\frac{1}$ �[31m next" in " ".join(text.split())
 
     def test_a_folder_that_cannot_be_written_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")

@@ -342,7 +342,9 @@ def test_a_model_without_products_counts_zero(
 
 def test_a_cell_without_operations_is_written_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fields = asdict(cell(Looking, monkeypatch))
-    bare = CountedCell("strange", {key: fields[key] for key in ("model", "height", "width")}, {"macs": 0}, {}, {})
+    bare = CountedCell(
+        "strange 8 parallel", {key: fields[key] for key in ("model", "height", "width")}, {"macs": 0}, {}, {}
+    )
     file = tmp_path / "counters.json"
     file.write_text(to_text(Baseline({}, (bare,), {})))
     assert read(file).cells == (bare,)

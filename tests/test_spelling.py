@@ -223,6 +223,7 @@ LISTS = {
 ONE = {  # command -> options of these names that take one value
     **{"maxres": {"batch", "dtype", "phase"}, "maxbatch": {"res", "dtype", "phase"}, "verify": {"dtype"}},
     **{"flops": {"form", "dtype", "reparam"}, "bench": {"dtype"}, "tune": {"dtype"}, "fit": {"cost"}},
+    "eval": {"batch", "dtype"},
 }
 
 
@@ -270,9 +271,11 @@ class TestRepeated:
     def test_what_a_command_gets_is_one_text(self) -> None:
         from vbench.commands.repeated import COMMA, adding_up
 
-        def plain(one: int) -> None: ...
+        def plain(one: int) -> int:
+            return one
 
-        assert adding_up(plain) is plain
+        assert adding_up(plain)(one=3) == 3
+        assert str(inspect.signature(adding_up(plain))) == "(one: int)"
         assert COMMA not in str(inspect.signature(adding_up(axes.taking()(_takes))))
 
 

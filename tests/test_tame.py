@@ -27,6 +27,7 @@ from vbench.models import create, load_published
 from vbench.reports.grid import csv_text
 from vbench.results.store import FILE, read
 from vbench.results.text import bare_table, print_whole, tame, tamed
+from vbench.sweeps.rest import Rest
 
 BAD = (
     "\x1b[2J\x1b]8;;http://evil\x07link\x1b\\\x9b31m",  # clears a screen, hides a link, colours
@@ -291,7 +292,7 @@ def test_the_progress_of_a_sweep() -> None:
     console, shown = terminal()
     with Progress(console) as progress:
         progress.doing(f"measuring {HOSTILE}")
-        progress.done(failed("error", HOSTILE, model="vig_t", side=64), [])
+        progress.done(failed("error", HOSTILE, model="vig_t", side=64), Rest())
         progress.stopped([HOSTILE])
         progress._bar.refresh()
     text = theirs(shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vbench.errors import UsageError
@@ -11,6 +12,7 @@ from vbench.errors import UsageError
 T = TypeVar("T", bound=str)
 DIGITS = 15  # of a number; one with more is a typing error
 SHOWN = 60  # characters of what a user gave, in a message
+SHOWN_PATH = 300
 LONGEST_S = 366 * 86_400  # of a time
 NUMBERS: dict[str, tuple[float, float]] = {  # the bounds of options that take one number
     "seed": (0, 2**63 - 1),
@@ -31,9 +33,9 @@ def folded(word: str) -> str:
 
 
 def shown(text: object) -> str:
-    """What a user gave, as a message shows it: its beginning, if it is long."""
-    words = str(text)
-    return words if len(words) <= SHOWN else f"{words[: SHOWN - 20]}... ({len(words):,} characters)"
+    """What a user gave, as a message shows it: its beginning, if it is long; a path may be longer."""
+    words, most = str(text), SHOWN_PATH if isinstance(text, Path) else SHOWN
+    return words if len(words) <= most else f"{words[: most - 20]}... ({len(words):,} characters)"
 
 
 def whole(text: str) -> int | None:
