@@ -56,7 +56,7 @@ Limit = Annotated[
 Dtype = Annotated[str, typer.Option(help=f"{', '.join(asking.TYPES)}.")]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads of the model.", show_default="all cores; of a shard, its own, or 8 on Slurm"),
+    typer.Option(min=1, help="CPU threads of the model.", show_default="all cores; with --on slurm 8, local:K a share"),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read images.", show_default="cores, 8 at most")]
 Strict = Annotated[bool, typer.Option("--strict", help="Decode every image before the start; stop if one cannot be.")]
