@@ -38,7 +38,7 @@ OF = 6  # shards of images of each
 
 
 class Bare:
-    """In the place of the launcher of a job. `fails`: where it ends; `waits`: the attempt in which it goes no further."""
+    """In the place of the launcher of a job. `fails`: where it ends; `waits`: the attempt that goes no further."""
 
     waits = "nowhere"
     fails: Callable[[str, int], bool] = staticmethod(lambda model, number: False)

@@ -23,8 +23,11 @@ class Work(Protocol):
     """What is done in shards: a sweep, or evaluations."""
 
     kind: str  # of `Errand`: what a job of it runs
-    folder: Path  # that has `shards`
     lines: tuple[str, ...]  # files of an attempt that have a line a row
+
+    @property
+    def folder(self) -> Path:
+        """That has `shards`."""
 
     @property
     def rows(self) -> Sequence[int]:

@@ -29,7 +29,7 @@ from vbench.results import accuracy
 from vbench.results.accuracy import Shard
 
 LISTING = "images.parquet"
-KEPT = (accuracy.FILE, accuracy.FOLDER)  # files and folders of an attempt that the next one begins with
+KEPT: tuple[str, ...] = (accuracy.FILE, accuracy.FOLDER)  # of an attempt, for the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ def apart(run: Path, plan: Plan) -> list[str]:
 class Part:
     """The pieces of one shard, in its job. Raises: SchemaError if the run has no plan."""
 
-    kept = KEPT
+    kept: tuple[str, ...] = KEPT
 
     def __init__(self, errand: Errand) -> None:
         self._errand, self.code = errand, digest()

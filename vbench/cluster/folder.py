@@ -29,7 +29,7 @@ from vbench.results.store import FILE, TURNS, Store
 
 SHARDS, LOG = "shards", "log"
 PLAN, JOBS, STATE = "plan.json", "jobs.json", "state.json"
-SWEPT = (FILE, TURNS, RUN_FILE)  # what an attempt at a sweep has for the next one
+SWEPT: tuple[str, ...] = (FILE, TURNS, RUN_FILE)  # what an attempt at a sweep has for the next one
 COMPLETE, STOPPED, REFUSED, FAILED = "complete", "stopped", "refused", "failed"  # how a shard ends
 
 

@@ -105,7 +105,7 @@ def _part(errand: Errand) -> Part:
 class _Sweep:
     """The cells of one shard. Raises: SchemaError if the folder has no plan."""
 
-    kept = files.SWEPT
+    kept: tuple[str, ...] = files.SWEPT
 
     def __init__(self, errand: Errand) -> None:
         plan = files.read_plan(Path(errand.folder))
