@@ -107,7 +107,11 @@ def read(folder: Path) -> list[Shard]:
 
     Raises: SchemaError, which names the line; OutputError if the file cannot be read.
     """
-    path = folder / FILE
+    return read_file(folder / FILE)
+
+
+def read_file(path: Path) -> list[Shard]:
+    """As `read`, of a file under any name."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -230,15 +234,17 @@ def _number(shard: Shard) -> int:
 
 
 def _current(shards: Iterable[Shard]) -> dict[str, dict[int, Shard]]:
-    """eval_id -> shard -> the newest line, without those from before the last change of conditions or of shards."""
-    found: dict[str, dict[int, Shard]] = {}
+    """eval_id -> shard -> the newest line, of those under the conditions of the newest line of the evaluation.
+
+    Lines under several conditions may lie between each other, as those of joined runs do.
+    """
+    groups: dict[tuple[str, str, int], dict[int, Shard]] = {}
+    newest: dict[str, dict[int, Shard]] = {}
     for shard in shards:
-        own = found.setdefault(shard.eval_id, {})
-        first = next(iter(own.values()), shard)
-        if (first.conditions, first.shards) != (shard.conditions, shard.shards):
-            own.clear()
+        own = groups.setdefault((shard.eval_id, shard.conditions, shard.shards), {})
         own[shard.shard] = shard
-    return found
+        newest[shard.eval_id] = own
+    return newest
 
 
 def _is_whole(own: dict[int, Shard]) -> bool:

@@ -19,7 +19,7 @@ SLOW = {  # a row a letter
     *("backend",),
     *("calibration", "checkpoints", "children", "cli", "cluster", "counters", "cuda_dry_run", "cuda_stand_in"),
     *("deployed", "docs", "doctor"),
-    *("eval", "eval_images", "external"),
+    *("eval", "eval_cluster", "eval_images", "external"),
     *("figures", "first_user", "fused", "fused_chunks", "fused_scans", "fuzz"),
     *("gaps", "gate_calibration", "gate_docs", "golden", "gpu_steps"),
     *("kernel_compile", "kernel_ranges", "kernels_cli"),

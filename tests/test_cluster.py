@@ -25,7 +25,7 @@ from test_refine import noisy
 
 from vbench import host
 from vbench import plan as planning
-from vbench.cluster import drive, local, shard, shards
+from vbench.cluster import drive, local, shard, shards, sweep
 from vbench.cluster import folder as files
 from vbench.cluster.slurm import Slurm
 from vbench.commands import cluster as options
@@ -126,6 +126,9 @@ class Forked:
         for name in names:
             os.kill(self.children[name], signal.SIGTERM)
 
+    def rest(self) -> None:
+        pass
+
 
 class Heard:
     def __init__(self) -> None:
@@ -146,7 +149,8 @@ def planned(folder: Path, cases: Sequence[Case] = NONE_EXISTS, count: int = 2) -
 
 
 def go(folder: Path, scheduler: Forked, heard: Heard, made: files.Plan, **terms: object) -> drive.Outcome:
-    return drive.run(folder, made, scheduler, drive.Terms(300.0, **terms), heard, lambda _: [])  # type: ignore[arg-type]
+    work = sweep.Sweep(folder, made, lambda _: [])
+    return drive.run(work, scheduler, drive.Terms(300.0, **terms), heard)  # type: ignore[arg-type]
 
 
 def ids(folder: Path) -> list[str]:
@@ -207,7 +211,7 @@ def test_what_would_fail_again_is_not_sent_again(tmp_path: Path) -> None:
     former.mkdir(parents=True)
     (former / FILE).write_text("{half\n{half\n")
     scheduler = Forked()
-    with pytest.warns(drive.LeftOutWarning, match="line 1 is no JSON"):
+    with pytest.warns(sweep.LeftOutWarning, match="line 1 is no JSON"):
         outcome = go(tmp_path, scheduler, Heard(), made)
     assert scheduler.sent == [0, 1]
     assert "line 1 is no JSON" in outcome.failed[0]
@@ -255,7 +259,7 @@ def test_shards_are_measured_anew_by_other_code_or_a_longer_limit(tmp_path: Path
     go(tmp_path, scheduler, Heard(), made)
     assert scheduler.sent == [1]
     scheduler = Forked()
-    drive.run(tmp_path, made, scheduler, drive.Terms(900.0), Heard(), lambda _: [])
+    drive.run(sweep.Sweep(tmp_path, made, lambda _: []), scheduler, drive.Terms(900.0), Heard())
     assert scheduler.sent == [0, 1]
 
 
@@ -424,7 +428,7 @@ def test_sizes_are_added_about_crossovers_of_all_shards(tmp_path: Path) -> None:
         added.append(list(cases))
         return []  # so that nothing is measured here
 
-    drive.run(tmp_path, made, Forked(), drive.Terms(300.0), Heard(), weigh)
+    drive.run(sweep.Sweep(tmp_path, made, weigh), Forked(), drive.Terms(300.0), Heard())
     assert len(added) == REFINED
     assert {case.model for case in added[0]} == {"vig_t", "deit_t"}
     (side,) = {case.height for case in added[0]}
@@ -456,8 +460,8 @@ class Refusing:
 @pytest.mark.parametrize("attentions", [("fused",), ("fused", "unfused", "flash", "math")])
 def test_shards_have_the_companies_of_the_whole_sweep(attentions: tuple[Any, ...]) -> None:
     """With four ways of attention there are too many cells for turns; parted, some would take turns all the same."""
-    sweep = Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384)), ("parallel",), batches=(1,), attentions=attentions)
-    cases = plan(sweep)
+    asked = Sweep(("vig_t", "deit_t"), ((224, 224), (384, 384)), ("parallel",), batches=(1,), attentions=attentions)
+    cases = plan(asked)
     found = shards.parted(cases, "auto", ONCE, Refusing(), 3)  # type: ignore[arg-type]
     assert sorted(case.id for one in found for case in one.cases) == sorted(case.id for case in cases)
     together = [one.id for shard_ in found for one in companies(shard_.cases)]

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import slurm
+from test_eval import noise_images
 
+from vbench.cluster import evaluation
 from vbench.cluster import folder as files
 from vbench.plan import Sweep, plan
+from vbench.results import accuracy
 from vbench.results.store import read, read_turns
 from vbench.sweeps.companies import companies
 
@@ -116,3 +120,26 @@ def test_a_node_that_does_not_see_the_folder(cluster: slurm.Cluster, tmp_path: P
         done = vbench(*command, "--resubmit", "0")
     assert done.returncode == 1
     assert f"left nothing in {run}/shards/000; the folder must be on a disk that every node shares" in done.stderr
+
+
+def test_evaluations_on_two_nodes_have_the_counts_of_one_process(cluster: slurm.Cluster, tmp_path: Path) -> None:
+    """A job is put back into the queue, as a preemption does; the command is ended and attaches again."""
+    noise_images(tmp_path / "data", 120)
+    asked = ("eval", "--models", "timm/test_vit", "--res", "64,96", "--data", tmp_path / "data", "--batch", "4")
+    asked += ("--checkpoint", "random", "--shard", "7", "--threads", "1", "--workers", "1", "--device", "cpu")
+    one, run = tmp_path / "one", tmp_path / "run"
+    assert vbench(*asked, "-o", one).returncode == 0
+    command = (*asked, "--on", "slurm", "--array-size", "2", "-o", run)
+    sent = vbench(*command, "--detach")
+    assert (sent.returncode, sent.stdout) == (0, ""), sent.stderr
+    home = evaluation.home(run)
+    slurm.until(lambda: bool(files.attempts(home, 0)), "a first attempt", limit_s=300)
+    cluster.ask("scontrol", "requeue", files.read_jobs(home)[0].id)
+    done = vbench(*command)
+    assert done.returncode == 0, done.stderr
+    assert len(files.attempts(home, 0)) == 2
+    own, other = ({row.eval_id: row for row in accuracy.measured([folder])} for folder in (run, one))
+    assert own.keys() == other.keys()
+    for key, row in own.items():
+        pd.testing.assert_frame_equal(pd.read_parquet(row.predictions), pd.read_parquet(other[key].predictions))
+    assert len(accuracy.read(run)) == len(accuracy.read(one))  # none was done twice

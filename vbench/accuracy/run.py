@@ -109,8 +109,12 @@ def run(
     observer: Observer,
     *,
     gpu: dict[str, Any] | None = None,
+    only: Sequence[tuple[int, int]] | None = None,
 ) -> list[Shard]:
     """Do every shard of every evaluation that is not done. Run it again to resume.
+
+    Args:
+        only: of each evaluation, the (begin, end) of the shards to do; None for all.
 
     Returns: the shards at which evaluations failed.
 
@@ -119,15 +123,15 @@ def run(
     about = host.fingerprint(settings.device, gpu, sorted({asked.model for asked in evaluations}))
     failed = []
     with only_one(settings.folder):
-        for asked in evaluations:
-            one = _Evaluation(asked, found, listing, settings, about)
+        for place, asked in enumerate(evaluations):
+            one = _Evaluation(asked, found, listing, settings, about, only[place] if only else None)
             if (failure := one.run(launcher, observer)) is not None:
                 observer.failed(asked, failure)
                 failed.append(failure)
     return failed
 
 
-def _room() -> str:
+def room() -> str:
     """A digest of the code of this room: what reads and counts."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
@@ -138,9 +142,18 @@ def _room() -> str:
 class _Evaluation:
     """One evaluation: its shards on the disk, and those that are left."""
 
-    def __init__(self, asked: Asked, found: Survey, listing: Path, settings: Settings, about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        found: Survey,
+        listing: Path,
+        settings: Settings,
+        about: dict[str, Any],
+        only: tuple[int, int] | None,
+    ) -> None:
         self._asked, self._settings, self._about, self._listing = asked, settings, about, listing
         self._bounds, self._images = found.bounds(settings.shard), int(found.images["count"])
+        self._own = range(*(only or (0, len(self._bounds))))
         self._weights = found.weights[asked.model]
         self._note = str(found.preprocessing[asked.model]["note"])
         self._id = asked.eval_id(found.images["digest"])
@@ -151,7 +164,7 @@ class _Evaluation:
             "weights": self._weights["sha256"],
         }
         versions = {package: version(package) for package in READING}
-        self._conditions = host.conditions(about, {**protocol, "versions": versions, "code": _room()})
+        self._conditions = host.conditions(about, {**protocol, "versions": versions, "code": room()})
         self._parts = predictions.parts(settings.folder, self._id)
 
     def run(self, launcher: Runner, observer: Observer) -> Shard | None:
@@ -160,7 +173,7 @@ class _Evaluation:
         observer.begins(self._asked, self._count(done), self._images, self._parts, self._bounds[0][1])
         if done:
             observer.told(self._asked, list(done.values()), self._images)
-        while left := [number for number in range(len(self._bounds)) if number not in done]:
+        while left := [number for number in self._own if number not in done]:
             before = len(done)
             try:
                 ending = self._child(left, launcher)
@@ -169,7 +182,8 @@ class _Evaluation:
             if len(done) == before:
                 return self._failure(left[0], ending)
             observer.told(self._asked, list(done.values()), self._images)
-        self._join()
+        if len(done) == len(self._bounds):
+            self._join()
         return None
 
     def _done(self) -> dict[int, Shard]:

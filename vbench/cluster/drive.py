@@ -1,4 +1,4 @@
-"""Sends shards to a scheduler until each is measured, and joins their records.
+"""Sends shards to a scheduler until each is measured, and joins their records; of a sweep, or of evaluations.
 
 A shard is measured when its newest attempt says so. One whose job is gone and that is not measured is sent again, at
 most `Terms.again` times; it goes on where it ended.
@@ -7,27 +7,44 @@ most `Terms.again` times; it goes on where it ended.
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from vbench import host
 from vbench.cluster import folder as files
-from vbench.cluster.folder import Counted, Job, Plan, State
-from vbench.cluster.merge import Merged, merge_held, unreadable
+from vbench.cluster.folder import Counted, Job, State
+from vbench.cluster.merge import Merged
 from vbench.cluster.shard import Errand
-from vbench.cluster.shards import Shard
-from vbench.errors import SchemaError
-from vbench.plan import Case
-from vbench.results.store import FILE, TURNS, current, read, read_turns
-from vbench.sweeps.loop import REFINED, refined
 
 
-class LeftOutWarning(UserWarning):
-    """The records of a shard cannot be read and were not joined with the others."""
+class Work(Protocol):
+    """What is done in shards: a sweep, or evaluations."""
+
+    kind: str  # of `Errand`: what a job of it runs
+    lines: tuple[str, ...]  # files of an attempt that have a line a row
+
+    @property
+    def folder(self) -> Path:
+        """That has `shards`."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """How many rows each shard has."""
+
+    @property
+    def code(self) -> str:
+        """A digest of the code; shards that older code has done are done again."""
+
+    def failures(self, attempt: Path) -> bool:
+        """Whether an attempt has rows that `Terms.retry` tries again."""
+
+    def join(self) -> Merged:
+        """Join what the shards have so far, in the folder of the command. Raises: OutputError."""
+
+    def grow(self) -> str | None:
+        """Add shards that follow from what is joined. Returns: what was added, in words; None if nothing was."""
 
 
 class Scheduler(Protocol):
@@ -54,6 +71,9 @@ class Scheduler(Protocol):
     def cancel(self, names: Collection[str]) -> None:
         """End jobs."""
 
+    def rest(self) -> None:
+        """All shards are done: let go of what their jobs leave here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -67,7 +87,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Where a sweep in shards stands."""
+    """Where a work in shards stands."""
 
     rows: int  # launches and blocks of turns that are on the disk
     of: int  # of all, as far as is known
@@ -79,10 +99,10 @@ class Tally:
 
 
 class Watch(Protocol):
-    """Who watches a sweep in shards."""
+    """Who watches a work in shards."""
 
     def stands(self, tally: Tally) -> None:
-        """Where the sweep stands now."""
+        """Where it stands now."""
 
     def says(self, line: str) -> None:
         """Something happened."""
@@ -90,7 +110,7 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a sweep in shards ended: what is joined, why shards failed, and the jobs that go on."""
+    """How a work in shards ended: what is joined, why shards failed, and the jobs that go on."""
 
     merged: Merged | None
     failed: dict[int, str] = field(default_factory=dict)
@@ -99,8 +119,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Drive:
-    folder: Path
-    plan: Plan
+    work: Work
     scheduler: Scheduler
     terms: Terms
     watch: Watch
@@ -110,18 +129,20 @@ class _Drive:
     gone: dict[int, float] = field(default_factory=dict)  # since when a job is seen no more
     alive: dict[int, str] = field(default_factory=dict)
     counted: Counted = field(default_factory=Counted)
-    code: str = field(default_factory=host.code_digest)
+    folder: Path = field(init=False)
+    code: str = field(init=False)
     again: set[int] = field(default_factory=set)  # measured shards with rows to try again
     new: dict[int, str] = field(default_factory=dict)  # the jobs that this command has sent
 
     def __post_init__(self) -> None:
+        self.folder, self.code = self.work.folder, self.work.code
         self.jobs = {
             number: job for number, job in files.read_jobs(self.folder).items() if job.on == self.scheduler.name
         }
         self.sent.update(self.jobs.keys())
-        for number in range(len(self.plan.shards)) if self.terms.retry else ():
+        for number in range(len(self.work.rows)) if self.terms.retry else ():
             newest = files.attempts(self.folder, number)[-1:]
-            if self.complete(self.state(number)) and any(map(_failures, newest)):
+            if self.complete(self.state(number)) and any(map(self.work.failures, newest)):
                 self.again.add(number)
 
     def state(self, number: int) -> State | None:
@@ -144,7 +165,7 @@ class _Drive:
 
     def step(self) -> bool:
         """Look at all shards, and send those that need it. Returns: whether any is still to come."""
-        open_ = [n for n in range(len(self.plan.shards)) if n not in self.failed and not self.measured(n)]
+        open_ = [n for n in range(len(self.work.rows)) if n not in self.failed and not self.measured(n)]
         jobs = {number: self.jobs[number] for number in open_ if number in self.jobs}
         seen = self.scheduler.alive([job.id for job in jobs.values()]) if jobs else {}
         self.alive = {number: seen[job.id] for number, job in jobs.items() if job.id in seen}
@@ -191,7 +212,8 @@ class _Drive:
         terms = self.terms
         beside = self.scheduler.beside
         errands = [
-            Errand(str(self.folder.absolute()), number, terms.timeout_s, terms.retry, beside) for number in numbers
+            Errand(str(self.folder.absolute()), number, terms.timeout_s, terms.retry, beside, kind=self.work.kind)
+            for number in numbers
         ]
         for number, name in zip(numbers, self.scheduler.submit(errands), strict=True):
             self.jobs[number] = Job(self.scheduler.name, name)
@@ -201,52 +223,40 @@ class _Drive:
         files.write_jobs(self.folder, self.jobs)
 
     def tally(self) -> Tally:
-        shards = self.plan.shards
+        shards = self.work.rows
         done, rows = 0, 0
         measured = 0
-        for number, shard in enumerate(shards):
+        for number, own_rows in enumerate(shards):
             attempt = next(reversed(files.attempts(self.folder, number)), None)
-            own = sum(self.counted.lines(attempt / name) for name in (FILE, TURNS)) if attempt else 0
+            own = sum(self.counted.lines(attempt / name) for name in self.work.lines) if attempt else 0
             state = self.state(number)
-            left = max(0, shard.rows - own) if state is None or state.left is None else state.left
+            left = max(0, own_rows - own) if state is None or state.left is None else state.left
             done, rows, measured = done + own, rows + own + left, measured + self.measured(number)
         waiting = Counter(what.removeprefix("waiting").strip() for what in self.alive.values() if what != "running")
         running = sum(what == "running" for what in self.alive.values())
         return Tally(done, rows, len(shards), measured, running, dict(waiting), len(self.failed))
 
 
-def run(
-    folder: Path,
-    plan: Plan,
-    scheduler: Scheduler,
-    terms: Terms,
-    watch: Watch,
-    weigh: Callable[[Sequence[Case]], list[Shard]],
-) -> Outcome:
-    """Measure the shards of a plan, add sizes about crossovers as further shards, and join all records in `folder`.
+def run(work: Work, scheduler: Scheduler, terms: Terms, watch: Watch) -> Outcome:
+    """Do the shards of a work, add those that follow from them, and join all records.
 
-    The caller holds the folder (`merge.held`). On KeyboardInterrupt the jobs of a scheduler that lasts go on, all
-    others are ended, and what there is so far is joined.
-
-    Args:
-        weigh: the shards of cells that were added.
+    The caller holds the folder. On KeyboardInterrupt the jobs of a scheduler that lasts go on; all others are ended.
 
     Raises: UsageError if the scheduler refuses; KeyboardInterrupt after what is said above.
     """
-    drive = _Drive(folder, plan, scheduler, terms, watch)
+    drive = _Drive(work, scheduler, terms, watch)
     try:
         while True:
             while drive.step():
                 if terms.detach:
                     return Outcome(None, drive.failed, _names(drive))
                 time.sleep(scheduler.poll_s)
-            merged = join(folder, drive.plan)
-            added = [] if drive.failed else _added(folder, drive.plan)
-            if not added:
+            merged = work.join()
+            added = None if drive.failed else work.grow()
+            if added is None:
+                scheduler.rest()
                 return Outcome(merged, drive.failed)
-            drive.plan = drive.plan.grown(weigh(added))
-            files.write_plan(folder, drive.plan)
-            watch.says(f"{len(added)} cells are added about crossovers")
+            watch.says(added)
     except BaseException as error:
         names = " ".join(_names(drive))
         if isinstance(error, KeyboardInterrupt):
@@ -258,38 +268,9 @@ def run(
         raise
 
 
-def join(folder: Path, plan: Plan) -> Merged:
-    """Join what the shards of a plan have measured so far in the folder, which the caller holds.
-
-    A shard whose records cannot be read is left out, with a LeftOutWarning.
-    """
-    newest = [files.attempts(folder, number)[-1:] for number in range(len(plan.shards))]
-    runs = [attempt for found in newest for attempt in found if (attempt / FILE).is_file()]
-    try:
-        return merge_held(runs, folder)
-    except SchemaError:
-        whole = [run for run in runs if (why := unreadable(run)) is None or warnings.warn(why, LeftOutWarning, 2)]
-        return merge_held(whole, folder)
-
-
-def _failures(attempt: Path) -> bool:
-    """Whether an attempt has launches or turns that `--retry` measures again."""
-    ended = {*(record.status for record in read(attempt)), *(block.status for block in read_turns(attempt))}
-    return not ended <= {"ok", "unsupported"}
-
-
 def _names(drive: _Drive) -> tuple[str, ...]:
     return tuple(drive.jobs[number].id for number in sorted(drive.alive))
 
 
 def _times(count: int) -> str:
     return "one job" if count == 1 else f"{count} jobs"
-
-
-def _added(folder: Path, plan: Plan) -> list[Case]:
-    """The cells to add about crossovers that are not sharp."""
-    if not plan.refine or plan.refined >= REFINED:
-        return []
-    records = read(folder)
-    valid = {next(iter(own.values())).conditions for own in current(records).values()}
-    return refined(plan.cases, records, read_turns(folder), valid)

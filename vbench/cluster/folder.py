@@ -29,6 +29,7 @@ from vbench.results.store import FILE, TURNS, Store
 
 SHARDS, LOG = "shards", "log"
 PLAN, JOBS, STATE = "plan.json", "jobs.json", "state.json"
+SWEPT: tuple[str, ...] = (FILE, TURNS, RUN_FILE)  # what an attempt at a sweep has for the next one
 COMPLETE, STOPPED, REFUSED, FAILED = "complete", "stopped", "refused", "failed"  # how a shard ends
 
 
@@ -106,8 +107,8 @@ def attempts(folder: Path, number: int) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def begin(folder: Path, number: int, state: State) -> Path:
-    """Make the folder of the next attempt, with the records of the last one. It appears whole.
+def begin(folder: Path, number: int, state: State, kept: Sequence[str] = SWEPT) -> Path:
+    """Make the folder of the next attempt, with the files and folders `kept` of the last one. It appears whole.
 
     Raises: OutputError.
     """
@@ -117,8 +118,10 @@ def begin(folder: Path, number: int, state: State) -> Path:
         while True:
             former = attempts(folder, number)
             part = Path(tempfile.mkdtemp(prefix=".part-", dir=home))
-            for name in (FILE, TURNS, RUN_FILE) if former else ():
-                if (former[-1] / name).is_file():
+            for name in kept if former else ():
+                if (former[-1] / name).is_dir():
+                    shutil.copytree(former[-1] / name, part / name, ignore=shutil.ignore_patterns(".*"))
+                elif (former[-1] / name).is_file():
                     shutil.copyfile(former[-1] / name, part / name)
             part.chmod(0o755)
             write_state(part, state)

@@ -115,6 +115,16 @@ class Local:
                 process.wait()
             self._over(name)
 
+    def rest(self) -> None:
+        """Wait for processes that are done with their shards."""
+        for name, one in list(self._running.items()):
+            try:
+                one.process.wait(ENDING_S)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+            self._over(name)
+
     def _over(self, name: str) -> None:
         process = self._running.pop(name).process
         if process.stdin:

@@ -1,4 +1,4 @@
-"""What a job runs: the ordinary sweep over the cells of one shard, in a folder of its own.
+"""What a job runs: the ordinary sweep or evaluation of one shard, in a folder of its own.
 
 `python -P -m vbench.cluster.shard ERRAND` runs one, ERRAND as JSON; submitit calls `run`.
 """
@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vbench import host
 from vbench import plan as planning
@@ -45,6 +45,24 @@ class Errand:
     beside: str | None = None
     job: str | None = None
     cores: tuple[int, ...] = ()
+    kind: str = "sweep"  # or "eval"
+
+
+class Part(Protocol):
+    """A shard of a work, in its job."""
+
+    code: str  # as of `drive.Work`
+    kept: tuple[str, ...]  # files and folders of an attempt with which the next one begins
+
+    def run(self, attempt: Path, launcher: Launcher, tell: Telling) -> None:
+        """Do what is left, in the folder of this attempt. Raises: UsageError if it can never be done."""
+
+
+class Telling(Protocol):
+    """Who is told of what is done."""
+
+    def tell(self, line: str, left: int | None = None) -> None:
+        """A line for the job's log, and, where that has changed, how many rows are left."""
 
 
 def run(errand: Errand) -> None:
@@ -57,21 +75,13 @@ def run(errand: Errand) -> None:
     if errand.cores:
         os.sched_setaffinity(0, errand.cores)
     _say(f"cores {','.join(map(str, sorted(os.sched_getaffinity(0))))}")
-    folder = Path(errand.folder)
-    plan = files.read_plan(folder)
-    if plan is None:
-        raise SchemaError(f"{folder / files.SHARDS} has no {files.PLAN}")
-    cases = list(plan.shards[errand.number].cases)
-    state = files.State(errand.job or job_of_slurm(), host.code_digest(), errand.timeout_s)
-    attempt = files.begin(folder, errand.number, state)
-    watch = _Watch(attempt, state)
-    settings = loop.Settings(
-        attempt, cases[0].device, errand.timeout_s, retry=errand.retry, pairs=plan.pairs, beside=errand.beside
-    )
+    part = _part(errand)
+    state = files.State(errand.job or job_of_slurm(), part.code, errand.timeout_s)
+    attempt = files.begin(Path(errand.folder), errand.number, state, part.kept)
+    watch = _Told(attempt, state)
     try:
         with _OfJob() as launcher:
-            gpu = loop.probe(cases, settings.device, launcher)
-            loop.run(cases, settings, plan.protocol, launcher, watch, gpu=gpu)
+            part.run(attempt, launcher, watch)
     except KeyboardInterrupt:
         watch.end(files.STOPPED, STOPPED)
         sys.exit(1)
@@ -82,6 +92,36 @@ def run(errand: Errand) -> None:
         watch.end(files.FAILED, first_line(error, named=True))
         raise
     watch.end(files.COMPLETE)
+
+
+def _part(errand: Errand) -> Part:
+    if errand.kind == "eval":
+        from vbench.cluster.evaluation import Part as Evaluation
+
+        return Evaluation(errand)
+    return _Sweep(errand)
+
+
+class _Sweep:
+    """The cells of one shard. Raises: SchemaError if the folder has no plan."""
+
+    kept: tuple[str, ...] = files.SWEPT
+
+    def __init__(self, errand: Errand) -> None:
+        plan = files.read_plan(Path(errand.folder))
+        if plan is None:
+            raise SchemaError(f"{Path(errand.folder) / files.SHARDS} has no {files.PLAN}")
+        self._errand, self._plan, self.code = errand, plan, host.code_digest()
+
+    def run(self, attempt: Path, launcher: Launcher, tell: Telling) -> None:
+        """As `vbench sweep`."""
+        errand, plan = self._errand, self._plan
+        cases = list(plan.shards[errand.number].cases)
+        settings = loop.Settings(
+            attempt, cases[0].device, errand.timeout_s, retry=errand.retry, pairs=plan.pairs, beside=errand.beside
+        )
+        gpu = loop.probe(cases, settings.device, launcher)
+        loop.run(cases, settings, plan.protocol, launcher, _Watch(tell), gpu=gpu)
 
 
 def job_of_slurm() -> str:
@@ -102,30 +142,41 @@ class _OfJob(Launcher):
 
 
 class _Watch:
-    """Writes what is left of a shard beside its records, and a line a launch into the job's log."""
+    """Watches a sweep: a line a launch."""
 
-    def __init__(self, attempt: Path, state: files.State) -> None:
-        self._attempt, self._state = attempt, state
+    def __init__(self, told: Telling) -> None:
+        self._told = told
 
     def planned(self, rest: Rest, tasks: list[Task], protocol: planning.Protocol) -> None:
-        self._keep(left=len(rest))
+        self._told.tell(f"{len(rest)} left", len(rest))
 
     def prepares(self, number: int) -> None:
         pass
 
     def doing(self, what: str) -> None:
-        _say(what)
+        self._told.tell(what)
 
     def done(self, record: Record, rest: Rest) -> None:
-        _say(f"{record.status}{f', {record.reason}' if record.reason else ''}; {len(rest)} left")
-        self._keep(left=len(rest))
+        said = f"{record.status}{f', {record.reason}' if record.reason else ''}"
+        self._told.tell(f"{said}; {len(rest)} left", len(rest))
 
     def took_turns(self, block: TurnBlock, known: dict[Key, PairedRatio], rest: Rest) -> None:
-        _say(f"turns {block.status}; {len(rest)} left")
-        self._keep(left=len(rest))
+        self._told.tell(f"turns {block.status}; {len(rest)} left", len(rest))
 
     def stopped(self, wishes: list[str]) -> None:
         pass
+
+
+class _Told:
+    """Writes what is left of a shard beside its records, and lines into the job's log."""
+
+    def __init__(self, attempt: Path, state: files.State) -> None:
+        self._attempt, self._state = attempt, state
+
+    def tell(self, line: str, left: int | None = None) -> None:
+        _say(line)
+        if left is not None:
+            self._keep(left=left)
 
     def end(self, how: str, reason: str | None = None) -> None:
         _say(f"{how}{f': {reason}' if reason else ''}")

@@ -147,6 +147,9 @@ class Slurm:
         if names:
             _asked("scancel", *names)
 
+    def rest(self) -> None:
+        """There is nothing to let go of."""
+
 
 def _asked(*command: str) -> str | None:
     """What a program of Slurm prints; None if it fails or does not answer."""

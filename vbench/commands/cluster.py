@@ -1,4 +1,4 @@
-"""`vbench sweep --on`: its options, its progress, and what it prints."""
+"""`--on` of sweep and eval: its options and its progress; and what `vbench sweep --on` prints."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 PANEL = "Cluster"
 SIZE = 8  # shards of a job array
+OF_NODE = 8  # cores of a node that evaluations use, where nothing is said
 AGAIN = 2  # how often a shard is sent again
 
 On = Annotated[
     str | None,
     typer.Option(
-        help="Where shards of the sweep run: slurm (a job array), or local:K (K at once on this machine, each with its "
+        help="Where shards run: slurm (a job array), or local:K (K at once on this machine, each with its "
         "own cores and its own GPU). The folder must be on a disk that all nodes share.",
         show_default="this process",
         rich_help_panel=PANEL,
@@ -95,6 +96,10 @@ class Where:
     again: int
     detach: bool
 
+    def cores(self, here: int) -> int:
+        """How many cores a shard is taken to have, where this machine has `here`."""
+        return OF_NODE if self.slots is None else max(1, here // self.slots)
+
     def device(self, device: str) -> str:
         """Torch's name of the device of a cell. A node of a cluster has other devices than this machine.
 
@@ -153,12 +158,13 @@ def sweep(cases: list[Case], settings: Settings, protocol: Protocol, where: Wher
 def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Where, watch: Watching) -> Outcome:
     """Measure in shards. Raises: UsageError; KeyboardInterrupt when what there is so far is joined."""
     from vbench.cluster import drive, folder, shards
+    from vbench.cluster import sweep as sweeping
     from vbench.cluster.merge import held
     from vbench.jobs.launch import Launcher
     from vbench.results.store import FILE
 
     place = settings.folder
-    scheduler = _scheduler(where, settings, protocol)
+    started = scheduler(where, place, settings.device, protocol.threads)
     refine = settings.refine
     terms = drive.Terms(settings.timeout_s, settings.retry, where.again, where.detach)
 
@@ -167,8 +173,8 @@ def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Wh
             return shards.parted(some, settings.pairs, protocol, launcher, where.size)
 
     with held(place):
-        if settings.fresh or scheduler.name != "slurm":
-            _refuse_running(place)
+        if settings.fresh or started.name != "slurm":
+            refuse_running(place)
         if settings.fresh:
             folder.start_over(place)
         found = folder.read_plan(place)
@@ -183,24 +189,25 @@ def measure(cases: list[Case], settings: Settings, protocol: Protocol, where: Wh
             plan = folder.Plan(protocol, settings.pairs, refine, asked, tuple(weigh(cases)))
         plan = folder.agree(place, plan, found)
         try:
-            return drive.run(place, plan, scheduler, terms, watch, weigh)
+            return drive.run(sweeping.Sweep(place, plan, weigh), started, terms, watch)
         except KeyboardInterrupt:
-            drive.join(place, folder.read_plan(place) or plan)
+            sweeping.join(place, folder.read_plan(place) or plan)
             raise
 
 
-def _scheduler(where: Where, settings: Settings, protocol: Protocol) -> Scheduler:
+def scheduler(where: Where, folder: Path, device: str, threads: int) -> Scheduler:
+    """Who starts the shards of a folder, each with so many threads. Raises: UsageError."""
     from vbench.cluster import local, slurm
 
     if where.slots is not None:
-        return local.Local(local.slots(where.slots, settings.device, protocol.threads))
+        return local.Local(local.slots(where.slots, device, threads))
     partition, gres, time, account, qos, constraint, exclusive = where.asked
     time_s = None if time is None else in_seconds(time, "--time")
     asked = slurm.Asked(partition, gres, time_s, account, qos, constraint, exclusive is not False)
-    return slurm.Slurm(settings.folder, asked, protocol.threads)
+    return slurm.Slurm(folder, asked, threads)
 
 
-def _refuse_running(place: Path) -> None:
+def refuse_running(place: Path) -> None:
     """Refuse a folder whose jobs are in Slurm's queue. Raises: UsageError."""
     from vbench.cluster import folder
     from vbench.cluster.slurm import Slurm

@@ -15,7 +15,7 @@ from vbench import devices
 from vbench import plan as planning
 from vbench.accuracy import plan as asking
 from vbench.accuracy.plan import Asked
-from vbench.commands import axes
+from vbench.commands import axes, cluster
 from vbench.commands.console import AsJson, err, print_aside
 from vbench.commands.repeated import COMMA
 from vbench.errors import UsageError
@@ -54,7 +54,10 @@ Limit = Annotated[
     int | None, typer.Option(min=1, help="Only so many images, of every class its share.", show_default="all")
 ]
 Dtype = Annotated[str, typer.Option(help=f"{', '.join(asking.TYPES)}.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the model.", show_default="all cores")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads of the model.", show_default="all cores; with --on slurm 8, local:K a share"),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads that read images.", show_default="cores, 8 at most")]
 Strict = Annotated[bool, typer.Option("--strict", help="Decode every image before the start; stop if one cannot be.")]
 
@@ -84,19 +87,35 @@ def evaluate(
         "vbench-run"
     ),
     as_json: AsJson = False,
+    on: cluster.On = None,
+    partition: cluster.Partition = None,
+    gres: cluster.Gres = None,
+    time: cluster.Time = None,
+    account: cluster.Account = None,
+    qos: cluster.Qos = None,
+    constraint: cluster.Constraint = None,
+    exclusive: cluster.Exclusive = None,
+    array_size: cluster.ArraySize = None,
+    resubmit: cluster.Resubmit = None,
+    detach: cluster.Detach = False,
 ) -> None:
     """Measure top-1 and top-5 of models on images, at every size. Run the same command again to resume."""
     from vbench.accuracy import run as evaluating
+    from vbench.commands import eval_cluster
     from vbench.commands.eval_progress import Progress
     from vbench.jobs.launch import Launcher
     from vbench.results import accuracy, store
 
-    names, sizes, where, dtypes = _axes(models, res, data, device, dtype)
+    slurm = (partition, gres, time, account, qos, constraint, exclusive)
+    shared = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=None)
+    names, sizes, dtypes = _axes(models, res, data, dtype)
+    where = shared.device(device) if shared else devices.resolve(device)
     sources = asking.parse_checkpoints(checkpoint, names)
     own_crop = asking.parse_crop(crop_pct)
     own_mode = crop_mode and choices(crop_mode, "--crop-mode", asking.CROP_MODES)[0]
     own_filter = interpolation and choices(interpolation, "--interpolation", asking.INTERPOLATIONS)[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cores if shared is None else shared.cores(cores)
     settings = evaluating.Settings(
         folder.absolute(),
         asking.absolute(data),
@@ -125,7 +144,7 @@ def evaluate(
     interrupted, failed = False, []
     with Launcher() as launcher, tempfile.TemporaryDirectory(prefix="vbench-") as held:
         listing = Path(held) / "images.parquet"
-        gpu = evaluating.probe(where, launcher)
+        gpu = None if shared else evaluating.probe(where, launcher)
         with err.status("looking at images, labels and weights"):
             found = evaluating.survey(about, listing, launcher)
         print_aside(found.images["notes"])
@@ -152,6 +171,11 @@ def evaluate(
                     seed=seed,
                 )
             )
+        if shared:
+            code, told = eval_cluster.evaluate(evaluations, found, listing, settings, shared)
+            if told:
+                show(folder, as_json=as_json)
+            raise typer.Exit(code)
         try:
             with Progress(err) as progress:
                 failed = evaluating.run(evaluations, found, listing, settings, launcher, progress, gpu=gpu)
@@ -178,11 +202,11 @@ def show(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
 
 
 def _axes(
-    models: str | None, res: str | None, data: str, device: str, dtype: str
-) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...], str, tuple[planning.Dtype, ...]]:
-    """Models, sizes, device and dtypes. Raises: UsageError."""
+    models: str | None, res: str | None, data: str, dtype: str
+) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...], tuple[planning.Dtype, ...]]:
+    """Models, sizes and dtypes. Raises: UsageError."""
     if not models or not data:
         raise UsageError("give --models and --data, as in --models vig_t,deit_t --res 224:1024 --data imagenet/val")
     names, sizes = planning.parse_models(models), planning.parse_sizes(res or "224")
     asking.check_sizes(names, sizes)
-    return names, sizes, devices.resolve(device), planning.parse_dtypes(dtype, asking.TYPES)
+    return names, sizes, planning.parse_dtypes(dtype, asking.TYPES)

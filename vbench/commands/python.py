@@ -155,12 +155,14 @@ def read(*runs: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 
 def merge(*runs: str | Path | Iterable[str | Path], out: str | Path, keep: str | None = None) -> Merged:
-    """Join runs in the folder `out`, as `vbench merge RUN... -o OUT` does: the records, turns and run.json of each.
+    """Join runs in the folder `out`, as `vbench merge RUN... -o OUT` does: the records, turns, accuracies with
+    predictions, and run.json of each.
 
     Args:
         keep: "newest": where runs disagree about a launch, the newest counts. None: that is a UsageError.
 
-    Returns: `folder`, how many launches (`records`) and blocks of turns (`turns`) it has now, and how many are `new`.
+    Returns: `folder`, how many launches (`records`), blocks of turns (`turns`) and shards of images (`accuracies`) it
+        has now, and how many are `new`.
 
     Raises: UsageError for a folder without records, and for runs that disagree; OutputError, SchemaError for a folder
         that cannot be used. Nothing was written then.
