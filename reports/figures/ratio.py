@@ -90,7 +90,7 @@ def _points(pair: Pair) -> list[_Point]:
 
 def _read(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns that `ratio` reads."""
-    return rows[[name for name in rows if name.startswith("latency_") or name in TURNED]].reset_index()
+    return rows[[name for name in rows if str(name).startswith("latency_") or name in TURNED]].reset_index()
 
 
 def _of(series: list[Series], pair: Pair) -> Series | None:
