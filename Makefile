@@ -115,7 +115,7 @@ gate-sessions: ## forty more real sessions of equal code and forty of slowed cod
 gate-calibration: ## what these sessions come to, many more simulated ones, the power curve, and docs/gate.md
 	python -P -m vbench.reports.gate_calibration $(GATE) docs/gate.md
 
-scale: ## what commands take on 1,000 to 1,000,000 records: results/scale.csv and the table in docs/reports.md; eight minutes, 5 GB of disk
+scale: ## what commands take on 1,000 to 1,000,000 records: results/scale.csv and the table in docs/reports.md; about ten minutes, 5 GB of disk
 	python -P .ci/scale.py
 
 measuring: ## the tables of docs/measuring.md, from the committed records

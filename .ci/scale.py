@@ -1,15 +1,17 @@
 """What reports take on many records: run folders are made, each command reads them in a process of its own.
 
-`make scale` writes `results/scale.csv`, and from it the table in `docs/reports.md`. The records are those of
-`results/cpu` with other cells and other numbers: as many bytes and as many samples a launch as there, eight launches a
-cell. One in eight launches drifts, one in fifty has outliers. The cells are the plan of a real command, under the
-conditions of this machine, so that the same command resumes them.
+`make scale` writes `results/scale.csv`, and from it the table in `docs/reports.md`; `--page` makes the table again from
+that file. The records are those of `results/cpu` with other cells and other numbers: as many bytes and as many samples
+a launch as there, eight launches a cell. One in eight launches drifts, one in fifty has outliers, one cell in forty
+failed; recurrent models took turns with attention. The cells are the plan of a real command, under the conditions of
+this machine, so that the same command resumes them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import random
@@ -18,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +33,25 @@ REAL = ROOT / "results" / "cpu" / "records.jsonl"
 TABLE = ROOT / "results" / "scale.csv"
 PAGE = ROOT / "docs" / "reports.md"
 SEED = 0
-LIMIT_S = 90.0  # of one command
+LIMIT_S = 75.0  # of one command
 CHUNK = 2_000  # records that are drawn together
 SCATTER = 0.01  # of launches, and of the samples of a launch, as a share
+FAILED = 40  # one cell of so many, with all its launches
+ENDINGS = (
+    ("oom", "out of memory: 24.1 GB were asked for, 16.0 GB are free"),
+    ("timeout", "not done after 300 s"),
+    ("error", "RuntimeError: the output has another shape than the input asks for"),
+)
+ROUNDS = 20  # of a block of turns
 BLOCKS = (1.0, 0.99, 1.01, 1.0, 1.02, 1.0)  # of calls back to back, about their middle
 HEADS = ("records", "cells", "mib", "command", "wall_s", "cpu_s", "peak_mib", "ended")
+STOPPED = 256  # stands for the exit code of a command that was stopped
 MEMORY_GIB = 12  # that a command may take
-NOT_ON = {"page": 200_000}  # the page keeps all records in memory
+NOT_ON = {  # more records than these
+    "plan": 1_000,  # it counts the work of each model and size
+    "page": 10_000,  # it keeps all records in memory
+    "resume": 100_000,  # so does a sweep
+}
 COMMANDS = ("plan", "report", "figures", "page", "compare", "merge", "resume")
 
 
@@ -72,8 +87,12 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(COMMANDS), help="some of the commands")
     parser.add_argument("--keep", type=Path, help="a folder in which the runs stay")
     parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--page", action="store_true", help="only make the table of the page again")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds of one command")
     asked = parser.parse_args()
+    if asked.page:
+        fill(asked.table)
+        return
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="vbench-scale-") as temporary:
         place = asked.keep or Path(temporary)
@@ -83,10 +102,17 @@ def main() -> None:
                 shutil.rmtree(place / str(records))
     write(asked.table, rows)
     if asked.table == TABLE:
-        sys.path.insert(0, str(ROOT))
-        from vbench.reports.write import filled
+        fill(TABLE)
 
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "scale", page(rows)), encoding="utf-8")
+
+def fill(table: Path) -> None:
+    """Put the table of that file into the page."""
+    sys.path.insert(0, str(ROOT))
+    from vbench.reports.write import filled
+
+    with table.open(encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "scale", page(rows)), encoding="utf-8")
 
 
 def measured(folder: Path, records: int, commands: list[str], limit_s: float) -> Iterator[dict[str, Any]]:
@@ -110,7 +136,8 @@ def measured(folder: Path, records: int, commands: list[str], limit_s: float) ->
             continue
         if command in ("compare", "merge") and not again.is_dir():
             again.mkdir()
-            os.link(run / "records.jsonl", again / "records.jsonl")
+            for file in ("records.jsonl", "turns.jsonl"):
+                os.link(run / file, again / file)
         took = child([sys.executable, "-P", "-m", "vbench", *lines[command]], folder / f"{command}.txt", limit_s)
         row = {"records": records, "cells": cells, "mib": round(size / 2**20), "command": command, **took}
         print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
@@ -123,7 +150,7 @@ def child(command: list[str], log: Path, limit_s: float) -> dict[str, Any]:
         "import json, resource, subprocess, sys\n"
         f"resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY_GIB << 30}, {MEMORY_GIB << 30}))\n"
         "try:\n    rc = subprocess.run(sys.argv[2:], timeout=float(sys.argv[1])).returncode\n"
-        "except subprocess.TimeoutExpired:\n    rc = -9\n"
+        f"except subprocess.TimeoutExpired:\n    rc = {STOPPED}\n"
         "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
         "print(json.dumps([rc, used.ru_utime + used.ru_stime, used.ru_maxrss]), file=open(3, 'w'))"
     )
@@ -142,9 +169,10 @@ def child(command: list[str], log: Path, limit_s: float) -> dict[str, Any]:
             rc, cpu_s, peak_kib = json.loads(answer.read())
         process.wait()
     words = log.read_text(encoding="utf-8", errors="replace")
-    ended = {0: "ok", 1: "ok", -9: f"stopped after {limit_s:g} s"}.get(rc, f"exit {rc}")
-    if "Traceback" in words or (rc == 2 and "No such command" in words):
-        ended = "traceback" if "Traceback" in words else "no such command"
+    good = (0, 1) if {"compare", "sweep"} & set(command) else (0,)  # 1: done, and there are worse or failed cells
+    ended = "ok" if rc in good else f"stopped after {limit_s:g} s" if rc == STOPPED else f"exit {rc}"
+    for fault in ("Traceback", "MemoryError", "No such command"):
+        ended = fault.lower() if fault in words else ended
     took = round(time.monotonic() - begin, 1)
     return {"wall_s": took, "cpu_s": round(cpu_s, 1), "peak_mib": round(peak_kib / 1024), "ended": ended}
 
@@ -153,18 +181,29 @@ def make(folder: Path, records: int, shape: Shape) -> None:
     """Write the run: records of every launch of every cell, in the order of a sweep."""
     sys.path.insert(0, str(ROOT))
     from vbench import host, plan
+    from vbench.sweeps.companies import companies
 
     sweep = plan.parse({**plan.USUAL, **asdict(shape)}, "cpu")
     protocol = asdict(plan.RIGORS["default"])
     about = host.fingerprint("cpu", None)
     common = {"protocol": protocol, "host": about, "conditions": host.conditions(about, protocol)}
-    order = plan.schedule(plan.plan(sweep), plan.RIGORS["default"].launches, SEED)
+    cases = plan.plan(sweep)
+    order = plan.schedule(cases, plan.RIGORS["default"].launches, SEED)
     print(f"{folder.name}: {len(order)} records are planned, {records} asked for", flush=True)
     folder.mkdir(parents=True)
     template = Template(common)
     with (folder / "records.jsonl").open("w", encoding="utf-8") as file:
         for first in range(0, len(order), CHUNK):
             file.write("".join(template.lines(order[first : first + CHUNK], first)))
+    able = [case for case in cases if not case.unsupported and not ending(case)]
+    with (folder / "turns.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(map(template.turns(len(order)), companies(able)))
+
+
+def ending(case: Any) -> tuple[str, str] | None:
+    """How the launches of a cell failed, and why; None if they did not."""
+    number = int(case.id[:8], 16)
+    return ENDINGS[number // FAILED % len(ENDINGS)] if number % FAILED == 0 else None
 
 
 class Template:
@@ -179,6 +218,9 @@ class Template:
         self.counts = [len(record["latency"]["samples_ms"]) for record in timed]
         self.random = np.random.default_rng(SEED)
         self.choice = random.Random(SEED)
+        from vbench.results.models import of_zoo
+
+        self.common, self.zoo = common, cache(of_zoo)
         self.cut: dict[int, list[str]] = {}
 
     def lines(self, order: list[Any], first: int) -> Iterator[str]:
@@ -196,6 +238,36 @@ class Template:
                 samples[-2:] *= 3
             yield self.line(case, launch, first + number, samples.round(6).tolist())
 
+    def turns(self, order: int) -> Callable[[Any], str]:
+        """What gives the lines of a company: as many blocks as it has cells."""
+        places = itertools.count(order)
+
+        def lines(company: Any) -> str:
+            count = len(company.cases)
+            noise = self.random.lognormal(0.0, SCATTER, (count, count, ROUNDS))
+            usual = np.array([self.milliseconds(case) for case in company.cases])[:, None]
+            about = {
+                "case_ids": [case.id for case in company.cases],
+                "cases": [asdict(case) for case in company.cases],
+                "batches": [1] * count,
+                "calls": [1] * count,
+                "stop": f"{ROUNDS} rounds",
+            }
+            return "".join(
+                json.dumps(
+                    {
+                        **{"company": company.id, "block": block},
+                        **{**about, "order": next(places), "status": "ok", "reason": None, **self.common},
+                        **{name: self.first[name] for name in ("started_at", "wall_s", "timeout_s", "load", "schema")},
+                        "samples_ms": (usual * noise[block]).round(6).tolist(),
+                    }
+                )
+                + "\n"
+                for block in range(count)
+            )
+
+        return lines
+
     @staticmethod
     def milliseconds(case: Any) -> float:
         tokens = (case.height / 16) * (case.width / 16)
@@ -204,9 +276,11 @@ class Template:
         return float(slow * grows * (0.6 if case.dtype != "float32" else 1.0))
 
     def line(self, case: Any, launch: int, place: int, samples: list[float]) -> str:
-        if case.unsupported:
-            values = {"case_id": case.id, "case": asdict(case), "reason": case.unsupported, "order": place}
-            return json.dumps({**self.ended, **values}) + "\n"
+        zoo = self.zoo(case.model, case.height, case.width)
+        ended = ("unsupported", case.unsupported) if case.unsupported else ending(case)
+        if ended:
+            about = {"case_id": case.id, "case": asdict(case), "launch": launch, "order": place, "zoo": zoo}
+            return json.dumps({**self.ended, **about, "status": ended[0], "reason": ended[1]}) + "\n"
         tokens = (case.height // 16) * (case.width // 16)
         kind = min(launch, 1)
         if kind not in self.cut:
@@ -223,6 +297,7 @@ class Template:
             str(samples),
             *([] if kind else self._blocks(case, middle)),
             str(middle / 3),
+            json.dumps(zoo),
         )
         return "".join(piece for pair in zip(self.cut[kind], (*parts, "\n"), strict=True) for piece in pair)
 
@@ -246,6 +321,7 @@ class Template:
         if record["throughput"]:
             record["throughput"] |= {"batch": mark, "images_per_s": mark, "blocks_ms": mark}
         record["floor"] |= {"floor_ms": mark}
+        record["zoo"] = mark
         head, *rest = json.dumps(record).replace('"case_id": "@@"', '"case_id": "\0"').replace('"@@"', "\0").split("\0")
         return [head, *rest]
 
@@ -259,11 +335,11 @@ def write(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The table in Markdown: CPU seconds and peak memory of each command by the number of records."""
-    sizes = list(dict.fromkeys(row["records"] for row in rows))
+    sizes = list(dict.fromkeys(int(row["records"]) for row in rows))
     lines = ["| command | " + " | ".join(f"{size:,} records" for size in sizes) + " |"]
     lines += ["| --- |" + " ---: |" * len(sizes)]
     for command in dict.fromkeys(row["command"] for row in rows):
-        found = {row["records"]: row for row in rows if row["command"] == command}
+        found = {int(row["records"]): row for row in rows if row["command"] == command}
         lines.append(f"| `{command}` | " + " | ".join(_cell(found.get(size)) for size in sizes) + " |")
     return "\n".join(lines)
 
@@ -273,7 +349,7 @@ def _cell(row: dict[str, Any] | None) -> str:
         return "–"
     if row["ended"] != "ok":
         return str(row["ended"])
-    return f"{row['cpu_s']:g} s, {row['peak_mib'] / 1024:.2g} GiB"
+    return f"{float(row['cpu_s']):g} s, {int(row['peak_mib']) / 1024:.2g} GiB"
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def answers(table: pd.DataFrame, accuracy: Sequence[MeasuredAccuracy] = ()) -> l
 def pairs(table: pd.DataFrame) -> list[Pair]:
     """Each recurrent model in each mode and form, with the attention model that is nearest in parameters.
 
-    Both have at least one size in common under the same settings. An attention model has no operator.
+    Both have at least one size in common under the same settings. An attention model has no operator. Of several rows
+    of one size, the one that was measured last is taken.
     """
     table = _asked(table)
     told, attends = differing(table, SETTING), attention_models(table)
@@ -80,23 +81,32 @@ def pairs(table: pd.DataFrame) -> list[Pair]:
     for _, rows in table.groupby([key for key in SETTING if key in table], sort=False, dropna=False):
         under = [said(key, rows[key].iloc[0]) for key in told if not pd.isna(rows[key].iloc[0])]
         subjects = [
-            (str(who[0]), who[1:], own.set_index(["height", "width"]).sort_index())
-            for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
+            (str(who[0]), who[1:], _by_size(own)) for who, own in rows.groupby(list(SUBJECT), sort=False, dropna=False)
         ]
-        baselines = [(name, way, own) for name, way, own in subjects if name in attends]
+        baselines = [(*each, set(each[2].index), params_of(each[2])) for each in subjects if each[0] in attends]
         for model, (mode, form, _), mine in subjects:
-            beside = [each for each in baselines if len(mine.index.intersection(each[2].index))]
-            place = nearest(params_of(mine), [params_of(own) for _, _, own in beside])
-            if model in attends or place is None:
+            if model in attends:
+                continue
+            beside = [each for each in baselines if not each[3].isdisjoint(mine.index)]
+            place = nearest(params_of(mine), [params for *_, params in beside])
+            if place is None:
                 continue
             own_form = [f"form {form}"] if forms.get((model, mode)) else []
             words = "".join(f", {part}" for part in [*own_form, *under])
-            for baseline, (_, _, attention), theirs in beside:
+            for baseline, (_, _, attention), theirs, *_ in beside:
                 if baseline == beside[place][0]:
                     unusual = isinstance(attention, str) and attention != "fused"
                     named = f"{baseline} {attention}" if unusual else baseline
                     found.append(Pair(model, f"{model} {mode}", named, words, mine, theirs))
     return found
+
+
+def _by_size(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows by (height, width): of each size the last that was begun."""
+    size = ["height", "width"]
+    if rows.duplicated(size).any():
+        rows = rows.sort_values("started_at", kind="stable").drop_duplicates(size, keep="last")
+    return rows.set_index(size).sort_index()
 
 
 def _asked(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +116,7 @@ def _asked(table: pd.DataFrame) -> pd.DataFrame:
     """
     table = table[table["status"] != "unsupported"].copy()
     table["batch_asked"] = batch_asked(table)
-    why = [proves_nothing(row) for row in rows_of(table)]
+    why = [proves_nothing(row) for row in rows_of(table[["model", "flags"]])]
     wrong = [each is not None for each in why]
     table.loc[wrong, "status"] = "error"
     table.loc[wrong, "reason"] = [each for each in why if each is not None]
@@ -146,7 +156,8 @@ def _needed(found: Ratio, cost: str) -> str:
 def _sizes(pair: Pair) -> list[tuple[int, int]]:
     """The papers' size, the largest size asked of both, and the largest size measured in both."""
     common = sorted(pair.mine.index.intersection(pair.theirs.index), key=lambda size: size[0] * size[1])
-    both = [s for s in common if all(own["status"].loc[s] == "ok" for own in (pair.mine, pair.theirs))]
+    well = [set(own.index[own["status"] == "ok"]) for own in (pair.mine, pair.theirs)]
+    both = [size for size in common if all(size in own for own in well)]
     shown = {*([SHOWN] if SHOWN in common else []), *common[-1:], *both[-1:]}
     return [size for size in common if size in shown]
 

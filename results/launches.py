@@ -119,6 +119,7 @@ class Origin(NamedTuple):
     plan: shapes.Protocol
     device_name: str
     on_cpu: bool
+    axes: dict[str, Any]  # the values of axes that are the same for all of its records
 
 
 @dataclass(slots=True)
@@ -193,6 +194,7 @@ class Cells:
         self._aside: dict[tuple[str, str, str], Cell] = {}  # under other conditions than the newest, by device and case
         self._same: dict[Any, Any] = {}
         self._origins: dict[tuple[bytes, bytes], Origin] = {}
+        self._last: tuple[tuple[Raw, Raw], Origin | None] = (Raw(), Raw()), None  # the host and protocol that came last
 
     def decode(self, line: bytes) -> Line:
         """A line of a file. Raises: MsgspecError for what is no record."""
@@ -226,13 +228,23 @@ class Cells:
 
     def _origin(self, line: Line) -> Origin:
         """The host and the protocol of a record. Raises: MsgspecError."""
+        last, origin = self._last
+        if line.host == last[0] and line.protocol == last[1] and origin:
+            return origin
         key = bytes(line.host), bytes(line.protocol)
         found = self._origins.get(key)
         if found is None:
             host, protocol = (json.decode(part, type=dict[str, Any]) for part in key)
             about, plan = convert(host, shapes.Host), convert(protocol, shapes.Protocol)
-            found = Origin(host, protocol, about, plan, str(about.device_name), on_host(about.device))
+            parts = {
+                "host": host,
+                "protocol": protocol,
+                "versions": {**(about.versions or {}), "commit": _commit(about)},
+            }
+            axes = {name: parts[source].get(name) for name, source in _SOURCED if source in parts}
+            found = Origin(host, protocol, about, plan, str(about.device_name), on_host(about.device), axes)
             self._origins[key] = found
+        self._last = (line.host, line.protocol), found
         return found
 
     def _launch(self, line: Line, origin: Origin) -> Launch:
@@ -256,9 +268,11 @@ class Cells:
     def _first(self, line: Line, origin: Origin) -> First:
         case, host, second = line.case, origin.about, line.second_count
         zoo = line.zoo or shapes.Zoo(**of_zoo(case.model, case.height, case.width))  # an older record has none
-        sources = {source: _source(line, origin, source) for source in _SOURCES}
+        settings = (line.settings, case)  # for a failed cell, and for an older record: the settings asked for
         columns = {
-            **{name: _of(sources[source], name) for name, source in _SOURCED},
+            **origin.axes,
+            **{name: _of(settings, name) for name in _SET},
+            **{name: getattr(case, name) for name in _ASKED},
             **{name: getattr(case, name) for name in ("model", "mode", "form", "height", "width")},
             **({name: getattr(line.work, name) for name in WORK} if line.work else {}),
             "family": zoo.family,
@@ -311,7 +325,7 @@ def uncollected() -> Iterator[None]:
 
 
 _SOURCED = [(name, str(axis.source)) for name, axis in AXES.items() if axis.source]
-_SOURCES = tuple(dict.fromkeys(source for _, source in _SOURCED))
+_SET, _ASKED = ([name for name, source in _SOURCED if source == part] for part in ("settings", "case"))
 
 
 def kept(records: Iterable[Record]) -> list[Launch]:
@@ -335,33 +349,23 @@ def _line(record: Record) -> Line:
             raise SchemaError(f"a record could not be read back: {shapes.said(error)}") from None
 
 
-def _source(line: Line, origin: Origin, source: str) -> Any:
-    """The part of a record in which an axis has its value."""
-    if source == "versions":
-        return {**(origin.about.versions or {}), "commit": _commit(origin.about)}
-    if source in ("host", "protocol"):
-        return origin.host if source == "host" else origin.protocol
-    if source == "settings":  # for a failed cell, and for an older record: the settings asked for
-        return (line.settings, line.case)
-    return line.case
-
-
-def _of(source: Any, name: str) -> Any:
-    """The value of an axis in its part of a record; None if it is not there."""
-    if isinstance(source, dict):
-        return source.get(name)
-    for part in source if isinstance(source, tuple) else (source,):
+def _of(sources: tuple[Settings | None, shapes.Case], name: str) -> Any:
+    """The value of an axis in the first part of a record that has it; None if none has."""
+    for part in sources:
         if (value := getattr(part, name, UNSET)) is not UNSET:
             return value
     return None
 
 
-def _numbers(line: Line) -> Iterator[float | None]:
+def _numbers(line: Line) -> tuple[float | None, ...]:
     """What a launch measured."""
-    yield from line.latency.samples_ms if line.latency else ()
-    yield line.memory.peak_bytes if line.memory else None
-    yield from (line.throughput.batch, line.throughput.images_per_s or None) if line.throughput else ()
-    yield line.work.macs if line.work else None
+    through = line.throughput
+    return (
+        *(line.latency.samples_ms or () if line.latency else ()),
+        line.memory.peak_bytes if line.memory else None,
+        *((through.batch, through.images_per_s or None) if through else ()),
+        line.work.macs if line.work else None,
+    )
 
 
 def _latency(found: shapes.Latency | None) -> Latency | None:

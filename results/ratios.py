@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCHES = {"latency_ms": "latency_batch", "peak_memory_bytes": "memory_batch"}  # must be equal in both cells
 PAIRED = {"latency_ms": "latency_paired"}  # the column with the ratios that were measured in turns
+TURNED = ("device_name", "case_id", *PAIRED.values())  # the columns that `in_turns` reads
 TURNS, SEPARATE = "in turns", "separate launches"
 MOST_DECIMALS = 4
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.special import ndtri
 from vbench.results.statistics import CONFIDENCE
 
 DRAWS = 2000
+BLOCK = 2**20  # numbers that are drawn at once
 FAR = 1e9  # a log cost that no noise reaches
 
 Floats = NDArray[np.float64]
@@ -53,11 +53,16 @@ def root(side: Floats, apart: Floats, error: Floats) -> Root:
     if known.all() and not error.any():
         return Root(at, at, at, known=True)
     open_ = _open(apart, known)
-    noise = np.random.default_rng(0).standard_normal((DRAWS, len(side)))
-    drawn = apart + np.where(known, error, error[known].max()) * noise
-    below, above = (np.where(open_, far, drawn) for far in (-FAR, FAR))
+    random, scale = np.random.default_rng(0), np.where(known, error, error[known].max())
+    ends: list[tuple[Floats, Floats]] = []
+    step = max(1, BLOCK // len(side))
+    for begin in range(0, DRAWS, step):
+        drawn = apart + scale * random.standard_normal((min(step, DRAWS - begin), len(side)))
+        below, above = (np.where(open_, far, drawn) for far in (-FAR, FAR))
+        ends.append((_first(side, below), _last(side, above)))
     tail = (1 - CONFIDENCE) / 2
-    low, high = _quantile(_first(side, below), tail), _quantile(_last(side, above), 1 - tail)
+    firsts, lasts = (np.concatenate(found) for found in zip(*ends, strict=True))
+    low, high = _quantile(firsts, tail), _quantile(lasts, 1 - tail)
     surely = ndtri(1 - tail / len(side))
     dear = known & (apart > surely * np.nan_to_num(error))
     if dear.any():
@@ -67,11 +72,12 @@ def root(side: Floats, apart: Floats, error: Floats) -> Root:
 
 def _open(apart: Floats, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which points of unknown error lie in a stretch of such points that meets 0 in it, or beside it."""
-    found = np.zeros(len(apart), dtype=bool)
-    for at in np.flatnonzero(~known):
-        before, after = np.flatnonzero(known[:at])[-1:], at + np.flatnonzero(known[at:])[:1]
-        first, last = (before[0] if len(before) else 0), (after[0] if len(after) else len(apart) - 1)
-        found[at] = len(set(apart[first : last + 1] < 0)) > 1
+    places, count = np.arange(len(apart)), len(apart)
+    before = np.maximum.accumulate(np.where(known, places, 0))
+    after = np.minimum.accumulate(np.where(known, places, count - 1)[::-1])[::-1]
+    less = np.concatenate([[0], np.cumsum(apart < 0)])
+    within = less[after + 1] - less[before]
+    found: NDArray[np.bool_] = ~known & (within > 0) & (within <= after - before)
     return found
 
 
@@ -86,11 +92,12 @@ def _first(side: Floats, apart: Floats) -> Floats:
 
 def _last(side: Floats, apart: Floats) -> Floats:
     """The place from which each row of `apart` stays below 0; -inf if all of it is, inf if its last entry is not."""
-    cheaper = apart < 0
-    roots = np.full(len(apart), np.inf)
-    roots[cheaper.all(axis=1)] = -np.inf
-    for index, (here, there) in enumerate(pairwise(side)):
-        crosses = ~cheaper[:, index] & cheaper[:, index + 1 :].all(axis=1)
-        before, after = apart[crosses, index], apart[crosses, index + 1]
-        roots[crosses] = here + (there - here) * before / (before - after)
+    dearer = ~(apart < 0)
+    count = len(side)
+    at = np.where(dearer.any(axis=1), count - 1 - np.argmax(dearer[:, ::-1], axis=1), -1)  # the last that is not below
+    roots = np.where(at < 0, -np.inf, np.inf)
+    rows = np.flatnonzero((at >= 0) & (at < count - 1))
+    here = at[rows]
+    before, after = apart[rows, here], apart[rows, here + 1]
+    roots[rows] = side[here] + (side[here + 1] - side[here]) * before / (before - after)
     return roots

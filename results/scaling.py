@@ -19,7 +19,7 @@ from scipy.special import ndtri, stdtrit
 from vbench.errors import UsageError
 from vbench.results.axes import SETTING, SUBJECT, differing, said
 from vbench.results.frame import STATED, apart, batch_asked, filled
-from vbench.results.ratios import in_turns
+from vbench.results.ratios import TURNED, in_turns
 from vbench.results.roots import Root, root
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.text import listed, px
@@ -54,7 +54,7 @@ class Curve(NamedTuple):
     log_cost: Floats
     error: Floats  # standard deviation of log_cost; 0 of what was counted, NaN if not known
     counted: bool
-    cells: list[dict[Hashable, Any]]  # the rows
+    cells: list[dict[Hashable, Any]]  # of the rows what `ratios.in_turns` reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,19 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
     """The curve over the sizes at which this cost is known and positive; None if there are none."""
     if cost not in rows:
         return None
-    rows = rows[filled(rows[cost] > 0, False).astype(bool)]
+    about = STATED.get(cost, cost)
+    needed = [
+        "height",
+        "width",
+        "tokens",
+        cost,
+        f"{cost}_lo",
+        f"{cost}_hi",
+        f"{about}_level",
+        f"{about}_basis",
+        *TURNED,
+    ]
+    rows = rows.loc[filled(rows[cost] > 0, False).to_numpy(bool), [name for name in needed if name in rows]]
     rows = rows.assign(pixels=rows["height"] * rows["width"]).sort_values(["pixels", "height"], kind="stable")
     if rows.empty:
         return None
@@ -234,7 +246,7 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
         np.log(rows[cost].to_numpy(np.float64)),
         np.zeros(len(rows)) if counted else log_error(rows, cost),
         counted,
-        rows.to_dict("records"),
+        rows[[name for name in TURNED if name in rows]].to_dict("records"),
     )
 
 
@@ -259,13 +271,29 @@ def _fit(curve: Curve) -> dict[str, Any]:
 
 def _range(curve: Curve) -> tuple[float, float]:
     """The least and the greatest slope between two sizes at least `SPAN` apart."""
-    x, y = curve.log_tokens, curve.log_cost
-    first, second = np.triu_indices(len(x), 1)
-    apart = np.abs(x[second] - x[first]) >= np.log(SPAN) - 1e-9
-    if not apart.any():
+    order = np.argsort(curve.log_tokens, kind="stable")
+    x, y = curve.log_tokens[order], curve.log_cost[order]
+    before = np.searchsorted(x, x - (np.log(SPAN) - 1e-9), side="right")
+    if not before.any():
         return np.nan, np.nan
-    slopes = (y[second] - y[first])[apart] / (x[second] - x[first])[apart]
-    return float(slopes.min()), float(slopes.max())
+    return -_steepest(x, -y, before), _steepest(x, y, before)
+
+
+def _steepest(x: Floats, y: Floats, before: NDArray[np.intp]) -> float:
+    """The greatest slope from one of the first `before[j]` points to point j, over all j.
+
+    From the slope of any pair on, the pair that rises most above a line of that slope is steeper, until none rises.
+    """
+    far = np.flatnonzero(before)
+    at, slope = np.arange(len(x)), -np.inf
+    start, end = 0, int(far[0])
+    while (steeper := float((y[end] - y[start]) / (x[end] - x[start]))) > slope:
+        slope = steeper
+        rest = y - slope * x
+        lowest = np.maximum.accumulate(np.where(rest <= np.minimum.accumulate(rest), at, 0))[before[far] - 1]
+        best = np.argmax(rest[far] - rest[lowest])
+        start, end = int(lowest[best]), int(far[best])
+    return slope
 
 
 def _slope_interval(curve: Curve, slope: float, spread: float) -> tuple[float, float]:
@@ -329,10 +357,11 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
     """Where the first becomes cheaper than the second; None with fewer than two common sizes."""
     if one is None or other is None:
         return None
-    common = [label for label in one.labels if label in other.labels]
+    places = [{label: place for place, label in enumerate(curve.labels)} for curve in (one, other)]
+    common = [label for label in places[0] if label in places[1]]
     if len(common) < 2:
         return None
-    mine, theirs = ([curve.labels.index(label) for label in common] for curve in (one, other))
+    mine, theirs = ([own[label] for label in common] for own in places)
     cells = [(one.cells[here], other.cells[there]) for here, there in zip(mine, theirs, strict=True)]
     differences, errors = one.log_cost[mine] - other.log_cost[theirs], np.hypot(one.error[mine], other.error[theirs])
     for place, turns in enumerate(in_turns(*pair, cost) for pair in cells):

@@ -16,7 +16,8 @@ from fakes import latency, make_record
 from vbench.plan import Case
 from vbench.reports import tables
 from vbench.reports.series import MOST_CURVES, few
-from vbench.results import launches, moderation, resampling
+from vbench.results import launches, moderation, resampling, roots, scaling
+from vbench.results.answers import answers
 from vbench.results.compare import load
 from vbench.results.faults import faults, judged
 from vbench.results.frame import frame, of_folders
@@ -174,3 +175,82 @@ def test_two_runs_are_compared_without_their_records(tmp_path: Path) -> None:
     run = load(write(tmp_path / "run", records(200)))
     assert len(run.origins) == 1
     assert {type(one) for cell in run.cells.values() for one in cell.launches} == {launches.Launch}
+
+
+def test_bounds_of_an_exponent_are_those_of_all_pairs_of_sizes() -> None:
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        tokens = np.sort(random.choice([16, 49, 196, 256, 300, 1024, 2304, 4096], random.integers(2, 30)))
+        x = np.log(random.permutation(tokens) if seed % 2 else tokens.astype(float))
+        y = random.choice([1.0, 2.0]) * x + random.choice([0.0, 0.1, 1.0]) * random.standard_normal(len(x))
+        slopes = [
+            (y[j] - y[i]) / (x[j] - x[i])
+            for i in range(len(x))
+            for j in range(i)
+            if abs(x[j] - x[i]) >= np.log(4) - 1e-9
+        ]
+        nothing = np.zeros(len(x))
+        curve = scaling.Curve([], x, x, "tokens", y, nothing, counted=True, cells=[])
+        expected = (min(slopes), max(slopes)) if slopes else (np.nan, np.nan)
+        assert np.allclose(scaling._range(curve), expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+def test_bounds_of_a_hundred_thousand_sizes_take_no_pairs() -> None:
+    x = np.linspace(0, 9, 100_000)
+    curve = scaling.Curve([], x, x, "tokens", 2 * x + np.sin(7 * x), np.zeros(len(x)), counted=True, cells=[])
+    tracemalloc.start()
+    low, high = scaling._range(curve)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 200 * len(x)
+    assert -5 < low < 2 < high < 9
+
+
+def test_roots_of_many_draws_are_those_of_each() -> None:
+    random = np.random.default_rng(0)
+    for count in (2, 3, 7, 20):
+        side = np.sort(random.random(count))
+        drawn = random.choice([-1.0, 1.0, -0.5, 0.0, 2.0], (60, count))
+        assert roots._last(side, drawn).tolist() == [last_root(side, row) for row in drawn]
+        for row in drawn:
+            known = random.random(count) < 0.5
+            assert roots._open(row, known).tolist() == [open_place(row, known, place) for place in range(count)]
+
+
+def last_root(side: np.ndarray, values: np.ndarray) -> float:
+    if values[-1] >= 0:
+        return np.inf
+    for here in range(len(side) - 2, -1, -1):
+        if values[here] >= 0:
+            share = (side[here + 1] - side[here]) * values[here]
+            return float(side[here] + share / (values[here] - values[here + 1]))
+    return -np.inf
+
+
+def open_place(values: np.ndarray, known: np.ndarray, place: int) -> bool:
+    if known[place]:
+        return False
+    first = max((other for other in range(place) if known[other]), default=0)
+    last = min((other for other in range(place, len(known)) if known[other]), default=len(known) - 1)
+    return len({value < 0 for value in values[first : last + 1]}) == 2
+
+
+def test_an_interval_is_the_same_when_draws_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    side, error = np.linspace(5, 8, 12), np.full(12, 0.2)
+    apart = 6.5 - side + 0.1 * random.standard_normal(12)
+    whole = roots.root(side, apart, error)
+    monkeypatch.setattr(roots, "BLOCK", 100)
+    assert roots.root(side, apart, error) == whole
+    assert whole.lo < whole.at < whole.hi
+
+
+def test_of_several_rows_of_one_size_the_last_is_answered() -> None:
+    table = frame(list(records(160)))
+    older = table.assign(
+        latency_ms=table["latency_ms"] * 3, started_at="2000-01-01T00:00:00+00:00", case_id=table["case_id"] + "-"
+    )
+    found = [answer.text for answer in answers(table) if answer.kind != "growth"]
+    both = pd.concat([older, table, older.assign(status="error")], ignore_index=True)
+    assert [answer.text for answer in answers(both) if answer.kind != "growth"] == found
+    assert len(found) > 1

@@ -14,7 +14,8 @@ from vbench.reports.figures.marks import Name
 from vbench.reports.figures.style import MUTED, Drawn, NotDrawnError, Options, ground, sheet
 from vbench.reports.series import Series, series_of
 from vbench.results.answers import Pair, pairs
-from vbench.results.ratios import Ratio, ratio
+from vbench.results.frame import rows_of
+from vbench.results.ratios import TURNED, Ratio, ratio
 from vbench.results.scaling import Crossover, crossing
 
 COST = "latency_ms"
@@ -77,11 +78,19 @@ def band(axis: Axes, found: Crossover, colour: str) -> None:
 
 def _points(pair: Pair) -> list[_Point]:
     found = []
-    for size in sorted(pair.mine.index.intersection(pair.theirs.index), key=lambda size: size[0] * size[1]):
-        over = ratio(pair.mine.loc[[size]].iloc[0], pair.theirs.loc[[size]].iloc[0], COST)
+    mine, theirs = (
+        {(row["height"], row["width"]): row for row in rows_of(_read(own))} for own in (pair.mine, pair.theirs)
+    )
+    for size in sorted(mine.keys() & theirs.keys(), key=lambda size: (size[0] * size[1], size)):
+        over = ratio(mine[size], theirs[size], COST)
         if over:
             found.append(_Point((size[0] * size[1]) ** 0.5, over))
     return found
+
+
+def _read(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns that `ratio` reads."""
+    return rows[[name for name in rows if str(name).startswith("latency_") or name in TURNED]].reset_index()
 
 
 def _of(series: list[Series], pair: Pair) -> Series | None:
