@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from taken_away import NO_ATTENTION_ON_META, NO_FVCORE, NO_LEDGER, without
+import torch
+from taken_away import NO_FVCORE, NO_LEDGER, without
+from timm.layers.attention import Attention
 
 from vbench.flops import count as flops
 from vbench.flops import second
 from vbench.jobs.launch import Launcher
+from vbench.models import create
 from vbench.plan import Case, Sweep, plan
 from vbench.results.store import read
 
@@ -24,7 +27,7 @@ QUICK = ("--rigor", "quick", "-o", "run")
 
 
 def test_without_fvcore_its_opinion_alone_is_lacking(tmp_path: Path) -> None:
-    done = without(NO_FVCORE, tmp_path, *SWEEP, *QUICK)
+    done, counted = without(NO_FVCORE, tmp_path, [*SWEEP, *QUICK], ["flops", "deit_t", "--res", "32", "--json"])
     assert done.returncode == 0, done.stderr
     records = read(tmp_path / "run")
     assert {record.status for record in records} == {"ok"}
@@ -32,22 +35,14 @@ def test_without_fvcore_its_opinion_alone_is_lacking(tmp_path: Path) -> None:
         assert record.work is not None
         assert record.work["macs"] > 0
         assert record.second_count == second.not_counted("fvcore is not installed; pip install fvcore")
-    done = without(NO_FVCORE, tmp_path, "flops", "deit_t", "--res", "32", "--json")
-    work = json.loads(done.stdout)
-    assert (done.returncode, work["macs_fvcore"]) == (0, None)
+    work = json.loads(counted.stdout)
+    assert (counted.returncode, work["macs_fvcore"]) == (0, None)
     assert work["macs"] > 0
     assert work["fvcore_reason"] == "fvcore is not installed; pip install fvcore"
 
 
-def test_a_constructor_that_reads_values_is_counted_as_any_other(tmp_path: Path) -> None:
-    """timm 1.0.20 calls `.item()` while it builds attention."""
-    done = without(NO_ATTENTION_ON_META, tmp_path, "flops", "deit_t", "--res", "32", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["macs"] == flops.count(CASE)["macs"]
-
-
 def test_measured_cells_without_macs_make_the_exit_code_1(tmp_path: Path) -> None:
-    done = without(NO_LEDGER, tmp_path, *SWEEP, *QUICK)
+    done, again = without(NO_LEDGER, tmp_path, [*SWEEP, *QUICK], [*SWEEP, *QUICK, "--json"])
     assert done.returncode == 1, done.stderr
     records = read(tmp_path / "run")
     assert len(records) == 2
@@ -58,7 +53,6 @@ def test_measured_cells_without_macs_make_the_exit_code_1(tmp_path: Path) -> Non
     said = " ".join(done.stdout.split())
     assert "MACs not counted: ModuleNotFoundError: import of vbench.flops.ledger halted" in said
     assert "(deit_t parallel 32, deit_t parallel 48)" in said
-    again = without(NO_LEDGER, tmp_path, *SWEEP, *QUICK, "--json")
     assert again.returncode == 1
     assert len(json.loads(again.stdout)) == 2
     assert "MACs not counted" in again.stderr
@@ -91,6 +85,31 @@ def test_whatever_befalls_the_second_counter_the_first_ones_count_stays(
     *_, (part, opinion) = flops.count_in_full({"case": asdict(CASE), "by_module": False})
     assert part == "second_count"
     assert opinion == found["second_count"]
+
+
+def count_what_reads(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """`count_in_full` where timm's attention calls `.item()` while it is built, as timm 1.0.20 does."""
+    build = Attention.__init__
+
+    def built(self: Attention, *args: Any, **kwargs: Any) -> None:
+        torch.zeros(1).item()
+        build(self, *args, **kwargs)
+
+    Attention.__init__ = built  # type: ignore[method-assign]
+    try:
+        with torch.device("meta"):
+            create("deit_t", 32)
+    except RuntimeError as error:
+        yield "on meta", str(error)
+    yield from flops.count_in_full(argument)
+
+
+def test_a_constructor_that_reads_values_is_counted_as_any_other() -> None:
+    with Launcher() as launcher:
+        ending = launcher.run("test_uncounted:count_what_reads", {"case": asdict(CASE), "by_module": False}, 120)
+    assert ending.status == "ok", ending.reason
+    assert "cannot be called on meta tensors" in ending.parts["on meta"]
+    assert ending.parts["work"]["macs"] == ending.parts["second_count"]["macs_fvcore"] == flops.count(CASE)["macs"]
 
 
 def count_and_die(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
