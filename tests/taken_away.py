@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NO_FVCORE = 'import sys\n\nsys.modules["fvcore"] = None\n'
-NO_LEDGER = 'import sys\n\nsys.modules["vbench.flops.ledger"] = None\n'
 ALL_OF_THEM = """
 import json
 import sys

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from taken_away import NO_FVCORE, NO_LEDGER, without
+from command import vbench
+from taken_away import NO_FVCORE, without
 from timm.layers.attention import Attention
 
 from vbench.flops import count as flops
@@ -22,27 +23,41 @@ from vbench.models import create
 from vbench.plan import Case, Sweep, plan
 from vbench.results.store import read
 
-SWEEP = ("sweep", "--models", "deit_t", "--res", "32,48", "--modes", "parallel", "--batch", "1", "--seconds", "0.05")
-QUICK = ("--rigor", "quick", "-o", "run")
+BRIEF = ("--modes", "parallel", "--batch", "1", "--seconds", "0.02", "--rigor", "quick", "-o", "run")
 
 
 def test_without_fvcore_its_opinion_alone_is_lacking(tmp_path: Path) -> None:
-    done, counted = without(NO_FVCORE, tmp_path, [*SWEEP, *QUICK], ["flops", "deit_t", "--res", "32", "--json"])
+    sweep = ("sweep", "--models", "deit_t", "--res", "32", *BRIEF)
+    done, counted = without(NO_FVCORE, tmp_path, sweep, ("flops", "deit_t", "--res", "32", "--json"))
     assert done.returncode == 0, done.stderr
-    records = read(tmp_path / "run")
-    assert {record.status for record in records} == {"ok"}
-    for record in records:
-        assert record.work is not None
-        assert record.work["macs"] > 0
-        assert record.second_count == second.not_counted("fvcore is not installed; pip install fvcore")
+    (record,) = read(tmp_path / "run")
+    assert record.status == "ok"
+    assert record.work is not None
+    assert record.work["macs"] > 0
+    assert record.second_count == second.not_counted("fvcore is not installed; pip install fvcore")
     work = json.loads(counted.stdout)
     assert (counted.returncode, work["macs_fvcore"]) == (0, None)
     assert work["macs"] > 0
     assert work["fvcore_reason"] == "fvcore is not installed; pip install fvcore"
 
 
+NO_LEDGER = """
+import sys
+
+from torch import nn
+
+sys.modules["vbench.flops.ledger"] = None
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
+
+
 def test_measured_cells_without_macs_make_the_exit_code_1(tmp_path: Path) -> None:
-    done, again = without(NO_LEDGER, tmp_path, [*SWEEP, *QUICK], [*SWEEP, *QUICK, "--json"])
+    """The model takes the ledger away, from the processes that import it."""
+    (tmp_path / "no_ledger.py").write_text(NO_LEDGER)
+    sweep = ("sweep", "--models", "no_ledger:net", "--res", "32,48", *BRIEF)
+    done, again = (vbench(*sweep, *more, cwd=tmp_path) for more in ((), ("--json",)))
     assert done.returncode == 1, done.stderr
     records = read(tmp_path / "run")
     assert len(records) == 2
@@ -52,7 +67,7 @@ def test_measured_cells_without_macs_make_the_exit_code_1(tmp_path: Path) -> Non
         assert record.latency["samples_ms"]
     said = " ".join(done.stdout.split())
     assert "MACs not counted: ModuleNotFoundError: import of vbench.flops.ledger halted" in said
-    assert "(deit_t parallel 32, deit_t parallel 48)" in said
+    assert "(no_ledger:net parallel 32, no_ledger:net parallel 48)" in said
     assert again.returncode == 1
     assert len(json.loads(again.stdout)) == 2
     assert "MACs not counted" in again.stderr
@@ -71,17 +86,23 @@ CASE = plan(Sweep(("deit_t",), ((32, 32),), ("parallel",), (1,)))[0]
         (MemoryError(), "fvcore could not count: MemoryError: no message"),
     ],
 )
-def test_whatever_befalls_the_second_counter_the_first_ones_count_stays(
+def test_whatever_befalls_the_second_counter_is_its_reason(
     error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(case: Case) -> int:
         raise error
 
     monkeypatch.setattr(second, "_second_count", fail)
+    opinion = second.second_count(CASE, 1)
+    assert opinion["macs_fvcore"] is None
+    assert opinion["reason"].startswith(reason)
+
+
+def test_the_first_count_stays_where_the_second_counter_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second, "_second_count", lambda _: {}["a wrong value"])
     found = dict(flops.count_cells({"cases": [asdict(CASE)]}))[CASE.id]
     assert found["work"]["macs"] > 0
-    assert found["second_count"]["macs_fvcore"] is None
-    assert found["second_count"]["reason"].startswith(reason)
+    assert found["second_count"]["reason"].startswith("fvcore could not count: KeyError")
     *_, (part, opinion) = flops.count_in_full({"case": asdict(CASE), "by_module": False})
     assert part == "second_count"
     assert opinion == found["second_count"]
