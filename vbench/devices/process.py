@@ -8,8 +8,10 @@ import platform
 import resource
 import sys
 import threading
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice, takewhile
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -109,12 +111,14 @@ def mapped_bytes(places: Iterable[tuple[int, int]]) -> int:
 
 
 def _overlap(line: str, places: Sequence[tuple[int, int]]) -> int:
-    """The bytes of these places that the mapping of this line has, if it is of a file or of shared memory."""
+    """The bytes of these sorted places that the mapping of this line has, if it is of a file or of shared memory."""
     addresses, *rest = line.split(maxsplit=5)
     if len(rest) < 5 or rest[4].startswith("["):
         return 0
     begin, end = (int(each, 16) for each in addresses.split("-"))
-    return sum(max(0, min(end, at + size) - max(begin, at)) for at, size in places)
+    first = max(0, bisect(places, (begin, 0)) - 1)  # what begins before may reach into it
+    within = takewhile(lambda place: place[0] < end, islice(places, first, None))
+    return sum(max(0, min(end, at + size) - max(begin, at)) for at, size in within)
 
 
 def lift_limit() -> None:
