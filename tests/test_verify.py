@@ -221,9 +221,7 @@ def test_a_broken_operator_fails_the_command_and_brands_the_rows_of_a_sweep(tmp_
     """
     root = KERNELS.parent
     for folder in ("vbench", "models", "kernels", "suites", "results", "reports"):
-        shutil.copytree(
-            root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.jsonl", "cpu-*", "__pycache__")
-        )
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.jsonl", "cpu-*"))
     shutil.copy(root / "pyproject.toml", tmp_path)
     reference = tmp_path / "kernels/retention/reference.py"
     sign = "g.double().expm1()", "g.double().neg().expm1()"
