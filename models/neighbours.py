@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import sys
 import sysconfig
-import tokenize
 import warnings
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,14 +55,22 @@ def _neighbour(name: str, folder: Path) -> Path | None:
     return place if place.parent == folder and place.exists() else None
 
 
-def _imported(file: Path) -> set[str]:
+def _imported(file: Path) -> frozenset[str]:
     """The top-level names that a file imports, without those of Python itself."""
     try:
-        with tokenize.open(file) as opened, warnings.catch_warnings():
+        return _imported_by(file.read_bytes())
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=512)  # a file is asked about for each model that it is a part of
+def _imported_by(source: bytes) -> frozenset[str]:
+    try:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a string with odd escapes
-            tree = ast.parse(opened.read())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return set()
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -73,4 +81,4 @@ def _imported(file: Path) -> set[str]:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
                 names.add(node.args[0].value)
-    return {name.partition(".")[0] for name in names if not name.startswith(".")} - set(sys.stdlib_module_names)
+    return frozenset(name.partition(".")[0] for name in names if not name.startswith(".")) - sys.stdlib_module_names

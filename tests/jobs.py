@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,16 @@ def endless(argument: dict[str, Any]) -> Job:
         file.write(f"{os.getpid()} ")
     time.sleep(600)
     yield "never", 1
+
+
+def modules(argument: dict[str, Any]) -> Job:
+    """The files of this package that these launches import."""
+    from vbench.sweeps.measure import measure
+
+    for launch in argument["launches"]:
+        dict(measure(launch))
+    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    yield "files", [file for name, file in files.items() if name.startswith("vbench.") and file]
 
 
 def exits(argument: dict[str, Any]) -> Job:

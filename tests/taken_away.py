@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 NO_FVCORE = 'import sys\n\nsys.modules["fvcore"] = None\n'
-NO_LEDGER = 'import sys\n\nsys.modules["vbench.flops.ledger"] = None\n'
-NO_ATTENTION_ON_META = '''
+ALL_OF_THEM = """
+import json
 import sys
-from importlib.util import find_spec
 
-NAME = "timm.layers.attention"
+from command import vbench
 
-
-class Finder:
-    """Has timm's attention call `.item()` while it is built, as timm 1.0.20 does; tensors on meta cannot."""
-
-    def find_spec(self, name, path, target=None):
-        if name != NAME:
-            return None
-        sys.meta_path.remove(self)
-        spec = find_spec(NAME)
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            build = module.Attention.__init__
-
-            def built(self, *args, **kwargs):
-                import torch
-
-                torch.zeros(1).item()
-                build(self, *args, **kwargs)
-
-            module.Attention.__init__ = built
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Finder())
-'''
+done = [vbench(*command) for command in json.loads(sys.argv[1])]
+print(json.dumps([(one.returncode, one.stdout, one.stderr) for one in done]))
+"""
 
 
 def environment(code: str, folder: Path) -> dict[str, str]:
@@ -58,9 +33,12 @@ def environment(code: str, folder: Path) -> dict[str, str]:
     }
 
 
-def without(code: str, folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """`vbench ARGS` in `folder` where every Python runs `code` first."""
-    return run([sys.executable, "-P", "-m", "vbench", *args], environment(code, folder), folder)
+def without(code: str, folder: Path, *commands: Sequence[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Each `vbench COMMAND` in `folder` where every Python runs `code` first: one process, and one fork server."""
+    asked = [sys.executable, "-P", "-c", ALL_OF_THEM, json.dumps(commands)]
+    done = run(asked, environment(code, folder), folder)
+    assert done.returncode == 0, done.stderr
+    return [subprocess.CompletedProcess(asked, *one) for one in json.loads(done.stdout)]
 
 
 def run(command: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -353,8 +353,9 @@ def test_a_signal_ends_a_run_as_ctrl_c_does(tmp_path: Path, number: signal.Signa
 
 
 def test_every_command_ends_by_these_signals() -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that nobody told otherwise
         root()
         for number in handlers:
             with pytest.raises(KeyboardInterrupt):

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import vbench
 from vbench import host, jobs
 from vbench.jobs.launch import Launcher
+from vbench.plan import RIGORS, Sweep, plan
 
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a room uses those before it, and itself.
@@ -107,21 +109,12 @@ def test_every_job_is_where_the_table_says() -> None:
 
 def test_whatever_measures_is_in_the_digest_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each module that a launch imports is among the files whose change makes a sweep measure again."""
-    script = (
-        "import sys\n"
-        "from dataclasses import asdict, replace\n"
-        "from vbench import jobs\n"
-        "from vbench.plan import RIGORS, Sweep, plan\n"
-        "from vbench.sweeps.measure import measure\n"
-        "short = replace(RIGORS['quick'], sample_s=0.01, sample_max_s=0.01, warmup_s=0.01,\n"
-        "                warmup_max_s=0.01, throughput_s=0.01, energy_s=0.01, samples_min=2)\n"
-        "for name in ('vig_t', 'deit_t'):\n"
-        "    (case,) = plan(Sweep((name,), ((32, 32),), ('parallel',), batches=(1,)))\n"
-        "    dict(measure(jobs.measure(case, short)[1]))\n"
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('vbench.') and m.__file__))\n"
-    )
-    said = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True).stdout
-    used = {Path(file).resolve() for file in said.split()}
+    short = {"sample_s": 0.01, "sample_max_s": 0.01, "warmup_s": 0.01, "warmup_max_s": 0.01, "throughput_s": 0.01}
+    protocol = replace(RIGORS["quick"], **short, energy_s=0.01, samples_min=2)
+    cases = plan(Sweep(("vig_t", "deit_t"), ((32, 32),), ("parallel",), batches=(1,)))
+    with Launcher() as launcher:
+        ending = launcher.run("jobs:modules", {"launches": [jobs.measure(case, protocol)[1] for case in cases]}, 120)
+    used = {Path(file).resolve() for file in ending.parts["files"]}
     assert len(used) > 20
     constant = {"results", "reports", "suites", "commands"}  # what makes records, and no numbers
     missing = used - {file.resolve() for file in host.measuring_files().values()}

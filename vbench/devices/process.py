@@ -8,12 +8,15 @@ import platform
 import resource
 import sys
 import threading
-from collections.abc import Iterable
+from bisect import bisect
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice, takewhile
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
 _SMAPS = Path("/proc/self/smaps")
+_MAPS = Path("/proc/self/maps")
 _STATM = Path("/proc/self/statm")
 PERIOD_S = 0.001  # between samples of the resident set
 STACK_BYTES = 2**18  # of the thread that takes them; the usual 8 MiB would count under a limit on memory
@@ -94,19 +97,28 @@ def mapped_bytes(places: Iterable[tuple[int, int]]) -> int:
     Args:
         places: (address, bytes) of each, none twice.
     """
-    wanted, found = sorted(places), 0
-    overlap = 0
+    wanted, found, overlap = sorted(places), 0, 0
     with suppress(OSError):
+        if not any(_overlap(line, wanted) for line in _MAPS.read_text().splitlines()):
+            return 0  # without the second file, for which the kernel walks through every page
         for line in _SMAPS.read_text().splitlines():
-            head, *rest = line.split(maxsplit=5)
-            if head.endswith(":"):
-                if overlap and head == "Anonymous:":
-                    found, overlap = found + max(0, overlap - int(rest[0]) * 1024), 0
-                continue
-            begin, end = (int(each, 16) for each in head.split("-"))
-            backed = len(rest) == 5 and not rest[4].startswith("[")
-            overlap = sum(max(0, min(end, at + size) - max(begin, at)) for at, size in wanted) if backed else 0
+            head, *rest = line.split(maxsplit=2)
+            if not head.endswith(":"):
+                overlap = _overlap(line, wanted)
+            elif overlap and head == "Anonymous:":
+                found, overlap = found + max(0, overlap - int(rest[0]) * 1024), 0
     return found
+
+
+def _overlap(line: str, places: Sequence[tuple[int, int]]) -> int:
+    """The bytes of these sorted places that the mapping of this line has, if it is of a file or of shared memory."""
+    addresses, *rest = line.split(maxsplit=5)
+    if len(rest) < 5 or rest[4].startswith("["):
+        return 0
+    begin, end = (int(each, 16) for each in addresses.split("-"))
+    first = max(0, bisect(places, (begin, 0)) - 1)  # what begins before may reach into it
+    within = takewhile(lambda place: place[0] < end, islice(places, first, None))
+    return sum(max(0, min(end, at + size) - max(begin, at)) for at, size in within)
 
 
 def lift_limit() -> None:
