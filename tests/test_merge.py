@@ -40,7 +40,8 @@ def written(folder: Path, records: Iterable[Record]) -> Path:
 def block(number: int) -> TurnBlock:
     one = at(number)
     about = {"conditions": "c0ffee", "protocol": one.protocol, "host": HOST, "started_at": one.started_at}
-    return TurnBlock("company", number, [], [], number, "ok", None, wall_s=1.0, timeout_s=300.0, **about)  # type: ignore[arg-type]
+    cases = [{**one.case, "mode": mode} for mode in ("parallel", "recurrent")]
+    return TurnBlock("company", number, ["a", "b"], cases, number, "ok", None, wall_s=1.0, timeout_s=300.0, **about)  # type: ignore[arg-type]
 
 
 def at(minute: int, **changes: object) -> Record:
