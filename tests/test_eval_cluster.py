@@ -88,9 +88,8 @@ def go(run: Path, scheduler: Forked, plan: evaluation.Plan, heard: Heard | None 
 
 
 def told(run: Path) -> list[dict[str, Any]]:
-    return [
-        asdict(row) | {"predictions": pd.read_parquet(row.predictions).to_json()} for row in accuracy.measured([run])
-    ]
+    found = sorted(accuracy.measured([run]), key=lambda row: (row.model, row.height))
+    return [asdict(row) | {"predictions": pd.read_parquet(row.predictions).to_json()} for row in found]
 
 
 @pytest.fixture(scope="module")
