@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from vbench.plan import Case
 from vbench.results import launches, pairs
 from vbench.results.axes import AXES, SUBJECT
 from vbench.results.launches import Cell, Cells, commit, uncounted
@@ -163,9 +164,12 @@ def _beside(cells: Sequence[Cell], turns: Sequence[TurnBlock]) -> dict[tuple[str
     for block in turns:
         blocks.setdefault(block.conditions, []).append(block)
     alike: dict[tuple[str, str], dict[str, None]] = {}
+    names = [one.name for one in fields(Case)]
     for cell in cells if turns else ():
         if cell.first is not None:
-            alike.setdefault((cell.conditions, pairs.alike(asdict(cell.first.case))), {})[cell.first.case_id] = None
+            alike.setdefault(
+                (cell.conditions, pairs.alike({name: getattr(cell.first.case, name) for name in names})), {}
+            )[cell.first.case_id] = None
     found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for conditions, own in blocks.items():
         for (one, other), ratio in pairs.paired(own).items():

@@ -368,5 +368,7 @@ def _some(cells: Sequence[str]) -> str:
         sizes = grouped.setdefault(name, [])
         if size not in sizes:
             sizes.append(size)
+    for sizes in grouped.values():
+        sizes.sort(key=lambda size: [int(side) for side in size.split("x")])
     named = [f"{name} {', '.join(sizes)}" for name, sizes in grouped.items()]
     return "; ".join(named[:6]) + (f" and {len(named) - 6} more" if len(named) > 6 else "")

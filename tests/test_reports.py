@@ -169,7 +169,7 @@ class TestReadme:
         assert sum(line.startswith(("| vig_t", "| deit_t")) for line in said.splitlines()) == 3 * len(readme.SIDES)
         told = {line for line in readme.headline(table).splitlines() if line.startswith("- ")}
         assert told < set(readme.findings(table).splitlines())
-        assert tables.notes(table)[0] in said
+        assert all(note in said for note in tables.notes(table)[:1])  # none if no row has a flag
 
     def test_a_readme_without_its_markers_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no <!-- table -->"):
