@@ -167,9 +167,8 @@ def _beside(cells: Sequence[Cell], turns: Sequence[TurnBlock]) -> dict[tuple[str
     names = [one.name for one in fields(Case)]
     for cell in cells if turns else ():
         if cell.first is not None:
-            alike.setdefault(
-                (cell.conditions, pairs.alike({name: getattr(cell.first.case, name) for name in names})), {}
-            )[cell.first.case_id] = None
+            case = {name: getattr(cell.first.case, name) for name in names}
+            alike.setdefault((cell.conditions, pairs.alike(case)), {})[cell.first.case_id] = None
     found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for conditions, own in blocks.items():
         for (one, other), ratio in pairs.paired(own).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections import defaultdict
 from functools import cache
@@ -86,7 +87,7 @@ def pick_table() -> Any:
 def gap(name: str, begin: int, end: int) -> float:
     """A limit within the widest gap between the costs of the committed cells, of those so far from the smallest."""
     values = sorted(costs[name] for costs in by_hand().values())[begin:end]
-    return max(zip(values, values[1:], strict=False), key=lambda pair: pair[1] / pair[0])[0] * 1.12
+    return max(itertools.pairwise(values), key=lambda pair: pair[1] / pair[0])[0] * 1.12
 
 
 @pytest.mark.parametrize("which", ["fast", "fast and small", "many images and small"])
