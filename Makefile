@@ -94,7 +94,7 @@ claims: ## docs/claims.md: which of the papers' claims hold, by the committed re
 suites: ## docs/suites.md: what each suite answers, its time and its cells
 	python -P -m vbench.reports.suites docs/suites.md
 
-chaos: ## a sweep and its processes killed at random, KILLS times, whether each row is there at the end; an hour or more
+chaos: ## a sweep and its processes killed at random, KILLS times, whether each row is there at the end; about ten minutes
 	PYTHONPATH=tests python -P tests/chaos.py --kills $(or $(KILLS),200) --seed $(or $(SEED),0)
 
 calibrate: ## twenty sweeps of the same, with twenty seeds; half an hour or more; nothing else may run

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 
+WORDS = 200  # characters of an error that are told
 SCHEMA = 2
 LARGEST = 2**62
 Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
@@ -298,8 +299,9 @@ def problem(line: Any, shape: type[Launch] | type[Block]) -> str | None:
 
 
 def said(error: Exception) -> str:
-    """An error of msgspec in one line, the place first."""
+    """An error of msgspec in one line, the place first. What the record has there is cut if it is long."""
     what, _, where = str(error).partition(" - at `$")
     what = what.removeprefix("Object ").replace("`", "")
-    place = where.rstrip("`").removeprefix(".")
+    what = what if len(what) <= WORDS else f"{what[:WORDS]}..."
+    place = where.rstrip("`").removeprefix(".")[:WORDS]
     return f"{place}: {what[:1].lower()}{what[1:]}" if place else f"{what[:1].lower()}{what[1:]}"

@@ -112,6 +112,13 @@ WRONG_BLOCKS = {
 }
 
 
+def test_a_refusal_does_not_repeat_a_value_without_end(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text(json.dumps({**json.loads(line()), "status": "x" * 9000}) + "\n")
+    with pytest.raises(SchemaError, match="line 1 is wrong at status") as refused:
+        read(tmp_path)
+    assert len(str(refused.value)) < 600 + len(str(tmp_path))
+
+
 @pytest.mark.parametrize("what", WRONG_BLOCKS)
 def test_a_block_of_turns_whose_lists_do_not_agree_is_named(tmp_path: Path, what: str) -> None:
     changes, says = WRONG_BLOCKS[what]
