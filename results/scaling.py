@@ -246,7 +246,7 @@ def _curve(rows: pd.DataFrame, cost: str) -> Curve | None:
         np.log(rows[cost].to_numpy(np.float64)),
         np.zeros(len(rows)) if counted else log_error(rows, cost),
         counted,
-        rows[[name for name in TURNED if name in rows]].to_dict("records"),
+        rows[[name for name in TURNED if name in rows]].to_dict("records") or [{} for _ in range(len(rows))],
     )
 
 
