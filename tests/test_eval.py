@@ -297,6 +297,7 @@ def test_what_cannot_be_is_said_in_one_line_and_nothing_is_written(trained: Path
     wrong = {
         "10 names (": ["--models", "tiny_nets:vrwkv", "--data", "data", "--checkpoint", "random"],
         "give --models and --data": ["--models", "vig_t"],
+        "--data: there is no ": ["--models", "vig_t", "--data", "gone", "--res", "32"],  # before weights are fetched
         "'float16' is not one of": ["--models", "vig_t", "--data", "data", "--dtype", "float16"],
     }
     for words, args in wrong.items():

@@ -87,9 +87,14 @@ def open_data(name: str, split: str) -> Data:
         return Tars(Path(name.removeprefix(WDS)), split)
     if name.startswith(HFDS):
         return _of_hub(name.removeprefix(HFDS), split)
-    if not Path(name).exists():
-        raise UsageError(f"--data: there is no {name}; give a folder, a .tar file, {HFDS}NAME or {WDS}FOLDER")
+    check(name)
     return _of_files(Path(name), split)
+
+
+def check(name: str) -> None:
+    """Raises: UsageError if `--data` names a file or folder that is not there."""
+    if not name.startswith((HFDS, WDS)) and not Path(name).exists():
+        raise UsageError(f"--data: there is no {name}; give a folder, a .tar file, {HFDS}NAME or {WDS}FOLDER")
 
 
 class _Indexed:

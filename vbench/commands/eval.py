@@ -100,6 +100,7 @@ def evaluate(
     detach: cluster.Detach = False,
 ) -> None:
     """Measure top-1 and top-5 of models on images, at every size. Run the same command again to resume."""
+    from vbench.accuracy import images
     from vbench.accuracy import run as evaluating
     from vbench.commands import eval_cluster
     from vbench.commands.eval_progress import Progress
@@ -109,6 +110,7 @@ def evaluate(
     slurm = (partition, gres, time, account, qos, constraint, exclusive)
     shared = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=None)
     names, sizes, dtypes = _axes(models, res, data, dtype)
+    images.check(data)  # before weights are fetched
     where = shared.device(device) if shared else devices.resolve(device)
     sources = asking.parse_checkpoints(checkpoint, names)
     own_crop = asking.parse_crop(crop_pct)
