@@ -164,7 +164,8 @@ def test_lines_that_cannot_be_read(tmp_path: Path) -> None:
     for number, (bad, why) in enumerate(
         (
             (b"{half\n", "is no JSON of a record"),
-            (b"[" * 100_000 + b"\n", "is nested too deeply"),
+            (b"[" * 100_000 + b"\n", "is no record"),
+            (b'{"schema": ' + b"[" * 100_000 + b"\n", "is nested too deeply"),
             (b'{"schema": 1}\n', "is no record of schema 2"),
             (b'{"schema": 2}\n', "lacks case_id, launch, conditions, started_at"),
             (json.dumps({**asdict(at(1)), "started_at": "soon"}).encode() + b"\n", "which is not a time"),

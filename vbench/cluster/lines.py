@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from msgspec import DecodeError, Raw, ValidationError
+from msgspec.json import Decoder, decode
 from numpy.typing import NDArray
 
 from vbench.errors import SchemaError, UsageError
@@ -38,6 +40,7 @@ WHOSE = {  # what identifies a line, beside its conditions
 SCHEMAS = {FILE: SCHEMA, TURNS: SCHEMA, accuracy.FILE: accuracy.SCHEMA}
 FIRST = {**BEGINS, accuracy.FILE: b'{"eval_id"'}
 OPEN_FILES = 64
+_PARTS = Decoder(dict[str, Raw]).decode  # what is not asked for is not decoded
 NAMED = 3  # bad lines of a file that are named
 _KEY = 16  # bytes of a digest
 
@@ -107,21 +110,25 @@ def _digest(text: bytes) -> bytes:
 def _identify(text: bytes, name: str) -> tuple[bytes, float]:
     """A digest of whose line it is, and its time. Raises: ValueError with the reason if it is no record."""
     try:
-        values = json.loads(text)
+        parts = _PARTS(text)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
-    except ValueError:
+    except ValidationError:
+        raise ValueError("is no record") from None
+    except (DecodeError, UnicodeDecodeError):
         raise CutError("is no JSON of a record") from None
-    if not isinstance(values, dict) or values.get("schema") != SCHEMAS[name]:
-        raise ValueError(f"is no record of schema {SCHEMAS[name]}")
     whose, number = WHOSE[name]
-    if missing := [key for key in (whose, number, "conditions", "started_at") if key not in values]:
+    keys = (whose, number, "conditions", "started_at")
+    values = {key: decode(parts[key]) for key in ("schema", *keys) if key in parts}
+    if values.get("schema") != SCHEMAS[name]:
+        raise ValueError(f"is no record of schema {SCHEMAS[name]}")
+    if missing := [key for key in keys if key not in values]:
         raise ValueError(f"lacks {', '.join(missing)}; it is not a record of vbench")
     try:
         time = datetime.fromisoformat(values["started_at"]).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):
         raise ValueError("is wrong at started_at, which is not a time") from None
-    return _digest(json.dumps([values[whose], values[number], values["conditions"]]).encode()), time
+    return _digest(json.dumps([values[key] for key in keys[:3]]).encode()), time
 
 
 class Joined:
