@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ REAL = ROOT / "results" / "cpu" / "records.jsonl"
 TABLE = ROOT / "results" / "scale.csv"
 PAGE = ROOT / "docs" / "reports.md"
 SEED = 0
-LIMIT_S = 75.0  # of one command
+LIMIT_S = 150.0  # of one command
 CHUNK = 2_000  # records that are drawn together
 SCATTER = 0.01  # of launches, and of the samples of a launch, as a share
 FAILED = 40  # one cell of so many, with all its launches
@@ -44,7 +45,10 @@ ENDINGS = (
 )
 ROUNDS = 20  # of a block of turns
 BLOCKS = (1.0, 0.99, 1.01, 1.0, 1.02, 1.0)  # of calls back to back, about their middle
-HEADS = ("records", "cells", "mib", "command", "wall_s", "cpu_s", "peak_mib", "ended")
+HEADS = (
+    *("records", "cells", "mib", "command", "wall_s", "cpu_s", "peak_mib", "ended"),
+    *("cpu", "python", "pandas", "numpy", "commit"),
+)
 STOPPED = 256  # stands for the exit code of a command that was stopped
 MEMORY_GIB = 12  # that a command may take
 NOT_ON = {  # more records than these
@@ -93,16 +97,27 @@ def main() -> None:
     if asked.page:
         fill(asked.table)
         return
-    rows: list[dict[str, Any]] = []
+    rows, here = list[dict[str, Any]](), about()
     with tempfile.TemporaryDirectory(prefix="vbench-scale-") as temporary:
         place = asked.keep or Path(temporary)
         for records in map(int, asked.records.split(",")):
-            rows += measured(place / str(records), records, asked.only.split(","), asked.limit)
+            rows += [row | here for row in measured(place / str(records), records, asked.only.split(","), asked.limit)]
             if asked.keep is None:
                 shutil.rmtree(place / str(records))
     write(asked.table, rows)
     if asked.table == TABLE:
         fill(TABLE)
+
+
+def about() -> dict[str, str]:
+    """The machine, the versions that matter, and the commit."""
+    sys.path.insert(0, str(ROOT))
+    from vbench import host
+    from vbench.results.launches import commit
+
+    found = host.fingerprint("cpu", None)
+    versions = {name: str(metadata.version(name)) for name in ("pandas", "numpy")}
+    return {"cpu": found["cpu"], "python": found["versions"]["python"], **versions, "commit": str(commit(found))}
 
 
 def fill(table: Path) -> None:
@@ -341,6 +356,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     for command in dict.fromkeys(row["command"] for row in rows):
         found = {int(row["records"]): row for row in rows if row["command"] == command}
         lines.append(f"| `{command}` | " + " | ".join(_cell(found.get(size)) for size in sizes) + " |")
+    alike = [", ".join(dict.fromkeys(str(row[name]) for row in rows)) for name in HEADS[8:]]
+    lines += ["", "One process on {}; Python {}, pandas {}, numpy {}, vbench at commit {}.".format(*alike)]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, ndtr
 
-from vbench.results.series import Rows, Samples, by_length, effective, series_of
+from vbench.results.series import Rows, Samples, by_length, effective
 
 FEWEST = 10  # samples of a launch; with fewer a fault looks like noise
 MATTERS = 0.01  # the smallest fault, as a share of the median
@@ -36,8 +36,8 @@ class LaunchFaults(NamedTuple):
     outliers: int
 
 
-def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
-    """The faults of a cell's samples: some of "drift", "bimodal", "outliers", in this order.
+def of_cell(launches: Iterable[LaunchFaults | None]) -> tuple[str, ...]:
+    """The faults of a cell from those of its launches: some of "drift", "bimodal", "outliers", in this order.
 
     - drift: the median moves by more than 1 % from the first to the last third of a launch, and at 99.9 % Theil's slope
       over block medians is not 0, or the halves differ. A step that stays is drift.
@@ -50,16 +50,6 @@ def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
     Drift and bimodality count if more than half of the launches show them. Outliers are rare, so launches are pooled.
     A launch of fewer than ten samples is not judged.
     """
-    return of_cell(judged([series_of(launch) for launch in launches]))
-
-
-def outlier_count(launches: Sequence[Sequence[float]]) -> int:
-    """The number of outliers, as in `faults`, in all launches of ten samples or more."""
-    return sum(found.outliers for found in judged([series_of(launch) for launch in launches]) if found)
-
-
-def of_cell(launches: Iterable[LaunchFaults | None]) -> tuple[str, ...]:
-    """The faults of a cell, as `faults`, from those of its launches."""
     known = [launch for launch in launches if launch]
     outliers, samples = sum(launch.outliers for launch in known), sum(launch.samples for launch in known)
     shown = {

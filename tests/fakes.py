@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from vbench.kernels import default_form
 from vbench.models import spec
 from vbench.plan import RIGORS, Case
+from vbench.results.faults import judged, of_cell
+from vbench.results.series import series_of
 from vbench.results.store import Record
 
 HOST = {
@@ -81,3 +83,8 @@ def latency(samples_ms: Iterable[float]) -> dict[str, Any]:
 def failed(status: str, reason: str, **where: Any) -> Record:
     """A record of a cell that ended before its latency was known."""
     return make_record(**where, status=status, reason=reason, memory=None, warmup=None, latency=None, throughput=None)
+
+
+def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
+    """The faults of a cell with these samples."""
+    return of_cell(judged([series_of(launch) for launch in launches]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import latency, make_record
+from fakes import faults, latency, make_record
 
 from vbench.plan import Case
 from vbench.reports import tables
@@ -19,7 +19,7 @@ from vbench.reports.series import MOST_CURVES, few
 from vbench.results import launches, moderation, resampling, roots, scaling
 from vbench.results.answers import answers
 from vbench.results.compare import load
-from vbench.results.faults import faults, judged
+from vbench.results.faults import judged
 from vbench.results.frame import frame, of_folders
 from vbench.results.moderation import prior_of_variances
 from vbench.results.statistics import Interval, interval, intervals, run_prior

@@ -362,9 +362,12 @@ def test_the_figure_is_legible(measured: bool, tmp_path: Path) -> None:
     with draw.looking("paper"):
         drawn = pareto(found)
         figure = drawn.figure
+        (legend,) = figure.legends
+        assert {text.get_text() for text in legend.get_texts()} == {one.label for one in found.candidates}
+        assert not any(legend.get_window_extent().overlaps(axis.get_window_extent()) for axis in figure.axes)
         for axis in figure.axes:
-            placed = [t for t in axis.texts if t.get_text() and t.get_gid() in ("size", "name", "limit")]
-            assert {"size", "name", "limit"} <= {str(text.get_gid()) for text in placed}
+            placed = [t for t in axis.texts if t.get_text() and t.get_gid() in ("size", "limit")]
+            assert {"size", "limit"} == {str(text.get_gid()) for text in placed}
             boxes = [marks.extent(figure, text) for text in placed if text.get_gid() == "size"]
             for box in boxes:
                 assert box.x0 >= 0

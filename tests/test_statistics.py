@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from fakes import faults
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import binom, t
 
-from vbench.results.faults import faults, outlier_count
+from vbench.results.faults import judged
+from vbench.results.series import series_of
 from vbench.results.statistics import (
     Interval,
     effective_samples,
@@ -34,6 +36,10 @@ def noise(
     steps = random.standard_normal((launches, n + 100))
     series = lfilter([(1 - rho**2) ** 0.5], [1, -rho], steps, axis=1)[:, 100:]
     return np.asarray(spread * series)
+
+
+def outlier_count(launches: Sequence[Sequence[float]]) -> int:
+    return sum(found.outliers for found in judged([series_of(launch) for launch in launches]) if found)
 
 
 class TestMedianInterval:

@@ -148,7 +148,7 @@ def name_curves(figure: Figure, names: Sequence[Name]) -> None:
         for old in list(figure.legends):
             old.remove()
         figure.set_figheight(height)
-        _legend(figure, {name.text: name.handle for name in names if name.axis not in beside})
+        legend(figure, {name.text: name.handle for name in names if name.axis not in beside})
         crowded = [axis for axis in beside if not _name(figure, axis, [name for name in names if name.axis is axis])]
         if not crowded:
             return
@@ -159,16 +159,16 @@ def name_curves(figure: Figure, names: Sequence[Name]) -> None:
             del beside[axis]
 
 
-def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
+def legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
     """Add a legend above the panels, make the figure higher for it, and lay out the panels again."""
     if handles:
         wide = figure.get_figwidth() > 1.5 * mpl.rcParams["figure.figsize"][0]
         columns = min(4 if wide else 2, len(handles))
-        legend = figure.legend(
+        made = figure.legend(
             list(handles.values()), list(handles), loc="outside upper center", ncols=columns, handlelength=3
         )
         rows = -(-len(handles) // columns)
-        line_in = 1.5 * float(legend.get_texts()[0].get_fontsize()) / 72
+        line_in = 1.5 * float(made.get_texts()[0].get_fontsize()) / 72
         figure.set_figheight(figure.get_figheight() + rows * line_in)
     settle(figure)
 

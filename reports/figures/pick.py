@@ -40,7 +40,7 @@ def pareto(found: Pick) -> Drawn:
     origin = ", measured" if kinds == {True} else ", published" if kinds == {False} else ""
     for axis in panels[: len(found.budget) : across]:
         axis.set_ylabel(f"{METRICS[found.metric].capitalize()} (%){origin}")
-    marks.name_curves(figure, names)
+    marks.legend(figure, {name.text: name.handle for name in names})  # curves end close to each other
     for axis in panels[: len(found.budget)]:
         _name_limit(figure, axis)
     keep_apart(figure, panels[: len(found.budget)])

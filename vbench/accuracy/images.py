@@ -22,7 +22,6 @@ from vbench.errors import UsageError, first_line
 from vbench.models.checkpoint.words import listed
 
 HFDS, WDS = "hfds:", "wds:"
-SPLIT = "validation"
 
 
 @dataclass(frozen=True, slots=True)
