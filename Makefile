@@ -1,4 +1,4 @@
-.PHONY: dev fmt lint types test fuzz soak golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo slurm memory claims suites chaos calibrate twins gate-sessions gate-calibration scale measuring
+.PHONY: minute dev fmt lint types test fuzz soak golden dry-run golden-figures wheel constraints kernels resources counters gpu gpu-tune gpu-long sweep docs reference readme zoo devices slurm memory claims suites chaos export speeds calibrate twins gate-sessions gate-calibration scale measuring plotly
 
 dev:   ## an editable install that type checkers follow too; again after adding a file
 	pip install -e '.[test]' --config-settings editable_mode=strict
@@ -20,9 +20,9 @@ test:
 FUZZ = 100000
 fuzz: ## FUZZ inputs, half of them damaged, for all that reads what a user gives; other ones each time; a quarter of an hour
 	VBENCH_FUZZ=$(FUZZ) timeout 3600 pytest -n 2 -rP tests/test_fuzz.py
-soak: ## 2,000 tiny cells through the real launcher: memory, handles and time a cell stay flat; some minutes
-	PYTHONPATH=$(CURDIR)/tests python -P tests/soak.py
-	PYTHONPATH=$(CURDIR)/tests python -P tests/loop_cost.py 1000 10000
+soak: ## 2,000 tiny cells through the real launcher: memory, handles and time a cell stay flat, and docs/faults.md; some minutes
+	PYTHONPATH=$(CURDIR)/tests python -P tests/soak.py --page docs/faults.md
+	PYTHONPATH=$(CURDIR)/tests python -P tests/loop_cost.py 1000 10000 --page docs/faults.md
 
 golden: ## every published logit in every mode and form; more than half an hour
 	pytest -m full
@@ -75,6 +75,9 @@ docs:  ## the site, under build/docs; pip install -e '.[docs]' first; it needs n
 reference: ## docs/reference/commands.md: every command and option, from the program
 	python -P docs/make_reference.py docs/reference/commands.md
 
+minute: ## the README's first minute again, on this machine; nothing else may run
+	python -P -m vbench sweep --suite minute --fresh -o results/minute
+
 readme: ## the README's table, findings and figure, and docs/results.md, from the committed records
 	python -P -m vbench report results/cpu
 	python -P -m vbench.reports.readme results/cpu README.md docs/results.md
@@ -82,14 +85,38 @@ readme: ## the README's table, findings and figure, and docs/results.md, from th
 zoo:   ## docs/zoo.md: parameters and MACs of every variant beside the published ones
 	python -P -m vbench.reports.zoo docs/zoo.md
 
+devices: ## docs/devices.md: what each kind of device can do, from the tables of kinds and forms
+	python -P -m vbench.reports.devices docs/devices.md
+
 slurm: ## a sweep on a real Slurm of two nodes on this machine, one of which breaks off; some minutes; see tests/slurm.py
 	python -P -m pytest -n 0 -s -m full tests/test_slurm.py
+
+TINY = vig_t,vrwkv_t,vrwkv6_t,vil2_t,vir_s,vision_gru_t,vim_t,vmamba_t,mlla_t,deit_t,swin_t
+EXPORTED = $(TINY)
+export: ## results/export.csv and the table in docs/export.md: EXPORTED, the tiny models, exported and checked; an hour or more
+	mkdir -p build
+	-python -P -m vbench export $(EXPORTED) --mode parallel,recurrent \
+		--to torch.export,onnx,aoti --check --timeout 3600 --json -o build/exports > build/export.json
+	python -P -m vbench.reports.exports build/export.json
+	python -P -m vbench.reports.exports --page docs/export.md
+
+speeds: ## results/cpu-224 and the table in docs/models.md: tiny models beside DeiT-T at 224 px; some minutes; nothing else may run
+	python -P -m vbench sweep --models $(TINY) --res 224 --modes parallel,recurrent --batch 1 --pairs none --rigor quick \
+		--fresh -o build/speeds
+	mkdir -p results/cpu-224 && cp build/speeds/records.jsonl build/speeds/run.json results/cpu-224/
+	python -P -m vbench.reports.speeds --profile results/cpu-224
+	python -P -m vbench.reports.speeds results/cpu-224 docs/models.md
 
 memory: ## docs/memory.md: predicted memory beside published figures
 	python -P -m vbench.reports.predicted docs/memory.md
 
 claims: ## docs/claims.md: which of the papers' claims hold, by the committed records; put further runs before the page
 	python -P -m vbench.reports.claims results/cpu docs/claims.md
+
+plotly: ## reports/page/plotly-basic.min.js, the newest basic bundle of plotly.js and its licence, from npm; then run the tests of the page
+	mkdir -p build/plotly && cd build/plotly && npm pack --silent plotly.js-basic-dist-min && tar xzf plotly.js-basic-dist-min-*.tgz
+	cp build/plotly/package/plotly-basic.min.js reports/page/
+	cp build/plotly/package/LICENSE reports/page/plotly-LICENSE.txt && rm -r build/plotly
 
 suites: ## docs/suites.md: what each suite answers, its time and its cells
 	python -P -m vbench.reports.suites docs/suites.md

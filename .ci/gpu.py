@@ -73,8 +73,8 @@ def steps(folder: str) -> list[Step]:
     """The steps in their order: sweeps, check, tests, bench, and the README's section from the folder."""
     sweep = (*VBENCH, "sweep", "--device", "cuda", "--dtype", "bfloat16", "--rigor", "quick", "--timeout", "30")
     infer = (*sweep, "--modes", "parallel", "--batch", "1", "-o", folder)
-    families = "vig_t,vrwkv_t,vil2_t,vir_s,vision_gru_t,deit_t"
-    everyone = "vig_t,vrwkv_t,vrwkv6_t,vil2_t,vir_s,vision_gru_t,deit_t"
+    families = "vig_t,vrwkv_t,vil2_t,vir_s,vision_gru_t,vim_t,vmamba_t,deit_t"
+    sizes = "224,512,1024,2048"
     kernels = "fused,unfused,flash,cudnn,efficient"
     train = (*sweep, "--phase", "train", "--modes", "parallel", "--batch", "32", "-o", folder)
     pytest = ("python", "-P", "-m", "pytest", "-o", "addopts=", "--import-mode=importlib", "-ra", "tests/test_gpu.py")
@@ -82,12 +82,19 @@ def steps(folder: str) -> list[Step]:
     return [
         Step(
             "sweep",
-            (*infer, "--models", everyone, "--res", "224,512,1024,2048", "--backend", "cudagraph"),
+            (*infer, "--models", families, "--res", sizes, "--backend", "cudagraph"),
             priority=1,
-            expected_s=300,
+            expected_s=336,
             limit_s=1200,
         ),
-        Step("training", (*train, "--models", families, "--res", "224,512"), priority=3, expected_s=200, limit_s=900),
+        Step(
+            "others",
+            (*infer, "--models", "vrwkv6_t,mlla_t", "--res", sizes, "--backend", "cudagraph"),
+            priority=4,
+            expected_s=84,
+            limit_s=600,
+        ),
+        Step("training", (*train, "--models", families, "--res", "224,512"), priority=3, expected_s=270, limit_s=900),
         Step(
             "attention",
             (*infer, "--models", "deit_t", "--res", "224,1024,2048", "--attention", kernels),
@@ -112,9 +119,9 @@ def steps(folder: str) -> list[Step]:
         Step("tests", pytest, priority=7, expected_s=420, limit_s=1500),
         Step(
             "bench",
-            (*VBENCH, "kernels", "bench", "--device", "cuda", "--n", "1024,16384", "--batch", "1", "-o", folder),
+            (*VBENCH, "kernels", "bench", "--device", "cuda", "--n", "1024,4096,16384", "--batch", "1", "-o", folder),
             priority=5,
-            expected_s=100,
+            expected_s=170,
             limit_s=900,
         ),
         Step("readme", ("python", "-P", "-m", "vbench.reports.readme", *pages), priority=0, expected_s=15, limit_s=120),

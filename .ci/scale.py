@@ -13,14 +13,16 @@ import argparse
 import csv
 import itertools
 import json
+import math
 import os
 import random
+import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT / "results" / "cpu" / "records.jsonl"
@@ -47,8 +50,9 @@ ROUNDS = 20  # of a block of turns
 BLOCKS = (1.0, 0.99, 1.01, 1.0, 1.02, 1.0)  # of calls back to back, about their middle
 HEADS = (
     *("records", "cells", "mib", "command", "wall_s", "cpu_s", "peak_mib", "ended"),
-    *("cpu", "python", "pandas", "numpy", "commit"),
+    *("cpu", "cores", "python", "pandas", "numpy", "commit"),
 )
+EVERY_S = 0.05  # memory is looked at
 STOPPED = 256  # stands for the exit code of a command that was stopped
 MEMORY_GIB = 12  # that a command may take
 NOT_ON = {  # more records than these
@@ -113,11 +117,13 @@ def about() -> dict[str, str]:
     """The machine, the versions that matter, and the commit."""
     sys.path.insert(0, str(ROOT))
     from vbench import host
+    from vbench.results import workers
     from vbench.results.launches import commit
 
     found = host.fingerprint("cpu", None)
     versions = {name: str(metadata.version(name)) for name in ("pandas", "numpy")}
-    return {"cpu": found["cpu"], "python": found["versions"]["python"], **versions, "commit": str(commit(found))}
+    made = {"python": found["versions"]["python"], **versions, "commit": str(commit(found))}
+    return {"cpu": found["cpu"], "cores": str(workers.cores()), **made}
 
 
 def fill(table: Path) -> None:
@@ -125,9 +131,22 @@ def fill(table: Path) -> None:
     sys.path.insert(0, str(ROOT))
     from vbench.reports.write import filled
 
-    with table.open(encoding="utf-8", newline="") as text:
-        rows = list(csv.DictReader(text))
+    rows = read(table)
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "scale", page(rows)), encoding="utf-8")
+
+
+def read(table: Path) -> list[dict[str, Any]]:
+    """The rows of a file that `write` has made. Ends with one line if it has other columns, or no rows."""
+    try:
+        with table.open(encoding="utf-8", newline="") as text:
+            rows = csv.DictReader(text)
+            found, lacking = list(rows), [name for name in HEADS if name not in (rows.fieldnames or ())]
+    except OSError as error:
+        sys.exit(f"{table} cannot be read: {error.strerror}")
+    if lacking or not found:
+        why = f"has no column {', '.join(lacking)}: an older script wrote it" if lacking else "has no rows"
+        sys.exit(f"{table} {why}; 'make scale' measures it again")
+    return list(found)
 
 
 def measured(folder: Path, records: int, commands: list[str], limit_s: float) -> Iterator[dict[str, Any]]:
@@ -160,36 +179,46 @@ def measured(folder: Path, records: int, commands: list[str], limit_s: float) ->
 
 
 def child(command: list[str], log: Path, limit_s: float) -> dict[str, Any]:
-    """Run a command within a time. Its CPU time is that of its children too; its memory that of the largest of them."""
-    code = (
-        "import json, resource, subprocess, sys\n"
-        f"resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY_GIB << 30}, {MEMORY_GIB << 30}))\n"
-        "try:\n    rc = subprocess.run(sys.argv[2:], timeout=float(sys.argv[1])).returncode\n"
-        f"except subprocess.TimeoutExpired:\n    rc = {STOPPED}\n"
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "print(json.dumps([rc, used.ru_utime + used.ru_stime, used.ru_maxrss]), file=open(3, 'w'))"
-    )
-    source, sink = os.pipe()
-    begin = time.monotonic()
+    """Run a command within a time. CPU time and memory are those of all its processes together."""
+    begin, peak = time.monotonic(), 0
     with log.open("wb") as text:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"import os\nos.dup2({sink}, 3)\n{code}", str(limit_s), *command],
+        process = psutil.Popen(
+            command,
             stdout=text,
             stderr=text,
-            pass_fds=[sink],
             env={**os.environ, "COLUMNS": "200"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_GIB << 30, MEMORY_GIB << 30)),
         )
-        os.close(sink)
-        with os.fdopen(source) as answer:
-            rc, cpu_s, peak_kib = json.loads(answer.read())
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        while process.poll() is None and time.monotonic() - begin < limit_s:
+            peak = max(peak, sum(map(resident, [process, *below(process)])))
+            time.sleep(EVERY_S)
+        for one in [*below(process), process] if process.poll() is None else ():
+            one.kill()
+        rc = process.wait() if time.monotonic() - begin < limit_s else STOPPED
         process.wait()
+    took, used = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     words = log.read_text(encoding="utf-8", errors="replace")
     good = (0, 1) if {"compare", "sweep"} & set(command) else (0,)  # 1: done, and there are worse or failed cells
     ended = "ok" if rc in good else f"stopped after {limit_s:g} s" if rc == STOPPED else f"exit {rc}"
     for fault in ("Traceback", "MemoryError", "No such command"):
         ended = fault.lower() if fault in words else ended
-    took = round(time.monotonic() - begin, 1)
-    return {"wall_s": took, "cpu_s": round(cpu_s, 1), "peak_mib": round(peak_kib / 1024), "ended": ended}
+    return {"wall_s": round(took, 1), "cpu_s": round(cpu_s, 1), "peak_mib": round(peak / 2**20), "ended": ended}
+
+
+def below(process: psutil.Process) -> list[psutil.Process]:
+    """The processes that it has started, and theirs."""
+    with suppress(psutil.NoSuchProcess):
+        return list(process.children(recursive=True))
+    return []
+
+
+def resident(process: psutil.Process) -> int:
+    """The bytes of memory that it holds; 0 if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return int(process.memory_info().rss)
+    return 0
 
 
 def make(folder: Path, records: int, shape: Shape) -> None:
@@ -349,16 +378,27 @@ def write(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The table in Markdown: CPU seconds and peak memory of each command by the number of records."""
+    """The table in Markdown: seconds and peak memory of each command by the number of records, and how time grows."""
     sizes = list(dict.fromkeys(int(row["records"]) for row in rows))
-    lines = ["| command | " + " | ".join(f"{size:,} records" for size in sizes) + " |"]
-    lines += ["| --- |" + " ---: |" * len(sizes)]
+    lines = ["| command | " + " | ".join(f"{size:,} records" for size in sizes) + " | exponent |"]
+    lines += ["| --- |" + " ---: |" * (len(sizes) + 1)]
     for command in dict.fromkeys(row["command"] for row in rows):
         found = {int(row["records"]): row for row in rows if row["command"] == command}
-        lines.append(f"| `{command}` | " + " | ".join(_cell(found.get(size)) for size in sizes) + " |")
+        cells = [*(_cell(found.get(size)) for size in sizes), exponent(list(found.values()))]
+        lines.append(f"| `{command}` | " + " | ".join(cells) + " |")
     alike = [", ".join(dict.fromkeys(str(row[name]) for row in rows)) for name in HEADS[8:]]
-    lines += ["", "One process on {}; Python {}, pandas {}, numpy {}, vbench at commit {}.".format(*alike)]
+    text = "On {} with {} cores, on which nothing else ran; Python {}, pandas {}, numpy {}, vbench at commit {}."
+    lines += ["", text.format(*alike)]
     return "\n".join(lines)
+
+
+def exponent(rows: list[dict[str, Any]]) -> str:
+    """How wall time grows with the cells between the two largest runs that ended well: 1 is linear."""
+    done = sorted((int(row["cells"]), float(row["wall_s"])) for row in rows if row["ended"] == "ok")
+    if len(done) < 2 or not done[-2][1]:
+        return "–"
+    (few, before), (many, after) = done[-2:]
+    return f"{math.log(after / before) / math.log(many / few):.2f}"
 
 
 def _cell(row: dict[str, Any] | None) -> str:
@@ -366,7 +406,7 @@ def _cell(row: dict[str, Any] | None) -> str:
         return "–"
     if row["ended"] != "ok":
         return str(row["ended"])
-    return f"{float(row['cpu_s']):g} s, {int(row['peak_mib']) / 1024:.2g} GiB"
+    return f"{float(row['wall_s']):g} s, {int(row['peak_mib']) / 1024:.2g} GiB"
 
 
 if __name__ == "__main__":

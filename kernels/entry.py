@@ -7,7 +7,7 @@ A form itself only computes, and autocast does not reach into it. On meta tensor
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from importlib import import_module
@@ -35,7 +35,8 @@ def enter(op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any
     """
     shapes, signature = shapes_of(op), inspect.signature(function)
     compute = partial(function, form=form) if OPS[op][form].module else function
-    layouts = {choice: shapes.layout(choice) for choice in shapes.choices}
+    some = [tuple(shapes.optional)[:count] for count in range(len(shapes.optional) + 1)]
+    layouts = {(choice, extra): shapes.layout(choice, extra) for choice in shapes.choices for extra in some}
 
     @wraps(function)
     def call(*inputs: Tensor, **options: Any) -> Any:
@@ -43,18 +44,29 @@ def enter(op: str, form: str, function: Callable[..., Any]) -> Callable[..., Any
             options = dict(signature.bind(*inputs, **options).arguments)
             inputs = tuple(options.pop(name) for name in shapes.inputs)
         choice, state = options.get(shapes.option, shapes.choices[0]), options.get("state")
-        if choice not in layouts or not _agree(shapes, layouts[choice], choice, inputs, state):
-            raise shapes.refusal(op, choice, inputs, state)
+        extra = tuple(name for name in shapes.optional if options.get(name) is not None)
+        tensors = (*inputs, *(options[name] for name in extra)) if extra else inputs
+        if (choice, extra) not in layouts or not _agree(shapes, layouts[choice, extra], choice, tensors, state):
+            raise shapes.refusal(op, choice, tensors, state, extra)
         if not inputs[0].is_meta:
             kind = inputs[0].device.type
             if torch.is_autocast_enabled(kind):  # a form accumulates in float32, whatever type its inputs have
                 with torch.autocast(kind, enabled=False):
                     return compute(*inputs, **options)
             return compute(*inputs, **options)
-        o, *parts = answer(inputs, op, form, choice)
+        o, *parts = answer(tensors, op, form, choice)
         return o, tuple(parts) if isinstance(shapes.state, tuple) else parts[0]
 
     return call
+
+
+def bound(
+    op: str, function: Callable[..., Any], inputs: Mapping[str, Tensor], options: Mapping[str, Any]
+) -> Callable[[], Any]:
+    """A call of a function that takes what `op` takes: its inputs in their order, optional tensors by name."""
+    optional = shapes_of(op).optional
+    named = {name: x for name, x in inputs.items() if name in optional}
+    return partial(function, *(x for name, x in inputs.items() if name not in optional), **named, **options)
 
 
 def _agree(shapes: Shapes, layout: Layout, choice: str, inputs: Sequence[Tensor], state: State | None) -> bool:
@@ -75,7 +87,8 @@ def answer(inputs: Sequence[Tensor], op: str, form: str, choice: str) -> list[Te
 
 @answer.register_fake
 def _(inputs: Sequence[Tensor], op: str, form: str, choice: str) -> list[Tensor]:
-    x, layout = inputs[0], shapes_of(op).layout(choice)
+    declared = shapes_of(op)
+    x, layout = inputs[0], declared.layout(choice, declared.given(len(inputs)))
     found = match([each.shape for each in inputs], layout.inputs)
     assert found is not None
     state = [x.new_empty([found[dim] for dim in dims], dtype=accumulator(x)) for dims in layout.state]
@@ -99,9 +112,10 @@ class Work:
 def work(shapes: Sequence[Sequence[int]], op: str, form: str, choice: str) -> Work:
     """The work of a form in one call, from the shapes of its inputs."""
     declared, cost = shapes_of(op), import_module(f"vbench.kernels.{op}.cost")
-    found = match(shapes, declared.layout(choice).inputs)
+    optional = declared.given(len(shapes))
+    found = match(shapes, declared.layout(choice, optional).inputs)
     assert found is not None
-    sizes = declared.sizes(found, choice)
+    sizes = declared.sizes(found, choice, optional)
     return Work(cost.macs(form, **sizes), cost.macs("algorithm", **sizes), cost.elementwise_flops(form, **sizes))
 
 

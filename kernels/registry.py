@@ -53,15 +53,15 @@ def _triton(how: str, *, elementwise: bool = False) -> dict[str, Form]:
 
 
 def _recurrent() -> dict[str, Form]:
-    """The recurrence, by torch and compiled by numba."""
+    """The recurrence, compiled by numba and by torch."""
     how = "one token a step, in machine code by numba"
     return {
-        "reference": Form("recurrent", "one token a step, state in float32", elementwise=True),
         "compiled": Form("recurrent", how, devices=("cpu",), package="numba", elementwise=True),
+        "reference": Form("recurrent", "one token a step, by torch, state in float32", elementwise=True),
     }
 
 
-_CHUNKS, _PAIRS = "chunks of 64 tokens, memory linear in N", "all pairs of tokens, work quadratic in N"
+_CHUNKS, _PAIRS = "chunks of up to 64 tokens, memory linear in N", "all pairs of tokens, work quadratic in N"
 _TILES = "tiles of tokens in registers, at most three launches"
 _CHUNKWISE = {"chunkwise": Form("parallel", _CHUNKS), "quadratic": Form("parallel", _PAIRS)}
 
@@ -84,6 +84,18 @@ OPS: dict[str, dict[str, Form]] = {
     "mingru": {
         **_triton(_TILES, elementwise=True),
         "scan": Form("parallel", "chunks of 8 tokens, of chunks, in linear space", elementwise=True),
+        "quadratic": Form("parallel", _PAIRS, elementwise=True),
+        **_recurrent(),
+    },
+    "linear_attention": {
+        **_triton("chunks are summed up and then read, two launches"),
+        "summary": Form("parallel", "two products of matrices, memory linear in N"),
+        "quadratic": Form("parallel", _PAIRS),
+        **_recurrent(),
+    },
+    "selective_scan": {
+        **_triton("chunks of tokens, three launches, one more for a map", elementwise=True),
+        "scan": Form("parallel", "groups of tokens, each in chunks of 8, memory linear in N", elementwise=True),
         "quadratic": Form("parallel", _PAIRS, elementwise=True),
         **_recurrent(),
     },
@@ -133,6 +145,17 @@ def default_form(op: str, mode: Mode, device: str = "cpu") -> str:
         if kind in OPS[op][name].devices:
             return name
     raise UnsupportedError(f"{op} has no {mode} form; it has {', '.join(OPS[op])}")
+
+
+def exportable_form(op: str, mode: Mode) -> str:
+    """The form of an operator that is exported: the first one of the mode that is made of torch's operations alone.
+
+    Raises: UnsupportedError if there is none.
+    """
+    for name, form in OPS[op].items():
+        if form.mode == mode and form.package is None:
+            return name
+    raise UnsupportedError(f"{op} has no {mode} form made of torch's operations; it has {', '.join(OPS[op])}")
 
 
 def truth(op: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,12 +11,22 @@ from torch import Tensor
 
 from vbench.errors import ShapeError
 
-Direction = Literal["forward", "reverse", "both"]
-State = Tensor | tuple[Tensor, ...]  # what an operator carries; for "both" each tensor leads with 2, forward first
+Direction = Literal["forward", "reverse", "both", "cross"]
+State = Tensor | tuple[Tensor, ...]  # what an operator carries; with several walks each tensor leads with their number
 Dims = tuple[str, ...]
 
-NAMES = {"B": "batch", "H": "heads", "N": "tokens", "D": "key_dim", "E": "value_dim", "C": "channels"}
-FIXED = {"2": 2, "3": 3}  # dimensions that are numbers
+NAMES = {
+    "B": "batch",
+    "H": "heads",
+    "G": "groups",
+    "N": "tokens",
+    "D": "key_dim",
+    "E": "value_dim",
+    "C": "channels",
+    "S": "states",
+}
+FIXED = {"2": 2, "3": 3, "4": 4}  # dimensions that are numbers
+WALKS = {"W": {"both": 2}}  # usual: two walks in a call with direction "both"
 
 
 def accumulator(x: Tensor) -> torch.dtype:
@@ -36,17 +46,19 @@ class Layout(NamedTuple):
 class Shapes:
     """The shapes of an operator's inputs and results, the same for all of its forms.
 
-    Dimensions are words of a text such as "B H N D": the letters of `NAMES`, numbers, and W. W is 2 in a call with
-    direction "both", forward first, and is left out in all other calls.
+    Dimensions are words of a text such as "B H N D": the letters of `NAMES`, numbers, and the words of `walks`.
 
     Attributes:
         inputs: the tensors of a call in their order, by name.
+        optional: tensors that a call may have as keywords, by name; none without those before it.
         output: has the type of the first input.
         state: the keyword `state` and the returned state: a tensor, or a tuple of tensors, in the accumulator's type.
             () if there is no state.
         option: the keyword that selects what is computed, if there is one: "direction" or "reading".
         choices: its values; the first is the default.
         stateless: the choices that take no state.
+        walks: how long the dimension of a word is in a call, by choice; with any other choice it is left out. W is the
+            number of walks over the tokens; usually 2 for "both", forward first.
     """
 
     inputs: Mapping[str, str]
@@ -55,38 +67,57 @@ class Shapes:
     option: str = ""
     choices: tuple[str, ...] = ("",)
     stateless: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
+    walks: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: WALKS)
 
     @property
     def _states(self) -> tuple[str, ...]:
         return self.state if isinstance(self.state, tuple) else (self.state,)
 
-    def layout(self, choice: str) -> Layout:
-        """The dimensions of a call."""
+    def given(self, count: int) -> tuple[str, ...]:
+        """The optional tensors in a call with `count` tensors, which has the first ones of them."""
+        return tuple(self.optional)[: count - len(self.inputs)]
+
+    def layout(self, choice: str, optional: Sequence[str] = ()) -> Layout:
+        """The dimensions of a call that has these optional tensors after its inputs."""
 
         def dims(text: str) -> Dims:
-            return tuple("2" if word == "W" else word for word in text.split() if word != "W" or choice == "both")
+            sides = ((word, self.walks.get(word)) for word in text.split())
+            return tuple(
+                word if lengths is None else str(lengths[choice])
+                for word, lengths in sides
+                if lengths is None or choice in lengths
+            )
 
-        return Layout(tuple(map(dims, self.inputs.values())), dims(self.output), tuple(map(dims, self._states)))
+        tensors = (*self.inputs.values(), *(self.optional[name] for name in optional))
+        return Layout(tuple(map(dims, tensors)), dims(self.output), tuple(map(dims, self._states)))
 
-    def sizes(self, found: Mapping[str, int], choice: str) -> dict[str, int | str]:
-        """The keywords of `cost.macs`: sizes by name, `directions` if one call may have both, or the option."""
+    def sizes(self, found: Mapping[str, int], choice: str, optional: Sequence[str] = ()) -> dict[str, int | str]:
+        """The keywords of `cost.macs`: sizes by name; which optional tensors there are; and `directions`, the number of
+        walks, if one call may have several, or the option."""
         named: dict[str, int | str] = {NAMES[dim]: side for dim, side in found.items() if dim in NAMES}
+        named |= {name: name in optional for name in self.optional}
         if "both" in self.choices:
-            return named | {"directions": 2 if choice == "both" else 1}
+            return named | {"directions": self.walks["W"].get(choice, 1)}
         return named if self.option in ("", "direction") else named | {self.option: choice}
 
-    def refusal(self, op: str, choice: str, inputs: Sequence[Tensor], state: State | None) -> ShapeError:
-        """The error for a call that does not fit: what was wanted, and what was given."""
+    def refusal(
+        self, op: str, choice: str, inputs: Sequence[Tensor], state: State | None, optional: Sequence[str] = ()
+    ) -> ShapeError:
+        """The error for a call that does not fit: what was wanted, and what was given, optional tensors last."""
         if choice not in self.choices:
             *most, last = map(repr, self.choices)
             return ShapeError(f"{op}: {self.option} is {', '.join(most)} or {last}, not {choice!r}")
         if state is not None and choice in self.stateless:
             return ShapeError(f"{op}: {self.option} {choice!r} takes no state")
-        layout, alike = self.layout(choice), dict[Dims, list[str]]()
-        for name, dims in zip(self.inputs, layout.inputs, strict=True):
+        if without := [name for name in self.given(len(self.inputs) + len(optional)) if name not in optional]:
+            return ShapeError(f"{op}: {optional[-1]} is given without {', '.join(without)}")
+        layout, alike = self.layout(choice, optional), dict[Dims, list[str]]()
+        names = (*self.inputs, *optional)
+        for name, dims in zip(names, layout.inputs, strict=True):
             alike.setdefault(dims, []).append(name)
-        wanted = [f"{', '.join(names)} {_told(dims)}" for dims, names in alike.items()] + ["N > 0"]
-        given = [f"{name} {tuple(x.shape)}" for name, x in zip(self.inputs, inputs, strict=True)]
+        wanted = [f"{', '.join(same)} {_told(dims)}" for dims, same in alike.items()] + ["N > 0"]
+        given = [f"{name} {tuple(x.shape)}" for name, x in zip(names, inputs, strict=True)]
         if layout.state:
             wanted.append(f"state {' '.join(map(_told, layout.state))}")
             parts = state if isinstance(state, tuple) else () if state is None else (state,)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from vbench.devices import kind_of
 from vbench.kernels.shapes import Direction, State
 
-Inputs = dict[str, Tensor]  # an operator's arguments in order
+Inputs = dict[str, Tensor]  # an operator's tensors in order, optional ones last
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,23 @@ class Trial:
     token_dims: Mapping[str, int]  # the dimension of the tokens in each argument that has tokens
     options: Mapping[str, Any] = field(default_factory=dict)  # keywords of the call, its direction among them
     initial: Callable[[Inputs], State] | None = None  # the state before the first token; None if there is none
+    chosen: Callable[[Inputs], Mapping[str, Any]] | None = None  # keywords that depend on the inputs
+    pooled: bool = False  # the state is a summary of other tokens, in whatever order
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a sequence can be computed in two parts: each walk meets all of one before any of the other."""
+        return self.initial is not None and self.direction != "cross"
+
+    @property
+    def one_way(self) -> bool:
+        """Whether tokens see nothing of those that lie beyond them."""
+        return self.direction in ("forward", "reverse")
 
     def run(self, function: Callable[..., Any], inputs: Inputs, state: State | None = None) -> tuple[Tensor, State]:
-        """Call a form: (output, final state)."""
-        o, s = function(*inputs.values(), **self.options, **({} if state is None else {"state": state}))
+        """Call a form, by the names of its tensors, for some may be optional: (output, final state)."""
+        chosen, before = self.chosen(inputs) if self.chosen else {}, {} if state is None else {"state": state}
+        o, s = function(**inputs, **self.options, **chosen, **before)
         return o, s
 
 
@@ -71,6 +85,7 @@ def relative(found: Tensor, wanted: Tensor) -> float:
     """‖found − wanted‖ / ‖wanted‖ in float64; infinite if any number found is not finite."""
     if not torch.isfinite(found).all():
         return float("inf")
+    found, wanted = (x if kind_of(x.device.type).float64 else x.cpu() for x in (found, wanted))
     return float((found.double() - wanted.double()).norm() / wanted.double().norm().clamp_min(1e-300))
 
 
@@ -92,10 +107,16 @@ def cut(trial: Trial, inputs: Inputs, at: int) -> tuple[Inputs, Inputs]:
 def hand_off(trial: Trial, function: Callable[..., Any], inputs: Inputs, at: int) -> tuple[Tensor, State]:
     """Cut a sequence before token `at`, compute both halves, and join them. Each half gets the other's state.
 
-    The tokens of the output are in dim -2. "both" needs two passes: first for the states, then for the halves.
+    The tokens of the output are in dim -2. "both" needs two passes: first for the states, then for the halves. So
+    does a `pooled` state, which both halves then end with.
     """
     left, right = cut(trial, inputs, at)
-    if trial.direction == "forward":
+    if trial.pooled:
+        _, of_left = trial.run(function, left)
+        _, of_right = trial.run(function, right)
+        early, state = trial.run(function, left, of_right)
+        late, _ = trial.run(function, right, of_left)
+    elif trial.direction == "forward":
         early, state = trial.run(function, left)
         late, state = trial.run(function, right, state)
     elif trial.direction == "reverse":

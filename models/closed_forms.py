@@ -139,6 +139,69 @@ def _vision_gru(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     )
 
 
+def _vim(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Patches and a class token; blocks with D = 2C inner channels, 16 states a channel and steps of rank C/16.
+
+    Everything between the two projections is there for each of two directions: a causal convolution of 4 tokens; steps,
+    B and C; and in the scan each token writes and reads the states of each channel, and adds the skip.
+    """
+    C = args["dim"]
+    total, (h, w) = _conv(sides, 16, args.get("stride", 16), 0, 3, C)
+    D, S, R = 2 * C, 16, C // 16
+    token = C * 2 * D + D * C  # projections: in, to the stream and its gate, and out
+    token += 2 * (4 * D + D * (R + 2 * S) + R * D)
+    token += 2 * (2 * D * S + D)
+    return total + args["depth"] * (h * w + 1) * token + C * CLASSES
+
+
+def _vmamba(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """Depthwise 3×3; four walks over one map, each token of which writes, reads and skips D states; an MLP of 4C.
+
+    The first design has patches, a gate's half of the input projection and no MLP; a linear layer halves its maps.
+    """
+    C, depths, v0 = args["dim"], args["depths"], "ratio" not in args
+    ratio, S = (2, 16) if v0 else (args["ratio"], 1)
+
+    def block(stage: int, N: int, C: int) -> int:
+        D, R = ratio * C, -(-C // 16)
+        token = C * D + 9 * D + D * C  # input, convolution, output
+        token += 4 * (D * (R + 2 * S) + R * D)  # step, B and C of each walk; the step's way to D channels
+        token += 4 * (2 * D * S + D)
+        return N * (token + (C * D if v0 else 2 * C * 4 * C))
+
+    if not v0:
+        return _pyramid(C, depths, sides, block)
+    total, (h, w) = _conv(sides, 4, 4, 0, 3, C)
+    for stage, depth in enumerate(depths):
+        if stage:
+            h, w, C = -(-h // 2), -(-w // 2), 2 * C
+            total += h * w * 2 * C * C
+        total += depth * block(stage, h * w, C)
+    return total + C * CLASSES
+
+
+def _mlla(name: str, args: Mapping[str, Any], sides: Sides) -> int:
+    """A stem of five convolutions; stages of blocks; between stages 1×1 to 8C, depthwise 3×3, 1×1 to 2C.
+
+    A block has projections in, of the gate, of q and k, and out, an MLP of 4C, and four depthwise convolutions of 3×3.
+    In heads of 32, a token writes and reads a state of 32 · 32, and the normaliser takes a sum and a product of 32.
+    """
+    C = args["dim"]
+    total, sides = _halved(sides, 3, C // 2)
+    total += 2 * sides[0] * sides[1] * 9 * (C // 2) ** 2
+    more, sides = _halved(sides, C // 2, 4 * C)
+    total += more + sides[0] * sides[1] * 4 * C * C
+    for stage, depth in enumerate(args["depths"]):
+        if stage:
+            total += sides[0] * sides[1] * C * 8 * C
+            sides = -(-sides[0] // 2), -(-sides[1] // 2)
+            total += sides[0] * sides[1] * (9 * 8 * C + 8 * C * 2 * C)
+            C *= 2
+        token = C * C + C * C + C * 2 * C + C * C + 2 * C * 4 * C + 4 * 9 * C + 2 * 32 * C + 2 * C
+        total += depth * sides[0] * sides[1] * token
+    return total + C * CLASSES
+
+
 def _deit(name: str, args: Mapping[str, Any], sides: Sides) -> int:
     """Patches and a class token; q, k, v, scores and weighted values of all pairs, output, an MLP of 4C."""
     C = {"deit_t": 192, "deit_s": 384, "deit_b": 768, "deit3_t": 192}[name]
@@ -172,6 +235,9 @@ _FAMILIES: dict[str, Callable[[str, Mapping[str, Any], Sides], int]] = {
     "vil": _vil,
     "vir": _vir,
     "vision_gru": _vision_gru,
+    "vim": _vim,
+    "vmamba": _vmamba,
+    "mlla": _mlla,
     "deit": _deit,
     "swin": _swin,
 }

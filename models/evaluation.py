@@ -50,6 +50,9 @@ RULES = {  # by family, or by the name of a model
     "vil": _rule(1.0, "bicubic", _VIL),
     "vir": _rule(0.9, "bicubic", "the ViT tags that ViR's code takes over; no accuracy is published", HALF),
     "vision_gru": _rule(0.875, "bilinear", "YangLiu9208/VisionGRU, vig/val.py: timm's default"),
+    "vim": _rule(0.875, "bicubic", "hustvl/Vim, vim/datasets.py: short side to size / 0.875"),
+    "vmamba": _rule(0.875, "bicubic", "MzeroMiko/VMamba, classification/data/build.py: 256/224 of the size"),
+    "mlla": _rule(0.875, "bicubic", "LeapLabTHU/MLLA, data/build.py: 256/224 of the size"),
     "deit3_t": _rule(1.0, "bicubic", f"{_VIL} (they trained this DeiT-III)"),
 }
 USUAL = _rule(0.875, "bicubic", "usual for ImageNet; nobody says it of this model")
@@ -76,6 +79,8 @@ def _of_timm(architecture: str) -> Preprocessing:
 
 _VRWKV = "hf-hub:OpenGVLab/Vision-RWKV"  # the README of OpenGVLab/Vision-RWKV names the files
 _JKU = "https://ml.jku.at/research/vision_lstm/download"  # hubconf.py of NX-AI/vision-lstm, and its logs
+_VIM = "hf-hub:hustvl/Vim"  # README.md of hustvl/Vim names the repositories; users' scripts name the files
+_VMAMBA = "https://github.com/MzeroMiko/VMamba/releases/download"  # its README and assets/performance.md name the files
 _SIZES = ("tiny", "small", "base")
 PUBLISHED = {  # the weights of the papers' accuracies: hf-hub:ORG/REPO, hf-hub:ORG/REPO/FILE, or a URL
     # README.md of hustvl/ViG names the repository and no file; the file has the model's name.
@@ -94,7 +99,21 @@ PUBLISHED = {  # the weights of the papers' accuracies: hf-hub:ORG/REPO, hf-hub:
     "vil2_s": f"{_JKU}/vil2_small16_e400_in1k.th",
     "vil2_b": f"{_JKU}/vil2_base16_e400_in1k.th",
     "deit3_t": f"{_JKU}/vit_tiny16_e800_in1k_deit3reimpl.th",
+    "vim_t": f"{_VIM}-tiny-midclstok/vim_t_midclstok_76p1acc.pth",
+    "vim_s": f"{_VIM}-small-midclstok/vim_s_midclstok_80p5acc.pth",
+    "vim_b": f"{_VIM}-base-midclstok/vim_b_midclstok_81p9acc.pth",
+    "vim_t_plus": f"{_VIM}-tiny-midclstok/vim_t_midclstok_ft_78p3acc.pth",
+    "vim_s_plus": f"{_VIM}-small-midclstok/vim_s_midclstok_ft_81p6acc.pth",
     "vision_gru_t": "hf-hub:yinkx3/VisionGRU-Ti",  # README.md of YangLiu9208/VisionGRU
+    "vmamba_t": f"{_VMAMBA}/%23v2cls/vssm1_tiny_0230s_ckpt_epoch_264.pth",
+    "vmamba_s": f"{_VMAMBA}/%23v2cls/vssm_small_0229_ckpt_epoch_222.pth",
+    "vmamba_b": f"{_VMAMBA}/%23v2cls/vssm_base_0229_ckpt_epoch_237.pth",
+    "vmamba_t_s2l5": f"{_VMAMBA}/%23v2cls/vssm_tiny_0230_ckpt_epoch_262.pth",
+    "vmamba_s_s1l20": f"{_VMAMBA}/%23v2cls/vssm1_small_0229s_ckpt_epoch_240.pth",
+    "vmamba_b_s1l20": f"{_VMAMBA}/%23v2cls/vssm1_base_0229s_ckpt_epoch_225.pth",
+    "vmamba_v0_t": f"{_VMAMBA}/%23v0cls/vssmtiny_dp01_ckpt_epoch_292.pth",
+    "vmamba_v0_s": f"{_VMAMBA}/%23v0cls/vssmsmall_dp03_ckpt_epoch_238.pth",
+    "vmamba_v0_b": f"{_VMAMBA}/%23v0cls/vssmbase_dp06_ckpt_epoch_241.pth",
     **{f"deit_{size[0]}": f"hf-hub:timm/deit_{size}_patch16_224.fb_in1k" for size in _SIZES},
     # The paper's table is of weights from ImageNet-1K alone; timm's default of Swin-S and Swin-B saw ImageNet-22K.
     **{f"swin_{size[0]}": f"hf-hub:timm/swin_{size}_patch4_window7_224.ms_in1k" for size in _SIZES},
@@ -102,6 +121,7 @@ PUBLISHED = {  # the weights of the papers' accuracies: hf-hub:ORG/REPO, hf-hub:
 UNPUBLISHED = {  # why there are none
     "vir": "the authors of ViR published no weights",
     "vision_gru": "of VisionGRU only the weights of vision_gru_t are published",
+    "mlla": "the authors' weights lie in a cloud of Tsinghua's, see README.md of LeapLabTHU/MLLA",
     "vil_tplus_s8": "the stride-8 entry of the authors points at the weights of stride 16",
 }
 
@@ -145,10 +165,12 @@ def size_rule(name: str) -> str:
 
 POSITIONS = {  # of models whose windows are none
     "vig": "position table resized to the grid, bicubic",
-    **dict.fromkeys(("vig_h_t", "vig_h_s", "vig_h_b", "vision_gru"), "no positions"),
+    **dict.fromkeys(("vig_h_t", "vig_h_s", "vig_h_b", "vision_gru", "vmamba"), "no positions"),
     "vrwkv": "position table resized to the grid in each call, bicubic",
     "vil": "position table resized to the grid, bicubic",
     "vir": "position table resized to the grid, bicubic",
+    "vim": "position table resized to the grid as the authors do, bicubic: its first half is a place off",
+    "mlla": "angles of rows and columns go on beyond the trained grid",
     "deit": "position table resized to the grid on loading, bicubic",
     "timm": "as timm builds it for the size",
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vbench.errors import UnknownModelError, UnsupportedError, UsageError
 from vbench.kernels.registry import Mode, default_form
+from vbench.models import field
 from vbench.models.external import is_external
 from vbench.models.naming import TIMM, hint, of_timm
 from vbench.models.row import EXTERNAL, ModelSpec
@@ -55,6 +56,9 @@ _VIL = "Alkin et al. 2024, arXiv:2406.04303"
 _VIR = "Hatamizadeh et al. 2023, arXiv:2310.19731"
 _VIR_SOFTMAX = "the released default: a softmax over masked scores, which sees the future; not ViR's retention"
 _VRWKV = "Duan et al. 2024, arXiv:2403.02308"
+_VIM = "Zhu et al. 2024, arXiv:2401.09417"
+_VMAMBA = "Liu et al. 2024, arXiv:2401.10166"
+_MLLA = "Han et al. 2024, arXiv:2405.16605"
 _DEIT = "Touvron et al. 2021, arXiv:2012.12877"
 _DEIT3 = "Touvron et al. 2022, arXiv:2204.07118"
 _SWIN = "Liu et al. 2021, arXiv:2103.14030"
@@ -70,6 +74,7 @@ _PATCH16_EVERY_8 = ((16, 8, 0),)
 # A side of any size is cut down to whole patches of 14 or 16 px, or filled up to them.
 _CUT_14: dict[str, Any] = {"stem": ((14, 14, 0),), "patch": 14}
 _CUT_16: dict[str, Any] = {"stem": _PATCH16, "patch": 16}
+_CUT_8: dict[str, Any] = {"stem": _PATCH16_EVERY_8, "patch": 8}
 _FILLED_16: dict[str, Any] = {**_CUT_16, "filled": True}
 
 MODELS: dict[str, ModelSpec] = _table(
@@ -158,6 +163,50 @@ MODELS: dict[str, ModelSpec] = _table(
         _variant("vision_gru_b", 86_907_352, {"dim": 104, "depths": (2, 2, 15, 2)}),
     ),
     _family(
+        ModelSpec("vim", "vbench.models.vim:Vim", {"depth": 24}, _VIM, operator="selective_scan", **_CUT_16),
+        _variant("vim_t", 7_148_008, {"dim": 192}),
+        _variant("vim_s", 25_796_584, {"dim": 384}),
+        _variant("vim_b", 97_598_440, {"dim": 768}),
+        _variant("vim_t_plus", 7_250_344, {"dim": 192, "stride": 8}, **_CUT_8),
+        _variant("vim_s_plus", 26_001_256, {"dim": 384, "stride": 8}, **_CUT_8),
+    ),
+    _family(
+        ModelSpec(
+            "vmamba",
+            "vbench.models.vmamba:VMamba",
+            {"dim": 96},
+            _VMAMBA,
+            stem=_HALVED_TWICE,
+            operator="selective_scan",
+        ),
+        _variant("vmamba_t", 30_249_064, {"depths": (2, 2, 8, 2), "ratio": 1}),
+        _variant("vmamba_s", 50_147_752, {"depths": (2, 2, 15, 2), "ratio": 2}),
+        _variant("vmamba_b", 88_557_800, {"dim": 128, "depths": (2, 2, 15, 2), "ratio": 2}),
+        _variant("vmamba_t_s2l5", 30_705_832, {"depths": (2, 2, 5, 2), "ratio": 2}),
+        _variant("vmamba_s_s1l20", 49_012_840, {"depths": (2, 2, 20, 2), "ratio": 1}),
+        _variant("vmamba_b_s1l20", 86_614_504, {"dim": 128, "depths": (2, 2, 20, 2), "ratio": 1}),
+    ),
+    _family(
+        ModelSpec(
+            "vmamba",
+            "vbench.models.vmamba:VMambaV0",
+            {"dim": 96},
+            _VMAMBA,
+            stem=_PATCH4,
+            patch=4,
+            operator="selective_scan",
+        ),
+        _variant("vmamba_v0_t", 22_893_448, {"depths": (2, 2, 9, 2)}),
+        _variant("vmamba_v0_s", 44_417_416, {"depths": (2, 2, 27, 2)}),
+        _variant("vmamba_v0_b", 76_254_056, {"dim": 128, "depths": (2, 2, 27, 2)}),
+    ),
+    _family(
+        ModelSpec("mlla", "vbench.models.mlla:MLLA", {}, _MLLA, stem=_HALVED_TWICE, operator="linear_attention"),
+        _variant("mlla_t", 24_392_200, {"dim": 64, "depths": (2, 4, 8, 4)}),
+        _variant("mlla_s", 43_015_048, {"dim": 64, "depths": (3, 6, 21, 6)}),
+        _variant("mlla_b", 95_983_960, {"dim": 96, "depths": (3, 6, 21, 6)}),
+    ),
+    _family(
         ModelSpec("deit", _TIMM, {}, _DEIT, stem=_PATCH16, multiple=16),
         _variant("deit_t", 5_717_416, {"name": "deit_tiny_patch16_224"}),
         _variant("deit_s", 22_050_664, {"name": "deit_small_patch16_224"}),
@@ -197,8 +246,12 @@ def spec(name: str) -> ModelSpec:
         return ModelSpec("timm", _TIMM, {"name": name.removeprefix(TIMM)}, "timm")
     if is_external(name):
         return ModelSpec("external", EXTERNAL, {"name": name}, "a user's own")
+    if folded(name) == field.NAME:
+        raise UnknownModelError(
+            f"'{field.NAME}' stands for several models, in --models alone; name one of these: {', '.join(field.FIELD)}"
+        )
     if name not in MODELS:
-        meant = hint(name, MODELS) or f"none of the {len(MODELS)} is like it."
+        meant = hint(name, (*MODELS, field.NAME)) or f"none of the {len(MODELS)} is like it."
         raise UnknownModelError(
             f"unknown model '{shown(name)}': {meant} Any other of timm's is 'timm/NAME', and one of your own "
             "module:callable; see 'vbench models'"

@@ -11,9 +11,6 @@ Parameter names are those of the published checkpoints.
 
 from __future__ import annotations
 
-import re
-from collections import OrderedDict
-
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
@@ -23,9 +20,14 @@ from vbench.kernels import operator
 from vbench.models.layers import (
     Backbone,
     ChannelNorm,
+    Pyramid,
     classifier,
     drop_path_rates,
+    halving,
     init_linear,
+    named,
+    normed_classifier,
+    quartering,
     resize_table,
     shrunk,
     to_map,
@@ -72,7 +74,7 @@ class ViG(Backbone):
             nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
             ChannelNorm(dim),
         )
-        self.patch_embed = _named({"proj": stem})
+        self.patch_embed = named({"proj": stem})
         self.grid = ((image_size[0] - 7) // 16 + 1, (image_size[1] - 7) // 16 + 1)
         self.pos_embed = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], dim))
         self.blocks = nn.ModuleList(
@@ -102,7 +104,7 @@ class ViG(Backbone):
         return state
 
 
-class ViGH(Backbone):
+class ViGH(Pyramid):
     """ViG-H: four stages at 1/4 to 1/32 of the image. Heads have D = 16 and E = 32 in all of them.
 
     Args:
@@ -114,8 +116,6 @@ class ViGH(Backbone):
         drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0 (published: 0.2, 0.3,
             0.6).
     """
-
-    CLASSIFIER = "classifier.head"
 
     def __init__(
         self,
@@ -129,17 +129,8 @@ class ViGH(Backbone):
         num_classes: int = 1000,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(image_size, 8 * dim, num_classes)
+        super().__init__(image_size, quartering(dim), 8 * dim, num_classes)
         self.grid = shrunk(image_size, 4)
-        self.patch_embed = _named(
-            {
-                "0": nn.Conv2d(3, dim // 2, 3, stride=2, padding=1),
-                "2": ChannelNorm(dim // 2),
-                "4": nn.GELU(),
-                "5": nn.Conv2d(dim // 2, dim, 3, stride=2, padding=1),
-                "7": ChannelNorm(dim),
-            }
-        )
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.layers = nn.ModuleList(
             Stage(
@@ -153,50 +144,8 @@ class ViGH(Backbone):
             )
             for s, (depth, mlp_dim) in enumerate(zip(depths, mlp_dims, strict=True))
         )
-        head = classifier(self.num_features, num_classes)
-        self.classifier = nn.ModuleDict({"norm": ChannelNorm(self.num_features), "head": head})
+        self.classifier = normed_classifier(self.num_features, num_classes)
         self.apply(_init)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.classifier["norm"](self.feature_maps(x)[-1])
-
-    def pool(self, features: Tensor) -> Tensor:
-        return features.mean(dim=(2, 3))
-
-    def feature_maps(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, height, width) -> each stage's map before it is halved, and before the classifier's norm."""
-        self.check(x)
-        x = self.patch_embed(x)
-        maps: list[Tensor] = []
-        for stage in self.layers:
-            mixed, x = stage(x)
-            maps.append(mixed)
-        return maps
-
-    def adapt_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename old keys, and make matrices of 1×1 convolutions."""
-        return {
-            _renamed(key): value.flatten(1) if value.ndim == 4 and value.shape[2:] == (1, 1) else value
-            for key, value in state.items()
-        }
-
-
-def _renamed(key: str) -> str:
-    """The released code's name of a key in its older files."""
-    for old, new in (
-        (r"^patch_embed\.proj\.", "patch_embed.0."),
-        (r"^patch_embed\.norm\.", "patch_embed.2."),
-        (r"^(layers\.\d+\.blocks\.\d+)\.ln_1\.", r"\1.norm."),
-        (r"^(layers\.\d+\.blocks\.\d+)\.self_attention\.", r"\1.op."),
-        (r"^(norm|head)\.", r"classifier.\1."),
-    ):
-        key = re.sub(old, new, key)
-    return key
-
-
-def _named(modules: dict[str, nn.Module]) -> nn.Sequential:
-    """A sequence of modules under their published names. Published numbers also count permutations, which we omit."""
-    return nn.Sequential(OrderedDict(modules))
 
 
 class Block(nn.Module):
@@ -229,8 +178,7 @@ class Stage(nn.Module):
         super().__init__()
         self.grid = grid
         self.blocks = nn.Sequential(*(StageBlock(dim, heads, mlp_dim, grid, form, rate) for rate in drop_paths))
-        down = {} if last else {"1": nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1), "3": ChannelNorm(2 * dim)}
-        self.downsample = _named(down)
+        self.downsample = named({}) if last else halving(dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mixed = to_map(self.blocks(to_tokens(x)), self.grid)

@@ -21,6 +21,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vbench.kernels import OPS, operator
+from vbench.kernels.blocks import exporting
 from vbench.kernels.shapes import State
 from vbench.models.layers import Backbone, classifier, drop_path_rates, resize_table, to_map, to_tokens
 
@@ -95,7 +96,8 @@ class ViR(Backbone):
         B, patches = x.shape[0], self.grid[0] * self.grid[1]
         g = (self.decay.double() / 2**DECAY_BITS).log()
         carried: list[Carried | None] = [None] * len(self.blocks)
-        band = patches if x.is_meta else self.band  # nothing is computed on meta; one run counts as much as many
+        at_once = x.is_meta or exporting()  # nothing is computed on meta; an export would unroll the runs
+        band = patches if at_once else self.band
         for start in range(0, patches, band):
             stop = min(start + band, patches)
             tokens = self.patch_embed(x, start, stop) + self.pos_embed[:, start:stop]

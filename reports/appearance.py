@@ -18,9 +18,11 @@ FAMILIES = {
     "swin": ("#009E73", "^"),
     "timm": ("#CC79A7", "D"),
     "vim": ("#999933", "*"),
+    "vmamba": ("#117733", "p"),
+    "mlla": ("#888888", "<"),
     "external": ("#332288", "h"),  # a user's own models
 }
-SPARE = (("#44AA99", "<"), ("#661100", ">"), ("#DDCC77", "p"))  # of families that have no row above, in turn
+SPARE = (("#44AA99", "<"), ("#661100", ">"), ("#DDCC77", "8"))  # of families that have no row above, in turn
 
 
 def looks(families: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -42,6 +44,8 @@ BRANDS = {  # added to the label of a flagged curve
     "caveat": "(not the paper's)",
 }
 ENDINGS = {"oom": "out of memory", "timeout": "time-out", "error": "error"}
+DARK = "#1f1f1e"  # behind the page's figures in dark mode
+LEAST_CONTRAST = 3.0  # of a curve against what is behind it, as WCAG 2.1 asks of graphics
 SYMBOLS = {  # plotly's names of matplotlib's markers
     "o": "circle",
     "v": "triangle-down",
@@ -56,6 +60,50 @@ SYMBOLS = {  # plotly's names of matplotlib's markers
     "<": "triangle-left",
     ">": "triangle-right",
     "p": "pentagon",
+    "8": "octagon",
     "x": "x-thin",
 }
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+SHAPES = {  # SVG paths of markers in the legend, around (20, 7)
+    "circle": "M16 7a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
+    "square": "M16 3h8v8h-8z",
+    "triangle-up": "M20 2l5 9h-10z",
+    "triangle-down": "M20 12l5-9h-10z",
+    "diamond": "M20 2l5 5l-5 5l-5-5z",
+    "triangle-left": "M15 7l9-5v10z",
+    "triangle-right": "M25 7l-9-5v10z",
+    "star": "M20 1.5l1.4 4h4.1l-3.3 2.5l1.3 4l-3.5-2.5l-3.5 2.5l1.3-4l-3.3-2.5h4.1z",
+    "hexagon": "M20 2l4.3 2.5v5l-4.3 2.5l-4.3-2.5v-5z",
+    "pentagon": "M20 2l4.8 3.5l-1.8 5.6h-6l-1.8-5.6z",
+    "octagon": "M18.2 2.5h3.6l2.7 2.7v3.6l-2.7 2.7h-3.6l-2.7-2.7v-3.6z",
+    "diamond-tall": "M20 1l3.5 6l-3.5 6l-3.5-6z",
+    "cross": "M18.5 2h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
+    "x": "M16 5l2-2l2 2l2-2l2 2l-2 2l2 2l-2 2l-2-2l-2 2l-2-2l2-2z",
+    "x-thin": "M16 4l1-1l3 3l3-3l1 1l-3 3l3 3l-1 1l-3-3l-3 3l-1-1l3-3z",
+}
+STROKES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "7 3 2 3"}
+
+
+def on_dark(colour: str) -> str:
+    """A colour "#RRGGBB", mixed with as much white as it needs to be seen on `DARK`."""
+    for white in range(0, 100, 5):
+        mixed = "#" + "".join(f"{round(part + (255 - part) * white / 100):02X}" for part in _parts(colour))
+        if contrast(mixed, DARK) >= LEAST_CONTRAST:
+            break
+    return mixed
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of contrast of two colours, from 1 to 21, as WCAG 2.1 defines it."""
+    low, high = sorted(_luminance(colour) + 0.05 for colour in (one, other))
+    return high / low
+
+
+def _luminance(colour: str) -> float:
+    shares = (part / 255 for part in _parts(colour))
+    linear = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)
+    return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _parts(colour: str) -> list[int]:
+    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]

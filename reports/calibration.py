@@ -121,15 +121,19 @@ def shared_markdown(runs: Sequence[Sequence[Record]]) -> str:
     )
 
 
-def constants_markdown(runs: Sequence[Sequence[Record]]) -> str:
-    """What ended warm-up and sampling in these sweeps, and what would make intervals narrower."""
+def constants_markdown(runs: Sequence[Sequence[Record]], cells: pd.DataFrame) -> str:
+    """What ended warm-up and sampling in these sweeps, and what would make intervals narrower.
+
+    Args:
+        cells: their `coverage`.
+    """
     launches = [record for run in runs for record in run if record.latency]
     found = [record.latency for record in launches if record.latency]
     warm = sum((record.warmup or {}).get("converged") is True for record in launches)
     precise = sum(latency["precise"] for latency in found)
     settled = sum("settled" in latency["stop"] for latency in found)
     within = median(latency["precision"] for latency in found)
-    between = float((coverage(runs)["launch_spread"] ** 2).mean() ** 0.5)
+    between = float((cells["launch_spread"] ** 2).mean() ** 0.5)
     gain = "more launches, not longer ones," if between > within else "longer launches"
     return (
         f"Of {len(found)} launches {warm} were warm when sampling began. Sampling ended in {precise} as the "
@@ -293,10 +297,11 @@ def fill(text: str, folder: Path, designs: pd.DataFrame) -> str:
     Raises: ValueError if a marker is missing.
     """
     runs = runs_of(folder)
+    cells = coverage(runs)
     text = filled(
         text,
         "coverage",
-        f"{coverage_markdown(coverage(runs))}\n\n{shared_markdown(runs)}\n\n{constants_markdown(runs)}",
+        f"{coverage_markdown(cells)}\n\n{shared_markdown(runs)}\n\n{constants_markdown(runs, cells)}",
     )
     text = filled(text, "design", design.markdown(designs))
     text = filled(text, "repeats", f"{compared_in_turn_markdown(runs)}\n\n{knees_markdown(runs)}")

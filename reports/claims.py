@@ -29,6 +29,7 @@ from vbench.results.claims import Claim, claims
 from vbench.results.frame import of_folders
 from vbench.results.operators import FILE as OPERATORS
 from vbench.results.operators import read as read_operators
+from vbench.results.published import efficiency
 from vbench.results.store import FILE as RECORDS
 from vbench.results.text import bare_table, print_whole, tame, tamed
 
@@ -40,6 +41,13 @@ QUANTITIES = {
     "operator_speed": "speed",
     "equivalence": "modes",
 }  # other quantities keep their names
+
+TRAINING = (
+    "Claims on a training step, judged by records of `--phase train` on a GPU. Papers time forward and backward; ours "
+    "is a whole step with AdamW's update. Autocast decides, as the papers train; the reason names the other dtypes. "
+    "A value below 1× says that the authors print a slower model; it holds if ours is at least as fast beside the "
+    "baseline."
+)
 
 PAGE = f"""# Which claims hold?
 
@@ -90,6 +98,9 @@ largest that both were measured at and that gives an interval. At the largest ba
 may differ. Two knees of different size are never divided: then the times of a call at batch 1 are compared, and the
 reason says so. `{BATCHES}` gives equal batches; the suite has them.
 
+If the baseline has an operator of ours too, there is no attention to be fused, and both columns have one value. Figures
+that others measured on a named GPU decide no claim; [reports](reports.md#figures-of-others) set ours beside them.
+
 Accuracy is judged on any device, by what `vbench eval` measured of both models on the same images. The value is the
 difference in points of top-1, with its paired interval. It must reach the printed difference, less what its digits
 leave open. A model that "matches" another must be at most {MATCH:g} points below it: no paper says how near is equal,
@@ -133,13 +144,18 @@ def _ours(one: Judgement) -> dict[str, Any]:
 
 
 def show(found: Sequence[Judgement], console: Console) -> None:
-    """Print the table, then one line for each claim with its reason and its records. No text is cut."""
-    table = bare_table(HEADER)
-    for one in found:
-        *cells, verdict = _row(one)
-        table.add_row(*cells, Text(verdict, style=STYLES[one.verdict]))
-    print_whole(table, console)
-    console.print()
+    """Print the tables, that of training apart, then a line for each claim: reason and records. No text is cut."""
+    for title, own in zip(("", "Training"), _phases(found), strict=True):
+        if not own:
+            continue
+        table = bare_table(HEADER, title=title or None)
+        for one in own:
+            *cells, verdict = _row(one)
+            table.add_row(*cells, Text(verdict, style=STYLES[one.verdict]))
+        print_whole(table, console)
+        console.print()
+    for line in both(found):
+        console.print(Text(tame(line)), soft_wrap=True)
     for one in found:
         console.print(Text(tame(f"{one.claim.id} ({one.claim.printed}): {one.reason}{_proof(one)}")), soft_wrap=True)
     console.print(summary(found))
@@ -162,12 +178,73 @@ def to_csv(found: Sequence[Judgement]) -> str:
 
 def to_markdown(found: Sequence[Judgement]) -> str:
     """The table; then for each claim its source, its conditions, the reason for the verdict, and the records."""
-    lines = [*pipes(HEADER, [[escaped(text) for text in _row(one)] for one in found]), "", summary(found)]
+    infer, train = _phases(found)
+    lines = [*_pipes(infer), "", summary(found)]
+    if train:
+        lines += [
+            "",
+            "## Training",
+            "",
+            TRAINING,
+            "",
+            *_pipes(train),
+            "",
+            *(f"- {escaped(line)}" for line in both(found)),
+        ]
     for paper in dict.fromkeys(one.claim.paper for one in found):
         own = [one for one in found if one.claim.paper == paper]
         sources = "; ".join(dict.fromkeys(one.claim.source for one in own))
         lines += ["", f"## {escaped(paper)}", "", f"From {escaped(sources)}.", "", *map(_item, own)]
     return "\n".join(lines) + "\n"
+
+
+def _pipes(found: Sequence[Judgement]) -> list[str]:
+    return pipes(HEADER, [[escaped(text) for text in _row(one)] for one in found])
+
+
+def _phases(found: Sequence[Judgement]) -> tuple[list[Judgement], list[Judgement]]:
+    """The claims on inference and counts, and those on training."""
+    train = [one for one in found if one.claim.phase == "train"]
+    return [one for one in found if one not in train], train
+
+
+def both(found: Sequence[Judgement]) -> list[str]:
+    """What a claim on training stands beside: the same two models at the same size in inference, theirs and ours."""
+    infer, train = _phases(found)
+    lines = []
+    for one in train:
+        claim = one.claim
+        key = (claim.subject, claim.baseline, claim.res, claim.quantity)
+        for other in infer:
+            if (other.claim.subject, other.claim.baseline, other.claim.res, other.claim.quantity) != key:
+                continue
+            theirs, ours = zip(*((_claimed(each.claim), _fair(each)) for each in (other, one)), strict=True)
+            lines.append(
+                f"{claim.subject} against {claim.baseline} at {claim.res} px: the authors infer at {theirs[0]} and "
+                f"train at {theirs[1]} the speed of the baseline; ours: {ours[0]} and {ours[1]}"
+            )
+    return lines
+
+
+def _fair(one: Judgement) -> str:
+    return "not measured here" if one.fair is None else str(one.fair)
+
+
+def implied(claim: Claim) -> str:
+    """What a share of memory that is saved implies of the baseline, by what the same source prints of the subject.
+
+    Empty for any other claim, or if the source prints no memory of the subject at that size.
+    """
+    if claim.quantity != "memory" or claim.unit != "% saved" or claim.ratio is None:
+        return ""
+    rows = [row for row in efficiency() if (row.model, row.res, row.source) == (claim.subject, claim.res, claim.source)]
+    own = next((row.value for row in rows if row.metric == "peak_memory_gb"), None)
+    if own is None:
+        return ""
+    return (
+        f"With the {own:g} GB that its figure prints of {claim.subject}, this implies {own * claim.ratio:.1f} GB of "
+        f"{claim.baseline}"
+    )
 
 
 def _item(one: Judgement) -> str:
@@ -181,6 +258,7 @@ def _item(one: Judgement) -> str:
         f"{claim.printed} ({claim.says}; {claim.seen}: {claim.locator})",
         "; ".join(conditions),
         claim.notes.rstrip("."),
+        implied(claim),
         f"{one.label}: {one.reason}{_proof(one)}",
     ]
     first, *rest = [escaped(text) for text in told if text]
@@ -194,7 +272,7 @@ def _row(one: Judgement) -> tuple[str, ...]:
 
 def _of(claim: Claim) -> str:
     against = f" against {claim.baseline}" if claim.baseline else ""
-    growth = "growth of " if claim.unit == "linear" else ""
+    growth = "growth of " if claim.unit == "linear" else "training " if claim.phase == "train" else ""
     sizes = f"{claim.res_from} to {claim.res}" if claim.res_from else str(claim.res)
     where = "" if claim.unit == "linear" else f" at {sizes} px"
     return f"{growth}{QUANTITIES.get(claim.quantity, claim.quantity)} of {claim.subject}{against}{where}"

@@ -11,7 +11,8 @@ import pandas as pd
 
 from vbench.files import write_whole
 from vbench.reports.grid import pipes
-from vbench.results.statistics import CONFIDENCE, interval, run_prior
+from vbench.results.moderation import Prior
+from vbench.results.statistics import CONFIDENCE, intervals, run_prior
 from vbench.results.store import Record
 
 LAUNCHES = (2, 3, 5, 8, 12, 20)
@@ -58,17 +59,18 @@ def design(runs: Sequence[Sequence[Record]], seed: int = 0) -> pd.DataFrame:
     for seconds in [one for one in SECONDS if one <= 1.05 * longest]:
         cut = {case: [first_seconds(one, seconds) for one in launches] for case, launches in cells.items()}
         for count in [one for one in LAUNCHES if one <= most]:
-            widths, held = [], []
+            drawn: list[list[list[float]]] = []
+            priors: list[Prior | None] = []
             for _ in range(SWEEPS):
-                drawn = {
-                    case: [launches[at] for at in random.choice(len(launches), count, replace=False)]
-                    for case, launches in cut.items()
-                }
-                prior = run_prior(list(drawn.values()))
-                for case, launches in drawn.items():
-                    found = interval(launches, prior=prior, shared=0.0, draws=RESAMPLED)
-                    widths.append(float(np.sqrt(found.hi / found.lo)) - 1)
-                    held.append(found.lo <= truths[case] <= found.hi)
+                sweep = [
+                    [launches[at] for at in random.choice(len(launches), count, replace=False)]
+                    for launches in cut.values()
+                ]
+                drawn += sweep
+                priors += [run_prior(sweep)] * len(sweep)
+            found = intervals(drawn, priors, shared=0.0, draws=RESAMPLED)
+            widths = [float(np.sqrt(one.hi / one.lo)) - 1 for one in found]
+            held = [one.lo <= truth <= one.hi for one, truth in zip(found, SWEEPS * [*truths.values()], strict=True)]
             rows.append(
                 {
                     "launches": count,
@@ -102,7 +104,7 @@ def draw(found: pd.DataFrame, file: Path) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     from vbench.reports.figures import style
-    from vbench.reports.figures.draw import looking
+    from vbench.reports.figures.style import looking
 
     colours = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
     with looking("paper"):

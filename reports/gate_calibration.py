@@ -168,9 +168,8 @@ def real(sessions: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def draw(curves: pd.DataFrame, measured: pd.DataFrame, folder: Path) -> None:
     """Draw power.png and power.pdf: the share of sessions that call a slowdown SLOW, one line for each noise."""
     from vbench.reports.figures import style
-    from vbench.reports.figures.draw import looking
 
-    with looking("paper"):
+    with style.looking("paper"):
         sheet = style.sheet(1.5, 2.7)
         sheet.set_layout_engine("constrained")
         axis = sheet.subplots()

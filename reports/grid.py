@@ -1,4 +1,4 @@
-"""A table as plain values, and the same table as Markdown, LaTeX and CSV. All text is tame, and escaped."""
+"""A table as plain values, and the same table as Markdown, CSV and JSON. All text is tame, and escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from itertools import groupby
+from typing import Any
 
 from vbench.results.text import tame
 
@@ -25,6 +25,7 @@ class Column:
     group: str = ""
     number: bool = True  # flush right
     interval: bool = False  # in CSV, `lo` and `hi` of its cells are columns too
+    spare: int = 0  # of those that a narrow table in print may leave out, the greatest goes first; 0: none may
 
     @property
     def name(self) -> str:
@@ -80,13 +81,6 @@ def to_markdown(grids: Sequence[Grid]) -> str:
     return "\n".join(_markdown(grid) for grid in grids)
 
 
-def to_latex(grids: Sequence[Grid], label: str) -> str:
-    r"""`table*` environments for a document with \usepackage{booktabs}; labelled "tab:LABEL", "tab:LABEL-2" ..."""
-    head = "% made by vbench; needs \\usepackage{booktabs}, and \\usepackage[T1]{fontenc} under pdflatex\n"
-    labels = [f"tab:{label}" + (f"-{number}" if number > 1 else "") for number in range(1, len(grids) + 1)]
-    return head + "\n".join(_latex(grid, name) for grid, name in zip(grids, labels, strict=True))
-
-
 def to_csv(grids: Sequence[Grid]) -> str:
     """One table of all grids, which must have the same columns and settings. Numbers are in full, with intervals.
 
@@ -104,6 +98,27 @@ def to_csv(grids: Sequence[Grid]) -> str:
                 notes = "; ".join(dict.fromkeys(note for cell in row for note in cell.notes))
                 rows.append([*grid.settings.values(), block.name, *cells, notes])
     return csv_text(rows)
+
+
+def to_json(grid: Grid) -> dict[str, Any]:
+    """A table as one JSON-able dict: its settings, and a dict a row. A number is in full, in the unit of its column;
+    where there is none, the text says why.
+
+    Beside a number with an interval are its ends, "latency (ms) lo" and "latency (ms) hi". `block` is the name of the
+    rows that may be compared with each other, `notes` are the footnotes of a row.
+    """
+    rows = []
+    for block in grid.blocks:
+        for row in block.rows:
+            cells: dict[str, Any] = {}
+            for column, cell in zip(grid.columns, row, strict=True):
+                cells[column.name] = cell.value if cell.value is not None else cell.text or None
+                if column.interval:
+                    cells |= {f"{column.name} lo": cell.lo, f"{column.name} hi": cell.hi}
+            notes = list(dict.fromkeys(note for cell in row for note in cell.notes))
+            rows.append({"block": block.name, **cells, "notes": notes})
+    about = {"caption": grid.caption, "remarks": list(grid.remarks)}
+    return {"title": grid.title, "settings": grid.settings, "rows": rows, **about}
 
 
 def csv_text(rows: Iterable[Iterable[str]]) -> str:
@@ -148,89 +163,6 @@ def escaped(text: str) -> str:
 def _paragraph(text: str) -> str:
     """Text that Markdown shows unchanged at the start of a line."""
     return LEADS.sub(r"\1\\", escaped(text))
-
-
-def _latex(grid: Grid, label: str) -> str:
-    count, marks = len(grid.columns), grid.marks()
-    lines = [r"\begin{table*}[t]", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"]
-    lines += [rf"\caption{{{_tex(grid.title)}}}", rf"\label{{{label}}}"]
-    lines += [rf"\begin{{tabular}}{{@{{}}{''.join('r' if c.number else 'l' for c in grid.columns)}@{{}}}}", r"\toprule"]
-    lines += _tex_groups(grid.columns)
-    lines += [_tex_row([_tex(column.head) for column in grid.columns])]
-    for block in grid.blocks:
-        lines.append(r"\midrule")
-        if block.name:
-            lines.append(rf"\multicolumn{{{count}}}{{@{{}}l@{{}}}}{{\emph{{{_tex(block.name)}}}}} \\")
-        lines += [_tex_row([_tex_cell(cell, marks) for cell in row]) for row in block.rows]
-    lines += [r"\bottomrule", r"\end{tabular}", "", r"\smallskip", r"\begin{minipage}{\textwidth}\raggedright"]
-    lines += [_tex(grid.caption) + r"\par"]
-    lines += [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for note, mark in marks.items()]
-    lines += [rf"{_tex(line)}\par" for line in grid.remarks]
-    return "\n".join([*lines, r"\end{minipage}", r"\end{table*}"]) + "\n"
-
-
-def _tex_groups(columns: Sequence[Column]) -> list[str]:
-    """The line of group heads and the rules below it; empty if no column has a group."""
-    if not any(column.group for column in columns):
-        return []
-    heads, rules, at = [], [], 1
-    for name, members in groupby(columns, key=lambda column: column.group):
-        width = len(list(members))
-        if name:
-            heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(name)}}}")
-            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
-        else:
-            heads += [""] * width
-        at += width
-    return [_tex_row(heads), " ".join(rules)]
-
-
-def _tex_row(cells: list[str]) -> str:
-    return " & ".join(cells) + r" \\"
-
-
-def _tex_cell(cell: TableCell, marks: dict[str, str]) -> str:
-    text = rf"\textbf{{{_tex(cell.text)}}}" if cell.bold else _tex(cell.text)
-    mark = ",".join(marks[note] for note in cell.notes)
-    return " ".join(filter(None, [text, _tex(cell.extent)])) + (rf"\textsuperscript{{{mark}}}" if mark else "")
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    **{c: f"\\{c}" for c in "{}$&#_%"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "[": "{[}",  # at the start of a row, LaTeX reads [ and * as options
-    "]": "{]}",
-    "*": "{*}",
-    "\0": "{}",  # stands between two hyphens, which else become a dash
-    "–": "--",
-    "—": "---",
-    "−": "$-$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "±": r"$\pm$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "→": r"$\to$",
-    "…": r"\dots{}",
-    "⁹": r"\textsuperscript{9}",
-    "’": "'",
-}
-
-
-def _tex(text: str) -> str:
-    """Text that LaTeX prints unchanged. Letters beyond Latin-1 have no glyph in its fonts and print as code points."""
-    return "".join(_TEX.get(c) or _glyph(c) for c in re.sub("-(?=-)", "-\0", tame(text)))
-
-
-def _glyph(c: str) -> str:
-    return c if c.isascii() or "À" <= c <= "ÿ" else f"{{[}}U+{ord(c):04X}{{]}}"
 
 
 def _plain_cells(column: Column, cell: TableCell) -> list[str]:

@@ -19,7 +19,7 @@ from vbench.reports import grid
 from vbench.reports.appearance import COLOURS
 from vbench.reports.figures import draw, marks
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import MUTED, RATIO, Drawn, ink, sheet
+from vbench.reports.figures.style import MUTED, RATIO, Drawn, ink, looking, sheet
 from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
 from vbench.reports.tables import figure as digits
 from vbench.results.changes import ALARM
@@ -132,7 +132,7 @@ def write(found: Sequence[Series], what: str, folder: Path) -> list[Path]:
 
     Raises: OutputError if the folder cannot be written.
     """
-    with draw.looking("paper"):
+    with looking("paper"):
         drawn = chart(found, what)
         with writing(folder):
             files = draw.write_files(drawn, caption(found, drawn, what), folder / "history", ("png", "pdf"))

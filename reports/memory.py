@@ -15,6 +15,13 @@ HEADS = ("model", "size (px)", "mode", "form", "dtype", "phase", "batch", "card"
 FIGURES = ("weights", "activations", "workspaces", "peak", "reserved", "process", "of card")
 
 
+def to_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with the names of the columns of a run."""
+    return [
+        {"predicted_peak_bytes" if name == "peak_bytes" else name: value for name, value in row.items()} for row in rows
+    ]
+
+
 def to_rich(rows: list[dict[str, Any]]) -> Table:
     """One row a cell and card; every figure, in MiB, is predicted."""
     searched = any("largest_batch" in row for row in rows)

@@ -6,10 +6,13 @@ from typing import Any
 
 from rich.table import Table
 
+from vbench.models.field import FIELD
 from vbench.models.registry import MODELS
 from vbench.models.row import ModelSpec
 from vbench.results.published import accuracies
 from vbench.results.text import bare_table
+
+SPARE = ("source", "recurrent", "family")  # columns that a narrow terminal leaves out
 
 
 def _recurrent(row: ModelSpec) -> str | None:
@@ -22,7 +25,8 @@ def _recurrent(row: ModelSpec) -> str | None:
 def rows() -> list[dict[str, Any]]:
     """One JSON-able dict for each model; `params` at 224 px, `top1_published` in percent or None.
 
-    `recurrent` says what runs token by token in that mode: the "network" or only its "operator".
+    `recurrent` says what runs token by token in that mode: the "network" or only its "operator"; `in_field`, whether
+    `--models field` names the model.
     """
     known = accuracies()
     return [
@@ -35,6 +39,7 @@ def rows() -> list[dict[str, Any]]:
             "recurrent": _recurrent(row),
             "caveat": row.caveat,
             "multiple": row.multiple,
+            "in_field": name in FIELD,
             "top1_published": known[name, 224].top1 if (name, 224) in known else None,
             "source": row.source,
         }

@@ -14,6 +14,8 @@ from vbench.results.text import bare_table
 if TYPE_CHECKING:
     from vbench.operators.compile import Resources
 
+BUSY = 0.5  # processes that run beside a measurement, by the load of the last minute
+
 
 def forms_to_rich(rows: Sequence[Mapping[str, Any]], device: str) -> Table:
     """One row a form of `operators.check.rows`."""
@@ -65,11 +67,12 @@ def _setting(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def to_rich(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row for each timing. `remarks` tells what was not timed."""
-    numbers = ("ms", "interval", "x floor", "x fastest", "error")
+    timed = [row for row in rows if row["ms"] is not None]
+    aims = ("target",) if any(row.get("target") for row in timed) else ()
+    numbers = ("ms", "interval", "x floor", *aims, "x fastest", "error")
     table = bare_table(
         ("operator", "tokens", "batch", "setting", "form", *numbers), right=("tokens", "batch", *numbers)
     )
-    timed = [row for row in rows if row["ms"] is not None]
     fastest: dict[tuple[Any, ...], float] = {}
     for row in timed:
         fastest[_setting(row)] = min(row["ms"], fastest.get(_setting(row), math.inf))
@@ -81,8 +84,9 @@ def to_rich(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['dtype']} {row['backend']} {row['l2']}",
             row["form"],
             f"{row['ms']:.4g}",
-            f"{row['ms_lo']:.4g}–{row['ms_hi']:.4g}",
+            "1 call" if row["samples"] == 1 else f"{row['ms_lo']:.4g}–{row['ms_hi']:.4g}",
             f"{row['floor_ratio']:.3g}",
+            *(f"{row['target']:g}, {_met(row)}" if row.get("target") else "" for _ in aims),
             f"{row['ms'] / fastest[_setting(row)]:.3g}",
             "" if row["error"] is None else f"{row['error']:.0e}",
         )
@@ -124,3 +128,54 @@ def findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"({best['ms']:.4g} against {peer['ms']:.4g} ms; {dtype}, {backend}, {cache})"
         )
     return lines
+
+
+def _met(row: Mapping[str, Any]) -> str:
+    """Of a row with a target as a factor of the floor."""
+    return "met" if row["floor_ratio"] <= row["target"] else "not met"
+
+
+def targets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each call with a target, a line: whether it is met, and if not, what its arithmetic takes at least."""
+    lines = []
+    for row in rows:
+        what = f"{row['op']} {row['form']} at N={row['tokens']}"
+        if row["ms"] is not None and row.get("target"):
+            line = (
+                f"{what} takes {row['floor_ratio']:.3g} times its floor; target: at most {row['target']:g}, {_met(row)}"
+            )
+            lines.append(line if row["floor_ratio"] <= row["target"] else f"{line}: {_arithmetic(row)}")
+        elif row["ms"] is not None and row.get("target_peer"):
+            lines.append(f"{what}: {_faster(row, rows)}; it takes {row['floor_ratio']:.3g} times its floor")
+    return lines
+
+
+def _arithmetic(row: Mapping[str, Any]) -> str:
+    """Why a call is far from its floor, as far as counts and measured rates tell."""
+    exponentials, others = row["exponentials_ms"], row["operations_ms"]
+    known = (exponentials + others) / row["floor_ms"]
+    said = [f"the floor is the time of its {row['floor_of']} alone"]
+    if row["exponentials"]:
+        rate = f"{row['exponentials_per_s'] / 1e9:.3g} G/s"
+        said.append(f"{row['exponentials'] / 1e6:.3g} M exponentials at {rate} take {exponentials:.3g} ms")
+    said.append(
+        f"{row['operations'] / 1e9:.3g} G other operations at the rate of a product of matrices {others:.3g} ms"
+    )
+    end = "more than the target" if known > row["target"] else "the rest is not explained by counts"
+    busy = row["load"]["load_1min"]
+    heavy = f"; other processes were running (load {busy:.1f}): measure again" if busy > BUSY + row["threads"] else ""
+    return f"{', '.join(said)}; together {known:.3g} times the floor, {end}{heavy}"
+
+
+def _faster(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether a call is as many times as fast as a peer as it should be."""
+    peer, wanted = row["target_peer"], row["target_faster"]
+    beside = [
+        each for each in rows if each["form"] == peer and each["ms"] is not None and _setting(each) == _setting(row)
+    ]
+    if not beside:
+        return f"target: {wanted:g} times as fast as {peer}, not known, it was not timed"
+    times = beside[0]["ms"] / row["ms"]
+    return (
+        f"{times:.3g} times as fast as {peer}; target: at least {wanted:g}, {'met' if times >= wanted else 'not met'}"
+    )

@@ -21,8 +21,8 @@ COLUMNS = (
     Column("above", number=False),
     Column("below", number=False),
     Column("ratio of times", interval=True),
-    Column("blocks"),
-    Column("rounds"),
+    Column("blocks", spare=8),
+    Column("rounds", spare=9),
 )
 ALSO = (
     "in turns: the processes of both cells take turns call by call, so that both meet the same disturbances; they swap "

@@ -42,7 +42,7 @@ BEST = (
 )
 
 Cells = dict[str, Any]  # a row of the frame, with None for a missing value
-SUBJECT_COLUMNS = (Column("model", number=False), Column("mode", number=False), Column("params (M)"))
+SUBJECT_COLUMNS = (Column("model", number=False), Column("mode", number=False), Column("params (M)", spare=2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +57,38 @@ class Quantity:
     best: int = 0  # -1: the least is best; 1: the greatest; 0: none
     tie: float = 0.0  # values without an interval tie within this share
     without: str = ""  # only for counts: the text where there is none
+    spare: int = 0  # as in `Column`
 
     def heading(self, group: str = "") -> Column:
-        return Column(self.head, group, interval=self.interval)
+        return Column(self.head, group, interval=self.interval, spare=self.spare)
 
 
-GMACS = Quantity("macs", "GMACs", 1e9, WORK, best=-1, without="not counted")
+GMACS = Quantity("macs", "GMACs", 1e9, WORK, best=-1, without="not counted", spare=1)
 LATENCY = Quantity("latency_ms", "latency (ms)", 1, TIMING, interval=True, best=-1)
 MEMORY = Quantity("peak_memory_bytes", "peak memory (MiB)", 2**20, best=-1, tie=MEMORY_TIE)
 THROUGHPUT = Quantity("throughput_img_s", "images/s", 1, TIMING, interval=True, best=1)
-STATE = Quantity("state_bytes", "state (KiB)", 2**10, without="not known")
+STATE = Quantity("state_bytes", "state (KiB)", 2**10, without="not known", spare=3)
 COUNTED = (
     GMACS,
     Quantity("macs_executed", "GMACs executed", 1e9, WORK, without="not counted"),
-    Quantity("flops_total", "GFLOPs executed", 1e9, WORK, without="not known"),
-    Quantity("macs_closed_form", "GMACs by hand", 1e9, without="no formula"),
-    Quantity("macs_fvcore", "GMACs by fvcore", 1e9, without="not asked"),
-    Quantity("flops_coverage", "ledger knows (%)", 0.01, without="not counted"),
-    Quantity("bytes_min", "least traffic (MiB)", 2**20, without="not counted"),
-    Quantity("intensity", "FLOP/byte", without="not known"),
+    Quantity("flops_total", "GFLOPs executed", 1e9, WORK, without="not known", spare=5),
+    Quantity("macs_closed_form", "GMACs by hand", 1e9, without="no formula", spare=6),
+    Quantity("macs_fvcore", "GMACs by fvcore", 1e9, without="not asked", spare=7),
+    Quantity("flops_coverage", "ledger knows (%)", 0.01, without="not counted", spare=9),
+    Quantity("bytes_min", "least traffic (MiB)", 2**20, without="not counted", spare=4),
+    Quantity("intensity", "FLOP/byte", without="not known", spare=8),
     STATE,
 )
 TRAINED = (
     Quantity("latency_ms", "step (ms)", 1, TIMING, interval=True, best=-1),
-    Quantity("forward_ms", "forward (ms)"),
-    Quantity("backward_ms", "backward (ms)"),
-    Quantity("update_ms", "update (ms)"),
+    Quantity("forward_ms", "forward (ms)", spare=3),
+    Quantity("backward_ms", "backward (ms)", spare=4),
+    Quantity("update_ms", "update (ms)", spare=7),
     Quantity("throughput_img_s", "images/s", 1, TIMING, interval=True, best=1),
     MEMORY,
-    Quantity("activation_bytes", "activations (MiB)", 2**20),
-    Quantity("gradients_bytes", "gradients (MiB)", 2**20),
-    Quantity("optimizer_bytes", "optimizer (MiB)", 2**20),
+    Quantity("activation_bytes", "activations (MiB)", 2**20, spare=6),
+    Quantity("gradients_bytes", "gradients (MiB)", 2**20, spare=8),
+    Quantity("optimizer_bytes", "optimizer (MiB)", 2**20, spare=9),
 )
 
 
@@ -246,8 +247,8 @@ def grid_of(
     rest = unusual(setting, [key for key in setting if key != "dtype"])
     threads = f"{setting['threads']} threads" if setting.get("threads", "1") != "1" else ""
     asked = setting.get("batch_asked", "knee")
-    option = "batch" if setting.get("phase") == "train" else "--batch"  # --batch changes only throughput
-    batch = "" if asked == "knee" else f"{option} {asked}"
+    of = "batch" if setting.get("phase") == "train" else "images/s at batch"  # the batch changes only throughput
+    batch = "" if asked == "knee" else f"{of} {asked}"
     under = [setting.get("device_name", ""), setting["dtype"], *rest, threads, batch]
     title = f"{title}: {', '.join(part for part in under if part)}"
     return Grid(title, columns, tuple(blocks), caption, tuple(remarks), setting)

@@ -12,9 +12,12 @@ import pandas as pd
 
 from vbench.errors import UsageError
 from vbench.files import write_text
-from vbench.options import choices
+from vbench.options import choices, shown
 from vbench.reports import pairs, tables
-from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, to_csv, to_latex, to_markdown
+from vbench.reports.fitting import ROOMS
+from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, to_csv, to_markdown
+from vbench.reports.labels import Labels
+from vbench.reports.latex import to_latex
 from vbench.reports.paper_cells import (
     COUNTED,
     GMACS,
@@ -40,6 +43,7 @@ from vbench.reports.paper_cells import (
     sizes_of,
     subjects,
 )
+from vbench.reports.readers import labelled
 from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of
@@ -104,18 +108,19 @@ def modes(table: pd.DataFrame) -> list[Grid]:
     columns = (
         *_words("model"),
         Column("size (px)"),
-        *_words("forms: parallel, recurrent", "one function"),
+        Column("forms: parallel, recurrent", number=False, spare=9),
+        Column("one function", number=False, spare=7),
         *(Column(f"{mode} (ms)", "latency", interval=True) for mode in each),
         Column("ratio", "latency", interval=True),
-        *(Column(f"{mode} (MiB)", "peak memory") for mode in each),
+        *(Column(f"{mode} (MiB)", "peak memory", spare=6) for mode in each),
         Column("ratio", "peak memory"),
         STATE.heading(),
     )
     also = [
         "ratio: recurrent over parallel, measured in turns where both were. Else its interval comes from those of "
         "both; if one of these has none, it has none",
-        "state: what the recurrent mode carries, in closed form. One function: whether 'vbench verify' found before "
-        "the timing that both modes compute the same function",
+        "state: what the recurrent mode carries, in closed form. One function: whether a check before the timing found "
+        "that both modes compute the same function",
     ]
     grids = []
     table = table[(table["phase"] == "infer") & (table["status"] != "unsupported")]
@@ -186,8 +191,8 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
     """How each cost grows with the number of tokens, by `scaling.exponents`."""
     columns = (
         *_words("model", "mode", "cost"),
-        Column("sizes"),
-        Column("tokens"),
+        Column("sizes", spare=8),
+        Column("tokens", spare=9),
         Column("exponent", interval=True),
         Column("at the top", interval=True),
         *_words("verdict"),
@@ -208,7 +213,8 @@ def exponents(table: pd.DataFrame) -> list[Grid]:
 
 def crossovers(table: pd.DataFrame) -> list[Grid]:
     """From which image size on a recurrent backbone or an attention baseline of like parameters costs less."""
-    columns = (*_words("cost", "cheaper", "than"), Column("from (px)", interval=True), *_words("in words"))
+    words = Column("in words", number=False, spare=9)
+    columns = (*_words("cost", "cheaper", "than"), Column("from (px)", interval=True), words)
     also = ["pairs: a recurrent backbone and an attention baseline of like size; between sizes costs are power laws"]
     grids = []
     for part in parts(table):
@@ -241,12 +247,18 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple[dict[str, list[Grid]], list[str]]:
+def make(
+    table: pd.DataFrame,
+    what: str = "all",
+    at: str | None = None,
+    labels: Labels = Labels(),  # noqa: B008  # frozen
+) -> tuple[dict[str, list[Grid]], list[str]]:
     """The tables of a frame by kind, and a line for each kind that these records lack data for.
 
     Args:
         what: names of `KINDS`, comma-separated, or "all".
         at: sizes as in --res; None for all, but `resolution` shows a few of them.
+        labels: the names of models in the tables.
 
     Raises: UsageError for an unknown kind or size, for a named kind that cannot be made, or if no kind can be made.
     """
@@ -258,7 +270,7 @@ def make(table: pd.DataFrame, what: str = "all", at: str | None = None) -> tuple
     lacking = [f"no table '{name}': the records lack {KINDS[name].needs}" for name, grids in found.items() if not grids]
     if lacking and (not every or not any(found.values())):
         raise UsageError(lacking[0])
-    return {name: grids for name, grids in found.items() if grids}, lacking
+    return {name: [labelled(grid, labels) for grid in grids] for name, grids in found.items() if grids}, lacking
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -266,20 +278,31 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return choices(text, "--format", FORMATS)
 
 
-def render(made: dict[str, list[Grid]], form: str) -> str:
-    """All tables in one format, as one text. Raises: UsageError for several tables in CSV."""
+def parse_width(text: str) -> str:
+    """The key of `ROOMS` that --width names. Raises: UsageError."""
+    found = choices(text, "--width", tuple(ROOMS))
+    if len(found) > 1:
+        raise UsageError(f"--width: '{shown(text)}' names {len(found)} widths; give one of {', '.join(ROOMS)}")
+    return found[0]
+
+
+def render(made: dict[str, list[Grid]], form: str, width: str = "full") -> str:
+    """All tables in one format, as one text; `width` is that of LaTeX, see `latex.to_latex`.
+
+    Raises: UsageError for several tables in CSV.
+    """
     if form == "csv":
         if len(made) > 1:
             raise UsageError(f"--format csv prints one table; name it by --what ({', '.join(made)}), or give -o FOLDER")
         return to_csv(next(iter(made.values())))
     if form == "tex":
-        return "\n".join(to_latex(grids, f"vbench-{name}") for name, grids in made.items())
+        return "\n".join(to_latex(grids, f"vbench-{name}", width) for name, grids in made.items())
     return "\n".join(to_markdown(grids) for grids in made.values())
 
 
-def write(made: dict[str, list[Grid]], formats: Iterable[str], folder: Path) -> list[Path]:
+def write(made: dict[str, list[Grid]], formats: Iterable[str], folder: Path, width: str = "full") -> list[Path]:
     """Write files KIND.FORMAT, each whole or not at all. Raises: OutputError if the folder cannot be written."""
-    texts = {folder / f"{name}.{form}": render({name: made[name]}, form) for name in made for form in formats}
+    texts = {folder / f"{name}.{form}": render({name: made[name]}, form, width) for name in made for form in formats}
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)

@@ -1,7 +1,7 @@
 """The small table and the findings of the README, and the page of all results, from committed records.
 
 `python -P -m vbench.reports.readme DIR README.md docs/results.md` fills both pages between their markers. What was
-measured on a GPU comes from the folders beside DIR that `make gpu` has made.
+measured on a GPU comes from the folders beside DIR that `make gpu` has made; the first minute is of `make minute`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import pandas as pd
 from rich.console import Console
 
 from vbench.devices import on_host
-from vbench.reports import pairs, tables
+from vbench.reports import closing, pairs, tables
 from vbench.reports.grid import pipes
 from vbench.reports.write import filled
 from vbench.results.answers import Answer, answers
 from vbench.results.frame import of_folders
 from vbench.results.scaling import COSTS
 from vbench.results.store import read
+from vbench.suites.load import load
 
 WIDTH = 110
 SIDES = (224, 512, 1024, 2048)  # px; the rows of the small table
@@ -33,6 +34,8 @@ SHOWN = ("model", "mode", "size (px)", "GMACs", "latency (ms)", "95 % interval",
 GPU_SIDES = (224, 1024, 2048)  # px; the rows of the table of a GPU
 ON_A_GPU = ("model", "mode", "size (px)", "status", "latency (ms)", "95 % interval", "peak memory (MiB)", "flags")
 NOTHING_ON_A_GPU = "Nothing has been measured on a GPU yet; `make gpu` does it."
+MINUTE = "minute"  # the suite of the first minute, and the folder of its records beside the others
+NO_MINUTE = "Not recorded yet; `make minute` does it."
 STEPS = "steps.json"  # how `make gpu` went
 
 
@@ -47,7 +50,7 @@ def printed(table: pd.DataFrame) -> str:
 def small(table: pd.DataFrame) -> str:
     """The sizes and columns that the README shows, in Markdown, with their caption and notes."""
     few = table[(table["height"] == table["width"]) & table["height"].isin(SIDES)]
-    places = [tables.HEADER.index(name) for name in SHOWN]
+    places = [tables.header(few).index(name) for name in SHOWN]
     rows = [[row[place] for place in places] for row in tables.rows(few)]
     return "\n\n".join(["\n".join(pipes(SHOWN, rows, tables.NUMBERS)), tables.caption(few), *tables.notes(few)])
 
@@ -62,6 +65,19 @@ def headline(table: pd.DataFrame) -> str:
     time = COSTS["latency_ms"]
     said = _items([one for one in answers(table) if one.kind == "ratio" or time in one.text])
     return "\n\n".join(filter(None, [pairs.beside(table, SIDES), said]))
+
+
+def minute(folder: Path) -> str:
+    """The last lines of the recorded first minute, its time, its machine and its figure; or that there is none."""
+    if not (folder / "records.jsonl").is_file():
+        return NO_MINUTE
+    table = of_folders([folder])
+    place = Path(folder.parent.name, folder.name)
+    said = closing.lines(table, place, load(MINUTE).question)
+    runs = json.loads((folder / "run.json").read_text(encoding="utf-8"))["runs"]
+    took = f"measured for {sum(run['wall_s'] for run in runs):.0f} s on {table['device_name'].iloc[0]}"
+    figure = f"![Work, peak memory, latency and accuracy at two sizes]({place / closing.PICTURE})"
+    return "\n".join(["```text", *said, "```", "", f"{took[0].upper()}{took[1:]}.", "", figure])
 
 
 def spent(folder: Path) -> str:
@@ -96,7 +112,7 @@ def on_a_gpu(table: pd.DataFrame) -> str:
         return ""
     ((dtype, backend), _), *_ = settings.most_common(1)
     few = few[(few["dtype"] == dtype) & (few["backend"] == backend)]
-    places = [tables.HEADER.index(name) for name in ON_A_GPU]
+    places = [tables.header(few).index(name) for name in ON_A_GPU]
     rows = [[row[place] for place in places] for row in tables.rows(few)]
     kernels = ", ".join(sorted(few["attention_kernel"].dropna().unique()))
     how = f" Kernel of fused attention: {kernels}." if kernels else ""
@@ -123,6 +139,7 @@ def fill(text: str, folder: Path) -> str:
     """
     table = of_folders([folder])
     text = filled(filled(text, "table", small(table)), "gpu", on_gpus(folder.parent))
+    text = filled(text, "minute", minute(folder.parent / MINUTE))
     return filled(text, "findings", f"{headline(table)}\n{spent(folder)}")
 
 

@@ -11,7 +11,7 @@ from vbench.reports.appearance import BRANDS, COLOURS, MARKERS, MODE_LINES, SHAD
 from vbench.results.axes import PARTS, SETTING, SUBJECT, differing, said
 from vbench.results.frame import STATED, batch_asked, filled
 
-MOST_CURVES = 60  # in one figure; of more nobody can tell one from another
+MOST_CURVES = 30  # in one figure; of more nobody can tell one from another
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,9 @@ dtype = "bfloat16"
 ```
 
 `question`, `time`, `models` and `res` are required. The other [axes](reference/axes.md) have their usual
-values if they are not given. Values are text, as in the options of `vbench sweep`. For several sets of axes write
-several `[[part]]` tables; what stands above them applies to all.
+values if they are not given. `rigor`, `seconds`, `pairs`, `refine` and `budget` say how cells are measured. Values are
+text, as in the options of `vbench sweep`. For several sets of axes write several `[[part]]` tables; what stands above
+them applies to all.
 
 The column *time* says whether the time was measured or estimated by `vbench plan`. It is for the default `--rigor`
 unless it names another. Cells that a CPU cannot run, such as the recurrent mode of attention, are counted separately.
@@ -58,6 +59,7 @@ def row(name: str) -> dict[str, Any]:
         "time": suite.time,
         "cells": len(cells),
         "unsupported": sum(cell.unsupported is not None for cell in cells),
+        "how": suite.how,
         "sets": suite.sets,
     }
 
@@ -81,7 +83,8 @@ def page() -> str:
     lines = []
     for each in rows():
         unsupported = f" ({each['unsupported']} not on a CPU)" if each["unsupported"] else ""
-        axes = ["; ".join(f"`{key} = {value}`" for key, value in axes.items()) for axes in each["sets"]]
+        sets = [{**axes, **each["how"]} for axes in each["sets"]]
+        axes = ["; ".join(f"`{key} = {value}`" for key, value in own.items()) for own in sets]
         question = "<br>".join([each["question"], *axes])
         lines.append(f"| `{each['suite']}` | {question} | {each['time']} | {each['cells']}{unsupported} |\n")
     return HEADER + "".join(lines)

@@ -1,4 +1,7 @@
-"""The table of a sweep, one row for each cell: for a terminal and as a grid for files."""
+"""The table of a sweep, one row for each cell: for a terminal and as a grid for files.
+
+One file: the rows, what is said below them, and how both are named.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,17 @@ from rich.table import Table
 
 from vbench.reports import grid
 from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
-from vbench.results.axes import AXES, SETTING, differing, said, unusual
-from vbench.results.frame import STATED, apart, rows_of
+from vbench.results import rates
+from vbench.results.axes import AXES, PARTS, SETTING, SUBJECT, differing, said, unusual
+from vbench.results.frame import STATED, rows_of
 from vbench.results.lint import unfair
-from vbench.results.scaling import COSTS
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.text import bare_table, print_whole, px
 
 FIGURES = ("GMACs", "latency (ms)", "95 % interval", "images/s", "at batch", "peak memory (MiB)")
 HEADER = ("model", "mode", "size (px)", "status", *FIGURES, "flags")
 NUMBERS = ("size (px)", *FIGURES)
+SPARE = ("at batch", "images/s", "GMACs", "status")  # what a narrow terminal leaves out; remarks name what is not ok
 NOTES = {
     "modes_differ": "modes_differ: THE MODES OF THIS MODEL DO NOT COMPUTE THE SAME FUNCTION; see 'vbench verify'",
     "nonfinite": "nonfinite: TIMED CALLS RETURNED NUMBERS THAT ARE NOT FINITE; `outputs` in records.jsonl says more",
@@ -36,7 +40,7 @@ NOTES = {
     "side_by_side": "side_by_side: other sweeps, or other users' jobs, ran on this machine meanwhile; see --on",
     "host_bound": "host_bound: the device waited for the host; a CUDA graph or a larger batch shows its full speed",
     "more_threads": "more_threads: the model computed on more threads than the run has; see --threads",
-    "background_threads": "background_threads: the model's code started threads, which a line below names",
+    "background_threads": "background_threads: the model's code started threads; a line below names them",
     "settings_changed": "settings_changed: the model's code changed settings of its process; a line below says which",
     "drift": "drift: calls became slower or faster during the timing",
     "bimodal": "bimodal: calls take one of two times; the median is one of them",
@@ -48,18 +52,30 @@ NOTES = {
     "padded": "padded: the model pads its image or maps at this size; `padding` in summary.csv says by how much",
     "cropped": "cropped: the model ignores pixels beyond whole patches; `padding` in summary.csv says how many",
 }
+SPARES = {"GMACs": 1, "images/s": 8, "at batch": 9}  # as `Column.spare`, in print
 PRINTED, WRITTEN = 500, 2_000  # rows that a terminal and `table.md` show at most; a summary has them all
 LINES = 100  # of one kind, below a table
 BRACKETS = "brackets: no interval, but the least and the greatest of n samples, too few for one"
 
 
 def rows(table: pd.DataFrame, most: int | None = None) -> list[tuple[str, ...]]:
-    """One row of text for each cell, under `HEADER`. Unsupported cells are left out; `absent` tells them.
+    """One row of text for each cell, under `header`. Unsupported cells are left out; `absent` tells them.
 
     `most`: how many rows there are at most; `cut` says how many are left out.
     """
-    named = naming(table)
-    return [_row(cell, named) for cell in _supported(table, most)]
+    named, extra = naming(table), extras(table)
+    return [_row(cell, named, extra) for cell in _supported(table, most)]
+
+
+def extras(table: pd.DataFrame) -> dict[str, str]:
+    """Columns that a table has if it knows them, {what they are called: column}, between the others and the flags."""
+    found = {"images/J": "images_per_joule", rates.head(rates.rates_of(table)): rates.COST, "gCO₂/10⁶": rates.EMISSIONS}
+    return {head: key for head, key in found.items() if key in table and table[key].notna().any()}
+
+
+def header(table: pd.DataFrame) -> tuple[str, ...]:
+    """What the columns of `rows` are called."""
+    return (*HEADER[:-1], *extras(table), HEADER[-1])
 
 
 def cut(table: pd.DataFrame, most: int) -> list[str]:
@@ -70,7 +86,7 @@ def cut(table: pd.DataFrame, most: int) -> list[str]:
 
 def absent(table: pd.DataFrame) -> list[str]:
     """One line for each reason why cells were not, or not fully, measured, with these cells."""
-    missing = table[table["status"] != "ok"]
+    missing = _what(table[table["status"] != "ok"], "status", "reason")
     named = naming(table)
     groups = islice(missing.groupby(["status", "reason"], sort=False, dropna=False), LINES)
     lines = [f"{status}: {reason} ({_named(group, named)})" for (status, reason), group in groups]
@@ -91,19 +107,30 @@ def without_count(table: pd.DataFrame) -> pd.DataFrame:
 def uncounted(table: pd.DataFrame) -> list[str]:
     """One line for each reason why work is not counted, with the cells."""
     named = naming(table)
-    return [
-        f"{reason} ({_named(group, named)})"
-        for reason, group in without_count(table).groupby("uncounted_reason", sort=False)
-    ]
+    lacking = _what(without_count(table), "uncounted_reason")
+    return [f"{reason} ({_named(group, named)})" for reason, group in lacking.groupby("uncounted_reason", sort=False)]
 
 
 def without_throughput(table: pd.DataFrame) -> list[str]:
     """One line for each reason why measured cells have no images/s, with these cells."""
     named = naming(table)
+    measured = _what(table[(table["status"] == "ok") & table["throughput_reason"].notna()], "throughput_reason")
     return [
         f"no images/s: {reason} ({_named(group, named)})"
-        for reason, group in table[table["status"] == "ok"].groupby("throughput_reason", sort=False)
+        for reason, group in measured.groupby("throughput_reason", sort=False)
     ]
+
+
+def without_emissions(table: pd.DataFrame) -> list[str]:
+    """One line for each reason why measured cells have no gCO₂ though a grid was named, with these cells."""
+    named = naming(table)
+    return [f"no gCO₂: {reason} ({_named(group, named)})" for reason, group in rates.why_none(table)]
+
+
+def _what(table: pd.DataFrame, *why: str) -> pd.DataFrame:
+    """The columns by which rows are named and sorted, and those that say why: a part is taken of them alone."""
+    known = dict.fromkeys([*SETTING, *SUBJECT, "height", "width", *PARTS, *why])
+    return table[[name for name in known if name in table]]
 
 
 def _named(group: pd.DataFrame, naming: Naming) -> str:
@@ -188,69 +215,85 @@ def _first(lines: list[str]) -> list[str]:
 def processes(table: pd.DataFrame) -> list[str]:
     """One line for each thing that code of models has made of their processes, with the cells."""
     named = naming(table)
-    return [f"{note} ({_named(group, named)})" for note, group in table.groupby("process_note", sort=False)]
+    noted = _what(table[table["process_note"].notna()], "process_note")
+    return [f"{note} ({_named(group, named)})" for note, group in noted.groupby("process_note", sort=False)]
 
 
 def remarks(table: pd.DataFrame) -> list[str]:
     """All remarks that belong to a table, beside its caption."""
     return [
+        *rates.conditions(table),
         *notes(table),
         *processes(table),
         *disagreements(table),
         *unfair(table),
         *uncounted(table),
         *without_throughput(table),
+        *without_emissions(table),
         *absent(table),
         *damaged(table),
     ]
 
 
-def show(table: pd.DataFrame, console: Console) -> None:
-    """Print the table with its caption and remarks. A narrow terminal wraps lines; no number is cut."""
-    print_whole(to_rich(table), console, [*cut(table, PRINTED), caption(table), *remarks(table)])
+def nothing(table: pd.DataFrame) -> str | None:
+    """A line that says that there is no row to show; None if there is one."""
+    if table.empty:
+        return "nothing was measured: there is no record yet"
+    return None if (table["status"] != "unsupported").any() else "nothing was measured: no cell is supported"
+
+
+class Below(NamedTuple):
+    """What stands below a table. It is computed once for all places where the table is shown."""
+
+    caption: str
+    remarks: tuple[str, ...]
+
+
+def below(table: pd.DataFrame) -> Below:
+    """The caption and the remarks of a table."""
+    return Below(caption(table), tuple(remarks(table)))
+
+
+def show(table: pd.DataFrame, console: Console, told: Below | None = None) -> None:
+    """Print the table with its caption and remarks. A narrow terminal wraps lines; no number is cut.
+
+    A table without rows is a line that says so, and the reasons.
+
+    `told`: `below` of the table, if it is computed already.
+    """
+    told = told or below(table)
+    if empty := nothing(table):
+        console.print("\n".join([empty, *told.remarks]))
+        return
+    lines = [*cut(table, PRINTED), told.caption, *told.remarks]
+    print_whole(to_rich(table), console, lines, spare=SPARE, elsewhere="the files of the run have them")
 
 
 def to_rich(table: pd.DataFrame) -> Table:
     """The rows for a terminal; `show` prints them."""
-    out = bare_table([name.replace(" (", "\n(") for name in HEADER], [name.replace(" (", "\n(") for name in NUMBERS])
+    right = [name.replace(" (", "\n(") for name in (*NUMBERS, *extras(table))]
+    out = bare_table([name.replace(" (", "\n(") for name in header(table)], right)
     for row in rows(table, PRINTED):
         out.add_row(*row)
     return out
 
 
-def exponents_to_rich(found: pd.DataFrame) -> Table:
-    """The rows of `scaling.exponents` for a terminal, with the settings in which they differ."""
-    also = [*apart(found), *differing(found, SETTING)]
-    numbers = ("sizes", "exponent", "interval", "at the top")
-    out = bare_table(["model", "mode", *also, "cost", *numbers, "verdict"], numbers)
-    for row in found.to_dict("records"):
-        out.add_row(
-            row["model"],
-            row["mode"],
-            *("" if pd.isna(row[key]) else str(row[key]) for key in also),
-            COSTS[row["cost"]],
-            str(row["points"]),
-            f"{row['exponent']:.2f}",
-            "" if pd.isna(row["exponent_lo"]) else f"{row['exponent_lo']:.2f}–{row['exponent_hi']:.2f}",
-            "" if pd.isna(row["local_exponent"]) else f"{row['local_exponent']:.2f}",
-            row["verdict"],
-        )
-    return out
+def to_markdown(table: pd.DataFrame, told: Below | None = None) -> str:
+    """The first `WRITTEN` rows with caption and remarks. `told`: as in `show`."""
+    return grid.to_markdown([full(table, told)])
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    return grid.to_markdown([full(table)])
-
-
-def full(table: pd.DataFrame) -> Grid:
-    """The first `WRITTEN` rows with caption and remarks, as a grid."""
-    columns = tuple(Column(name, number=name in NUMBERS) for name in HEADER)
+def full(table: pd.DataFrame, told: Below | None = None) -> Grid:
+    """The first `WRITTEN` rows with caption and remarks, as a grid. `told`: as in `show`."""
+    extra, names = extras(table), header(table)
+    columns = tuple(Column(name, number=name in NUMBERS or name in extra, spare=SPARES.get(name, 0)) for name in names)
     named = naming(table)
     found = []
     for cell in _supported(table, WRITTEN):
-        texts = dict(zip(HEADER, _row(cell, named), strict=True))
-        found.append(tuple(_printed(name, text, cell) for name, text in texts.items()))
-    return Grid("", columns, (Block(tuple(found)),), caption(table), (*cut(table, WRITTEN), *remarks(table)))
+        texts = dict(zip(names, _row(cell, named, extra), strict=True))
+        found.append(tuple(_printed(name, text, cell, extra) for name, text in texts.items()))
+    told = told or below(table)
+    return Grid("", columns, (Block(tuple(found)),), told.caption, (*cut(table, WRITTEN), *told.remarks))
 
 
 _BEHIND = {  # column and unit of the number that is printed
@@ -261,10 +304,10 @@ _BEHIND = {  # column and unit of the number that is printed
 }
 
 
-def _printed(name: str, text: str, cell: dict[str, Any]) -> TableCell:
-    column, unit = _BEHIND.get(name, (None, 1.0))
+def _printed(name: str, text: str, cell: dict[str, Any], extra: Mapping[str, str]) -> TableCell:
+    column, unit = _BEHIND.get(name, (extra.get(name), 1.0))
     value = cell[column] / unit if column and text else None
-    return TableCell(text or (ABSENT if name in NUMBERS else ""), value=value)
+    return TableCell(text or (ABSENT if name in NUMBERS or name in extra else ""), value=value)
 
 
 def _supported(table: pd.DataFrame, most: int | None) -> list[dict[str, Any]]:
@@ -276,10 +319,28 @@ def _cells(table: pd.DataFrame, most: int | None = None) -> list[dict[str, Any]]
     """The first cells as dicts with None for missing values, sorted by settings, model and size."""
     settings = [key for key in SETTING if key in table]
     order = [*settings, "model", "attention", "mode", "form", "height", "width"]
-    return rows_of(table.sort_values(order, kind="stable").head(len(table) if most is None else most))
+    keys = table[order].set_axis(range(len(table)))
+    if most is not None:
+        keys = _leading(keys, most)
+    return rows_of(table.iloc[keys.sort_values(order, kind="stable").index[:most]])
 
 
-def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
+def _leading(keys: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The rows among which are the first `most` in the order of all columns; mostly far fewer than all."""
+    for name in keys:
+        if len(keys) <= most:
+            break
+        counts = keys[name].value_counts(dropna=False).sort_index()
+        first = counts.index[: int((counts.cumsum() < most).sum()) + 1]
+        if first.isna().any():
+            break
+        keys = keys[keys[name].isin(first)]
+        if len(first) > 1:
+            break
+    return keys
+
+
+def _row(cell: dict[str, Any], naming: Naming, extra: Mapping[str, str]) -> tuple[str, ...]:
     return (
         label(cell, naming),
         cell["mode"],
@@ -291,13 +352,20 @@ def _row(cell: dict[str, Any], naming: Naming) -> tuple[str, ...]:
         figure(cell["throughput_img_s"]),
         "" if cell["throughput_img_s"] is None else str(cell["batch"]),
         figure(cell["peak_memory_bytes"], 2**20),
+        *(" ".join(filter(None, [figure(cell[key]), _within(cell, key)])) for key in extra.values()),
         cell["flags"] or "",
     )
 
 
+def _within(cell: dict[str, Any], key: str) -> str:
+    """The interval of a column of `extras` in brackets, if it has a known one."""
+    known = key in STATED and stated(cell, key)
+    return f"({extent(cell, key)})" if known else ""
+
+
 def several_forms(table: pd.DataFrame) -> set[tuple[str, str]]:
     """Each (model, mode) with several forms in the table; its rows must name their form."""
-    measured = table[table["status"] != "unsupported"]
+    measured = table.loc[table["status"] != "unsupported", ["model", "mode", "form"]]
     forms = measured.groupby(["model", "mode"])["form"].nunique().reset_index()
     several = forms[forms["form"] > 1]
     return set(zip(several["model"], several["mode"], strict=True))

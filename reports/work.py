@@ -1,4 +1,4 @@
-"""Tables of work for a terminal: of a model at each size, of its modules, and estimates of what cells cost."""
+"""Work of a model at each size, for a terminal and as CSV, and estimates of what cells cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from vbench.reports.grid import csv_text
+from vbench.results.axes import PARTS, unusual
 from vbench.results.text import bare_table
 
 if TYPE_CHECKING:
@@ -20,12 +22,7 @@ COUNTS = {
     "GFLOPs pointwise": "flops_elementwise",
     "GFLOPs total": "flops_total",
 }
-MODULE_COUNTS = {
-    "GMACs in products": "macs_matmul",
-    "GMACs elementwise": "macs_elementwise",
-    "GFLOPs pointwise": "flops_elementwise",
-    "GFLOPs total": "flops_total",
-}
+TIME = ("ms", "ms_lo", "ms_hi", "marked_ms", "overhead", "rounds")  # of a whole call, in CSV
 
 
 def unknown_line(found: list[dict[str, Any]]) -> str | None:
@@ -45,9 +42,16 @@ def unknown_line(found: list[dict[str, Any]]) -> str | None:
 
 
 def second_lines(found: list[dict[str, Any]]) -> list[str]:
-    """Why fvcore has no count, a line a reason."""
+    """Why fvcore has no count, a line a reason; and what its count leaves out."""
     reasons = dict.fromkeys(work["fvcore_reason"] for work in found if work["fvcore_reason"])
-    return [f"no second count: {reason}" for reason in reasons]
+    lines = [f"no second count: {reason}" for reason in reasons]
+    counted = [work for work in found if work.get("macs_fvcore") is not None and work["macs_elementwise"]]
+    if counted:
+        shares = dict.fromkeys(f"{work['macs_elementwise'] / work['macs_executed']:.1%}" for work in counted)
+        lines.append(
+            f"fvcore counts products of matrices alone: {', '.join(shares)} of the MACs executed are elementwise"
+        )
+    return lines
 
 
 def notes(found: list[dict[str, Any]]) -> list[str]:
@@ -63,14 +67,14 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
     """One row for each size."""
     numbers = ("size (px)", *COUNTS, "least MiB", "FLOPs/byte", "state (KiB)", "coverage")
     table = bare_table(("model", "mode", "form", *numbers), right=numbers, wrap=numbers)
-    table.columns[0].min_width = max(len(_name(work)) for work in found)
+    table.columns[0].min_width = max(len(name_of(work)) for work in found)
     for work in found:
         table.add_row(
-            _name(work),
+            name_of(work),
             work["mode"],
             work["form"] or "",
             f"{work['height']}x{work['width']}",
-            *(_giga(work[key]) for key in COUNTS.values()),
+            *(giga(work[key]) for key in COUNTS.values()),
             f"{work['bytes_min'] / 2**20:.1f}",
             "" if work["intensity"] is None else f"{work['intensity']:.1f}",
             "" if work["state_bytes"] is None else f"{work['state_bytes'] / 1024:.1f}",
@@ -79,36 +83,41 @@ def to_rich(found: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _name(work: dict[str, Any]) -> str:
+def name_of(work: dict[str, Any]) -> str:
     """The model, and whether it was counted as deployed."""
     return f"{work['model']} reparam yes" if work.get("reparam") == "yes" else str(work["model"])
 
 
-def modules_to_rich(work: dict[str, Any]) -> Table:
-    """One row for each module at one size, and their sum."""
-    rows = work["modules"]
-    sums = {key: sum(row[key] for row in rows) for key in (*MODULE_COUNTS.values(), "bytes_min")}
-    heads = [f"{_name(work)} {work['height']}x{work['width']}", *MODULE_COUNTS, "share", "least MiB"]
-    table = bare_table(heads, right=heads[1:], wrap=heads)
-    for row in [*rows, {"module": "sum", **sums}]:
-        table.add_row(
-            row["module"],
-            *(_giga(row[key]) for key in MODULE_COUNTS.values()),
-            f"{100 * row['flops_total'] / sums['flops_total']:.1f} %" if sums["flops_total"] else "",
-            f"{row['bytes_min'] / 2**20:.2f}",
-        )
-    return table
+def to_json(work: dict[str, Any]) -> dict[str, Any]:
+    """The work of one size, with the names of the columns of a run."""
+    return {"flops_coverage" if name == "coverage" else name: value for name, value in work.items()}
+
+
+def to_csv(found: list[dict[str, Any]]) -> str:
+    """A line for each size; or for each of its modules, if these were counted, after the axes and the whole's time."""
+    lines = []
+    for work in map(to_json, found):
+        flat = {key: value for key, value in work.items() if not isinstance(value, dict | list)}
+        if "modules" not in work:
+            lines.append(flat)
+            continue
+        about = {axis: flat[axis] for axis in ("model", "height", "width", "mode", "form", "dtype", "reparam")}
+        time = {f"whole_{key}": work["time"][key] for key in TIME} if work.get("time") else {}
+        where = {key: work["time"][key] for key in ("device", "device_name", "threads", "batch")} if time else {}
+        lines += [{**about, **where, **row, **time} for row in work["modules"]]
+    heads = list(dict.fromkeys(key for line in lines for key in line))
+    return csv_text([heads, *(["" if line.get(key) is None else str(line[key]) for key in heads] for line in lines)])
 
 
 def estimates_to_rich(rows: list[dict[str, Any]]) -> Table:
-    """One row a cell of `flops.estimate.row`. Launches are those beside the turns."""
+    """One row a cell of `flops.estimate.row`: its model with unusual settings. Launches are those beside the turns."""
     guesses = ("launches", "~time (s)", "~peak memory (MiB)")
     heads = ("model", "size (px)", "mode", "form", "batch", "dtype", *guesses, "remarks")
     table = bare_table(heads, right=guesses, wrap=heads)
     for cell in rows:
         lacking = "not estimated" if cell["not_estimated"] else cell["not_predicted"]
         table.add_row(
-            cell["model"],
+            " ".join([cell["model"], *unusual(cell, [name for name in PARTS if name != "dtype"])]),
             f"{cell['height']}x{cell['width']}",
             cell["mode"],
             cell["form"] or "",
@@ -116,7 +125,7 @@ def estimates_to_rich(rows: list[dict[str, Any]]) -> Table:
             cell["dtype"],
             "" if cell["launches"] is None else str(cell["launches"]),
             "" if cell["seconds"] is None else f"{cell['seconds']:.0f}",
-            "" if cell["peak_bytes"] is None else f"{cell['peak_bytes'] / 2**20:.0f}",
+            "" if cell["peak_memory_bytes"] is None else f"{cell['peak_memory_bytes'] / 2**20:.0f}",
             cell["unsupported"] or lacking or cell["padding"] or "",
         )
     return table
@@ -155,5 +164,5 @@ def _cells(number: int) -> str:
     return f"{number} cell{'s' * (number != 1)}"
 
 
-def _giga(number: int | None) -> str:
+def giga(number: int | None) -> str:
     return "" if number is None else f"{number / 1e9:,.4g}"

@@ -19,6 +19,9 @@ REASONS: dict[tuple[str, str], str] = {
     ("vil_splus", "params_m"): "the released code builds this many; 26 is its number of blocks",
     ("vil2_[sb]", "flops_g"): "theirs is the causal half of the quadratic form, at 224 px less work than the "
     "recurrence (196 tokens, states of 192 or 384 columns); ours is the recurrence",
+    ("vmamba_*", "flops_g"): "theirs counts nine operations a state of the scan and five an element of a norm; ours "
+    "two multiply-accumulates a state, and none for norms",
+    ("mlla_t", "params_m"): "the released code builds this many",
     ("deit_t", "params_m"): "printed in whole millions, rounded down",
 }
 

@@ -20,6 +20,7 @@ from vbench.results.scaling import COSTS, crossing, exponents
 from vbench.results.text import listed, px
 
 SHOWN = (1024, 1024)  # px; the size of the papers' claims, shown beside the largest size
+FEW = 2  # sizes of which each has its answer
 LIKE = 1.25  # if parameters differ by this factor or more, the answer says so
 COMPARED = {"macs": "the MACs", "latency_ms": "the time", "peak_memory_bytes": "the peak memory"}
 MEASURED = ("latency_ms", "peak_memory", "throughput")  # the beginnings of columns
@@ -66,6 +67,11 @@ def answers(table: pd.DataFrame, accuracy: Sequence[MeasuredAccuracy] = ()) -> l
             if gap.measured.model in known
         ),
     ]
+
+
+def ratios(table: pd.DataFrame) -> list[Answer]:
+    """The ratios among the answers of a frame, small images first."""
+    return [answer for pair in pairs(table) for answer in _ratios(pair)]
 
 
 def pairs(table: pd.DataFrame) -> list[Pair]:
@@ -154,9 +160,11 @@ def _needed(found: Ratio, cost: str) -> str:
 
 
 def _sizes(pair: Pair) -> list[tuple[int, int]]:
-    """The papers' size, the largest size asked of both, and the largest size measured in both."""
+    """The papers' size, the largest size asked of both, and the largest size measured in both; of `FEW` sizes all."""
     common = sorted(pair.mine.index.intersection(pair.theirs.index), key=lambda size: size[0] * size[1])
     well = [set(own.index[own["status"] == "ok"]) for own in (pair.mine, pair.theirs)]
+    if len(common) <= FEW:
+        return common
     both = [size for size in common if all(size in own for own in well)]
     shown = {*([SHOWN] if SHOWN in common else []), *common[-1:], *both[-1:]}
     return [size for size in common if size in shown]

@@ -60,6 +60,8 @@ AXES = {  # in the order in which rows are sorted and settings are listed
         Axis("weights_dtype", "dtype of weights", source="settings", caption=True, optional=True),  # it may have none
         Axis("tf32", "TF32", "boolean", source="settings", caption=True),
         Axis("loss", "loss", source="settings", usual=("cross-entropy",), caption=True, optional=True),
+        Axis("runtime", "runtime", source="settings", equal=False, caption=True, optional=True),
+        Axis("computes_in", "computes in", source="settings", caption=True, optional=True),
         Axis("threads", "CPU threads", "Int64", source="protocol", parts=True, words="{} threads"),
         Axis("batch_asked", "batch asked for", equal=False, parts=True, words="batch {}"),  # see `frame.batch_asked`
         Axis("batch_policy", "batch policy", caption=True),

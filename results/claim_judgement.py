@@ -121,6 +121,14 @@ def rule(bound: Bound, fair: OurValue | None, stated: OurValue | None, does: tup
     return Ruling(HOLDS, f"{does[0]} against fused attention") if reached else _missed(bound, fair, stated, does)
 
 
+def without_attention(bound: Bound, ours: OurValue, does: tuple[str, str]) -> Ruling:
+    """The verdict from our value against a baseline that has no attention; `does` as in `rule`."""
+    reached = bound.reached(ours)
+    if reached is None:
+        return _open(ours, bound, "")
+    return Ruling(HOLDS, does[0]) if reached else Ruling(FAILS, does[1])
+
+
 def _missed(bound: Bound, fair: OurValue, stated: OurValue | None, does: tuple[str, str]) -> Ruling:
     """The verdict if the ratio to fused attention misses the bound."""
     if stated is None:

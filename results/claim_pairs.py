@@ -25,6 +25,7 @@ from vbench.results.ratios import ratio
 from vbench.results.text import tame
 
 SCALED = 0.1  # of a ratio of two peaks computed for a larger batch: a test holds the simulated allocator to it
+NONE = "none"  # the attention of a baseline with an operator of ours
 UNDER = tuple(key for key in SETTING if key != "batch_asked")
 BATCHES = "--batch 1,8,32"
 
@@ -36,7 +37,7 @@ class Pair:
     """The rows of the subject and of the baseline under one setting, each at several batches."""
 
     subject: tuple[dict[str, Any], ...]
-    baseline: dict[str, tuple[dict[str, Any], ...]]  # by attention, "fused" or "unfused"
+    baseline: dict[str, tuple[dict[str, Any], ...]]  # by attention: "fused", "unfused" or `NONE`
     setting: tuple[Any, ...]
 
     @property
@@ -54,7 +55,7 @@ class Pair:
 
 def pairs(claim: Claim, table: pd.DataFrame, res: int) -> list[Pair]:
     """The rows of both models under each setting, the preferred one first."""
-    rows = square(table, (claim.subject, claim.baseline or ""), res)
+    rows = square(table, (claim.subject, claim.baseline or ""), res, claim.phase)
     rows = rows.assign(batch_asked=batch_asked(rows))
     found = []
     for _, group in rows.groupby([*UNDER, "tf32"], sort=False, dropna=False):
@@ -63,22 +64,27 @@ def pairs(claim: Claim, table: pd.DataFrame, res: int) -> list[Pair]:
         theirs: dict[str, tuple[dict[str, Any], ...]] = {}
         for cell in cells:
             if cell["model"] == claim.baseline:
-                theirs[str(cell["attention"])] = (*theirs.get(str(cell["attention"]), ()), cell)
+                attention = cell["attention"] or NONE
+                theirs[attention] = (*theirs.get(attention, ()), cell)
         if mine and theirs:
             found.append(Pair(mine, theirs, tuple(cells[0][key] for key in (*UNDER, "tf32"))))
     return sorted(found, key=lambda pair: (preference(pair.subject[0]), -len(pair.baseline)))
 
 
-def square(table: pd.DataFrame, models: Sequence[str], res: int | None) -> pd.DataFrame:
-    """Rows of these models for inference in parallel mode on square images, of one side in px if `res` is given."""
-    rows = table[table["model"].isin(list(models)) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
+def square(table: pd.DataFrame, models: Sequence[str], res: int | None, phase: str = "infer") -> pd.DataFrame:
+    """Rows of these models in parallel mode on square images, of one side in px if `res` is given."""
+    rows = table[table["model"].isin(list(models)) & (table["mode"] == "parallel") & (table["phase"] == phase)]
     rows = rows.query("height == width")
     return rows if res is None else rows[rows["height"] == res]
 
 
 def preference(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
-    """A sort key: a GPU first, then half precision, where fused attention is fastest, then eager mode."""
-    dtypes = ["bfloat16", "float16", "float32", cell["dtype"]]  # an unknown one comes last
+    """A sort key: a GPU first, then half precision, where fused attention is fastest, then eager mode.
+
+    Training is compared under autocast first, as the papers train.
+    """
+    autocast = ["amp-bf16", "amp-fp16"] if cell.get("phase") == "train" else []
+    dtypes = [*autocast, "bfloat16", "float16", "float32", cell["dtype"]]  # an unknown one comes last
     return not on_gpu(cell), dtypes.index(cell["dtype"]), cell["backend"] != "eager"
 
 
@@ -126,7 +132,8 @@ def _tried(claim: Claim, pair: Pair, attention: str) -> dict[str, OurValue | str
     """Each way to form the ratio, the preferred one first: its name, and the value or why there is none."""
     theirs = pair.baseline.get(attention)
     if theirs is None:
-        return {"": f"{claim.baseline} was not measured with {attention} attention"}
+        how = "" if attention == NONE else f" with {attention} attention"
+        return {"": f"{claim.baseline} was not measured{how}"}
     both = [(own, other) for own in pair.subject for other in theirs if own["batch_asked"] == other["batch_asked"]]
     if not both:
         asked = [", ".join(str(cell["batch_asked"]) for cell in cells) for cells in (pair.subject, theirs)]
@@ -134,7 +141,7 @@ def _tried(claim: Claim, pair: Pair, attention: str) -> dict[str, OurValue | str
     found: dict[str, OurValue | str] = {}
     sound = []
     for own, other in sorted(both, key=lambda two: _order(claim, *two)):
-        why = _why_nothing(own, "") or _why_nothing(other, f" with {attention} attention")
+        why = _why_nothing(own, "") or _why_nothing(other, "" if attention == NONE else f" with {attention} attention")
         if why is None:
             sound.append((own, other))
         found[str(own["batch_asked"])] = why or (

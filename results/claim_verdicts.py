@@ -45,9 +45,10 @@ from vbench.results.claim_judgement import (
     Ruling,
     bound_of,
     rule,
+    without_attention,
     words_of,
 )
-from vbench.results.claim_pairs import UNDER, Pair, grown, measured, on_gpu, pairs, preference, ratio_of, square
+from vbench.results.claim_pairs import NONE, UNDER, Pair, grown, measured, on_gpu, pairs, preference, ratio_of, square
 from vbench.results.claims import Claim
 from vbench.results.countings import COUNTINGS, published_macs
 from vbench.results.frame import rows_of
@@ -95,7 +96,14 @@ def verdict_of(claim: Claim, fair: OurValue | None, stated: OurValue | None) -> 
     bound = bound_of(claim)
     if bound is None:
         return Ruling(UNKNOWN, "the paper prints no number")
+    if _has_operator(claim.baseline) and fair is not None:
+        return without_attention(bound, fair, words_of(bound, claim))
     return rule(bound, fair, stated, words_of(bound, claim))
+
+
+def _has_operator(name: str | None) -> bool:
+    """Whether a baseline is a model with an operator of ours, so that there is no attention to be fused."""
+    return name in MODELS and spec(str(name)).operator is not None
 
 
 def linear(ours: OurValue, local: float) -> Ruling:
@@ -216,7 +224,8 @@ def _measured(claim: Claim, table: pd.DataFrame) -> Judgement:
     found = pairs(claim, table, claim.res)
     before = pairs(claim, table, claim.res_from) if claim.res_from else []
     if not found:
-        return Judgement(claim, UNKNOWN, f"needs a GPU, and records of both at {claim.res} px; {MEASURE}")
+        what = "records of training" if claim.phase == "train" else "records"
+        return Judgement(claim, UNKNOWN, f"needs a GPU, and {what} of both at {claim.res} px; {MEASURE}")
     first, *rest = (_judge_pair(claim, pair, before) for pair in found)
     others = "; ".join(
         f"{pair.where}: {one.label}" + (f" ({one.fair} fair)" if one.fair and not one.undecided else "")
@@ -231,12 +240,13 @@ def _judge_pair(claim: Claim, pair: Pair, before: Sequence[Pair]) -> Judgement:
     smaller = next((one for one in before if one.setting == pair.setting), None)
     ratios = {
         attention: grown(claim, smaller, pair, attention) if claim.res_from else ratio_of(claim, pair, attention)
-        for attention in ("fused", "unfused")
+        for attention in ((NONE,) if _has_operator(claim.baseline) else ("fused", "unfused"))
     }
     ours = {attention: one for attention, one in ratios.items() if isinstance(one, OurValue)}
     why_not = [one for one in ratios.values() if isinstance(one, str)]
-    fair, stated = ours.get("fused"), ours.get("unfused")
-    words = "; ".join([*(f"{one} against {name} attention, {one.basis}" for name, one in ours.items()), *why_not])
+    fair, stated = ours.get("fused", ours.get(NONE)), ours.get("unfused", ours.get(NONE))
+    against = {name: "" if name == NONE else f" against {name} attention" for name in ours}
+    words = "; ".join([*(f"{one}{against[name]}, {one.basis}" for name, one in ours.items()), *why_not])
     if not pair.on_gpu:
         return Judgement(claim, UNKNOWN, f"needs a GPU; on this CPU ({pair.where}): {words}", stated, fair)
     ruled = verdict_of(claim, fair, stated)

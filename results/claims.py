@@ -12,9 +12,10 @@ from vbench.errors import UsageError
 from vbench.results.countings import COUNTINGS
 
 Quantity = Literal["macs", "params", "memory", "speed", "operator_speed", "accuracy", "equivalence"]
-Unit = Literal["x", "% saved", "% of", "G", "points", "linear", "grows", "any", "equal", "none"]
-Seen = Literal["title", "abstract", "readme", "figure", "secondary"]
+Unit = Literal["x", "% saved", "% of", "G", "images/s", "ms", "points", "linear", "grows", "any", "equal", "none"]
+Seen = Literal["title", "abstract", "readme", "table", "figure", "secondary"]
 Direction = Literal["less", "more", "linear", "equal"]
+ClaimPhase = Literal["infer", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,10 @@ class Claim:
     """One claim. A field is None or empty if the source does not say.
 
     `value` is the printed number in `unit`: "x", a ratio; "% saved" and "% of", shares of the baseline's cost; "G",
-    with the baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Units without a number:
-    "linear" in tokens; "grows", an advantage from `res_from` to `res`; "any", some advantage; "equal", to the baseline,
-    or one mode to the other; "none", not even a direction. `stated` and `missing` are the paper's conditions,
-    `inferred` is what its figures show, `batch` belongs to a claim on memory or speed.
+    "images/s" or "ms", with the baseline's in `baseline_value`; "points" of top-1, likewise or as a gain. Units
+    without a number: "linear" in tokens; "grows", an advantage from `res_from` to `res`; "any", some advantage;
+    "equal", to the baseline, or one mode to the other; "none", not even a direction. `stated` and `missing` are the
+    paper's conditions, `inferred` is what its figures show, `batch` and `phase` belong to a claim on memory or speed.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Claim:
     value: float | None = None
     baseline_value: float | None = None
     batch: int | None = None
+    phase: ClaimPhase = "infer"
     counting: str = "full"  # for MACs: a key of `countings.COUNTINGS`
     notes: str = ""
 
@@ -56,11 +58,15 @@ class Claim:
         """The printed advantage: the baseline's cost over the subject's, or the subject's speed over the baseline's."""
         if self.value is None or self.unit == "points":
             return None
-        if self.unit == "G":
-            return self.baseline_value / self.value if self.baseline_value else None
+        if self.unit in _BOTH:
+            over = self.baseline_value / self.value if self.baseline_value else None
+            return 1 / over if over and self.unit == "images/s" else over
         if self.unit == "x":
             return self.value
         return 100 / (self.value if self.unit == "% of" else 100 - self.value)
+
+
+_BOTH = ("G", "images/s", "ms")  # units in which the number of the baseline is printed too
 
 
 @cache
@@ -97,9 +103,10 @@ _ONE_OF: dict[str, tuple[str, ...]] = {
     "unit": get_args(Unit),
     "seen": get_args(Seen),
     "direction": get_args(Direction),
+    "phase": get_args(ClaimPhase),
     "counting": tuple(COUNTINGS),
 }
-_NUMBERED = ("x", "% saved", "% of", "G", "points")
+_NUMBERED = ("x", "% saved", "% of", *_BOTH, "points")
 _ALONE = ("linear", "equal", "none")  # units that need no baseline
 
 
@@ -115,7 +122,7 @@ def _claim(row: dict[str, Any], where: str) -> Claim:
     claim = Claim(**values)
     needs = {
         "value": claim.unit in _NUMBERED,
-        "baseline_value": claim.unit == "G" or (claim.unit == "points" and claim.baseline_value is not None),
+        "baseline_value": claim.unit in _BOTH or (claim.unit == "points" and claim.baseline_value is not None),
         "res_from": claim.unit == "grows",
         "baseline": claim.unit not in _ALONE or claim.baseline is not None,
     }

@@ -1,7 +1,8 @@
 """What papers leave out of the MACs that they print, so that their figures can be made again. It imports no torch.
 
 Each is inferred from the printed figures, not said by a paper; tests hold each to those figures within 1 %. ViG's lacks
-what its released code does inside fused functions, which a trace does not see.
+what its released code does inside fused functions, which a trace does not see. VMamba's is what its released counter
+does, to the last operation.
 """
 
 from __future__ import annotations
@@ -63,10 +64,33 @@ def _vil(model: str, side: int) -> int:
     return int(depth * (N * 4 * 2 * D * (D + 1) - 2 * N * N * d))
 
 
+def _vmamba(model: str, side: int) -> int:
+    """VMamba: seven more a state of the scan, five an element of a norm, and one an element of the mean at the end."""
+    row = spec(model)
+    grid = row.grid(side, side)
+    if row.family != "vmamba" or grid is None:
+        return 0
+    (h, w), C, v0 = grid, row.args["dim"], "ratio" not in row.args
+    ratio, states = (2, 16) if v0 else (row.args["ratio"], 1)
+    normed = h * w * C + (0 if v0 else (-(-side // 2)) ** 2 * C // 2)  # in the stem
+    scanned = 0
+    for stage, depth in enumerate(row.args["depths"]):
+        if stage:
+            h, w, C = -(-h // 2), -(-w // 2), 2 * C
+            normed += h * w * C * (2 if v0 else 1)  # between stages
+        normed += depth * h * w * C * (1 + ratio + (0 if v0 else 1))  # before the scan, after it, before the MLP
+        scanned += depth * h * w * 4 * ratio * C * states
+    last = h * w * C
+    return -int(7 * scanned + 5 * (normed + last) + last)
+
+
 COUNTINGS: dict[str, Counting] = {
     "full": Counting("with everything counted", lambda model, side: 0),
     "vig": Counting("as ViG's figure seems to be, without the MLP's second matrix and one direction of the scan", _vig),
     "vision_gru": Counting("as VisionGRU's figure seems to be, without DeiT's QKV and output projections", _vision_gru),
+    "vmamba": Counting(
+        "as VMamba's authors do, with nine a state of the scan, five an element of a norm, one of the mean", _vmamba
+    ),
     "vil": Counting(
         "as Vision-LSTM's table seems to be, by the causal half of the quadratic form in place of the recurrence", _vil
     ),

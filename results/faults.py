@@ -6,7 +6,7 @@ figures leave it open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +36,8 @@ class LaunchFaults(NamedTuple):
     outliers: int
 
 
-def of_cell(launches: Iterable[LaunchFaults | None]) -> tuple[str, ...]:
-    """The faults of a cell from those of its launches: some of "drift", "bimodal", "outliers", in this order.
+def of_cells(launches: Sequence[LaunchFaults | None], of: NDArray[np.intp], cells: int) -> dict[str, Flags]:
+    """(cells,) each: whether a cell shows "drift", "bimodal", "outliers"; `of` is the place of the cell of each launch.
 
     - drift: the median moves by more than 1 % from the first to the last third of a launch, and at 99.9 % Theil's slope
       over block medians is not 0, or the halves differ. A step that stays is drift.
@@ -50,14 +50,15 @@ def of_cell(launches: Iterable[LaunchFaults | None]) -> tuple[str, ...]:
     Drift and bimodality count if more than half of the launches show them. Outliers are rare, so launches are pooled.
     A launch of fewer than ten samples is not judged.
     """
-    known = [launch for launch in launches if launch]
-    outliers, samples = sum(launch.outliers for launch in known), sum(launch.samples for launch in known)
-    shown = {
-        "drift": 2 * sum(launch.drifts for launch in known) > len(known),
-        "bimodal": 2 * sum(launch.bimodal for launch in known) > len(known),
-        "outliers": outliers >= 2 and outliers >= MATTERS * samples,
+    of = of[[launch is not None for launch in launches]]
+    known = np.array([launch for launch in launches if launch], np.int64).reshape(-1, len(LaunchFaults._fields))
+    samples, drifts, bimodal, outliers = (np.bincount(of, figures, cells) for figures in known.T)
+    count = np.bincount(of, minlength=cells)
+    return {
+        "drift": 2 * drifts > count,
+        "bimodal": 2 * bimodal > count,
+        "outliers": (outliers >= 2) & (outliers >= MATTERS * samples),
     }
-    return tuple(fault for fault, there in shown.items() if there)
 
 
 def judged(launches: Sequence[Samples]) -> list[LaunchFaults | None]:

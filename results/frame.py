@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vbench.plan import Case
 from vbench.results import launches, pairs
 from vbench.results.axes import AXES, SUBJECT
-from vbench.results.launches import Cell, Cells, commit, uncounted
-from vbench.results.moderation import Prior, prior_of
-from vbench.results.rows import Measured, Row, rows
-from vbench.results.series import each, medians
-from vbench.results.store import Record, TurnBlock, read_turns
+from vbench.results.launched import Launched, column
+from vbench.results.launches import Cells, commit, uncounted
+from vbench.results.lines import Damage
+from vbench.results.moderation import Prior, Scatter, prior_of_parts, scatter_of
+from vbench.results.rows import columns
+from vbench.results.store import Record, TurnBlock, read_turns, tell
 
 __all__ = ["COLUMNS", "STATED", "WRONG", "apart", "batch_asked", "commit", "filled", "frame", "of_folders"]
 __all__ += ["proves_nothing", "rows_of", "uncounted"]
-BLOCK = 4096  # cells whose rows are made together
 
 _LISTED = [  # types and columns, in the order of the frame
     ("string", "model family mode form phase"),
@@ -58,7 +56,7 @@ _LISTED = [  # types and columns, in the order of the frame
     ("string", "growth_reason"),
     ("string", "process_note"),
     ("Int64", "process_bytes state_bytes predicted_peak_bytes"),
-    ("Float64", "energy_j_per_image energy_gross_j_per_image"),
+    ("Float64", "energy_j_per_image energy_gross_j_per_image images_per_joule"),
     ("string", "energy_reason uncounted_reason padding"),
     ("Float64", "padded_share top1_published"),
     ("string", "top1_source"),
@@ -70,6 +68,7 @@ STATED = {  # a cost with an interval -> what the columns on the interval begin 
     "latency_ms": "latency",
     "throughput_img_s": "throughput",
     "ms_per_image": "throughput",
+    "cost_per_million": "throughput",  # of `rates.priced`
 }
 COLUMNS: dict[str, str] = {name: kind for kind, names in _LISTED for name in names.split()}  # name -> pandas type
 COLUMNS |= {name: axis.kind for name, axis in AXES.items() if axis.source}  # settings that are not listed come last
@@ -100,84 +99,111 @@ def of_folders(folders: Iterable[Path]) -> pd.DataFrame:
 
     Raises: SchemaError, OutputError as `store.reading`.
     """
+    from vbench.results import shares
+
     places = list(folders)
-    found = [read_turns(folder) for folder in places]
-    turns, damaged = [block for each_ in found for block in each_], []
+    turns = [block for folder in places for block in read_turns(folder)]
     with launches.uncollected():
-        cells = Cells()
-        for folder in places:
-            damaged += launches.read(folder, cells)
-        table = of_cells(cells, turns)
+        table, damaged = shares.of_folders(places, turns) or _of_folders(places, turns)
     if damaged:
         table.attrs["damaged"] = list(map(str, damaged))
     return table
 
 
+def _of_folders(places: Sequence[Path], turns: Sequence[TurnBlock]) -> tuple[pd.DataFrame, list[Damage]]:
+    cells = Cells()
+    damaged = [line for folder in places for line in tell(folder, [launches.read(folder, cells)])]
+    return of_cells(cells, turns), damaged
+
+
 def of_cells(cells: Cells, turns: Sequence[TurnBlock] = ()) -> pd.DataFrame:
     """`frame` of records that are read already."""
-    found = [(device, cell) for device, cell in cells]
-    measured = _measured(found)
-    beside = _beside([cell for _, cell in found], turns)
-    blocks = []
-    for first in range(0, max(1, len(measured)), BLOCK):
-        part = rows(measured[first : first + BLOCK])
-        for row in part:
-            row["latency_paired"] = beside.get((row["conditions"], row["case_id"]))
-        blocks.append(_columns(part))
-    table = pd.concat(blocks, ignore_index=True) if len(blocks) > 1 else blocks[0]
+    part = Part(cells)
+    table = part.table(priors([part.scatter()]))
+    return in_order([table], beside(part.alike() if turns else [], turns))
+
+
+Run = tuple[str, str]  # the name of a device, and conditions: cells of one run tell each other's scatter
+Alike = tuple[str, str, str]  # conditions, `pairs.alike`, case_id
+
+
+class Part:
+    """Some cells, or all, with the medians of their launches."""
+
+    def __init__(self, cells: Cells) -> None:
+        found = [(device, cell, cell.first) for device, cell in cells if cell.first is not None]
+        self._runs = [(device, cell.conditions) for device, cell, _ in found]
+        self._cells = Launched((first, cell.in_order()) for _, cell, first in found)
+
+    def scatter(self) -> dict[Run, Scatter]:
+        """What the cells of each run say of its scatter."""
+        logs = np.log(self._cells.medians)
+        runs: dict[Run, list[Any]] = {}
+        for run, own in zip(self._runs, self._cells.by_cell(logs, self._cells.cell_of), strict=True):
+            runs.setdefault(run, []).append(own)
+        return {run: scatter_of([own for own in cells if len(own) > 1]) for run, cells in runs.items()}
+
+    def alike(self) -> list[Alike]:
+        """By what each cell is found among those that took turns."""
+        runs = zip(self._runs, self._cells.firsts, strict=True)
+        return [(conditions, pairs.in_turns(first.case).id, first.case_id) for (_, conditions), first in runs]
+
+    def table(self, of_run: Mapping[Run, Prior | None]) -> pd.DataFrame:
+        """The rows of the cells, without what they say beside others."""
+        found = columns(self._cells, [of_run[run] for run in self._runs]) if self._runs else {}
+        nothing = [None] * len(self._runs)
+        kinds = COLUMNS.items()
+        return pd.DataFrame({name: column(found.get(name, nothing), kind) for name, kind in kinds}, copy=False)
+
+
+def priors(parts: Sequence[Mapping[Run, Scatter]]) -> dict[Run, Prior | None]:
+    """What each run says of the scatter of its cells, from all parts together."""
+    runs = dict.fromkeys(run for part in parts for run in part)
+    return {run: prior_of_parts([part[run] for part in parts if run in part]) for run in runs}
+
+
+def in_order(tables: Sequence[pd.DataFrame], paired: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+    """The tables of all parts as one, in the order of a frame, with the ratios to cells beside (`beside`)."""
+    table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    ratios = [paired.get(key) for key in zip(table["conditions"], table["case_id"], strict=True)]
+    kinds: dict[str, Any] = dict(COLUMNS)
+    table["latency_paired"] = pd.array(ratios, dtype=kinds["latency_paired"])
     parting = [name for name, axis in AXES.items() if axis.parts and axis.source]
     order = dict.fromkeys(["device_name", "device", "model", "mode", *parting, "form", "height", "width", "case_id"])
     return table.sort_values(list(order), kind="stable", ignore_index=True)
 
 
-def _columns(part: Sequence[Row]) -> pd.DataFrame:
-    """Rows as columns of their types; None is missing."""
-    kinds: dict[str, Any] = dict(COLUMNS)
-    return pd.DataFrame({name: pd.array([row.get(name) for row in part], dtype=kind) for name, kind in kinds.items()})
-
-
-def _measured(found: Sequence[tuple[str, Cell]]) -> list[Measured]:
-    """The cells with their launches in order, the medians of these, and what their run says of the scatter."""
-    ordered = [cell.in_order() for _, cell in found]
-    samples = [
-        [one.latency.samples for one in own if one.latency and one.latency.samples is not None] for own in ordered
-    ]
-    ends = np.cumsum([len(own) for own in samples])
-    middles = np.split(each([launch for own in samples for launch in own], medians), ends[:-1] if len(ends) else [])
-    runs: dict[tuple[str, str], list[int]] = {}
-    for place, (device, cell) in enumerate(found):
-        runs.setdefault((device, cell.conditions), []).append(place)
-    priors: dict[int, Prior | None] = {}
-    for places in runs.values():
-        prior = prior_of([np.log(middles[place]) for place in places if len(middles[place]) > 1])
-        priors |= dict.fromkeys(places, prior)
-    return [
-        Measured(cell.first, own, middles[place].tolist(), priors[place])
-        for place, ((_, cell), own) in enumerate(zip(found, ordered, strict=True))
-        if cell.first is not None
-    ]
-
-
-def _beside(cells: Sequence[Cell], turns: Sequence[TurnBlock]) -> dict[tuple[str, str], str]:
+def beside(cells: Iterable[Alike], turns: Sequence[TurnBlock]) -> dict[tuple[str, str], str]:
     """`latency_paired` of cells, by conditions and case_id. Those that differ in the batch alone share their turns."""
     blocks: dict[str, list[TurnBlock]] = {}
     for block in turns:
         blocks.setdefault(block.conditions, []).append(block)
-    alike: dict[tuple[str, str], dict[str, None]] = {}
-    names = [one.name for one in fields(Case)]
-    for cell in cells if turns else ():
-        if cell.first is not None:
-            case = {name: getattr(cell.first.case, name) for name in names}
-            alike.setdefault((cell.conditions, pairs.alike(case)), {})[cell.first.case_id] = None
-    found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
-    for conditions, own in blocks.items():
-        for (one, other), ratio in pairs.paired(own).items():
-            ends = (end if end is None else float(f"{end:.9g}") for end in (ratio.value, ratio.lo, ratio.hi))
-            known = [*ends, ratio.blocks, ratio.rounds]
-            others = dict.fromkeys(alike.get((conditions, other), ()), known)
-            for case_id in alike.get((conditions, one), ()) if others else ():
-                found.setdefault((conditions, case_id), {}).update(others)
-    return {key: json.dumps(ratios) for key, ratios in found.items()}
+    alike: dict[tuple[str, str], list[str]] = {}
+    keys: dict[tuple[str, str], tuple[str, ...]] = {}  # of a cell: one, unless a record is damaged
+    for conditions, key, case_id in sorted(cells):
+        alike.setdefault((conditions, key), []).append(case_id)
+        before = keys.get((conditions, case_id), ())
+        keys[conditions, case_id] = (*before, key) if key not in before else before
+    groups: dict[tuple[str, str], dict[tuple[str, ...], dict[str, list[float | None]]]] = {}
+    ratios: dict[tuple[str, tuple[str, ...]], dict[str, list[float | None]]] = {}  # of cells with these keys
+    for (conditions, _), own in keys.items():
+        shared = ratios.setdefault((conditions, own), {})
+        for key in own:
+            groups.setdefault((conditions, key), {})[own] = shared
+    for conditions, taken in blocks.items():
+        for (one, other), ratio in pairs.paired(taken).items():
+            cells_there, cells_beside = groups.get((conditions, one)), alike.get((conditions, other))
+            if cells_there and cells_beside:
+                ends = (end if end is None else float(f"{end:.9g}") for end in (ratio.value, ratio.lo, ratio.hi))
+                known = [*ends, ratio.blocks, ratio.rounds]
+                for shared in cells_there.values():
+                    shared.update(dict.fromkeys(cells_beside, known))
+    said = {group: json.dumps(found) for group, found in ratios.items() if found}
+    return {
+        (conditions, case_id): said[conditions, own]
+        for (conditions, case_id), own in keys.items()
+        if (conditions, own) in said
+    }
 
 
 WRONG = {  # flags of a row that proves nothing, and why
@@ -196,12 +222,12 @@ def proves_nothing(row: Mapping[Any, Any]) -> str | None:
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts, with None for missing values."""
-    columns = {str(name): _objects(table[name]) for name in table}
+    columns = {str(name): objects(table[name]) for name in table}
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _objects(values: pd.Series[Any]) -> list[Any]:
-    """The values of a column, with None for missing ones."""
+def objects(values: pd.Series[Any]) -> list[Any]:
+    """The values of a column as Python has them, with None for missing ones."""
     found = values.astype(object).to_numpy(dtype=object, copy=True)
     found[values.isna().to_numpy()] = None
     return list(found)

@@ -11,20 +11,20 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from json import dumps
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import UNSET, MsgspecError, Raw, UnsetType, convert, json, structs
+from msgspec import UNSET, MsgspecError, Raw, UnsetType, convert, json
 
 from vbench.devices import on_host
 from vbench.errors import SchemaError
 from vbench.plan import Case
 from vbench.results import shapes, store
 from vbench.results.axes import AXES
-from vbench.results.lines import Damage
 from vbench.results.models import of_zoo
 from vbench.results.series import Samples
 from vbench.results.store import Record
@@ -266,50 +266,48 @@ class Cells:
         )
 
     def _first(self, line: Line, origin: Origin) -> First:
-        case, host, second = line.case, origin.about, line.second_count
+        case, host, second, same = line.case, origin.about, line.second_count, self._same.setdefault
+        work = line.work
         zoo = line.zoo or shapes.Zoo(**of_zoo(case.model, case.height, case.width))  # an older record has none
-        settings = (line.settings, case)  # for a failed cell, and for an older record: the settings asked for
-        columns = {
-            **origin.axes,
-            **{name: _of(settings, name) for name in _SET},
-            **{name: getattr(case, name) for name in _ASKED},
-            **{name: getattr(case, name) for name in ("model", "mode", "form", "height", "width")},
-            **({name: getattr(line.work, name) for name in WORK} if line.work else {}),
-            "family": zoo.family,
-            "status": line.status,
-            "verified": line.verified.ok if line.verified else None,
-            "flops_coverage": line.work.coverage if line.work else None,
-            "uncounted_reason": _uncounted(line.work, line.reason or "", line.status),
-            "macs_fvcore": second.macs_fvcore if second else None,
-            "padded_share": zoo.padded_share,
-            "model_commit": _commit((host.models or {}).get(case.model)),
-            "started_at": line.started_at,
-            "case_id": line.case_id,
-            "conditions": line.conditions,
-        }
-        disagree = (second and second.agree is False) or (line.work and line.work.closed_form_agrees is False)
+        asked = [same(value, value) for value in _of_case(case)]
+        columns = origin.axes.copy()
+        columns.update(zip(_ASKED, asked, strict=True))
+        if line.settings:  # For a failed cell, and for an older record, the settings asked for stay.
+            there = zip(_SET, _of_settings(line.settings), strict=True)
+            columns.update([(name, value) for name, value in there if value is not UNSET])
+        if work:
+            columns.update(zip(WORK, _of_work(work), strict=True))
+            columns["flops_coverage"] = work.coverage
+        columns["family"] = zoo.family
+        columns["status"] = line.status
+        columns["verified"] = line.verified.ok if line.verified else None
+        columns["uncounted_reason"] = _uncounted(work, line.reason or "", line.status)
+        columns["macs_fvcore"] = second.macs_fvcore if second else None
+        columns["padded_share"] = zoo.padded_share
+        columns["model_commit"] = _commit(host.models.get(case.model)) if host.models else None
+        columns["started_at"] = line.started_at
+        columns["case_id"] = line.case_id
+        columns["conditions"] = line.conditions
+        disagree = (second and second.agree is False) or (work and work.closed_form_agrees is False)
         return First(
             line.case_id,
-            tuple(self._one(value) if isinstance(value, str) else value for value in map(columns.get, ABOUT)),
+            tuple([same(value, value) if value.__class__ is str else value for value in map(columns.get, ABOUT)]),
             self._one(case.device),
             case.batch,
             origin.plan.launches,
             bool(zoo.caveat),
             bool(disagree),
-            bool(line.work and line.work.params_deployed) and case.phase == "infer",
-            Case(**{name: self._one(value) for name, value in structs.asdict(case).items()}),
+            bool(work and work.params_deployed) and case.phase == "infer",
+            Case(*asked),
         )
 
 
 _DECODE = json.Decoder(Line).decode
 
 
-def read(folder: Path, cells: Cells) -> list[Damage]:
-    """Add the records of a folder to `cells`. Returns: the lines that are no records.
-
-    Warns and raises as `store.read`.
-    """
-    return store.each_launch(folder, cells.decode, cells.add)
+def read(folder: Path, cells: Cells, share: store.Share | None = None) -> store.Found:
+    """Add the records of a folder, or of a share of it, to `cells`. Raises: as `store.each_launch`."""
+    return store.each_launch(folder, cells.decode, cells.add, share)
 
 
 @contextmanager
@@ -325,7 +323,9 @@ def uncollected() -> Iterator[None]:
 
 
 _SOURCED = [(name, str(axis.source)) for name, axis in AXES.items() if axis.source]
-_SET, _ASKED = ([name for name, source in _SOURCED if source == part] for part in ("settings", "case"))
+_SET = tuple(name for name in Settings.__struct_fields__ if (name, "settings") in _SOURCED)
+_ASKED = tuple(one.name for one in fields(Case))
+_of_settings, _of_case, _of_work = attrgetter(*_SET), attrgetter(*_ASKED), attrgetter(*WORK)
 
 
 def kept(records: Iterable[Record]) -> list[Launch]:
@@ -347,14 +347,6 @@ def _line(record: Record) -> Line:
             return _DECODE(dumps(asdict(record)))
         except MsgspecError as error:
             raise SchemaError(f"a record could not be read back: {shapes.said(error)}") from None
-
-
-def _of(sources: tuple[Settings | None, shapes.Case], name: str) -> Any:
-    """The value of an axis in the first part of a record that has it; None if none has."""
-    for part in sources:
-        if (value := getattr(part, name, UNSET)) is not UNSET:
-            return value
-    return None
 
 
 def _numbers(line: Line) -> tuple[float | None, ...]:

@@ -20,6 +20,7 @@ from vbench.results.clean import text
 Line = TypeVar("Line")
 LONGEST = 2**26  # bytes of a line; a longer one is no record
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+BUFFER = 2**18  # bytes that are read at once
 NAMED = 3  # bad lines that a warning names
 
 
@@ -43,7 +44,9 @@ class CutError(ValueError):
     """A line that ends within a record."""
 
 
-def scan(path: Path, parse: Callable[[bytes], Line], begins: bytes) -> Iterator[tuple[Line | Damage | None, int]]:
+def scan(
+    path: Path, parse: Callable[[bytes], Line], begins: bytes, elsewhere: Callable[[bytes], bool] | None = None
+) -> Iterator[tuple[Line | Damage | None, int]]:
     """Each line, parsed or damaged, with the byte offset of its end. Empty if there is no such file.
 
     A last line that has no end, cannot be parsed and begins as records do was cut as it was written: it is None, and
@@ -52,15 +55,18 @@ def scan(path: Path, parse: Callable[[bytes], Line], begins: bytes) -> Iterator[
     Args:
         parse: raises ValueError with the reason for a line that is no record.
         begins: how each record begins.
+        elsewhere: whether a line is left to somebody else.
 
     Raises: OutputError if the file cannot be read.
     """
     offset = number = 0
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=BUFFER) as file:
             while line := file.readline(LONGEST + 1):
                 number += 1
                 offset += len(line)
+                if elsewhere is not None and elsewhere(line):
+                    continue
                 if len(line) > LONGEST:
                     while line and not line.endswith(b"\n"):
                         line = file.readline(LONGEST)

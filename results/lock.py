@@ -1,4 +1,8 @@
-"""One sweep at a time in a folder: a lock of the kernel, or a file with the holder's name where there are none."""
+"""One sweep at a time in a folder: a lock of the kernel, or a file with the holder's name where there are none.
+
+filelock 4.3 does the first part as well. It knows a file system without locks by ENOSYS alone, and ends with an error
+on those that answer ENOTSUP, ENOLCK or EINVAL, as shared folders of clusters may; so this is our own.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ The lengths of calls play no part: in the twenty sweeps of `results/calibration`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -147,17 +147,37 @@ def _two_levels(rows: Floats) -> NDArray[np.bool_]:
     return found
 
 
-def prior_of(cells: Sequence[Sequence[float] | Floats]) -> Prior | None:
-    """The prior of the cells of a run, each the logarithms of its launches' medians; None if each has one launch.
+class Scatter(NamedTuple):
+    """What cells with several launches say of their scatter: (cells,) each."""
 
-    Cells at two levels are left out, if there are others; then as `prior_of_variances`.
-    """
+    variances: Floats
+    freedoms: Floats
+    one_level: NDArray[np.bool_]  # not at two levels (`two_levels`)
+
+
+def scatter_of(cells: Sequence[Sequence[float] | Floats]) -> Scatter:
+    """The scatter of cells, each the logarithms of its launches' medians."""
     several = [np.asarray(cell, np.float64) for cell in cells if len(cell) > 1]
     variances, one_level = np.empty(len(several)), np.ones(len(several), bool)
     freedoms = np.fromiter(map(len, several), np.float64, len(several)) - 1
     for places, rows in by_length(several):
         variances[places], one_level[places] = rows.var(axis=1, ddof=1), ~_two_levels(rows)
-    kept = one_level if one_level.any() else ~one_level
+    return Scatter(variances, freedoms, one_level)
+
+
+def prior_of(cells: Sequence[Sequence[float] | Floats]) -> Prior | None:
+    """The prior of the cells of a run, each the logarithms of its launches' medians; None if each has one launch."""
+    return prior_of_parts([scatter_of(cells)])
+
+
+def prior_of_parts(parts: Iterable[Scatter]) -> Prior | None:
+    """The prior of a run from the scatter of its cells, in any number of parts and in any order.
+
+    Cells at two levels are left out, if there are others; then as `prior_of_variances`.
+    """
+    variances, freedoms, one_level = map(np.concatenate, zip(*parts, strict=True))
+    kept = np.flatnonzero(one_level if one_level.any() else ~one_level)
+    kept = kept[np.lexsort((variances[kept], freedoms[kept]))]
     return prior_of_variances(variances[kept], freedoms[kept])
 
 

@@ -17,15 +17,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import permutations
 from math import exp, inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from vbench.plan import CASE_DEFAULTS, case_of
+from vbench.plan import CASE_DEFAULTS, Case, case_of
 from vbench.results.moderation import Prior, moderated, prior_of_variances
 from vbench.results.statistics import CONFIDENCE
 from vbench.results.store import TurnBlock, current_turns
@@ -72,8 +73,9 @@ def paired(blocks: Iterable[TurnBlock]) -> dict[Key, PairedRatio]:
     for own in current(blocks).values():
         whole = [block for block in own.values() if block.status == "ok" and block.samples_ms]
         if whole:
-            cells = sorted(map(alike, whole[0].cases))  # damaged blocks may hold others
-            runs[whole[0].conditions].append(_fit([b for b in whole if sorted(map(alike, b.cases)) == cells]))
+            named = [(block, [alike(case) for case in block.cases]) for block in whole]
+            cells = sorted(named[0][1])  # damaged blocks may hold others
+            runs[whole[0].conditions].append(_fit([one for one in named if sorted(one[1]) == cells]))
     found: dict[Key, PairedRatio] = {}
     for fits in runs.values():
         common = prior_of_variances([fit.variance / fit.usual for fit in fits], [fit.freedom for fit in fits])
@@ -106,7 +108,7 @@ class Ratios:
         self._widths.pop(company, None)
         self._blocks += len(whole) - (before.blocks if before else 0)
         if whole:
-            self._fits[company] = _fit(whole)
+            self._fits[company] = _fit([(block, [alike(case) for case in block.cases]) for block in whole])
 
     def of(self, company: str) -> dict[Key, PairedRatio]:
         """The ratio of every two cells of a company, in both directions; empty before its first block."""
@@ -135,8 +137,13 @@ class Ratios:
 
 def alike(case: Mapping[str, Any]) -> str:
     """The id of a case as it takes turns: latency of inference is at batch 1, whatever the batch for throughput."""
-    values = {**CASE_DEFAULTS, **case}
-    return case_of({**values, "batch": 1} if values["phase"] == "infer" else values).id
+    return in_turns(case_of({**CASE_DEFAULTS, **case})).id
+
+
+def in_turns(case: Case) -> Case:
+    """A case as it takes turns (`alike`)."""
+    alone = case.phase != "infer" or (type(case.batch) is int and case.batch == 1)
+    return case if alone else replace(case, batch=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,40 +165,61 @@ class _Fit:
         return BLOCK**2 + ROUND**2 * self.blocks / self.rounds
 
 
-def _fit(blocks: Sequence[TurnBlock]) -> _Fit:
-    cells = tuple(sorted(alike(case) for case in blocks[0].cases))
+def _fit(named: Sequence[tuple[TurnBlock, list[str]]]) -> _Fit:
+    """The costs of the cells of a company, from its blocks, each with `alike` of its cells in their order."""
+    blocks = [block for block, _ in named]
+    cells = tuple(sorted(named[0][1]))
     count, turns = len(cells), len(blocks)
-    orders = [[cells.index(alike(case)) for case in block.cases] for block in blocks]
+    orders = [[cells.index(cell) for cell in own] for _, own in named]
     times = np.zeros((turns, count))
-    within: list[float] = []
-    for number, (block, order) in enumerate(zip(blocks, orders, strict=True)):
-        logs = np.log(np.asarray(block.samples_ms))
-        logs -= logs.mean(0)
-        times[number, order] = np.median(logs, 1)
-        if logs.shape[1] >= FEWEST:
-            spread = TO_SIGMA * np.median(np.abs(logs - np.median(logs, 1, keepdims=True)), 1)
-            within += list(spread**2 * np.pi / 2 / logs.shape[1])
-    rounds = sum(len(block.samples_ms[0]) for block in blocks if block.samples_ms)
+    within = np.full((turns, count), np.nan)  # the variance of each figure of `times`, NaN of few rounds
+    lengths = [len(block.samples_ms[0]) if block.samples_ms else 0 for block in blocks]
+    for length in dict.fromkeys(lengths):  # blocks of as many rounds are computed together
+        same = [number for number, other in enumerate(lengths) if other == length]
+        logs = np.log(np.array([blocks[number].samples_ms for number in same], np.float64))
+        logs -= logs.mean(1, keepdims=True)
+        middles = np.median(logs, 2)
+        times[np.array(same)[:, None], [orders[number] for number in same]] = middles
+        if length >= FEWEST:
+            spreads = TO_SIGMA * np.median(np.abs(logs - middles[:, :, None]), 2)
+            within[same] = spreads**2 * np.pi / 2 / length
+    scatter = within[~np.isnan(within)]
+    rounds = sum(lengths)
     for places in (True, False):  # with places first, unless nothing is left to tell the scatter
-        terms = np.zeros((turns, count, 2 * count + turns))
-        for number, order in enumerate(orders):
-            terms[number, range(count), range(count)] = terms[number, :, count + number] = 1.0
-            terms[number, order, range(count + turns, 2 * count + turns)] = float(places)
-        design = terms.reshape(turns * count, -1)
-        inverse = np.linalg.pinv(design)
-        estimate, kept = inverse @ times.ravel(), (inverse @ design)[:count]
-        wanted = np.eye(count, design.shape[1])
-        apart = (kept - wanted)[:, None] - (kept - wanted)[None]  # zero where a difference of cells is estimable
-        if np.abs(apart).max() < 1e-9 and (places or _both_ways(orders)):
-            rest = times.ravel() - design @ estimate
-            freedom = times.size - int(np.linalg.matrix_rank(design))
-            if places and not freedom and _both_ways(orders):
+        about = _design(tuple(map(tuple, orders)), places)
+        if about.apart and (places or _both_ways(orders)):
+            estimate = about.inverse @ times.ravel()
+            rest = times.ravel() - about.design @ estimate
+            if places and not about.freedom and _both_ways(orders):
                 continue
-            least = max(float(np.mean(within)) if within else 0.0, LEAST**2)
-            variance = max(float(rest @ rest) / freedom, least) if freedom else 0.0
-            spread = (inverse @ inverse.T)[:count, :count]
-            return _Fit(cells, estimate[:count], spread, True, variance, freedom, turns, rounds)
+            least = max(float(np.mean(scatter)) if len(scatter) else 0.0, LEAST**2)
+            variance = max(float(rest @ rest) / about.freedom, least) if about.freedom else 0.0
+            spread = (about.inverse @ about.inverse.T)[:count, :count]
+            return _Fit(cells, estimate[:count], spread, True, variance, about.freedom, turns, rounds)
     return _Fit(cells, times.mean(0), np.zeros((count, count)), False, 0.0, 0, turns, rounds)
+
+
+class _Design(NamedTuple):
+    """How times depend on costs of cells, of blocks and of places, and what follows for their estimates."""
+
+    design: Floats
+    inverse: Floats
+    apart: bool  # whether the difference of any two cells is estimable
+    freedom: int
+
+
+@lru_cache(maxsize=256)  # most companies have the same orders
+def _design(orders: tuple[tuple[int, ...], ...], places: bool) -> _Design:
+    turns, count = len(orders), len(orders[0])
+    terms = np.zeros((turns, count, 2 * count + turns))
+    for number, order in enumerate(orders):
+        terms[number, range(count), range(count)] = terms[number, :, count + number] = 1.0
+        terms[number, list(order), range(count + turns, 2 * count + turns)] = float(places)
+    design = terms.reshape(turns * count, -1)
+    inverse: Floats = np.linalg.pinv(design).astype(np.float64)
+    loss = (inverse @ design)[:count] - np.eye(count, design.shape[1])
+    apart = np.abs(loss[:, None] - loss[None]).max() < 1e-9
+    return _Design(design, inverse, bool(apart), turns * count - int(np.linalg.matrix_rank(design)))
 
 
 def _both_ways(orders: Sequence[list[int]]) -> bool:

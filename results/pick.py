@@ -20,6 +20,7 @@ import pandas as pd
 
 from vbench.devices import on_host
 from vbench.errors import UsageError
+from vbench.results import rates
 from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.axes import PARTS, differing, said
 from vbench.results.claim_pairs import SCALED
@@ -51,6 +52,8 @@ KINDS = {
         Kind("throughput", "throughput_img_s", 1.0, "throughput", "images/s", least=True),
         Kind("memory_gb", "peak_memory_bytes", 1e9, "peak memory", "GB"),
         Kind("energy_j", "energy_j_per_image", 1.0, "energy", "J/image"),
+        Kind("cost", rates.COST, 1.0, "cost", "/10⁶ images"),
+        Kind("emissions_g", rates.EMISSIONS, 1.0, "gCO₂", "g/10⁶ images"),
     )
 }
 Budget = Mapping[str, float]  # {option: limit}, in the order of `KINDS`
@@ -139,6 +142,17 @@ def parse(limits: Mapping[str, float | None]) -> Budget:
     return found
 
 
+def check_rates(budget: Budget, asked: rates.Rates) -> None:
+    """Raises: UsageError for a limit without the rate that it needs, and for a rate without its limit."""
+    needs = (("cost", "price", asked.price, "2.5/h"), ("emissions_g", "carbon-intensity", asked.carbon, "400"))
+    for option, other, value, example in needs:
+        name = f"--{option.replace('_', '-')}"
+        if option in budget and value is None:
+            raise UsageError(f"{name}: needs a rate; give --{other} too, as in --{other} {example}")
+        if option not in budget and value is not None:
+            raise UsageError(f"--{other}: no limit needs it; give {name} too, or leave it out")
+
+
 def parse_sizes(text: str) -> Callable[[int, int], bool]:
     """Which sizes "224:1024,512x1024" lets through: a range takes every size whose two sides lie within it.
 
@@ -182,7 +196,7 @@ def _of_device(device: str, table: pd.DataFrame, budget: Budget, known: Accuraci
     for row, label in zip(rows, labels, strict=True):
         accuracy = known.of(row["model"], row["height"], row["width"], row["dtype"])
         costs = {option: cost(row, option, budget) for option in budget}
-        lacking = [KINDS[option].words for option, one in costs.items() if one is None]
+        lacking = [_lacking(row, option) for option, one in costs.items() if one is None]
         size = px(row["height"], row["width"])
         if row["status"] != "ok":
             why, which = str(row["status"]), label if row["mode"] in label.split() else f"{label} {row['mode']}"
@@ -209,9 +223,8 @@ def _of_device(device: str, table: pd.DataFrame, budget: Budget, known: Accuraci
     hopeful = tuple(one for one in rest if one.accuracy.value > top)
     alike = _alike(best, [one for one in rest if one.accuracy.value <= top], known.metric) if best else ()
     counted = tuple((why, len(cells), _some(cells)) for why, cells in out.items())
-    return Pick(
-        device, budget, known.metric, best, alike, hopeful, tuple(candidates), counted, _notes(candidates, budget)
-    )
+    notes = (*rates.conditions(table), *_notes(candidates, budget))
+    return Pick(device, budget, known.metric, best, alike, hopeful, tuple(candidates), counted, notes)
 
 
 def cost(row: Mapping[str, Any], option: str, budget: Budget) -> Cost | None:
@@ -239,6 +252,12 @@ def cost(row: Mapping[str, Any], option: str, budget: Budget) -> Cost | None:
     low, high = (end / kind.unit for end in ends)
     surely, perhaps = (low >= limit, high >= limit) if kind.least else (high <= limit, low <= limit)
     return Cost(value, low, high, "yes" if surely else "open" if perhaps else "no")
+
+
+def _lacking(row: Mapping[str, Any], option: str) -> str:
+    """A cost that was not measured, and why if it needs energy."""
+    of_energy = option in ("energy_j", "emissions_g") and row["energy_reason"]
+    return KINDS[option].words + (f" ({tame(row['energy_reason'])})" if of_energy else "")
 
 
 def _memory(row: Mapping[str, Any], *, at_throughput: bool) -> tuple[float, tuple[float, float] | None]:
@@ -341,9 +360,8 @@ def _notes(candidates: Iterable[Candidate], budget: Budget) -> tuple[str, ...]:
     if len(kinds) > 1:
         notes.append("A measured and a published accuracy compare only if both are of one data set.")
     on_cpu = any(on_host(str(one.row["device"])) for one in candidates)
-    by_value = [
-        KINDS[key].words for key in ("memory_gb", "energy_j") if key in budget and (on_cpu or key == "energy_j")
-    ]
+    valued = ("memory_gb", "energy_j", "emissions_g")  # the interval of an allocator's memory is known: it has none
+    by_value = [KINDS[key].words for key in valued if key in budget and (on_cpu or key != "memory_gb")]
     if by_value:
         notes.append(f"Of {listed(by_value)} no interval is known: the value decides.")
     if "latency_ms" in budget:

@@ -19,7 +19,8 @@ _PLAIN = (
     "800+20 ep",
     "400+20 ep",
     "400+5 ep",
-    "long-sequence fine-tune, stride 8",
+    "long-sequence fine-tune",
+    *("vanilla (v0)", "s1l8", "s1l20", "s2l5", "s2l15"),  # VMamba's designs, each a model of its own
     "ViL authors reimplementation, 800",
 )
 
@@ -42,7 +43,7 @@ class Accuracy:
     error: float  # points
 
 
-def _table(name: str) -> csv.DictReader[str]:
+def table(name: str) -> csv.DictReader[str]:
     return csv.DictReader((files("vbench.results") / "published" / f"{name}.csv").read_text("utf-8").splitlines())
 
 
@@ -53,7 +54,7 @@ def accuracies() -> dict[tuple[str, int], Accuracy]:
     Of several rows, those of the model's own paper come first, then the best kind, then the first in the file.
     """
     best: dict[tuple[str, int], tuple[tuple[bool, int], Accuracy]] = {}
-    for row in _table("accuracy"):
+    for row in table("accuracy"):
         if row["how"] not in _PREFERENCE or row["train_res"] != "224" or not row["top1"]:
             continue
         if row["variant"] and not row["variant"].startswith(_PLAIN):
@@ -85,7 +86,10 @@ _OWN = {
     "vrwkv6": "2403.02308",
     "vil": "2406.04303",
     "vil2": "2406.04303",
+    "vim": "2401.09417",
+    "vmamba": "2401.10166",
     "vision_gru": "2412.18178",
+    "mlla": "2405.16605",
     "deit": "2012.12877",
     "deit3": "2406.04303",
     "swin": "2103.14030",
@@ -119,10 +123,10 @@ def costs() -> dict[tuple[str, str], Cost]:
             cost = Cost(row["model"], quantity, int(res or 224), text, row["source"], row["locator"])
             found[row["model"], quantity] = cost
 
-    for row in _table("accuracy"):
+    for row in table("accuracy"):
         if row["how"] != "log":  # training logs are at another resolution
             add(row, "params_m", row["eval_res"], row["params_m"], _own(row))
-    for row in _table("efficiency"):
+    for row in table("efficiency"):
         if row["metric"] in ("flops_g", "params_m"):
             own = any(row["model"].startswith(family) and paper in row["source"] for family, paper in _OWN.items())
             add(row, row["metric"], row["res"], row["value"], own)
@@ -150,10 +154,10 @@ def efficiency() -> tuple[Printed, ...]:
     keys = ("model", "batch", "dtype", "metric", "source", "locator", "how")
     return tuple(
         Printed(res=int(row["res"]) if row["res"] else None, value=float(row["value"]), **{k: row[k] for k in keys})
-        for row in _table("efficiency")
+        for row in table("efficiency")
     )
 
 
 def memory() -> list[dict[str, str]]:
     """Published peaks of memory on GPUs whose conditions are stated or inferred: the rows of `memory.csv`."""
-    return list(_table("memory"))
+    return list(table("memory"))

@@ -1,305 +1,325 @@
-"""The rows of a frame, from what is kept of the launches of many cells (`launches.Cell`)."""
+"""The columns of a frame, from what is kept of the launches of many cells (`launches.Cell`).
+
+What a row says of a cell is the median, the first or the greatest of what its launches say (`launched.Launched`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import median
-from typing import Any, NamedTuple
+from itertools import compress
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vbench.devices import on_host
-from vbench.results.faults import LaunchFaults, judged, of_cell
-from vbench.results.launches import ABOUT, MEMORY, PARTS, First, Latency, Launch
+from vbench.results.faults import LaunchFaults, judged, of_cells
+from vbench.results.launched import Flags, Floats, Launched, column, turned
+from vbench.results.launches import ABOUT, MEMORY, PARTS, Doubts
 from vbench.results.moderation import Prior
 from vbench.results.published import accuracies
-from vbench.results.series import Samples
+from vbench.results.series import Rows, Samples, by_length, each, means
 from vbench.results.statistics import CONFIDENCE, Interval, intervals, least_samples
 
 HOST_BOUND = 0.95  # if a call returns after this share of the device's time, the device waits for the host
 QUEUED = 1.05  # the device also waits if calls back to back take this many times the device's time
-SHARES = (0.1, 0.9, 0.99)  # percentiles that are told
+SHARES = {f"latency_ms_p{round(100 * share)}": share for share in (0.1, 0.9, 0.99)}  # percentiles that are told
+SIZES = tuple(f"{key}_bytes" for key in MEMORY)
+POLICIES = ("knee", "max")  # by which a batch is chosen
 
-Row = dict[str, Any]
-
-
-class Measured(NamedTuple):
-    """A cell, and what is known of the scatter of its run. `medians` are those of its `timed` launches, ms."""
-
-    first: First
-    launches: Sequence[Launch]
-    medians: Sequence[float]
-    prior: Prior | None
-
-    @property
-    def timed(self) -> list[Latency]:
-        """The launches with samples of single calls."""
-        return [one.latency for one in self.launches if one.latency and one.latency.samples is not None]
+Columns = dict[str, Any]  # name -> (cells,) a list or an array; None, NA and NaN are missing
 
 
-def rows(cells: Sequence[Measured]) -> list[Row]:
-    """The row of each cell. Figures of all of them are computed together."""
-    samples = [[latency.samples for latency in cell.timed if latency.samples is not None] for cell in cells]
-    latencies = _intervals(samples, [None] * len(cells), cells)
-    flat = iter(judged([launch for launches in samples for launch in launches]))
-    faults = [[next(flat) for _ in launches] for launches in samples]
-    asked = [_blocks(cell) for cell in cells]
-    throughputs = _intervals([one.blocks for one in asked], [one.middle for one in asked], cells)
-    return [
-        _row(cell, *found) for cell, *found in zip(cells, samples, latencies, faults, asked, throughputs, strict=True)
-    ]
+def columns(cells: Launched, priors: Sequence[Prior | None]) -> Columns:
+    """The columns of a frame of these cells, each cell with what is known of the scatter of its run."""
+    found: Columns = dict(zip(ABOUT, zip(*(first.columns for first in cells.firsts), strict=True), strict=True))
+    samples = cells.by_cell(cells.calls["samples"], cells.cell_of)
+    latencies = _intervals(samples, [None] * len(cells), priors)
+    faults = judged(cells.calls["samples"])
+    found |= _latency(cells, latencies, faults)
+    found |= _throughput(cells, latencies, priors)
+    found |= _memory(cells) | _energy(cells) | _floor(cells) | _published(found)
+    return found | _ended(cells) | _flags(cells, found, faults)
 
 
 def _intervals(
     launches: Sequence[Sequence[Sequence[float] | Samples]],
     middles: Sequence[float | None],
-    cells: Sequence[Measured],
+    priors: Sequence[Prior | None],
 ) -> list[Interval | None]:
     """The interval of each cell; None for one without samples."""
     there = [place for place, own in enumerate(launches) if own]
-    priors, about = [cells[place].prior for place in there], [middles[place] for place in there]
     found: list[Interval | None] = [None] * len(launches)
-    for place, one in zip(there, intervals([launches[place] for place in there], priors, about), strict=True):
+    own = intervals([launches[at] for at in there], [priors[at] for at in there], [middles[at] for at in there])
+    for place, one in zip(there, own, strict=True):
         found[place] = one
     return found
 
 
-def _row(
-    cell: Measured,
-    samples: Sequence[Samples],
-    latency: Interval | None,
-    faults: Sequence[LaunchFaults | None],
-    asked: _Blocks,
-    throughput: Interval | None,
-) -> Row:
-    launches, first = cell.launches, cell.first
-    row: Row = dict(zip(ABOUT, first.columns, strict=True))
-    ended = next((one for one in launches if one.status != "ok"), launches[0])
-    row["reason"], row["process_note"] = ended.reason, _process_note(launches)
-    if latency is not None:
-        row.update(_latency(cell.timed, samples, latency))
-        row["latency_outliers"] = sum(one.outliers for one in faults if one)
-    row.update(_throughput(cell, asked, throughput, latency))
-    row.update(_memory(launches))
-    row.update(_energy(launches))
-    row.update(_floor(launches))
-    if row["height"] == row["width"] and (known := accuracies().get((row["model"], row["height"]))):
-        row["top1_published"], row["top1_source"] = known.top1, f"{known.source}; {known.locator}"
-    row["flags"] = " ".join(_flags(row, cell, faults))
-    return row
+def _each(values: Iterable[Any], name: str) -> list[Any]:
+    """An attribute of each value; None for None."""
+    get = attrgetter(name)
+    return [None if value is None else get(value) for value in values]
 
 
-def _latency(timed: Sequence[Latency], samples: Sequence[Samples], of: Interval) -> Row:
-    everything = np.sort(np.concatenate(samples))
-    row: Row = {
-        "latency_batch": timed[0].batch,
-        "latency_ms": of.median,
-        "latency_ms_lo": of.lo,
-        "latency_ms_hi": of.hi,
-        "latency_level": of.level,
-        "latency_basis": of.basis,
-        "latency_freedom": of.freedom,
-        "latency_launches": len(timed),
-        "latency_samples": len(everything),
-        "latency_ms_min": float(everything[0]),
-    }
-    for share in SHARES:
-        if len(everything) >= least_samples(share):
-            row[f"latency_ms_p{round(100 * share)}"] = _quantile(everything, share)
-    parts = [latency.parts for latency in timed if latency.parts]
-    for key, values in zip(PARTS, zip(*parts, strict=True), strict=True) if parts else ():
-        row[f"{key}_ms"] = _median(values)
-    return row
-
-
-def _quantile(ordered: Samples, share: float) -> float:
-    """A quantile of sorted samples, linear between them, with numpy's roundings."""
-    place = share * (len(ordered) - 1)
-    at = int(place)
-    rest, low = place - at, float(ordered[at])
-    rise = float(ordered[min(at + 1, len(ordered) - 1)]) - low
-    return low + rise * rest if rest < 0.5 else low + rise - rise * (1 - rest)
-
-
-class _Blocks(NamedTuple):
-    """The calls back to back of a cell: the batch, the median of its launches, and the images/s of each block.
-
-    Where single calls serve, there are no blocks.
-    """
-
-    batch: int | None
-    middle: float | None
-    blocks: list[list[float]]
-    reason: str | None
-
-
-def _blocks(cell: Measured) -> _Blocks:
-    found = [one.throughput for one in cell.launches if one.throughput]
-    if not found:
-        return _Blocks(None, None, [], None)
-    reason = next((one.reason for one in found if one.reason), None)
-    measured = [one for one in found if one.images_per_s is not None]
-    if not measured:
-        return _Blocks(None, None, [], reason)
-    batch = measured[0].batch
-    timed = cell.timed
-    if timed and on_host(cell.first.device) and batch == timed[0].batch:
-        return _Blocks(batch, median(_rates(cell)), [], reason)
-    at = [one for one in measured if one.batch == batch]
-    blocks = [[one.block_calls * (one.batch or 0) * 1e3 / ms for ms in one.blocks_ms] for one in at]
-    return _Blocks(batch, median(one.images_per_s or 0.0 for one in at), blocks, reason)
-
-
-def _rates(cell: Measured) -> list[float]:
-    """Images a second of the single calls of each launch; as its throughput says, if it was measured at that batch."""
-    rates = []
-    for launch in cell.launches:
-        latency, found = launch.latency, launch.throughput
-        if latency and latency.samples is not None:
-            same = found and found.batch == latency.batch and found.images_per_s
-            rates.append(float(same or latency.batch * 1e3 / np.mean(latency.samples)))
-    return rates
-
-
-def _throughput(cell: Measured, asked: _Blocks, of: Interval | None, latency: Interval | None) -> Row:
-    """The columns on throughput. Where single calls serve, their interval is that of latency, the other way round."""
-    policy, named = cell.first.batch, cell.first.batch in ("knee", "max")
-    row: Row = {"batch_policy": policy if named else "fixed", "batch": None if named else policy}
-    row["throughput_reason"], middle = asked.reason, asked.middle
-    if middle is None:
-        return row
-    count = sum(map(len, asked.blocks))
-    if of is None and latency is not None:
-        ends = middle * latency.median / latency.hi, middle * latency.median / latency.lo
-        of = Interval(middle, *ends, latency.level, latency.basis, latency.freedom)
-        count = sum(len(one.samples) for one in cell.timed if one.samples is not None)
-    row.update(batch=asked.batch, throughput_img_s=middle, throughput_samples=count)
-    if of is not None and of.lo < of.hi:
-        row.update(throughput_img_s_lo=of.lo, throughput_img_s_hi=of.hi, throughput_level=of.level)
-        row.update(throughput_basis=of.basis, throughput_freedom=of.freedom)
-    return row
-
-
-def _memory(launches: Sequence[Launch]) -> Row:
-    """The columns on memory. Sizes come from the launch with the median peak, so they are whole bytes."""
-    measured = sorted((one.memory for one in launches if one.memory), key=lambda memory: memory.peak_bytes)
-    if not measured:
-        return {}
-    middle = measured[(len(measured) - 1) // 2]
+def _latency(cells: Launched, latencies: Sequence[Interval | None], faults: Sequence[LaunchFaults | None]) -> Columns:
+    """The columns on single calls. Percentiles are of the samples of all launches of a cell."""
+    of, calls = cells.cell_of, cells.calls
+    count = cells.count(of, np.array([len(samples) for samples in cells.calls["samples"]]))
+    there, several = count > 0, np.flatnonzero(count)
+    quantiles = {name: np.full(len(cells), np.nan) for name in ("latency_ms_min", *SHARES)}
+    cuts = np.cumsum(count[there])[:-1]
+    everything = np.split(np.concatenate(cells.calls["samples"]), cuts) if cells.calls["samples"] else []
+    for places, rows in by_length(everything):
+        ordered, own = np.sort(rows, axis=1), several[places]
+        quantiles["latency_ms_min"][own] = ordered[:, 0]
+        for name, share in SHARES.items():
+            if rows.shape[1] >= least_samples(share):
+                quantiles[name][own] = _quantile(ordered, share)
+    parts = turned(PARTS, (own or (None,) * len(PARTS) for own in calls["parts"]))
     return {
-        "memory_batch": middle.batch,
-        "peak_memory_bytes": middle.peak_bytes,
-        **{f"{key}_bytes": getattr(middle, f"{key}_bytes") for key in MEMORY},
-        "growth_bytes": next((one.growth_bytes for one in measured if one.growth_bytes is not None), None),
-        "growth_reason": measured[0].growth_reason if len(measured) == 1 else None,
-        "first_call_s": _median(one.first_call_s for one in measured),
-        "compile_s": _median(one.compile_s for one in measured),
+        **{f"latency_{name}": _each(latencies, name) for name in ("level", "basis", "freedom")},
+        **{f"latency_ms{end}": _each(latencies, name) for end, name in (("", "median"), ("_lo", "lo"), ("_hi", "hi"))},
+        "latency_launches": column(cells.count(of), "Int64", there),
+        "latency_samples": column(count, "Int64", there),
+        "latency_outliers": column(
+            cells.count(of, np.array([one.outliers if one else 0 for one in faults])), "Int64", there
+        ),
+        **quantiles,
+        "latency_batch": cells.first(of, column(calls["batch"], "Int64")),
+        **{f"{part}_ms": cells.median(of, values) for part, values in parts.items()},
     }
 
 
-def _energy(launches: Sequence[Launch]) -> Row:
-    measured = [one.energy for one in launches if one.energy]
-    if not measured:
-        return {}
-    return {
-        "energy_j_per_image": _median(one.net_j_per_image for one in measured),
-        "energy_gross_j_per_image": _median(one.gross_j_per_image for one in measured),
-        "energy_reason": next((one.reason for one in measured if one.reason), None),
-    }
-
-
-def _floor(launches: Sequence[Launch]) -> Row:
-    known = [one.floor for one in launches if one.floor]
-    if not known:
-        return {}
-    least, flops, copied = zip(*known, strict=True)
-    return {"floor_ms": _median(least), "peak_flops_per_s": _greatest(flops), "peak_bytes_per_s": _greatest(copied)}
-
-
-def _greatest(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    """The median of the values that are known; None if all are missing."""
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _flags(row: Row, cell: Measured, faults: Sequence[LaunchFaults | None]) -> list[str]:
-    """The flags of a row: reasons for doubt. A timing flag is raised if most launches raise it."""
-    launches, first = cell.launches, cell.first
-    doubts = [one.doubts for one in launches]
-    slow = _with_medians(cell)
-    flags = {
-        "modes_differ": row["verified"] is False,
-        "nonfinite": any(doubt.nonfinite for doubt in doubts),
-        "output_differs": any(doubt.differs for doubt in doubts),
-        "impossible": _most([_impossible(one, ms) for one, ms in slow if one.latency]),
-        "caveat": first.caveat,
-        "few_samples": any(one.latency for one in launches) and _too_few(row, first),
-        "unconverged": _most([doubt.unconverged for doubt in doubts if doubt.unconverged is not None]),
-        "throttled": _most([doubt.held_back for doubt in doubts]),
-        "contended": _most([doubt.contended for doubt in doubts]),
-        "side_by_side": any(doubt.side_by_side for doubt in doubts),
-        "host_bound": _most([_host_bound(one, ms) for one, ms in slow]),
-        "more_threads": _most([doubt.more_threads for doubt in doubts]),
-        "background_threads": any(doubt.background_threads for doubt in doubts),
-        "settings_changed": any(doubt.changed for doubt in doubts),
-    }
-    found = [name for name, raised in flags.items() if raised]
-    found += of_cell(faults)
-    if first.counters_disagree:
-        found.append("counters_disagree")
-    if row["uncounted_reason"]:
-        found.append("uncounted")
-    if first.deployable:
-        found.append("deployable")
-    if row["padding"]:
-        found.append("cropped" if row["padding"].startswith("cuts off") else "padded")
+def _quantile(ordered: Rows, share: float) -> Floats:
+    """(cells,) a quantile of sorted samples, a row each; linear between them, with numpy's roundings."""
+    last = ordered.shape[1] - 1
+    at = int(share * last)
+    rest, low = share * last - at, ordered[:, at]
+    rise = ordered[:, min(at + 1, last)] - low
+    found: Floats = low + rise * rest if rest < 0.5 else low + rise - rise * (1 - rest)
     return found
 
 
-def _with_medians(cell: Measured) -> list[tuple[Launch, float | None]]:
-    """Each launch with the median of its samples, ms; None without samples."""
-    medians = iter(cell.medians)
-    return [(one, next(medians) if one.latency and one.latency.samples is not None else None) for one in cell.launches]
+def _throughput(cells: Launched, latencies: Sequence[Interval | None], priors: Sequence[Prior | None]) -> Columns:
+    """The columns on calls back to back.
+
+    On a host single calls at the same batch serve: the interval is then that of latency, the other way round.
+    """
+    of, launches = cells.parts("throughput")
+    asked = [first.batch for first in cells.firsts]
+    named = np.array([batch in POLICIES for batch in asked])
+    alone = np.array([0 if batch in POLICIES else batch for batch in asked], np.int64)
+    reasons = cells.first(of, column([one.reason or None for one in launches], "string"))
+    measured = [one for one in launches if one.images_per_s is not None]
+    of = of[[one.images_per_s is not None for one in launches]]
+    batches = np.array([one.batch or 0 for one in measured], np.int64)
+    first = np.zeros(len(cells), np.int64)  # the batch of the first launch that was measured; 0 if none was
+    first[of[::-1]] = batches[::-1]
+    serves = (_alone(cells) == first) & (first > 0)
+    at = (batches == first[of]) & ~serves[of]
+    of, whole = of[at], [one for one, there in zip(measured, at.tolist(), strict=True) if there]
+    middle = np.where(serves, _rates(cells, serves), cells.median(of, _each(whole, "images_per_s")))
+    blocks = [[one.block_calls * (one.batch or 0) * 1e3 / ms for ms in one.blocks_ms] for one in whole]
+    own = _intervals(cells.by_cell(blocks, of), middle.tolist(), priors)
+    both = [one if alone else other for one, other, alone in zip(latencies, own, serves.tolist(), strict=True)]
+    usual, lo, hi = (np.array(_each(both, end), np.float64) for end in ("median", "lo", "hi"))
+    lo, hi = np.where(serves, middle * usual / hi, lo), np.where(serves, middle * usual / lo, hi)
+    there, apart = first > 0, lo < hi
+    samples = cells.count(cells.cell_of, np.array(list(map(len, cells.calls["samples"]))))
+    count = np.where(serves, samples, cells.count(of, np.array(list(map(len, blocks)))))
+    return {
+        "batch_policy": [batch if batch in POLICIES else "fixed" for batch in asked],
+        "batch": column(np.where(there, first, alone), "Int64", there | ~named),
+        "throughput_reason": reasons,
+        "throughput_img_s": middle,
+        "throughput_samples": column(count, "Int64", there),
+        "throughput_img_s_lo": np.where(apart, lo, np.nan),
+        "throughput_img_s_hi": np.where(apart, hi, np.nan),
+        **{f"throughput_{name}": _where(apart, _each(both, name)) for name in ("level", "basis", "freedom")},
+    }
 
 
-def _too_few(row: Row, first: First) -> bool:
-    """Whether the interval is no 95 % interval, or comes from one launch where the protocol wants several.
+def _where(there: Flags, values: Iterable[Any]) -> list[Any]:
+    """The values that are there, and None for the others."""
+    return [value if known else None for value, known in zip(values, there.tolist(), strict=True)]
+
+
+def _alone(cells: Launched) -> NDArray[np.int64]:
+    """(cells,) the batch of the single calls of a cell on a host; 0 if there are none, or on another device."""
+    found = np.zeros(len(cells), np.int64)
+    found[cells.cell_of[::-1]] = cells.calls["batch"][::-1]
+    return np.where([on_host(first.device) for first in cells.firsts], found, 0)
+
+
+def _rates(cells: Launched, serves: Flags) -> Floats:
+    """(cells,) images a second of the single calls, where they serve: the median of launches; NaN elsewhere.
+
+    That of a launch is what its throughput says, if it was measured at that batch.
+    """
+    own = serves[cells.cell_of]
+    batches, samples = (list(compress(cells.calls[name], own)) for name in ("batch", "samples"))
+    both = zip(compress(cells.beside("throughput"), own), batches, strict=True)
+    same = [one.images_per_s if one and one.batch == batch else None for one, batch in both]
+    computed = np.array(batches, np.int64) * 1e3 / each(samples, means)
+    rates = [rate or other for rate, other in zip(same, computed.tolist(), strict=True)]
+    return cells.median(cells.cell_of[own], rates)
+
+
+def _memory(cells: Launched) -> Columns:
+    """The columns on memory. Sizes come from the launch with the median peak, so they are whole bytes."""
+    of, found = cells.parts("memory")
+    order = np.lexsort(([one.peak_bytes for one in found], of)).tolist()
+    found, counts = [found[place] for place in order], cells.count(of)
+    middle = (np.cumsum(counts) - counts + (counts - 1) // 2)[counts > 0].tolist()
+    typical, alone = [found[place] for place in middle], (counts == 1)[of]
+    sizes = {"memory_batch": "batch", "peak_memory_bytes": "peak_bytes"} | {name: name for name in SIZES}
+    reasons = _where(alone, _each(found, "growth_reason"))
+    own = np.flatnonzero(counts)
+    return {
+        **{name: cells.first(own, column(_each(typical, key), "Int64")) for name, key in sizes.items()},
+        "growth_bytes": cells.first(of, column(_each(found, "growth_bytes"), "Int64")),
+        "growth_reason": cells.first(of, column(reasons, "string")),
+        **{name: cells.median(of, _each(found, name)) for name in ("first_call_s", "compile_s")},
+    }
+
+
+def _energy(cells: Launched) -> Columns:
+    of, found = cells.parts("energy")
+    net, gross = (cells.median(of, _each(found, name)) for name in ("net_j_per_image", "gross_j_per_image"))
+    with np.errstate(divide="ignore"):
+        images = np.where(net > 0, 1 / net, np.nan)
+    reasons = cells.first(of, column([one.reason or None for one in found], "string"))
+    joules = {"energy_j_per_image": net, "energy_gross_j_per_image": gross, "images_per_joule": images}
+    return {**joules, "energy_reason": reasons}
+
+
+def _floor(cells: Launched) -> Columns:
+    of, found = cells.parts("floor")
+    least, flops, copied = turned(("least", "flops", "copied"), found).values()
+    roofs = {"peak_flops_per_s": cells.greatest(of, flops), "peak_bytes_per_s": cells.greatest(of, copied)}
+    return {"floor_ms": cells.median(of, least), **roofs}
+
+
+def _published(found: Columns) -> Columns:
+    """The accuracy that others published of the model at this size."""
+    published = accuracies()
+    sizes = zip(found["model"], found["height"], found["width"], strict=True)
+    known = [published.get((model, height)) if height == width else None for model, height, width in sizes]
+    sources = [one and f"{one.source}; {one.locator}" for one in known]
+    return {"top1_published": _each(known, "top1"), "top1_source": sources}
+
+
+def _ended(cells: Launched) -> Columns:
+    """Why the first launch ended that did not end well; else what the first one says."""
+    failed = np.array([status != "ok" for status in cells.said["status"]])
+    first = np.flatnonzero(np.diff(cells.of, prepend=-1))
+    first[cells.of[failed][::-1]] = np.flatnonzero(failed)[::-1]
+    return {"reason": [cells.said["reason"][place] for place in first.tolist()]}
+
+
+DOUBTS = (  # in the order in which flags are told
+    *("modes_differ", "nonfinite", "output_differs", "impossible", "caveat", "few_samples", "unconverged", "throttled"),
+    *("contended", "side_by_side", "host_bound", "more_threads", "background_threads", "settings_changed"),
+    *("drift", "bimodal", "outliers", "counters_disagree", "uncounted", "deployable", "cropped", "padded"),
+)
+
+
+def _flags(cells: Launched, found: Columns, faults: Sequence[LaunchFaults | None]) -> Columns:
+    """The flags of each cell: reasons for doubt. A timing flag is raised if most launches raise it."""
+    firsts = cells.firsts
+    padding = [words or "" for words in found["padding"]]
+    raised = {
+        "modes_differ": [verified is False for verified in found["verified"]],
+        "impossible": _impossible(cells),
+        "caveat": [first.caveat for first in firsts],
+        "few_samples": _too_few(cells, found),
+        "host_bound": _host_bound(cells),
+        **of_cells(faults, cells.cell_of, len(cells)),
+        "counters_disagree": [first.counters_disagree for first in firsts],
+        "uncounted": list(map(bool, found["uncounted_reason"])),
+        "deployable": [first.deployable for first in firsts],
+        "cropped": [words.startswith("cuts off") for words in padding],
+        "padded": [bool(words) and not words.startswith("cuts off") for words in padding],
+    } | _doubted(cells)
+    bits = sum(np.asarray(raised[name], np.int64) << place for place, name in enumerate(DOUBTS))
+    alike, of = np.unique(bits, return_inverse=True)
+    texts = [" ".join(name for place, name in enumerate(DOUBTS) if one >> place & 1) for one in alike.tolist()]
+    return {"flags": column(texts, "string").take(of), "process_note": _process_notes(cells)}
+
+
+def _doubted(cells: Launched) -> dict[str, Flags]:
+    """(cells,) the flags that launches raise by themselves."""
+    numbers = list(map(id, cells.said["doubts"]))  # equal ones are kept once
+    doubts = dict(zip(numbers, cells.said["doubts"], strict=True))
+    places = {number: place for place, number in enumerate(doubts)}
+    codes = np.array([places[number] for number in numbers], np.intp)
+
+    def votes(name: str) -> Flags:
+        found: Flags = np.array([bool(getattr(doubt, name)) for doubt in doubts.values()], bool)[codes]
+        return found
+
+    warmed = np.array([doubt.unconverged is not None for doubt in doubts.values()], bool)[codes]
+    every, some = cells.count(cells.of), {name: cells.count(cells.of, votes(name)) for name in Doubts._fields}
+    return {
+        "nonfinite": some["nonfinite"] > 0,
+        "output_differs": some["differs"] > 0,
+        "unconverged": 2 * some["unconverged"] > cells.count(cells.of[warmed]),
+        "throttled": 2 * some["held_back"] > every,
+        "contended": 2 * some["contended"] > every,
+        "side_by_side": some["side_by_side"] > 0,
+        "more_threads": 2 * some["more_threads"] > every,
+        "background_threads": some["background_threads"] > 0,
+        "settings_changed": some["changed"] > 0,
+    }
+
+
+def _too_few(cells: Launched, found: Columns) -> Flags:
+    """(cells,) whether single calls have no 95 % interval, or one launch where the protocol wants several.
 
     A slow cell gets as many launches as fit into its time. From two on its interval says how few they are.
     """
-    alone = row.get("latency_launches") == 1 < first.launches
-    return alone or (row.get("latency_level") or 0.0) < CONFIDENCE
+    of, _ = cells.parts("latency")
+    alone = cells.count(cells.cell_of) == 1
+    several = np.array([first.launches > 1 for first in cells.firsts])
+    short = np.array([(level or 0.0) < CONFIDENCE for level in found["latency_level"]])
+    judged: Flags = (cells.count(of) > 0) & (alone & several | short)
+    return judged
 
 
-def _impossible(launch: Launch, middle: float | None) -> bool:
-    """Whether most calls of a launch took less time than the device needs for their work."""
-    least = launch.floor[0] if launch.floor else None
-    return bool(least and middle is not None and middle < least)
+def _impossible(cells: Launched) -> Flags:
+    """(cells,) whether in most launches most calls took less time than the device needs for their work."""
+    least = np.array([floor[0] or 0.0 if floor else 0.0 for floor in cells.beside("floor")])
+    of, _ = cells.parts("latency")
+    most: Flags = 2 * cells.count(cells.cell_of, cells.medians < least) > cells.count(of)
+    return most
 
 
-def _host_bound(launch: Launch, middle: float | None) -> bool:
-    """Whether the device waited for the host: a call returned only when it was done, or queued calls took longer."""
-    latency = launch.latency
-    if not latency or latency.host_ms is None or middle is None:
-        return False
-    alone = launch.throughput.queued if launch.throughput and latency.batch == 1 else None
-    queued = 1e3 / alone if alone else 0.0
-    return bool(latency.host_ms > HOST_BOUND * middle or queued > QUEUED * middle)
+def _host_bound(cells: Launched) -> Flags:
+    """(cells,) whether in most launches the device waited for the host.
+
+    It waited if a call returned only when it was done, or if queued calls took longer.
+    """
+    host_ms = np.array(cells.calls["host_ms"], np.float64)
+    both = zip(cells.beside("throughput"), cells.calls["batch"], strict=True)
+    rates = [one.queued if one and batch == 1 else None for one, batch in both]
+    queued = np.array([1e3 / rate if rate else 0.0 for rate in rates])
+    waited = (host_ms > HOST_BOUND * cells.medians) | ~np.isnan(host_ms) & (queued > QUEUED * cells.medians)
+    most: Flags = 2 * cells.count(cells.cell_of, waited) > cells.count(cells.of)
+    return most
 
 
-def _process_note(launches: Sequence[Launch]) -> str | None:
-    """What the model's code has made of the process that measured it, in words; None if nothing is known of it."""
-    changed = [words for one in launches for words in one.doubts.changed]
-    left = [name for one in launches for name in one.doubts.background_threads]
-    if not changed and not left:
-        return None
-    threads = f"threads left running: {', '.join(dict.fromkeys(left))}" if left else None
-    return "; ".join(filter(None, [*dict.fromkeys(changed), threads])) or None
-
-
-def _most(votes: Sequence[bool | None]) -> bool:
-    return 2 * sum(map(bool, votes)) > len(votes)
+def _process_notes(cells: Launched) -> list[str | None]:
+    """What each model's code has made of the processes that measured it, in words; None if nothing is known of it."""
+    notes: list[str | None] = [None] * len(cells)
+    told: dict[int, list[Doubts]] = {}
+    for place, one in zip(cells.of.tolist(), cells.said["doubts"], strict=True):
+        if one.changed or one.background_threads:
+            told.setdefault(place, []).append(one)
+    for place, doubts in told.items():
+        changed = dict.fromkeys(words for one in doubts for words in one.changed)
+        left = dict.fromkeys(name for one in doubts for name in one.background_threads)
+        threads = f"threads left running: {', '.join(left)}" if left else None
+        notes[place] = "; ".join(filter(None, [*changed, threads])) or None
+    return notes

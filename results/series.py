@@ -51,6 +51,12 @@ def medians(rows: Rows) -> NDArray[np.float64]:
     return found
 
 
+def means(rows: Rows) -> NDArray[np.float64]:
+    """(series,) the mean of each row."""
+    found: NDArray[np.float64] = rows.mean(axis=1)
+    return found
+
+
 def effective(rows: Rows) -> NDArray[np.float64]:
     """(series,) how many independent samples would give the median of each row as exactly; between 1 and its samples.
 

@@ -119,6 +119,8 @@ class Settings(Struct):
     weights_dtype: Text | None = None
     tf32: bool | None = None
     loss: Text | None = None
+    runtime: Text | None = None
+    computes_in: Text | None = None
     changed: list[Text] | UnsetType = UNSET
     background_threads: list[Text] | UnsetType = UNSET
 

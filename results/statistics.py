@@ -143,19 +143,27 @@ def intervals(
         else:
             several.append(place)
     parts = [slice(starts[place], starts[place + 1]) for place in several]
-    spreads = spreads_of([np.log(medians[part]) for part in parts], [priors[place] for place in several])
-    between = _between([np.log(medians[part]) for part in parts], spreads, level, shared)
+    every = np.log(medians)
+    scattered = [every[part] for part in parts]
+    spreads = spreads_of(scattered, [priors[place] for place in several])
+    between = _between(scattered, spreads, level, shared)
     normal = quantile(np.inf, level)
     needless = [half / normal if part.stop - part.start > 1 else 0.0 for half, part in zip(between, parts, strict=True)]
     within = errors([ordered[p] for p in parts], [worth[p] for p in parts], np.array(needless), draws, seed) * normal
+    halves = np.array(
+        [
+            hypot(own, noise) if part.stop - part.start == 1 else max(own, noise)
+            for own, noise, part in zip(between, within.tolist(), parts, strict=True)
+        ]
+    )
+    usual = each([medians[part] for part in parts], medians_of).tolist()
+    down, up = np.exp(-halves).tolist(), np.exp(halves).tolist()
     for number, (place, part) in enumerate(zip(several, parts, strict=True)):
-        alone, spread = part.stop - part.start == 1, spreads[number]
-        half = hypot(between[number], within[number]) if alone else max(between[number], float(within[number]))
-        middle = middles[place] if middles else None
-        middle = float(np.median(medians[part])) if middle is None else middle
-        ends = middle * float(np.exp(-half)), middle * float(np.exp(half))
-        basis: Basis = "launches of the run" if alone else "launches"
-        found[place] = Interval(middle, *ends, level, basis, spread.freedom)
+        known = middles[place] if middles else None
+        middle = usual[number] if known is None else known
+        basis: Basis = "launches of the run" if part.stop - part.start == 1 else "launches"
+        ends = middle * down[number], middle * up[number]
+        found[place] = Interval(middle, *ends, level, basis, spreads[number].freedom)
     return [one for one in found if one is not None]
 
 

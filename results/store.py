@@ -1,6 +1,8 @@
 """Records on disk, as JSON lines: one for each launch of a cell, and one for each block of turns.
 
 Lines are appended and flushed, never rewritten.
+
+One file: what a line holds, how it is read, and how it is written.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from zlib import crc32
 
 from msgspec import DecodeError, MsgspecError, ValidationError
-from msgspec.json import Decoder
+from msgspec.json import Decoder, encode
 
 from vbench.errors import OutputError, SchemaError
 from vbench.files import write_text
@@ -120,6 +123,11 @@ _AS_THEY_ARE = (
     "schema",
 )  # by these a sweep
 # finds a cell again
+# Parts that are the same in many records, and are kept once for all of them.
+_SHARED = (
+    *("case_id", "case", "conditions", "protocol", "host", "verified", "work", "second_count", "settings", "outputs"),
+    *("zoo", "company", "case_ids", "cases", "batches", "calls", "stop"),
+)
 _PARTS = {kind: {f.name for f in fields(kind) if f.default is not MISSING} - {"schema"} for kind in _SHAPES}
 
 
@@ -148,12 +156,24 @@ def read(folder: Path) -> list[Record]:
     return _read(folder / FILE, Record).lines
 
 
-def each_launch(folder: Path, quick: Callable[[bytes], Any], take: Callable[[Any], None]) -> list[Damage]:
-    """Give each record of a folder to `take`, and keep none. Returns: the lines that are no records.
+def each_launch(
+    folder: Path, quick: Callable[[bytes], Any], take: Callable[[Any], None], share: Share | None = None
+) -> Found:
+    """Give each record of a folder, or of a share of it, to `take`, and keep none.
 
-    Where `quick` raises a MsgspecError, a line is decoded and checked as by `read`. Warns and raises as `reading`.
+    Where `quick` raises a MsgspecError, a line is decoded and checked as by `read`. Nothing is said of bad lines: see
+    `tell`. Raises: OutputError if the file cannot be read.
     """
-    return _read(folder / FILE, Record, quick, take).damaged
+    read = _scanned(folder / FILE, Record, quick, take, share)
+    return Found(read.damaged, read.good, read.cut)
+
+
+def tell(folder: Path, found: Iterable[Found]) -> list[Damage]:
+    """What the shares of a folder have found together: the lines that are no records. Warns and raises as `reading`."""
+    damaged, good, cut = zip(*found, strict=True)
+    lines = sorted(dict.fromkeys(line for own in damaged for line in own), key=lambda one: one.line)
+    _told(folder / FILE, Found(lines, any(good), any(cut)))
+    return lines
 
 
 def read_turns(folder: Path) -> list[TurnBlock]:
@@ -195,7 +215,40 @@ def check(folder: Path) -> None:
         raise OutputError(f"{folder} cannot be written: no permission in {there}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DamagedLineWarning)
-        reading(folder)
+        records = _scanned(folder / FILE, Record, take=lambda _: None)
+        turns = _scanned(folder / TURNS, TurnBlock, take=lambda _: None)
+        for name, found in ((FILE, records), (TURNS, turns)):
+            _told(folder / name, Found(found.damaged, found.good, found.cut))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of several parts of the records of a folder. All launches of a cell are in the same one."""
+
+    number: int  # from 0
+    of: int
+
+    def has(self, case_id: bytes) -> bool:
+        return crc32(case_id) % self.of == self.number
+
+    def lacks(self, line: bytes) -> bool:
+        """Whether a line is known to belong to another share."""
+        case_id = self.case_id(line)
+        return case_id is not None and not self.has(case_id)
+
+    @staticmethod
+    def case_id(line: bytes) -> bytes | None:
+        """The case_id of a line that begins with it; None if it has to be decoded for that."""
+        words = line[:200].split(b'"', 4)
+        return words[3] if len(words) == 5 and words[1] == b"case_id" and b"\\" not in words[3] else None
+
+
+class Found(NamedTuple):
+    """What was found in a file beside its records."""
+
+    damaged: list[Damage]
+    good: bool  # there are records
+    cut: bool  # the last line was cut as it was written
 
 
 @dataclass(slots=True)
@@ -205,22 +258,61 @@ class _Read(Generic[Kind]):
     lines: list[Kind] = field(default_factory=list)
     damaged: list[Damage] = field(default_factory=list)
     end: int = 0
+    good: bool = False
+    cut: bool = False
 
 
-def _read(
+_ELSEWHERE = object()  # stands for a line of another share
+
+
+def _read(path: Path, kind: type[Kind]) -> _Read[Kind]:
+    """All lines of a file; equal parts of them are one object. Warns and raises as `reading`."""
+    lines: list[Kind] = []
+    same: dict[tuple[str, bytes], Any] = {}
+    shared = [one.name for one in fields(kind) if one.name in _SHARED]
+
+    def keep(line: Kind) -> None:
+        for name in shared:
+            value = getattr(line, name)
+            if value is not None:
+                object.__setattr__(line, name, same.setdefault((name, encode(value)), value))
+        lines.append(line)
+
+    found = _scanned(path, kind, take=keep)
+    found.lines = lines
+    _told(path, Found(found.damaged, found.good, found.cut))
+    return found
+
+
+def _told(path: Path, found: Found) -> None:
+    """Warn of what is left out. Raises: SchemaError if there are lines in a file, and none can be read."""
+    if found.cut:
+        warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=4)
+    if found.damaged and not found.good:
+        first = found.damaged[0]
+        raise SchemaError(f"{path}: no line can be read: line {first.line} {first.reason}. Use another folder")
+    if found.damaged:
+        warnings.warn(told(found.damaged), DamagedLineWarning, stacklevel=4)
+
+
+def _scanned(
     path: Path,
     kind: type[Kind],
     quick: Callable[[bytes], Any] | None = None,
     take: Callable[[Any], None] | None = None,
+    share: Share | None = None,
 ) -> _Read[Kind]:
     found: _Read[Kind] = _Read()
-    take, good = take or found.lines.append, False
+    take = take or found.lines.append
     decode, shape = _DECODERS[kind].decode, _SHAPES[kind]
 
     def parse(line: bytes) -> Kind:
         if quick:
-            with suppress(MsgspecError, UnicodeDecodeError, RecursionError):
+            try:
                 fast: Kind = quick(line)
+            except (MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # `decode` says more
+            else:
                 return fast
         try:
             record: Kind = decode(line)
@@ -231,20 +323,29 @@ def _read(
             raise _why(line, kind, ValidationError(problem))
         return record
 
-    for line, end in _without_collections(scan(path, parse, BEGINS[path.name])):
+    def parse_own(line: bytes) -> Any:
+        """A line, if it is not known where it belongs: of those that are no records the first share tells."""
+        assert share is not None
+        try:
+            record: Any = parse(line)
+        except ValueError:
+            if share.number == 0 or share.case_id(line) is not None:
+                raise
+            return _ELSEWHERE
+        return record if share.has(record.case_id.encode()) else _ELSEWHERE
+
+    lines: Callable[[bytes], Any] = parse_own if share else parse
+    for line, end in _without_collections(scan(path, lines, BEGINS[path.name], share.lacks if share else None)):
         found.end = end
+        if line is _ELSEWHERE:
+            continue
         if isinstance(line, Damage):
             found.damaged.append(line)
         elif line is not None:
             take(line)
-            good = True
+            found.good = True
         else:
-            warnings.warn(f"{path}: the last line is incomplete and was dropped", DamagedLineWarning, stacklevel=3)
-    if found.damaged and not good:
-        first = found.damaged[0]
-        raise SchemaError(f"{path}: no line can be read: line {first.line} {first.reason}. Use another folder")
-    if found.damaged:
-        warnings.warn(told(found.damaged), DamagedLineWarning, stacklevel=3)
+            found.cut = True
     return found
 
 

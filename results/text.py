@@ -40,7 +40,7 @@ def visible(text: str) -> str:
 
     These control a terminal, turn the direction of writing, have no width, or are forbidden in UTF-8 or in XML.
     """
-    if text.isprintable() and not UNSEEN.search(text):
+    if text.isprintable() and (text.isascii() or not UNSEEN.search(text)):
         return text
     return "".join(c if c == "\n" or _seen(c) else "�" for c in text)
 
@@ -70,22 +70,46 @@ class TameTable(Table):
 def bare_table(
     heads: Sequence[str], right: Container[str] = (), *, wrap: Container[str] = (), title: str | None = None
 ) -> Table:
-    """An empty table without lines. Columns in `right` are flush right; only cells of columns in `wrap` are wrapped.
+    """An empty table without lines. Columns in `right` are flush right: their cells are numbers, and stay on one line.
+    Of the others, cells of columns in `wrap` are wrapped.
 
-    A cell that is a text is shown as it is, on one line; a head may have several lines.
+    A cell that is a text is shown as it is; a head may have several lines.
     """
     named = None if title is None else Text(tame(title))
     table = TameTable(
         box=None, pad_edge=False, header_style="bold", title=named, title_justify="left", show_header=bool(heads)
     )
     for head in heads:
-        table.add_column(Text(visible(head)), justify="right" if head in right else "left", no_wrap=head not in wrap)
+        number = head in right
+        fixed = number or head not in wrap
+        table.add_column(Text(visible(head)), justify="right" if number else "left", no_wrap=fixed)
     return table
 
 
-def print_whole(table: Table, console: Console, below: Iterable[str] = ()) -> None:
-    """Print a table, then dim lines. A narrow terminal wraps lines; no number is cut."""
-    table.width = Console(width=1000).measure(table).maximum
+def print_whole(
+    table: Table, console: Console, below: Iterable[str] = (), *, spare: Sequence[str] = (), elsewhere: str = ""
+) -> None:
+    """Print a table, then dim lines. A narrow terminal leaves out columns, and wraps lines; no number is cut.
+
+    Args:
+        spare: the heads of columns that a terminal may leave out, the first one first. A line says which are.
+        elsewhere: where these columns are found, after the words "left out".
+    """
+    left_out = []
+    for head in spare if console.is_terminal else ():
+        if _width(table) <= console.width:
+            break
+        column = next(each for each in table.columns if str(each.header) == head)
+        table.columns.remove(column)
+        left_out.append(head.replace("\n", " "))
+    table.width = _width(table)
     console.print(table, soft_wrap=True)
+    if left_out:
+        below = [f"left out, the terminal is narrow: {', '.join(left_out)}; {elsewhere}", *below]
     for line in below:
         console.print(Text(tame(line)), style="dim")
+
+
+def _width(table: Table) -> int:
+    """The characters of a table's longest line."""
+    return Console(width=1000).measure(table).maximum

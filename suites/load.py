@@ -16,6 +16,7 @@ from vbench.plan import USUAL
 
 WORDS, NEEDED = ("question", "time"), ("models", "res")
 AXES = ("models", "res", *USUAL)
+HOW = ("rigor", "seconds", "pairs", "refine", "budget")  # how cells are measured, as the options of these names
 LONGEST = 2**20  # bytes of a file
 
 
@@ -30,6 +31,7 @@ class Suite:
     time: str
     axes: dict[str, str]
     parts: tuple[dict[str, str], ...] = ({},)
+    how: dict[str, str] = field(default_factory=dict)  # of `HOW`, what is not as usual
     gate: dict[str, Any] = field(default_factory=dict)  # thresholds and budgets for `vbench gate`; see `rules`
 
     @property
@@ -59,10 +61,11 @@ def load(name: str) -> Suite:
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
         raise UsageError(f"--suite: {name}: part is no table; write [[part]] above each set of axes")
     alone, gate = parts == [{}], values.pop("gate", {})
-    _check(name, values, [*WORDS, *AXES], [*WORDS, *NEEDED] if alone else WORDS)
+    _check(name, values, [*WORDS, *AXES, *HOW], [*WORDS, *NEEDED] if alone else WORDS)
     for number, part in enumerate([] if alone else parts, start=1):
         _check(f"{name}: part {number}", part, AXES, [key for key in NEEDED if key not in values])
-    return Suite(values.pop("question"), values.pop("time"), values, tuple(parts), gate)
+    how = {key: values.pop(key) for key in HOW if key in values}
+    return Suite(values.pop("question"), values.pop("time"), values, tuple(parts), how, gate)
 
 
 def toml(file: Path | Traversable, where: str) -> dict[str, Any]:

@@ -14,18 +14,19 @@ from vbench.commands import app as cli
 from vbench.commands import gate as cli_gate
 from vbench.commands import pick as cli_pick
 from vbench.flops import count as counting
+from vbench.models.registry import MODELS
 from vbench.operators import bench as kernel_bench
 from vbench.operators import check as kernel_check
 from vbench.operators import compile as kernel_compile
 from vbench.options import choices
-from vbench.reports import paper_tables
+from vbench.reports import labels, paper_tables
 from vbench.reports.figures import draw
 from vbench.results import history, pick, scaling
 from vbench.suites.load import load
 from vbench.sweeps import limits
 
 # What is put in the place of a word that a reader fills in, as NAME.
-HOLES = {"models": "vig_t", "model": "vig_t", "name": "smoke", "suite": "smoke", "op": "gla"}
+HOLES = {"models": "vig_t", "model": "vig_t", "name": "minute", "suite": "minute", "op": "gla"}
 AXES = (*plan.USUAL, "models", "res")
 app = cli.app
 
@@ -81,7 +82,7 @@ def _sweep(given: dict[str, Any]) -> None:
     where = devices.resolve(given["device"])
     cases = plan.union([plan.parse({**plan.USUAL, **axes, **asked}, where) for axes in sets])
     assert any(not case.unsupported for case in cases)
-    plan.parse_rigor(given["rigor"])
+    plan.parse_rigor(given["rigor"] or "default")
 
 
 def _gate(given: dict[str, Any]) -> None:
@@ -142,8 +143,10 @@ def _figures(given: dict[str, Any]) -> None:
     runs = [word for word in names if word not in (*known, "all")]
     assert all(re.fullmatch(r"[A-Z.]+|[\w-]+/[\w/-]+|run|vbench-run", run) for run in runs), f"no figures: {runs}"
     assert runs or (known and all(draw.FIGURES[name].alone for name in known)), "give a run"
-    asked = {key: given[key] for key in ("style", "formats", "at", "baseline", "subject", "cost")}
+    asked = {key: given[key] for key in ("style", "formats", "at", "baseline", "subject", "cost", "width", "font")}
     draw.parse(tuple(known), **asked)
+    if given["labels"]:
+        labels.parse(given["labels"], MODELS)
 
 
 def _tables(given: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from fakes import failed, make_record
@@ -24,16 +25,24 @@ SLOW = {  # a row a letter
     *("gaps", "gate_calibration", "gate_docs", "golden", "gpu_steps"),
     *("kernel_compile", "kernel_ranges", "kernels_cli"),
     *("launch", "limits"),
-    *("measure", "memory", "models"),
+    *("measure", "memory", "mlla", "models"),
     *("operators", "own_entries"),
     *("packaging", "predicted_memory", "python"),
     *("refused", "report_page", "revisions"),
     *("structure", "sweep"),
     *("tame", "timm_counts", "training"),
     *("uncounted", "user_rooms"),
-    *("verify", "vig_h", "vil", "vir", "vision_gru", "vrwkv"),
+    *("verify", "vig_h", "vil", "vir", "vision_gru", "vmamba", "vrwkv"),
+    *("vim",),
     *("zoo_of_users",),
 }
+
+# They have calls of many seconds, and begin first: what is left at the end is short, so that no worker waits long.
+LONG = {"cuda_dry_run", "fused", "verify", "sweep", "claims", "cli", "revisions", "backend", "zoo_of_users"}
+
+FULL = {"cuda_dry_run", "gpu_steps"}  # .ci/run takes their `full` tests too: `pytest -m "not full or ci"`
+
+BUILT = Path(__file__).parent.parent / "build" / "machine_code"  # loops that were compiled, for the next run too
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = "PYTEST_XDIST_WORKER" in os.environ
     if not worker:  # workers share their parent's
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="vbench-tests-")
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(BUILT))
     if worker or not config.getoption("numprocesses", default=None):  # not in a parent, which runs no test
         import torch
 
@@ -52,13 +62,26 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
+def _subject(file: Path) -> str:
+    return file.stem.removeprefix("test_")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A slow file is not imported where none of its tests would run."""
+    unwanted = "not slow" in config.getoption("markexpr") and collection_path.suffix == ".py"
+    return True if unwanted and _subject(collection_path) in SLOW else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of `SLOW` modules; skip tests marked `gpu` without one."""
+    """Mark tests of `SLOW` and `FULL` modules, put those of `LONG` ones first; skip tests marked `gpu` without one."""
     import torch
 
+    items.sort(key=lambda item: _subject(item.path) not in LONG)
     for item in items:
-        if item.path.stem.removeprefix("test_") in SLOW:
+        if _subject(item.path) in SLOW:
             item.add_marker(pytest.mark.slow)
+        if _subject(item.path) in FULL:
+            item.add_marker(pytest.mark.ci)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

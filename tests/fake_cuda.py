@@ -35,6 +35,8 @@ class FakeCuda(TorchDispatchMode):
         out_of_memory_in_graph: an operation fails for want of memory while it is recorded, and so the recording.
     """
 
+    module: Any = torch.cuda  # whose functions are replaced
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, out_of_memory_in_graph: bool = False) -> None:
         super().__init__()
         self.kept = self.peak = 0
@@ -46,7 +48,7 @@ class FakeCuda(TorchDispatchMode):
         self._stream = self._pool = self._streams = 0
         self._fails = out_of_memory_in_graph
         for name, replacement in self._functions().items():
-            monkeypatch.setattr(torch.cuda, name, replacement)
+            monkeypatch.setattr(self.module, name, replacement)
 
     def _functions(self) -> dict[str, Any]:
         fake = self

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from vbench.kernels import default_form
 from vbench.models import spec
 from vbench.plan import RIGORS, Case
-from vbench.results.faults import judged, of_cell
+from vbench.results.faults import judged, of_cells
 from vbench.results.series import series_of
 from vbench.results.store import Record
 
@@ -87,4 +89,5 @@ def failed(status: str, reason: str, **where: Any) -> Record:
 
 def faults(launches: Sequence[Sequence[float]]) -> tuple[str, ...]:
     """The faults of a cell with these samples."""
-    return of_cell(judged([series_of(launch) for launch in launches]))
+    found = of_cells(judged([series_of(launch) for launch in launches]), np.zeros(len(launches), np.intp), 1)
+    return tuple(fault for fault, there in found.items() if there[0])

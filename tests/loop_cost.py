@@ -18,9 +18,12 @@ from rich.console import Console
 from test_sweep import FakeLauncher
 
 from vbench.commands.progress import Progress
+from vbench.files import write_text
 from vbench.flops.estimate import Estimate
 from vbench.jobs.launch import Ending
 from vbench.plan import Case, Protocol, Sweep, plan
+from vbench.reports.grid import pipes
+from vbench.reports.write import filled
 from vbench.results import store
 from vbench.sweeps import loop as sweeping
 from vbench.sweeps.companies import companies
@@ -82,6 +85,8 @@ def cost_of_rehearsal(count: int, budget_s: float | None) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("counts", nargs="*", type=int, default=[1000, 10_000])
+    parser.add_argument("--page", type=Path, help="write the figures into this page")
+    asked, costs = parser.parse_args(), dict[str, list[str]]()
     ways = {
         "sweep": lambda count: cost(count, pairs="none"),
         "sweep in turns": lambda count: cost(count, pairs="auto"),
@@ -90,10 +95,15 @@ def main() -> None:
         "rehearsal with a budget": lambda count: cost_of_rehearsal(count, 20.0 * count),
     }
     for name, way in ways.items():
-        for count in parser.parse_args().counts:
+        for count in asked.counts:
             seconds, steps = way(count)
             each = f"{seconds / count * 1e3:.2f} ms a cell"
             sys.stdout.write(f"{name:24} {count:6} cells {steps:6} steps {seconds:8.1f} s {each}\n")
+            costs.setdefault(name, []).append(f"{seconds / count * 1e3:.1f} ms")
+    if asked.page:
+        heads = [f"{count:,} cells" for count in asked.counts]
+        lines = pipes(["CPU time a cell", *heads], [[name, *costs[name]] for name in ways], heads)
+        write_text(asked.page, filled(asked.page.read_text(encoding="utf-8"), "loop", "\n".join(lines)))
 
 
 if __name__ == "__main__":

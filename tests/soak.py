@@ -22,8 +22,10 @@ import psutil
 from fakes import make_record
 from test_sweep import FakeLauncher, Silent
 
+from vbench.files import write_text
 from vbench.jobs.launch import Ending, Launcher
 from vbench.plan import Case, Protocol, Sweep, plan
+from vbench.reports.write import filled
 from vbench.results.store import Record
 from vbench.sweeps import loop as sweeping
 from vbench.sweeps.rest import Rest
@@ -105,11 +107,35 @@ def soak(count: int, folder: Path) -> list[dict[str, float]]:
     return watch.rows
 
 
+def grown_bytes(rows: list[dict[str, float]]) -> float:
+    """Of memory, a cell."""
+    first, last = rows[0], rows[-1]
+    return (last["rss_mib"] - first["rss_mib"]) * 2**20 / (last["cells"] - first["cells"])
+
+
+def cpu_ms(rows: list[dict[str, float]]) -> tuple[float, float]:
+    """The median time of a cell in the first and in the last third."""
+    third = max(1, len(rows) // 3)
+    early, late = (sorted(row["cpu_ms"] for row in part)[third // 2] for part in (rows[:third], rows[-third:]))
+    return early, late
+
+
+def told(rows: list[dict[str, float]]) -> str:
+    """The figures of a page, in a sentence."""
+    first, last, (early, late) = rows[0], rows[-1], cpu_ms(rows)
+    most = {name: max(row[name] for row in rows) for name in ("handles", "threads", "children")}
+    return (
+        f"On {os.cpu_count()} cores, from cell {first['cells']:,.0f} to {last['cells']:,.0f}, the sweep's process grew "
+        f"by {grown_bytes(rows) / 1024:.1f} KiB a cell\n(its records), held at most {most['handles']:.0f} handles, "
+        f"{most['threads']:.0f} threads and {most['children']:.0f} children, and took {early:.1f} ms of CPU time\n"
+        f"a cell at first and {late:.1f} ms at last."
+    )
+
+
 def slopes(rows: list[dict[str, float]]) -> list[str]:
     """What grows, in sentences; empty if all is flat."""
     first, last, said = rows[0], rows[-1], []
-    cells = last["cells"] - first["cells"]
-    grown = (last["rss_mib"] - first["rss_mib"]) * 2**20 / cells
+    cells, grown = last["cells"] - first["cells"], grown_bytes(rows)
     if grown > MOST_BYTES:
         said.append(f"memory grows by {grown / 1024:.1f} KiB a cell, more than {MOST_BYTES / 1024:.0f}")
     said += [
@@ -117,8 +143,7 @@ def slopes(rows: list[dict[str, float]]) -> list[str]:
         for name in ("handles", "threads", "children", "files")
         if (more := last[name] - first[name]) > MOST_MORE
     ]
-    third = max(1, len(rows) // 3)
-    early, late = (sorted(row["cpu_ms"] for row in part)[third // 2] for part in (rows[:third], rows[-third:]))
+    early, late = cpu_ms(rows)
     if late > MOST_FACTOR * early:
         said.append(f"a cell takes {late:.1f} ms of CPU time, and {early:.1f} at first: more than {MOST_FACTOR} times")
     sys.stdout.write(f"{grown / 1024:.1f} KiB a cell; CPU time a cell {early:.1f} ms at first, {late:.1f} ms at last\n")
@@ -128,9 +153,14 @@ def slopes(rows: list[dict[str, float]]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=2000)
+    parser.add_argument("--page", type=Path, help="write the figures into this page, if all is flat")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vbench-soak-", ignore_cleanup_errors=True) as folder:
-        found = slopes(soak(parser.parse_args().cells, Path(folder)))
+        rows = soak(asked.cells, Path(folder))
+    found = slopes(rows)
     sys.stdout.writelines(f"NOT FLAT: {line}\n" for line in found)
+    if asked.page and not found:
+        write_text(asked.page, filled(asked.page.read_text(encoding="utf-8"), "soak", told(rows)))
     return 1 if found else 0
 
 

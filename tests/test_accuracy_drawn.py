@@ -17,9 +17,10 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
 from vbench.reports import claims as claims_report
-from vbench.reports import plots
+from vbench.reports import panels
 from vbench.reports.figures import draw
 from vbench.reports.figures.style import Drawn, Options
+from vbench.reports.series import series_of
 from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.answers import answers
 from vbench.results.claim_accuracy import MATCH, bound_of, by_predictions
@@ -107,14 +108,14 @@ class TestFigures:
 
 def test_the_page_and_the_answers_have_measured_accuracy(tmp_path: Path) -> None:
     rows = measured(tmp_path)
-    plot = next(plot for plot in plots.plots(table(), rows) if plot.key == "accuracy")
-    assert plot.title == "Accuracy, measured and published"
-    ours = [trace for trace in plot.spec["data"] if "error_y" in trace]
-    assert sorted(value for trace in ours for value in trace["y"]) == sorted(row.top1 for row in rows)
-    assert "1,000 images of a test set" in ours[0]["text"][0] + ours[0].get("hovertext", [""])[0]
+    points = panels.accuracies(series_of(table()), rows)
+    assert panels.accuracy_title(points)[0] == "Accuracy, measured and published"
+    ours = [of for of in points if not of["published"]]
+    assert sorted(value for of in ours for value in of["top1"]) == sorted(row.top1 for row in rows)
+    assert "1,000 images of a test set" in " ".join(ours[0]["said"][0])
     said = [answer.text for answer in answers(table(), rows) if answer.kind == "accuracy"]
     assert len(said) == 6
-    assert json.dumps(plot.spec)
+    assert json.dumps(points)
 
 
 class TestClaims:

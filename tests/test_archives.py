@@ -18,6 +18,7 @@ from vbench.errors import UnknownModelError
 from vbench.models import spec
 from vbench.plan import Case
 from vbench.reports import claims, html
+from vbench.reports.runs import runs_of, table_of
 from vbench.results import answers, models, refine
 from vbench.results.compare import compare, load
 from vbench.results.counters import Baseline, CountedCell, to_text
@@ -136,8 +137,8 @@ def test_what_the_zoo_said_is_kept_in_a_record(tmp_path: Path) -> None:
 
 
 def test_a_page_names_the_modes_and_the_groups_of_unknown_models(run: Path) -> None:
-    runs = html.runs_of([run])
-    table = html.table_of(runs)
+    runs = runs_of([run])
+    table = table_of(runs)
     text = html.page(runs, table, answers.answers(table))
     cards = re.findall(r'<div class="card">\n<h3>(.*?)</h3>', text)
     assert set(cards[:2]) == {"vig_of_old", "their_pkg.models:net"}  # attention comes last

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 from fakes import HOST, latency, make_record, of_case
 
-from vbench.reports import html, paper_tables, plots, tables
+from vbench.reports import exponents as growth
+from vbench.reports import html, paper_tables, tables
 from vbench.reports.figures import draw
 from vbench.reports.figures.style import Options
 from vbench.reports.figures.table import FIGURES
+from vbench.reports.payload import payload
+from vbench.reports.runs import Run
 from vbench.reports.series import series_of
 from vbench.results import scaling
 from vbench.results.answers import answers
@@ -127,7 +130,7 @@ class TestEachAxisThatPartsCurves:
         counts = Counter(zip(found["model"], found["mode"], strict=True))
         assert all(counts[who] == 2 for who in subjects(name))
         assert set(found["points"]) == {3}
-        assert name in [str(column.header) for column in tables.exponents_to_rich(found).columns]
+        assert name in [str(column.header) for column in growth.to_rich(found).columns]
 
     def test_crossovers_stand_within_one(self, name: str) -> None:
         found = scaling.crossovers(table(name))
@@ -160,17 +163,18 @@ class TestEachAxisThatPartsCurves:
 
     def test_the_page_has_two_curves_and_a_column(self, name: str) -> None:
         rows = table(name)
-        runs = [html.Run("run", list(records(name)))]
-        for plot in plots.plots(rows):
-            for trace in plot.spec["data"]:
-                if trace.get("showlegend"):
-                    known = [x for x, y in zip(trace["x"], trace["y"], strict=True) if y is not None]
-                    assert len(known) == len(set(known)), plot.key
-        keys = [key.label for key in plots.keys(rows)]
-        assert len(keys) == len(set(keys))
-        text = html.page(runs, rows, answers(rows))
-        if name != "batch_asked":
-            assert f"{AXES[name].label}</" in text
+        runs = [Run("run", list(records(name)))]
+        found = payload(runs, rows)
+        labels = [curve["label"] for curve in found["curves"]]
+        assert len(labels) == len(set(labels))
+        points = [*zip(found["rows"]["curve"], found["rows"]["height"], found["rows"]["width"], strict=True)]
+        drawn = [point for point in points if point[0] is not None]
+        assert len(drawn) == len(set(drawn))
+        if name in SETTING:
+            (setting,) = [one for one in found["settings"] if one["key"] == name]
+            assert len(setting["values"]) == 2
+        assert AXES[name].column in found["rows"]
+        assert html.page(runs, rows, answers(rows))
 
     def test_claims_are_judged_within_one(self, name: str) -> None:
         for claim in claims():
@@ -197,6 +201,7 @@ class TestEachAxisThatPartsCurves:
 def test_no_figure_joins_two(name: str, figure: str) -> None:
     """All figures of two devices; of the other axes one figure, as all take their curves from `series_of`."""
     rows = table(name, "train" if FIGURES[figure].phase == "train" else "infer")
+    rows = rows.assign(peak_flops_per_s=1e11, peak_bytes_per_s=8e9)  # without a roof there is no roofline
     with draw.looking("paper"):
         found = draw.draw(figure, rows, Options())
     for axis in found.figure.axes:

@@ -42,8 +42,6 @@ def test_compilations_are_counted_timed_and_cleared_away(monkeypatch: pytest.Mon
         assert spent > 0
         module(batch)
         assert (compilations.count, compilations.seconds) == (1, spent)
-        module(torch.randn(3, 8))
-        assert compilations.count == 2
         assert folder.exists()
     assert not folder.exists()
 

@@ -42,7 +42,7 @@ def test_a_sweep_from_end_to_end(swept: tuple[Path, subprocess.CompletedProcess[
     folder, done = swept
     assert done.returncode == 0, done.stderr
     assert "vig_t   recurrent" in done.stdout
-    assert re.search(r"\[([67])/\1\]", done.stderr)  # 4 launches, and 2 or 3 blocks of turns
+    assert re.search(r"\[([56])/\1\]", done.stderr)  # 3 launches, and 2 or 3 blocks of turns
     assert "\x1b[" not in done.stdout + done.stderr
     table = pd.read_csv(folder / "summary.csv")
     assert len(table) == 4
@@ -131,6 +131,18 @@ def test_training_and_other_settings_are_rows_of_their_own(tmp_path: Path) -> No
     assert (run["cells"], run["launches"], run["complete"]) == (2, 2, True)
 
 
+def test_recurrent_mode_trains_in_machine_code(tmp_path: Path) -> None:
+    options = ["--models", "vig_t", "--modes", "recurrent", "--phase", "train", "--res", "32", "--batch", "2"]
+    options += ["--device", "cpu", "--seconds", "0.02", "--rigor", "quick", "--pairs", "none", "--json"]
+    done = vbench("sweep", *options, "-o", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["status"], row["form"], row["mode"], row["phase"]) == ("ok", "compiled", "recurrent", "train")
+    assert min(row[f"{part}_ms"] for part in ("forward", "backward", "update")) > 0
+    assert row["gradients_bytes"] > 0
+    assert not {"nonfinite", "modes_differ"} & set(row["flags"])
+
+
 def test_verify(tmp_path: Path) -> None:
     done = vbench("verify", "--models", "vig_t,deit_t", "--json")
     assert done.returncode == 0, done.stderr
@@ -161,7 +173,10 @@ def test_verify(tmp_path: Path) -> None:
         (["--models", "vig_t", "--res", "224", "--batch", "0"], "positive number"),
         (["--models", "vig_t", "--res", "224", "--rigor", "lax"], "quick, default, paper"),
         (["--models", "vig_t", "--res", "224", "--phase", "test"], "infer, train"),
-        (["--models", "vig_t", "--res", "224", "--device", "cpu", "--tf32"], "a CPU has no TF32"),
+        (
+            ["--models", "vig_t", "--res", "224", "--device", "cpu", "--tf32"],
+            "--tf32: rounds products of an NVIDIA GPU, not those of cpu",
+        ),
         (["--models", "vig_t", "--res", "224", "--backend", "jit"], "eager, compile, cudagraph"),
         (["--models", "vig_t", "--res", "224", "--device", "tpu"], "auto, cpu, cuda"),
         (["--models", "vig_t", "--res", "224", "--suite", "none"], "there is no 'none'; there are"),
@@ -221,10 +236,10 @@ def test_plan_estimates_without_measuring(tmp_path: Path) -> None:
     assert len(rows) == 12
     possible = [row for row in rows if row["unsupported"] is None]
     assert len(possible) == 8
-    assert all(row["seconds"] > 0 and row["peak_bytes"] > 2e7 for row in possible)
+    assert all(row["seconds"] > 0 and row["peak_memory_bytes"] > 2e7 for row in possible)
     sizes = {(row["model"], row["height"]): row for row in possible if row["mode"] == "parallel"}
     for model in ("vig_t", "deit_t", "swin_t"):
-        assert sizes[model, 512]["peak_bytes"] > sizes[model, 224]["peak_bytes"]
+        assert sizes[model, 512]["peak_memory_bytes"] > sizes[model, 224]["peak_memory_bytes"]
     assert "133x133" in sizes["swin_t", 512]["padding"]
     assert list(tmp_path.iterdir()) == []
 

@@ -392,7 +392,10 @@ def test_each_slot_has_a_gpu_and_cores_of_its_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(uuids=("GPU-0", "GPU-1", "GPU-2")))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    assert local.slots(2, "cuda:0", 2) == [local.Slot((0, 1), "GPU-1"), local.Slot((2, 3), "GPU-2")]
+    assert local.slots(2, "cuda:0", 2) == [
+        local.Slot((0, 1), "GPU-1", "CUDA_VISIBLE_DEVICES"),
+        local.Slot((2, 3), "GPU-2", "CUDA_VISIBLE_DEVICES"),
+    ]
     with pytest.raises(UsageError, match="shows 2 NVIDIA GPUs, and each slot takes one"):
         local.slots(3, "cuda:0", 1)
     assert local.slots(2, "cpu", 1) == [local.Slot((0, 1), None), local.Slot((2, 3), None)]

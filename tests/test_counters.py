@@ -434,8 +434,8 @@ def test_the_projects_own_baseline_has_every_family_and_tells_linear_from_quadra
     exponents = {(each.cell, each.what): each.base for each in outcome.findings if each.what.startswith("exponent")}
     assert {op for op in OPS if kernel_compile.triton_forms(op)} == {name.split()[0] for name in base.kernels}
     linear = [value for (name, what), value in exponents.items() if what == "exponent of flops_inside" and value]
-    assert len(linear) == 14
-    assert all(value < 1.1 for value in linear)
+    assert len(linear) == 20
+    assert all(value < 1.2 for value in linear)  # a form takes shorter chunks, so less work a token, for few tokens
     deit = exponents["deit_t parallel float32", "exponent of macs_executed"]
     assert deit is not None
     assert deit > 1.2

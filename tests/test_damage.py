@@ -15,7 +15,7 @@ from command import vbench
 from fakes import make_record
 
 from vbench.errors import SchemaError
-from vbench.reports import html, tables
+from vbench.reports import runs, tables
 from vbench.results import lines, scaling
 from vbench.results.compare import compare, load
 from vbench.results.frame import of_folders
@@ -140,7 +140,7 @@ def test_a_report_shows_the_bad_lines_of_its_run(tmp_path: Path) -> None:
     assert "Traceback" not in said.stderr
     assert shown in (run / "table.md").read_text()
     with pytest.warns(DamagedLineWarning):
-        assert len(tables.damaged(html.table_of(html.runs_of([run])))) == 2  # which the page lists
+        assert len(tables.damaged(runs.table_of(runs.runs_of([run])))) == 2  # which the page lists
 
 
 HARD: list[Any] = [

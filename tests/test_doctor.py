@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numba
 import psutil
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_a_quick_examination_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor.Launcher, "run", lambda *_: pytest.fail("a child was started"))
     found = by_topic(doctor.examine("cpu", quick=True))
     assert not {"others", "clock", "timer", "linear", "peak float32", "noise"} & set(found)
-    assert found["GPU"].text == "no NVIDIA driver found; sweeps run on the CPU"
+    assert found["GPU"].text.startswith("no NVIDIA driver found, and no GPU of AMD, Apple or Intel")
 
 
 def put(root: Path, files: dict[str, str]) -> None:
@@ -344,3 +345,11 @@ class TestInstalled:
         done = command("models")
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
         assert said in done.stderr
+
+
+def test_it_says_where_compiled_loops_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert doctor.machine_code_finding().text == f"compiled loops are kept in {tmp_path / 'vbench'}"
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
+    assert doctor.machine_code_finding().verdict == "note"

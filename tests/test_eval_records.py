@@ -315,7 +315,9 @@ class TestFacts:
             if name in evaluation.PUBLISHED:
                 assert evaluation.published(name).startswith(("hf-hub:", "https://"))
             else:
-                with pytest.raises(CheckpointError, match=f"published|stride 16.*give --checkpoint {name}=FILE"):
+                with pytest.raises(
+                    CheckpointError, match=f"published|stride 16|a cloud.*give --checkpoint {name}=FILE"
+                ):
                     evaluation.published(name)
 
     def test_the_crops_are_those_of_the_authors(self) -> None:

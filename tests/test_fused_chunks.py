@@ -1,6 +1,6 @@
 """The matrix-state operators in Triton, interpreted: values, gradients, and what compilers see of them.
 
-Triton is interpreted in a process that was started for it: `test_fused` starts one on this file and another. What every
+Triton is interpreted in a process that was started for it: `test_fused` starts one on this file. What every
 trial of every operator gives is for `vbench kernels check`.
 """
 
@@ -34,12 +34,13 @@ def draw(trial: Trial, tokens: int) -> Inputs:
     return cast(trial.draw(tokens, torch.Generator().manual_seed(tokens)), torch.float32)
 
 
-def one_image(inputs: Inputs) -> Inputs:
-    """The first of two images, for half of the programs; what every head or channel has stays whole.
+def some(inputs: Inputs, images: int = 1, heads: int = 2) -> Inputs:
+    """The first images and the last heads, for fewer programs: two of either show that none is mixed up.
 
     The gates of two directions have these in front of the images.
     """
-    return {name: x[:, :1] if x.ndim == 5 else x[:1] if x.ndim > 2 else x for name, x in inputs.items()}
+    kept = slice(images), slice(-heads, None)
+    return {name: x[:, *kept] if x.ndim == 5 else x[kept] if x.ndim > 2 else x[kept[1]] for name, x in inputs.items()}
 
 
 def errors(op: str, form: str, trial: Trial, inputs: Inputs) -> list[float]:
@@ -64,7 +65,7 @@ def test_any_number_of_tokens(op: str, tokens: int) -> None:
     trial = trials(op)[-1]
     for form in FORMS if tokens < 17 else FORMS[:1]:
         inputs = draw(trial, tokens)
-        assert max(errors(op, form, trial, one_image(inputs) if tokens > 1 else inputs)) < 3e-6
+        assert max(errors(op, form, trial, some(inputs) if tokens > 1 else inputs)) < 3e-6
 
 
 @inside
@@ -86,7 +87,7 @@ def test_shut_gates_beside_open_ones_lose_no_digit(op: str) -> None:
         g[..., ::7, :] = -30.0
         g[..., 3::11, :] = -3e4
         g[..., 5::13, :] = 0.0
-        assert max(errors(op, form, trial, inputs)) < 1e-6
+        assert max(errors(op, form, trial, some(inputs))) < 1e-6
 
 
 @inside
@@ -96,7 +97,7 @@ def test_shut_forget_gates_beside_open_ones_lose_no_digit() -> None:
         inputs = draw(trial, tokens)
         inputs["f"][..., ::7] = -3e4
         inputs["i"][..., 4::9] = 40.0
-        assert max(errors("mlstm", form, trial, inputs)) < 2e-6
+        assert max(errors("mlstm", form, trial, some(inputs))) < 2e-6
 
 
 def wide(op: str, D: int, E: int, tokens: int) -> tuple[Trial, Inputs]:
@@ -152,7 +153,7 @@ def gradient_errors(op: str, trial: Trial, inputs: Inputs, state: tuple[Tensor, 
 
 @inside
 @pytest.mark.parametrize(
-    ("op", "name", "images"),
+    ("op", "name", "images"),  # of one head each; of one image, two heads
     [
         ("gla", "forward, typical gates", 1),
         ("gla", "both, closed gates", 1),
@@ -166,10 +167,12 @@ def gradient_errors(op: str, trial: Trial, inputs: Inputs, state: tuple[Tensor, 
 def test_gradients_of_inputs_and_state(op: str, name: str, images: int) -> None:
     trial = trial_of(op, name)
     inputs = draw(trial, 35)  # three chunks of 16, two of 32
-    inputs = inputs if images == 2 else one_image(inputs)
+    heads = 3 - images
+    inputs = some(inputs, images, heads)
     assert trial.initial is not None
-    generator = torch.Generator().manual_seed(1)
-    state = tuple(torch.randn(part.shape, generator=generator) / 3 for part in tensors(trial.initial(inputs)))
+    generator, dim = torch.Generator().manual_seed(1), 2 if trial.direction == "both" else 1  # of the heads
+    shapes = [part.narrow(dim, 0, heads).shape for part in tensors(trial.initial(inputs))]
+    state = tuple(torch.randn(shape, generator=generator) / 3 for shape in shapes)
     assert max(gradient_errors(op, trial, inputs, state)) < 3e-5
 
 

@@ -1,6 +1,6 @@
 """The scans in Triton, interpreted: minGRU and Bi-WKV, their gradients, and what compilers see of them.
 
-Triton is interpreted in a process that was started for it: `test_fused` starts one on this file and another.
+Triton is interpreted in a process that was started for it: `test_fused` starts one on this file.
 """
 
 from __future__ import annotations

@@ -322,7 +322,10 @@ def words(folder: Folder, text: str) -> None:
         lambda: limits.task("px", text, **search, **fixed),
         lambda: limits.task("images", "deit_t", **{**search, "res": text, "batch": None}, **fixed),
         lambda: draw.parse_words([text, "."]),
-        *(lambda key=key: draw.parse((), **{**looks, key: text}) for key in ("style", "formats", "at", "cost")),
+        *(
+            lambda key=key: draw.parse((), **{**looks, key: text})
+            for key in ("style", "formats", "at", "cost", "width", "font")
+        ),
         *(lambda key=key: bench.parse(**fine, **{**calls, key: text}) for key in calls),
     ):
         each(call)

@@ -94,7 +94,12 @@ FILES = [
     *(File(f"vrwkv_{size}_few_tokens_kernel", f"vrwkv_{size}", 5e-6, options=KERNEL) for size in "ts"),
     *(File(f"vrwkv_{size}_few_tokens_paper", f"vrwkv_{size}", 5e-6) for size in "ts"),
     *(File(f"vrwkv6_{size}", f"vrwkv6_{size}", 5e-6) for size in "tsb"),
+    *(File(name, name, 5e-6) for name in ("mlla_t", "mlla_s", "mlla_b")),
     *(File(f"vrwkv6_{size}_longmem", f"vrwkv6_{size}", 5e-6, edit=keep_decays) for size in "ts"),
+    *(File(name, name.removesuffix("_few"), 2e-5) for name in ("vim_t", "vim_t_few", "vim_t_plus", "vim_s", "vim_b")),
+    File("vim_t_allfill", "vim_t", 2e-5),
+    *(File(name, name, 5e-6) for name in ("vmamba_t", "vmamba_s", "vmamba_b", "vmamba_t_s2l5", "vmamba_v0_t")),
+    *(File(name, "vmamba_t", 5e-6) for name in ("vmamba_t_few", "vmamba_t_allfill")),
 ]
 
 

@@ -46,7 +46,10 @@ def cell(model: str, side: int, **changes: object) -> Case:
     return replace(plan(sweep)[0], **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("subject", ["vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil2_t", "vir_s", "vision_gru_t"])
+@pytest.mark.parametrize(
+    "subject",
+    ["vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil2_t", "vir_s", "vision_gru_t", "vim_t", "vmamba_t", "mlla_t"],
+)
 def test_every_family_is_one_function_on_the_device(launcher: Launcher, subject: str) -> None:
     """Their operators are `vbench kernels check`'s."""
     assert verify(subject, launcher, device="cuda:0").failed == []
@@ -69,7 +72,18 @@ def test_every_form_on_the_device_is_the_cpus(op: str, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["fused", "fused_recurrent"])
 @pytest.mark.parametrize(
-    "name", ["vig_t", "vig_h_t", "vrwkv_t_few_tokens_paper", "vrwkv6_t", "vil2_tiny", "vision_gru_t"]
+    "name",
+    [
+        "vig_t",
+        "vig_h_t",
+        "vrwkv_t_few_tokens_paper",
+        "vrwkv6_t",
+        "vil2_tiny",
+        "vision_gru_t",
+        "vim_t",
+        "vmamba_t",
+        "mlla_t",
+    ],
 )
 def test_published_logits_by_kernels(name: str, form: str) -> None:
     golden = Golden(name)
@@ -136,7 +150,9 @@ def test_every_batch_of_a_search_runs_compiled_code(launcher: Launcher) -> None:
     assert ending.parts["throughput"]["batch"] > 1
 
 
-@pytest.mark.parametrize("model", ["vig_t", "vrwkv_t", "vil2_t", "vir_s", "vision_gru_t", "deit_t"])
+@pytest.mark.parametrize(
+    "model", ["vig_t", "vrwkv_t", "vil2_t", "vir_s", "vision_gru_t", "vim_t", "vmamba_t", "deit_t"]
+)
 def test_a_training_step_is_measured(launcher: Launcher, model: str) -> None:
     ending = measured(launcher, cell(model, 224, phase="train", batch=4))
     assert (ending.status, ending.reason) == ("ok", None)

@@ -13,10 +13,9 @@ from simulated import Simulated
 from vbench.devices import cuda
 from vbench.jobs.launch import Ending
 from vbench.kernels.fused import tuning
-from vbench.kernels.fused.policy import POLICIES
 from vbench.kernels.fused.tuning import STEPS_MAX, Choice
-from vbench.kernels.registry import operator
-from vbench.operators import bench, calls, sampling, tune
+from vbench.kernels.registry import OPS, operator
+from vbench.operators import bench, calls, contestants, sampling, tune
 
 
 class Queued(Simulated):
@@ -170,7 +169,7 @@ def test_a_form_that_costs_the_device_is_blamed_alone(after: int, monkeypatch: p
     plan = bench_plan(("reference", "scan", "quadratic"))
     names = {operator("mingru", form): form for form in plan.forms}
 
-    def caller(function: Callable[..., Any]) -> Callable[..., Any]:
+    def caller(_: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def build(inputs: Any, options: Any) -> Callable[[], Any]:
             def call() -> Any:
                 here.device.wait()
@@ -186,7 +185,7 @@ def test_a_form_that_costs_the_device_is_blamed_alone(after: int, monkeypatch: p
 
         return build
 
-    monkeypatch.setattr(bench, "_caller", caller)
+    monkeypatch.setattr(contestants, "_caller", caller)
     monkeypatch.setattr(bench, "SAMPLES", (3, 3))
     rows = bench._operator("mingru", plan, PEAKS, here)
     own = [row for row in rows if not row["peer"]]
@@ -207,13 +206,13 @@ def test_a_form_that_costs_the_device_is_blamed_alone(after: int, monkeypatch: p
 def test_an_error_that_passes_costs_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Here(monkeypatch, bench)
 
-    def caller(function: Callable[..., Any]) -> Callable[..., Any]:
+    def caller(_: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def build(inputs: Any, options: Any) -> Any:
             raise RuntimeError("CUDA error: invalid configuration argument")
 
         return build
 
-    monkeypatch.setattr(bench, "_caller", caller)
+    monkeypatch.setattr(contestants, "_caller", caller)
     rows = bench._operator("mingru", bench_plan(("scan",)), PEAKS, here)
     assert [row["reason"] for row in rows if row["form"] == "scan"] == [
         "RuntimeError: CUDA error: invalid configuration argument"
@@ -234,15 +233,18 @@ def test_a_device_that_stays_lost_ends_the_operator(monkeypatch: pytest.MonkeyPa
     assert len(here.devices) == 2
 
 
-@pytest.mark.parametrize("op", list(calls.WIDTHS))
+@pytest.mark.parametrize("op", [op for op in calls.WIDTHS if "fused" in OPS[op]])
 def test_candidates_are_different_kernels_that_compile_in_time(op: str) -> None:
     used = tuning.pick(op, 1024, 3)
     found = tune.candidates(op, used)
     assert found[0] == used
     assert len(set(found)) == len(found)
     walks = [choice for choice in found if choice.sequential]
-    if op in POLICIES:  # one token a step, whatever the chunk and the warps
+    if op in tune.OF_MATRICES:  # one token a step, whatever the chunk and the warps
         assert len(walks) == 1
+        return
+    if op in tune.OF_CHANNELS:  # a step takes any number of tokens
+        assert sorted(choice.warps for choice in walks) == sorted(tune.OF_CHANNELS[op])
         return
     assert {choice.chunk // choice.warps for choice in walks} == {2, 4, 8, 16}
     assert len({choice.chunk // choice.warps for choice in walks}) == len(walks)
@@ -250,7 +252,7 @@ def test_candidates_are_different_kernels_that_compile_in_time(op: str) -> None:
 
 
 def test_no_row_of_the_table_unrolls_more() -> None:
-    scans = [row.choice for row in tuning.table() if row.op not in POLICIES]
+    scans = [row.choice for row in tuning.table() if row.op in ("wkv", "mingru")]  # whose kernels unroll their steps
     assert scans
     assert all(choice.chunk // choice.warps <= STEPS_MAX for choice in scans)
 

@@ -22,8 +22,8 @@ from vbench.kernels.registry import default_form
 from vbench.operators import bench as kernel_bench
 from vbench.operators import calls as kernel_calls
 from vbench.operators import check as kernel_check
+from vbench.operators import contestants, sampling
 from vbench.operators import peers as kernel_peers
-from vbench.operators import sampling
 from vbench.operators import tune as kernel_tune
 from vbench.operators.tune import Timing
 from vbench.reports import operators
@@ -105,7 +105,7 @@ def test_a_wrong_gradient_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         (["check", "--op", "gla", "--form", "scan"], "'scan' is not one of"),
         (["compile", "--arch", "sm90"], "'sm90' is not an architecture"),
         (["bench", "--n", "0"], "'0' is not a positive number"),
-        (["bench", "--device", "cpu", "--backend", "cudagraph"], "cpu has no CUDA graphs"),
+        (["bench", "--device", "cpu", "--backend", "cudagraph"], "cpu replays no recorded calls"),
         (["bench", "--dtype", "int8"], "'int8' is not one of float32"),
         (["bench", "--peer", "gla=math"], "is not OPERATOR=module:function"),
         (["bench", "--device", "cpu", "--peer", "gla=no.such:thing"], "no.such:thing: there is no module 'no'"),
@@ -188,9 +188,9 @@ PEAKS = {"copy_bytes_per_s": 1e9, "gemm_flops_per_s": 1e10}
 def measured(plan: kernel_bench.Plan, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The rows of minGRU on a device on which every call takes 20 ms, whatever it does."""
     device = Simulated()
-    real = kernel_bench._caller
-    ticking = lambda function: lambda inputs, options: _ticking(device, real(function)(inputs, options))  # noqa: E731
-    monkeypatch.setattr(kernel_bench, "_caller", ticking)
+    real = contestants._caller
+    ticking = lambda op, function: lambda inputs, options: _ticking(device, real(op, function)(inputs, options))  # noqa: E731
+    monkeypatch.setattr(contestants, "_caller", ticking)
     monkeypatch.setattr(sampling, "FLUSHED_BYTES", 2**12)
     monkeypatch.setattr(kernel_bench, "SAMPLES", (2, 2))
     width = kernel_calls.WIDTHS["mingru"][0]
@@ -224,13 +224,13 @@ def test_what_would_take_too_long_is_foretold_and_not_called(monkeypatch: pytest
 
 
 def test_a_form_that_raises_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function: Any) -> Any:
+    def broken(op: str, function: Any) -> Any:
         def build(inputs: Any, options: Any) -> Any:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
         return build
 
-    monkeypatch.setattr(kernel_bench, "_caller", broken)
+    monkeypatch.setattr(contestants, "_caller", broken)
     monkeypatch.setattr(kernel_bench, "SAMPLES", (2, 2))
     width = kernel_calls.WIDTHS["mingru"][0]
     rows = list(kernel_bench.measure(bench_plan(forms=("scan",)), "mingru", width, PEAKS, Simulated()))
@@ -246,14 +246,24 @@ def test_the_log_space_form_is_the_same_function() -> None:
         assert (found - wanted).norm() < 1e-12 * wanted.norm()
 
 
+def test_the_scans_that_hold_every_state_are_the_same_function() -> None:
+    width = kernel_calls.WIDTHS["selective_scan"][0]
+    inputs = {name: x.double() for name, x in width.inputs(batch=2, tokens=50, dtype="float32", device="cpu").items()}
+    wanted, _ = width.call(operator("selective_scan", "reference"), inputs)
+    for peer in kernel_peers.peers("selective_scan", {}):
+        if peer.same and peer.package is None:
+            found = peer.build(inputs, width.keywords(inputs))()
+            assert (found - wanted).norm() < 1e-12 * wanted.norm(), peer.name
+
+
 @pytest.mark.parametrize("op", list(kernel_calls.WIDTHS))
 def test_every_width_is_a_call_of_its_operator(op: str) -> None:
     for width in kernel_calls.WIDTHS[op]:
         inputs = width.inputs(batch=2, tokens=5, dtype="float32", device="cpu")
-        o, _ = operator(op, "reference")(*inputs.values(), **width.options)
-        first, _ = operator(op, "reference")(*width.first(inputs).values(), **width.options)
+        o, _ = width.call(operator(op, "reference"), inputs)
+        first, _ = width.call(operator(op, "reference"), width.first(inputs))
         assert torch.allclose(o[:1], first, atol=1e-5)
-        least = kernel_calls.floor(op, inputs, width.options)
+        least = kernel_calls.floor(op, inputs, width.keywords(inputs))
         assert least.bytes > sum(x.nbytes for x in inputs.values())
         assert least.flops > 0
 

@@ -22,7 +22,8 @@ from vbench.flops.second import not_counted
 from vbench.flops.tables import COMPLEX, PER_INPUT, PER_OUTPUT
 from vbench.kernels import OPS, operator
 from vbench.plan import Case
-from vbench.reports.work import modules_to_rich, notes
+from vbench.reports import modules
+from vbench.reports.work import notes
 from vbench.results.counters import Baseline, CountedCell, read, to_text
 
 COMPLEX64 = torch.complex64
@@ -330,14 +331,14 @@ def test_a_model_without_products_counts_zero(
     model: type[nn.Module], flops: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = cell(model, monkeypatch)
-    found = dict(counting.count_in_full({"case": asdict(case), "by_module": True}))
+    found = dict(counting.count_in_full({"case": asdict(case), "depth": 2}))
     work = found["work"]
     assert (work["macs"], work["macs_executed"], work["bytes_min"], work["params"]) == (0, 0, 0, 0)
     assert work["flops_elementwise"] == work["flops_total"] == flops
     assert work["intensity"] is None
     assert found["second_count"]["agree"] in (True, None)
     shown = {"model": "strange", "height": 8, "width": 8, "modules": found["modules"]}
-    assert modules_to_rich(shown).row_count == len(found["modules"]) + 1
+    assert modules.to_rich(shown).row_count == len(found["modules"]) + 1
 
 
 def test_a_cell_without_operations_is_written_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -354,7 +355,7 @@ def test_fvcore_is_not_asked_about_a_registered_formula(
     formula: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     formula(lambda x, weight, out_shape=None: 2 * x[0] * x[1] * weight[1])
-    found = dict(counting.count_in_full({"case": asdict(cell(Mixing, monkeypatch)), "by_module": False}))
+    found = dict(counting.count_in_full({"case": asdict(cell(Mixing, monkeypatch)), "depth": None}))
     assert found["work"]["macs_matmul"] == 8 * 8 * 8
     assert found["second_count"] == not_counted("fvcore does not know vbench_ledger.mix")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -13,17 +15,23 @@ import pandas as pd
 import pytest
 from fakes import faults, latency, make_record
 
+from vbench.errors import SchemaError, UsageError
 from vbench.plan import Case
 from vbench.reports import tables
+from vbench.reports import write as writing
+from vbench.reports.figures import draw
+from vbench.reports.grid import inert
 from vbench.reports.series import MOST_CURVES, few
-from vbench.results import launches, moderation, resampling, roots, scaling
+from vbench.reports.write import cleaned, write_all
+from vbench.results import launches, moderation, resampling, roots, scaling, shares, workers
 from vbench.results.answers import answers
 from vbench.results.compare import load
 from vbench.results.faults import judged
 from vbench.results.frame import frame, of_folders
+from vbench.results.lines import DamagedLineWarning
 from vbench.results.moderation import prior_of_variances
 from vbench.results.statistics import Interval, interval, intervals, run_prior
-from vbench.results.store import Record
+from vbench.results.store import Record, read
 
 
 def samples(random: np.random.Generator, place: int) -> np.ndarray:
@@ -161,6 +169,59 @@ def test_a_large_table_says_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) 
     assert len(tables.rows(table)) == len(table)
 
 
+def test_the_first_rows_are_those_of_a_whole_sort() -> None:
+    table = frame(list(records(400, (1, 2, 4))))
+    mixed = table.assign(attention=table["attention"].mask(table["height"] % 32 == 0))
+    for rows in (table, mixed, table.sample(frac=1, random_state=0)):
+        every = [row["case_id"] for row in tables._cells(rows)]
+        assert len(set(every)) == len(table) > 50
+        for most in (0, 1, 3, 20, len(every) - 1, len(every), 1000):
+            assert [row["case_id"] for row in tables._cells(rows, most)] == every[:most]
+
+
+def test_a_summary_has_the_bytes_that_pandas_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = frame([*records(64), make_record(status="error", reason='=1+1, "a"\nb')])
+    monkeypatch.setattr(writing, "CHUNK", 5)
+    writing._to_csv(table, tmp_path / "summary.csv")
+    cleaned(table, inert).astype(object).to_csv(tmp_path / "pandas.csv", index=False)
+    assert (tmp_path / "summary.csv").read_bytes() == (tmp_path / "pandas.csv").read_bytes()
+    assert table["latency_ms"].notna().any()
+
+
+def test_equal_parts_of_records_are_kept_once(tmp_path: Path) -> None:
+    """So a sweep of very many cells resumes: what is left of a record are its own numbers."""
+    made = list(records(64))
+    found = read(write(tmp_path / "run", iter(made)))
+    assert found == made
+    for name in ("host", "protocol", "conditions"):
+        assert len({id(getattr(record, name)) for record in found}) == 1
+    assert len({id(record.case) for record in found}) == len({record.case_id for record in made}) == 8
+
+
+def test_a_table_of_an_older_script_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(__file__).resolve().parent.parent / ".ci" / "scale.py"
+    told = importlib.util.spec_from_file_location("scale", file)
+    assert told
+    assert told.loader
+    scale = importlib.util.module_from_spec(told)
+    monkeypatch.setitem(sys.modules, "scale", scale)
+    told.loader.exec_module(scale)
+    table = tmp_path / "scale.csv"
+    table.write_text("records,cells,mib,command,wall_s,cpu_s,peak_mib,ended\n1000,160,3,plan,1,1,9,ok\n")
+    for text, why in ((None, "no column cpu, cores, python"), (",".join(scale.HEADS) + "\n", "has no rows")):
+        if text:
+            table.write_text(text)
+        with pytest.raises(SystemExit, match=why):
+            scale.read(table)
+    with pytest.raises(SystemExit, match="cannot be read: No such file"):
+        scale.read(tmp_path / "none.csv")
+    row = dict.fromkeys(scale.HEADS, 1) | {"command": "report", "ended": "ok", "wall_s": 2.5, "peak_mib": 2048}
+    scale.write(table, [row])
+    assert "| `report` | 2.5 s, 2 GiB | – |" in scale.page(scale.read(table))
+    scale.write(table, [row, row | {"records": 10, "cells": 10, "wall_s": 5.0}])
+    assert "| `report` | 2.5 s, 2 GiB | 5 s, 2 GiB | 0.30 |" in scale.page(scale.read(table))
+
+
 def test_a_figure_of_many_curves_says_which_are_drawn() -> None:
     batches = tuple(range(1, MOST_CURVES // 2 + 5))
     table = frame([record for record in records(16 * len(batches), batches) if record.launch == 0])
@@ -254,3 +315,81 @@ def test_of_several_rows_of_one_size_the_last_is_answered() -> None:
     both = pd.concat([older, table, older.assign(status="error")], ignore_index=True)
     assert [answer.text for answer in answers(both) if answer.kind != "growth"] == found
     assert len(found) > 1
+
+
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Few records are read, and few figures drawn, as very many are. Returns: the tasks of the processes."""
+    tasks: list[str] = []
+    start = workers.worker
+    monkeypatch.setattr(workers, "worker", lambda task: tasks.append(task) or start(task))
+    monkeypatch.setattr(workers, "count", lambda: 2)
+    monkeypatch.setattr(shares, "LARGE", 0)
+    monkeypatch.setattr(draw, "MANY", 0)
+    return tasks
+
+
+def test_a_frame_from_shares_is_that_of_one_process(
+    tmp_path: Path, side_by_side: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write(tmp_path / "run", records(400, (1, 2)))
+    lines = (run / "records.jsonl").read_bytes().splitlines(keepends=True)
+    turned = json.loads(lines[3])
+    lines[3] = json.dumps(dict(reversed(turned.items()))).encode() + b"\n"  # its case_id does not come first
+    begin = b'{"case_id": "'
+    first = lines[5][len(begin) :][:1]
+    lines[5] = lines[5].replace(begin + first, begin + f"\\u{ord(first):04x}".encode(), 1)  # nor is it spelled plainly
+    lines[7:7] = [b"nothing\n", lines[8][:300] + b"\n", b'{"case_id": 7}\n']
+    (run / "records.jsonl").write_bytes(b"".join(lines) + lines[-1][:200])
+    with pytest.warns(DamagedLineWarning) as said:
+        shared = of_folders([run])
+    assert side_by_side == ["vbench.results.shares:read"] * 2
+    monkeypatch.setattr(workers, "count", lambda: 1)
+    with pytest.warns(DamagedLineWarning) as said_alone:
+        alone = of_folders([run])
+    pd.testing.assert_frame_equal(shared, alone, check_exact=True)
+    assert len(shared) == 52
+    assert shared.attrs == alone.attrs
+    assert [line.split(" of ")[0] for line in shared.attrs["damaged"]] == [f"damaged: line {n}" for n in (8, 9, 10)]
+    assert [str(one.message) for one in said] == [str(one.message) for one in said_alone]
+
+
+def test_what_a_share_cannot_read_is_an_error_or_read_here(tmp_path: Path, side_by_side: list[str]) -> None:
+    bad = write(tmp_path / "bad", iter(()))
+    (bad / "records.jsonl").write_text("nothing\n{}\n")
+    with pytest.raises(SchemaError, match="no line can be read: line 1 is no JSON"):
+        of_folders([bad])
+    run = write(tmp_path / "run", records(40))
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(sys, "path", ["/nowhere"])  # such a process ends at once
+        assert len(of_folders([run])) == 6
+    assert len(side_by_side) == 4
+
+
+def test_figures_of_many_rows_are_drawn_side_by_side(tmp_path: Path, side_by_side: list[str]) -> None:
+    table = of_folders([write(tmp_path / "run", records(64))])
+    request = draw.Request(("modes", "crossover"), formats=("svg",))
+    files, missing = draw.write(request, table, tmp_path / "two")
+    assert side_by_side[2:] == ["vbench.reports.figures.draw:draw_share"] * 2
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(workers, "count", lambda: 1)
+        alone, missing_alone = draw.write(request, table, tmp_path / "one")
+    assert [file.name for file in files] == [file.name for file in alone] == ["crossover.svg", "crossover.txt"]
+    assert [file.read_bytes() for file in files] == [file.read_bytes() for file in alone]
+    assert missing == missing_alone
+    assert [line.split()[0] for line in missing] == ["modes"]
+    with pytest.raises(UsageError, match="modes is not drawn"):
+        draw.write(replace(request, names=("modes", "energy"), strict=True), table, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_report_of_many_rows_has_the_files_of_one_of_few(tmp_path: Path, side_by_side: list[str]) -> None:
+    table = of_folders([write(tmp_path / "run", records(64))])
+    found = []
+    for name, count in (("two", 2), ("one", 1)):
+        with pytest.MonkeyPatch.context() as context:
+            context.setattr(workers, "count", lambda count=count: count)
+            found.append(write_all(table, tmp_path / name))
+    assert side_by_side[2:] == ["vbench.reports.figures.draw:draw_share"]
+    for one, other in zip(*found, strict=True):
+        assert (one.name, one.read_bytes()) == (other.name, other.read_bytes())

@@ -10,7 +10,7 @@ import pytest
 
 from vbench import jobs
 from vbench.jobs.launch import Launcher
-from vbench.plan import RIGORS, Case, Protocol, Sweep, plan
+from vbench.plan import RIGORS, Case, Mode, Protocol, Sweep, plan
 
 PROTOCOL = replace(RIGORS["quick"], warmup_s=0.02, warmup_max_s=0.5, sample_s=0.05, sample_max_s=0.2)
 
@@ -29,9 +29,10 @@ def measured(
     launch: int = 0,
     in_turns: bool = False,
     protocol: Protocol = PROTOCOL,
+    mode: Mode = "parallel",
     **axes: Any,
 ) -> dict[str, Any]:
-    case: Case = plan(Sweep((model,), ((32, 32),), ("parallel",), (batch,), **axes))[0]
+    case: Case = plan(Sweep((model,), ((32, 32),), (mode,), (batch,), **axes))[0]
     ending = launcher.run(*jobs.measure(case, protocol, launch=launch, batch=settled, in_turns=in_turns), 120)
     assert (ending.status, ending.reason) == ("ok", None)
     return ending.parts
@@ -62,6 +63,15 @@ def test_a_forward_pass(launcher: Launcher) -> None:
     assert found["state"]["cpu_s"] > 0
     assert found["spent"]["warmup_s"] == found["warmup"]["wall_s"]
     assert found["spent"]["measured_s"] > found["latency"]["wall_s"] > sum(found["latency"]["samples_ms"]) / 1e3
+
+
+def test_neither_numba_nor_its_compiler_is_memory_of_machine_code(launcher: Launcher) -> None:
+    """They take tens of MiB. The recurrence step by step, in torch, is the same model."""
+    peaks = {
+        form: measured(launcher, "vig_t", mode="recurrent", forms=(form,))["memory"]["peak_bytes"]
+        for form in ("compiled", "reference")
+    }
+    assert 0.5 * peaks["reference"] < peaks["compiled"] < peaks["reference"] + 4 * 2**20
 
 
 @pytest.mark.parametrize("phase", ["infer", "train"])

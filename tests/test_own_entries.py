@@ -242,7 +242,7 @@ UNSIZED = "; it is built without a size: name a callable with an argument img_si
     ],
 )
 def test_a_size_that_a_model_cannot_take_is_unsupported_in_its_own_words(of: tuple[Any, ...], said: str) -> None:
-    for job in (lambda: run(case(*of)), lambda: list(count_in_full({"case": vars_of(case(*of)), "by_module": False}))):
+    for job in (lambda: run(case(*of)), lambda: list(count_in_full({"case": vars_of(case(*of)), "depth": None}))):
         with pytest.raises(UnsupportedError) as caught:
             job()
         assert str(caught.value) == f"entries:{said}"

@@ -167,7 +167,7 @@ def test_a_users_model_that_refuses_a_size_is_measured_at_the_others(room: Path)
 def test_other_commands_go_on_beside_a_size_that_is_refused(room: Path) -> None:
     counted = vbench("flops", "choosy:Net", "--res", "32,96", "--json", cwd=room)
     assert counted.returncode == 1
-    assert [json.loads(line)["height"] for line in counted.stdout.splitlines()] == [32]
+    assert [one["height"] for one in json.loads(counted.stdout)] == [32]
     assert "choosy:Net 96 parallel float32 cannot be counted" in counted.stderr
     predicted = vbench("memory", "choosy:Net", "--res", "32,96", "--json", cwd=room)
     assert predicted.returncode == 1

@@ -9,22 +9,21 @@ import subprocess
 import sys
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import pytest
-from fakes import HOST, failed, make_record
+from fakes import HOST, failed, latency, make_record
 from typer.testing import CliRunner
 
 from vbench.commands.app import app
 from vbench.errors import UsageError
-from vbench.reports import appearance, html, plots
+from vbench.reports import appearance, html, labels, panels, payload, proofs, runs
+from vbench.reports.runs import Run
 from vbench.results.answers import answers
-from vbench.results.frame import frame
+from vbench.results.frame import frame, objects
 from vbench.results.store import Record, Store
 from vbench.results.text import visible
 
@@ -67,9 +66,9 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def made(*runs: html.Run) -> str:
-    table = html.table_of(runs)
-    return html.page(runs, table, answers(table))
+def made(*given: Run) -> str:
+    table = runs.table_of(given)
+    return html.page(given, table, answers(table))
 
 
 def small() -> list[Record]:
@@ -81,7 +80,7 @@ def small() -> list[Record]:
 
 @cache
 def usual() -> str:
-    return made(html.Run("a run", small()))
+    return made(Run("a run", small()))
 
 
 @cache
@@ -89,10 +88,17 @@ def parsed() -> Page:
     return Page(usual())
 
 
-def figures() -> dict[str, Any]:
-    """What the usual page's script draws."""
-    found: dict[str, Any] = json.loads(next(text for text in parsed().texts["script"] if text.startswith("{")))
+def data(text: str) -> dict[str, Any]:
+    """What the script of a page reads, with the columns of its rows as lists."""
+    found: dict[str, Any] = json.loads(next(text for text in Page(text).texts["script"] if text.startswith("{")))
+    found["rows"] = {name: unpacked(column) for name, column in found["rows"].items()}
     return found
+
+
+def unpacked(column: Any) -> list[Any]:
+    if not isinstance(column, dict):
+        return column or []
+    return [None if at is None else column["of"][at] for at in column["at"]]
 
 
 def run_in(folder: Path, records: list[Record]) -> Path:
@@ -137,7 +143,7 @@ class TestAlone:
         assert set(led) <= set(ids)
 
     def test_the_same_records_give_the_same_page(self) -> None:
-        assert made(html.Run("a run", small())) == usual()
+        assert made(Run("a run", small())) == usual()
 
     def test_it_imports_no_torch(self) -> None:
         code = "import sys, vbench.reports.html; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
@@ -155,131 +161,131 @@ class TestHostileRecords:
         named = make_record(model, 512, host=host, verified={"ok": True, "checks": 1, "failed": []})
         records += [named, make_record(model, 224, host=host)]
         records.append(make_record("vig_t", 1024, host=host, work=work, protocol={**records[0].protocol, "x": HOSTILE}))
-        text = made(html.Run(HOSTILE, records))
+        text = made(Run(HOSTILE, records))
         page, tame = Page(text), parsed()
         assert page.faults == []
         assert Counter(tag for tag, _ in page.elements)["script"] == len(tame.with_tag("script"))
         assert page.with_tag("img") == []
         assert "onerror" not in {name for _, attributes in page.elements for name in attributes}
         assert text.count("<!--") == usual().count("<!--")
-        for tag in ("title", "h1", "th", "td", "li", "p", "button"):  # and is shown
+        for tag in ("title", "h1", "th", "td", "li", "p"):  # and is shown
             words = (visible(HOSTILE), visible(model))
             assert any(word in shown for shown in page.texts[tag] for word in words), tag
         data = next(shown for shown in page.texts["script"] if shown.startswith("{"))
         assert not re.search("[<>&\u2028\u2029]", data)
 
-    def test_a_hover_holds_no_tags_but_ours(self) -> None:
-        host = {**HOST, "device_name": '<a href="https://example.org">'}
-        records = [make_record("vig_t", side, host=host) for side in (224, 512)]
-        records.append(failed("timeout", '<a href="https://example.org">slow', model="vig_t", side=1024, host=host))
-        traces = [trace for plot in plots.plots(frame(records)) for trace in plot.spec["data"]]
-        hovers = [text for trace in traces for text in [*trace.get("text", []), *trace.get("hovertext", [])]]
-        assert any("&lt;a href" in text and "slow" in text for text in hovers)
-        assert {tag for text in hovers for tag in re.findall("<[^>]*>", text)} == {"<b>", "</b>", "<br>"}
 
+class TestData:
+    def test_the_rows_are_those_of_the_frame(self) -> None:
+        table, found = frame(small()), data(usual())["rows"]
+        for name in ("model", "mode", "height", "status", "reason", "case_id", "macs", "latency_basis"):
+            assert found[name] == objects(table[name]), name
+        for name in ("latency_ms", "latency_ms_lo", "latency_ms_hi", "throughput_img_s", "peak_memory_bytes"):
+            known = [value and pytest.approx(value, rel=1e-6) for value in objects(table[name])]
+            assert found[name] == known, name
 
-class TestFigures:
-    def test_a_curve_is_its_rows_and_a_hover_its_record(self) -> None:
-        table = frame(small())
-        own = table[(table["model"] == "vig_t") & (table["mode"] == "parallel")].sort_values("height")
-        drawn = figures()["latency"]["data"]
-        (line,) = [trace for trace in drawn if trace["legendgroup"] == "vig_t parallel" and trace["showlegend"]]
-        assert line["x"] == [224.0, 512.0, 1024.0]
-        assert line["y"] == pytest.approx(list(own["latency_ms"]))
-        assert line["customdata"] == list(own["case_id"])
-        for part in (
-            "vig_t parallel",
-            "1024 px",
-            "2,048 (2,007–2,089)",
-            "chunkwise",
-            "flags: ",
-            "a test CPU",
-            "batch 1",
-        ):
-            assert part in line["text"][2], part
-        assert own["case_id"].iloc[2] in line["text"][2]
-        (band,) = [trace for trace in drawn if trace["legendgroup"] == "vig_t parallel" and trace.get("fill")]
-        assert band["y"] == pytest.approx([*own["latency_ms_hi"], *own["latency_ms_lo"][::-1]])
+    def test_a_curve_is_its_rows(self) -> None:
+        found = data(usual())
+        names = [curve["label"] for curve in found["curves"]]
+        assert names == ["deit_t", "vig_t parallel", "vig_t recurrent"]
+        of = [names[at] for at in found["rows"]["curve"]]
+        modes = zip(found["rows"]["model"], found["rows"]["mode"], strict=True)
+        assert of == ["deit_t" if model == "deit_t" else f"{model} {mode}" for model, mode in modes]
+        assert [curve["nearest"] for curve in found["curves"]] == [None, 0, 0]
 
-    def test_a_curve_that_ends_says_why(self) -> None:
-        drawn = figures()
-        (end,) = [trace for trace in drawn["memory"]["data"] if "text" in trace["mode"]]
-        assert (end["legendgroup"], end["text"][0], end["x"]) == ("deit_t", "OOM", [1024.0])
-        assert "out of memory" in end["hovertext"][0]
-        assert not [trace for trace in drawn["macs"]["data"] if "text" in trace["mode"]]
+    def test_the_calls_of_a_row_are_those_of_its_launches_that_count(self) -> None:
+        old, new = (make_record("vig_t", 224, started_at=f"2026-01-0{day}T00:00:00+00:00") for day in (1, 2))
+        times = {**(new.latency or {}), "samples_ms": [1.0, 2.0, 3.0]}
+        second = make_record("vig_t", 224, launch=1, latency=times)
+        found = data(made(Run("a", [old, make_record("vig_t", 224, latency=times), second])))
+        assert found["samples"] == {"0": [[0, 1, [1, 2, 3]], [1, 1, [1, 2, 3]]]}
+        assert found["samples_step"] == 1
 
-    def test_the_modes_are_set_against_each_other(self) -> None:
-        records = small()
-        slow = [
-            make_record("vig_t", 512, "recurrent", latency={**(records[0].latency or {}), "samples_ms": [1024.0] * 9})
-        ]
-        drawn = plots.plots(frame([*records, *slow]))
-        (line,) = [
-            trace for plot in drawn if plot.key == "modes-latency" for trace in plot.spec["data"] if trace["showlegend"]
-        ]
-        assert line["y"] == pytest.approx([1.0, 2.0, 1.0])
-        assert [
-            shape["y0"] for plot in drawn if plot.key == "modes-latency" for shape in plot.spec["layout"]["shapes"]
-        ] == [1]
+    def test_of_very_many_calls_every_second_is_kept_and_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(payload, "MOST_SAMPLES", 10)
+        found = data(made(Run("a", [make_record("vig_t", side) for side in (224, 512)])))
+        assert found["samples_step"] == 2
+        assert [len(launch[2]) for own in found["samples"].values() for launch in own] == [4, 4]
 
-    def test_a_band_has_no_part_where_a_cell_has_no_interval(self) -> None:
-        table = frame([make_record("vig_t", side) for side in (224, 384, 512, 768, 1024)])
-        table.loc[table["height"] == 512, ["latency_ms_lo", "latency_ms_hi"]] = None
-        (latency,) = [plot for plot in plots.plots(table) if plot.key == "latency"]
-        (band,) = [trace for trace in latency.spec["data"] if trace.get("fill")]
-        assert band["x"] == [224.0, 384.0, 384.0, 224.0, None, 768.0, 1024.0, 1024.0, 768.0]
+    def test_accuracy_is_named_as_published(self) -> None:
+        found = data(usual())["accuracy"]
+        assert found["title"] == "Accuracy as published, not measured"
+        assert all(point["published"] for point in found["points"])
+        assert all(said[0] == "published, not measured" for point in found["points"] for said in point["said"])
 
-    def test_a_logarithmic_axis_names_its_ticks_in_full(self) -> None:
-        assert figures()["latency"]["layout"]["yaxis"]["ticktext"] == ["100", "200", "500", "1,000", "2,000"]
-        assert figures()["macs"]["layout"]["xaxis"]["ticktext"] == ["224", "512", "1024"]
-
-    def test_accuracy_is_hollow_and_named_as_published(self) -> None:
-        page = figures()["accuracy"]
-        assert all(trace["marker"]["symbol"].endswith("-open") for trace in page["data"])
-        assert all("published, not measured" in text for trace in page["data"] for text in trace["text"])
-        assert "Accuracy as published, not measured" in parsed().texts["h3"]
-
-    def test_devices_are_curves_of_their_own(self) -> None:
+    def test_devices_are_curves_of_their_own_that_look_different(self) -> None:
         other = {**HOST, "device_name": "another"}
-        table = frame([make_record("vig_t", side, host=host) for side in (224, 512) for host in (HOST, other)])
-        assert [key.label for key in plots.keys(table)] == ["vig_t a test CPU", "vig_t another"]
+        found = data(made(Run("a", [make_record("vig_t", side, host=h) for side in (224, 512) for h in (HOST, other)])))
+        assert [curve["label"] for curve in found["curves"]] == ["vig_t a test CPU", "vig_t another"]
+        assert len({curve["symbol"] + curve["mark"] for curve in found["curves"]}) == 2
+        assert {curve["subject"] for curve in found["curves"]} == {"vig_t"}
+        assert "device_name" in [setting["key"] for setting in found["settings"]]
+
+    def test_two_machines_that_call_their_device_alike_are_told_apart(self, tmp_path: Path) -> None:
+        large = {**HOST, "cpu_count": 64}
+        for name, host in (("small", HOST), ("large", large)):
+            run_in(tmp_path / name, [make_record("vig_t", side, host=host) for side in (224, 512)])
+        found = data(made(*runs.runs_of([tmp_path / "small", tmp_path / "large"])))
+        assert set(found["rows"]["device_name"]) == {"a test CPU [small]", "a test CPU [large]"}
+        assert len(found["rows"]["case_id"]) == 4
+        alike = data(made(*runs.runs_of([tmp_path / "small"])))
+        assert set(alike["rows"]["device_name"]) == {"a test CPU"}
+
+    def test_cases_of_two_runs_stand_beside_each_other(self) -> None:
+        faster = make_record("vig_t", 224, started_at="2026-02-01T00:00:00+00:00", latency=latency([50.0] * 7))
+        found = data(made(Run("old", small()), Run("new", [faster])))
+        (case,) = found["beside"]
+        assert case["name"] == "vig_t parallel chunkwise"
+        assert [case["of"][at]["latency_ms"] for at in ("0", "1")] == [98, 50]
+        assert data(usual())["beside"] == []
 
     def test_what_has_no_value_is_named(self) -> None:
-        assert any(line.startswith("Energy: no row has a value") for line in plots.undrawn(frame(small())))
+        assert any(line.startswith("Energy: no row has a value") for line in panels.undrawn(frame(small())))
         energy = {"gross_j_per_image": 2.0, "net_j_per_image": 1.0, "reason": None}
-        table = frame([make_record("vig_t", 224, energy=energy)])
-        assert "energy" in [plot.key for plot in plots.plots(table)]
-        assert not any("Energy" in line for line in plots.undrawn(table))
+        record = make_record("vig_t", 224, energy=energy)
+        assert "energy" in [panel["key"] for panel in data(made(Run("a", [record])))["panels"]]
+        assert not any("Energy" in line for line in panels.undrawn(frame([record])))
 
+    def test_settings_are_chosen_between_where_rows_differ(self) -> None:
+        half = make_record(case={**make_record().case, "dtype": "bfloat16"}, case_id="half")
+        threads = make_record("vig_t", 512, protocol={**make_record().protocol, "threads": 2})
+        found = {setting["key"]: setting["values"] for setting in data(made(Run("a", [*small(), half])))["settings"]}
+        assert found == {"dtype": ["float32", "bfloat16"], "batch_asked": ["knee"]}
+        assert "threads" in [one["key"] for one in data(made(Run("a", [*small(), threads])))["settings"]]
 
-class TestTable:
-    def test_every_row_is_there_with_its_status_and_what_it_is_sorted_by(self) -> None:
-        page = parsed()
-        rows = [a["data-status"] for a in page.with_tag("tr") if a.get("data-status")]
-        assert Counter(rows) == {"ok": 8, "oom": 1}
-        assert "out of memory" in page.texts["td"]
-        values = [float(a["data-value"] or 0) for a in page.with_tag("td") if a.get("data-value")]
-        assert 1024 * 1024 in values
-        heads = [a for a in page.with_tag("th") if "aria-sort" in a]
-        assert len(heads) == len(_columns())
-        assert {a["aria-sort"] for a in heads} == {"none"}
-
-    def test_settings_are_columns_where_rows_differ(self) -> None:
-        records = small()
-        half = make_record(case={**records[0].case, "dtype": "bfloat16"}, case_id="half")
-        assert "dtype" not in _columns()
-        assert "dtype" in Page(made(html.Run("a", [*records, half]))).texts["button"]
+    def test_labels_are_shown_everywhere_and_the_names_stay_in_the_rows(self) -> None:
+        table = frame(small())
+        names = labels.parse("vig_t=ViG-T,deit_t=<DeiT>", table["model"])
+        text = html.page([Run("a", small())], table, answers(table), labels=names)
+        page, found = Page(text), data(text)
+        assert {"ViG-T", "<DeiT>"} <= set(page.texts["h3"])
+        assert "ViG-T" in page.texts["title"][0]
+        assert [curve["label"] for curve in found["curves"]] == ["<DeiT>", "ViG-T parallel", "ViG-T recurrent"]
+        assert set(found["rows"]["model"]) == {"vig_t", "deit_t"}
+        assert not any("vig_t" in shown for tag in ("h3", "li", "th") for shown in page.texts[tag])
 
     def test_the_newest_run_of_a_cell_counts_and_the_page_says_so(self) -> None:
         old, new = [make_record("vig_t", 224)], [make_record("vig_t", 224), make_record("vig_t", 512)]
-        page = Page(made(html.Run("old", old), html.Run("new", new)))
-        assert "1, of which 1 measured again in a later run" in page.texts["td"]
-        assert page.texts["td"].count("new") == 2
-        assert "old" not in page.texts["td"]
+        text = made(Run("old", old), Run("new", new))
+        assert "1, of which 1 measured again in a later run" in Page(text).texts["td"]
+        assert data(text)["rows"]["run"] == ["new", "new"]
 
 
-def _columns() -> list[str]:
-    return [column.name for column in html._columns([html.Run("a", small())], frame(small()))]
+class TestSize:
+    def test_the_page_of_the_readme_is_small(self) -> None:
+        there = runs.runs_of([Path(__file__).parent.parent / "results" / "cpu"])
+        table = runs.table_of(there)
+        assert len(html.page(there, table, answers(table)).encode()) < 1.5e6
+
+    def test_the_bundle_has_its_licence_beside_it_and_says_what_it_is(self) -> None:
+        folder = Path(html.__file__).parent / "page"
+        head = (folder / "plotly-basic.min.js").read_text(encoding="utf-8")[:300]
+        assert re.search(r"plotly\.js \(basic - minified\) v\d+\.\d+", head)
+        assert "MIT" in (folder / "plotly-LICENSE.txt").read_text(encoding="utf-8")
+        assert {f"{name}.js" for name in html.SCRIPTS} == {file.name for file in folder.glob("*.js")} - {
+            "plotly-basic.min.js"
+        }
+        assert max(len((folder / f"{name}.js").read_text().splitlines()) for name in html.SCRIPTS) <= 400
 
 
 class TestProofs:
@@ -300,15 +306,15 @@ class TestProofs:
             make_record("vrwkv_t", 224, verified=bad),
             make_record("deit_t", 224, load={"load_1min": 3.5, "free_bytes": 1}),
         ]
-        assert html._verified(records) == [
+        assert proofs.verified(records) == [
             ("deit_t", "has one mode", "0", "none"),
             ("vig_t", "one function", "7", "none"),
             ("vrwkv_t", "THE MODES DIFFER", "7", "gla scan"),
         ]
-        (row,) = [row for row in html._ledger(records) if row[0].startswith("vig_t")]
+        (row,) = [row for row in proofs.ledger(records) if row[0].startswith("vig_t")]
         assert row[1:] == ("2", "agrees at 1 of 2", "agrees at 1 of 1; 1 not asked (too long)", "aten.odd", "87.50%")
-        run = html.Run("a", records)
-        facts = dict(html._facts(run, [run]))
+        run = Run("a", records)
+        facts = dict(proofs.facts(run, [run]))
         assert facts["load of the host"] == "0.10 to 3.50 runnable processes before a launch"
         assert facts["commit"] == HOST["commit"]
         assert "torch 2.11.0" in facts["versions"]
@@ -322,7 +328,7 @@ class TestProofs:
             make_record("vig_t", 512, verified={"ok": False, "checks": 1, "failed": []}),
         ]
         records.append(make_record("deit_t", 224, protocol={**records[0].protocol, "threads": 2}))
-        page = Page(made(html.Run("a", records)))
+        page = Page(made(Run("a", records)))
         assert any("DO NOT COMPUTE THE SAME FUNCTION" in line for line in page.texts["li"])
         assert any(line.startswith("rows differ in threads") for line in page.texts["li"])
 
@@ -338,7 +344,7 @@ class TestCommand:
         assert "At 512 px vig_t parallel needs" in done.output
         page = Page(target.read_text(encoding="utf-8"))
         assert {"first", "second"} <= set(page.texts["h3"])
-        assert {"vrwkv_t", "vig_t", "deit_t"} <= set(page.texts["td"])
+        assert {"vrwkv_t", "vig_t", "deit_t"} == set(data(target.read_text(encoding="utf-8"))["rows"]["model"])
         assert sorted(path.name for path in first.iterdir()) == before
         assert [path.name for path in target.parent.iterdir()] == ["report.html"]
         said = json.loads(CliRunner().invoke(app, ["report", str(first), "-o", str(target), "--json"]).stdout)
@@ -351,6 +357,8 @@ class TestCommand:
             (["run", "nothing", "-o", "page.html"], "nothing has no records"),
             (["run", "empty", "-o", "page.html"], "empty has no records"),
             (["run", "run"], "2 runs make one page: give -o FILE.html"),
+            (["run", "-o", "page.html", "--width", "full"], "--width and --font are of the figure of one run"),
+            (["run", "-o", "page.html", "--labels", "vit=ViT"], "the records have no model 'vit'"),
             (["run", "-o", "run/records.jsonl/page.html"], "cannot be written"),
         ],
     )
@@ -367,93 +375,9 @@ class TestCommand:
 
     @pytest.mark.parametrize("status", ["oom", "unsupported"])
     def test_a_run_without_a_single_figure_is_a_page_too(self, status: str) -> None:
-        page = Page(made(html.Run("a", [failed(status, "why", work=None, second_count=None)])))
+        page = Page(made(Run("a", [failed(status, "why", work=None, second_count=None)])))
         assert page.faults == []
         assert any("(vig_t parallel 224)" in line for line in page.texts["li"])
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, list[str]]]:
-    """A page with a hostile record, without a network, and all that its console said or it asked for."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]")
-    chromium = which("chromium") or which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs chromium")
-    host = {**HOST, "device_name": HOSTILE}
-    records = [make_record("vig_t", side, mode, host=host) for side in (224, 512) for mode in MODES]
-    records += [make_record("deit_t", 224, host=host), failed("oom", HOSTILE, model="deit_t", side=512, host=host)]
-    file = tmp_path_factory.mktemp("page") / "report.html"
-    file.write_text(made(html.Run("a", records)), encoding="utf-8")
-    said: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        chrome = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = chrome.new_context(offline=True).new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda asked: said.append(asked.url) if asked.url != file.as_uri() else None)
-        page.goto(file.as_uri())
-        yield page, said
-        chrome.close()
-
-
-class TestInABrowser:
-    """What only a browser can tell. Skipped where there is none."""
-
-    def test_it_draws_asks_for_nothing_and_runs_nothing_of_a_records(self, shown: tuple[Any, list[str]]) -> None:
-        page, said = shown
-        assert page.evaluate("[...document.querySelectorAll('.plot')].every((p) => p.querySelector('path.point'))")
-        assert page.evaluate("window.hacked") is None
-        assert said == []
-
-    def test_a_hover_shows_the_record_and_a_click_its_row(self, shown: tuple[Any, list[str]]) -> None:
-        page, said = shown
-        point = page.locator("#plot-latency .points path").first
-        point.scroll_into_view_if_needed()
-        point.hover(force=True)
-        hover = page.locator("#plot-latency .hoverlayer").filter(has_text="case ")
-        hover.wait_for()
-        text = hover.text_content()
-        assert HOSTILE[:9] in text
-        point.click(force=True)
-        page.get_by_text("1 of 6 rows").wait_for()
-        assert page.input_value("#filter") in text
-        assert said == []
-
-    def test_switches_filters_and_sorting_work_by_keyboard(self, shown: tuple[Any, list[str]]) -> None:
-        page, said = shown
-        log = page.locator("[data-axis=yaxis][data-plot=latency]")
-        log.press("Enter")
-        assert page.evaluate("document.getElementById('plot-latency')._fullLayout.yaxis.type") == "linear"
-        assert log.get_attribute("aria-pressed") == "false"
-        page.locator(".key[data-series=deit_t]").press("Space")
-        drawn = page.evaluate("document.getElementById('plot-latency').data.map((t) => [t.legendgroup, t.visible])")
-        assert {visible for group, visible in drawn if group == "deit_t"} == {False}
-        assert {visible for group, visible in drawn if group != "deit_t"} == {True}
-        page.fill("#filter", "vig_t recurrent")
-        assert page.inner_text("#count") == "2 of 6 rows"
-        page.press("#clear", "Enter")
-        page.select_option("#status", "oom")
-        assert page.inner_text("#count") == "1 of 6 rows"
-        page.press("#clear", "Enter")
-        at = _columns().index("latency (ms)")
-        for order, reverse in (("ascending", False), ("descending", True)):
-            page.locator("#rows thead button").nth(at).press("Enter")
-            assert page.locator("#rows thead th").nth(at).get_attribute("aria-sort") == order
-            cells = page.locator(f"#rows tbody td:nth-child({at + 1})").all_inner_texts()
-            assert cells[-1] == ""
-            known = [float(text) for text in cells[:-1]]
-            assert known == sorted(known, reverse=reverse)
-        assert said == []
-
-    @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (375, "dark")])
-    def test_nothing_stands_in_anybodys_way(self, shown: tuple[Any, list[str]], width: int, scheme: str) -> None:
-        axe = pytest.importorskip("axe_core_python.sync_playwright", reason="needs the extra [browser]").Axe()
-        page, _ = shown
-        page.set_viewport_size({"width": width, "height": 800})
-        page.emulate_media(color_scheme=scheme)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        found = axe.run(page)["violations"]
-        assert [(fault["impact"], fault["id"]) for fault in found] == []
 
 
 def test_every_family_has_a_look_of_its_own_that_the_page_can_draw() -> None:
@@ -461,5 +385,13 @@ def test_every_family_has_a_look_of_its_own_that_the_page_can_draw() -> None:
     found = appearance.looks(["vig", "new", "newer", "vig"])
     assert len({found[family] for family in ("vig", "vision_gru", "external", "vim", "new", "newer")}) == 6
     for _, marker in [*appearance.FAMILIES.values(), *appearance.SPARE]:
-        assert plots.SYMBOLS[marker] in html.SHAPES
-    assert len(set(html.SHAPES.values())) == len(html.SHAPES)
+        assert appearance.SYMBOLS[marker] in appearance.SHAPES
+    assert len(set(appearance.SHAPES.values())) == len(appearance.SHAPES)
+
+
+def test_every_curve_is_seen_in_dark_mode() -> None:
+    colours = [colour for colour, _ in [*appearance.FAMILIES.values(), *appearance.SPARE]]
+    assert min(appearance.contrast(appearance.on_dark(each), appearance.DARK) for each in colours) >= 3
+    assert appearance.contrast("#FFFFFF", "#000000") == pytest.approx(21)
+    assert appearance.contrast("#777777", "#FFFFFF") == pytest.approx(4.48, abs=0.01)  # WCAG's own example
+    assert appearance.on_dark("#E69F00") == "#E69F00"

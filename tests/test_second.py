@@ -110,11 +110,11 @@ class Gru(Lstm):
 
 
 class Batched(Base):
-    """`baddbmm`, which fvcore lacks."""
+    """`addbmm`, which fvcore lacks."""
 
     def body(self, x: Tensor) -> Tensor:
         rows = x.flatten(2)
-        return torch.baddbmm(rows, torch.bmm(rows, rows.mT), rows).reshape(x.shape)
+        return torch.addbmm(rows[0], torch.bmm(rows, rows.mT), rows).reshape(x.shape)
 
 
 class Broadcast(Base):
@@ -207,7 +207,7 @@ STEM, HEAD = 98_304, 80
         (Same, 198_736, "_convolution_mode"),
         (Function, 114_768, "PythonOp.Mix"),
         (Gru, STEM + HEAD + 256 * 2 * 3 * 4 * (8 + 4), "gru"),
-        (Batched, STEM + HEAD + 2 * 8 * 8 * 256, "baddbmm"),
+        (Batched, STEM + HEAD + 2 * 8 * 8 * 256, "addbmm"),
         (Broadcast, STEM + HEAD + 4 * 2 * 2 * 256, "leaves out the broadcasting of matmul"),
         (Einsums, STEM + HEAD, "counts einsum by its letters"),
         (Complex, STEM + HEAD + 4 * 16 * 9 * 64, "counts a complex product as a real one"),
@@ -234,7 +234,7 @@ def case(model: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> Case:
 
 
 def count(model: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    return dict(counting.count_in_full({"case": asdict(case(model, monkeypatch)), "by_module": False}))
+    return dict(counting.count_in_full({"case": asdict(case(model, monkeypatch)), "depth": None}))
 
 
 class Busy(Base):
@@ -360,3 +360,11 @@ def test_which_operations_can_multiply(kind: str, *, can: bool) -> None:
 def test_the_reason_is_said_once() -> None:
     lstm = {"fvcore_reason": "fvcore does not know lstm"}
     assert second_lines([lstm, lstm, {"fvcore_reason": None}]) == ["no second count: fvcore does not know lstm"]
+
+
+def test_what_it_leaves_out_is_said() -> None:
+    work = {"fvcore_reason": None, "macs_fvcore": 90, "macs_executed": 100, "macs_elementwise": 10}
+    assert second_lines([work, {**work, "macs_fvcore": 100, "macs_elementwise": 0}]) == [
+        "fvcore counts products of matrices alone: 10.0% of the MACs executed are elementwise"
+    ]
+    assert second_lines([{**work, "macs_elementwise": 0}, {**work, "macs_fvcore": None}]) == []

@@ -20,7 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up: a room uses those before it, and itself.
 ROOMS = (
     *("errors", "options", "files", "devices"),
-    *("kernels", "models", "plan", "constraints", "host", "results", "suites", "jobs", "meters", "flops"),
+    *(
+        "kernels",
+        "models",
+        "runtimes",
+        "plan",
+        "constraints",
+        "host",
+        "results",
+        "suites",
+        "jobs",
+        "exports",
+        "meters",
+        "flops",
+    ),
     *(
         "verify",
         "operators",

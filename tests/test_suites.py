@@ -34,7 +34,7 @@ def test_every_suite_asks_something_says_its_time_and_has_cells(name: str) -> No
 
 
 def test_each_measures_what_it_asks() -> None:
-    assert {"aa", "smoke", "resolution", "modes", "batch", "training", "paper"} <= set(shipped())
+    assert {"aa", "minute", "resolution", "modes", "batch", "training", "paper"} <= set(shipped())
     modes = [cell for cell in cells("modes") if not cell.unsupported]
     assert {cell.mode for cell in modes} == {"parallel", "recurrent"}
     assert len(modes) == len(cells("modes"))  # every model of it has both

@@ -209,7 +209,7 @@ def test_a_model_that_speaks_to_the_terminal(tmp_path: Path) -> None:
     shown = said(done)
     assert "nét:nét" in shown
     assert "[/b][bold]:warning:" in shown
-    assert "written: [/b]�[2J" in shown
+    assert "files in [/b]�[2J" in shown
     written(tmp_path / out, "summary.csv", "table.md", "resolution.png")
     assert {record.status for record in read(tmp_path / out)} == {"ok", "unsupported"}
 

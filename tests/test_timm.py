@@ -13,7 +13,7 @@ from vbench.errors import UsageError
 from vbench.models import MODELS, create, register_timm
 from vbench.models.layers import Backbone
 
-SMALLEST = ["vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil_t", "vil2_t", "vir_s", "vision_gru_t"]
+SMALLEST = ["vig_t", "vig_h_t", "vrwkv_t", "vrwkv6_t", "vil_t", "vil2_t", "vir_s", "vision_gru_t", "vmamba_t", "mlla_t"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,6 +24,9 @@ FAMILIES = {
     "vil2_t": 144,
     "vir_s": 144,
     "vision_gru_t": 32,
+    "vmamba_t": 32,
+    "vim_t": 144,
+    "mlla_t": 64,
     "deit_t": 32,
     "swin_t": 32,
 }

@@ -204,6 +204,22 @@ def test_a_cell_whose_turns_fail_is_timed_alone_and_the_failure_is_kept(tmp_path
     assert frame(read(tmp_path), [block]).set_index(["model", "mode"])["latency_ms"]["deit_t", "parallel"] == 3000
 
 
+class Late(Seats):
+    """Its model takes all its turns, and is stopped before it has sent what they took."""
+
+    def run(self, job: str, argument: dict[str, Any], timeout_s: float) -> Ending:
+        ending = super().run(job, argument, timeout_s)
+        late = job == "take_rounds" and argument["case"]["model"] == "vig_t"
+        return Ending("timeout", "took longer than 1 s", {}) if late else ending
+
+
+def test_a_cell_that_is_stopped_after_its_turns_fails_them(tmp_path: Path) -> None:
+    go(tmp_path, Late({"deit_t parallel": 3000.0, "vig_t parallel": 600.0, "vig_t recurrent": 20.0}))
+    blocks = read_turns(tmp_path)
+    assert {(block.status, str(block.samples_ms)) for block in blocks} == {("timeout", "None")}
+    assert all(str(block.reason).endswith("in turns: took longer than 1 s") for block in blocks)
+
+
 def test_a_resumed_sweep_whose_turns_fail_counts_the_cells_that_it_times_alone(tmp_path: Path) -> None:
     """Those were finished but for their turns, so they were none of the cells to prepare."""
 

@@ -9,9 +9,9 @@ import pytest
 from fakes import make_record
 from matplotlib.collections import LineCollection
 
-from vbench.reports import plots
 from vbench.reports.figures import draw
 from vbench.reports.figures.style import Options
+from vbench.reports.payload import payload
 from vbench.results.frame import frame
 
 SIDES = (224, 384, 640, 1024)
@@ -51,9 +51,11 @@ def test_the_interval_of_a_crossover_is_a_band(name: str, place: int) -> None:
     assert any("needs less time a call than deit_t: from 400 px up (between" in note for note in drawn.notes)
 
 
-def test_the_page_says_how_a_ratio_was_measured_and_draws_its_bar() -> None:
-    (plot,) = (plot for plot in plots.plots(table()) if plot.key == "attention-latency")
-    (line,) = (trace for trace in plot.spec["data"] if trace["mode"] == "lines+markers")
-    assert all(text.startswith("<b>vig_t over deit_t</b>") for text in line["text"])
-    assert ["measured in turns, 4 blocks" in text for text in line["text"]] == [False, True, True, False]
-    assert line["error_y"]["array"][1] == pytest.approx(line["y"][1] * 0.05)
+def test_the_page_knows_how_a_ratio_was_measured_and_its_interval() -> None:
+    found = payload([], table())
+    assert [found["curves"][curve["nearest"]]["label"] for curve in found["curves"] if curve["nearest"] is not None]
+    heights = {table()["height"][row] for row, *_ in found["turns"]}
+    assert heights == {384, 640}
+    for *_, value, lo, hi, blocks in found["turns"]:
+        assert blocks == 4
+        assert (lo, hi) == pytest.approx((value / 1.05, value * 1.05), rel=1e-4)

@@ -35,7 +35,7 @@ def test_without_fvcore_its_opinion_alone_is_lacking(tmp_path: Path) -> None:
     assert record.work is not None
     assert record.work["macs"] > 0
     assert record.second_count == second.not_counted("fvcore is not installed; pip install fvcore")
-    work = json.loads(counted.stdout)
+    (work,) = json.loads(counted.stdout)
     assert (counted.returncode, work["macs_fvcore"]) == (0, None)
     assert work["macs"] > 0
     assert work["fvcore_reason"] == "fvcore is not installed; pip install fvcore"
@@ -103,7 +103,7 @@ def test_the_first_count_stays_where_the_second_counter_fails(monkeypatch: pytes
     found = dict(flops.count_cells({"cases": [asdict(CASE)]}))[CASE.id]
     assert found["work"]["macs"] > 0
     assert found["second_count"]["reason"].startswith("fvcore could not count: KeyError")
-    *_, (part, opinion) = flops.count_in_full({"case": asdict(CASE), "by_module": False})
+    *_, (part, opinion) = flops.count_in_full({"case": asdict(CASE), "depth": None})
     assert part == "second_count"
     assert opinion == found["second_count"]
 
@@ -127,7 +127,7 @@ def count_what_reads(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def test_a_constructor_that_reads_values_is_counted_as_any_other() -> None:
     with Launcher() as launcher:
-        ending = launcher.run("test_uncounted:count_what_reads", {"case": asdict(CASE), "by_module": False}, 120)
+        ending = launcher.run("test_uncounted:count_what_reads", {"case": asdict(CASE), "depth": None}, 120)
     assert ending.status == "ok", ending.reason
     assert "cannot be called on meta tensors" in ending.parts["on meta"]
     assert ending.parts["work"]["macs"] == ending.parts["second_count"]["macs_fvcore"] == flops.count(CASE)["macs"]

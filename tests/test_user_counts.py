@@ -99,7 +99,7 @@ def test_a_model_that_runs_is_counted(name: str) -> None:
 def test_the_modules_of_a_model_add_up_to_it(name: str) -> None:
     rows = count_by_module(case(name))
     assert sum(row["macs_executed"] for row in rows) == COUNTED[name][0]
-    found = dict(count_in_full({"case": asdict(case(name)), "by_module": True}))
+    found = dict(count_in_full({"case": asdict(case(name)), "depth": 2}))
     assert found["modules"] == rows
 
 

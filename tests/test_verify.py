@@ -22,38 +22,44 @@ from weights import image
 import vbench.kernels
 from vbench import jobs, verify
 from vbench.kernels import OPS, forms
-from vbench.kernels.registry import trials
-from vbench.models import create, spec
+from vbench.kernels.registry import trials, truth
+from vbench.models import create, drawn, spec
 from vbench.results.store import read
 from vbench.verify import checks
 
 KERNELS = Path(vbench.kernels.__file__).resolve().parent
 
 
+def extent(op: str, *forms: str) -> verify.Extent:
+    """All checks; on fewer tokens for the selective scan, whose chunks have 8 of them, and other operators' 64."""
+    return verify.Extent(forms, tokens=45 if op == "selective_scan" else verify.TOKENS)
+
+
 @pytest.mark.parametrize("op", list(OPS))
 def test_every_operator_passes(op: str) -> None:
-    made = list(checks.operator_checks(op, seed=3))
+    made = list(checks.operator_checks(op, seed=3, extent=extent(op)))
     assert [str(check) for check in made if not check.ok] == []
     kinds = {"float64", "float32", "half", "grad"}
     kinds |= {"split"} if any(trial.initial for trial in trials(op)) else set()
-    kinds |= {"causal"} if any(trial.direction != "both" for trial in trials(op)) else set()
+    kinds |= {"causal"} if any(trial.one_way for trial in trials(op)) else set()
     assert {check.kind for check in made} == kinds
     assert {check.form for check in made} == set(forms(op))
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A form with one line of it changed."""
+    """A form with one line of it changed. `direction` is one of the trials' that show it; None for any."""
 
     name: str
     op: str
     form: str
     old: str
     new: str
+    direction: str | None = None
 
 
 MUTANTS = [
-    Mutant("decay sign", "gla", "chunkwise", "_tile(g, span, dtype, log2(e))", "_tile(-g, span, dtype, log2(e))"),
+    Mutant("decay sign", "gla", "chunkwise", "_tile(g, span, dtype).exp_()", "_tile(-g, span, dtype).exp_()"),
     Mutant("state dropped", "gla", "reference", "if state is None else state.to(dtype)", "if True else state"),
     Mutant("future seen", "gla", "quadratic", "at[rows, None] <= at if reverse else ", ""),
     Mutant("half sums", "gla", "chunkwise", "dtype = accumulator(q)", "dtype = q.dtype"),
@@ -74,31 +80,142 @@ MUTANTS = [
     Mutant("carry off by one", "retention", "chunkwise", "states[:, :, :-1]", "states[:, :, 1:]"),
     Mutant("state dropped", "retention", "chunkwise", "if state is None else state.to(dtype)", "if True else state"),
     Mutant("causal", "softmax_retention", "suffix", "one * (N - stop)", "0 * one"),
+    Mutant("mean for sum", "linear_attention", "summary", ".sum(dim=2, dtype=dtype)", ".mean(dim=2, dtype=dtype)"),
+    Mutant(
+        "turned normaliser", "linear_attention", "summary", "queries if q_norm is None else", "queries if True else"
+    ),
+    Mutant("q and k exchanged", "linear_attention", "quadratic", "for x in (q, k, v))", "for x in (k, q, v))"),
+    Mutant(
+        "one block's normaliser", "linear_attention", "quadratic", "rows] @ summed.mT", "rows] @ summed[:, :, rows].mT"
+    ),
+    Mutant("own tokens not counted", "linear_attention", "summary", "int(q.shape[2])", "0"),
+    Mutant("state dropped", "linear_attention", "reference", "others(q, v, state)", "others(q, v, None)"),
+    Mutant("state dropped", "linear_attention", "summary", "if state is not None:", "if False:"),
+    Mutant("no floor", "linear_attention", "reference", "keepdim=True) + floor", "keepdim=True)"),
     Mutant("decay sign", "mingru", "quadratic", "F.logsigmoid(-b.double())", "F.logsigmoid(b.double())"),
     Mutant("carry off by one", "mingru", "scan", "ends[:, :-1]", "ends[:, 1:]"),
     Mutant("state dropped", "mingru", "reference", "if state is None else state.to(dtype)", "if True else state"),
+    Mutant("state dropped", "selective_scan", "quadratic", "if walk.state is not None:", "if False:"),
+    Mutant("state dropped", "selective_scan", "scan", "if walk.state is None", "if True"),
+    *(
+        Mutant("mean for sum", "linear_attention", form, old, new)
+        for form, old, new in (
+            ("reference", "(weighed * z).sum(-1", "(weighed * z).mean(-1"),
+            ("quadratic", ".sum(dim=-1, keepdim=True)", ".mean(dim=-1, keepdim=True)"),
+            ("compiled", "z.sum(0).add_", "z.sum(0).div_(N).add_"),
+        )
+    ),
+    Mutant("q and k exchanged", "linear_attention", "reference", "(k, k if k_norm", "(q, k if k_norm"),
+    Mutant("q and k exchanged", "linear_attention", "summary", "k.to(dtype).mT @", "q.to(dtype).mT @"),
+    Mutant("q and k exchanged", "linear_attention", "compiled", "*flat(k), *flat(k if", "*flat(q), *flat(k if"),
+    Mutant("state dropped", "linear_attention", "compiled", "S.sum(0).add_(state[0])", "S.sum(0)"),
+    Mutant("own tokens not counted", "linear_attention", "compiled", "state[2] + N", "state[2] + 0"),
+]
+
+LANES = 20 * " "  # before the loop over the vectors of a tile's channels
+
+# What can be wrong in a selective scan, in each form: the direction of a trial that shows it, and the changes.
+SCANS: dict[str, tuple[str, dict[str, tuple[str, str]]]] = {
+    "decay of the previous token": (
+        "forward",
+        {
+            "reference": ("(rates[t] * A)", "(rates[t - 1] * A)"),
+            "quadratic": ("sums = step.double()", "sums = step.roll(1, 2).double()"),
+            "scan": ("keep = (step.", "keep = (step.roll(1, 2)."),
+            "compiled": (f"{LANES}for lane", f"{LANES}steps[1:n] = steps[: n - 1].copy()\n{LANES}for lane"),
+        },
+    ),
+    "B and C exchanged": (
+        "forward",
+        {
+            "reference": ("(walk.u, walk.delta, walk.B, walk.C)", "(walk.u, walk.delta, walk.C, walk.B)"),
+            "quadratic": ("(walk.u, walk.delta, walk.B, walk.C)", "(walk.u, walk.delta, walk.C, walk.B)"),
+            "scan": ("B.to(h.dtype), C.to(h.dtype)", "C.to(h.dtype), B.to(h.dtype)"),
+            "compiled": (
+                "= B[w * B_strides[0] :], C[w * C_strides[0] :]",
+                "= C[w * C_strides[0] :], B[w * B_strides[0] :]",
+            ),
+        },
+    ),
+    "skip counted once": (
+        "cross",
+        dict.fromkeys(("reference", "quadratic"), ("else total + y", "else total + y - walk.D.unsqueeze(-2) * walk.u"))
+        | {
+            "scan": (
+                "else total + y",
+                "else total + y - found[len(ends)].D.unsqueeze(-2) * found[len(ends)].u",
+            ),
+            "compiled": ("D[w, g, c : c + some]", "(D if w == 0 else D - D)[w, g, c : c + some]"),
+        },
+    ),
+    "directions swapped": (
+        "forward",
+        dict.fromkeys(("reference", "quadratic", "scan"), ("walk.reverse", "(not walk.reverse)"))
+        | {"compiled": ("w >= W // 2 if W > 1 else backwards", "w < W // 2 if W > 1 else not backwards")},
+    ),
+    "step without bias": (
+        "forward",
+        {
+            "reference": ("delta.to(dtype) + bias.unsqueeze(-2)", "delta.to(dtype)"),
+            "quadratic": ("delta + walk.delta_bias.to(dtype).unsqueeze(-2)", "delta"),
+            "scan": ("walk.delta_bias)", "0 * walk.delta_bias)"),
+            "compiled": ("delta[c] + bias[c], u[c]", "delta[c], u[c]"),
+        },
+    ),
+    "column order wrong": (
+        "cross",
+        dict.fromkeys(("reference", "quadratic"), ("walk.restored(torch", "walk.ordered(torch"))
+        | {
+            "scan": ("walk.ordered(x)", "walk.restored(x)"),
+            "compiled": ("place % rows, place // rows", "place // columns, place % columns"),
+        },
+    ),
+    "mean for sum": (
+        "both",
+        dict.fromkeys(
+            ("reference", "quadratic", "scan"),
+            ("assert total is not None", "assert total is not None\n    total = total / len(ends)"),
+        )
+        | {"compiled": ("return out.to(u.dtype)", "return (out / W).to(u.dtype)")},
+    ),
+}
+MUTANTS += [
+    Mutant(name, "selective_scan", form, *change, direction)
+    for name, (direction, changes) in SCANS.items()
+    for form, change in changes.items()
 ]
 
 
+def test_every_form_of_the_selective_scan_has_every_mutant() -> None:
+    """Those of Triton have them in test_fused_selective."""
+    made = [form for form, about in OPS["selective_scan"].items() if about.package != "triton"]
+    assert {name for name, (_, changes) in SCANS.items() if changes.keys() == set(made)} == set(SCANS)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.op}-{m.form}-{m.name.replace(' ', '_')}")
-def test_every_mutant_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mutant_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path, name = f"vbench.kernels.{mutant.op}.{mutant.form}", mutant.op
     module = import_module(path)
     source = (KERNELS / mutant.op / f"{mutant.form}.py").read_text(encoding="utf-8")
     assert mutant.old in source
-    broken = ModuleType(path)
+    broken, file = ModuleType(path), tmp_path / f"{mutant.form}.py"
+    file.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")  # machine code is kept by its source
     monkeypatch.setitem(sys.modules, path, broken)
-    exec(compile(source.replace(mutant.old, mutant.new), path, "exec"), broken.__dict__)
+    exec(compile(file.read_text(encoding="utf-8"), file, "exec"), broken.__dict__)
     assert getattr(broken, name) is not getattr(module, name)
-    assert any(not check.ok for check in checks.operator_checks(mutant.op))
+    if mutant.direction:  # the first to show it: each type of numbers is compiled anew
+        first = [trial for trial in trials(name) if trial.direction == mutant.direction]
+        monkeypatch.setattr(checks, "trials", lambda op: first)
+    own = extent(mutant.op, *([] if mutant.form == truth(mutant.op) else [mutant.form]))  # it is seen in its own checks
+    assert any(not check.ok for check in checks.operator_checks(mutant.op, extent=own))
 
 
 def test_a_models_forms_are_compared_with_the_same_weights() -> None:
     made = list(checks.model_checks("vig_t"))
     assert {(check.kind, check.form) for check in made} == {
-        ("float64", "reference"),
+        ("float64", "compiled"),
         ("float32", "chunkwise"),
-        ("float32", "reference"),
+        ("float32", "compiled"),
     }
     assert all(check.ok for check in made)
 
@@ -106,7 +223,7 @@ def test_a_models_forms_are_compared_with_the_same_weights() -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "amp-bf16", "amp-fp16"])
 def test_a_models_forms_are_compared_in_the_type_that_is_timed(dtype: str) -> None:
     made = [check for check in checks.model_checks("vig_t", dtype=dtype) if check.kind == "timed"]
-    assert {check.form for check in made} == {"chunkwise", "reference"}
+    assert {check.form for check in made} == {"chunkwise", "compiled"}
     for check in made:
         assert check.where.endswith(dtype)
         assert 1e-4 < check.error <= check.bound < 0.05  # the rounding of half types, and far from float32's
@@ -117,7 +234,7 @@ def test_a_form_that_is_wrong_in_half_types_alone_fails_where_they_are_timed(mon
     right = checks._as_timed
 
     def coarse(model: nn.Module, image: torch.Tensor, dtype: str) -> torch.Tensor:
-        wrong = any("reference" in str(getattr(value, "__module__", "")) for value in forms_of(model))
+        wrong = any("compiled" in str(getattr(value, "__module__", "")) for value in forms_of(model))
         return right(model, image, dtype) * (1.1 if wrong else 1.0)
 
     def forms_of(model: nn.Module) -> Iterator[Any]:
@@ -126,7 +243,7 @@ def test_a_form_that_is_wrong_in_half_types_alone_fails_where_they_are_timed(mon
 
     monkeypatch.setattr(checks, "_as_timed", coarse)
     failed = [check for check in checks.model_checks("vig_t", dtype="amp-bf16") if not check.ok]
-    assert {(check.kind, check.form) for check in failed} == {("timed", "reference")}
+    assert {(check.kind, check.form) for check in failed} == {("timed", "compiled")}
 
 
 @pytest.fixture
@@ -192,7 +309,7 @@ def test_a_network_that_sees_the_future_fails_the_causality_probe() -> None:
     x = image(0, 1, *checks.SIDES).double()
     for name, form, ok in (("vir_s", "chunkwise", True), ("vir_s_softmax", "suffix", False)):
         model = create(name, checks.SIDES, form=form).double()
-        model.load_state_dict(checks._random(model, torch.Generator().manual_seed(0)))
+        model.load_state_dict(drawn.weights(model, torch.Generator().manual_seed(0)))
         with torch.inference_mode():
             assert checks._model_causality(name, form, model, x, "160x144 px", 1e-10).ok is ok
 
@@ -223,10 +340,10 @@ def test_a_broken_operator_fails_the_command_and_brands_the_rows_of_a_sweep(tmp_
     for folder in ("vbench", "models", "kernels", "suites", "results", "reports"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.jsonl", "cpu-*"))
     shutil.copy(root / "pyproject.toml", tmp_path)
-    reference = tmp_path / "kernels/retention/reference.py"
-    sign = "g.double().expm1()", "g.double().neg().expm1()"
-    assert sign[0] in reference.read_text()
-    reference.write_text(reference.read_text().replace(*sign))
+    compiled = tmp_path / "kernels/retention/compiled.py"
+    sign = ".double().expm1()", ".double().neg().expm1()"
+    assert sign[0] in compiled.read_text()
+    compiled.write_text(compiled.read_text().replace(*sign))
 
     sweep = ["sweep", "--models", "vir_s,deit_t", "--modes", "parallel", "--res", "32", "--batch", "1"]
     sweep += ["--seconds", "0.02", "--rigor", "quick", "-o", "out"]
@@ -241,7 +358,7 @@ def test_a_broken_operator_fails_the_command_and_brands_the_rows_of_a_sweep(tmp_
     )
     verified, swept, _ = done.stdout.split("exit code ")
     assert "FAILED" in verified
-    assert "vir_s reference, float64, 160x144 px: error" in done.stderr
+    assert "vir_s compiled, float64, 160x144 px: error" in done.stderr
     assert swept.startswith("5\n"), done.stderr  # of verify
     assert done.stdout.endswith("exit code 0\n"), done.stderr
     assert "MODES OF THIS MODEL DO NOT COMPUTE THE SAME FUNCTION" in swept

@@ -91,5 +91,5 @@ def test_macs_of_the_other_forms() -> None:
     sizes = {"batch": 1, "tokens": 196, "channels": 192}
     assert cost.macs("algorithm", **sizes) == cost.macs("reference", **sizes) == 4 * 196 * 192
     assert cost.macs("quadratic", **sizes) == 2 * 196 * 196 * 192
-    assert cost.macs("scan", **sizes) < 40 * 196 * 192
+    assert cost.macs("scan", **sizes) < 48 * 196 * 192
     assert quadratic.ROWS < 196

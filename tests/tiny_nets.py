@@ -8,14 +8,31 @@ import timm
 from torch import nn
 
 from vbench.kernels import default_form
+from vbench.models.mlla import MLLA
 from vbench.models.vig import ViG, ViGH
 from vbench.models.vil import ViL
+from vbench.models.vim import Vim
 from vbench.models.vir import ViR
 from vbench.models.vision_gru import VisionGRU
+from vbench.models.vmamba import VMamba
 from vbench.models.vrwkv import VRWKV, VRWKV6
 
 Size = tuple[int, int]
-FAMILIES = ("vrwkv", "vrwkv6", "vir", "deit", "vil2", "vision_gru", "vil", "swin", "vig_h", "vig")  # fast ones first
+FAMILIES = (
+    "vrwkv",
+    "vrwkv6",
+    "vir",
+    "deit",
+    "vil2",
+    "vision_gru",
+    "mlla",
+    "vmamba",
+    "vil",
+    "swin",
+    "vig_h",
+    "vig",
+    "vim",
+)  # fast ones first
 CLASSES = 10
 
 
@@ -56,6 +73,19 @@ def vir(image_size: Size = (32, 32)) -> nn.Module:
 
 def vision_gru(image_size: Size = (32, 32)) -> nn.Module:
     return VisionGRU(image_size, dim=16, depths=(1, 1, 1, 1), form=_form("mingru"), num_classes=CLASSES)
+
+
+def vim(image_size: Size = (32, 32)) -> nn.Module:
+    return Vim(image_size, dim=32, depth=2, stride=8, form=_form("selective_scan"), num_classes=CLASSES)
+
+
+def mlla(image_size: Size = (32, 32)) -> nn.Module:
+    return MLLA(image_size, dim=32, depths=(1, 1, 1, 1), form=_form("linear_attention"), num_classes=CLASSES)
+
+
+def vmamba(image_size: Size = (32, 32)) -> nn.Module:
+    sizes: dict[str, Any] = {"dim": 16, "depths": (1, 1, 1, 1), "ratio": 1}
+    return VMamba(image_size, form=_form("selective_scan"), num_classes=CLASSES, **sizes)
 
 
 def deit(image_size: Size = (32, 32)) -> nn.Module:

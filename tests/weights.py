@@ -1,14 +1,15 @@
 """Weights, images and logits of the published code, for anyone to regenerate without a download.
 
 A golden file holds the logits of a published implementation whose every tensor was filled by `weight` from
-its published key, for images made by `image`.
+its published key, for images made by `image`. Of the scans of Mamba, decays and steps have their initial values
+instead, by the formulas of `INITIAL`: with these, memory spans the image.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +49,34 @@ def uninitialised() -> Iterator[None]:
         yield
 
 
+def _decays(shape: tuple[int, ...]) -> np.ndarray:
+    """log A of each channel: log 1 to log N, where N is the last dimension."""
+    return np.broadcast_to(np.log(np.arange(1, shape[-1] + 1)), shape)
+
+
+def _steps(shape: tuple[int, ...]) -> np.ndarray:
+    """What softplus turns into steps from 0.001 to 0.1, even in their logarithm.
+
+    (K, D) has K such rows; row k begins k · D // 4 places later, and goes on from the start at its end.
+    """
+    bias = np.log(np.expm1(0.001 * 100 ** np.linspace(0, 1, shape[-1])))
+    if len(shape) == 1:
+        return bias
+    return np.stack([np.roll(bias, -(k * shape[-1] // 4)) for k in range(shape[0])])
+
+
+# By the end of a key that a manifest has in `kept_as_initialised`: its values, from its shape.
+INITIAL: dict[str, Callable[[tuple[int, ...]], np.ndarray]] = {
+    "A_log": _decays,
+    "A_b_log": _decays,
+    "A_logs": _decays,
+    "dt_proj.bias": _steps,
+    "dt_proj_b.bias": lambda shape: _steps(shape)[::-1],
+    "dt_projs_bias": _steps,
+}
+OF_THE_SIZE = "rope.rotations"  # the end of the keys whose tables a model makes for its image
+
+
 @lru_cache(maxsize=1)  # files of one model follow each other
 def _filled(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, Tensor]:
     return {key: weight(key, shape) for key, shape in shapes}
@@ -62,9 +91,24 @@ class Golden:
             self.arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "manifest"}
 
     def state(self) -> dict[str, Tensor]:
-        """The published state dict, every tensor filled by its key; `kept_as_initialised` lists exceptions."""
-        filled = _filled(tuple((key, tuple(shape)) for key, shape, _ in self.manifest["state"]))
-        return {key: value.clone() for key, value in filled.items()}
+        """The published state dict, every tensor filled by its key.
+
+        A key in `kept_as_initialised` has the value of `INITIAL`, if there is one; otherwise the row of the file says
+        what it has. A key that ends as one of `scaled` is multiplied by its factor. Counters of batch norms, and
+        tables that depend on the image's size, are left out.
+        """
+        kinds = self.manifest["state"]
+        shapes = {key: tuple(shape) for key, shape, dtype in kinds if dtype.startswith("float")}
+        shapes = {key: shape for key, shape in shapes.items() if not key.endswith(OF_THE_SIZE)}
+        state = {key: value.clone() for key, value in _filled(tuple(shapes.items())).items()}
+        for key in shapes.keys() & set(self.manifest.get("kept_as_initialised", ())):
+            for end, values in INITIAL.items():
+                if key.endswith(end):
+                    state[key] = torch.from_numpy(np.ascontiguousarray(values(shapes[key]), dtype=np.float32))
+        for end, factor in self.manifest.get("scaled", {}).items():
+            for key in (key for key in shapes if key.endswith(end)):
+                state[key] *= factor
+        return state
 
     def cases(self) -> list[tuple[Tensor, Tensor]]:
         """(image batch, logits) of each case."""

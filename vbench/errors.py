@@ -9,6 +9,7 @@ VbenchError
 │   ├── SchemaError       records that this version cannot read
 │   └── CheckpointError   a file of weights that cannot be read, or that is not this model's
 ├── UnsupportedError      a model or an operator has no such mode, form or size; a row, not a failure
+│   └── ExportError       a model that cannot be exported, for a runtime
 ├── UncountedError        work that cannot be counted, though the model runs; its row has no MACs
 ├── CompileError          a Triton kernel, or a model, that does not compile
 ├── BuildError            a model of the user's own that ends the process as it is built
@@ -48,6 +49,15 @@ class SchemaError(UsageError):
 
 class UnsupportedError(VbenchError):
     """A combination that does not exist: an attention model has no recurrent mode, say."""
+
+
+class ExportError(UnsupportedError):
+    """A model does not export to a target; the message says why.
+
+    `stopped_by` is the operator, or the line of the model's code, that stops it; None if the cause is another.
+    """
+
+    stopped_by: str | None = None
 
 
 class UncountedError(VbenchError):

@@ -18,19 +18,23 @@ from typing import Any
 import psutil
 
 import vbench
+from vbench import runtimes
 from vbench.devices import open_device
 from vbench.models import external
 
-PACKAGES = ("torch", "timm", "triton", "fvcore", "numpy", "scipy")
+PACKAGES = ("torch", "timm", "triton", "numba", "fvcore", "numpy", "scipy")
 
 
-def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str] = ()) -> dict[str, Any]:
+def fingerprint(
+    device: str, gpu: dict[str, Any] | None, models: Iterable[str] = (), backends: Iterable[str] = ()
+) -> dict[str, Any]:
     """All that the reader of a figure needs to know about its origin; JSON-able.
 
     Args:
         device: as torch has it, "cpu" or "cuda:0".
         gpu: what a child process said of the device (`probe`); None for the CPU.
         models: what is measured. The code of a user's own models becomes a part of the fingerprint.
+        backends: by which it is measured. The versions of those that are runtimes become a part of it too.
     """
     code = _code()
     own = {name: _own_code(name) for name in models if external.is_external(name)}
@@ -42,7 +46,12 @@ def fingerprint(device: str, gpu: dict[str, Any] | None, models: Iterable[str] =
         "cpu_count": os.cpu_count(),
         "ram_bytes": psutil.virtual_memory().total,
         "os": f"{platform.system()} {platform.release()}",
-        "versions": {"vbench": vbench.__version__, "python": platform.python_version(), **_versions()},
+        "versions": {
+            "vbench": vbench.__version__,
+            "python": platform.python_version(),
+            **_versions(),
+            **runtimes.versions(backends),
+        },
         **code,
         **({"models": own} if own else {}),
     }
@@ -137,7 +146,21 @@ CHANGES = (  # how git lists changes; new files of a committed run, and the READ
 CHECKOUT = ("repository", "commit", "dirty")  # of a user's own model
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")  # variables
 # Rooms whose code can move a number.
-MEASURING = ("devices", "flops", "jobs", "kernels", "meters", "models", "operators", "sweeps", "verify")
+MEASURING = (
+    *(
+        "devices",
+        "exports",
+        "flops",
+        "jobs",
+        "kernels",
+        "meters",
+        "models",
+        "operators",
+        "runtimes",
+        "sweeps",
+        "verify",
+    ),
+)
 
 
 @cache

@@ -24,7 +24,7 @@ NUMBERS: dict[str, tuple[float, float]] = {  # the bounds of options that take o
     "cells": (1, 10**7),
 }
 OTHERS = (-(10**9), 10**9)  # of any other option
-CHECKED_LATER = ("memory", "threshold")  # by what uses them
+CHECKED_LATER = ("memory", "threshold", "latency_ms", "memory_gb", "cost", "emissions_g")  # by what uses them
 
 
 def folded(word: str) -> str:

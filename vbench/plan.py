@@ -18,10 +18,13 @@ from typing import Any, Literal, get_args
 
 from vbench.devices import kind_of
 from vbench.errors import ResolutionError, UsageError, VbenchError
-from vbench.kernels.registry import OPS, Mode, default_form, missing
+from vbench.kernels.registry import OPS, Mode, default_form, exportable_form, missing
+from vbench.models import field
 from vbench.models.registry import names, ours, spec
 from vbench.models.row import ModelSpec
 from vbench.options import choices, items, shown, whole
+from vbench.runtimes import RUNTIMES
+from vbench.runtimes import missing as no_runtime
 
 GRID = (224, 384, 512, 640, 768, 1024, 1280, 1536, 2048)  # px; where the papers' curves have their points
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -36,7 +39,7 @@ AUTOCAST = {"amp-bf16": "bfloat16", "amp-fp16": "float16"}  # the type of produc
 PLAIN = tuple(dtype for dtype in DTYPES if dtype not in AUTOCAST)  # of torch, as they stand
 Phase = Literal["infer", "train"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
-Backend = Literal["eager", "compile", "cudagraph"]
+Backend = Literal["eager", "compile", "cudagraph", "aoti", "onnxruntime", "openvino", "tensorrt"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 Layout = Literal["nchw", "nhwc"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -59,7 +62,7 @@ class Choice:
 
 CHOICES = {  # by the name of the option and of the field of `Case`
     "phase": Choice(PHASES, "infer", "infer, train (forward, backward, AdamW step), or both."),
-    "backend": Choice(BACKENDS, "eager", "eager, compile, cudagraph."),
+    "backend": Choice(BACKENDS, "eager", f"{', '.join(BACKENDS)}; {', '.join(RUNTIMES)} run the exported model."),
     "layout": Choice(LAYOUTS, "nchw", "Memory layout: nchw, nhwc."),
     "attention": Choice(
         ATTENTIONS,
@@ -202,6 +205,16 @@ class Case:
         return weights_dtype(self.dtype)
 
     @property
+    def deployed(self) -> bool:
+        """Whether a runtime calls the model, from a file that it was exported to."""
+        return self.backend in RUNTIMES
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a compiler of the whole model runs before its calls, which may take minutes."""
+        return self.backend == "compile" or self.deployed
+
+    @property
     def unsupported(self) -> str | None:
         """Why this cell cannot exist, or None."""
         if self.mode not in self.spec.modes:
@@ -212,9 +225,9 @@ class Case:
             none = f"{self.model} has no deployed form: it has no branches to merge"
             return none if self.operator else "a deployed form does not train; leave out --reparam yes"
         if self.backend == "cudagraph" and not kind_of(self.device).graphs:
-            return f"{self.device} has no CUDA graphs"
+            return f"{self.device} replays no recorded calls, as the back end cudagraph does"
         captured = self.backend == "cudagraph" and self.phase == "train"
-        return "a training step is not captured as a CUDA graph" if captured else None
+        return "a training step is not captured as a CUDA graph" if captured else _no_runtime(self)
 
     def __str__(self) -> str:
         size = f"{self.height}" if self.height == self.width else f"{self.height}x{self.width}"
@@ -252,6 +265,33 @@ def _no_form(case: Case) -> str | None:
     return next(filter(None, (missing(op, form, case.device, dtype) for dtype in seen)), None)
 
 
+def form_for(op: str, mode: Mode, device: str, backend: Backend) -> str:
+    """The form of an operator that a cell has unless the user names one: a runtime takes what can be exported.
+
+    Raises: UnsupportedError if there is none of that mode.
+    """
+    return exportable_form(op, mode) if backend in RUNTIMES else default_form(op, mode, device)
+
+
+def _no_runtime(case: Case) -> str | None:
+    """Why a cell cannot be measured through the runtime that it asks for; None if it may, or asks for none."""
+    if not case.deployed:
+        return None
+    title = RUNTIMES[case.backend].title
+    refused = {
+        "--phase train": case.phase == "train",
+        f"--dtype {case.dtype}": case.autocast is not None,
+        f"--layout {case.layout}": case.layout != "nchw",
+        f"--attention {case.attention}": case.attention in PINNED,
+        "--batch max": case.batch == "max",
+    }
+    if asked := [option for option, is_asked in refused.items() if is_asked]:
+        return f"{title} runs an exported forward pass, for which there is no {', '.join(asked)}"
+    if case.operator and case.form and (package := OPS[case.operator][case.form].package):
+        return f"{case.operator} {case.form} is made with {package} and cannot be exported; leave out --form"
+    return no_runtime(case.backend, case.device, case.dtype)
+
+
 def weights_dtype(dtype: str) -> str:
     """Torch's name of the type of weights and image: "amp-bf16" -> "float32", "bfloat16" -> "bfloat16"."""
     return "float32" if dtype in AUTOCAST else dtype
@@ -265,7 +305,7 @@ def product_dtype(dtype: str) -> str:
 def _usual_form(case: Case) -> str | None:
     try:
         op = case.operator
-        return default_form(op, case.mode, case.device) if op and case.mode in case.spec.modes else None
+        return form_for(op, case.mode, case.device, case.backend) if op and case.mode in case.spec.modes else None
     except VbenchError:  # of a record: the zoo does not have the model, or no such kind of device is known
         return None
 
@@ -308,7 +348,7 @@ def plan(sweep: Sweep) -> list[Case]:
         ):
             form = asked if mode in row.modes else None
             if form == AUTO and row.operator:
-                form = default_form(row.operator, mode, sweep.device)
+                form = form_for(row.operator, mode, sweep.device, backend)
             way = (phase, backend, layout, attention, reparam)
             case = Case(model, height, width, mode, form, batch, dtype, sweep.device, *way)
             cases[case] = None
@@ -373,13 +413,16 @@ def parse(axes: Mapping[str, str], device: str) -> Sweep:
 def parse_models(text: str, option: str = "--models") -> tuple[str, ...]:
     """ "vig_t,deit_*,timm/resnet50" -> names. Patterns are expanded, other spellings are understood (`ours`).
 
+    "all" is every model without a caveat, "field" one of each family (`models.field`).
+
     Raises: UnknownModelError for an unknown name, UsageError for a pattern that matches none.
     """
     chosen: dict[str, None] = {}
     for item in items(text, option, "vig_t,deit_t"):
         spelled = item.lower() if "[" in item else item.lower().replace("-", "_")
         pattern = "*" if spelled == "all" else spelled
-        matches = names(pattern) if set(pattern) & set("*?[") else [ours(item)]
+        single = field.FIELD if spelled == field.NAME else [ours(item)]
+        matches = names(pattern) if set(pattern) & set("*?[") else single
         if not matches:
             raise UsageError(f"{option}: no model matches '{shown(item)}'; see 'vbench models'")
         for name in matches:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vbench.devices.torch_build import built_for
 from vbench.errors import UnsupportedError
 from vbench.kernels.registry import interpreted
 
@@ -66,7 +67,7 @@ def recording() -> Iterator[list[Launch]]:
 
 
 def can_run(x: Tensor) -> bool:
-    """Whether a kernel can be launched on a tensor: on CUDA, or if kernels are interpreted or launches observed."""
+    """Whether a kernel can be launched on a tensor: on CUDA or ROCm, or where kernels are interpreted or observed."""
     return x.is_cuda or interpreted() or _observer is not None
 
 
@@ -87,11 +88,11 @@ def check_reach(form: str, *inputs: Tensor) -> None:
 
 
 def check_grid(kernel: Any, grid: tuple[int, ...]) -> None:
-    """Raise UnsupportedError unless CUDA takes a grid of that many programs."""
+    """Raise UnsupportedError unless a device takes a grid of that many programs."""
     if any(programs > GRID_MAX for programs in grid[1:]):
         raise UnsupportedError(
             f"{kernel.fn.__name__} would need {max(grid[1:])} programs in the second or third dimension of its grid; "
-            f"CUDA takes {GRID_MAX}. The sequence is too long for chunks of this length"
+            f"a device takes {GRID_MAX}. The sequence is too long for chunks of this length"
         )
 
 
@@ -115,7 +116,7 @@ def launch(
         warps, stages: of a program.
         registers: the most that a thread may take; None leaves it to the compiler.
 
-    Raises: UnsupportedError for a grid that CUDA does not take.
+    Raises: UnsupportedError for a grid that no device takes.
     """
     if _observer is not None:
         _observer(Launch(kernel, grid, dict(args), dict(constants), warps, stages, registers))
@@ -129,10 +130,10 @@ def launch(
 
 
 def options(warps: int, stages: int, registers: int | None) -> dict[str, Any]:
-    """Triton's options for a kernel, at a launch and ahead of time."""
+    """Triton's options for a kernel, at a launch and ahead of time. Its ROCm back end knows no `maxnreg`."""
     # FP fusion is spelled out, for its default changes with Triton 3.10, and with it every last digit.
     told = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
-    return told if registers is None else told | {"maxnreg": registers}
+    return told if registers is None or built_for("hip") else told | {"maxnreg": registers}
 
 
 def ceiling(warps: int) -> int:
@@ -183,8 +184,9 @@ def threefold(x: Tensor) -> bool:
 
 
 def precision(x: Tensor) -> str:
-    """How products of inputs of this type are rounded on tensor cores. The interpreter multiplies in float32."""
-    if interpreted():
+    """How products of inputs of this type are rounded on tensor cores. The interpreter multiplies in float32, and so
+    do the kernels of ROCm: Triton's back end for it has no TF32x3, and TF32 on few GPUs alone."""
+    if interpreted() or built_for("hip"):
         return "ieee"
     return "tf32x3" if threefold(x) else "tf32"
 

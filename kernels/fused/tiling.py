@@ -64,11 +64,14 @@ def joins(op: str, batch: int, tokens: int) -> int:
     once = how.rows * (how.steps - 1 + how.rows.bit_length())  # of a fold, and of log2(rows) + 1 joins a row
     total = how.tiles * (once + how.rows * how.steps)
     if how.tiles > 1:
-        rows, steps = CARRY
-        total += how.tiles * (once + how.rows) + cdiv(how.tiles, rows * steps) * rows * (
-            2 * steps - 1 + rows.bit_length()
-        )
+        total += how.tiles * (once + how.rows) + carry_joins(how.tiles)
     return total
+
+
+def carry_joins(tiles: int) -> int:
+    """How many elements the scan of the elements of tiles joins, a channel and direction, in whole tiles of its own."""
+    rows, steps = CARRY
+    return cdiv(tiles, rows * steps) * rows * (2 * steps - 1 + rows.bit_length())
 
 
 def strided(name: str, x: Tensor) -> dict[str, Any]:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from vbench.kernels.gla import chunkwise
-from vbench.kernels.machine_code import Array, array, machine_code, recomputed, rows
+from vbench.kernels.machine_code import Array, Strides, flat, machine_code, number, recomputed
 from vbench.kernels.shapes import Direction, accumulator
+from vbench.kernels.state_tiles import (
+    COLUMNS,
+    ROWS,
+    columns_of,
+    load_state,
+    padded,
+    read_itself,
+    store_state,
+    walk,
+    walk_before,
+)
+from vbench.kernels.threads import least_items, shares, split
+from vbench.kernels.token_tiles import TOKENS, read, read_exp, tile, write
 
 
 def gla(
@@ -30,7 +42,7 @@ def gla(
 
     def run(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         gates = list(g) if direction == "both" else [g]
-        return attend(q.to(accumulator(q)) * factor, k, v, gates, direction, state=state, like=q)
+        return attend(q, k, v, gates, direction, state=state, like=q, scale=factor)
 
     return recomputed(run, partial(chunkwise.gla, direction=direction, scale=scale), (q, k, v, g), state)
 
@@ -45,53 +57,91 @@ def attend(
     state: Tensor | None,
     like: Tensor,
     bonus: Tensor | None = None,
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """What `gla` computes from scaled queries. With `bonus`, also operators whose tokens read before they write.
+    """What `gla` computes. With `bonus`, also operators whose tokens read before they write.
 
     Args:
         gates: Float[B H N D] for each direction, or one for all.
         like: the output has its type.
         bonus: Float[H D]; if given, a token reads each state as it is before the token's own decay and its own
             k and v, and itself once, with k times this factor.
+        scale: factor of q.
     """
     dtype = accumulator(like)
-    B, H, _, D = q.shape
+    B, H, N, D = q.shape
+    E = v.shape[-1]
     ways = {"forward": (False,), "reverse": (True,), "both": (False, True)}[direction]
-    if bonus is None:
-        o = torch.zeros_like(v, dtype=dtype, memory_format=torch.contiguous_format)
-    else:
-        own = (q.to(dtype) * k.to(dtype) * bonus.to(dtype)[:, None]).sum(-1, keepdim=True)
-        o = (own * v.to(dtype)).contiguous()
-    s = q.new_zeros(len(ways), B, H, D, v.shape[-1], dtype=dtype)
+    o = q.new_empty(B, N, H, E, dtype=dtype).transpose(1, 2)  # heads side by side, as models go on with them
+    s = q.new_zeros(len(ways), B, H, D, E, dtype=dtype)
     if state is not None:
         s.copy_(state.view(s.shape))
-    queries, keys, values = (rows(array(x, dtype), 2) for x in (q, k, v))
-    for gate, each, reverse in zip(gates * (len(ways) // len(gates)), s, ways, strict=True):
-        decays = rows(array(gate.to(dtype).exp(), dtype), 2)
-        _walk(queries, keys, values, decays, rows(each.numpy(), 2), rows(o.numpy(), 2), bonus is not None, reverse)
+    own = (q.new_zeros(1) if bonus is None else bonus).to(dtype).reshape(-1)
+    parts = shares(B * H, -(-E // COLUMNS))
+    sizes, factor = (H, N, D, E, parts), number(scale, dtype)
+    for way, (gate, reverse) in enumerate(zip(gates * (len(ways) // len(gates)), ways, strict=True)):
+        arrays = *flat(q), *flat(k), *flat(v), *flat(gate), own.numpy(), *flat(o), s[way].view(-1).numpy()
+        work = partial(_walk, *arrays, sizes, factor, bonus is not None, way > 0, reverse)
+        split(work, B * H * parts, least_items(N * D * E // parts))
     return o.to(like.dtype), s if direction == "both" else s[0]
 
 
 @machine_code
-def _walk(q: Array, k: Array, v: Array, decay: Array, state: Array, out: Array, before: bool, reverse: bool) -> None:
-    """Add to `out` what each token reads, and leave the last state in `state`.
+def _walk(
+    q: Array,
+    q_strides: Strides,
+    k: Array,
+    k_strides: Strides,
+    v: Array,
+    v_strides: Strides,
+    g: Array,
+    g_strides: Strides,
+    bonus: Array,
+    out: Array,
+    out_strides: Strides,
+    state: Array,
+    sizes: tuple[int, int, int, int, int],
+    scale: float,
+    before: bool,
+    add: bool,
+    reverse: bool,
+    first: int,
+    stop: int,
+) -> None:
+    """What the tokens read in one direction, and the last state, for parts [first, stop) of the columns of all heads.
 
-    q, k, decay: (R, N, D), v, out: (R, N, E), state: (R, D, E); before: whether a token reads before it writes.
+    q, k, g: Float[B H N D], v, out: Float[B H N E], flat; bonus: Float[H · D], state: Float[B · H · D · E].
+
+    Args:
+        sizes: H, N, D, E, and the number of parts of a head.
+        before: whether a token reads before it writes. add: whether `out` has what another direction read.
     """
-    R, N, D = q.shape
-    E = v.shape[2]
-    for r in range(R):
-        s = state[r]
-        for step in range(N):
-            t = N - 1 - step if reverse else step
-            value, o = v[r, t], out[r, t]
-            for c in range(D):
-                query, key, kept = q[r, t, c], k[r, t, c], decay[r, t, c]
-                if before:
-                    for e in range(E):
-                        o[e] += query * s[c, e]
-                        s[c, e] = kept * s[c, e] + key * value[e]
-                else:
-                    for e in range(E):
-                        s[c, e] = kept * s[c, e] + key * value[e]
-                        o[e] += query * s[c, e]
+    (H, N, D, E, parts), one = sizes, state.dtype.type(1)
+    rows = padded(D, ROWS)
+    for item in range(first, stop):
+        head = item // parts
+        b, h = head // H, head % H
+        left, width = columns_of(item % parts, parts, E)
+        columns = padded(width, COLUMNS)
+        s = load_state(state, head, D, E, left, width)
+        queries, keys, decays = tile(rows, one), tile(rows, one), tile(rows, one)
+        values, o = tile(columns, one), tile(columns, one)
+        for done in range(0, N, TOKENS):
+            n = min(TOKENS, N - done)
+            spot = (b, h, N - 1 - done, -1) if reverse else (b, h, done, 1)
+            read(q, q_strides, spot, 0, D, scale, queries[:n])
+            read(k, k_strides, spot, 0, D, one, keys[:n])
+            read(v, v_strides, spot, left, width, one, values[:n])
+            read_exp(g, g_strides, spot, D, decays[:n])
+            o[:n] = 0
+            if before and not add:
+                read_itself(queries[:n], keys[:n], bonus[h * D : h * D + D], values, o)
+            for e in range(0, columns, COLUMNS):
+                for c in range(0, rows, ROWS):
+                    at = c * columns + e
+                    if before:
+                        walk_before(s, at, columns, queries, keys, decays, c, rows, values, e, o, columns, n)
+                    else:
+                        walk(s, at, columns, queries, keys, decays, c, rows, values, e, o, columns, n)
+            write(o[:n], out, out_strides, spot, left, width, one, add)
+        store_state(s, state, head, D, E, left, width)

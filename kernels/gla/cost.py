@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from vbench.kernels.fused import cost as fused
 
+CHUNKS = (64, 32, 16)  # tokens; powers of two
+FILLED = 1.15  # a longer chunk is taken if filling up the last one makes at most this much more of the tokens
+
+
+def chunk_of(tokens: int) -> int:
+    """Tokens a chunk of `chunkwise`, a power of two: few chunks, of which the last one has few tokens missing."""
+    whole = 1 << (tokens - 1).bit_length()  # one chunk for all
+    filled = {chunk: -(-tokens // chunk) * chunk for chunk in CHUNKS if chunk <= whole}
+    return next((chunk for chunk in filled if filled[chunk] <= FILLED * min(filled.values())), whole)
+
 
 def macs(
-    form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int, chunk: int = 64
+    form: str,
+    *,
+    batch: int,
+    heads: int,
+    tokens: int,
+    key_dim: int,
+    value_dim: int,
+    directions: int,
+    chunk: int | None = None,
 ) -> int:
     """MACs of one call.
 
@@ -22,16 +40,22 @@ def macs(
         return batch * heads * tokens * directions * 2 * state
     if form == "quadratic":  # every pair, and the final state
         return batch * heads * directions * (tokens * tokens * (key_dim + value_dim) + tokens * state)
-    total = 0
-    for chunks, length in _tiles(tokens, chunk):
-        triangle = length * (length - 1) // 2 * key_dim  # scores off the diagonal, one direction
-        within = directions * triangle + length * key_dim + length * length * value_dim
-        total += chunks * (within + directions * 2 * length * state)
-    return batch * heads * total
+    chunks, length = _tiles(tokens, chunk)
+    triangle = length * (length - 1) // 2 * key_dim  # scores off the diagonal, one direction
+    within = directions * triangle + length * key_dim + length * length * value_dim
+    return batch * heads * chunks * (within + directions * 2 * length * state)
 
 
 def elementwise_flops(
-    form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, directions: int, chunk: int = 64
+    form: str,
+    *,
+    batch: int,
+    heads: int,
+    tokens: int,
+    key_dim: int,
+    value_dim: int,
+    directions: int,
+    chunk: int | None = None,
 ) -> int:
     """Pointwise FLOPs of one call, beside its `macs`.
 
@@ -47,15 +71,13 @@ def elementwise_flops(
         return batch * heads * tokens * (directions * (2 * D + D * E) + joined)
     if form == "quadratic":
         return batch * heads * tokens * (directions * D * (3 * tokens + 5) + D + joined)
-    total = 0
-    for chunks, length in _tiles(tokens, chunk):
-        folded = length * (length.bit_length() - 1) + length - 1  # half the queries and keys a join; decays
-        way = D * (2 * length + folded) + 2 * D * E  # an exponential, a damped query; the state that is carried
-        total += chunks * (directions * way + length * (D + 1 + joined))
-    return batch * heads * total
+    chunks, length = _tiles(tokens, chunk)
+    folded = length * (length.bit_length() - 1) + length - 1  # half the queries and keys a join; decays
+    way = D * (2 * length + folded) + 2 * D * E  # an exponential, a damped query; the state that is carried
+    return batch * heads * chunks * (directions * way + length * (D + 1 + joined))
 
 
-def _tiles(tokens: int, chunk: int) -> list[tuple[int, int]]:
-    """(chunks, tokens a chunk); what is left over is filled up to a power of two."""
-    whole, tail = divmod(tokens, chunk)
-    return [(whole, chunk), *([(1, 1 << (tail - 1).bit_length())] if tail else [])]
+def _tiles(tokens: int, chunk: int | None) -> tuple[int, int]:
+    """(chunks, tokens a chunk); the last chunk is filled up."""
+    length = chunk or chunk_of(tokens)
+    return -(-tokens // length), length

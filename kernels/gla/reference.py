@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.blocks import blocks, each_way, turned
+from vbench.kernels.blocks import blocks, each_way, exporting, scanned, turned
 from vbench.kernels.shapes import Direction, accumulator
 
 
@@ -51,6 +51,10 @@ def _walk(
     dtype = accumulator(q)
     B, H, N, D = q.shape
     s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
+    if exporting():
+        items = (q.to(dtype) * scale, k.to(dtype), v.to(dtype), g.to(dtype).exp())
+        s, o = scanned(_step, s, items, -2, reverse)
+        return o, s
     out = []
     for block in blocks(N, reverse):
         rows = (q[:, :, block].to(dtype) * scale).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
@@ -63,3 +67,10 @@ def _walk(
             read.append(rows[t] @ s)
         out.append(torch.cat(turned(read, reverse), dim=2))
     return torch.cat(turned(out, reverse), dim=2), s
+
+
+def _step(s: Tensor, item: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """One token, for an export."""
+    q, k, v, decay = item
+    s = torch.addcmul(decay.unsqueeze(-1) * s, k.unsqueeze(-1), v.unsqueeze(-2))
+    return s, (q.unsqueeze(-2) @ s).squeeze(-2)

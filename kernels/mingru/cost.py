@@ -31,15 +31,15 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, group: int = GROU
     if form == "fused":
         return batch * channels * joins("mingru", batch, tokens)
     span = span_of(batch, channels, group)
-    return batch * channels * (tokens // span * _scan_steps(span) + _scan_steps(tokens % span))
+    return batch * channels * (tokens // span * scan_steps(span) + scan_steps(tokens % span))
 
 
-def _scan_steps(tokens: int) -> int:
+def scan_steps(tokens: int) -> int:
     """Tokens and chunks that `scan` steps over: all but the first of each chunk, the chunks, and all again."""
     if tokens <= 2 * CHUNK:
         return tokens
     chunks = -(-tokens // CHUNK)
-    return chunks * (2 * CHUNK - 1) + _scan_steps(chunks)
+    return chunks * (2 * CHUNK - 1) + scan_steps(chunks)
 
 
 def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, group: int = GROUP) -> int:
@@ -62,12 +62,12 @@ def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, grou
     if form == "quadratic":
         return batch * channels * (gates + 4 * tokens + 2 * tokens * tokens)
     span = span_of(batch, channels, group)
-    return batch * channels * (gates + tokens // span * _scan_joins(span) + _scan_joins(tokens % span))
+    return batch * channels * (gates + tokens // span * scan_joins(span) + scan_joins(tokens % span))
 
 
-def _scan_joins(tokens: int) -> int:
+def scan_joins(tokens: int) -> int:
     """Products of two gates that `scan` takes."""
     if tokens <= 2 * CHUNK:
         return 0
     chunks = -(-tokens // CHUNK)
-    return chunks * (CHUNK - 1) + _scan_joins(chunks)
+    return chunks * (CHUNK - 1) + scan_joins(chunks)

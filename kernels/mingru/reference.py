@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.blocks import blocks, turned
+from vbench.kernels.blocks import blocks, exporting, scanned, turned
 from vbench.kernels.mingru.gates import coefficients
 from vbench.kernels.shapes import Direction, accumulator
 
@@ -35,6 +35,9 @@ def mingru(
     B, N, C = a.shape
     h = a.new_zeros(B, C, dtype=dtype) if state is None else state.to(dtype)
     reverse = direction == "reverse"
+    if exporting():
+        h, states = scanned(_step, h, coefficients(a, b, dtype), -2, reverse)
+        return states.to(a.dtype), h
     out = []
     for block in blocks(N, reverse):
         keep, feed = (x.unbind(1) for x in coefficients(a[:, block], b[:, block], dtype))  # of Float[B C]
@@ -44,3 +47,10 @@ def mingru(
             states.append(h)
         out.append(torch.stack(turned(states, reverse), dim=1).to(a.dtype))
     return torch.cat(turned(out, reverse), dim=1), h
+
+
+def _step(h: Tensor, item: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """One token, for an export."""
+    keep, feed = item
+    h = torch.addcmul(feed, keep, h)
+    return h, h.clone()

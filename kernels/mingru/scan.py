@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vbench.kernels.blocks import Output, turned
+from vbench.kernels.blocks import Output, exporting, turned
 from vbench.kernels.mingru.cost import CHUNK, GROUP, span_of
 from vbench.kernels.mingru.gates import coefficients
 from vbench.kernels.shapes import Direction, accumulator
@@ -34,17 +34,17 @@ def mingru(
     B, N, C = map(int, a.shape)  # int: under a trace, sizes are tensors
     h = a.new_zeros(B, C, dtype=dtype) if state is None else state.to(dtype)
     reverse = direction == "reverse"
-    span = span_of(B, C, group)
+    span = N if exporting() else span_of(B, C, group)
     out = Output(a, (B, N, C), 1, a.dtype)
     for start in turned(range(0, N, span), reverse):
         block = slice(start, start + span)
-        states = _scan(*coefficients(a[:, block], b[:, block], dtype), h, reverse)
+        states = scan_pairs(*coefficients(a[:, block], b[:, block], dtype), h, reverse)
         h = states[:, 0 if reverse else -1]
         out.put(start, states)
     return out.whole(), h.clone()
 
 
-def _scan(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
+def scan_pairs(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
     """Every state after h: keep, feed Float[B N C], h Float[B C] -> Float[B N C]. `feed` may be written to."""
     N = int(keep.shape[1])
     if N <= 2 * CHUNK:
@@ -52,7 +52,7 @@ def _scan(keep: Tensor, feed: Tensor, h: Tensor, reverse: bool) -> Tensor:
     if missing := -N % CHUNK:  # tokens that keep all and add nothing
         keep, feed = pad(keep, (0, 0, 0, missing), value=1.0), pad(feed, (0, 0, 0, missing))
     keep, feed = keep.unflatten(1, (-1, CHUNK)), feed.unflatten(1, (-1, CHUNK))  # Float[B n CHUNK C]
-    ends = _scan(*_join(keep, feed, reverse), h, reverse)
+    ends = scan_pairs(*_join(keep, feed, reverse), h, reverse)
     entering = (ends[:, 1:], h.unsqueeze(1)) if reverse else (h.unsqueeze(1), ends[:, :-1])
     return _walk(keep, feed, torch.cat(entering, dim=1), reverse).flatten(1, 2)[:, :N]
 

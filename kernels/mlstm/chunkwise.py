@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, pad
 
-from vbench.kernels.blocks import Output, carry, spans
+from vbench.kernels.blocks import Output, carry, exporting, spans
+from vbench.kernels.mlstm.cost import chunk_of
 from vbench.kernels.mlstm.readout import EPS, normalise
 from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction, accumulator
 
-CHUNK = 64  # tokens
 GROUP = 48  # chunks of all heads handled together, so that the states of wide heads stay in cache
 
 
@@ -32,7 +32,7 @@ def mlstm(
     scale: float | None = None,
     eps: float = EPS,
     state: Memory | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     group: int | None = None,
 ) -> tuple[Tensor, Memory]:
     """The matrix LSTM, chunkwise form (Beck et al. 2025, arXiv:2503.14376).
@@ -40,7 +40,7 @@ def mlstm(
     Arguments, results and errors are those of `reference.mlstm`; besides:
 
     Args:
-        chunk: tokens a chunk.
+        chunk: tokens a chunk; `cost.chunk_of` the tokens if None.
         group: chunks a group; if None, as many as GROUP allows for all heads. Inputs are read in place, a group at
             a time.
     """
@@ -52,7 +52,7 @@ def mlstm(
 
     B, H, N, E = (int(side) for side in v.shape)  # int: under a trace, sizes are tensors
     out = Output(q, (B, H, N, E), 2, q.dtype)
-    cut = spans(N, chunk, group, GROUP // (B * H))
+    cut = spans(N, chunk_of(N) if chunk is None else chunk, group, GROUP // (B * H))
     for span in reversed(cut) if reverse else cut:
         m_t = span.tile(stabilisers)
         pair, read, feed, keep, m = _weights(span.tile(i), span.tile(log_f), m_t, m, reverse)
@@ -79,8 +79,19 @@ def _stabilisers(i: Tensor, log_f: Tensor, m: Tensor, reverse: bool) -> Tensor:
     if reverse:
         i, log_f = i.flip(2), log_f.flip(2)
     b = log_f.cumsum(2)
-    m_t = b + torch.maximum((i - b).cummax(2).values, m.unsqueeze(-1))
+    m_t = b + torch.maximum(_highest(i - b), m.unsqueeze(-1))
     return m_t.flip(2) if reverse else m_t
+
+
+def _highest(x: Tensor) -> Tensor:
+    """The running maximum: Float[B H N] -> Float[B H N]. An export takes it in log N steps: ONNX has no cummax."""
+    if not exporting():
+        return x.cummax(2).values
+    far = 1
+    while far < x.shape[2]:
+        x = torch.maximum(x, pad(x[..., :-far], (far, 0), value=-torch.inf))
+        far *= 2
+    return x
 
 
 def _weights(

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from vbench.kernels.fused import cost as fused
 
+CHUNK = 64  # tokens of a chunk of `chunkwise`, at most
 
-def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, chunk: int = 64) -> int:
+
+def chunk_of(tokens: int) -> int:
+    """Tokens a chunk of `chunkwise`: as many as leave no rest, if more than half of `CHUNK` do."""
+    return next((length for length in range(CHUNK, CHUNK // 2, -1) if tokens % length == 0), CHUNK)
+
+
+def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int) -> int:
     """MACs of one call, in one direction.
 
     Args:
@@ -21,14 +28,13 @@ def macs(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_
     fed = key_dim * value_dim  # n is fed by a sum of keys
     if form == "quadratic":  # every pair, and the final state
         return batch * heads * tokens * (tokens * (key_dim + value_dim) + fed)
+    chunk = chunk_of(tokens)
     whole, tail = divmod(tokens, chunk)
     pairs = whole * chunk**2 + tail**2
     return batch * heads * (pairs * (key_dim + value_dim) + tokens * (state + fed))
 
 
-def elementwise_flops(
-    form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int, chunk: int = 64
-) -> int:
+def elementwise_flops(form: str, *, batch: int, heads: int, tokens: int, key_dim: int, value_dim: int) -> int:
     """Pointwise FLOPs of one call, beside its `macs`.
 
     The quotient that is read out costs value_dim and 11 more a token and head: two exponentials of the stabiliser
@@ -47,6 +53,7 @@ def elementwise_flops(
         return batch * heads * tokens * (D * (E + 1) + D + 9 + read)
     if form == "quadratic":
         return batch * heads * (tokens * (6 * tokens + 3 * D + 8 + read) + 2 * D * E)
+    chunk = chunk_of(tokens)
     whole, tail = divmod(tokens, chunk)
     chunks, pairs = whole + bool(tail), whole * chunk**2 + tail**2
     token = 15 + 4 * D + E + 1 + read  # gates; keys scaled, fed and summed, queries damped; two sums joined

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from vbench.kernels.blocks import blocks, turned
+from vbench.kernels.blocks import blocks, exporting, scanned, turned
 from vbench.kernels.mlstm.readout import EPS, normalise
 from vbench.kernels.mlstm.shapes import Memory, memory
 from vbench.kernels.shapes import Direction, accumulator
@@ -53,6 +55,11 @@ def mlstm(
     C, n, m = memory(q, v, state)
     S = torch.cat((C, n.unsqueeze(-1)), dim=-1)  # n is the memory of one more value, which is always 1
     reverse = direction == "reverse"
+    if exporting():
+        items = (q.to(dtype), k.to(dtype) * scale, v.to(dtype), i.double(), logsigmoid(f.double()))
+        (S, m), (sums, m_t) = scanned(_step, (S, m), (*items[:3], *(x.unsqueeze(-1) for x in items[3:])), -2, reverse)
+        h = normalise(sums[..., :-1], sums[..., -1], m_t.squeeze(-1), eps).to(q.dtype)
+        return h, (S[..., :-1], S[..., -1], m)
     out = []
     for block in blocks(q.shape[2], reverse):
         m_t, forget, feed, m = _gates(i[:, :, block], f[:, :, block], m, reverse)
@@ -85,3 +92,13 @@ def _gates(i: Tensor, f: Tensor, m: Tensor, reverse: bool) -> tuple[Tensor, Tens
     m_t = torch.stack(after, dim=2)
     forget = (log_f + torch.stack(before, dim=2) - m_t).exp()
     return m_t, forget.to(dtype), (i - m_t).exp().to(dtype), m
+
+
+def _step(memory: tuple[Tensor, Tensor], item: tuple[Tensor, ...]) -> tuple[Any, Any]:
+    """One token, for an export; the gates, log σ of the forget gate, are Float[B H 1] in float64."""
+    (S, m), (q, k, v, i, log_f) = memory, item
+    top = torch.maximum(log_f.squeeze(-1) + m, i.squeeze(-1)).to(m.dtype)
+    forget = (log_f.squeeze(-1) + m - top).exp().to(m.dtype)[..., None, None]
+    feed = (i.squeeze(-1) - top).exp().to(m.dtype).unsqueeze(-1)
+    S = torch.addcmul(forget * S, (k * feed).unsqueeze(-1), pad(v, (0, 1), value=1.0).unsqueeze(-2))
+    return (S, top), ((q.unsqueeze(-2) @ S).squeeze(-2), top.unsqueeze(-1).clone())

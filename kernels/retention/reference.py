@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.blocks import blocks
+from vbench.kernels.blocks import blocks, exporting, scanned
 from vbench.kernels.shapes import accumulator
 
 
@@ -34,6 +34,9 @@ def retention(
     scale = D**-0.5 if scale is None else scale
     s = q.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     lost = g.double().expm1().to(dtype).view(-1, 1, 1)  # more digits than the decay has, where it is near 1
+    if exporting():
+        s, o = _scanned(q.to(dtype) * scale, k.to(dtype), v.to(dtype), lost, s)
+        return o.to(q.dtype), s
     out = []
     for block in blocks(N):
         queries = (q[:, :, block].to(dtype) * scale).unsqueeze(-2).unbind(2)  # of Float[B H 1 D]
@@ -45,3 +48,14 @@ def retention(
             read.append(query @ s)
         out.append(torch.cat(read, dim=2).to(q.dtype))
     return torch.cat(out, dim=2), s
+
+
+def _scanned(q: Tensor, k: Tensor, v: Tensor, lost: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """The recurrence as one operation, for an export."""
+
+    def step(s: Tensor, item: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        query, key, value = item
+        s = torch.addcmul(torch.addcmul(s, s, lost), key.unsqueeze(-1), value.unsqueeze(-2))
+        return s, (query.unsqueeze(-2) @ s).squeeze(-2)
+
+    return scanned(step, s, (q, k, v), -2, reverse=False)

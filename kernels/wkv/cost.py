@@ -7,10 +7,18 @@ from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import segment
 
 WALKS = ("reference", "compiled")  # forms that take one token a step
+CHUNK = 8  # tokens of `scan`
+SHORT = 256  # tokens, of which a rest would cost as many calls as all others
 FALLBACK = {"fused": "scan", "fused_recurrent": "reference"}  # the forms that serve the reading "kernel"
 
 
-def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8) -> int:
+def chunk_of(tokens: int) -> int:
+    """Tokens a chunk of `scan`, in the published reading: 8, or in a short sequence 5 to 16 that leave no rest."""
+    lengths = (CHUNK, *range(2 * CHUNK, CHUNK // 2, -1)) if tokens <= SHORT else ()
+    return next((length for length in lengths if tokens % length == 0), CHUNK)
+
+
+def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper") -> int:
     """MACs of one call.
 
     Every sum has a numerator and a denominator, so a token that is added to a sum costs two MACs a channel.
@@ -38,25 +46,24 @@ def macs(form: str, *, batch: int, tokens: int, channels: int, reading: Reading 
     elif form == "fused_recurrent":  # the future twice, the past, and the three together
         added_to = 5 * tokens
     elif reading == "kernel":
-        added_to = 2 * _carried(tokens, chunk) + segments * (_carried(S, chunk) + _carried(S - 1, chunk))
+        added_to = 2 * _carried(tokens) + segments * (_carried(S) + _carried(S - 1))
     else:
+        chunk = chunk_of(tokens)
         parts = [(tokens // chunk, chunk), (1, tokens % chunk)]
-        added_to = sum(n * L * (L + 4) + 2 * _carried(n, chunk) for n, L in parts if n * L)
+        added_to = sum(n * L * (L + 4) + 2 * _carried(n) for n, L in parts if n * L)
     return added * added_to
 
 
-def _carried(n: int, chunk: int) -> int:
+def _carried(n: int) -> int:
     """Sources that the scan adds up for the sums entering n tokens."""
-    if n <= chunk:
+    if n <= 2 * CHUNK:
         return (n + 1) ** 2
-    whole, rest = divmod(n, chunk)
-    found = whole * chunk * (chunk + 2) + _carried(whole, chunk)
-    return found + (_carried(rest, chunk) if rest else 0)
+    whole, rest = divmod(n, CHUNK)
+    found = whole * CHUNK * (CHUNK + 2) + _carried(whole)
+    return found + (_carried(rest) if rest else 0)
 
 
-def elementwise_flops(
-    form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper", chunk: int = 8
-) -> int:
+def elementwise_flops(form: str, *, batch: int, tokens: int, channels: int, reading: Reading = "paper") -> int:
     """Pointwise FLOPs of one call, beside its `macs`.
 
     Args:
@@ -72,6 +79,6 @@ def elementwise_flops(
         return 37 * numbers
     if form in WALKS:  # two more walks, and five sums to join
         return 73 * numbers
-    executed = macs(form, batch=batch, tokens=tokens, channels=channels, reading=reading, chunk=chunk)
+    executed = macs(form, batch=batch, tokens=tokens, channels=channels, reading=reading)
     table = tokens * (tokens + 2) * channels if form == "quadratic" else 0  # what a pair costs, once for all images
     return 2 * executed + 2 * numbers + table

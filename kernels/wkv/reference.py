@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vbench.kernels.blocks import BLOCK, blocks, turned
+from vbench.kernels.blocks import BLOCK, blocks, exporting, scanned, turned
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import empty, initial, join, read, released, segment, tokens
@@ -59,7 +60,8 @@ def by_walks(
     future, back = walk(k, v, w, back, reverse=True)
     own = tokens(k.to(dtype) + u, v.to(dtype))
     if reading == "paper":  # block by block, so that temporaries stay in cache
-        cut = zip(*(x.split(BLOCK, dim=2) for x in (past, future, own)), strict=True)
+        block = int(k.shape[1]) if exporting() else BLOCK
+        cut = zip(*(x.split(block, dim=2) for x in (past, future, own)), strict=True)
         y = torch.cat([read(join(*each), k.dtype) for each in cut], dim=1)
     else:
         inside, growing = [], []
@@ -73,7 +75,10 @@ def by_walks(
 
 def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
     """The sums that enter each token, and the last: Float[B N C], Float[3 B C] -> Float[3 B N C], Float[3 B C]."""
-    entering, decay = [], w.double()  # in float64 a decay that repeats N times leaves no rounding to add up
+    decay = w.double()  # in float64 a decay that repeats N times leaves no rounding to add up
+    if exporting():
+        return _scanned(k, v, decay, state, reverse)
+    entering = []
     for block in blocks(k.shape[1], reverse):
         keys, values = (x[:, block].flip(1) if reverse else x[:, block] for x in (k, v))
         peaks = [state[2].double()]
@@ -90,3 +95,19 @@ def _walk(k: Tensor, v: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> t
         state = found[:, :, -1]
     nothing = state.new_empty(*state.shape[:2], 0, state.shape[2])
     return torch.cat(turned(entering, reverse) or [nothing], dim=2), state
+
+
+def _scanned(k: Tensor, v: Tensor, decay: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """`_walk` as one operation, for an export."""
+    dtype = state.dtype
+
+    def step(sums: tuple[Tensor, Tensor], item: tuple[Tensor, Tensor]) -> tuple[Any, Any]:
+        (ab, p), (key, value) = sums, item
+        key = key.double()
+        top = torch.maximum(p - decay, key)
+        add = (key - top).exp().to(dtype)
+        after = torch.addcmul(torch.stack((add * value, add)), (p - top - decay).exp().to(dtype), ab)
+        return (after, top), (ab.clone(), p.to(dtype, copy=True))
+
+    (ab, p), (sums, peaks) = scanned(step, (state[:2], state[2].double()), (k, v), -2, reverse)
+    return torch.cat((sums, peaks[None])), torch.cat((ab, p.to(dtype)[None]))

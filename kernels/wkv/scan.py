@@ -8,17 +8,18 @@ over L times fewer tokens. No loop is longer than the logarithm of N, except ove
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from vbench.kernels.blocks import exporting
 from vbench.kernels.shapes import accumulator
+from vbench.kernels.wkv.cost import CHUNK, chunk_of
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import costs, empty, gather, initial, read, released, segment, tokens
 
-CHUNK = 8  # tokens
-WEIGHTS = {"cpu": 2**18, "cuda": 2**22}  # held at a time; a CPU keeps them in its cache
+WEIGHTS = {"cpu": 2**17, "cuda": 2**22}  # held at a time; a CPU keeps them in its cache
 
 
 def wkv(
@@ -35,8 +36,9 @@ def wkv(
 
 
 def _published(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    whole = int(k.shape[1]) // CHUNK * CHUNK  # int: under a trace, sizes are tensors
-    parts = [tuple(x[:, :whole].unflatten(1, (-1, CHUNK)) for x in (k, v))] if whole else []
+    chunk = chunk_of(int(k.shape[1]))  # int: under a trace, sizes are tensors
+    whole = int(k.shape[1]) // chunk * chunk
+    parts = [tuple(x[:, :whole].unflatten(1, (-1, chunk)) for x in (k, v))] if whole else []
     if whole < k.shape[1]:  # the rest is one short chunk
         parts.append(tuple(x[:, whole:].unsqueeze(1) for x in (k, v)))
     lengths = [int(keys.shape[2]) for keys, _ in parts]
@@ -61,22 +63,29 @@ def _published(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tup
     for (keys, values), length, early, late in zip(parts, lengths, before, reversed(behind), strict=True):
         at = torch.arange(-1, length + 1, device=k.device)
         way = costs(w, at[1:-1], at, u)
-        edges = (entering.unsqueeze(-2).split(_group(keys), dim=2) for entering in (early, late))
+        edges = (_cut(entering.unsqueeze(-2), _group(keys), 2) for entering in (early, late))
         for x, first, last in zip(_groups(keys, values, w.dtype), *edges, strict=True):
             y.append(read(gather(torch.cat((first, x, last), dim=-2), way), k.dtype).flatten(1, 2))
     return torch.cat(y, dim=1), torch.stack((ahead, back))
 
 
 def _group(x: Tensor) -> int:
-    """How many chunks of x, Float[... n L C], to handle together."""
+    """How many chunks of x, Float[... n L C], to handle together; in an export all."""
+    if exporting():
+        return max(1, int(x.shape[-3]))
     others = int(x[..., 0, :, :].numel())
-    return max(1, WEIGHTS.get(x.device.type, 2**18) // (others * (CHUNK + 2)))
+    return max(1, WEIGHTS.get(x.device.type, WEIGHTS["cpu"]) // (others * (int(x.shape[-2]) + 2)))
+
+
+def _cut(x: Tensor, group: int, dim: int) -> Sequence[Tensor]:
+    """Parts of `group` along a dimension; x itself if it is one: OpenVINO takes no split of an unknown length."""
+    return (x,) if x.shape[dim] <= group else x.split(group, dim)
 
 
 def _groups(keys: Tensor, values: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
     """Float[B n L C], Float[B n L C] -> Float[3 B group L C] at a time."""
     group = _group(keys)
-    for some, same in zip(keys.split(group, dim=1), values.split(group, dim=1), strict=True):
+    for some, same in zip(_cut(keys, group, 1), _cut(values, group, 1), strict=True):
         yield tokens(some.to(dtype), same.to(dtype))
 
 
@@ -102,7 +111,7 @@ def _released(k: Tensor, v: Tensor, w: Tensor, u: Tensor, state: Tensor) -> tupl
 def _carry(x: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor]:
     """The sums that enter each token, and the last: Float[3 B n C], Float[3 B C] -> Float[3 B n C], Float[3 B C]."""
     n = int(x.shape[2])
-    if n <= CHUNK:
+    if n <= 2 * CHUNK:
         borders = gather(_beside(state, x, reverse), _ways(w, n, reverse))
         return (borders[:, :, 1:], borders[:, :, 0]) if reverse else (borders[:, :, :-1], borders[:, :, -1])
     rest = n % CHUNK
@@ -111,9 +120,9 @@ def _carry(x: Tensor, w: Tensor, state: Tensor, *, reverse: bool) -> tuple[Tenso
     ways = _ways(w, CHUNK, reverse)
     through, within = (ways[:1, :-1], ways[1:]) if reverse else (ways[-1:, 1:], ways[:-1])
     group = _group(chunks[2])
-    leaving = torch.cat([gather(some, through) for some in chunks.split(group, dim=2)], dim=2).squeeze(-2)
+    leaving = torch.cat([gather(some, through) for some in _cut(chunks, group, 2)], dim=2).squeeze(-2)
     entering, state = _carry(leaving, CHUNK * w, state, reverse=reverse)
-    groups = zip(entering.split(group, dim=2), chunks.split(group, dim=2), strict=True)
+    groups = zip(_cut(entering, group, 2), _cut(chunks, group, 2), strict=True)
     entering = torch.cat([gather(_beside(edge, some, reverse), within).flatten(2, 3) for edge, some in groups], dim=2)
     if rest:
         end, state = _carry(last, w, state, reverse=reverse)

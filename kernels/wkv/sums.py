@@ -53,7 +53,7 @@ def gather(x: Tensor, cost: Tensor) -> Tensor:
     a, b, exponents = x.unsqueeze(-3).unbind(0)
     exponents = exponents - cost
     p = exponents.amax(-2, keepdim=True)
-    weights = (exponents - p).exp_()
+    weights = (exponents - p if torch.is_grad_enabled() else exponents.sub_(p)).exp_()
     return torch.stack(((weights * a).sum(-2), (weights * b).sum(-2), p.squeeze(-2)))
 
 

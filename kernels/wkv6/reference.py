@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vbench.kernels.blocks import blocks, each_way, turned
+from vbench.kernels.blocks import blocks, each_way, exporting, scanned, turned
 from vbench.kernels.shapes import Direction, accumulator
 
 
@@ -50,6 +50,10 @@ def _walk(
     B, H, N, D = r.shape
     s = r.new_zeros(B, H, D, v.shape[-1], dtype=dtype) if state is None else state.to(dtype)
     bonus = (u * (not reverse)).to(dtype)[:, None]
+    if exporting():
+        items = (r.to(dtype), k.to(dtype), v.to(dtype), g.to(dtype).exp())
+        s, o = scanned(_step, s, items, -2, reverse)
+        return o + (items[0] * items[1] * bonus).sum(-1, keepdim=True) * items[2], s
     out = []
     for block in blocks(N, reverse):
         queries, keys, values, decays = (x[:, :, block].to(dtype) for x in (r, k, v, g))
@@ -63,3 +67,10 @@ def _walk(
             s = torch.addcmul(kept[t] * s, columns[t], outer[t])
         out.append(torch.cat(turned(read, reverse), dim=2) + (queries * keys * bonus).sum(-1, keepdim=True) * values)
     return torch.cat(turned(out, reverse), dim=2), s
+
+
+def _step(s: Tensor, item: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """One token, for an export."""
+    r, k, v, decay = item
+    read = (r.unsqueeze(-2) @ s).squeeze(-2)
+    return torch.addcmul(decay.unsqueeze(-1) * s, k.unsqueeze(-1), v.unsqueeze(-2)), read

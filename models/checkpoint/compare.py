@@ -98,6 +98,10 @@ class Target:
         named = getattr(self.model, "CLASSIFIER", None) or published or ()
         return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
 
+    def rank(self, candidate: Candidate) -> tuple[int, int]:
+        """The place in the order of preference; first the entry that the authors of the model test."""
+        return (-1, 0) if getattr(self.model, "PUBLISHED_ENTRY", None) in candidate.entry else candidate.rank
+
     def fit(self, candidate: Candidate) -> Fit:
         """Compare a candidate as it is, and if it does not fit, as the model's family adapts it."""
         best = self._compare(candidate, candidate.state)

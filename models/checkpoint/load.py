@@ -65,18 +65,20 @@ def _choose(target: Target, contents: Mapping[Any, Any]) -> tuple[Fit, list[str]
     fits = [target.fit(each) for each in candidates(contents, target.own.keys()) or _nothing(contents)]
     if all(fit.faults for fit in fits) and (nested := target.fit_nested(contents)):
         fits.append(nested)
-    good = sorted((fit for fit in fits if not fit.faults), key=lambda fit: fit.candidate.rank)
+    good = sorted((fit for fit in fits if not fit.faults), key=lambda fit: target.rank(fit.candidate))
     if not good:
         nearest = min(fits, key=lambda fit: (-len(fit.state), len(fit.candidate.prefix), fit.faults))
         raise CheckpointError(target.misfit(nearest))
     first = good[0]
     check_plain(first.state)
     others = [fit for fit in good[1:] if not same(first.state, fit.state)]
-    if rivals := [fit for fit in others if fit.candidate.rank == first.candidate.rank]:
+    if rivals := [fit for fit in others if target.rank(fit.candidate) == target.rank(first.candidate)]:
         places = "; ".join(fit.place for fit in (first, *rivals))
         raise CheckpointError(f"{1 + len(rivals)} places in it fit, with different weights: {places}; pass one of them")
     said = [f"{fit.place} fits too, with other weights" for fit in others]
-    said += [f"{fit.place} comes first, but does not fit: {fit.faults_in_words}" for fit in _passed_over(fits, first)]
+    said += [
+        f"{fit.place} comes first, but does not fit: {fit.faults_in_words}" for fit in _passed_over(target, fits, first)
+    ]
     notes = [line(f"loaded {first.place}; {each}", 400) for each in said]
     for note in notes:
         _LOG.warning(note)
@@ -85,10 +87,11 @@ def _choose(target: Target, contents: Mapping[Any, Any]) -> tuple[Fit, list[str]
     return first, notes
 
 
-def _passed_over(fits: list[Fit], first: Fit) -> list[Fit]:
+def _passed_over(target: Target, fits: list[Fit], first: Fit) -> list[Fit]:
     """The nearest candidate that should come before the first one, but does not fit."""
-    averaged = [fit for fit in fits if fit.faults and fit.candidate.rank[0] < first.candidate.rank[0]]
-    near = [fit for fit in averaged if 2 * len(fit.state) > len(first.state)]
+    kind, _ = target.rank(first.candidate)
+    before = [fit for fit in fits if fit.faults and target.rank(fit.candidate)[0] < kind]
+    near = [fit for fit in before if 2 * len(fit.state) > len(first.state)]
     return sorted(near, key=lambda fit: fit.faults)[:1]
 
 

@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from vbench.reports.figures import accuracies, curves, marks
+from vbench.reports.figures import accuracies, curves, marks, names
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import MUTED, Drawn, NotDrawnError, Options, ground, ink, sheet
+from vbench.reports.figures.style import MUTED, Drawn, NotDrawnError, Options, ground, ink, panels
 from vbench.reports.series import Series, series_of
 
 DEFAULT = ("macs", "latency_ms", "peak_memory_bytes")
-PLACES = ((0, 6), (10, 5), (12, 0), (-10, 5), (-12, -1), (-10, -6), (0, -7))  # for a size beside its point, in pt
+FRONT: dict[str, Any] = {"color": MUTED, "linewidth": 3, "alpha": 0.3, "zorder": 1}
+SIZED = "Numbers at points, in the colour of their curve: image side in px."
+UNSIZED = "Points of a curve are image sizes, which grow with the cost; there is no room to write each of them."
 
 
 def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
@@ -33,20 +35,21 @@ def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
     if not costs:
         raise NotDrawnError(f"no row has both an accuracy and {' or '.join(options.costs or DEFAULT)}")
     measured = known["top1_measured"].notna()
-    figure = sheet(1 if len(costs) == 1 else 2, 2.7)
-    panels = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
-    names: list[Name] = []
-    for axis, cost, letter in zip(panels, costs, "abcdefgh", strict=False):
-        names += _panel(axis, known, cost)
+    figure, axes = panels(len(costs), 2.7, most=min(3, len(costs)), sharey=True)
+    found: list[Name] = []
+    for axis, cost, letter in zip(axes, costs, "abcdefgh", strict=False):
+        found += _panel(axis, known, cost)
         axis.set_title(f"({letter}) {MEASURES[cost].title}" if len(costs) > 1 else MEASURES[cost].title)
-    panels[0].set_ylabel("Top-1 (%)" if measured.any() else "ImageNet-1K top-1 (%), published")
-    marks.name_curves(figure, names)
-    keep_apart(figure, list(panels))
+    for axis in axes:
+        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            axis.set_ylabel("Top-1 (%)" if measured.any() else "ImageNet-1K top-1 (%), published")
+    names.legend(figure, {**names.entries(found), **front_key()})
+    sized = marks.place_sizes(figure, axes)
     said, *gaps = accuracies.notes([row for row in options.accuracy if row.model in set(known["model"])])
     return Drawn(
         figure,
         (
-            said + " Numbers at points: image side in px.",
+            f"{said} {SIZED if sized else UNSIZED}",
             *gaps,
             "Grey: the Pareto front, which no point drawn beats in accuracy at the same cost or less.",
         ),
@@ -54,21 +57,21 @@ def accuracy_cost(table: pd.DataFrame, options: Options) -> Drawn:
 
 
 def _panel(axis: Axes, known: pd.DataFrame, cost: str) -> list[Name]:
-    measure, names, every = MEASURES[cost], [], []
+    measure, found, every = MEASURES[cost], [], []
     series = series_of(known)
     for one in curves.of_models(series) if cost in ("macs", "params") else series:
         cells = one.cells[one.cells[cost].notna()]
         if cells.empty:
             continue
         every.append(cells[[cost, "top1"]].to_numpy(dtype=float) / (measure.unit, 1))
-        names.append(_curves(axis, one, cells, cost, measure.unit))
+        found.append(_curves(axis, one, cells, cost, measure.unit))
     if every:
         best = front(np.concatenate(every))
-        axis.step(best[:, 0], best[:, 1], where="post", color=MUTED, linewidth=3, alpha=0.3, zorder=1)
+        axis.step(best[:, 0], best[:, 1], where="post", **FRONT)
     axis.margins(x=0.08, y=0.08)
     curves.log_axis(axis, "x")
     axis.set_xlabel(measure.axis(known))
-    return names
+    return found
 
 
 def _curves(axis: Axes, one: Series, cells: pd.DataFrame, cost: str, unit: float) -> Name:
@@ -91,7 +94,7 @@ def _curves(axis: Axes, one: Series, cells: pd.DataFrame, cost: str, unit: float
             tops = ends[1]
         for at, top, side in zip(x, tops, own["height"], strict=True):
             if not hollow or line != ":":
-                marks.note(axis, str(side), (at, top), PLACES[0], ha="center", color=MUTED, gid="size")
+                marks.size(axis, str(side), (at, top), one.colour)
     return found[-1]
 
 
@@ -104,23 +107,6 @@ def front(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(kept)
 
 
-def keep_apart(figure: Figure, axes: list[Axes]) -> None:
-    """Move the size beside each point to a place without text, point or curve; remove it if there is none."""
-    for axis in axes:
-        sizes = [text for text in axis.texts if isinstance(text, Annotation) and text.get_gid() == "size"]
-        taken = [marks.extent(figure, text) for text in axis.texts if text.get_gid() == "name"]
-        panel = axis.get_window_extent()
-        points = axis.transData.transform(np.array([text.xy for text in sizes]).reshape(-1, 2))
-        lines = marks.along(axis)
-        for text in sizes:
-            for place in PLACES:
-                text.set_position(place)
-                box = marks.extent(figure, text)
-                on_curve = marks.within(points, box, 2).any() or marks.within(lines, box, 0).any()
-                on_text = any(box.overlaps(other) for other in taken)
-                inside = panel.x0 <= box.x0 and box.x1 <= figure.bbox.x1 - 2 and box.y1 <= panel.y1 + 8
-                if not on_curve and not on_text and inside:
-                    taken.append(box)
-                    break
-            else:
-                text.remove()
+def front_key() -> dict[str, Artist]:
+    """The entry of the front in a legend."""
+    return {"Pareto front": Line2D([], [], **FRONT)}

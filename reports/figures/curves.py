@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from vbench.reports.appearance import ENDINGS
-from vbench.reports.figures import marks
+from vbench.reports.figures import marks, names
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import Measure
 from vbench.reports.figures.style import MUTED
@@ -40,7 +41,10 @@ def value_at(series: Series, measure: Measure, side: float) -> float | None:
 
 
 def of_models(series: Sequence[Series]) -> list[Series]:
-    """One curve for each model, from all its rows: for a measure that does not depend on mode, device or dtype."""
+    """One curve for each model, from all its rows: for a measure that does not depend on mode, device or dtype.
+
+    A model that has one curve elsewhere has the same name here.
+    """
     found: dict[str, list[Series]] = {}
     for one in series:
         found.setdefault(one.model, []).append(one)
@@ -49,17 +53,17 @@ def of_models(series: Sequence[Series]) -> list[Series]:
         cells = pd.concat([one.cells for one in own]).sort_values("side", kind="stable")
         cells = cells[cells["macs"].notna()].drop_duplicates("side")
         brand = next((f" ({one.label.rsplit('(', 1)[1]}" for one in own if one.label.endswith(")")), "")
-        merged.append(replace(own[0], label=model + brand, line="-", cells=cells))
+        label = own[0].label if len(own) == 1 else model + brand
+        merged.append(replace(own[0], label=label, line="-", cells=cells))
     return merged
 
 
 def draw(axis: Axes, series: Sequence[Series], measure: Measure, table: pd.DataFrame) -> list[Name]:
-    """Draw the curves of a measure with interval bands, and a wall where curves end. Returns names for `finish`.
+    """Draw the curves of a measure with interval bands, and a cross where one failed. Returns names for `finish`.
 
     A series without a value is left out. The y axis is logarithmic; `table` has the rows that its label describes.
     """
-    names: list[Name] = []
-    walls: dict[float, dict[str, list[Name]]] = {}
+    found: list[Name] = []
     for one in series:
         x, y = points(one, measure)
         if not len(x):
@@ -67,23 +71,19 @@ def draw(axis: Axes, series: Sequence[Series], measure: Measure, table: pd.DataF
         look = {"marker": one.marker, "label": one.label, "zorder": 3}
         name = marks.curve(axis, x, y, one.label, one.colour, one.line, **look)
         _band(axis, one, measure, name.colour)
-        ended = _wall(one, x[-1]) if measure.walls else None
-        if ended is None:
-            names.append(name)
-            continue
-        side, why = ended
-        axis.plot([x[-1], side], [y[-1], y[-1]], ":", color=name.colour, linewidth=1)
-        axis.plot([side], [y[-1]], marker="x", color=name.colour, markersize=6, markeredgewidth=1.8, zorder=4)
-        walls.setdefault(side, {}).setdefault(why, []).append(name)
-    for side, at in walls.items():
-        marks.wall(axis, side, {why: [(name.text, name.colour) for name in own] for why, own in at.items()})
-        names += [name for own in at.values() if len(own) > marks.ON_A_WALL for name in own]
+        if ended := _wall(one, x[-1]) if measure.walls else None:
+            side, why = ended
+            axis.plot([x[-1], side], [y[-1], y[-1]], ":", color=name.colour, linewidth=1)
+            axis.plot([side], [y[-1]], marker="x", color=name.colour, markersize=6, markeredgewidth=1.8, zorder=4)
+            marks.wall(axis, side, "", name.colour)
+            name = replace(name, x=side, ended=why)
+        found.append(name)
     axis.set_title(measure.title)
     axis.set_ylabel(measure.axis(table))
     log_axis(axis)
     if not axis.get_lines():
         nothing(axis, "in no row")
-    return names
+    return found
 
 
 def nothing(axis: Axes, why: str) -> None:
@@ -135,9 +135,9 @@ def sides_of(table: pd.DataFrame) -> dict[float, str]:
 
 
 def size_axis(axes: Sequence[Axes], sides: dict[float, str]) -> None:
-    """Make the x axes show image size. `finish` names the ticks."""
+    """Make the x axes show image size, all the same sizes. `finish` names the ticks."""
     for axis in axes:
-        axis.set_xlabel("Image side (px)")
+        axis.set_xlabel(names.SIZES)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_locator(FixedLocator(list(sides)))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
@@ -147,9 +147,15 @@ def size_axis(axes: Sequence[Axes], sides: dict[float, str]) -> None:
             axis.set_xlim(min(sides) / 1.12, max(sides) * 1.12)
 
 
-def finish(figure: Figure, names: Sequence[Name], sides: dict[float, str]) -> None:
-    """Write the names of curves and sizes, after everything else is drawn."""
-    axes = [axis for axis in figure.axes if axis.get_xlabel() == "Image side (px)"]
-    marks.name_curves(figure, names)
-    marks.thin_ticks(figure, axes, sides)
+def finish(
+    figure: Figure, found: Sequence[Name], sides: dict[float, str], keys: Mapping[str, Artist] | None = None
+) -> None:
+    """Write the names of curves and sizes, ratios and walls, after everything else is drawn.
+
+    Args:
+        keys: more entries of a legend.
+    """
+    names.name_curves(figure, found, keys)
+    marks.thin_ticks(figure, [axis for axis in figure.axes if axis.get_xlabel() == names.SIZES], sides)
     marks.place_ratios(figure, figure.axes)
+    marks.place_walls(figure, figure.axes)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import Drawn, NotDrawnError, Options, sheet
+from vbench.reports.figures.style import Drawn, NotDrawnError, Options, panels
 from vbench.reports.series import series_of
 
 PANELS = ("latency_ms", "peak_memory_bytes", "state_bytes")
@@ -21,15 +21,14 @@ def modes(table: pd.DataFrame, _: Options) -> Drawn:
     table = table[table["model"].isin(both)]
     series = series_of(table)
     carried = [one for one in series if one.mode == "recurrent"]
-    figure = sheet(2, 2.7)
-    panels = figure.subplots(1, 3)
+    figure, axes = panels(len(PANELS), 2.7, most=3)
     names = []
-    for axis, key, letter in zip(panels, PANELS, "abc", strict=True):
+    for axis, key, letter in zip(axes, PANELS, "abc", strict=True):
         shown = curves.of_models(carried) if key == "state_bytes" else series
         names += curves.draw(axis, shown, MEASURES[key], table)
         axis.set_title(f"({letter}) {MEASURES[key].title}")
     sides = curves.sides_of(table)
-    curves.size_axis(list(panels), sides)
+    curves.size_axis(axes, sides)
     curves.finish(figure, names, sides)
     return Drawn(
         figure,

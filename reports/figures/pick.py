@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from vbench.reports.appearance import COLOURS, MARKERS, SHADES
-from vbench.reports.figures import curves, marks
-from vbench.reports.figures.accuracy_cost import front, keep_apart
-from vbench.reports.figures.style import MUTED, RATIO, Drawn, NotDrawnError, ground, ink, sheet
+from vbench.reports.figures import curves, marks, names
+from vbench.reports.figures.accuracy_cost import FRONT, SIZED, UNSIZED, front, front_key
+from vbench.reports.figures.places import Place, Side, Taken, em, place
+from vbench.reports.figures.style import MUTED, RATIO, Drawn, NotDrawnError, ground, ink, panels
 from vbench.reports.pick import METRICS, sentences
 from vbench.reports.series import tint
 from vbench.results.pick import KINDS, Candidate, Kind, Pick
@@ -26,31 +27,29 @@ def pareto(found: Pick) -> Drawn:
     """
     if not found.candidates:
         raise NotDrawnError("no cell has both an accuracy and a cost")
-    figure = sheet(1 if len(found.budget) == 1 else 2, 2.9 if len(found.budget) < 3 else 5.4)
-    across = min(2, len(found.budget))
-    panels = list(figure.subplots(-(-len(found.budget) // across), across, squeeze=False, sharey=True).flatten())
-    for spare in panels[len(found.budget) :]:
-        spare.remove()
-    names: list[marks.Name] = []
-    for axis, option, letter in zip(panels, found.budget, "abcd", strict=False):
-        names += _panel(axis, found, option)
+    figure, axes = panels(len(found.budget), 2.9, most=min(2, len(found.budget)), sharey=True)
+    drawn: list[marks.Name] = []
+    for axis, option, letter in zip(axes, found.budget, "abcdef", strict=False):
+        drawn += _panel(axis, found, option)
         title = KINDS[option].words.capitalize()
         axis.set_title(f"({letter}) {title}" if len(found.budget) > 1 else title)
     kinds = {one.accuracy.measured for one in found.candidates}
     origin = ", measured" if kinds == {True} else ", published" if kinds == {False} else ""
-    for axis in panels[: len(found.budget) : across]:
-        axis.set_ylabel(f"{METRICS[found.metric].capitalize()} (%){origin}")
-    marks.legend(figure, {name.text: name.handle for name in names})  # curves end close to each other
-    for axis in panels[: len(found.budget)]:
+    for axis in axes:
+        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            axis.set_ylabel(f"{METRICS[found.metric].capitalize()} (%){origin}")
+    names.legend(figure, {**{name.text: name.handle for name in drawn}, **front_key()})  # curves end close together
+    for axis in axes:
         _name_limit(figure, axis)
-    keep_apart(figure, panels[: len(found.budget)])
-    legend = "Red disc: the pick. Shaded: beyond the limit. Grey step: the Pareto front. Numbers: image side in px."
+    sized = marks.place_sizes(figure, axes)
+    legend = "Red disc: the pick. Shaded: beyond the limit. Grey step: the Pareto front."
+    legend += f" {SIZED if sized else UNSIZED}"
     hollow = "Hollow: published accuracy, without an interval. Filled: measured, with its 95 % interval."
     return Drawn(figure, (*sentences(found), legend, hollow))
 
 
 def _panel(axis: Axes, found: Pick, option: str) -> list[marks.Name]:
-    kind, names = KINDS[option], []
+    kind, drawn = KINDS[option], []
     groups: dict[str, list[Candidate]] = {}
     for one in found.candidates:
         groups.setdefault(one.label, []).append(one)
@@ -58,14 +57,14 @@ def _panel(axis: Axes, found: Pick, option: str) -> list[marks.Name]:
     lines = {label: ("-", "--", ":", "-.")[number % 4] for number, label in enumerate(sorted(groups))}
     for label, own in sorted(groups.items(), key=lambda group: (found.best not in group[1], group[0])):
         own.sort(key=lambda one: one.row["height"] * one.row["width"], reverse=kind.least)  # names stand at the right
-        names.append(_curve(axis, own, option, label, (*looks[str(own[0].row["model"])], lines[label])))
+        drawn.append(_curve(axis, own, option, label, (*looks[str(own[0].row["model"])], lines[label])))
         for one in own:
             at = one.costs[option].value, one.accuracy.hi if one.accuracy.measured else one.accuracy.value
-            marks.note(axis, one.size, at, (0, 6), ha="center", color=MUTED, gid="size")
+            marks.size(axis, one.size, at, looks[str(one.row["model"])][0])
     sign = -1 if kind.least else 1
     points = np.array([(sign * one.costs[option].value, one.accuracy.value) for one in found.candidates])
     best = front(points) * (sign, 1)
-    axis.step(best[:, 0], best[:, 1], where="post", color=MUTED, linewidth=3, alpha=0.3, zorder=1)
+    axis.step(best[:, 0], best[:, 1], where="post", **FRONT)
     axis.margins(x=0.08, y=0.1)
     _limit(axis, found.budget[option], kind)
     if found.best:
@@ -73,7 +72,7 @@ def _panel(axis: Axes, found: Pick, option: str) -> list[marks.Name]:
         axis.plot(*at, "o", markersize=11, color=ink(RATIO), alpha=0.35, markeredgewidth=0, zorder=1.5)
     curves.log_axis(axis, "x")
     axis.set_xlabel(f"{kind.words.capitalize()} ({kind.symbol})")
-    return names
+    return drawn
 
 
 def _looks(cells: Sequence[Candidate]) -> dict[str, tuple[str, str]]:
@@ -124,10 +123,13 @@ def _limit(axis: Axes, limit: float, kind: Kind) -> None:
 
 
 def _name_limit(figure: Figure, axis: Axes) -> None:
-    """Put the words of the limit at the end of its line that no curve passes."""
-    text = next(text for text in axis.texts if text.get_gid() == "limit" and isinstance(text, Annotation))
-    points = marks.along(axis)
-    if marks.within(points, marks.extent(figure, text), 1).any():
-        text.xy = (text.xy[0], 1.0)
-        text.set_verticalalignment("top")
-        text.set_position((text.xyann[0], -3))
+    """Move the words of the limit to a free place beside its line, at whatever height."""
+    text = next(text for text in axis.texts if text.get_gid() == "limit")
+    assert isinstance(text, Annotation)
+    sizes = [other for other in axis.texts if other.get_gid() == "size"]
+    high = axis.get_window_extent().height * 72 / figure.dpi
+    (x, y), side = text.xyann, text.get_horizontalalignment()
+    other: Side = "right" if side == "left" else "left"
+    heights = [y + em(row) for row in range(int(high / em(1)))]
+    places: list[Place] = [(x, at, side) for at in heights] + [(-x, at, other) for at in heights]
+    place(figure, Taken(figure, axis, without=[text, *sizes]), text, places)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from vbench.devices import on_host
-from vbench.reports.figures import marks
+from vbench.reports.figures import marks, names
+from vbench.reports.figures.curves import log_axis
 from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import MUTED, ground, ink
+from vbench.reports.figures.style import MUTED, ground, ink, named
 from vbench.results.axes import PARTS, differing, said
 from vbench.results.frame import batch_asked, rows_of
 from vbench.results.published import Printed, efficiency
@@ -59,9 +61,9 @@ def of_paper(paper: str, metric: str) -> list[Printed]:
     return [row for row in efficiency() if row.metric == metric and row.source.startswith(paper)]
 
 
-def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, Points]:
-    """Our values in the printed unit, by their conditions: parallel mode, inference, on a GPU unless counted."""
-    rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == "infer")]
+def measured(table: pd.DataFrame, model: str, quantity: Quantity, phase: str = "infer") -> dict[str, Points]:
+    """Our values in the printed unit, by their conditions: parallel mode, one phase, on a GPU unless counted."""
+    rows = table[(table["model"] == model) & (table["mode"] == "parallel") & (table["phase"] == phase)]
     rows = rows[(rows["height"] == rows["width"]) & rows[quantity.column].notna()]
     rows = rows.drop_duplicates("height") if quantity.counted else rows[~rows["device"].map(on_host).astype(bool)]
     keys = [*PARTS, "form"]
@@ -80,16 +82,26 @@ def measured(table: pd.DataFrame, model: str, quantity: Quantity) -> dict[str, P
 
 
 def printed_and_ours(
-    axis: Axes, table: pd.DataFrame, paper: str, looks: Mapping[str, Look], quantity: Quantity, notes: list[str]
+    axis: Axes,
+    table: pd.DataFrame,
+    paper: str,
+    looks: Mapping[str, Look],
+    quantity: Quantity,
+    notes: list[str],
+    limits: tuple[float, float] | None = None,
 ) -> list[Name]:
-    """Draw printed curves (hollow) and ours (filled). Adds the reproduction ratios to `notes`."""
-    names = []
+    """Draw printed curves (hollow) and ours (filled). Adds the reproduction ratios to `notes`.
+
+    Args:
+        limits: of the paper's y axis; None: it is logarithmic and holds what is printed.
+    """
+    printed = {model: of_model(paper, model, quantity.metric) for model in looks}
+    found = [hollow(axis, printed[model].items(), model, look) for model, look in looks.items()]
+    set_limits(axis, limits)
+    what = MEASURES[quantity.column].title.lower() if not quantity.inverse else "latency per image"
     for model, look in looks.items():
-        theirs = of_model(paper, model, quantity.metric)
-        names.append(hollow(axis, theirs.items(), look))
         ours = measured(table, model, quantity)
-        what = MEASURES[quantity.column].title.lower() if not quantity.inverse else "latency per image"
-        names += filled(axis, ours, theirs, look, notes, what, reproduced=quantity.per_image)
+        found += filled(axis, ours, printed[model], (model, look), notes, what, reproduced=quantity.per_image)
     there = not table.empty and table[quantity.column].notna().any()
     if there and not quantity.counted and table["device"].map(on_host).all():
         notes.append(
@@ -97,7 +109,7 @@ def printed_and_ours(
         )
     if there and not quantity.per_image:
         notes.append("Memory has no reproduction ratio: the paper does not state its batch.")
-    return names
+    return found
 
 
 def axis_words(quantity: Quantity) -> str:
@@ -105,26 +117,62 @@ def axis_words(quantity: Quantity) -> str:
     return {"latency_ms": "latency per image", "peak_memory_gb": "memory"}.get(quantity.metric, "throughput")
 
 
-def hollow(axis: Axes, points: Iterable[tuple[float, float]], look: Look) -> Name:
+def name_of(model: str, look: Look) -> str:
+    """The name of a model as the paper prints it; the model's own name if it has a label, which then stands for it."""
+    return look.name if named(model) == model else model
+
+
+def hollow(axis: Axes, points: Iterable[tuple[float, float]], model: str, look: Look) -> Name:
     """Draw printed points, joined by a dotted line."""
     x, y = zip(*points, strict=True)
-    line = {"marker": look.marker, "markerfacecolor": ground(), "linewidth": 1.0, "zorder": 3}
-    return marks.curve(axis, x, y, look.name, look.colour, ":", **line)
+    line = {"marker": look.marker, "markerfacecolor": ground(), "linewidth": 1.0, "zorder": 3, "clip_on": False}
+    return marks.curve(axis, x, y, name_of(model, look), look.colour, ":", **line)
 
 
 def filled(
-    axis: Axes, ours: Mapping[str, Points], theirs: Points, look: Look, notes: list[str], what: str, *, reproduced: bool
+    axis: Axes,
+    ours: Mapping[str, Points],
+    theirs: Points,
+    whose: tuple[str, Look],
+    notes: list[str],
+    what: str,
+    *,
+    reproduced: bool,
+    places: Points | None = None,
 ) -> list[Name]:
-    """Draw our curves. Their names have the reproduction ratio at the largest size that both have."""
-    names = []
+    """Draw our curves within the limits of the printed ones. What lies beyond is left out, and said.
+
+    Args:
+        whose: the model, and how it looks.
+        places: of sizes on the x axis; None: sizes are places.
+    """
+    found, (model, look) = [], whose
+    name, (low, high) = name_of(model, look), axis.get_ylim()
+    first, last = axis.dataLim.x0, axis.dataLim.x1
     for points in ours.values():
-        common = [side for side in points if side in theirs]
-        ratio = f"ours {_ratio(points, theirs, max(common))}×" if reproduced and common else "ours"
-        x, y, text = list(points), list(points.values()), f"{look.name}, {ratio}"
-        names.append(marks.curve(axis, x, y, text, look.colour, "-", marker=look.marker, zorder=4))
+        shown: Points = {}
+        beyond: dict[str, list[float]] = {}
+        for side, value in points.items():
+            at = side if places is None else places.get(side, first - 1)
+            where = "" if low <= value <= high else "above" if value > high else "below"
+            where = where if first <= at <= last else "beside"
+            if where:
+                beyond.setdefault(where, []).append(side)
+            else:
+                shown[at] = value
+        if shown:
+            x, y = list(shown), list(shown.values())
+            found.append(marks.curve(axis, x, y, f"{name}, ours", look.colour, "-", marker=look.marker, zorder=4))
+        for where, sides in beyond.items():
+            if where != "beside":
+                words = f"{name}, ours: {len(sides)} point{'s' * (len(sides) > 1)}"
+                marks.clipped(axis, words, ink(look.colour), above=where == "above")
+        if out := sorted(side for sides in beyond.values() for side in sides):
+            listed = ", ".join(f"{side:.0f}" for side in out)
+            notes.append(f"Outside the paper's range, so not drawn: our {what} of {look.name} at {listed} px.")
     if reproduced:
         notes += reproductions(look.name, what, ours, theirs)
-    return names
+    return found
 
 
 def reproductions(name: str, what: str, ours: Mapping[str, Points], theirs: Points) -> list[str]:
@@ -142,31 +190,55 @@ def _ratio(ours: Points, theirs: Points, side: float) -> str:
     return f"{value:.2f}" if 0.1 <= value < 100 else f"{value:.2g}"
 
 
-def set_limits(axis: Axes, low: float, high: float) -> None:
-    """Set the paper's limits, but wider if our values lie outside: no value is cut off."""
-    axis.set_ylim(min(low, 1.05 * axis.dataLim.y0), max(high, 1.05 * axis.dataLim.y1))
+def set_limits(axis: Axes, limits: tuple[float, float] | None) -> None:
+    """Set the limits of the paper's y axis; None: make it logarithmic and as long as the printed values need."""
+    if limits is None:
+        low, high = axis.dataLim.y0, axis.dataLim.y1
+        room = max(1.25, (high / low) ** 0.06)
+        axis.set_yscale("log")
+        limits = low / room, high * room
+    axis.set_ylim(*limits)
+    if axis.get_yscale() == "log":
+        log_axis(axis)
 
 
 def label_points(axis: Axes, points: Points, colour: str, *, above: bool, digits: int = 1) -> None:
+    """Write the value of each point above or below it, or where `marks.place_values` finds room."""
     for x, y in points.items():
-        look = {"ha": "center", "color": colour, "path_effects": marks.halo()}
-        marks.note(axis, f"{y:.{digits}f}", (x, y), (0, 7 if above else -8), **look)
+        look = {"ha": "center", "color": ink(colour), "path_effects": marks.halo(), "gid": "value"}
+        marks.note(axis, f"{y:.{digits}f}", (x, y), (0, 7 if above else -7), **look)
 
 
-def walls(axis: Axes, paper: str, looks: Mapping[str, Look], places: Points | None = None) -> None:
-    """Draw a wall where the paper prints that a model ran out of memory."""
+def walls(axis: Axes, paper: str, looks: Mapping[str, Look], notes: list[str], places: Points | None = None) -> None:
+    """Draw a wall where the paper prints that a model ran out of memory. Adds it to `notes`."""
     for row in of_paper(paper, "oom"):
         if row.model in looks and row.res is not None:
-            x = places[float(row.res)] if places else float(row.res)
-            look = looks[row.model]
-            marks.wall(axis, x, {"out of memory, as printed": [(look.name, ink(look.colour))]})
+            x, look = places[float(row.res)] if places else float(row.res), looks[row.model]
+            marks.wall(axis, x, f"{name_of(row.model, look)}: out of memory, as printed", ink(look.colour))
+            notes.append(f"Wall: {name_of(row.model, look)} is out of memory at {row.res} px, as printed.")
+
+
+def finish(figure: Figure, found: Sequence[Name], sides: Sequence[int] = ()) -> list[str]:
+    """Write names, ratios, walls, values and what was left out, after everything else is drawn.
+
+    Returns: notes for the caption.
+    """
+    names.name_curves(figure, found)
+    if sides:
+        axes = [axis for axis in figure.axes if axis.get_xlabel() == names.SIZES]
+        marks.thin_ticks(figure, axes, {float(side): str(side) for side in sides})
+    marks.place_ratios(figure, figure.axes)
+    without = marks.place_values(figure, figure.axes)
+    marks.place_walls(figure, figure.axes)
+    marks.place_clipped(figure, figure.axes)
+    return [f"Without room for their value: {without} of the points."] if without else []
 
 
 def size_axis(axes: Sequence[Axes], sides: Sequence[int]) -> None:
     """Make the x axes linear in size, as in the papers, with ticks at these sizes."""
     margin = 0.05 * (sides[-1] - sides[0])
     for axis in axes:
-        axis.set_xlabel("Image side (px)")
+        axis.set_xlabel(names.SIZES)
         axis.xaxis.set_major_locator(FixedLocator(list(sides)))
         axis.set_xlim(sides[0] - margin, sides[-1] + margin)
         axis.grid(visible=True, axis="x", color=MUTED, alpha=0.4, linestyle="--")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
-from vbench.reports.figures.style import MUTED, Drawn, NotDrawnError, Options, ground, sheet
+from vbench.reports.figures.style import MUTED, Drawn, NotDrawnError, Options, ground, named, sheet
 from vbench.reports.series import Series, series_of
 from vbench.results.answers import Pair, pairs
 from vbench.results.frame import rows_of
@@ -56,7 +56,7 @@ def ratios(table: pd.DataFrame, _: Options) -> Drawn:
         raise NotDrawnError("no recurrent model and attention model share a size under equal settings")
     axis.axhline(1, color=MUTED, linewidth=0.8, zorder=1)
     axis.set_title("Time of a call, recurrent over attention")
-    axis.set_ylabel(f"Time over {every[0].baseline}'s (×)" if single else "Time over attention's (×)")
+    axis.set_ylabel(named(f"Time over {every[0].baseline}'s (×)") if single else "Time over attention's (×)")
     curves.log_axis(axis)
     curves.finish(figure, names, sides)
     first = (

@@ -17,7 +17,7 @@ from vbench.reports.figures.marks import Name
 from vbench.reports.figures.measures import MEASURES, Measure
 from vbench.reports.figures.pairs import Pair, pair_of, ratio_at
 from vbench.reports.figures.ratio import band
-from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
+from vbench.reports.figures.style import Drawn, Options, ground, ink, panels
 from vbench.reports.series import Series, series_of
 from vbench.results.known import side_of, usable
 from vbench.results.mcnemar import Paired, compare
@@ -36,29 +36,29 @@ def resolution(table: pd.DataFrame, options: Options) -> Drawn:
     series = series_of(table)
     pair = pair_of(series, options)
     sides = curves.sides_of(table)
-    figure = sheet(2, 5.4)
-    panels = figure.subplots(2, 2).flatten()
+    figure, axes = panels(4, 2.7)
     names: list[Name] = []
     notes: list[str] = []
     for number, key in enumerate(PANELS):
         shown = curves.of_models(series) if key == "macs" else series
-        names += curves.draw(panels[number], shown, MEASURES[key], table)
-    names += _accuracy(panels[3], series, sides, options)
-    curves.size_axis(list(panels), sides)
-    for panel, letter in zip(panels, "abcd", strict=True):
+        names += curves.draw(axes[number], shown, MEASURES[key], table)
+    names += _accuracy(axes[3], series, sides, options)
+    curves.size_axis(axes, sides)
+    for panel, letter in zip(axes, "abcd", strict=True):
         panel.set_title(f"({letter}) {panel.get_title(loc='left')}")
     if pair:
         notes.append(
-            f"Ratios: {pair.baseline.label} over {pair.subject.label}, computed from the values at the arrows."
+            f"Ratios: {pair.baseline.label} over {pair.subject.label}, computed from the values at the arrows. "
+            "Dashed and italic: the second is worse. An arrow that would have no length is not drawn."
         )
         for number, key in enumerate(PANELS):
-            notes += _ratios(panels[number], pair, MEASURES[key], options.at)
-        notes += _band(panels[PANELS.index("latency_ms")], pair)
-        notes += _points(panels[3], pair, options, sides)
+            notes += _ratios(axes[number], pair, MEASURES[key], options.at)
+        notes += _band(axes[PANELS.index("latency_ms")], pair)
+        notes += _points(axes[3], pair, options, sides)
     curves.finish(figure, names, sides)
     if pair:
         for number in (1, 2):
-            _closer(figure, panels[number], series, pair, MEASURES[PANELS[number]])
+            _closer(figure, axes[number], series, pair, MEASURES[PANELS[number]])
     models = {one.model for one in series}
     return Drawn(figure, (*notes, *accuracies.notes([row for row in options.accuracy if row.model in models])))
 
@@ -72,7 +72,7 @@ def _ratios(axis: Axes, pair: Pair, measure: Measure, at: Sequence[int]) -> list
             notes += _no_ratio(pair, measure, side)
             continue
         ends = (curves.value_at(pair.baseline, measure, side), curves.value_at(pair.subject, measure, side))
-        marks.ratio(axis, side, (ends[0] or 0.0, ends[1] or 0.0), f"{found.value:.1f}×")
+        marks.ratio(axis, side, (ends[0] or 0.0, ends[1] or 0.0), marks.times(found.value), won=found.value >= 1)
         unknown = " (interval not known)" if measure.walls and found.lo is None else ""
         notes.append(f"{measure.title} at {side} px: {found}{unknown}.")
     return notes
@@ -108,7 +108,7 @@ def _points(axis: Axes, pair: Pair, options: Options, sides: dict[float, str]) -
     if found := _paired(models, options, sides):
         of = found[-1]
         at, ends = side_of(of.a), of.accuracies
-        marks.ratio(axis, at, (ends[1], ends[0]), f"{of.difference:.1f}")
+        marks.ratio(axis, at, (ends[1], ends[0]), marks.points(of.difference), won=of.difference >= 0)
         return [
             f"Measured accuracy at {sides.get(at, f'{at:.0f}')} px, image by image: {of.a.model} {of.difference:+.2f} "
             f"points over {of.b.model} ({of.lo:+.2f} to {of.hi:+.2f}); McNemar's p {of.p_all:.2g}, over all sizes."
@@ -119,7 +119,7 @@ def _points(axis: Axes, pair: Pair, options: Options, sides: dict[float, str]) -
         return []
     side = max(common)
     above, below = (known[side] for known in shown)
-    marks.ratio(axis, side, (above, below), f"{below - above:.1f}")
+    marks.ratio(axis, side, (above, below), marks.points(below - above), won=below >= above)
     return [f"Published accuracy at {side} px: {models[1]} {below - above:+.1f} points over {models[0]}."]
 
 
@@ -140,6 +140,7 @@ def _published(model: str, low: float, high: float) -> dict[int, float]:
 def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str], options: Options) -> list[Name]:
     names, measured = [], False
     low, high = min(sides), max(sides)
+    labels = {one.model: one.label for one in curves.of_models(series)}
     for one in {one.model: one for one in reversed(series)}.values():
         ours = accuracies.draw(
             axis,
@@ -152,7 +153,7 @@ def _accuracy(axis: Axes, series: Sequence[Series], sides: dict[float, str], opt
         if shown:
             x, y = list(shown), list(shown.values())
             look = {"marker": one.marker, "markerfacecolor": ground(), "label": one.model}
-            theirs = marks.curve(axis, x, y, one.model, one.colour, ":", **look)
+            theirs = marks.curve(axis, x, y, labels[one.model], one.colour, ":", **look)
             names += [] if ours else [theirs]
         names += ours
         measured = measured or bool(ours)
@@ -177,7 +178,7 @@ def _closer(figure: Figure, axis: Axes, series: Sequence[Series], pair: Pair, me
     inset.set_xticks(ends, list(map(str, ends)))
     inset.xaxis.set_minor_locator(NullLocator())
     inset.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    marks.frame_inset(axis, inset, box)
+    marks.frame_inset(axis, inset, box, f"{ends[0]} to {ends[1]} px")
 
 
 def _crossing(pair: Pair, measure: Measure) -> tuple[float, float, float, float] | None:

@@ -1,23 +1,37 @@
-"""The three styles of figures, the size of a sheet, and how a sheet is saved: equal input gives equal bytes."""
+"""How figures look: style, width, font and labels; and how a sheet is saved: equal input gives equal bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from vbench.errors import UsageError
+from vbench.options import shown
+from vbench.reports.labels import Labels
 from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.text import visible
 
-COLUMN_IN = 3.3  # inches, the width of a paper's column; a page has two columns
+COLUMN_IN = 3.3  # inches, 8.4 cm: the width of a paper's column; a page has two columns
 GAP_IN = 0.1
+MM = 25.4  # of an inch
+WIDTHS = {"column": COLUMN_IN * MM, "full": (2 * COLUMN_IN + GAP_IN) * MM}  # mm
+NARROWEST, WIDEST = 60, 400  # mm; text of 6 pt fills a narrower sheet
+PANEL_IN = 2.1  # the least width of a panel; panels that have no room beside each other stand below each other
+STACKED_IN = 2.1  # the height of a panel below another
 MUTED = "#707070"
-RATIO = "#CC3311"  # arrows; Tol's red
+RATIO = "#CC3311"  # limits, picks, and arrows of a ratio that is a loss; Tol's red
+WIN = "#333333"  # arrows of a ratio that is a win
 PUBLISHED = (  # the caption's words for hollow accuracies
     "Accuracy (hollow) is what papers print, of models trained at 224 px, tested at each size; none was measured here."
 )
@@ -25,7 +39,7 @@ PUBLISHED_BESIDE = (  # the same beside measured ones; with the data sets
     "Accuracy: hollow is what papers print, of models trained at 224 px, tested on ImageNet-1K at each size; filled "
     "is what was measured on {}, with 95 % Wilson intervals."
 )
-DIM = 0.22  # luminance; a darker colour is not visible on a dark ground
+CONTRAST = 3.0  # of curves and their names to the ground, the least that WCAG 2 allows for what is drawn
 
 PAPER: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -78,10 +92,70 @@ DARK: dict[str, Any] = {
     "grid.color": "#33373F",
 }
 STYLES = {"paper": PAPER, "slides": SLIDES, "dark": DARK}
+SERIF = 1.12  # its letters are smaller
+FONTS: dict[str, list[str]] = {"sans": ["DejaVu Sans"], "serif": ["STIXGeneral", "DejaVu Serif"]}  # matplotlib has both
 FORMATS = ("png", "pdf", "svg")
 
 # No dates: the same records give the same bytes.
-_METADATA: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
+_METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How figures look, whatever they show."""
+
+    style: str = "paper"  # a key of `STYLES`
+    width_mm: float | None = None  # of the sheet; None: each figure's own
+    font: str = "sans"  # a key of `FONTS`
+    labels: Labels = Labels()  # noqa: RUF009  # frozen
+
+
+_LOOK: ContextVar[Look] = ContextVar("look", default=Look())  # noqa: B039  # frozen
+
+
+@contextmanager
+def looking(look: Look | str = "paper") -> Iterator[None]:
+    """A context in which figures have this look, or this style. The user's matplotlibrc is ignored."""
+    look = Look(look) if isinstance(look, str) else look
+    style = STYLES[look.style]
+    if look.font == "serif":
+        sizes = ("font.size", "axes.titlesize", "axes.labelsize")
+        style = {**style, **{name: SERIF * style[name] for name in sizes}}
+    token = _LOOK.set(look)
+    try:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            cast(dict[str, Any], mpl.rcParams).update({**style, "font.family": FONTS[look.font]})
+            yield
+    finally:
+        _LOOK.reset(token)
+
+
+def parse_look(style: str = "paper", width: str | None = None, font: str = "sans") -> Look:
+    """The look that --style, --width and --font describe. Raises: UsageError."""
+    for option, given, known in (("--style", style, STYLES), ("--font", font, FONTS)):
+        if given not in known:
+            raise UsageError(f"{option} '{shown(given)}' is not known; take one of {', '.join(known)}")
+    return Look(style, parse_width(width), font)
+
+
+def parse_width(text: str | None) -> float | None:
+    """The width of a sheet in mm, from "column", "full" or a number. Raises: UsageError."""
+    if text is None or text in WIDTHS:
+        return WIDTHS[text] if text else None
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not NARROWEST <= found <= WIDEST:
+        named = ", ".join(f"{name} ({mm:.0f} mm)" for name, mm in WIDTHS.items())
+        raise UsageError(f"--width '{shown(text)}': take {named}, or mm from {NARROWEST} to {WIDEST}, as in --width 80")
+    return found
+
+
+def named(text: str) -> str:
+    """A text with the labels of the current look in the place of models' names."""
+    return _LOOK.get().labels.within(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +171,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A figure, and the notes for its caption."""
+    """A figure, and the notes for its caption. The notes have models' names, whatever the labels."""
 
     figure: Figure
     notes: tuple[str, ...] = ()
@@ -108,9 +182,40 @@ class NotDrawnError(Exception):
 
 
 def sheet(columns: float, height_in: float) -> Figure:
-    """An empty figure, `columns` wide. `height_in` is the height in the paper style; larger styles scale it."""
-    scale = mpl.rcParams["figure.figsize"][0] / COLUMN_IN
-    return Figure(figsize=(scale * (columns * COLUMN_IN + (columns - 1) * GAP_IN), scale * height_in))
+    """An empty figure of the look's width, else `columns` wide.
+
+    `height_in` is the height in the paper style; larger styles scale it.
+    """
+    scale, asked = _scale(), _LOOK.get().width_mm
+    width = scale * (columns * COLUMN_IN + (columns - 1) * GAP_IN) if asked is None else asked / MM
+    return Figure(figsize=(width, scale * height_in))
+
+
+def across(count: int, most: int) -> int:
+    """How many of `count` panels stand beside each other: `most`, if the width has room for so many."""
+    return max(1, min(most, count, int(sheet(min(2, most), 1).get_figwidth() / _scale() / PANEL_IN)))
+
+
+def panels(
+    count: int, height_in: float, most: int = 2, stacked_in: float = STACKED_IN, **more: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, `most` in a row where the width has room for so many, and its panels.
+
+    Args:
+        height_in: of a row of `most` panels, in the paper style; a row of fewer is at most `stacked_in` high.
+        more: for `Figure.subplots`.
+    """
+    columns = across(count, most)
+    rows = -(-count // columns)
+    figure = sheet(min(2, most), rows * (height_in if columns == min(most, count) else min(height_in, stacked_in)))
+    found = list(figure.subplots(rows, columns, squeeze=False, **more).flatten())
+    for spare in found[count:]:
+        spare.remove()
+    return figure, found[:count]
+
+
+def _scale() -> float:
+    return float(mpl.rcParams["figure.figsize"][0]) / COLUMN_IN
 
 
 def ground() -> str:
@@ -119,13 +224,19 @@ def ground() -> str:
 
 
 def ink(colour: str) -> str:
-    """The colour, made lighter if it would be invisible on a dark background."""
-    if _luminance(ground()) > 0.5:
-        return colour
-    while _luminance(colour) < DIM:
-        red, green, blue = (channel + 0.1 * (1 - channel) for channel in to_rgb(colour))
+    """The colour, made darker on a light background, or lighter on a dark one, until it can be seen (`CONTRAST`)."""
+    below = _luminance(ground())
+    end = 0.0 if below > 0.5 else 1.0
+    while contrast(colour, below) < CONTRAST:
+        red, green, blue = (channel + 0.1 * (end - channel) for channel in to_rgb(colour))
         colour = to_hex((red, green, blue))
     return colour
+
+
+def contrast(colour: str, ground_luminance: float) -> float:
+    """The contrast of a colour to a ground: 1 to 21, as WCAG 2 computes it."""
+    low, high = sorted((_luminance(colour), ground_luminance))
+    return (high + 0.05) / (low + 0.05)
 
 
 def _luminance(colour: str) -> float:
@@ -134,11 +245,15 @@ def _luminance(colour: str) -> float:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure in the format of the suffix, one of `FORMATS`. Call it in the style of the drawing.
+    """Write the figure in the format of the suffix, one of `FORMATS`; as `rendered`."""
+    path.write_bytes(rendered(figure, path.suffix[1:]))
 
-    Its texts are made visible.
-    """
+
+def rendered(figure: Figure, suffix: str) -> bytes:
+    """A file of the figure in one of `FORMATS`. Call it in the style of the drawing. Its texts are made visible."""
     for text in figure.findobj(Text):
         if (shown := visible(text.get_text())) != text.get_text():
             text.set_text(shown)
-    figure.savefig(path, metadata=_METADATA[path.suffix])
+    found = BytesIO()
+    figure.savefig(found, format=suffix, metadata=_METADATA[suffix])
+    return found.getvalue()

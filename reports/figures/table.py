@@ -84,8 +84,13 @@ _PAPERS = {  # question and command
         "vbench sweep --models vision_gru_t,deit_s --res 512,640,1024,1248",
     ),
     "vim": (
-        "Vim's speed and memory against resolution: what was printed, and what we measure of its baseline",
-        "vbench sweep --models deit_t --res 512,640,1024,1248 --device cuda",
+        "Vim's speed and memory against resolution: what was printed, and what we measure",
+        "vbench sweep --models vim_t,deit_t --res 512,640,1024,1248 --device cuda",
+    ),
+    "vmamba": (
+        "VMamba's speed in inference and training against resolution: what was printed, and what we measure",
+        "vbench sweep --models vmamba_t,vmamba_v0_t,deit_s,swin_t --res 224,288,384,512,640,768 --modes parallel "
+        "--phase infer,train --batch 32 --device cuda",
     ),
 }
 FIGURES |= {

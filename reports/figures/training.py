@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES
-from vbench.reports.figures.style import Drawn, Options, ground, ink, sheet
+from vbench.reports.figures.style import MUTED, Drawn, Options, ground, ink, named, panels
 from vbench.reports.series import Series, series_of, tint
 
 PARTS = ("forward", "backward", "update")
 SHADES = (1.0, 0.6, 0.25)
+BAR_IN = 0.12  # the least height of a bar
+MOST = 14  # bars that a panel of the usual height holds
 HATCHES = ("", "////", "....")
 
 
@@ -21,8 +26,8 @@ def training(table: pd.DataFrame, _: Options) -> Drawn:
     table = table[table["phase"] == "train"]
     series = series_of(table)
     sides = curves.sides_of(table)
-    figure = sheet(2, 2.9)
-    step, parts, memory = figure.subplots(1, 3)
+    height = 1.1 + BAR_IN * max(MOST, len(series))
+    figure, (step, parts, memory) = panels(3, height, most=3, stacked_in=height - 0.4)
     names = []
     for axis, key in ((step, "latency_ms"), (memory, "peak_memory_bytes")):
         names += curves.draw(axis, series, MEASURES[key], table)
@@ -30,7 +35,7 @@ def training(table: pd.DataFrame, _: Options) -> Drawn:
     memory.set_title("(c) Memory")
     at = _parts(parts, series, sides)
     curves.size_axis([step, memory], sides)
-    curves.finish(figure, names, sides)
+    curves.finish(figure, names, sides, _keys() if at else None)
     return Drawn(
         figure,
         (
@@ -39,6 +44,12 @@ def training(table: pd.DataFrame, _: Options) -> Drawn:
             "Parts of the step: in no row.",
         ),
     )  # fmt: skip
+
+
+def _keys() -> dict[str, Artist]:
+    """The entries of a legend for the parts of a step."""
+    parts = zip(PARTS, SHADES, HATCHES, strict=True)
+    return {part: Patch(facecolor=tint(MUTED, shade), edgecolor=ground(), hatch=hatch) for part, shade, hatch in parts}
 
 
 def _parts(axis: Axes, series: list[Series], sides: dict[float, str]) -> str | None:
@@ -56,15 +67,15 @@ def _parts(axis: Axes, series: list[Series], sides: dict[float, str]) -> str | N
         row = known[one.label].loc[[side]].iloc[0].to_dict()
         values = np.array([float(row[column]) for column in columns])
         starts = np.concatenate([[0.0], values.cumsum()[:-1]])
-        for part, start, value, shade, hatch in zip(PARTS, starts, values, SHADES, HATCHES, strict=True):
+        for start, value, shade, hatch in zip(starts, values, SHADES, HATCHES, strict=True):
             colour = ink(one.colour)
             axis.barh(
-                number, value, left=start, height=0.7, color=tint(colour, shade), edgecolor=ground(), hatch=hatch,
-                label=part if number == 0 else None,
+                number, value, left=start, height=0.7, color=tint(colour, shade), edgecolor=ground(), hatch=hatch
             )  # fmt: skip
-    axis.set_yticks(range(len(shown)), [one.label for one in shown])
-    axis.set_ylim(len(shown) - 0.4, -1.4)
+    axis.set_yticks(range(len(shown)), [named(one.label) for one in shown])
+    axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.grid(visible=False, axis="y")
+    axis.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_xlabel(f"Time in a step (ms), {sides[side]} px")
-    axis.legend(loc="upper right", ncols=3, handlelength=1, columnspacing=0.8, handletextpad=0.3, borderpad=0)
     return f"{sides[side]} px"

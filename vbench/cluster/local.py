@@ -18,7 +18,6 @@ from vbench.errors import UsageError
 from vbench.files import writing
 
 ENDING_S = 20.0  # for a shard that is told to end, before it is killed
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,8 @@ class Slot:
     """What a shard has for itself."""
 
     cores: tuple[int, ...]
-    gpu: str | None  # what `CUDA_VISIBLE_DEVICES` is set to
+    gpu: str | None  # what the variable `visible` is set to
+    visible: str | None = None  # as `Kind.visible`
 
 
 def slots(count: int, device: str, threads: int) -> list[Slot]:
@@ -44,7 +44,7 @@ def slots(count: int, device: str, threads: int) -> list[Slot]:
     if count > len(gpus):
         has = f"{len(gpus)} {kind.title}{'s'[: len(gpus) != 1]}"
         raise UsageError(f"--on local:{count}: this machine shows {has}, and each slot takes one")
-    return [Slot(own, gpu) for own, gpu in zip(cores, gpus, strict=False)]
+    return [Slot(own, gpu, kind.visible) for own, gpu in zip(cores, gpus, strict=False)]
 
 
 @dataclass(slots=True)
@@ -136,7 +136,7 @@ class Local:
         for slot in free[: len(self._queue)]:
             errand = replace(self._queue.popleft(), cores=slot.cores)
             log = Path(errand.folder) / SHARDS / LOG
-            own = {VISIBLE: slot.gpu} if slot.gpu is not None else {}
+            own = {slot.visible: slot.gpu} if slot.visible and slot.gpu is not None else {}
             with writing(log), (log / f"{errand.number:03d}-{errand.job}.log").open("wb") as said:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "vbench.cluster.shard", encoded(errand)],

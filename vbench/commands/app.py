@@ -6,16 +6,17 @@ import os
 import sys
 import warnings
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import vbench
-from vbench.commands import checks, gate, kernels, lists, memory, merge, pick, reports
+from vbench.commands import checks, export, gate, kernels, lists, memory, merge, pick, reports
 from vbench.commands import eval as evaluating
 from vbench.commands import sweep as sweeping
-from vbench.commands.console import end_as_by_ctrl_c, err, out
-from vbench.commands.repeated import adding_up
+from vbench.commands.console import end_as_by_ctrl_c, err, out, print_json
+from vbench.commands.flags import PlainCommand, PlainGroup
+from vbench.commands.parameters import prepared
 from vbench.errors import UsageError, VbenchError
 from vbench.options import shown
 
@@ -25,19 +26,21 @@ OVERWRITTEN = (
 )
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Is a recurrent vision backbone really cheaper than attention at high resolution? Measured.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (sweeping, evaluating, checks, memory, kernels, lists, gate, reports, merge, pick):
+for room in (sweeping, evaluating, checks, memory, export, kernels, lists, gate, reports, merge, pick):
     for one in room.app.registered_commands:
-        one.callback = adding_up(one.callback) if one.callback else None
+        one.callback, one.cls = prepared(one.callback) if one.callback else None, PlainCommand
 app.add_typer(sweeping.app)
 app.add_typer(evaluating.app)
 app.add_typer(checks.app)
 app.add_typer(memory.app)
-app.add_typer(kernels.app, name="kernels")
+app.add_typer(export.app)
+app.add_typer(kernels.app, name="kernels", cls=PlainGroup)
 app.add_typer(lists.app)
 app.add_typer(gate.app)
 app.add_typer(reports.app)
@@ -59,7 +62,10 @@ def root(
 
 
 def main() -> None:
-    """Run the program. A VbenchError, or an option that Typer refuses, is printed as one line; the exit code is 2."""
+    """Run the program. A VbenchError, or an option that Typer refuses, is printed as one line; the exit code is 2.
+
+    With --json it is an object on stdout too.
+    """
     warnings.showwarning = _warn  # type: ignore[assignment]  # it uses the message only
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -71,23 +77,30 @@ def main() -> None:
     except VbenchError as error:
         if os.environ.get("VBENCH_DEBUG"):
             raise
-        err.print(f"vbench: {error}")
-        sys.exit(2)
+        _refuse(str(error))
     except OSError as error:
         if error.filename is None or os.environ.get("VBENCH_DEBUG"):
             raise
-        err.print(f"vbench: {shown(error.filename)}: {error.strerror}")
-        sys.exit(2)
+        _refuse(f"{shown(error.filename)}: {error.strerror}")
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):  # what Typer and click refuse has one
             raise
-        if said := error.format_message():  # empty below a help text
-            context = getattr(error, "ctx", None)
-            path = context.command_path if context else "vbench"
-            err.print(f"vbench: {said.rstrip('.')}; see '{path} --help'")
-        sys.exit(2)
+        said = error.format_message()
+        if not said:  # below a help text
+            sys.exit(2)
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "vbench"
+        _refuse(f"{said.rstrip('.')}; see '{path} --help'")
+
+
+def _refuse(said: str) -> NoReturn:
+    """Print an error as one line, and with --json as an object on stdout too; exit with 2."""
+    err.print(f"vbench: {said}")
+    if "--json" in sys.argv:
+        print_json({"error": said, "exit_code": 2})
+    sys.exit(2)
 
 
 def _warn(message: Warning | str, *_: Any) -> None:

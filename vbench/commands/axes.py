@@ -12,13 +12,15 @@ import typer
 
 from vbench import devices
 from vbench import plan as planning
-from vbench.commands.repeated import COMMA
+from vbench.commands.completion import FORMS, SUITES
+from vbench.commands.parameters import COMMA
 from vbench.errors import UsageError
 
 Models = Annotated[
     str | None,
     typer.Option(
-        help="Names, patterns, timm/NAME, or module:callable of your own, as in vig_t,deit_*,my_net:net. "
+        help="Names, patterns, field (one of each family), all, timm/NAME, or module:callable of your own, as in "
+        "vig_t,deit_*,my_net:net. "
         "Your module must be installed or be in the current folder."
     ),
     COMMA,
@@ -42,13 +44,16 @@ Batch = Annotated[
 DTYPES = "float32, bfloat16, float16; amp-bf16, amp-fp16: autocast over float32 weights."
 Dtype = Annotated[str | None, typer.Option(help=DTYPES, show_default=planning.USUAL["dtype"]), COMMA]
 SuiteName = Annotated[
-    str | None, typer.Option("--suite", help="A named set of axes, or a .toml file. Options replace its axes.")
+    str | None,
+    typer.Option(
+        "--suite", help=f"A named set of axes ({', '.join(SUITES)}), or a .toml file. Options replace its axes."
+    ),
 ]
 Device = Annotated[str, typer.Option(help=f"{devices.NAMES}.")]
 Form = Annotated[
     str | None,
     typer.Option(
-        help="How operators are computed: fused, chunkwise, reference ...; see 'vbench kernels list'.",
+        help=f"How operators are computed: {', '.join(FORMS)}; 'vbench kernels list' says which have which.",
         show_default=f"{planning.USUAL['form']}, the default of the mode on the device",
     ),
     COMMA,

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -50,7 +51,7 @@ def _as_text(shown: Any) -> Any:
 
 
 out = Terminal(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
-err = Terminal(stderr=True, soft_wrap=True)
+err = Terminal(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -83,9 +84,20 @@ def print_aside(lines: Iterable[str]) -> None:
         err.print(line)
 
 
-def print_written(files: Iterable[object]) -> None:
-    """Say on stderr which files were written."""
-    print_aside([f"written: {', '.join(map(str, files))}"])
+def written(files: Iterable[Path]) -> str:
+    """What was written: a file, or each folder with the number of its files."""
+    folders: dict[Path, list[Path]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file)
+    said = [
+        str(inside[0]) if len(inside) == 1 else f"{len(inside)} files in {folder}" for folder, inside in folders.items()
+    ]
+    return f"written: {', '.join(said) or 'no file'}"
+
+
+def print_written(files: Iterable[Path]) -> None:
+    """Say on stderr what was written."""
+    print_aside([written(files)])
 
 
 def exit_if_failed(failed: list[str], code: int = 1) -> None:

@@ -17,7 +17,7 @@ from vbench.accuracy import plan as asking
 from vbench.accuracy.plan import Asked
 from vbench.commands import axes, cluster
 from vbench.commands.console import AsJson, err, print_aside
-from vbench.commands.repeated import COMMA
+from vbench.commands.parameters import COMMA
 from vbench.errors import UsageError
 from vbench.options import choices
 

@@ -12,7 +12,7 @@ from vbench import devices
 from vbench import plan as planning
 from vbench.commands import axes
 from vbench.commands.console import AsJson, err, out, print_aside, print_json, print_written
-from vbench.commands.repeated import COMMA
+from vbench.commands.parameters import COMMA
 from vbench.errors import OutputError, UsageError
 from vbench.results.outcome import NOTHING, THRESHOLD
 from vbench.suites.rules import load_rules

@@ -10,15 +10,15 @@ import typer
 
 from vbench import devices
 from vbench.commands.axes import Device
+from vbench.commands.completion import FORMS
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json, print_written
-from vbench.commands.repeated import COMMA
+from vbench.commands.parameters import COMMA
+from vbench.kernels.registry import OPS
 
 app = typer.Typer(no_args_is_help=True, help="Single operators: list, check, compile, bench, tune.")
 
-Op = Annotated[str | None, typer.Option(help="gla, wkv, wkv6, mlstm, retention, mingru ...", show_default="all"), COMMA]
-FormName = Annotated[
-    str | None, typer.Option(help="fused, chunkwise, scan, reference ...", show_default="all that can run"), COMMA
-]
+Op = Annotated[str | None, typer.Option(help=f"{', '.join(OPS)}.", show_default="all"), COMMA]
+FormName = Annotated[str | None, typer.Option(help=f"{', '.join(FORMS)}.", show_default="all that can run"), COMMA]
 
 
 @app.command("list")
@@ -194,7 +194,7 @@ def bench(
         print_json(rows)
     else:
         print_whole(operators.to_rich(rows), out)
-        for line in [*operators.findings(rows), *operators.remarks(rows)]:
+        for line in [*operators.targets(rows), *operators.findings(rows), *operators.remarks(rows)]:
             out.print(line)
     print_written([file])
     if any(row["status"] in ("failed", "error") and not row["peer"] for row in rows):

@@ -10,7 +10,7 @@ import typer
 from vbench import plan as planning
 from vbench.commands import axes
 from vbench.commands.console import AsJson, err, exit_if_failed, out, print_aside, print_json
-from vbench.commands.repeated import COMMA
+from vbench.commands.parameters import COMMA
 from vbench.devices import is_device
 from vbench.errors import UsageError
 from vbench.flops.cards import cards
@@ -57,7 +57,7 @@ def memory(
     if not rows:
         raise UsageError("; ".join(dict.fromkeys(failed)))
     if as_json:
-        print_json(rows)
+        print_json(rendering.to_json(rows))
     else:
         print_whole(rendering.to_rich(rows), out)
         for row in rows if top else []:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vbench.commands.console import AsJson, err, out, print_json, print_written
-from vbench.commands.repeated import COMMA
-from vbench.commands.reports import frame_of
+from vbench.commands.parameters import COMMA
+from vbench.commands.reports import CarbonIntensity, Price, frame_of
 from vbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ def pick(
     throughput: Annotated[float | None, typer.Option(help="Fewest images a second.")] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Most peak memory, in units of 10^9 bytes.")] = None,
     energy_j: Annotated[float | None, typer.Option(help="Most energy of an image, in J.")] = None,
+    cost: Annotated[float | None, typer.Option(help="Most cost of 10^6 images, in the currency of --price.")] = None,
+    emissions_g: Annotated[float | None, typer.Option(help="Most CO2 of 10^6 images, in g; needs the grid.")] = None,
+    price: Price = None,
+    carbon_intensity: CarbonIntensity = None,
     res: Annotated[
         str | None, typer.Option(help="Only these sizes, as 224:1024 (all between) or 512,512x1024."), COMMA
     ] = None,
@@ -55,7 +59,8 @@ def pick(
     Accuracies that 'vbench eval' measured come before those that papers print. Exit code 1: nothing meets the budget.
     """
     limits = {"latency_ms": latency_ms, "throughput": throughput, "memory_gb": memory_gb, "energy_j": energy_j}
-    answers = picks(runs, limits, res, metric, data_rows or [], data, labels)
+    limits |= {"cost": cost, "emissions_g": emissions_g}
+    answers = picks(runs, limits, res, metric, data_rows or [], data, labels, (price, carbon_intensity))
     files = write(answers, folder) if folder else []
     if as_json:
         from vbench.reports.pick import to_json
@@ -79,15 +84,18 @@ def picks(
     data_rows: Sequence[Path],
     data: str | None,
     labels: str | None,
+    given: tuple[str | None, str | None],
 ) -> list[Pick]:
-    """The answer of each device. Raises: UsageError."""
+    """The answer of each device; `given` are a price and the carbon intensity of a grid. Raises: UsageError."""
     from vbench.results import pick as picking
+    from vbench.results import rates
 
-    budget = picking.parse(limits)
+    budget, asked = picking.parse(limits), rates.parse(*given)
+    picking.check_rates(budget, asked)
     within = picking.parse_sizes(res) if res is not None else lambda height, width: True
     name = metric_of(metric)
     known = accuracies([*runs, *data_rows], name, data, labels)
-    return picking.pick(frame_of(runs), budget, known, within)
+    return picking.pick(rates.priced(frame_of(runs), asked), budget, known, within)
 
 
 def accuracies(
@@ -132,11 +140,11 @@ def write(answers: Sequence[Pick], folder: Path) -> list[Path]:
     from vbench.reports import pick as tables
     from vbench.reports.figures import draw
     from vbench.reports.figures.pick import pareto
-    from vbench.reports.figures.style import NotDrawnError
+    from vbench.reports.figures.style import NotDrawnError, looking
 
     files = [folder / f"pick.{suffix}" for suffix in ("md", "csv", "json")]
     texts = [tables.to_markdown(answers), tables.to_csv(answers), json.dumps(tables.to_json(answers), indent=1)]
-    with writing(folder), draw.looking("paper"):
+    with writing(folder), looking("paper"):
         for file, text in zip(files, texts, strict=True):
             write_text(file, text)
         for found in answers:

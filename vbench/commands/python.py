@@ -49,13 +49,13 @@ def sweep(
     reparam: Words | None = None,
     form: Words | None = None,
     device: str = "auto",
-    rigor: str = "default",
+    rigor: str | None = None,
     threads: int = 1,
     tf32: bool = False,
     seconds: float | None = None,
     seed: int = 0,
-    pairs: str = "auto",
-    refine: str = "auto",
+    pairs: str | None = None,
+    refine: str | None = None,
     budget: str | None = None,
     cells: int = CELLS,
     timeout: float = 300.0,
@@ -100,7 +100,7 @@ def sweep(
     from vbench.commands.console import Terminal
     from vbench.commands.progress import Progress
     from vbench.commands.reports import table_of
-    from vbench.commands.sweep import protocol_of, settings_of
+    from vbench.commands.sweep import how_of, protocol_of, settings_of
     from vbench.jobs.launch import Launcher
     from vbench.results import store
     from vbench.sweeps import loop
@@ -119,12 +119,14 @@ def sweep(
             **{"reparam": _text(reparam), "form": _text(form)},
         }
         asked = {axis: text for axis, text in given.items() if text is not None}
+        named = None if suite is None else str(suite)
+        how = how_of(named, rigor=rigor, seconds=seconds, pairs=pairs, refine=refine, budget=budget)
         slurm = (partition, gres, time, account, qos, constraint, exclusive)
-        where = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=budget)
+        where = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=how.budget)
         resolved = where.device(device) if where else devices.resolve(device)
-        cases = axes.cells(asked, None if suite is None else str(suite), resolved, most=cells)
-        protocol = protocol_of(resolved, rigor, threads, tf32, seconds, seed)
-        settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
+        cases = axes.cells(asked, named, resolved, most=cells)
+        protocol = protocol_of(resolved, how.rigor, threads, tf32, how.seconds, seed)
+        settings = settings_of(cases, folder, how, timeout, fresh, retry, begin)
         store.check(folder)
         console = Terminal(stderr=True, quiet=not progress, soft_wrap=True, force_terminal=False, force_jupyter=False)
         if where:
@@ -135,7 +137,7 @@ def sweep(
             return table_of([folder])
         with Launcher() as launcher:
             gpu = loop.probe(cases, resolved, launcher)
-            with Progress(console) as shown:
+            with Progress(console, settings.deadline) as shown:
                 loop.run(cases, settings, protocol, launcher, shown, gpu=gpu)
     return read(folder)
 
@@ -214,6 +216,10 @@ def pick(
     throughput: float | None = None,
     memory_gb: float | None = None,
     energy_j: float | None = None,
+    cost: float | None = None,
+    emissions_g: float | None = None,
+    price: str | None = None,
+    carbon_intensity: str | float | None = None,
     res: str | None = None,
     metric: str = "top1",
     data_rows: Sequence[str | Path] = (),
@@ -224,7 +230,10 @@ def pick(
 
     Args:
         runs: the folders of sweeps.
-        latency_ms, throughput, memory_gb, energy_j: the limits: ms, images/s, 10^9 bytes, J/image; one at least.
+        latency_ms, throughput, memory_gb, energy_j: the limits: ms, images/s, 10^9 bytes, J/image; one limit at least.
+        cost, emissions_g: limits of 10^6 images, in the currency of `price` and in g of CO2.
+        price: what an hour of the machine costs, as "2.5 EUR/h"; `cost` needs it.
+        carbon_intensity: g of CO2 a kWh of the grid; `emissions_g` needs it.
         res: only these sizes in px, as "224:1024".
         metric: "top1" or "top5".
         data_rows: more folders with accuracies of `vbench eval`.
@@ -241,11 +250,13 @@ def pick(
     from vbench.reports.pick import frame
 
     limits = {"latency_ms": latency_ms, "throughput": throughput, "memory_gb": memory_gb, "energy_j": energy_j}
+    limits |= {"cost": cost, "emissions_g": emissions_g}
+    given = price, None if carbon_intensity is None else str(carbon_intensity)
     folders = [Path(run) for run in runs]
     if not folders:
         raise UsageError("name a run, the folder of a sweep, as in vbench.pick('vbench-run', latency_ms=20)")
     with _as_keywords():
-        return frame(picks(folders, limits, res, metric, [Path(one) for one in data_rows], data, labels))
+        return frame(picks(folders, limits, res, metric, [Path(one) for one in data_rows], data, labels, given))
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +16,7 @@ from vbench.commands import axes, cluster
 from vbench.commands import reports as cli_reports
 from vbench.commands.console import AsJson, err, out, print_json
 from vbench.errors import UsageError
-from vbench.options import choices
+from vbench.options import NUMBERS, choices, shown
 from vbench.options import seconds as in_seconds
 
 if TYPE_CHECKING:
@@ -26,19 +27,24 @@ REPORTING_S = 8.0  # of a budget, for tables and figures
 app = typer.Typer()
 
 Rigor = Annotated[
-    str, typer.Option(help="quick (one launch of each cell), default (eight), paper (sixteen longer ones).")
+    str | None,
+    typer.Option(
+        help="quick (one launch of each cell), default (eight), paper (sixteen longer ones).", show_default="default"
+    ),
 ]
 Pairs = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Which cells take turns, so that their ratio is sharp: auto (each recurrent model, in its modes, with the "
-        "attention model that is nearest in parameters), none, or a model to compare all others with."
+        "attention model that is nearest in parameters), none, or a model to compare all others with.",
+        show_default="auto",
     ),
 ]
 Refine = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="auto: add sizes about each crossover in time, until it is known within 10 %; none. With quick it is none."
+        help="auto: add sizes about each crossover in time, until it is known within 10 %; none. With quick none.",
+        show_default="auto",
     ),
 ]
 BudgetOf = Annotated[
@@ -77,13 +83,13 @@ def sweep(
     asked: axes.Asked,
     suite: axes.SuiteName = None,
     device: axes.Device = "auto",
-    rigor: Rigor = "default",
+    rigor: Rigor = None,
     threads: Threads = 1,
     tf32: Tf32 = False,
     seconds: Seconds = None,
     seed: Seed = 0,
-    pairs: Pairs = "auto",
-    refine: Refine = "auto",
+    pairs: Pairs = None,
+    refine: Refine = None,
     budget: BudgetOf = None,
     cells: axes.Most = planning.CELLS,
     timeout: Timeout = 300.0,
@@ -111,12 +117,12 @@ def sweep(
     from vbench.results import store
     from vbench.sweeps import loop as sweeping
 
-    begin = monotonic()
+    begin, how = monotonic(), how_of(suite, rigor=rigor, seconds=seconds, pairs=pairs, refine=refine, budget=budget)
     slurm = (partition, gres, time, account, qos, constraint, exclusive)
-    where = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=budget)
+    where = cluster.parse(on, slurm, array_size=array_size, resubmit=resubmit, detach=detach, budget=how.budget)
     cases = axes.cells(asked, suite, where.device(device) if where else devices.resolve(device), most=cells)
-    protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
-    settings = settings_of(cases, folder, rigor, pairs, refine, budget, timeout, fresh, retry, begin)
+    protocol = protocol_of(cases[0].device, how.rigor, threads, tf32, how.seconds, seed)
+    settings = settings_of(cases, folder, how, timeout, fresh, retry, begin)
     store.check(folder)
     if where:
         raise typer.Exit(cluster.sweep(cases, settings, protocol, where, as_json))
@@ -124,12 +130,12 @@ def sweep(
     with Launcher() as launcher:
         gpu = sweeping.probe(cases, settings.device, launcher)
         try:
-            with Progress(err) as progress:
+            with Progress(err, settings.deadline) as progress:
                 sweeping.run(cases, settings, protocol, launcher, progress, gpu=gpu)
         except KeyboardInterrupt:
             interrupted = True
             err.print("interrupted; the records so far are kept. Run the same command again to resume")
-    failed = cli_reports.write(folder, cli_reports.table_of([folder]), as_json)
+    failed = cli_reports.write(folder, cli_reports.table_of([folder]), as_json, question=how.question)
     raise typer.Exit(130 if interrupted else 1 if failed else 0)
 
 
@@ -139,12 +145,12 @@ def plan(
     asked: axes.Asked,
     suite: axes.SuiteName = None,
     device: axes.Device = "auto",
-    rigor: Rigor = "default",
+    rigor: Rigor = None,
     threads: Threads = 1,
     tf32: Tf32 = False,
     seconds: Seconds = None,
     seed: Seed = 0,
-    pairs: Pairs = "auto",
+    pairs: Pairs = None,
     budget: BudgetOf = None,
     cells: axes.Most = planning.CELLS,
     as_json: AsJson = False,
@@ -158,9 +164,10 @@ def plan(
     from vbench.sweeps.rehearse import rehearse
 
     cases = axes.cells(asked, suite, devices.resolve(device), most=cells)
-    protocol = protocol_of(cases[0].device, rigor, threads, tf32, seconds, seed)
-    together = companies.companies(cases, companies.parse_pairs(pairs, cases))
-    allowed_s = None if budget is None else in_seconds(budget, "--budget")
+    how = how_of(suite, rigor=rigor, seconds=seconds, pairs=pairs, budget=budget)
+    protocol = protocol_of(cases[0].device, how.rigor, threads, tf32, how.seconds, seed)
+    together = companies.companies(cases, companies.parse_pairs(how.pairs, cases))
+    allowed_s = None if how.budget is None else in_seconds(how.budget, "--budget")
     with Launcher() as launcher, err.status("estimating"):
         memo = sweeping.memo_of(cases, cases[0].device, launcher)
         estimates, waited_s = estimate.run(cases, protocol, launcher, memo)
@@ -184,7 +191,7 @@ def plan(
         out.print(line)
     out.print(work.whole(rows, found.blocks, parts, cases[0].device))
     for line in found.wishes:
-        out.print(f"in {budget}: {line}")
+        out.print(f"in {how.budget}: {line}")
 
 
 @app.command()
@@ -223,14 +230,51 @@ def maxbatch(
     _limit("images", model, (res, None), limit, mode, dtype, phase, memory, device, threads, timeout, as_json)
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a sweep measures: its options, or what its suite says in their place; and the question of the suite."""
+
+    rigor: str = "default"
+    seconds: float | None = None
+    pairs: str = "auto"
+    refine: str = "auto"
+    budget: str | None = None
+    question: str | None = None
+
+
+def how_of(suite: str | None, **given: Any) -> How:
+    """How a sweep measures: as the options say that were given, else as the suite says, else as usual.
+
+    Raises: UsageError, as `load`, and for a suite whose `seconds` are none.
+    """
+    from vbench.suites.load import load
+
+    asked = {name: value for name, value in given.items() if value is not None}
+    if suite is None:
+        return How(**asked)
+    of = load(suite)
+    own: dict[str, Any] = {**of.how}
+    if "seconds" in own:
+        own["seconds"] = _seconds(own["seconds"], f"--suite {suite}: seconds")
+    return How(**{**own, **asked}, question=of.question)
+
+
+def _seconds(text: str, where: str) -> float:
+    """ "0.5" -> 0.5. Raises: UsageError, after `where`."""
+    low, high = NUMBERS["seconds"]
+    with suppress(ValueError):
+        if low <= (found := float(text)) <= high:
+            return found
+    raise UsageError(f"{where}: '{shown(text)}' is not between {low:g} and {high:,}; write it like 0.5")
+
+
 def protocol_of(
     device: str, rigor: str, threads: int, tf32: bool, seconds: float | None, seed: int
 ) -> planning.Protocol:
     """The protocol of a rigor with the options applied. `seconds` also scales other times, and limits warm-up."""
     base = planning.parse_rigor(rigor)
     if tf32 and not devices.kind_of(device).tf32:
-        title = devices.kind_of(device).title
-        raise UsageError(f"--tf32: a {title} has no TF32; leave the option out, or use --device cuda")
+        raise UsageError(f"--tf32: rounds products of an NVIDIA GPU, not those of {device}; leave the option out")
     protocol = replace(base, threads=threads, tf32=tf32, seed=seed)
     if seconds is None:
         return protocol
@@ -242,10 +286,7 @@ def protocol_of(
 def settings_of(
     cases: list[planning.Case],
     folder: Path,
-    rigor: str,
-    pairs: str,
-    refine: str,
-    budget: str | None,
+    how: How,
     timeout: float,
     fresh: bool,
     retry: bool,
@@ -255,15 +296,16 @@ def settings_of(
     from vbench.sweeps import companies
     from vbench.sweeps.loop import Settings
 
+    several = planning.parse_rigor(how.rigor).launches > 1
     return Settings(
         folder,
         cases[0].device,
         timeout,
         fresh,
         retry,
-        pairs=companies.parse_pairs(pairs, cases),
-        refine=choices(refine, "--refine", ("auto", "none"))[0] == "auto" and planning.parse_rigor(rigor).launches > 1,
-        deadline=None if budget is None else begin + max(0.0, in_seconds(budget, "--budget") - REPORTING_S),
+        pairs=companies.parse_pairs(how.pairs, cases),
+        refine=choices(how.refine, "--refine", ("auto", "none"))[0] == "auto" and several,
+        deadline=None if how.budget is None else begin + max(0.0, in_seconds(how.budget, "--budget") - REPORTING_S),
     )
 
 

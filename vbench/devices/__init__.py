@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vbench.devices import nvml
+from vbench.devices import amd, nvml, shown
+from vbench.devices.torch_build import built_for
 from vbench.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -25,12 +26,25 @@ class Kind:
     device: str  # "module:class" of its `Device`
     title: str  # what a message calls one such device
     present: Callable[[], list[dict[str, Any]]]  # those of this machine, each as `nvml.gpus` describes it
+    library: str | None = None  # as in `built_for`: what torch must be built for before one counts as present
     numbered: bool = True  # whether there may be several: "cuda:1" is the second
     watched: bool = False  # whether `nvml` can watch its clocks, its power and who else uses it
     graphs: bool = False  # whether calls can be recorded and replayed: the back end "cudagraph"
     tf32: bool = False  # whether float32 products can be rounded to TF32
+    float64: bool = True  # whether it computes in float64, in which the truth of a check is
+    tried: bool = True  # whether we have run on one; `auto` takes no other
+    visible: str | None = None  # the variable that shows a process one of several: "uuid" of `present` is its value
+
+    # In the table of what each can do.
+    clock: str = "events of the device"
+    memory: str = "torch's allocator"
+    limited: str = "torch's allocator"  # what keeps --memory; empty: it cannot be limited
+    energy: str = ""  # what counts it; empty: nothing that we ask
+
     out_of_memory: tuple[tuple[str, ...], ...] = ()  # words of errors by which libraries say that memory ran out
     masking: tuple[str, ...] = ()  # words of errors that only follow from the one that was being handled
+    lost: tuple[str, ...] = ()  # words of errors after which the device answers this process no more
+    lacking: tuple[tuple[str, ...], ...] = ()  # words by which torch says that it cannot do something there
 
     # What `vbench kernels bench` takes unless told otherwise.
     bench_tokens: tuple[int, ...] = (196, 1024, 4096, 16384, 65536)
@@ -54,6 +68,10 @@ KINDS = {  # `auto` takes the last kind that this machine has
         title="CPU",
         present=lambda: [{}],
         numbered=False,
+        clock="the clock of the host",
+        memory="resident set of the process",
+        limited="Linux (RLIMIT_DATA)",
+        energy="RAPL, all packages",
         out_of_memory=(("DefaultCPUAllocator: ", "memory"), ("std::bad_alloc",)),
         bench_tokens=(196, 1024, 4096, 16384),
         bench_batches=(1,),
@@ -74,6 +92,9 @@ KINDS = {  # `auto` takes the last kind that this machine has
         watched=True,
         graphs=True,
         tf32=True,
+        visible="CUDA_VISIBLE_DEVICES",
+        energy="NVML, the whole GPU",
+        lost=("CUDA error",),
         out_of_memory=(
             ("CUDA error: out of memory",),
             ("CUDA driver error: out of memory",),
@@ -87,7 +108,54 @@ KINDS = {  # `auto` takes the last kind that this machine has
         ),
         masking=("captur",),  # the end of a recording that failed: "... due to a previous error during capture"
     ),
+    "mps": Kind(
+        device="vbench.devices.mps:Mps",
+        title="Apple GPU",
+        present=shown.apple,
+        numbered=False,
+        float64=False,
+        tried=False,
+        memory="torch's allocator, looked at every ms",
+        out_of_memory=(("MPS backend out of memory",), ("Invalid buffer size: ",)),  # larger than Metal's largest
+        lost=("command buffer exited with error",),
+        lacking=(("is not currently implemented for the MPS device",), ("MPS framework doesn't support",)),
+        peak_dtypes=("float32", "float16"),
+    ),
+    "xpu": Kind(
+        device="vbench.devices.xpu:Xpu",
+        title="Intel GPU",
+        present=shown.intel,
+        library="xpu",
+        tried=False,
+        visible="ZE_AFFINITY_MASK",
+        out_of_memory=(
+            ("XPU out of memory",),
+            ("UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",),
+            ("UR_RESULT_ERROR_OUT_OF_HOST_MEMORY",),
+        ),
+        lost=("UR_RESULT_ERROR_DEVICE_LOST",),
+        lacking=(("Could not run 'aten::", "'XPU' backend"), ("Required aspect fp64 is not supported",)),
+    ),
 }
+ROCM = Kind(  # what torch built for ROCm calls "cuda"
+    device="vbench.devices.rocm:Rocm",
+    title="AMD GPU",
+    present=amd.gpus,
+    graphs=True,
+    tried=False,
+    visible="HIP_VISIBLE_DEVICES",
+    energy="amdsmi, the whole GPU",
+    out_of_memory=(
+        ("HIP error: out of memory",),
+        ("hipErrorOutOfMemory",),
+        ("HIPBLAS_STATUS_ALLOC_FAILED",),
+        ("miopenStatusAllocFailed",),
+        ("Triton Error [HIP]", "out of memory"),
+    ),
+    masking=("captur",),
+    lost=("HIP error",),
+)
+MEANT = {"rocm": "cuda", "hip": "cuda", "amd": "cuda", "metal": "mps", "apple": "mps", "intel": "xpu", "sycl": "xpu"}
 NAMES = ", ".join(["auto", *(name for kind, row in KINDS.items() for name in (kind, f"{kind}:N")[: 1 + row.numbered])])
 
 
@@ -96,7 +164,13 @@ def kind_of(device: str) -> Kind:
     name = device.partition(":")[0]
     if name not in KINDS:
         raise _no_device(device)
-    return KINDS[name]
+    return ROCM if name == "cuda" and built_for("hip") else KINDS[name]
+
+
+def every_kind() -> dict[str, Kind]:
+    """Every row, by torch's name; two rows are "cuda"."""
+    both = {"cuda": KINDS["cuda"], "cuda (ROCm)": ROCM}
+    return {title: row for name in KINDS for title, row in (both if name == "cuda" else {name: KINDS[name]}).items()}
 
 
 def is_device(word: str) -> bool:
@@ -111,10 +185,14 @@ def _no_device(device: str) -> DeviceError:
 
 
 def _gpu_meant(word: str) -> str | None:
-    """The device that is meant by "gpu", "gpu:1", "cuda1" or "0"; None for any other word."""
-    kind = next(name for name, row in KINDS.items() if row.numbered)
-    match = re.fullmatch(rf"(gpu|nvidia|{kind})?:?(\d*)", word)
-    return None if match is None or not word else f"{kind}:{match[2]}" if match[2] else kind
+    """The device that is meant by "gpu", "gpu:1", "cuda1", "rocm" or "0"; None for any other word."""
+    match = re.fullmatch(rf"(gpu|nvidia|{'|'.join([*KINDS, *MEANT])})?:?(\d*)", word)
+    if match is None or not word or match[1] == "cpu":
+        return None
+    kind = MEANT.get(match[1], match[1] if match[1] in KINDS else "cuda")
+    if match[1] in (None, "gpu") and not kind_of(kind).present():
+        kind = next((name for name in KINDS if not on_host(name) and kind_of(name).present()), kind)
+    return f"{kind}:{match[2]}" if match[2] and KINDS[kind].numbered else kind
 
 
 def on_host(device: str) -> bool:
@@ -128,9 +206,12 @@ def resolve(device: str) -> str:
     Raises: DeviceError for a device that this machine does not have.
     """
     if device.strip().lower() == "auto":
-        return next(resolve(name) for name, row in reversed(KINDS.items()) if row.present())
+        usual = (name for name in reversed(KINDS) if kind_of(name).tried and kind_of(name).present())
+        return resolve(next(usual))
     name, row = named(device), kind_of(device.strip().lower())
     count = len(row.present())
+    if row.library and not built_for(row.library):
+        raise DeviceError(f"--device: this torch is built without {row.library}. Take --device cpu")
     if int(name.partition(":")[2] or 0) >= count:
         has = f"{count} {row.title}{'s'[: count != 1]}" if count else f"no {row.title}"
         raise DeviceError(f"--device: there is no {device.strip()}; this machine has {has}. Take --device cpu")
@@ -164,8 +245,28 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, RuntimeError):
         return False
-    choices = [words for row in KINDS.values() for words in row.out_of_memory]
-    if any(all(word in str(error) for word in words) for words in choices):
+    rows = every_kind().values()
+    if any(_says(error, words) for row in rows for words in row.out_of_memory):
         return True
-    masks = any(word in str(error) for row in KINDS.values() for word in row.masking)
+    masks = any(word in str(error) for row in rows for word in row.masking)
     return masks and error.__context__ is not None and is_out_of_memory(error.__context__)
+
+
+def is_lacking(error: BaseException) -> bool:
+    """Whether torch says that a kind of device lacks an operator or a type: the cell is unsupported there."""
+    said = isinstance(error, RuntimeError | TypeError)  # NotImplementedError is one
+    return said and any(_says(error, words) for row in every_kind().values() for words in row.lacking)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    return all(word in str(error) for word in words)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error costs this process its device: the device keeps some errors, and later calls raise them."""
+    import torch
+
+    said = str(error)
+    return isinstance(error, torch.AcceleratorError) or any(
+        w in said for row in every_kind().values() for w in row.lost
+    )

@@ -106,6 +106,19 @@ class Device:
             found.append((perf_counter_ns() - begin) / 1e6)
         return found
 
+    def moment(self, used: Any = None) -> Any:
+        """A moment between two pieces of work. The device waits for the first one, unless it keeps its own time.
+
+        Args:
+            used: an earlier moment that nobody asks for any more.
+        """
+        self.wait()
+        return perf_counter_ns()
+
+    def between_ms(self, begin: Any, end: Any) -> float:
+        """Milliseconds of the device from one moment to another; it has reached both."""
+        return float(end - begin) / 1e6
+
     def sample_after(self, earlier: Call, call: Call, host_ms: float = 0.0) -> float:
         """The device's time for one call right after another, which does not count.
 
@@ -136,7 +149,7 @@ class Device:
         Args:
             begin: is called after the call is warm, right before it is recorded.
         """
-        raise UnsupportedError(f"{self.name} has no CUDA graphs")
+        raise UnsupportedError(f"{self.name} replays no recorded calls (the back end cudagraph)")
 
     # Memory, in bytes
 
@@ -150,6 +163,13 @@ class Device:
     def used_bytes(self) -> int:
         """What this process uses of the device's memory now."""
         raise NotImplementedError
+
+    def charged(self) -> Device:
+        """This device with all memory that its driver charges to this process as `used_bytes`, not that of torch alone.
+
+        For what libraries other than torch allocate.
+        """
+        return self
 
     def reset_peak(self) -> bool:
         """Forget the peak so far, and that of the host; False if the system cannot."""

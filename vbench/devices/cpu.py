@@ -96,7 +96,7 @@ class Cpu(Device):
         """The kernel counts what is mapped for writing, not what is resident: an allocation fails as it is mapped."""
         mapped = process.status_bytes("VmData")
         if mapped is None:
-            raise UsageError("a process's memory can be limited on Linux alone; take --device cuda")
+            raise UsageError("a process's memory can be limited on Linux alone")
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         wanted = mapped + budget_bytes if most == resource.RLIM_INFINITY else min(mapped + budget_bytes, most)
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from vbench.devices import nvml, process
-from vbench.devices.base import IN_FLIGHT, Call, Device, EnergyCounter, make_ready
+from vbench.devices.base import Call, EnergyCounter
+from vbench.devices.queued import Queued
 from vbench.errors import DeviceError, UsageError
 
 WORK_CYCLES = 200_000  # of the device, for one unit of `worker`
@@ -18,14 +18,11 @@ CYCLES_PER_MS = 3_000_000  # no GPU has a faster clock; a slower one waits longe
 SPUN_MS = 20.0  # the longest that the device waits for the host; after some thousand launches the queue is full
 
 
-class Cuda(Device):
+class Cuda(Queued):
     """A GPU: events around each call say how long the device took."""
 
     _side: torch.cuda.Stream | None = None  # on which calls are recorded; one, as libraries keep workspaces for each
 
-    asynchronous = True
-    pooled = True
-    lazy = True
     memory_meter = "CUDA allocator"
 
     def select(self, *, tf32: bool = False) -> None:
@@ -60,23 +57,22 @@ class Cuda(Device):
     def wait(self) -> None:
         torch.cuda.synchronize(self.name)
 
-    def samples(self, call: Call, count: int) -> list[float]:
-        """At most `IN_FLIGHT` calls are queued at a time."""
-        events = [_events() for _ in range(count)]
-        for i, (begin, end) in enumerate(events):
-            if i % IN_FLIGHT == 0:
-                self.wait()
-            make_ready(call)
-            begin.record()
-            call()
-            end.record()
-        self.wait()
-        return [begin.elapsed_time(end) for begin, end in events]
+    def event(self) -> torch.cuda.Event:
+        return torch.cuda.Event(enable_timing=True)
+
+    def moment(self, used: Any = None) -> torch.cuda.Event:
+        """An event in the queue: nobody waits. A new event takes more of the host's time than a used one."""
+        event: torch.cuda.Event = used or torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between_ms(self, begin: Any, end: Any) -> float:
+        return float(begin.elapsed_time(end))
 
     def sample_after(self, earlier: Call, call: Call, host_ms: float = 0.0) -> float:
         """The device spins between the two calls until the second one is queued, so that the host's time does not
         count. It does count for a call that takes the host longer than `SPUN_MS`."""
-        begin, end = _events()
+        begin, end = self.events()
         earlier()
         torch.cuda._sleep(int(CYCLES_PER_MS * (0.05 + min(1.5 * host_ms, SPUN_MS))))
         begin.record()
@@ -104,23 +100,11 @@ class Cuda(Device):
             kept = call()
         return Graph(graph, kept)
 
-    def begin_memory(self) -> int:
-        """Make a product, forward and backward, so that the libraries take their workspaces.
-
-        cuBLAS takes one for each thread that calls it, 32 MiB on sm_90, from torch's allocator and for good.
-        """
-        before = self.used_bytes()
-        with torch.inference_mode(False), torch.enable_grad():
-            for dtype in (torch.float32, torch.float16):
-                x = torch.ones(256, 256, device=self.name, dtype=dtype, requires_grad=True)
-                F.linear(x, x, x[0]).sum().backward()
-        self.wait()
-        del x
-        gc.collect()
-        return self.used_bytes() - before
-
     def used_bytes(self) -> int:
         return int(torch.cuda.memory_allocated(self.name))
+
+    def charged(self) -> Charged:
+        return Charged(self.name)
 
     def reset_peak(self) -> bool:
         torch.cuda.reset_peak_memory_stats(self.name)
@@ -130,7 +114,7 @@ class Cuda(Device):
     def peak_bytes(self) -> int:
         return int(torch.cuda.max_memory_allocated(self.name))
 
-    def reserved_peak_bytes(self) -> int:
+    def reserved_peak_bytes(self) -> int | None:
         return int(torch.cuda.max_memory_reserved(self.name))
 
     def process_bytes(self, host_peak: int) -> tuple[int | None, str | None]:
@@ -151,6 +135,27 @@ class Cuda(Device):
         return nvml.EnergyCounter(self.uuid())
 
 
+class Charged(Cuda):
+    """The GPU, whose memory in use is what the driver charges to this process, or to all of it where it does not tell.
+
+    The driver knows no peak: it is what is in use after a call, as runtimes keep what they have taken.
+    """
+
+    pooled = False
+    memory_meter = "device memory that the driver charges to the process, read after a call"
+
+    def used_bytes(self) -> int:
+        charged, _ = nvml.process_bytes(self.uuid())
+        free, total = torch.cuda.mem_get_info(self.name)
+        return int(total - free) if charged is None else charged
+
+    def peak_bytes(self) -> int:
+        return self.used_bytes()
+
+    def reserved_peak_bytes(self) -> None:
+        return None
+
+
 class Graph:
     """A recorded call. `kept` is its output, whose place the graph writes to."""
 
@@ -165,11 +170,3 @@ class Graph:
         pool = tuple(self._graph.pool())
         segments = torch.cuda.memory_snapshot()
         return sum(each["total_size"] for each in segments if tuple(each["segment_pool_id"]) == pool)
-
-
-def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
-    """A pair of events that exist: torch makes one as it is first recorded, and that takes the host's time."""
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    end.record()
-    return begin, end

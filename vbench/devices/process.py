@@ -110,6 +110,20 @@ def mapped_bytes(places: Iterable[tuple[int, int]]) -> int:
     return found
 
 
+def file_bytes(*folders: Path) -> int:
+    """What is resident of files in these folders, mapped in by this process, without pages that were written to."""
+    found, within = 0, False
+    begin = tuple(f"{folder.resolve()}/" for folder in folders)
+    with suppress(OSError):
+        for line in _SMAPS.read_text().splitlines():
+            head, *rest = line.split(maxsplit=5)
+            if not head.endswith(":"):
+                within = len(rest) == 5 and rest[4].startswith(begin)
+            elif within and head in ("Rss:", "Anonymous:"):
+                found += int(rest[0]) * (1024 if head == "Rss:" else -1024)
+    return found
+
+
 def _overlap(line: str, places: Sequence[tuple[int, int]]) -> int:
     """The bytes of these sorted places that the mapping of this line has, if it is of a file or of shared memory."""
     addresses, *rest = line.split(maxsplit=5)

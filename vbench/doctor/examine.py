@@ -17,7 +17,7 @@ import psutil
 import vbench
 from vbench import host, jobs
 from vbench.constraints import tested
-from vbench.devices import KINDS, kind_of, nvml, on_host
+from vbench.devices import KINDS, ROCM, kind_of, nvml, on_host
 from vbench.doctor import installed, selftest
 from vbench.errors import DeviceError
 from vbench.jobs import scratch
@@ -66,6 +66,7 @@ def examine(device: str, *, quick: bool = False, tell: Callable[[str], None] = l
         tell("the timer")
         timed = launcher.run(*jobs.timer(device), JOB_LIMIT_S)
         findings += timer_findings(timed.parts)
+        findings.append(energy_finding(timed.parts.get("energy"), device))
         if timed.status != "ok":
             findings.append(Finding("timer", "missing", f"could not be tried on {device}: {timed.reason}"))
         findings += _peaks(device, gpu, launcher, tell)
@@ -82,7 +83,16 @@ def _software() -> list[Finding]:
     if about["commit"]:
         text = about["commit"][:12] + (", with changes" if about["dirty"] else "")
         findings.append(_finding("commit", text, note=about["dirty"]))
-    return findings
+    return [*findings, machine_code_finding()]
+
+
+def machine_code_finding() -> Finding:
+    """Where compiled loops are kept, or why each process compiles them anew."""
+    from vbench.kernels import disk_cache
+
+    if why := disk_cache.unusable():
+        return Finding("machine code", "note", f"each process compiles it anew, for seconds: {why}")
+    return Finding("machine code", "ok", f"compiled loops are kept in {disk_cache.folder()}")
 
 
 def package_finding(package: str, version: str | None) -> Finding:
@@ -157,27 +167,44 @@ def _others(tell: Callable[[str], None]) -> Finding:
 def _gpus(launcher: Launcher, tell: Callable[[str], None]) -> list[Finding]:
     there = {
         f"{name}:{index}" if kind.numbered else name: about
-        for name, kind in KINDS.items()
-        if not on_host(name)
+        for name, kind in ((name, kind_of(name)) for name in KINDS if not on_host(name))
         for index, about in enumerate(kind.present())
     }
     if not there:
-        return [Finding("GPU", "note", "no NVIDIA driver found; sweeps run on the CPU")]
+        none = "no NVIDIA driver found, and no GPU of AMD, Apple or Intel that this torch is built for"
+        return [Finding("GPU", "note", f"{none}; sweeps run on the CPU")]
     findings = []
     for name, gpu in there.items():
         tell(name)
         free, whole = gpu["free_bytes"], gpu["memory_bytes"]
         known = free is not None and whole is not None
         memory = f"{free / 2**30:.1f} GiB free of {whole / 2**30:.1f}" if known else "memory not told by the driver"
-        text = f"{gpu['name']}, driver {gpu['driver']}, {memory}"
+        text = f"{gpu['name']}, driver {gpu['driver']}, {memory}{kind_words(name)}"
         try:
             ending = launcher.run(*jobs.probe(name), JOB_LIMIT_S)
             usable = ending.status == "ok"
             text += "" if usable else f"; torch cannot use it: {ending.reason}"
         except DeviceError as error:
             usable, text = False, f"{text}; {error}"
-        findings.append(Finding(name, "ok" if usable else "missing", text))
+        tried = kind_of(name).tried
+        findings.append(Finding(name, "missing" if not usable else "ok" if tried else "note", text))
     return findings
+
+
+def kind_words(device: str) -> str:
+    """What must be said of a kind of device beside its name: torch's name of it, and that we have not run on one."""
+    kind = kind_of(device)
+    through = "; torch, built for ROCm, calls it cuda" if kind is ROCM else ""
+    untried = f"; vbench has not run on an {kind.title} yet: what it says here is untried, and 'auto' takes the CPU"
+    return through + ("" if kind.tried else untried)
+
+
+def energy_finding(energy: dict[str, Any] | None, device: str) -> Finding:
+    """Whether the energy of a device can be counted: "counter", or the "reason" why not."""
+    said = energy or {"reason": f"{device} could not be asked"}
+    if "counter" in said:
+        return Finding("energy", "ok", f"counted by {said['counter']}")
+    return Finding("energy", "note", f"not known: {said['reason']}")
 
 
 def _nvml(device: str, launcher: Launcher) -> tuple[str, dict[str, Any]] | None:
@@ -257,6 +284,9 @@ def _peaks(
             busy = ending.parts.get("busy")
         if gpu is not None and sampler is not None:
             findings.append(clock_finding(gpu[1], sampler.window(*busy) if busy else None, sampler.reason))
+    if not on_host(device) and not kind_of(device).watched:
+        unwatched = f"not known: vbench asks nothing that tells the clock of an {kind_of(device).title}"
+        findings.append(Finding("GPU clock", "note", unwatched))
     return findings
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from vbench import jobs
 from vbench.devices import kind_of, open_device
+from vbench.devices.base import Device
 from vbench.jobs.launch import Launcher
 from vbench.plan import RIGORS, Sweep, plan
 
@@ -23,8 +24,10 @@ LAUNCH_LIMIT_S = 120.0
 
 
 def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"device"} -> "sleep", "empty_call_us", "linear", and on a GPU "events": the clock against known times.
+    """A job. {"device"} -> "energy", then the clock against known times: "sleep", "empty_call_us", "linear"; on a GPU
+    also "events".
 
+    "energy": {"counter"}, what counts the device's energy, or {"reason"}.
     "sleep": {"asked_ms", "shortest_ms", "median_ms"} of a sleep of known length. "empty_call_us": the time of an empty
     call. "linear": as `linear` returns it. "events": {"host_ms", "device_ms"}, the time of one long piece of work by
     the clocks of the host and of the device.
@@ -33,6 +36,7 @@ def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
     torch.set_num_threads(1)
     device = open_device(argument["device"])
+    yield "energy", _energy(device)
     slept = [_host_ms(lambda: time.sleep(ASLEEP_S)) for _ in range(SLEEPS)]
     yield "sleep", {"asked_ms": ASLEEP_S * 1e3, "shortest_ms": min(slept), "median_ms": median(slept)}
     yield "empty_call_us", median(_host_ms(lambda: None) for _ in range(EMPTY_CALLS)) * 1e3
@@ -49,6 +53,13 @@ def timer(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         found: list[float] = []
         host_ms = _host_ms(lambda: found.extend(device.samples(lambda: work(LONG), 1)))
         yield "events", {"host_ms": host_ms, "device_ms": found[0]}
+
+
+def _energy(device: Device) -> dict[str, str]:
+    try:
+        return {"counter": device.energy_counter().name}
+    except OSError as error:
+        return {"reason": str(error)}
 
 
 def linear(time_ms: Callable[[int], float]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vbench.errors import UnsupportedError, UsageError, VbenchError, first_line
 from vbench.flops.second import AGREE, not_counted, second_count
 from vbench.jobs.lenient import Lenient
 from vbench.kernels.registry import OPS, Mode
+from vbench.meters.modules import LEVELS
 from vbench.models import spec
 from vbench.models.closed_forms import closed_form
 from vbench.plan import Case, Dtype, Reparam, Sweep, plan
@@ -100,31 +101,11 @@ def _of_deployed(case: Case, model: nn.Module, merged: int) -> str:
     return f"{case.model} has a deployed form, of {millions} M parameters instead of {before}: --reparam yes"
 
 
-def count_by_module(case: Case) -> list[dict[str, Any]]:
-    """The same work by module, two levels deep, in the order of the pass. Containers do not count as a level.
+def count_by_module(case: Case, depth: int = LEVELS) -> list[dict[str, Any]]:
+    """The same work by module, as `modules.by_module` returns it. Raises: as `passes.entered`."""
+    from vbench.flops.modules import by_module
 
-    Repeated blocks have a `*` for their number, and share one row.
-
-    Returns: rows of `module`, `macs_executed`, `macs_matmul`, `macs_elementwise`, `flops_elementwise`, `flops_total`
-        (without what is unknown) and `bytes_min`. Each column's sum is the whole model's.
-    Raises: as `passes.entered`.
-    """
-    return _by_module(enter(case))
-
-
-def _by_module(found: Entered[Ledger]) -> list[dict[str, Any]]:
-    from vbench.flops.ledger import Tally
-
-    names = _rows(found.model)
-    sums: dict[str, Tally] = {}
-    for (module, _, _), tally in found.ledger.entries.items():
-        sums.setdefault(names.get(module, _starred(module)), Tally()).add(tally)
-    shown = (*EXECUTED, "flops_total", "bytes_min")
-    return [
-        {"module": name} | {key: getattr(tally, key) for key in shown}
-        for name, tally in sums.items()
-        if tally.flops_total
-    ]
+    return by_module(enter(case), case, depth)
 
 
 def enter(case: Case) -> Entered[Ledger]:
@@ -133,29 +114,6 @@ def enter(case: Case) -> Entered[Ledger]:
     from vbench.flops.passes import entered
 
     return entered(case, lambda model, _: Ledger(model))
-
-
-def _rows(model: nn.Module) -> dict[str, str]:
-    """Each module's path -> its row: the path two levels down, with a `*` for its last number."""
-    from torch import nn
-
-    places: dict[str, tuple[str, int]] = {"": ("(model)", 0)}  # row and level
-    for path, module in model.named_modules():
-        if not path:
-            continue
-        row, level = places[path.rpartition(".")[0]]
-        if level < 2:
-            row = _starred(path)
-            level += not isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-        places[path] = (row, level)
-    return {path: row for path, (row, _) in places.items()}
-
-
-def _starred(path: str) -> str:
-    """ "layers.2.blocks.5.attn" -> "layers.2.blocks.*.attn"."""
-    parts = path.split(".")
-    last = max((i for i, part in enumerate(parts) if part.isdecimal()), default=None)
-    return ".".join("*" if i == last else part for i, part in enumerate(parts))
 
 
 def count_cells(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -189,15 +147,19 @@ def uncounted(error: Exception) -> str:
 
 
 def count_in_full(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A job. {"case", "by_module"} -> "work", "modules" (or None) and "second_count" of one image; needs no device."""
+    """A job. {"case", "depth"} -> "work", "modules" and "second_count" of one image; needs no device.
+
+    "modules" has rows for modules of so many levels; None if the depth is None.
+    """
+    from vbench.flops.modules import by_module
     from vbench.meters.refusals import explained
 
-    case = Case(**argument["case"])
+    case, depth = Case(**argument["case"]), argument["depth"]
     with explained(case):
         found = enter(case)
     work = work_of(case, found)
     yield "work", work
-    yield "modules", _by_module(found) if argument["by_module"] else None
+    yield "modules", None if depth is None else by_module(found, case, depth)
     yield "second_count", _opinion(case, work)
 
 
@@ -216,12 +178,14 @@ def cases(
     form: str | None,
     dtype: Dtype,
     reparam: Reparam = "no",
+    device: str = "cpu",
 ) -> list[Case]:
     """What to count: a model at each size, by a form of its operator or the default one of a mode.
 
     Args:
         mode: None for the mode of `form`; "parallel" if that is None too.
         reparam: whether to count the deployed form of a re-parameterised model.
+        device: whose default form is taken, and on which the cell will run if it is timed.
 
     Raises: UnknownModelError, ResolutionError, UsageError.
     """
@@ -232,20 +196,23 @@ def cases(
     mode = mode or (forms[form].mode if form else "parallel")
     if form and forms[form].mode != mode:
         raise UsageError(f"--form: '{form}' is a {forms[form].mode} form, not a {mode} one; leave --mode out")
-    planned = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,), reparams=(reparam,)))
+    planned = plan(Sweep((model,), sizes, (mode,), (1,), (dtype,), reparams=(reparam,), device=device))
     if reason := planned[0].unsupported:
         option = "--mode" if mode not in planned[0].spec.modes else "--reparam"
         raise UsageError(f"{option}: {reason}" + "; use --mode parallel" * (option == "--mode"))
     return [replace(case, form=form) if form else case for case in planned]
 
 
-def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str, Any]:
+def run(case: Case, launcher: Launcher, *, depth: int | None = None) -> dict[str, Any]:
     """All that is known of one cell's work, counted in a child, as a flat, JSON-able dict.
 
-    Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if `by_module`.
+    Args:
+        depth: the levels of modules that have a row each; None for no modules.
+
+    Returns: the axes of `case`, what `count` and `second_count` return, and `modules` if a depth is given.
     Raises: UnknownModelError; UsageError if the model cannot be built at this size or cannot be counted.
     """
-    ending = Lenient(launcher).run(*jobs.count_in_full(case, by_module=by_module), TIME_LIMIT_S)
+    ending = Lenient(launcher).run(*jobs.count_in_full(case, depth=depth), TIME_LIMIT_S)
     if "modules" not in ending.parts:
         raise UsageError(f"{case} cannot be counted: {ending.reason}")
     second = ending.parts.get("second_count", not_counted(ending.reason))
@@ -255,5 +222,5 @@ def run(case: Case, launcher: Launcher, *, by_module: bool = False) -> dict[str,
         "macs_fvcore": second["macs_fvcore"],
         "fvcore_agrees": second["agree"],
         "fvcore_reason": second["reason"],
-        **({"modules": ending.parts["modules"]} if by_module else {}),
+        **({} if depth is None else {"modules": ending.parts["modules"]}),
     }

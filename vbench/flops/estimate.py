@@ -19,6 +19,7 @@ from vbench.flops.count import enter, uncounted
 from vbench.jobs.launch import Ending, Runner, side_by_side
 from vbench.jobs.lenient import Lenient
 from vbench.jobs.memo import Memo
+from vbench.kernels.registry import OPS
 from vbench.plan import Case, Protocol, product_dtype
 
 EFFICIENCY = 0.5  # of a model, against a large matrix product
@@ -103,7 +104,10 @@ def _work(case: Case) -> Iterator[tuple[str, Any]]:
     grid = case.spec.grid(case.height, case.width)
     images = timed_images(case)
     passes = TRAINING if case.phase == "train" else 1
-    walks = LAYERS_AND_DIRECTIONS if case.operator and case.mode == "recurrent" else 0
+    stepwise = (
+        case.operator and case.form and case.mode == "recurrent" and OPS[case.operator][case.form].package != "numba"
+    )
+    walks = LAYERS_AND_DIRECTIONS if stepwise else 0
     yield "macs", passes * images * work.macs_executed
     yield "bytes", passes * images * work.bytes_touched
     yield "operations", passes * work.calls
@@ -301,5 +305,5 @@ def row(case: Case, guess: Estimate | str, seconds: float | None, launches: int 
         "not_predicted": known.not_predicted if known else None,
         "seconds": None if known is None or seconds is None else round(seconds, 1),
         "launches": launches if known else None,
-        "peak_bytes": None if known is None else known.peak_bytes,
+        "peak_memory_bytes": None if known is None else known.peak_bytes,
     }

@@ -30,6 +30,7 @@ from vbench.flops.linear_algebra import LINEAR_ALGEBRA
 from vbench.flops.tables import MOVES, RANDOM, SILENT, VIEWS
 from vbench.kernels import entry
 from vbench.kernels.registry import OPS
+from vbench.meters.build import takes_hooks
 
 UNKNOWN_LIMIT = 0.01  # of all bytes; above it a total would be a guess
 CAUSAL = "causal attention: macs counts the pairs of a query and a key up to it, macs_executed all pairs"
@@ -245,11 +246,6 @@ class Ledger(TorchDispatchMode):
 
     def _leave(self, *_: Any) -> None:
         self._path.pop()
-
-
-def takes_hooks(module: nn.Module) -> bool:
-    """Whether a module takes hooks; one that torch.jit has scripted takes none."""
-    return not isinstance(module, torch.jit.ScriptModule)
 
 
 def _bytes(x: Tensor) -> int:

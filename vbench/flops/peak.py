@@ -32,12 +32,11 @@ from vbench.flops.allocator import Block, CachingAllocator, ExactAllocator, OutO
 from vbench.flops.autocast import Autocast
 from vbench.flops.cards import Card, cards
 from vbench.flops.dataless import Following, uncompiled, without_data
-from vbench.flops.ledger import takes_hooks
 from vbench.flops.trace import Held, Made, Trace
 from vbench.kernels.fused.launch import observed
 from vbench.kernels.registry import OPS, computation, operator
 from vbench.meters.attention import pinned
-from vbench.meters.build import finish, replace_function
+from vbench.meters.build import finish, replace_function, takes_hooks
 from vbench.meters.loss import loss_of, ready_to_train
 from vbench.plan import Case
 

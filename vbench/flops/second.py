@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from vbench.errors import first_line
-from vbench.kernels.registry import operator
+from vbench.kernels.registry import OPS, operator
 from vbench.meters.build import build, cast, replace_function, unfuse
 from vbench.plan import Case
 
@@ -33,7 +33,8 @@ def second_count(case: Case, macs: int) -> dict[str, Any]:
     """fvcore's count beside `macs`, the first counter's `macs_matmul`. Raises nothing: the count may be missing.
 
     The time of a trace grows with its length. So our operator, which is the same in many blocks, is traced apart from
-    the model, once for each size of its inputs.
+    the model, once for each size of its inputs. A form whose MACs are elementwise is not traced: none of them are in
+    `macs`, though torch may compute some by `bmm`, as what a token reads of a state.
 
     Returns: `macs_fvcore`, or None and `reason`; `agree`, whether they differ by at most 1 %.
     """
@@ -110,17 +111,21 @@ def _second_count(case: Case) -> Found:
             twin(image.to("meta"))
         replace_function(model, form, partial(_stand_in, iter(calls)))
     found = _traced(model, image)
+    if row.operator and case.form and OPS[row.operator][case.form].elementwise:
+        return found
     for call, times in Counter(calls).items():
         inputs = [torch.zeros(shape, dtype=dtype) for shape, dtype in call.inputs]
-        found.add(_traced(partial(form, **dict(call.options)), *inputs), times)
+        named = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in call.named}
+        found.add(_traced(partial(form, **named, **dict(call.options)), *inputs), times)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call of an operator: shapes and types of its inputs, its options, the shape and type of its output."""
+    """A call of an operator: shapes and types of its inputs, of those by name, its options, and those of its output."""
 
     inputs: tuple[tuple[torch.Size, torch.dtype], ...]
+    named: tuple[tuple[str, tuple[torch.Size, torch.dtype]], ...]
     options: tuple[tuple[str, Any], ...]
     output: tuple[torch.Size, torch.dtype]
 
@@ -129,14 +134,24 @@ def _record(form: Callable[..., Any], calls: list[_Call], *inputs: Tensor, **opt
     """Run the form on meta tensors, and append the call to `calls`."""
     o, state = form(*inputs, **options)
     given = tuple((x.shape, x.dtype) for x in inputs)
-    calls.append(_Call(given, tuple(options.items()), (o.shape, o.dtype)))
+    tensors = _tensors(options)
+    named = tuple((name, (x.shape, x.dtype)) for name, x in tensors.items())
+    rest = tuple((name, value) for name, value in options.items() if name not in tensors)
+    calls.append(_Call(given, named, rest, (o.shape, o.dtype)))
     return o, state
+
+
+def _tensors(options: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors among the keywords of a call."""
+    import torch
+
+    return {name: value for name, value in options.items() if torch.is_tensor(value)}
 
 
 def _stand_in(calls: Iterator[_Call], *inputs: Tensor, **options: Any) -> Any:
     """A tensor of the right shape, and no state. It depends on all inputs, so that a trace keeps what made them."""
     shape, dtype = next(calls).output
-    firsts = sum(x[(0,) * x.ndim] for x in inputs)
+    firsts = sum(x[(0,) * x.ndim] for x in (*inputs, *_tensors(options).values()))
     return inputs[0].new_zeros(shape, dtype=dtype) + firsts, None
 
 
@@ -157,6 +172,7 @@ def _traced(function: Callable[..., Any], *inputs: Tensor) -> Found:
         "aten::mm": jit_handles.matmul_flop_jit,
         "aten::matmul": jit_handles.matmul_flop_jit,
         "aten::bmm": jit_handles.bmm_flop_jit,
+        "aten::baddbmm": lambda inputs, outputs: jit_handles.bmm_flop_jit(inputs[1:3], outputs),
         "aten::einsum": jit_handles.einsum_flop_jit,
     }
     analysis.set_op_handle(**{kind: partial(_looked_at, found, kind, handle) for kind, handle in handles.items()})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vbench.flops.modules import Timing
     from vbench.operators.bench import Plan
     from vbench.plan import Case, Protocol
     from vbench.verify import Extent
@@ -24,8 +25,10 @@ JOBS = {
     "fingerprint": "vbench.host:fingerprint_job",
     "whereabouts": "vbench.host:whereabouts",
     "verify": "vbench.verify:job",
+    "export": "vbench.exports.verdict:job",
     "count": "vbench.flops.count:count_cells",
     "count_in_full": "vbench.flops.count:count_in_full",
+    "time_modules": "vbench.meters.modules:measure",
     "foresee": "vbench.flops.estimate:foresee",
     "foresee_cells": "vbench.flops.estimate:foresee_cells",
     "predict_memory": "vbench.flops.fit:predict_job",
@@ -104,14 +107,24 @@ def verify(
     return "verify", {**about, "extent": how_much}
 
 
+def export(case: Case, about: Mapping[str, Any]) -> Ask:
+    """Export the model of a cell; `about` says to what, and what to try."""
+    return "export", {"case": case.to_json(), **about}
+
+
 def count(cases: Iterable[Case]) -> Ask:
     """Count the work of cells of one model."""
     return "count", {"cases": [case.to_json() for case in cases]}
 
 
-def count_in_full(case: Case, *, by_module: bool) -> Ask:
-    """Count the work of a cell, by module too if asked."""
-    return "count_in_full", {"case": case.to_json(), "by_module": by_module}
+def count_in_full(case: Case, *, depth: int | None) -> Ask:
+    """Count the work of a cell, and by modules of so many levels too, unless that is None."""
+    return "count_in_full", {"case": case.to_json(), "depth": depth}
+
+
+def time_modules(case: Case, timing: Timing, depth: int) -> Ask:
+    """Time the modules of a cell, of so many levels."""
+    return "time_modules", {"case": case.to_json(), **asdict(timing), "depth": depth}
 
 
 def foresee(case: Case) -> Ask:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vbench import jobs
-from vbench.devices import is_out_of_memory
+from vbench.devices import is_lacking, is_out_of_memory
 from vbench.errors import UnsupportedError, UsageError, first_line
 
 LOST = 113  # the exit code of a process that has no way to answer any more
@@ -45,7 +45,8 @@ def run(talk: int, job: str, argument: dict[str, Any]) -> None:
         with suppress(Exception):  # its code may have closed or replaced this
             traceback.print_exc(file=sys.stderr)
         oom = is_out_of_memory(error)
-        send(status="oom" if oom else "error", reason=first_line(error, named=not oom), exited=_exited(error))
+        status = "oom" if oom else "unsupported" if is_lacking(error) else "error"
+        send(status=status, reason=first_line(error, named=not oom), exited=_exited(error))
     else:
         send(status="ok", reason=None, exited=False)
 

@@ -62,6 +62,17 @@ def folder(name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def shared(name: str) -> Path:
+    """A folder that this run's processes share, made if it is not there; it goes with the run. Raises: OutputError."""
+    place = Path(tempfile.gettempdir())  # a child's own lies in that of the run
+    path = (place.parent if NAME.fullmatch(place.parent.name) else home()) / name
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}; set TMPDIR to a folder that can") from None
+    return path
+
+
 def clear(place: Path) -> list[Path]:
     """Remove the folders in `place` whose owner has ended, if they are this user's. Returns: those."""
     found = []

@@ -116,6 +116,13 @@ def _attentions(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if "fused_attn" in vars(module)]
 
 
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether a module takes hooks; one that torch.jit has scripted takes none."""
+    import torch
+
+    return not isinstance(module, torch.jit.ScriptModule)
+
+
 def replace_function(model: nn.Module, old: Callable[..., Any], new: Callable[..., Any]) -> None:
     """Replace the function `old` by `new` in every module of `model` that holds it."""
     for module in model.modules():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from vbench.devices import is_out_of_memory
+from vbench.devices import is_lost, is_out_of_memory
 from vbench.devices.base import IN_FLIGHT, Call, Device
 from vbench.errors import CompileError, ShapeError, first_line
 from vbench.plan import Batch, Protocol
@@ -83,12 +83,9 @@ def measure(
 def fails_alone(error: Exception) -> bool:
     """Whether an error at a larger batch is the model's: it may be made for one image. Its other figures stand.
 
-    Running out of memory, a compiler that compiles nothing, and an error that CUDA keeps concern the whole cell.
+    Running out of memory, a compiler that compiles nothing, and an error that a device keeps concern the whole cell.
     """
-    import torch  # whoever has such an error has it already
-
-    kept = isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
-    return not (kept or is_out_of_memory(error) or isinstance(error, CompileError))
+    return not (is_lost(error) or is_out_of_memory(error) or isinstance(error, CompileError))
 
 
 def work(call: Call, device: Device, *, batch: int, block_calls: int) -> Callable[[float], int]:

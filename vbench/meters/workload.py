@@ -1,4 +1,7 @@
-"""What one launch measures: a forward pass or a training step, called through a back end."""
+"""What one launch measures: a forward pass or a training step, called through a back end of torch.
+
+A pass that a runtime calls is in `deployed`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ def workload(case: Case, device: Device, compilations: backend.Compilations, rep
 
     Raises: UnsupportedError if the model cannot be built for this cell, but for another (`refusals.explained`).
     """
-    kind = TrainingStep if case.phase == "train" else ForwardPass
+    from vbench.meters.deployed import DeployedPass
+
+    kind = DeployedPass if case.deployed else TrainingStep if case.phase == "train" else ForwardPass
     with explained(case):
         return kind(case, device, compilations, repeat_below_s)
 
@@ -49,12 +54,16 @@ class Workload:
         self._compilations, self._compiled = compilations, set[int]()  # and the batch sizes that were
         self._where = torch.device(device.name)
         self._process, threads = guest.read(), set(threading.enumerate())
-        self._model, self._baseline = aside.built(case, device)
-        self._module = autocast.under(case, backend.prepared(case.backend, self._model))
-        self._settings = settings(self._model, device, case.attention)
+        self._settings = self._built()
         if left := sorted(thread.name for thread in set(threading.enumerate()) - threads):
             self._settings["background_threads"] = left
         self._told: dict[str, Any] | None = None
+
+    def _built(self) -> dict[str, Any]:
+        """Build what is called, where its memory is measured. Returns: `settings` of the model."""
+        self._model, self._baseline = aside.built(self._case, self._device)
+        self._module = autocast.under(self._case, backend.prepared(self._case.backend, self._model))
+        return settings(self._model, self._device, self._case.attention)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -94,8 +103,12 @@ class Workload:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch.initial_seed())  # what a model draws beside its parameters is the same too
             fresh = build(self._case)
-        fresh.load_state_dict(self._model.state_dict())
+        fresh.load_state_dict(self._state())
         return fresh.to(self._where)
+
+    def _state(self) -> dict[str, Tensor]:
+        """The weights of what is called."""
+        return self._model.state_dict()
 
     def parts(self) -> dict[str, Call]:
         """The calls that the last caller's call consists of, in order; empty if it is one."""

@@ -18,7 +18,7 @@ from vbench import host, jobs
 from vbench.devices import is_out_of_memory, kind_of, open_device, process
 from vbench.errors import UsageError, first_line
 from vbench.jobs.launch import Runner
-from vbench.kernels.registry import OPS, missing, operator
+from vbench.operators.contestants import SLOW_S, Contestant, contestants, foretold, timed
 from vbench.operators.lost import SAID, LostDeviceError, answers
 from vbench.operators.outputs import BOUNDS, error_of, wanted, why_wrong
 from vbench.operators.sampling import Backend, Cache, taker
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vbench.devices.base import Call, Device
-    from vbench.kernels.trials import Inputs
     from vbench.operators.calls import Width
 
 CHILD_LIMIT_S = 3600.0
@@ -40,7 +39,6 @@ KEYS = (  # of every row
     *("op", "form", "peer", "model", "sizes", "tokens", "batch", "dtype", "device", "backend", "l2"),
     *("status", "reason", "ms", "error"),
 )
-SLOW_S = 1.0  # a call that takes longer has two samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def parse(
     possible = ("eager", "cudagraph")
     backends = choices(backend, "--backend", possible) if backend else possible[: 1 + kind.graphs]
     if "cudagraph" in backends and not kind.graphs:
-        raise UsageError(f"--backend: {device} has no CUDA graphs")
+        raise UsageError(f"--backend: {device} replays no recorded calls, as the back end cudagraph does")
     dtypes = parse_dtypes(dtype, PLAIN) if dtype else (kind.bench_dtype,)
     if len(dtypes) > 1:
         raise UsageError(f"--dtype: one at a time, not {', '.join(dtypes)}")
@@ -180,50 +178,6 @@ def job(argument: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield "lost", error.rest
 
 
-@dataclass(slots=True)
-class Contestant:
-    """A form or a peer: how its calls are made, and what is known of their time so far."""
-
-    name: str
-    peer: bool
-    build: Callable[[Inputs, Mapping[str, Any]], Call]
-    same: bool  # whether it computes the operator, so that its output can be checked
-    growth: int  # the power of the tokens with which its time should grow
-    absent: str | None  # why it cannot run here
-    seen: tuple[float, float] | None = None  # (work, seconds) of the last call that was timed
-
-    @property
-    def who(self) -> dict[str, Any]:
-        """Its keys in a row."""
-        return {"form": self.name, "peer": self.peer}
-
-    def work(self, tokens: int, batch: int) -> float:
-        """What the time of a call should be proportional to."""
-        return float(batch * tokens**self.growth)
-
-    def expected_s(self, tokens: int, batch: int) -> float | None:
-        """The seconds of one call, from the last one that was timed; None before the first."""
-        return None if self.seen is None else self.seen[1] * self.work(tokens, batch) / self.seen[0]
-
-
-def contestants(plan: Plan, op: str) -> list[Contestant]:
-    """All forms that were asked for, and all peers."""
-    from vbench.operators.peers import peers
-
-    forms = []
-    for form in (form for form in OPS[op] if form in plan.forms):
-        build, growth = _caller(operator(op, form)), 2 if form == "quadratic" else 1
-        forms.append(Contestant(form, False, build, True, growth, missing(op, form, plan.device, plan.dtype)))
-    return forms + [
-        Contestant(peer.name, True, peer.build, peer.same, peer.growth, peer.missing(plan.device))
-        for peer in peers(op, plan.peers)
-    ]
-
-
-def _caller(function: Callable[..., Any]) -> Callable[[Inputs, Mapping[str, Any]], Call]:
-    return lambda inputs, options: lambda: function(*inputs.values(), **options)
-
-
 def measure(
     plan: Plan,
     op: str,
@@ -253,23 +207,23 @@ def measure(
         cell = {**_blank(op, plan), "model": width.model, "sizes": width.sizes, "tokens": tokens, "batch": batch}
         try:
             inputs = width.inputs(batch=batch, tokens=tokens, dtype=plan.dtype, device=plan.device)
-            right = wanted(op, width, inputs)
-            least = floor(op, inputs, width.options)
+            options, right = width.keywords(inputs), wanted(op, width, inputs)
+            least = floor(op, inputs, options)
         except Exception as error:
             yield from _failed({**cell, "form": "inputs"}, error, device, everyone)
             continue
         floor_ms = least.ms(peaks["copy_bytes_per_s"], peaks["gemm_flops_per_s"])
-        cell |= {"bytes_min": least.bytes, "flops_min": least.flops, "floor_ms": floor_ms}
+        floor_of = "bytes" if least.bytes / peaks["copy_bytes_per_s"] * 1e3 == floor_ms else "products"
+        cell |= {"bytes_min": least.bytes, "flops_min": least.flops, "floor_ms": floor_ms, "floor_of": floor_of}
         ready: dict[str, tuple[Contestant, Call, dict[str, Any]]] = {}
         for one in (one for one in everyone if not one.absent):
             row = cell | one.who
-            expected = one.expected_s(tokens, batch)
-            if expected is not None and expected > plan.limit_s:
-                why = f"one call would take about {expected:.2g} s, by the last one; --limit-s is {plan.limit_s:g}"
+            if why := foretold(one, inputs, tokens, batch, width, plan, device):
                 yield {**row, "status": "skipped", "reason": why}
                 continue
+            one.once = one.peer and (one.expected_s(tokens, batch) or 0.0) > SLOW_S
             try:
-                call = one.build(inputs, width.options)
+                call = one.build(inputs, options)
                 tried = _try(one, call, right, plan.dtype, device)
             except Exception as error:
                 yield from _failed(row, error, device, everyone)
@@ -280,7 +234,18 @@ def measure(
             else:
                 yield {**row, **tried}
         for backend, cache in product(plan.backends, plan.caches):
-            yield from _in_turn(ready, backend, cache, plan, device, everyone)
+            for row in _in_turn(ready, backend, cache, plan, device, everyone):
+                yield row | _aim(row, plan, width, peaks)
+
+
+def _aim(row: Mapping[str, Any], plan: Plan, width: Width, peaks: Mapping[str, float]) -> dict[str, Any]:
+    """The target of a row that was timed, if it has one, and what its arithmetic takes."""
+    from vbench.operators import targets
+
+    found = targets.of(row, plan) if row["ms"] is not None else {}
+    if "target" in found:
+        found |= targets.arithmetic(row["op"], width, row["tokens"], peaks["gemm_flops_per_s"])
+    return found
 
 
 def _blank(op: str, plan: Plan) -> dict[str, Any]:
@@ -305,9 +270,9 @@ def _failed(
 
 def _try(one: Contestant, call: Call, right: Tensor, dtype: str, device: Device) -> dict[str, Any]:
     """Make a call, which may compile, and a second one that is timed, unless the first was slow; check its output."""
-    seconds, o = _timed(call, device)
+    seconds, o = timed(call, device)
     if seconds <= SLOW_S:
-        seconds, o = _timed(call, device)
+        seconds, o = timed(call, device)
     if not one.same:
         return {"seconds": seconds, "status": "ok"}
     error = error_of(o, right)
@@ -318,13 +283,6 @@ def _try(one: Contestant, call: Call, right: Tensor, dtype: str, device: Device)
         "reason": reason,
         "error": error if math.isfinite(error) else None,
     }
-
-
-def _timed(call: Call, device: Device) -> tuple[float, Any]:
-    begin = device.now()
-    o = call()
-    device.wait()
-    return max(device.now() - begin, 1e-7), o
 
 
 def _in_turn(
@@ -340,6 +298,9 @@ def _in_turn(
     samples: dict[str, list[float]] = {}
     for name, (one, call, row) in ready.items():
         assert one.seen is not None
+        if one.once and one.seen[1] > SLOW_S and (backend, cache) == ("eager", "warm"):
+            samples[name] = [one.seen[1] * 1e3]  # the call that was made to try it
+            continue
         try:
             take = taker(call, one.seen[1] * 1e3, backend, cache, device)
             if one.seen[1] < SLOW_S:

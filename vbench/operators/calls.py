@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from vbench.kernels.entry import bound
 from vbench.kernels.registry import operator, truth
+from vbench.kernels.selective_scan.orders import row_of
 from vbench.kernels.trials import Inputs, tensors
 
 
@@ -41,8 +43,9 @@ class Maker:
 class Width:
     """An operator at the width of a model.
 
-    `draw` makes the arguments from a `Maker` and the `dims`. `options` are keywords of the call. `batch_dims` names the
-    dimension of an argument that counts images; an argument without one is not in it.
+    `draw` makes the arguments from a `Maker` and the `dims`. `options` are keywords of the call, and `chosen` makes
+    more of them from the number of tokens. `batch_dims` names the dimension of an argument that counts images; an
+    argument without one is not in it.
     """
 
     model: str
@@ -51,12 +54,21 @@ class Width:
     dims: tuple[int, ...]
     batch_dims: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Callable[[int], Mapping[str, Any]] = lambda tokens: {}
 
     def inputs(self, *, batch: int, tokens: int, dtype: str, device: str, seed: int = 0) -> Inputs:
         """Random arguments in the order of the call, with typical gates."""
         where = torch.device(device)
         generator = torch.Generator(where).manual_seed(seed)
         return self.draw(Maker(batch, tokens, getattr(torch, dtype), where, generator), *self.dims)
+
+    def keywords(self, inputs: Inputs) -> dict[str, Any]:
+        """The keywords of a call with these inputs, without tensors."""
+        return {**self.options, **self.chosen(next(iter(inputs.values())).shape[-2])}
+
+    def call(self, function: Callable[..., Any], inputs: Inputs) -> Any:
+        """What a form makes of these inputs."""
+        return function(**inputs, **self.keywords(inputs))
 
     def rows(self, inputs: Inputs) -> int:
         """What `tuning.pick` looks up: batch · heads for (B, H, N, D), the batch for (B, N, C)."""
@@ -95,6 +107,15 @@ def _retention(make: Maker, heads: int, dim: int) -> Inputs:
     return {"q": q, "k": k, "v": v, "g": torch.log1p(-lost)}
 
 
+def _linear(make: Maker, heads: int, dim: int) -> Inputs:
+    q, k = (F.elu(x).add_(1) for x in make.heads(heads, dim, dim))
+    (v,) = make.heads(heads, dim)
+    turned = (
+        torch.stack((y, -x), dim=-1).flatten(-2) for x, y in (x.unflatten(-1, (-1, 2)).unbind(-1) for x in (q, k))
+    )
+    return dict(zip(("q", "k", "v", "q_norm", "k_norm"), (*turned, v, q, k), strict=True))
+
+
 def _mingru(make: Maker, channels: int) -> Inputs:
     a, b = make.normal(make.batch, make.tokens, 2 * channels).chunk(2, dim=-1)
     return {"a": a, "b": b}
@@ -106,10 +127,42 @@ def _wkv(make: Maker, channels: int) -> Inputs:
     return {"k": k, "v": v, "w": w, "u": u}
 
 
+def _selective(make: Maker, channels: int, states: int, rank: int, directions: int) -> Inputs:
+    """The inputs as the models have them: B and C are parts of one projection, and Vim's gate is half of another."""
+    walks, size = (directions,), (make.batch, 1, make.tokens)
+    gated = directions == 2
+    small = make.normal(*walks, *size, rank + 2 * states)
+    _, B, C = small.split([rank, states, states], dim=-1)
+    steps = torch.linspace(
+        math.log(1e-3), math.log(1e-1), channels, device=make.device
+    ).exp()  # as both are initialised
+    rates = -torch.arange(1.0, states + 1, device=make.device).expand(*walks, 1, channels, states).contiguous()
+    inputs = {
+        "u": make.normal(*(walks if gated else ()), *size, channels),
+        "delta": make.normal(*walks, *size, channels) / 2,
+        "A": rates,
+        "B": B,
+        "C": C,
+        "D": torch.ones(*walks, 1, channels, device=make.device),
+        "delta_bias": steps.expm1().log().expand(*walks, 1, channels).contiguous(),
+    }
+    if gated:
+        inputs["z"] = make.normal(make.batch, make.tokens, 2 * channels)[..., channels:].unsqueeze(1)
+    return inputs
+
+
 _QKVG = {"q": 0, "k": 0, "v": 0, "g": 1}
 _RKVG = {"r": 0, "k": 0, "v": 0, "g": 0}
 _LSTM = {"q": 0, "k": 0, "v": 0, "i": 0, "f": 0}
-_FORWARD, _BOTH = {"direction": "forward"}, {"direction": "both"}
+_TURNED = {"q": 0, "k": 0, "v": 0, "q_norm": 0, "k_norm": 0}
+_TWO = {"u": 1, "delta": 1, "B": 1, "C": 1, "z": 0}
+_FOUR = {"u": 0, "delta": 1, "B": 1, "C": 1}
+_FORWARD, _BOTH, _CROSS = {"direction": "forward"}, {"direction": "both"}, {"direction": "cross"}
+
+
+def _row(tokens: int) -> dict[str, Any]:
+    return {"width": row_of(tokens)}
+
 
 # The first width of an operator is the one that is timed; all are compiled.
 WIDTHS: dict[str, tuple[Width, ...]] = {
@@ -124,9 +177,15 @@ WIDTHS: dict[str, tuple[Width, ...]] = {
         Width("vil_b, vil2_b", "H=4 D=E=384", _mlstm, (4, 384), _LSTM, _FORWARD),
     ),
     "retention": (Width("vir_*, at 192 channels", "H=3 D=E=64", _retention, (3, 64), {"q": 0, "k": 0, "v": 0}),),
+    "linear_attention": (Width("mlla_t", "H=2 D=E=32", _linear, (2, 32), _TURNED),),
     "mingru": (
         Width("vision_gru_t", "C=144", _mingru, (144,), {"a": 0, "b": 0}, _FORWARD),
         Width("vision_gru_b", "C=208", _mingru, (208,), {"a": 0, "b": 0}, _FORWARD),
+    ),
+    "selective_scan": (
+        Width("vim_t", "C=384 S=16", _selective, (384, 16, 12, 2), _TWO, _BOTH),
+        Width("vmamba_t", "C=96 S=1", _selective, (96, 1, 6, 4), _FOUR, _CROSS, _row),
+        Width("vmamba_t", "C=768 S=1", _selective, (768, 1, 48, 4), _FOUR, _CROSS, _row),
     ),
 }
 
@@ -148,6 +207,6 @@ def floor(op: str, inputs: Inputs, options: Mapping[str, Any]) -> Floor:
     """The floor of one call; computes nothing."""
     meta = {name: x.to("meta") for name, x in inputs.items()}
     with FlopCounterMode(display=False) as counter:
-        o, state = operator(op, truth(op))(*meta.values(), **options)
+        o, state = bound(op, operator(op, truth(op)), meta, options)()
     moved = sum(x.numel() * x.element_size() for x in (*meta.values(), o, *tensors(state)))
     return Floor(moved, counter.get_total_flops())

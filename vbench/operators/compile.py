@@ -195,7 +195,7 @@ def launches(op: str) -> Iterator[tuple[str, Launch]]:
                     inputs = width.inputs(batch=1, tokens=TOKENS, dtype=dtype, device="cpu")
                     x = {name: value.detach().requires_grad_() for name, value in inputs.items()}
                     with tuning.trying(choice) if choice else nullcontext(), recording() as launched:
-                        o, state = operator(op, form)(*x.values(), **width.options)
+                        o, state = width.call(operator(op, form), x)
                         loss = sum(part.float().sum() for part in (o, *tensors(state)) if part.requires_grad)
                         torch.autograd.grad(loss, list(x.values()), allow_unused=True)
                     yield from ((dtype, launch) for launch in launched)
@@ -213,7 +213,7 @@ def forward_launches(op: str, dtype: str) -> Iterator[tuple[str, Launch]]:
     for form in triton_forms(op):
         inputs = width.inputs(batch=1, tokens=TOKENS, dtype=dtype, device="cpu")
         with torch.no_grad(), recording() as launched:
-            operator(op, form)(*inputs.values(), **width.options)
+            width.call(operator(op, form), inputs)
         yield from ((form, launch) for launch in launched)
 
 

@@ -23,7 +23,7 @@ def wanted(op: str, width: Width, inputs: Inputs) -> Tensor:
     best = next(name for name, form in OPS[op].items() if form.package is None and form.mode == "parallel")
     first = {name: x.double() for name, x in width.first(inputs).items()}
     with torch.no_grad():
-        o, _ = operator(op, best)(*first.values(), **width.options)
+        o, _ = width.call(operator(op, best), first)
     return o  # type: ignore[no-any-return]
 
 

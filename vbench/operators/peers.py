@@ -1,5 +1,5 @@
-"""Functions that are timed beside the operators: attention at the same width, the published log-space minGRU, kernels
-of other libraries that are installed, and any function that a user names."""
+"""Functions that are timed beside the operators: attention at the same width, the published log-space minGRU, the plain
+and the log-space selective scan, kernels of other libraries that are installed, and any function that a user names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vbench import kernels
 from vbench.errors import UnknownModelError, UsageError
+from vbench.kernels.entry import bound
 from vbench.kernels.registry import OPS
 from vbench.kernels.trials import Inputs
 from vbench.models import external
@@ -29,7 +31,8 @@ class Peer:
     """A function of another project that computes an operator, or something in its place.
 
     `build` makes a call of an operator's inputs and options; `same` says whether it computes the same function, so
-    that its output can be checked; `growth` is the power of N with which its time is expected to grow.
+    that its output can be checked; `growth` is the power of N with which its time is expected to grow. `holds` tells
+    of a call's inputs the bytes that it needs at once, where these are many.
     """
 
     name: str
@@ -39,19 +42,26 @@ class Peer:
     growth: int = 1
     package: str | None = None
     device: str | None = None  # the only kind that it runs on
+    holds: Callable[[Inputs], int] | None = None
 
     def missing(self, device: str) -> str | None:
         """Why it cannot run here, or None."""
-        if self.package and find_spec(self.package) is None:
+        if self.package and not _installed(self.package):
             return f"{self.name} needs the package {self.package}, which is not installed"
         if self.device and not device.startswith(self.device):
             return f"{self.name} runs on {self.device}, not on {device}"
         return None
 
 
+def _installed(package: str) -> bool:
+    """Whether a package is there. In a checkout, `kernels` may be a folder of ours, beside `vbench`."""
+    found = find_spec(package)
+    return found is not None and found.origin != kernels.__file__
+
+
 def peers(op: str, named: Mapping[str, str]) -> list[Peer]:
     """The peers of an operator; `named` has the user's, "module:function" by operator."""
-    own = [Peer(named[op], op, partial(_of_user, named[op]))] if op in named else []
+    own = [Peer(named[op], op, partial(_of_user, op, named[op]))] if op in named else []
     return [Peer("sdpa", op, _sdpa, same=False, growth=2), *(peer for peer in _PEERS if peer.op == op), *own]
 
 
@@ -82,14 +92,14 @@ def resolve(target: str) -> Callable[..., Any]:
         raise UsageError(f"--peer: {error}") from None
 
 
-def _of_user(target: str, inputs: Inputs, options: Mapping[str, Any]) -> Call:
-    return partial(resolve(target), *inputs.values(), **options)
+def _of_user(op: str, target: str, inputs: Inputs, options: Mapping[str, Any]) -> Call:
+    return bound(op, resolve(target), inputs, options)
 
 
 def _sdpa(inputs: Inputs, _: Mapping[str, Any]) -> Call:
     """Softmax attention over as many tokens, with three heads of 64 as in DeiT-T, by the kernel that torch picks."""
     first = next(iter(inputs.values()))
-    batch, tokens = first.shape[0], first.shape[-2]
+    batch, tokens = first.shape[-4] if first.ndim > 3 else first.shape[0], first.shape[-2]
     qkv = torch.randn(batch, tokens, 3, 3, 64, device=first.device).to(first.dtype)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     return lambda: F.scaled_dot_product_attention(q, k, v)
@@ -108,6 +118,68 @@ def log_space(a: Tensor, b: Tensor, *, direction: str = "forward") -> Tensor:
 
 def _log_space(inputs: Inputs, options: Mapping[str, Any]) -> Call:
     return partial(log_space, *inputs.values(), **options)
+
+
+def naive_scan(a: Tensor, b: Tensor) -> Tensor:
+    """h_t = a_t · h_{t-1} + b_t, token by token, from what is there for all tokens: 2 × Float[B N C S] -> the same."""
+    h, states = torch.zeros_like(a[:, 0]), []
+    for keep, feed in zip(a.unbind(1), b.unbind(1), strict=True):
+        h = keep * h + feed
+        states.append(h)
+    return torch.stack(states, dim=1)
+
+
+def log_space_scan(a: Tensor, b: Tensor) -> Tensor:
+    """The same by cumulative sums of logarithms (Heinsen 2023, arXiv:2311.06281), positive and negative b apart."""
+    sums = a.log().cumsum(1)
+    rising, falling = ((x.clamp_min(0).log() - sums).logcumsumexp(1) for x in (b, -b))
+    return (sums + rising).exp() - (sums + falling).exp()
+
+
+def _whole(scan: Callable[[Tensor, Tensor], Tensor], inputs: Inputs, options: Mapping[str, Any]) -> Call:
+    """The selective scan of one group in both directions, with decays and inputs of all tokens, channels and states at
+    once, by a scan of these. The second direction has flipped inputs."""
+    u, delta, B, C = (inputs[name][:, :, 0] for name in ("u", "delta", "B", "C"))
+    A, D, bias = (inputs[name][:, 0].to(u.dtype) for name in ("A", "D", "delta_bias"))
+
+    def one(way: int) -> Tensor:
+        own, size, write, read = (x[way].flip(1) if way else x[way] for x in (u, delta, B, C))
+        step = F.softplus(size + bias[way])
+        states = scan((step.unsqueeze(-1) * A[way]).exp(), (step * own).unsqueeze(-1) * write.unsqueeze(-2))
+        y = (states @ read.unsqueeze(-1)).squeeze(-1) + D[way] * own
+        return y.flip(1) if way else y
+
+    return lambda: (one(0) + one(1)).unsqueeze(1) * F.silu(inputs["z"])
+
+
+def _states(count: int) -> Callable[[Inputs], int]:
+    """The bytes of so many numbers for each token, channel and state."""
+
+    def held(inputs: Inputs) -> int:
+        return count * inputs["u"][0].nbytes * inputs["A"].shape[-1]
+
+    return held
+
+
+def _mamba(of: Callable[[], Any], inputs: Inputs, _: Mapping[str, Any]) -> Call:
+    """Two calls, the second on flipped inputs, and the gate on their sum: that function has one direction."""
+    function = of().selective_scan_fn
+    u, delta = (inputs[name][:, :, 0].mT.contiguous() for name in ("u", "delta"))  # Float[2 B C N]
+    B, C = (inputs[name].mT.contiguous() for name in ("B", "C"))  # Float[2 B 1 S N]
+    A, D, bias = (inputs[name][:, 0].float() for name in ("A", "D", "delta_bias"))
+
+    def one(way: int) -> Tensor:
+        tokens = (x[way].flip(-1) if way else x[way] for x in (u, delta, B, C))
+        own, size, write, read = (x.contiguous() for x in tokens)
+        y = _out(function(own, size, A[way], write, read, D[way], delta_bias=bias[way], delta_softplus=True))
+        return y.flip(-1) if way else y
+
+    return lambda: (one(0) + one(1)).mT.unsqueeze(1) * F.silu(inputs["z"])
+
+
+def _mamba_of_hub() -> Any:
+    """The kernels of kernels-community/mamba-ssm, which the package `kernels` downloads from the Hugging Face Hub."""
+    return import_module("kernels").get_kernel("kernels-community/mamba-ssm")
 
 
 def _tokens_first(x: Tensor) -> Tensor:
@@ -182,5 +254,21 @@ _PEERS = (
     _fla("fla chunk_rwkv6 x2", "wkv6", partial(_fla_rwkv6, "chunk_rwkv6")),
     _fla("fla fused_recurrent_rwkv6 x2", "wkv6", partial(_fla_rwkv6, "fused_recurrent_rwkv6")),
     _fla("fla chunk_hgrn", "mingru", partial(_fla_hgrn, "chunk_hgrn")),
+    Peer("naive scan", "selective_scan", partial(_whole, naive_scan), holds=_states(6)),
+    Peer("log-space scan", "selective_scan", partial(_whole, log_space_scan), holds=_states(14)),
+    Peer(
+        "mamba_ssm selective_scan_fn x2",
+        "selective_scan",
+        partial(_mamba, partial(import_module, "mamba_ssm.ops.selective_scan_interface")),
+        package="mamba_ssm",
+        device="cuda",
+    ),
+    Peer(
+        "kernels-community mamba-ssm x2",
+        "selective_scan",
+        partial(_mamba, _mamba_of_hub),
+        package="kernels",
+        device="cuda",
+    ),
     Peer("mlstm_kernels xl_chunk", "mlstm", _mlstm_kernels, package="mlstm_kernels", device="cuda"),
 )

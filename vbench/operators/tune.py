@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 TOKENS = (196, 1024, 4096, 16384)
 BATCHES = (1, 8, 64)
 CHUNKS, WARPS = (32, 64, 128), (2, 4, 8, 16)
+OF_MATRICES = (
+    "gla",
+    "wkv6",
+    "mlstm",
+    "retention",
+    "linear_attention",
+)  # kernels of matrix products, by 8 warps or fewer
+OF_CHANNELS = {"selective_scan": (1, 2, 4)}  # warps of kernels that take a chunk of any length; a warp has 32 channels
 SAMPLES = 7  # of each candidate, in turn with the others
 MARGIN = 0.03  # a candidate that gains less than this over the one before it does not replace it
 LIMIT_S = 3600.0  # for one operator; most of it compiles
@@ -73,7 +81,7 @@ def check(ops: Sequence[str], device: str) -> list[str]:
 def candidates(op: str, in_use: Choice) -> list[Choice]:
     """The choices that are timed: the one in use, and all that are other kernels than those before them."""
     found = {_kernel(op, in_use): in_use}
-    for sequential, chunk, warps in product((False, True), reversed(CHUNKS), reversed(WARPS)):
+    for sequential, chunk, warps in product((False, True), reversed(CHUNKS), reversed(OF_CHANNELS.get(op, WARPS))):
         choice = Choice(chunk, warps, sequential)
         if _fits(op, choice):
             found.setdefault(_kernel(op, choice), choice)
@@ -82,17 +90,17 @@ def candidates(op: str, in_use: Choice) -> list[Choice]:
 
 def _fits(op: str, choice: Choice) -> bool:
     """Whether a choice can be tried: few enough steps of a scan, few enough warps for a tile of a matrix state."""
-    from vbench.kernels.fused.policy import POLICIES
-
-    return choice.warps <= 8 if op in POLICIES else choice.chunk // choice.warps <= STEPS_MAX
+    if op in OF_CHANNELS:
+        return True
+    return choice.warps <= 8 if op in OF_MATRICES else choice.chunk // choice.warps <= STEPS_MAX
 
 
 def _kernel(op: str, choice: Choice) -> tuple[int, ...]:
     """What is compiled for a choice. If it is sequential, a matrix state takes one token a step, a scan `steps`."""
-    from vbench.kernels.fused.policy import POLICIES
-
-    if op in POLICIES:
+    if op in OF_MATRICES:
         return () if choice.sequential else (choice.chunk, choice.warps)
+    if op in OF_CHANNELS:
+        return (choice.warps,) if choice.sequential else (choice.chunk, choice.warps)
     steps = choice.chunk // choice.warps
     return (steps,) if choice.sequential else (choice.warps, steps)
 
@@ -193,11 +201,13 @@ def _measure(op: str, width: Width, inputs: Inputs, dtype: str, device: Device, 
 
 def _call(op: str, width: Width, inputs: Inputs, choice: Choice) -> Callable[[], Any]:
     """A call of the fused form with one choice, whenever it is made."""
-    function = operator(op, "fused")
+    from vbench.kernels.entry import bound
+
+    function = bound(op, operator(op, "fused"), inputs, width.keywords(inputs))
 
     def call() -> Any:
         with trying(choice):
-            return function(*inputs.values(), **width.options)
+            return function()
 
     return call
 

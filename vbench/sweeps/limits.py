@@ -99,14 +99,20 @@ class Limit:
             "timeout_s": self.task.timeout_s,
             "threads": self.task.threads,
             "largest": self.fits and self.fits.size,
-            "largest_peak_bytes": self.fits and self.fits.peak_bytes,
+            "largest_peak_memory_bytes": self.fits and self.fits.peak_bytes,
             "smallest_failing": self.stop and self.stop.size,
             "refused": self.refused,
             "limiting_allocation_bytes": self.stop and self.stop.allocation_bytes,
             "answer": sentence(self),
             "assumption": "what is larger needs more memory",
-            "probes": [asdict(probe) for probe in self.probes],
+            "probes": [_to_json(probe) for probe in self.probes],
         }
+
+
+def _to_json(probe: Probe) -> dict[str, Any]:
+    """A try, with the names of the columns of a run."""
+    found = asdict(probe)
+    return {"peak_memory_bytes" if name == "peak_bytes" else name: value for name, value in found.items()}
 
 
 def task(

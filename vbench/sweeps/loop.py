@@ -158,13 +158,18 @@ def probe(cases: Iterable[Case], device: str, launcher: Runner) -> dict[str, Any
 
 def memo_of(cases: list[Case], device: str, launcher: Runner) -> Memo:
     """What is remembered of these cells, whatever the time and the protocol. Raises: as `probe`."""
-    about = host.fingerprint(device, probe(cases, device, launcher), sorted({case.model for case in cases}))
+    about = _fingerprint(cases, device, probe(cases, device, launcher))
     return Memo(Lenient(launcher), _timeless(about))
 
 
 def tasks(cases: list[Case], launcher: Runner, memo: Memo) -> list[Task]:
     """What a sweep of these cases into a new folder would find out before it measures."""
     return Preparation(cases, Lenient(launcher), memo).tasks(cases)
+
+
+def _fingerprint(cases: list[Case], device: str, gpu: dict[str, Any] | None) -> dict[str, Any]:
+    models, backends = sorted({case.model for case in cases}), sorted({case.backend for case in cases})
+    return host.fingerprint(device, gpu, models, backends)
 
 
 def _timeless(about: dict[str, Any]) -> str:
@@ -201,7 +206,7 @@ def run(
 
     Raises: OutputError, SchemaError before anything is measured.
     """
-    about = host.fingerprint(settings.device, gpu, sorted({case.model for case in cases}))
+    about = _fingerprint(cases, settings.device, gpu)
     conditions = host.conditions(about, asdict(protocol))
     started = datetime.now(UTC)
     opened, watching = Store(settings.folder, fresh=settings.fresh), watched(settings.device, launcher)
@@ -405,7 +410,7 @@ class _Measuring:
                 self.served.clear()
             self.served.add(task.company.id)
         common, begin = self.about(), time.monotonic()
-        compiling = COMPILE_LIMIT_S if any(case.backend == "compile" for case in task.cases) else 0.0
+        compiling = COMPILE_LIMIT_S if any(case.compiles for case in task.cases) else 0.0
         core, allowed_s = self.chance.randrange(cpu.usable_cores()), self.settings.timeout_s + compiling
         taken = table.take(task, self.protocol, self.runner, core=core, allowed_s=allowed_s, most_s=self.left_s)
         block = table.block(task, taken, wall_s=round(time.monotonic() - begin, 3), order=self.spent.blocks, **common)
@@ -458,7 +463,7 @@ class _Measuring:
         """One launch, in a child of its own. Energy is not under the limit of a cell, and costs it nothing else."""
         launch = 0 if whole else 1
         ask = jobs.measure(case, self.protocol, launch=launch, batch=batch, watch=self.watch(), in_turns=in_turns)
-        allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.backend == "compile" else 0.0)
+        allowed_s = self.settings.timeout_s + (COMPILE_LIMIT_S if case.compiles else 0.0)
         allowed_s += ENERGY_LIMIT_S if self.protocol.energy_s else 0.0
         ending = self.runner.run(*ask, min(allowed_s, self.left_s))
         if ending.status == "timeout" and "spent" in ending.parts:  # energy alone is missing

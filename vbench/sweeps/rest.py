@@ -33,8 +33,11 @@ class Rest:
 
 
 def of_launches(case: Case, launches: Iterable[int], protocol: Protocol) -> Rest:
-    """What these launches of a case take. One that probably is not made takes no time."""
+    """What these launches of a case take. One that probably is not made takes no time. A cell that is not supported
+    has none."""
     found = Rest()
+    if case.unsupported:
+        return found
     for launch in launches:
         seconds = guess_s(case, launch, protocol) if _fits(case, launch, protocol) else 0.0
         found += Rest(1, later_s=seconds) if launch else Rest(1, first_s=seconds)
@@ -48,9 +51,7 @@ def of_blocks(blocks: Iterable[Turns], protocol: Protocol) -> Rest:
 
 
 def guess_s(case: Case, launch: int, protocol: Protocol) -> float:
-    """The seconds of a launch by its protocol and its size. An unsupported cell takes almost none."""
-    if case.unsupported:
-        return 1e-3
+    """The seconds of a launch by its protocol and its size."""
     searches = launch == 0 and case.batch == "knee"
     usual = PROCESS_S + protocol.warmup_s + protocol.sample_s + (protocol.throughput_s if searches else 0.0)
     return float(usual * (1 + 1.4 * (case.height * case.width / 2**20) ** 1.3))

@@ -96,7 +96,8 @@ def take(
             pool.shutdown(wait=False)
     if fault is not None and fault.place is not None:
         endings[fault.place] = Ending("timeout" if fault.late else "error", str(fault), endings[fault.place].parts)
-    return Taken(endings, None if fault else samples, calls, f"{len(samples[0])} rounds", fault)
+    whole = fault is None and all(one.status == "ok" for one in endings)  # a process can fail after its last turn
+    return Taken(endings, samples if whole else None, calls, f"{len(samples[0])} rounds", fault)
 
 
 def _conduct(

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vbench.devices import on_host
+from vbench.devices import kind_of, on_host
 from vbench.kernels.registry import OPS, default_form, forms, missing, operator, trials, truth
 from vbench.kernels.trials import Inputs, Trial, cast, hand_off, relative, tensors
 from vbench.meters import autocast
 from vbench.meters.build import cast as cast_model
-from vbench.models import create, load_published, spec
+from vbench.models import create, drawn, load_published, spec
 from vbench.models.external import has_modes
 from vbench.plan import AUTOCAST, weights_dtype
 from vbench.verify import HALF, Check, Extent
@@ -35,25 +35,37 @@ def operator_checks(op: str, device: str = "cpu", seed: int = 0, extent: Extent 
         whole = not extent.brief or trial.direction not in directions
         directions.add(trial.direction)
         generator = torch.Generator().manual_seed(seed)
-        inputs = {name: value.to(device) for name, value in trial.draw(extent.tokens, generator).items()}
+        inputs = {name: value.to(home(device)) for name, value in trial.draw(extent.tokens, generator).items()}
         cuts = torch.randint(1, extent.tokens, (extent.cuts,), generator=generator).tolist()
         if extent.values:
             yield from _equality(op, tried, trial, inputs, device, halves=whole)
         if extent.gradients:
             differentiated = [form for form in tried if whole or OPS[op][form].mode == "parallel"]
-            yield from _gradients(op, differentiated, trial, inputs, seed)
+            yield from _gradients(op, differentiated, trial, inputs, device, seed)
         for form in tried if whole and extent.values else ():
-            exact = finest(op, form)
-            finely = cast(inputs, getattr(torch, exact))
-            if trial.initial:
+            exact = finest(op, form, device)
+            finely = on(device, cast(inputs, getattr(torch, exact)))
+            if trial.divisible:
                 yield from _split(op, form, trial, finely, cuts, BOUNDS[exact])
-            if trial.direction != "both":
+            elif trial.initial:
+                yield from _started(op, form, trial, finely, device, BOUNDS[exact])
+            if trial.one_way:
                 yield _causality(op, form, trial, finely, BOUNDS[exact])
 
 
-def finest(op: str, form: str) -> str:
-    """The most exact dtype of a form: float64, or float32 for kernels that accumulate in float32."""
-    return OPS[op][form].dtypes[0]
+def finest(op: str, form: str, device: str) -> str:
+    """The most exact dtype of a form: float64, or float32 where its kernels or the device have no float64."""
+    return OPS[op][form].dtypes[0] if kind_of(device).float64 else "float32"
+
+
+def home(device: str) -> str:
+    """Where the truth is computed, in float64: on the device, or on the CPU for a device that has no float64."""
+    return device if kind_of(device).float64 else "cpu"
+
+
+def on(device: str, inputs: Inputs) -> Inputs:
+    """The inputs, on a device."""
+    return {name: value.to(device) for name, value in inputs.items()}
 
 
 def _equality(
@@ -70,8 +82,10 @@ def _equality(
             wanted, state = trial.run(exact, cast(rounded, torch.float64))
             errors, state_errors = {}, {}
             able = forms(op, device, dtype=str(dtype).removeprefix("torch."))
+            if kind == "float64" and not kind_of(device).float64:
+                able = []
             for form in [form for form in able if form in tried or (kind == "half" and form == truth(op))]:
-                o, s = trial.run(operator(op, form), rounded)
+                o, s = trial.run(operator(op, form), on(device, rounded))
                 errors[form] = relative(o, wanted)
                 pairs = zip(tensors(s), tensors(state), strict=True)
                 state_errors[form] = max((relative(*pair) for pair in pairs), default=0)
@@ -86,7 +100,7 @@ def _equality(
                     yield Check(op, kind, form, f"{trial.name}, state", state_errors[form], BOUNDS[kind])
 
 
-def _gradients(op: str, tried: Sequence[str], trial: Trial, inputs: Inputs, seed: int) -> Iterator[Check]:
+def _gradients(op: str, tried: Sequence[str], trial: Trial, inputs: Inputs, device: str, seed: int) -> Iterator[Check]:
     """Check the gradients of every input, through output and final state, against the recurrence in float64.
 
     In float32 the bound is the larger of 1e-4 and twice the error of the recurrence itself in float32.
@@ -95,13 +109,13 @@ def _gradients(op: str, tried: Sequence[str], trial: Trial, inputs: Inputs, seed
     def errors(form: str, dtype: str) -> dict[str, float]:
         rounded = cast(inputs, getattr(torch, dtype))
         wanted = exactly if dtype == "float64" else _gradient(op, truth(op), trial, cast(rounded, torch.float64), seed)
-        gradient = _gradient(op, form, trial, rounded, seed)
+        gradient = _gradient(op, form, trial, on(device, rounded), seed)
         return {name: relative(gradient[name], wanted[name]) for name in inputs}
 
     exactly = _gradient(op, truth(op), trial, inputs, seed)
     reached: dict[str, float] | None = None
     for form in tried:
-        exact = finest(op, form)
+        exact = finest(op, form, device)
         if exact != "float64" and reached is None:
             reached = errors(truth(op), exact)
         for name, error in errors(form, exact).items():
@@ -116,9 +130,10 @@ def _gradient(op: str, form: str, trial: Trial, inputs: Inputs, seed: int) -> In
     generator = torch.Generator().manual_seed(seed)
     x = {name: value.detach().clone().requires_grad_() for name, value in inputs.items()}
     o, state = trial.run(operator(op, form), x, trial.initial(x) if trial.initial else None)
-    loss = torch.zeros((), dtype=torch.float64, device=o.device)
+    exact = torch.float64 if kind_of(o.device.type).float64 else torch.float32
+    loss = torch.zeros((), dtype=exact, device=o.device)
     for part in (o, *tensors(state)):
-        weights = torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part.device)
+        weights = torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part.device, exact)
         if part.requires_grad:
             loss = loss + (weights * part).sum()
     gradients = torch.autograd.grad(loss, list(x.values()), allow_unused=True, materialize_grads=True)
@@ -133,6 +148,19 @@ def _split(op: str, form: str, trial: Trial, inputs: Inputs, cuts: Iterable[int]
         pairs = zip((o, *tensors(state)), (whole, *tensors(final)), strict=True)
         error = max(relative(*pair) for pair in pairs)
         yield Check(op, "split", form, f"{trial.name}, cut before token {at}", error, bound)
+
+
+def _started(op: str, form: str, trial: Trial, inputs: Inputs, device: str, bound: float) -> Iterator[Check]:
+    """Check what a form makes of another first state than none, where a sequence cannot be cut: in several walks that
+    meet the tokens in orders of their own."""
+    exact = {name: value.to(home(device), torch.float64) for name, value in inputs.items()}
+    _, start = trial.run(operator(op, truth(op)), exact)
+    wanted, state = trial.run(operator(op, truth(op)), exact, start)
+    given = tuple(part.to(device, next(iter(inputs.values())).dtype) for part in tensors(start))
+    o, s = trial.run(operator(op, form), inputs, given if isinstance(start, tuple) else given[0])
+    yield Check(op, "split", form, f"{trial.name}, from a state", relative(o, wanted), bound)
+    error = max(relative(*pair) for pair in zip(tensors(s), tensors(state), strict=True))
+    yield Check(op, "split", form, f"{trial.name}, from a state, the last one", error, bound)
 
 
 def _causality(op: str, form: str, trial: Trial, inputs: Inputs, bound: float) -> Check:
@@ -176,7 +204,7 @@ def model_checks(
         return
     height, width = (-(-side // row.multiple) * row.multiple for side in SIDES)
     generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64).to(device)
+    image = torch.randn(1, 3, height, width, generator=generator, dtype=torch.float64).to(home(device))
     where = f"{height}x{width} px"
     state: dict[str, Tensor] | None = None
     on_cpu: Tensor | None = None
@@ -193,22 +221,24 @@ def model_checks(
             if weights:
                 for note in load_published(model, weights).notes:
                     tell(note)
-            state = model.state_dict() if weights else _random(model, generator)
+            state = model.state_dict() if weights else drawn.weights(model, generator)
         model.load_state_dict(state)
         if form == first and not on_host(device):
             with torch.inference_mode():
                 on_cpu = model(image.cpu().float())
         model = model.to(device)
         with torch.inference_mode():
-            logits["float32"][form] = model(image.float())
+            logits["float32"][form] = model(image.float().to(device))
             if dtype != "float32" and missing(row.operator, form, device, weights_dtype(dtype)) is None:
                 logits[dtype][form] = _as_timed(model, image, dtype)
                 model.load_state_dict(state)  # as it was before it was rounded
-            exact = finest(row.operator, form)
-            if exact == "float64":
-                logits["float64"][form] = model.double()(image)
-            if row.streams:
-                yield _model_causality(name, form, model, image.to(getattr(torch, exact)), where, BOUNDS[exact])
+            exact = finest(row.operator, form, device)
+            if row.streams and exact == "float32":
+                yield _model_causality(name, form, model, image.float().to(device), where, BOUNDS[exact])
+            if exact == "float64" or form == first:
+                logits["float64"][form] = model.to(image.device).double()(image)
+            if row.streams and exact == "float64":
+                yield _model_causality(name, form, model, image, where, BOUNDS[exact])
     wanted = logits["float64"][first]
     yield from _model_equality(name, first, logits, where, None if on_cpu is None else relative(on_cpu, wanted.cpu()))
 
@@ -239,7 +269,7 @@ def _as_timed(model: torch.nn.Module, image: Tensor, dtype: str) -> Tensor:
     called = model
     if dtype in AUTOCAST:
         called = autocast.UnderAutocast(model, image.device.type, getattr(torch, AUTOCAST[dtype]))
-    found: Tensor = called(image.to(kept))
+    found: Tensor = called(image.to(kept).to(next(model.parameters()).device))
     model.float()
     return found
 
@@ -263,19 +293,20 @@ def own_checks(
     if len(modes) == 1 and not weights:
         return
     generator = torch.Generator().manual_seed(seed)
-    image = torch.randn(1, 3, *image_size, generator=generator, dtype=torch.float64).to(device)
+    exacts = (torch.float64, torch.float32)[not kind_of(device).float64 :]
+    image = torch.randn(1, 3, *image_size, generator=generator, dtype=torch.float64).to(exacts[0]).to(device)
     models = {mode: create(name, image_size, mode) for mode in modes}
     if weights:
         for note in load_published(models["parallel"], weights).notes:
             tell(note)
-    state = models["parallel"].state_dict() if weights else _random(models["parallel"], generator)
+    state = models["parallel"].state_dict() if weights else drawn.weights(models["parallel"], generator)
     if len(models) == 1:
         return
     for model in models.values():
         model.load_state_dict(state)
         model.to(device)
     where = f"{image_size[0]}x{image_size[1]} px"
-    for exact in (torch.float64, torch.float32):
+    for exact in exacts:
         try:
             with torch.inference_mode():
                 logits = {mode: cast_model(model, exact)(image.to(exact)) for mode, model in models.items()}
@@ -304,21 +335,6 @@ def _model_causality(name: str, form: str, model: Any, image: Tensor, where: str
     kept = before.shape[1] // 2 - before.shape[1] // 8  # well above the changed rows
     error = relative(after[:, :kept], before[:, :kept])
     return Check(name, "causal", form, f"{where}, lower half changed", error, bound)
-
-
-def _random(model: torch.nn.Module, generator: torch.Generator) -> dict[str, Tensor]:
-    """Random weights: N(0, 1/fan_in) for matrices and kernels, U[0.1, 1) for vectors."""
-    state = {}
-    for key, value in model.state_dict().items():
-        fresh = torch.empty_like(value)
-        if not value.is_floating_point():
-            fresh.copy_(value)
-        elif value.ndim < 2:
-            fresh.uniform_(0.1, 1.0, generator=generator)
-        else:
-            fresh.normal_(std=(value.numel() / value.shape[0]) ** -0.5, generator=generator)
-        state[key] = fresh
-    return state
 
 
 class _Zeros(TorchFunctionMode):
