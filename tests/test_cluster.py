@@ -5,6 +5,7 @@ The cells are of attention models in recurrent mode: none exists, so that each h
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ from vbench.results.frame import frame
 from vbench.results.store import FILE, Record, Store, read
 from vbench.sweeps.companies import companies
 from vbench.sweeps.loop import REFINED
+from vbench.sweeps.rest import Rest
 
 EMPTY = ("sweep", "--models", "deit_t,deit_s", "--modes", "recurrent", "--res", "224,384")
 ONCE = planning.RIGORS["quick"]
@@ -77,26 +79,27 @@ class Forked:
     """A scheduler of this test: each job is a fork of this process, so it ends by real signals."""
 
     name, poll_s, settle_s, beside = "forked", 0.01, 0.0, None
+    count = itertools.count()  # of all: no two commands have a job of one name
 
     def __init__(self, *, lasts: bool = True, before: Callable[[], None] = lambda: None) -> None:
         self.lasts, self.before = lasts, before
         self.children: dict[str, int] = {}
         self.codes: dict[str, int] = {}
         self.sent: list[int] = []
+        self.names: list[str] = []
 
     def submit(self, errands: Sequence[shard.Errand]) -> list[str]:
-        names = []
         for errand in errands:
-            name = f"job-{len(self.sent)}"
+            name = f"job-{next(self.count)}"
             self.sent.append(errand.number)
+            self.names.append(name)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of forks of a process with threads
                 child = os.fork()
             if not child:
                 self._be(replace(errand, job=name))
             self.children[name] = child
-            names.append(name)
-        return names
+        return self.names[-len(errands) :]
 
     def _be(self, errand: shard.Errand) -> None:
         code = 70
@@ -157,6 +160,18 @@ def ids(folder: Path) -> list[str]:
     return [record.case_id for record in read(folder)]
 
 
+def waits(after: int) -> None:
+    """In a job: measure so many cells and no more, until a signal comes."""
+    done = shard._Watch.done
+
+    def slow(self: shard._Watch, record: Record, rest: Rest) -> None:
+        done(self, record, rest)
+        if sum(line.count("\n") for line in (self._told._attempt / FILE).open()) >= after:
+            time.sleep(60)
+
+    shard._Watch.done = slow  # type: ignore[method-assign]
+
+
 @contextmanager
 def signalled(folder: Path, number: signal.Signals, scheduler: Forked) -> Iterator[None]:
     """Send a signal to the first job as soon as it has measured something."""
@@ -164,7 +179,7 @@ def signalled(folder: Path, number: signal.Signals, scheduler: Forked) -> Iterat
 
     def alive(names: Collection[str]) -> dict[str, str]:
         file = files.own(folder, 0) / "1" / FILE
-        if child := scheduler.children.get("job-0"):
+        if child := scheduler.children.get(scheduler.names[0]):
             deadline = time.monotonic() + 30
             while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
                 time.sleep(0.002)
@@ -178,6 +193,7 @@ def signalled(folder: Path, number: signal.Signals, scheduler: Forked) -> Iterat
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "preempted"])
 def test_a_shard_that_is_ended_goes_on_where_it_was(tmp_path: Path, how: signal.Signals) -> None:
     scheduler, heard, made = Forked(), Heard(), planned(tmp_path)
+    scheduler.before = lambda: waits(after=5) if scheduler.sent == [0] else None
     with signalled(tmp_path, how, scheduler):
         outcome = go(tmp_path, scheduler, heard, made)
     assert outcome.failed == {}
@@ -187,7 +203,9 @@ def test_a_shard_that_is_ended_goes_on_where_it_was(tmp_path: Path, how: signal.
     kept = (first / FILE).read_bytes()
     assert 0 < len(ids(first)) < 30
     assert (second / FILE).read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
-    assert any(line.startswith("shard 0 is sent again: its job job-0 ended with") for line in heard.lines)
+    assert any(
+        line.startswith(f"shard 0 is sent again: its job {scheduler.names[0]} ended with") for line in heard.lines
+    )
     last = heard.tallies[-1]
     assert (last.rows, last.of, last.measured, last.failed) == (60, 60, 2, 0)
 
@@ -221,7 +239,7 @@ def test_what_would_fail_again_is_not_sent_again(tmp_path: Path) -> None:
 def test_detached_and_attached_again(tmp_path: Path) -> None:
     scheduler, heard, made = Forked(), Heard(), planned(tmp_path)
     outcome = go(tmp_path, scheduler, heard, made, detach=True)
-    assert (outcome.merged, outcome.going_on) == (None, ("job-0", "job-1"))
+    assert (outcome.merged, outcome.going_on) == (None, tuple(scheduler.names))
     assert go(tmp_path, scheduler, heard, planned(tmp_path)).failed == {}
     assert scheduler.sent == [0, 1]
     assert len(ids(tmp_path)) == 60
@@ -237,10 +255,10 @@ def test_ctrl_c_leaves_the_jobs_of_a_scheduler_and_ends_all_others(tmp_path: Pat
                 raise KeyboardInterrupt
 
         folder, heard = tmp_path / str(lasts), Heard()
-        scheduler = Interrupted(lasts=lasts)
+        scheduler = Interrupted(lasts=lasts, before=lambda ends=not lasts: waits(after=5) if ends else None)
         with pytest.raises(KeyboardInterrupt):
             go(folder, scheduler, heard, planned(folder, NONE_EXISTS * 1))
-        assert any("scancel job-0 job-1" in line for line in heard.lines) == lasts
+        assert any(f"scancel {' '.join(scheduler.names)}" in line for line in heard.lines) == lasts
         for child in scheduler.children.values():
             _, status = os.waitpid(child, 0)
             assert (os.waitstatus_to_exitcode(status) == 0) == lasts

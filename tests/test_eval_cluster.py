@@ -111,7 +111,7 @@ def test_a_shard_that_is_ended_goes_on_and_the_counts_are_the_same(
     monkeypatch.setattr(Bare, "waits", "/000/1/")
 
     def alive(names: Collection[str]) -> dict[str, str]:
-        if child := scheduler.children.get("job-0"):
+        if child := scheduler.children.get(scheduler.names[0]):
             deadline = time.monotonic() + 30
             while not list((files.own(home, 0) / "1").glob("accuracy/*.shards/000001.parquet")):
                 assert time.monotonic() < deadline

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from secrets import token_hex
 
 from vbench.cluster.folder import LOG, SHARDS
 from vbench.cluster.shard import Errand, encoded
@@ -66,6 +67,7 @@ class Local:
     _running: dict[str, _Running] = field(default_factory=dict)
     _codes: dict[str, int] = field(default_factory=dict)
     _count: int = 0
+    _own: str = field(default_factory=lambda: token_hex(4))  # of no other command's jobs; a container repeats its ids
 
     @property
     def beside(self) -> str | None:
@@ -78,7 +80,7 @@ class Local:
         names = []
         for errand in errands:
             self._count += 1
-            names.append(f"{os.getpid()}-{self._count}")
+            names.append(f"{self._own}-{self._count}")
             self._queue.append(replace(errand, job=names[-1]))
         self._start()
         return names
