@@ -1,7 +1,7 @@
 """How costs grow with the image, and from which size one model is cheaper than another. Reads only a frame.
 
 A counted cost (MACs) is exact, and its bounds are a range. A measured cost has the interval of its cell; memory has
-none.
+none. Where two costs cross between two sizes, what lies between these is not known: the bounds have that in them.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def exponents(table: pd.DataFrame, costs: Sequence[str] = FITTED) -> pd.DataFram
 def crossover(table: pd.DataFrame, a: str, b: str, cost: str = "latency_ms") -> Crossover:
     """The size from which `a` costs less than `b`, also at every larger size that both have.
 
-    Between two sizes costs are power laws of the side. At each size the difference of log times is the ratio that was
-    measured in turns, where it has an interval; else it is that of the two cells. The interval comes from draws in
-    which each difference varies by its own error (normal in log cost). A size without an interval that is next to the
-    crossing widens it to the nearest sizes that have one (`roots.root`).
+    Between two sizes costs are power laws of the side that may bend (`roots.BEND`), which widens the interval. At each
+    size the difference of log times is the ratio that was measured in turns, where it has an interval; else it is that
+    of the two cells. The interval comes from draws in which each difference varies by its own error (normal in log
+    cost). A size without an interval that is next to the crossing widens it to the nearest sizes that have one.
 
     Args:
         a, b: a model and its mode, "vig_t recurrent"; without a mode, its parallel mode.
@@ -377,13 +377,13 @@ def _cross(names: tuple[str, str], one: Curve | None, other: Curve | None, cost:
     elif found.at == np.inf:
         verdict, where = "not reached", f"not reached by {common[-1]} px"
     bare = [label for label, error in zip(common, errors, strict=True) if np.isnan(error)]
-    within = _bounds(found, common, bare)
+    within = _bounds(found, common, bare, exact=one.counted)
     less = "fewer" if cost in COUNTED else "less"
     reading = f"{names[0]} needs {less} {COSTS[cost]} than {names[1]}: {where}{within}"
     return Crossover(names[0], names[1], cost, len(common), verdict, at, lo, hi, found.known, reading)
 
 
-def _bounds(found: Root, sizes: list[str], bare: list[str]) -> str:
+def _bounds(found: Root, sizes: list[str], bare: list[str], *, exact: bool) -> str:
     """The interval of a crossover in words, and the sizes without an interval; empty if the crossover is exact."""
     if not found.known:
         return " (interval not known)"
@@ -394,7 +394,7 @@ def _bounds(found: Root, sizes: list[str], bare: list[str]) -> str:
         high = f"beyond {sizes[-1]}" if found.hi == np.inf else f"{np.exp(found.hi):.0f}"
         ends = f"95 % interval: {low} to {high} px"
     else:
-        ends = f"between {np.exp(found.lo):.0f} and {np.exp(found.hi):.0f} px, 95 %"
+        ends = f"between {np.exp(found.lo):.0f} and {np.exp(found.hi):.0f} px{'' if exact else ', 95 %'}"
     none = f"no interval at {listed(bare)} px" if bare else ""
     parts = "; ".join(filter(None, [ends, none]))
     return f" ({parts})" if parts else ""

@@ -18,6 +18,7 @@ from vbench.errors import UsageError
 from vbench.flops import count as flops
 from vbench.plan import GRID, Case
 from vbench.results.frame import frame
+from vbench.results.roots import root
 from vbench.results.scaling import (
     FITTED,
     TOLERANCE,
@@ -243,6 +244,37 @@ class TestCrossover:
             found = crossover(self.planted(seed, sides, noise), "vig_t", "deit_t")
             hits += (found.px_lo or 0.0) <= 500 <= (found.px_hi or np.inf)
         assert hits >= 186
+
+    @pytest.mark.parametrize("sides", [(224, 640), (224, 1024), (448, 512), GRID])
+    def test_what_lies_between_two_sizes_is_not_known(self, sides: tuple[int, ...]) -> None:
+        """Costs of a fixed and a linear, or of a linear and a quadratic part: where they cross is within the bounds."""
+        random, fine, off = np.random.default_rng(0), np.arange(min(sides), max(sides) + 1), []
+        places = np.searchsorted(fine, sides)
+        tokens = (fine / np.sqrt(min(sides) * max(sides))) ** 2
+        for _ in range(500):
+            fixed, linear, scale = random.uniform([0, 0, 0.3], [1, 1, 3])
+            mine = fixed + (1 - fixed) * tokens
+            theirs = scale * tokens * (linear + (1 - linear) * tokens)
+            apart = np.log(mine / theirs)
+            if apart[0] < 0 or apart[-1] >= 0:
+                continue
+            found = root(np.log(sides), apart[places], np.zeros(len(sides)))
+            truth = np.log(fine[np.flatnonzero(apart >= 0)[-1]])
+            assert found.lo - 0.01 <= truth <= found.hi + 0.01
+            assert found.hi - found.lo < max(np.diff(np.log(sides)))
+            off.append(abs(found.at - truth))
+        assert len(off) > 20
+        if max(np.diff(np.log(sides))) > 1:
+            assert max(off) > 0.02  # by the line alone it would be wrong
+
+    def test_bounds_of_a_count_say_no_level(self) -> None:
+        table = self.two(cost="macs_executed")
+        table = table[table["height"].isin([224, 1024])]
+        found = crossover(table, "vig_t", "deit_t", "macs_executed")
+        assert found.px_lo is not None
+        assert found.px_hi is not None
+        assert found.px_lo < 512 < found.px_hi
+        assert found.reading.endswith(f"px up (between {found.px_lo:.0f} and {found.px_hi:.0f} px)")
 
     def test_cells_without_an_interval_leave_it_to_their_neighbours(self) -> None:
         table = self.two(error=0.02)
