@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vbench.kernels import OPS, operator
 from vbench.kernels.blocks import exporting
 from vbench.kernels.shapes import State
-from vbench.models.layers import Backbone, classifier, drop_path_rates, resize_table, to_map, to_tokens
+from vbench.models.layers import MLP, Backbone, classifier, drop_path_rates, resize_table, to_map, to_tokens
 
 EPS = 1e-6
 BAND = 64  # tokens that recurrent mode takes at once
@@ -209,18 +209,6 @@ class Retention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # B H N D
         o, state = self.op(q, k, v, g) if state is None else self.op(q, k, v, g, state=state)
         return self.out_proj(o.transpose(1, 2).flatten(2)), state
-
-
-class MLP(nn.Module):
-    """fc2(GELU(fc1(x))).  (B, N, C) -> (B, N, C)."""
-
-    def __init__(self, dim: int, inner: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, inner)
-        self.fc2 = nn.Linear(inner, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
 
 
 def _init(module: nn.Module) -> None:

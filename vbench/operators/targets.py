@@ -8,18 +8,13 @@ rates that one core reaches.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vbench.kernels.entry import bound, shapes_of, work
-from vbench.kernels.machine_code import Array, machine_code
-from vbench.kernels.registers import wide_vectors
 from vbench.kernels.registry import operator, truth
-from vbench.kernels.vector_math import exp
 
 if TYPE_CHECKING:
     from vbench.operators.bench import Plan
@@ -35,8 +30,6 @@ TRANSCENDENTAL = {  # operations of torch that take an exponential or a logarith
     *("exp", "exp2", "expm1", "log", "log1p", "logaddexp", "sigmoid", "silu", "softplus", "tanh"),
     *("log_sigmoid_forward", "logcumsumexp"),
 }
-CACHED = 4096  # numbers, which lie in the first cache with their exponentials
-TURNS, WINDOWS = 200, 20
 
 
 def of(row: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -59,6 +52,8 @@ def arithmetic(op: str, width: Width, tokens: int, flops_per_s: float) -> dict[s
     Returns: "exponentials" of the call and its other "operations", MACs and pointwise ones; "exponentials_per_s",
         measured now; "exponentials_ms" at that rate; "operations_ms", each in the time of a MAC at `flops_per_s`.
     """
+    from vbench.operators.exponentials import exponentials_per_s  # compiles, and so needs numba
+
     few, more = (_exponentials(op, width, length) for length in COUNTED)
     each = (more - few) / (COUNTED[1] - COUNTED[0])  # of a token; what a call has once is left out
     inputs = {name: x.to("meta") for name, x in _inputs(width, tokens).items()}
@@ -76,34 +71,6 @@ def arithmetic(op: str, width: Width, tokens: int, flops_per_s: float) -> dict[s
         "exponentials_ms": 1e3 * exponentials / rate,
         "operations_ms": 1e3 * 2 * operations / flops_per_s,
     }
-
-
-def exponentials_per_s() -> float:
-    """The most exponentials of float32 that this core computes in a second, as the forms in machine code do."""
-    x = np.linspace(-8, 8, CACHED, dtype=np.float32)
-    out = np.empty_like(x)
-    _exponentiate(x, out, 1)  # compiles it
-    best = min(_seconds(x, out) for _ in range(WINDOWS))
-    return TURNS * CACHED / best
-
-
-def _seconds(x: Array, out: Array) -> float:
-    begin = perf_counter()
-    _exponentiate(x, out, TURNS)
-    return perf_counter() - begin
-
-
-@machine_code
-def _exponentiate(x: Array, out: Array, turns: int) -> None:
-    for _ in range(turns):
-        _row(x, out)
-
-
-@machine_code
-def _row(x: Array, out: Array) -> None:
-    wide_vectors()
-    for n in range(len(x)):
-        out[n] = exp(x[n])
 
 
 def _inputs(width: Width, tokens: int) -> dict[str, torch.Tensor]:
