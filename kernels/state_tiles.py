@@ -114,6 +114,20 @@ def store_state(s: Array, state: Array, head: int, rows: int, width: int, left: 
             state[(head * rows + c) * width + left + e] = s[c, e]
 
 
+@machine_code
+def load_part(state: Array, item: int, parts: int, rows: int, width: int) -> Array:
+    """As `load_state`, of the columns of part item % parts of head item // parts."""
+    left, columns = columns_of(item % parts, parts, width)
+    return load_state(state, item // parts, rows, width, left, columns)
+
+
+@machine_code
+def store_part(s: Array, state: Array, item: int, parts: int, rows: int, width: int) -> None:
+    """Write back what `load_part` made."""
+    left, columns = columns_of(item % parts, parts, width)
+    store_state(s, state, item // parts, rows, width, left, columns)
+
+
 @numba.njit(fastmath={"contract", "reassoc"}, error_model="numpy")  # type: ignore[untyped-decorator]
 def _product(q: Array, k: Array, factor: Array) -> Any:
     found = q.dtype.type(0)

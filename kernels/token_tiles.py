@@ -45,6 +45,7 @@ def read(x: Array, strides: Strides, spot: Spot, left: int, width: int, factor: 
 def read_exp(x: Array, strides: Strides, spot: Spot, width: int, tile: Array) -> None:
     """As `read`, e to the power of each number; 1 where the tile is wider than the tokens."""
     read(x, strides, spot, 0, width, tile.dtype.type(1), tile)
+    tile[:, width:] = 0
     every = tile.reshape(-1)
     for i in range(every.size):
         every[i] = exp(every[i])

@@ -2,7 +2,8 @@
 
 A call of a mathematical library would keep a loop from being vectorised. A loop that `machine_code` compiles may call
 the functions here on a float32 or a float64; its result has the same type, and NaN stays NaN. The largest errors are
-held by `tests/test_vector_math.py`; below the smallest normal number results are rounded to the denormal numbers.
+held by `tests/test_vector_math.py`; below the smallest normal number results are rounded to the denormal numbers, and
+those of `exp_negative` are 0.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def exp2(x: float) -> float:
 
 def exp(x: float) -> float:
     """e^x."""
+    return cast(float, np.exp(x))
+
+
+def exp_negative(x: float) -> float:
+    """e^x for x <= 0, in fewer operations than `exp`; 0 where it would be below the smallest normal number."""
     return cast(float, np.exp(x))
 
 
@@ -66,6 +72,7 @@ class _Functions(NamedTuple):
 
     exp2: Function
     exp: Function
+    exp_negative: Function
     sigmoid: Function
     log1p_of_exp: Function
 
@@ -85,6 +92,7 @@ def _functions(real: Any, whole: Any, digits: int, bias: int, terms: int, logari
     high = math.floor(LN2 * 2 ** (digits // 2)) / 2 ** (digits // 2)  # its product with an exponent is exact
     low = real(float(Decimal(2).ln() - Decimal(high)))
     high, log2e = real(high), real(LOG2E)
+    lowest = real(-bias * LN2)  # the exponent of its power of two is 0, and so is that power
     power = _series(tuple(LN2**n / math.factorial(n) for n in range(terms)))
     natural = _series(tuple(1 / math.factorial(n) for n in range(terms)))
     atanh = _series(tuple(2 / (2 * n + 1) for n in range(logarithm)))
@@ -115,6 +123,14 @@ def _functions(real: Any, whole: Any, digits: int, bias: int, terms: int, logari
         return scaled(natural((x - n * high) - n * low), whole(bits(rounded) - zero_bits))
 
     @inlined
+    def exp_negative_(x):  # type: ignore[no-untyped-def]
+        x = lowest if x < lowest else x
+        rounded = x * log2e + rounder
+        n = rounded - rounder
+        power_of_two = bits(whole(whole(bits(rounded) - zero_bits + offset) << shift))
+        return natural((x - n * high) - n * low) * power_of_two
+
+    @inlined
     def sigmoid_(x):  # type: ignore[no-untyped-def]
         small = exp_(-abs(x))
         larger = one / (one + small)
@@ -126,7 +142,7 @@ def _functions(real: Any, whole: Any, digits: int, bias: int, terms: int, logari
         s = y / (real(2) + y)
         return s * atanh(s * s)
 
-    return _Functions(exp2_, exp_, sigmoid_, log1p_of_exp_)
+    return _Functions(exp2_, exp_, exp_negative_, sigmoid_, log1p_of_exp_)
 
 
 def _series(terms: tuple[float, ...]) -> Any:
@@ -161,8 +177,8 @@ def _offer(name: str, stub: Function) -> None:
         return None if function is None else function.py_func
 
 
-for _name, _stub in {"exp2": exp2, "exp": exp, "sigmoid": sigmoid, "log1p_of_exp": log1p_of_exp}.items():
-    _offer(_name, _stub)
+for _stub in (exp2, exp, exp_negative, sigmoid, log1p_of_exp):
+    _offer(_stub.__name__, _stub)
 
 
 @overload(widened, jit_options=_OPTIONS)

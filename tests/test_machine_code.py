@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -206,6 +207,48 @@ def test_threads_share_the_work_and_change_no_number(op: str, monkeypatch: pytes
         found.append((o, *tensors(state)))
     for others in found[1:]:
         assert all(torch.equal(mine, other) for mine, other in zip(found[0], others, strict=True))
+
+
+@pytest.mark.parametrize("op", ["gla", "wkv6", "mlstm", "retention", "linear_attention"])
+def test_a_width_that_fills_no_block_of_the_state(op: str) -> None:
+    """Over many tiles: what pads a tile must not grow."""
+    for trial in trials(op):
+        inputs = trial.draw(300, torch.Generator().manual_seed(0))
+        width = next(iter(inputs.values())).shape[-1]
+        narrow = {key: x[..., :-3] if x.shape[-1] == width and key != "v" else x for key, x in inputs.items()}
+        wanted, end = trial.run(operator(op, "reference"), narrow)
+        found, last = trial.run(operator(op, "compiled"), narrow)
+        pairs = zip((found, *tensors(last)), (wanted, *tensors(end)), strict=True)
+        assert all(relative(mine, exact) < 1e-9 for mine, exact in pairs), trial.name
+
+
+WIDE = {"mlstm": {"_walk", "_gate", "_damp", "_read_out"}}  # its gates are float64: their maximum cancels
+
+
+@pytest.mark.full
+@pytest.mark.ci
+@pytest.mark.parametrize("op", [op for op in COMPILED if op != "wkv6"])  # whose loop is that of gla
+def test_a_loop_over_float32_computes_in_float32(op: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number of Python's own would make a whole loop float64, at a third of the speed."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # what is kept on the disk has no text of its instructions
+    script = f"""
+import re, sys, torch
+from numba.core.dispatcher import Dispatcher
+from vbench.kernels.warming import warm
+
+warm({op!r}, "compiled", torch.float32)
+for name, module in list(sys.modules.items()):
+    if name.startswith(f"vbench.kernels.{op}"):
+        for loop in (each for each in vars(module).values() if isinstance(each, Dispatcher)):
+            for signature in loop.signatures:
+                text = loop.inspect_llvm(signature)
+                wide = re.findall(r"= f(?:add|sub|mul|div|cmp)\\b.*double", text)
+                print("loop", loop.__name__, len(wide))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    counts = {loop: int(count) for _, loop, count in map(str.split, done.stdout.splitlines())}
+    assert counts
+    assert {loop for loop, count in counts.items() if count} <= WIDE.get(op, set())
 
 
 @pytest.mark.parametrize("op", COMPILED)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vbench.kernels.machine_code import flat, machine_code
-from vbench.kernels.vector_math import exp, exp2, log1p_of_exp, sigmoid, widened
+from vbench.kernels.vector_math import exp, exp2, exp_negative, log1p_of_exp, sigmoid, widened
 
 Numbers = NDArray[Any]
 
@@ -22,6 +22,12 @@ def all_of_them(x: Numbers, found: Numbers) -> None:
     for i in range(x.size):
         found[0, i], found[1, i] = exp2(x[i]), exp(x[i])
         found[2, i], found[3, i] = sigmoid(x[i]), log1p_of_exp(x[i])
+
+
+@machine_code
+def fall(x: Numbers, found: Numbers) -> None:
+    for i in range(x.size):
+        found[i] = exp_negative(x[i])
 
 
 @machine_code
@@ -71,6 +77,21 @@ def test_error_in_ulp_from_the_denormal_numbers_to_overflow(real: type[np.floati
     assert error.max() <= bound
     assert np.array_equal(found[row][~finite], rounded[~finite])
     assert (rounded[finite] < np.finfo(real).tiny).any(), "no denormal result was tried"
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_of_what_is_negative_only_the_smallest_numbers_are_lost(real: type[np.floating[Any]]) -> None:
+    x = np.append(-np.abs(points(real)), [0, -np.inf, -1e30, np.nan]).astype(real)
+    found = np.empty_like(x)
+    fall(x, found)
+    with np.errstate(under="ignore"):
+        wanted = np.exp(x.astype(np.longdouble))
+    normal = wanted > np.finfo(real).tiny
+    error = np.abs(found - wanted)[normal] / np.spacing(wanted[normal].astype(real))
+    assert error.max() <= 1
+    assert (found[wanted < np.finfo(real).tiny / 2] == 0).all()
+    assert (found[~normal & ~np.isnan(x)] <= np.finfo(real).tiny).all()
+    assert np.isnan(found[-1])
 
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])

@@ -13,10 +13,10 @@ from vbench.kernels.state_tiles import (
     COLUMNS,
     ROWS,
     columns_of,
-    load_state,
+    load_part,
     padded,
     read_itself,
-    store_state,
+    store_part,
     walk,
     walk_before,
 )
@@ -110,6 +110,8 @@ def _walk(
 ) -> None:
     """What the tokens read in one direction, and the last state, for parts [first, stop) of the columns of all heads.
 
+    The parts of an image go along the tokens side by side: their heads are neighbours in memory.
+
     q, k, g: Float[B H N D], v, out: Float[B H N E], flat; bonus: Float[H · D], state: Float[B · H · D · E].
 
     Args:
@@ -117,31 +119,35 @@ def _walk(
         before: whether a token reads before it writes. add: whether `out` has what another direction read.
     """
     (H, N, D, E, parts), one = sizes, state.dtype.type(1)
-    rows = padded(D, ROWS)
-    for item in range(first, stop):
-        head = item // parts
-        b, h = head // H, head % H
-        left, width = columns_of(item % parts, parts, E)
-        columns = padded(width, COLUMNS)
-        s = load_state(state, head, D, E, left, width)
-        queries, keys, decays = tile(rows, one), tile(rows, one), tile(rows, one)
-        values, o = tile(columns, one), tile(columns, one)
+    rows, columns = padded(D, ROWS), padded(E, COLUMNS)
+    queries, keys, decays = tile(rows, one), tile(rows, one), tile(rows, one)
+    values, o = tile(columns, one), tile(columns, one)
+    begin = first
+    while begin < stop:
+        b = begin // (H * parts)
+        end = min(stop, (b + 1) * H * parts)
+        states = [load_part(state, item, parts, D, E) for item in range(begin, end)]
         for done in range(0, N, TOKENS):
             n = min(TOKENS, N - done)
-            spot = (b, h, N - 1 - done, -1) if reverse else (b, h, done, 1)
-            read(q, q_strides, spot, 0, D, scale, queries[:n])
-            read(k, k_strides, spot, 0, D, one, keys[:n])
-            read(v, v_strides, spot, left, width, one, values[:n])
-            read_exp(g, g_strides, spot, D, decays[:n])
-            o[:n] = 0
-            if before and not add:
-                read_itself(queries[:n], keys[:n], bonus[h * D : h * D + D], values, o)
-            for e in range(0, columns, COLUMNS):
-                for c in range(0, rows, ROWS):
-                    at = c * columns + e
-                    if before:
-                        walk_before(s, at, columns, queries, keys, decays, c, rows, values, e, o, columns, n)
-                    else:
-                        walk(s, at, columns, queries, keys, decays, c, rows, values, e, o, columns, n)
-            write(o[:n], out, out_strides, spot, left, width, one, add)
-        store_state(s, state, head, D, E, left, width)
+            for item in range(begin, end):
+                h, s = item // parts % H, states[item - begin]
+                left, width = columns_of(item % parts, parts, E)
+                spot = (b, h, N - 1 - done, -1) if reverse else (b, h, done, 1)
+                read(q, q_strides, spot, 0, D, scale, queries[:n])
+                read(k, k_strides, spot, 0, D, one, keys[:n])
+                read(v, v_strides, spot, left, width, one, values[:n])
+                read_exp(g, g_strides, spot, D, decays[:n])
+                o[:n] = 0
+                if before and not add:
+                    read_itself(queries[:n], keys[:n], bonus[h * D : h * D + D], values, o)
+                for e in range(0, s.shape[1], COLUMNS):
+                    for c in range(0, rows, ROWS):
+                        at = c * s.shape[1] + e
+                        if before:
+                            walk_before(s, at, s.shape[1], queries, keys, decays, c, rows, values, e, o, columns, n)
+                        else:
+                            walk(s, at, s.shape[1], queries, keys, decays, c, rows, values, e, o, columns, n)
+                write(o[:n], out, out_strides, spot, left, width, one, add)
+        for item in range(begin, end):
+            store_part(states[item - begin], state, item, parts, D, E)
+        begin = end

@@ -10,7 +10,7 @@ from vbench.kernels.machine_code import Array, Strides, flat, machine_code, reco
 from vbench.kernels.mingru import scan
 from vbench.kernels.shapes import Direction, accumulator
 from vbench.kernels.threads import least_items, shares, split
-from vbench.kernels.vector_math import exp, widened
+from vbench.kernels.vector_math import exp_negative, widened
 
 CHANNELS = 16  # the fewest of a thread: what a cache fetches at a time
 
@@ -56,7 +56,7 @@ def _walk(
     a, b: Float[B N C], flat, neighbours side by side; state: Float[B C], out: Float[B N C].
     """
     _, N, C = out.shape
-    one, half = state.dtype.type(1), state.dtype.type(0.5)
+    zero, half, one = state.dtype.type(0), state.dtype.type(0.5), state.dtype.type(1)
     for item in range(first, stop):
         image, part = item // parts, item % parts
         left, right = C * part // parts, C * (part + 1) // parts
@@ -71,7 +71,7 @@ def _walk(
             for c in range(len(h)):
                 x, z = widened(candidates[c]), widened(gates[c])
                 # keep = sigmoid(-z), feed = sigmoid(z) · g(x): exponents of at most 0, and one quotient for all three
-                small, below = exp(-abs(z)), exp(x if x < 0 else x * 0)
+                small, below = exp_negative(-abs(z)), exp_negative(zero if x > zero else x)  # NaN stays
                 p, q = one + small, one + below
                 both = one / (p * q)
                 large = q * both

@@ -18,7 +18,7 @@ from vbench.kernels.registers import wide_vectors
 from vbench.kernels.shapes import accumulator
 from vbench.kernels.threads import least_items, split
 from vbench.kernels.token_tiles import read
-from vbench.kernels.vector_math import exp
+from vbench.kernels.vector_math import exp_negative
 from vbench.kernels.wkv import reference, scan
 from vbench.kernels.wkv.shapes import Reading
 from vbench.kernels.wkv.sums import EPSILON, initial
@@ -193,7 +193,7 @@ def _add(k: Array, v: Array, decay: Array, a: Array, b: Array, key: Array, age: 
     for c in range(decay.size):
         older = age[c] + one
         lead = k[c] - (key[c] - decay[c] * older)  # how far the token's exponent lies above the sum's
-        weight = exp(-abs(lead))  # of the smaller exponent; the weight of the greater one is 1
+        weight = exp_negative(-abs(lead))  # of the smaller exponent; the weight of the greater one is 1
         keep, add = (weight, one) if lead > zero else (one, weight)
         a[c] = keep * a[c] + add * v[c]
         b[c] = keep * b[c] + add
@@ -222,6 +222,7 @@ def _read(
     for c in range(decay.size):
         behind, own = key[c] - decay[c] * age[c], k[c] + bonus[c]
         most = max(max(exponent[c], behind), own)  # noqa: PLW3301 - of three, numba makes a call
-        before, after, itself = exp(exponent[c] - most), exp(behind - most), exp(own - most)
+        before, after = exp_negative(exponent[c] - most), exp_negative(behind - most)
+        itself = exp_negative(own - most)
         value = before * num[c] + after * a[c] + itself * v[c]
         y[c] = value / (before * den[c] + after * b[c] + itself + epsilon)
