@@ -288,6 +288,19 @@ def test_help_says_all_of_every_option_and_its_default(
         assert (option.metavar or "") in done.stdout
 
 
+@pytest.mark.parametrize(("path", "command"), [pytest.param(*each, id=" ".join(each[0])) for each in commands()])
+def test_help_has_words_for_arguments_and_no_type_of_python(
+    path: tuple[str, ...], command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = vbench(*path, "--help").stdout
+    assert not set("<{}") & set(text)
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    words = [one.metavar if one.required else f"[{one.metavar}]" for one in arguments]
+    assert f"[OPTIONS] {' '.join(words)}".strip() in " ".join(text.split())
+    assert all(one.nargs == 1 or one.metavar.endswith("...") for one in arguments)
+
+
 def test_quick_commands_import_nothing_heavy() -> None:
     code = (
         "import sys; from vbench.commands.app import app\n"

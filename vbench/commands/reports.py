@@ -78,15 +78,18 @@ def report(
         raise UsageError(f"{len(folders)} runs make one page: give -o FILE.html, or report one RUN at a time")
     with_accuracy = accuracy.has_any(folders[0])
     alone = with_accuracy and not (folders[0] / "records.jsonl").is_file()
+    evaluated = [row.model for row in accuracy.rows(folders)] if with_accuracy else []
+    names = naming.parse(labels, evaluated) if alone else naming.Labels()
     if not alone:
         from vbench.reports.figures.style import parse_look
 
         look = parse_look(width=width, font=font)
         table = frame_of(folders)
-        look = replace(look, labels=naming.parse(labels, table["model"]))
+        names = naming.parse(labels, [*table["model"], *evaluated])
+        look = replace(look, labels=names)
         write(folders[0], rates.priced(table, asked), as_json, witnesses=witnesses, look=look)
     if with_accuracy:
-        evaluating.show(folders[0], as_json=as_json and alone, quiet=as_json and not alone)
+        evaluating.show(folders[0], as_json=as_json and alone, quiet=as_json and not alone, labels=names)
 
 
 @app.command()
@@ -146,7 +149,7 @@ def _figures_to_json(names: Sequence[str], files: Sequence[Path], missing: Seque
 
 @app.command("tables")
 def publish(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN...")],
     what: Annotated[
         str,
         typer.Option(
@@ -227,7 +230,7 @@ def write(
     Args:
         question: what the sweep was to answer.
         witnesses: say so if nobody published a figure to set beside these.
-        look: of the figure; None: the usual one.
+        look: of the figure, with the labels of models; None: the usual one.
 
     Returns: the number of cells that ended in an error, or whose work is not counted in full.
     """
@@ -235,7 +238,7 @@ def write(
     from vbench.reports import witnesses as others
     from vbench.reports.write import cleaned, write_all
 
-    told = tables.below(table)
+    told, labels = tables.below(table), look.labels if look else None
     try:
         with err.status("writing tables, drawing the figure"):
             files, unwritten = write_all(table, folder, told, look) if len(table) else [], []
@@ -245,14 +248,14 @@ def write(
         clean = cleaned(table)
         typer.echo(clean.assign(flags=clean["flags"].str.split()).to_json(orient="records", indent=1))
     else:
-        tables.show(table, out, told)
-        others.show(table, out, asked=witnesses)
+        tables.show(table, out, told, labels)
+        others.show(table, out, labels, asked=witnesses)
     if unwritten:
         print_aside(unwritten)
     elif files:
         print_written(files)
     print_aside(tables.uncounted(table) if as_json else [])  # without --json they are under the table
-    for line in [] if as_json else closing.lines(table, folder, question):
+    for line in [] if as_json else closing.lines(table, folder, question, labels):
         out.print(line)
     failed = set(table.index[table["status"] == "error"])
     return len(failed | set(tables.without_count(table).index))
@@ -299,7 +302,9 @@ def write_page(
 def claims_(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="--out folders of sweeps. Without one, claims are judged by counts and predictions."),
+        typer.Argument(
+            metavar="RUN...", help="--out folders of sweeps. Without one, claims are judged by counts and predictions."
+        ),
     ] = None,
     shape: Annotated[str, typer.Option("--format", help="One of text, md, csv.")] = "text",
     as_json: AsJson = False,
