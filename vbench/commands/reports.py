@@ -209,9 +209,9 @@ def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
 
 def table_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. A folder may have none."""
-    from vbench.results.frame import of_folders
+    from vbench.reports.runs import table_of_folders
 
-    return of_folders(folders)
+    return table_of_folders(folders)
 
 
 def write(
