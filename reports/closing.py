@@ -22,9 +22,11 @@ def lines(table: pd.DataFrame, folder: Path, question: str | None = None, labels
     """
     labels = labels or Labels()
     found = [labels.within(answer.text) for answer in ratios(table)] if len(table) <= PRINTED else []
+    asked = [f"Asked: {labels.within(question)}"] if question else []
+    if asked and not table.empty and not (table["status"] == "ok").any():
+        return [*asked, "- No answer: no cell was measured; the lines below the table say why."]
     if not found:
         return []
-    asked = [f"Asked: {labels.within(question)}"] if question else []
     more = len(found) - MOST
     rest = [f"- {more} more answers: vbench report {folder} -o report.html"] if more > 0 else []
     picture = [f"Figure: {folder / PICTURE}"] if (folder / PICTURE).is_file() else []

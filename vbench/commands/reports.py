@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+RUNS = "One or more folders of runs: what --out of a sweep named."
+
 Price = Annotated[
     str | None,
     typer.Option(
@@ -35,7 +37,7 @@ Price = Annotated[
 CarbonIntensity = Annotated[
     str | None,
     typer.Option(
-        metavar="G_PER_KWH", help="Grams of CO2 a kWh of the grid, as 400: adds what 10^6 images emit, by energy."
+        metavar="G_PER_KWH", help="Grams of CO2 for a kWh of your grid, as in 400: adds what 10^6 images emit."
     ),
 ]
 Width = Annotated[
@@ -51,12 +53,12 @@ Labelling = Annotated[str | None, typer.Option("--labels", metavar="MODEL=NAME,.
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders with records.jsonl.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RUNS)],
     page: Annotated[Path | None, typer.Option("--out", "-o", help="Write one .html page of all runs instead.")] = None,
     price: Price = None,
     carbon_intensity: CarbonIntensity = None,
     witnesses: Annotated[
-        bool, typer.Option("--witnesses", help="Say so, too, if others published no figure to set beside these.")
+        bool, typer.Option("--witnesses", help="If nobody published figures of the same device, say so.")
     ] = False,
     width: Width = None,
     font: Font = "sans",
@@ -95,7 +97,10 @@ def report(
 @app.command()
 def figures(
     words: Annotated[
-        list[str], typer.Argument(metavar="[NAME|all] RUN...", help=f"{', '.join(FIGURES)}; and folders.")
+        list[str],
+        typer.Argument(
+            metavar="[NAME|all] RUN...", help=f"all, or some of {', '.join(FIGURES)}; then {RUNS[0].lower()}{RUNS[1:]}"
+        ),
     ],
     style: Annotated[str, typer.Option(help="paper, slides, dark.")] = "paper",
     width: Width = None,
@@ -149,7 +154,7 @@ def _figures_to_json(names: Sequence[str], files: Sequence[Path], missing: Seque
 
 @app.command("tables")
 def publish(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN...")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RUNS)],
     what: Annotated[
         str,
         typer.Option(
@@ -186,7 +191,8 @@ def publish(
         )
     room = paper_tables.parse_width(width)
     table = frame_of(folders)
-    made, lacking = paper_tables.make(table, what, at, labels.parse(label_of, table["model"]))
+    names = labels.parse(label_of, table["model"])
+    made, lacking = paper_tables.make(table, what, at, labels.Labels() if as_json else names)
     if as_json:
         print_json([{"table": name, **one} for name, grids in made.items() for one in map(grid.to_json, grids)])
     elif folder is None:
