@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from vbench.files import write_text
+from vbench.reports.labels import Labels
 from vbench.results import accuracy
 from vbench.results.accuracy import MeasuredAccuracy
 from vbench.results.text import bare_table, print_whole, px, tame
@@ -62,8 +63,9 @@ def _harmless(value: Any) -> Any:
     return f"'{line}" if line.startswith(FORMULA) else line
 
 
-def show(found: Sequence[MeasuredAccuracy], console: Console) -> None:
-    """Print the table; below it what needs words."""
+def show(found: Sequence[MeasuredAccuracy], console: Console, labels: Labels | None = None) -> None:
+    """Print the table, with these labels of models; below it what needs words."""
+    labels = labels or Labels()
     if not found:
         console.print("No evaluation is whole.")
         return
@@ -71,11 +73,11 @@ def show(found: Sequence[MeasuredAccuracy], console: Console) -> None:
     for row in found:
         speed = "–" if row.images_per_s is None else f"{row.images_per_s:.3g}"
         table.add_row(
-            *(tame(row.model), px(row.height, row.width), f"{row.images:,}"),
+            *(labels(tame(row.model)), px(row.height, row.width), f"{row.images:,}"),
             *(f"{row.top1:.2f}", f"{row.top1_lo:.2f} to {row.top1_hi:.2f}", f"{row.top5:.2f}"),
             *(f"{row.crop_pct:g} {row.crop_mode}", row.interpolation, row.dtype, tame(row.checkpoint), speed),
         )
-    print_whole(table, console, below(found))
+    print_whole(table, console, map(labels.within, below(found)))
 
 
 def below(found: Sequence[MeasuredAccuracy]) -> list[str]:

@@ -35,6 +35,9 @@ _LOOKS = looks(row.family for row in MODELS.values())
 COLOURS = {family: colour for family, (colour, _) in _LOOKS.items()}
 MARKERS = {family: marker for family, (_, marker) in _LOOKS.items()}
 SHADES = (1.0, 0.65, 0.4)  # of the models of a family, in the order of their names
+RING = ("s", "^", "P", "o", "<", "X", "v", "D", ">", "*")  # markers of a family's further models, from its own one on
+TURNS = ((0, 2, 1), (1, 0, 2), (2, 0, 1))  # shades of models with one marker, the most different ones first
+NEAR = {"p": "o", "h": "o", "8": "o", "d": "D", "x": "X"}  # markers that look like one of the ring, small as they are
 MODE_LINES = {"parallel": ("-", ":"), "recurrent": ("--", "-.")}  # for the first and the second setting of a model
 BRANDS = {  # added to the label of a flagged curve
     "modes_differ": "(MODES DIFFER)",
@@ -82,6 +85,22 @@ SHAPES = {  # SVG paths of markers in the legend, around (20, 7)
     "x-thin": "M16 4l1-1l3 3l3-3l1 1l-3 3l3 3l-1 1l-3-3l-3 3l-1-1l3-3z",
 }
 STROKES = {"solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "7 3 2 3"}
+
+
+def member(family: str, rank: int) -> tuple[str, str]:
+    """Colour and marker of a model, by its place among those of its family; 30 of a family look different.
+
+    The first has its family's own. Shades alone are too weak: on paper some of them are nearly equal.
+    """
+    own, turn, place = MARKERS.get(family, "x"), rank // len(RING), rank % len(RING)
+    marker = RING[(RING.index(NEAR.get(own, own)) + place) % len(RING)] if place else own
+    shade = TURNS[place % len(SHADES)][turn % len(SHADES)]
+    return tint(COLOURS.get(family, "#000000"), SHADES[shade]), marker
+
+
+def tint(colour: str, shade: float) -> str:
+    """A colour "#RRGGBB" mixed with white; `shade` is the share of the colour."""
+    return "#" + "".join(f"{round(255 - shade * (255 - part)):02X}" for part in _parts(colour))
 
 
 def on_dark(colour: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from typing import Any
 
+from vbench.reports.labels import Labels
 from vbench.results.text import tame
 
 ABSENT = "–"  # a missing number; the table says why
@@ -74,6 +75,25 @@ class Grid:
             note for block in self.blocks for row in block.rows for cell in row for note in cell.notes
         )
         return {note: _letter(number) for number, note in enumerate(found)}
+
+
+def labelled(grid: Grid, labels: Labels) -> Grid:
+    """A table whose models have these names, wherever it names them."""
+    if not labels.names:
+        return grid
+
+    def named(cell: TableCell) -> TableCell:
+        return replace(cell, text=labels.within(cell.text), notes=tuple(map(labels.within, cell.notes)))
+
+    title, caption = labels.within(grid.title), labels.within(grid.caption)
+    remarks = tuple(map(labels.within, grid.remarks))
+    return replace(mapped(grid, named), title=title, caption=caption, remarks=remarks)
+
+
+def mapped(grid: Grid, change: Callable[[TableCell], TableCell]) -> Grid:
+    """A table with each of its cells changed."""
+    blocks = tuple(replace(block, rows=tuple(tuple(map(change, row)) for row in block.rows)) for block in grid.blocks)
+    return replace(grid, blocks=blocks)
 
 
 def to_markdown(grids: Sequence[Grid]) -> str:

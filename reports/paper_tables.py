@@ -15,7 +15,7 @@ from vbench.files import write_text
 from vbench.options import choices, shown
 from vbench.reports import pairs, tables
 from vbench.reports.fitting import ROOMS
-from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, to_csv, to_markdown
+from vbench.reports.grid import ABSENT, Block, Column, Grid, Row, TableCell, labelled, to_csv, to_markdown
 from vbench.reports.labels import Labels
 from vbench.reports.latex import to_latex
 from vbench.reports.paper_cells import (
@@ -43,7 +43,6 @@ from vbench.reports.paper_cells import (
     sizes_of,
     subjects,
 )
-from vbench.reports.readers import labelled
 from vbench.results import scaling
 from vbench.results.axes import SETTING, SUBJECT
 from vbench.results.frame import rows_of

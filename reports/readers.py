@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from vbench.reports.grid import ABSENT, Grid, Row, TableCell
-from vbench.reports.labels import Labels
+from vbench.reports.grid import ABSENT, Grid, Row, mapped
 from vbench.reports.tables import NOTES
 from vbench.results.axes import AXES
 
@@ -42,25 +41,6 @@ def printed(grid: Grid) -> Grid:
     grid = _with_flags(_with_intervals(grid))
     grid = mapped(grid, lambda cell: replace(cell, notes=tuple(dict.fromkeys(map(for_reader, cell.notes)))))
     return replace(grid, caption=for_reader(grid.caption), remarks=tuple(filter(None, map(for_reader, grid.remarks))))
-
-
-def labelled(grid: Grid, labels: Labels) -> Grid:
-    """A table whose models have these names, wherever it names them."""
-    if not labels.names:
-        return grid
-
-    def named(cell: TableCell) -> TableCell:
-        return replace(cell, text=labels.within(cell.text), notes=tuple(map(labels.within, cell.notes)))
-
-    title, caption = labels.within(grid.title), labels.within(grid.caption)
-    remarks = tuple(map(labels.within, grid.remarks))
-    return replace(mapped(grid, named), title=title, caption=caption, remarks=remarks)
-
-
-def mapped(grid: Grid, change: Callable[[TableCell], TableCell]) -> Grid:
-    """A table with each of its cells changed."""
-    blocks = tuple(replace(block, rows=tuple(tuple(map(change, row)) for row in block.rows)) for block in grid.blocks)
-    return replace(grid, blocks=blocks)
 
 
 def without(grid: Grid, lost: Container[int]) -> Grid:

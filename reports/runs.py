@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from vbench.errors import UsageError
 from vbench.files import is_file
-from vbench.results.frame import frame
+from vbench.results.frame import frame, of_folders
 from vbench.results.machines import differences, machine
 from vbench.results.store import Record, TurnBlock, reading
 from vbench.results.text import listed
@@ -81,6 +85,30 @@ def table_of(runs: Sequence[Run]) -> pd.DataFrame:
     if damaged := [line for run in runs for line in run.damaged]:
         table.attrs["damaged"] = damaged
     return table
+
+
+def table_of_folders(folders: Sequence[Path]) -> pd.DataFrame:
+    """The frame of all records in these folders, of which some may have none.
+
+    Where two folders are of machines that call their device alike, the machines are told apart: else the records of one
+    would count as newer records of the other. A folder is taken to be of the machine of its first record.
+    """
+    hosts = {folder: host for folder in folders if (host := _first_host(folder / "records.jsonl"))}
+    for one, other in combinations(map(machine, hosts.values()), 2):
+        if one["device_name"] == other["device_name"] and differences(one, other):
+            return table_of(runs_of(list(hosts)))
+    return of_folders(folders)
+
+
+def _first_host(file: Path) -> dict[str, Any] | None:
+    """Who measured the first record of a file that can be read; None if there is none."""
+    with suppress(OSError), file.open("rb") as lines:
+        for line in lines:
+            with suppress(ValueError, RecursionError):
+                found = json.loads(line)
+                if isinstance(found, dict) and isinstance(found.get("host"), dict):
+                    return dict(found["host"])
+    return None
 
 
 def where(record: Record) -> Where:

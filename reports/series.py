@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from vbench.reports.appearance import BRANDS, COLOURS, MARKERS, MODE_LINES, SHADES
+from vbench.reports.appearance import BRANDS, MODE_LINES, member
 from vbench.results.axes import PARTS, SETTING, SUBJECT, differing, said
 from vbench.results.frame import STATED, batch_asked, filled
 
@@ -52,18 +52,20 @@ def series_of(table: pd.DataFrame) -> list[Series]:
     for _, cells in table.groupby(keys, dropna=False):
         first: dict[str, Any] = {key: None if pd.isna(cells[key].iloc[0]) else cells[key].iloc[0] for key in keys}
         family, model, mode = (str(first[key]) for key in keys[:3])
-        shade = SHADES[members[family].index(model) % len(SHADES)]
         flags = {flag for text in cells["flags"].dropna() for flag in text.split()}
         brand = [text for flag, text in BRANDS.items() if flag in flags]
         settings = [said(key, first[key]) for key in keys[3:] if first[key] is not None]
         parts = [model, mode if modes[model] > 1 else "", *settings, *brand]
         like = sum(one.model == model and one.mode == mode for one in found)
+        lines, others = MODE_LINES[mode], members[family]
+        rank = others.index(model) + like // len(lines) * len(others)  # as a further model, if lines are used up
+        colour, marker = member(family, rank)
         found.append(
             Series(
                 label=" ".join(part for part in parts if part),
-                colour=tint(COLOURS.get(family, "#000000"), shade),
-                marker=MARKERS.get(family, "x"),
-                line=MODE_LINES[mode][like % 2],
+                colour=colour,
+                marker=marker,
+                line=lines[like % len(lines)],
                 model=model,
                 mode=mode,
                 cells=cells.sort_values("side"),
@@ -96,8 +98,3 @@ def few(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return drawn, [
         f"{line}. 'vbench figures --dtype' and a run of fewer settings draw others; summary.csv has all rows."
     ]
-
-
-def tint(colour: str, shade: float) -> str:
-    """A colour "#RRGGBB" mixed with white; `shade` is the share of the colour."""
-    return "#" + "".join(f"{round(255 - shade * (255 - int(colour[at : at + 2], 16))):02X}" for at in (1, 3, 5))

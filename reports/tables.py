@@ -15,6 +15,7 @@ from rich.table import Table
 
 from vbench.reports import grid
 from vbench.reports.grid import ABSENT, Block, Column, Grid, TableCell
+from vbench.reports.labels import Labels
 from vbench.results import rates
 from vbench.results.axes import AXES, PARTS, SETTING, SUBJECT, differing, said, unusual
 from vbench.results.frame import STATED, rows_of
@@ -254,33 +255,34 @@ def below(table: pd.DataFrame) -> Below:
     return Below(caption(table), tuple(remarks(table)))
 
 
-def show(table: pd.DataFrame, console: Console, told: Below | None = None) -> None:
+def show(table: pd.DataFrame, console: Console, told: Below | None = None, labels: Labels | None = None) -> None:
     """Print the table with its caption and remarks. A narrow terminal wraps lines; no number is cut.
 
     A table without rows is a line that says so, and the reasons.
 
-    `told`: `below` of the table, if it is computed already.
+    `told`: `below` of the table, if it is computed already. `labels`: the names of models that a reader is shown.
     """
-    told = told or below(table)
+    told, labels = told or below(table), labels or Labels()
     if empty := nothing(table):
-        console.print("\n".join([empty, *told.remarks]))
+        console.print(labels.within("\n".join([empty, *told.remarks])))
         return
-    lines = [*cut(table, PRINTED), told.caption, *told.remarks]
-    print_whole(to_rich(table), console, lines, spare=SPARE, elsewhere="the files of the run have them")
+    lines = map(labels.within, [*cut(table, PRINTED), told.caption, *told.remarks])
+    print_whole(to_rich(table, labels), console, lines, spare=SPARE, elsewhere="the files of the run have them")
 
 
-def to_rich(table: pd.DataFrame) -> Table:
-    """The rows for a terminal; `show` prints them."""
+def to_rich(table: pd.DataFrame, labels: Labels | None = None) -> Table:
+    """The rows for a terminal; `show` prints them. `labels`: as in `show`."""
+    labels = labels or Labels()
     right = [name.replace(" (", "\n(") for name in (*NUMBERS, *extras(table))]
     out = bare_table([name.replace(" (", "\n(") for name in header(table)], right)
     for row in rows(table, PRINTED):
-        out.add_row(*row)
+        out.add_row(*map(labels.within, row))
     return out
 
 
-def to_markdown(table: pd.DataFrame, told: Below | None = None) -> str:
-    """The first `WRITTEN` rows with caption and remarks. `told`: as in `show`."""
-    return grid.to_markdown([full(table, told)])
+def to_markdown(table: pd.DataFrame, told: Below | None = None, labels: Labels | None = None) -> str:
+    """The first `WRITTEN` rows with caption and remarks. `told`, `labels`: as in `show`."""
+    return grid.to_markdown([grid.labelled(full(table, told), labels or Labels())])
 
 
 def full(table: pd.DataFrame, told: Below | None = None) -> Grid:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from vbench.reports.grid import Block, Column, Grid, TableCell
 from vbench.reports.grid import to_markdown as markdown
+from vbench.reports.labels import Labels
 from vbench.results.beside import Beside, GrowthBeside, beside, grown, nearest, order
 from vbench.results.text import bare_table, print_whole, short
 
@@ -81,9 +82,9 @@ def _growth(under: str, own: list[GrowthBeside]) -> str:
     )
 
 
-def show(table: pd.DataFrame, console: Console, *, asked: bool = False) -> None:
-    """Print them; without a match nothing, or one line if they were asked for."""
-    there = found(table, asked=asked)
+def show(table: pd.DataFrame, console: Console, labels: Labels | None = None, *, asked: bool = False) -> None:
+    """Print them with these labels of models; without a match nothing, or one line if they were asked for."""
+    there = _labelled(found(table, asked=asked), labels or Labels())
     if there.rows:
         console.print(f"\n{TITLE}")
         listing = bare_table(HEADER, NUMBERS)
@@ -95,9 +96,14 @@ def show(table: pd.DataFrame, console: Console, *, asked: bool = False) -> None:
         console.print(line, style="dim", markup=False, highlight=False)
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """A section with the table and its lines; empty without a match."""
-    there = found(table)
+def _labelled(there: Found, labels: Labels) -> Found:
+    rows = tuple(tuple(map(labels.within, row)) for row in there.rows)
+    return Found(rows, tuple(map(labels.within, there.lines)))
+
+
+def to_markdown(table: pd.DataFrame, labels: Labels | None = None) -> str:
+    """A section with the table and its lines, with these labels of models; empty without a match."""
+    there = _labelled(found(table), labels or Labels())
     if there.empty:
         return ""
     if not there.rows:

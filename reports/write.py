@@ -28,7 +28,7 @@ def write_all(
     table: pd.DataFrame, folder: Path, told: tables.Below | None = None, look: Look | None = None
 ) -> list[Path]:
     """Write `FILES` into a folder, each whole or not at all; no picture if no cell was measured. `told`: as in
-    `tables.show`; `look`: of the figure.
+    `tables.show`; `look`: of the figure. `table.md` has its labels too; the summaries have the models' own names.
 
     Returns: the files that were written.
     Raises: OutputError if the folder cannot be written.
@@ -37,13 +37,17 @@ def write_all(
     from vbench.reports.figures.style import Look, Options
     from vbench.results.accuracy import measured
 
+    look = look or Look()
     names = ("resolution",) if (table["status"] == "ok").any() else ()
-    request = draw.Request(names, look or Look(), options=Options(accuracy=tuple(measured([folder]))))
+    request = draw.Request(names, look, options=Options(accuracy=tuple(measured([folder]))))
     with draw.meanwhile(request, table) as drawn:
         with writing(folder):
             write_whole(folder / "summary.csv", lambda path: _to_csv(table, path))
             write_whole(folder / "summary.parquet", lambda path: cleaned(table).to_parquet(path, index=False))
-        write_text(folder / "table.md", tables.to_markdown(table, told) + witnesses.to_markdown(table))
+        write_text(
+            folder / "table.md",
+            tables.to_markdown(table, told, look.labels) + witnesses.to_markdown(table, look.labels),
+        )
         pictures, _ = draw.put(drawn(), request, folder)
     return [*(folder / name for name in FILES if not name.startswith("resolution.")), *pictures]
 

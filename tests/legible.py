@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cbook import STEP_LOOKUP_MAP
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -18,6 +19,7 @@ from vbench.reports.figures import places
 from vbench.reports.figures.style import MM
 
 LEAST_PT = 6.0
+LEAST_APART = 15.0  # of two colours in CIELAB; 2.3 is what an eye just notices on large areas
 TOUCH = 1.0  # px by which two boxes may meet: their borders are not their letters'
 
 
@@ -55,6 +57,33 @@ def small(figure: Figure, width_mm: float) -> list[str]:
     shown = width_mm / (figure.get_figwidth() * MM)
     sizes = {word.text: word.artist.get_fontsize() * shown for word in _words(figure)}
     return [f"'{text}' is printed at {size:.1f} pt" for text, size in sizes.items() if size < LEAST_PT]
+
+
+def alike(curves: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """Curves, as (name, colour, marker, line), of which two look the same in print: equal but for a shade."""
+    return [
+        f"'{name}' looks like '{other}'"
+        for (name, colour, *shape), (other, others, *same) in combinations(curves, 2)
+        if shape == same and np.linalg.norm(_lab(colour) - _lab(others)) < LEAST_APART
+    ]
+
+
+def keys(figure: Figure) -> list[tuple[str, str, str, str]]:
+    """The curves in a figure's legends, as `alike` takes them."""
+    return [
+        (text.get_text(), str(line.get_color()), str(line.get_marker()), str(line.get_linestyle()))
+        for legend in figure.legends
+        for text, line in zip(legend.get_texts(), legend.legend_handles, strict=True)
+        if isinstance(line, Line2D)
+    ]
+
+
+def _lab(colour: str) -> np.ndarray:
+    """A colour in CIELAB, where the distance of two is how different they look."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    x, y, z = (np.cbrt(c) if c > 0.008856 else 7.787 * c + 16 / 116 for c in xyz / (0.9505, 1.0, 1.089))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def _words(figure: Figure) -> Iterator[Word]:

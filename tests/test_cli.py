@@ -193,6 +193,31 @@ def test_bad_input_is_one_line_and_exit_code_2(args: list[str], says: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["export", "vig_t", "--batch", "two"], "--batch"),
+        (["export", "vig_t", "--mode", "both"], "not one of parallel, recurrent"),
+        (["export", "vig_t", "-o", "one.pt2"], "whose files end in .onnx"),
+        (["report", "RUN", "--labels", "vig_t"], "is not MODEL=LABEL"),
+        (["report", "RUN", "--width", "wide"], "column (84 mm), full (170 mm)"),
+        (["report", "RUN", "--font", "comic"], "sans, serif"),
+        (["report", "RUN", "--price", "free"], "write 2.5/h"),
+        (["report", "RUN", "-o", "page.pdf"], "report.html"),
+        (["compare", "RUN", "RUN", "--threshold", "x"], "--threshold"),
+        (["compare", "RUN"], "Missing argument 'B'"),
+        (["models", "vig_t"], "extra argument"),
+    ],
+)
+def test_bad_input_of_other_commands_is_one_plain_line_and_exit_code_2(args: list[str], says: str) -> None:
+    run = str(Path(__file__).parent.parent / "results" / "minute")
+    done = vbench(*(run if word == "RUN" else word for word in args))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Input should" not in done.stderr
+
+
 @pytest.mark.skipif(bool(nvml.gpus()), reason="this machine has a GPU")
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     done = vbench("sweep", "--models", "vig_t", "--res", "224", "--device", "cuda", cwd=tmp_path)
@@ -286,6 +311,19 @@ def test_help_says_all_of_every_option_and_its_default(
         default = f" [default: ({option.show_default})]" if isinstance(option.show_default, str) else ""
         assert (option.help or "") + default in done.stdout
         assert (option.metavar or "") in done.stdout
+
+
+@pytest.mark.parametrize(("path", "command"), [pytest.param(*each, id=" ".join(each[0])) for each in commands()])
+def test_help_has_words_for_arguments_and_no_type_of_python(
+    path: tuple[str, ...], command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = vbench(*path, "--help").stdout
+    assert not set("<{}") & set(text)
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    words = [one.metavar if one.required else f"[{one.metavar}]" for one in arguments]
+    assert f"[OPTIONS] {' '.join(words)}".strip() in " ".join(text.split())
+    assert all(one.nargs == 1 or one.metavar.endswith("...") for one in arguments)
 
 
 def test_quick_commands_import_nothing_heavy() -> None:

@@ -175,6 +175,9 @@ def test_a_model_of_ones_own_is_exported_and_checked(tmp_path: Path, monkeypatch
         (("vig_t", "--mode", "recurrent:scan"), "vig_t has no recurrent form 'scan'; it has"),
         (("vig_t", "--res", "224,512"), "one --res"),
         (("vig_t,deit_t", "-o", "one.onnx"), "is one file, and several are asked for"),
+        (("vig_t", "-o", "one.pt2"), "'one.pt2' is to hold onnx, whose files end in .onnx"),
+        (("vig_t", "--to", "torch.export", "-o", "one.onnx"), "is to hold torch.export, whose files end in .pt2"),
+        (("vig_t", "-o", __file__), "is there already, and is no folder"),
     ],
 )
 def test_a_wrong_request_is_one_line(words: tuple[str, ...], said: str) -> None:

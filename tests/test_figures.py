@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from command import vbench
 from fakes import HOST, failed, latency, make_record, of_case
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,9 +36,10 @@ from vbench.reports.figures.places import ARROW
 from vbench.reports.figures.style import CONTRAST, MM, Drawn, Look, NotDrawnError, Options, contrast, ink, save
 from vbench.reports.figures.table import FIGURES
 from vbench.reports.labels import Labels
+from vbench.reports.runs import table_of_folders
 from vbench.results.frame import frame, of_folders
 from vbench.results.published import efficiency
-from vbench.results.store import Record
+from vbench.results.store import Record, Store
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "figures"
@@ -484,6 +487,41 @@ class TestLabels:
         assert asked.look.labels("vim_t") == "Vim"
         with pytest.raises(UsageError, match="--labels: the records have no model 'vim_t'"):
             draw.labelled(draw.Request(("resolution",)), table(), "vim_t=Vim")
+
+
+class TestTwoMachines:
+    """Their curves stand beside each other, each with the name of its machine."""
+
+    @pytest.fixture
+    def two(self, tmp_path: Path) -> list[Path]:
+        """Runs of two machines, whose devices have one name."""
+        for name, cores in (("old", 4), ("new", 64)):
+            with Store(tmp_path / name) as store:
+                for model, side in product(("vig_t", "deit_t"), (224, 1024)):
+                    store.append(complete(model, side, factor=4 / cores, host={**HOST, "cpu_count": cores}))
+        return [tmp_path / "old", tmp_path / "new"]
+
+    def test_the_records_of_one_do_not_stand_in_for_those_of_the_other(self, two: list[Path]) -> None:
+        assert set(table_of_folders(two)["device_name"]) == {"a test CPU [old]", "a test CPU [new]"}
+        assert len(table_of_folders(two)) == 8
+        assert set(table_of_folders([two[0], two[0]])["device_name"]) == {"a test CPU"}
+        assert set(table_of_folders([two[0], two[0] / "none"])["device_name"]) == {"a test CPU"}
+
+    @pytest.mark.parametrize("name", ["resolution", "throughput", "ratios"])
+    def test_every_curve_names_its_machine(self, two: list[Path], name: str) -> None:
+        with draw.looking():
+            figure = draw.draw(name, table_of_folders(two), Options()).figure
+        panel = {"resolution": 2}.get(name, 0)
+        named = texts(figure.axes[panel], "name") or [text for text, *_ in legible.keys(figure)]
+        assert {f"vig_t a test CPU [{machine}]" for machine in ("old", "new")} <= set(named)
+        assert len(named) == len(set(named))
+
+    def test_the_command_draws_both(self, two: list[Path], tmp_path: Path) -> None:
+        done = vbench("figures", "throughput", *map(str, two), "-o", str(tmp_path / "out"))
+        assert done.returncode == 0, done.stderr
+        caption = (tmp_path / "out" / "throughput.txt").read_text()
+        assert "a test CPU [new]" in caption
+        assert "a test CPU [old]" in caption
 
 
 class TestLooks:

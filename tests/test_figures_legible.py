@@ -7,14 +7,15 @@ from functools import cache
 import legible
 import pandas as pd
 import pytest
-from fakes import failed, of_case
+from fakes import failed, make_record, of_case
 from matplotlib.figure import Figure
 from test_figures import GPU, SIDES, complete, step
 
 from vbench.models.registry import MODELS
 from vbench.reports.figures import draw, marks, places
-from vbench.reports.figures.style import Look, Options
+from vbench.reports.figures.style import Look, Options, ink
 from vbench.reports.figures.table import FIGURES
+from vbench.reports.series import series_of
 from vbench.results.frame import frame
 
 FIRST = ("vig_t", "deit_t", "vrwkv_t", "swin_t", "vim_t", "vision_gru_t", "deit_s", "vmamba_t")
@@ -123,3 +124,40 @@ def test_panels_of_sizes_share_their_range_and_ticks() -> None:
         axes = figure_of("resolution", count).axes[:4]
         assert len({axis.get_xlim() for axis in axes}) == 1
         assert len({tuple(label.get_text() for label in axis.get_xticklabels()) for axis in axes}) == 1
+
+
+def of_family(family: str) -> list[str]:
+    return [name for name, row in MODELS.items() if row.family == family]
+
+
+OF_ONE = [f"timm/net_{number:02}" for number in range(20)]
+TWENTIES = {
+    "of all families": list(ORDER[:20]),
+    "of two families": [*of_family("vil"), *of_family("vmamba")],
+    "of three families": [*of_family("vir"), *of_family("vrwkv"), *of_family("vim")],
+    "of few models each": [*of_family("mlla"), *of_family("swin"), *of_family("deit"), *of_family("vig"), "vim_t"],
+    "of timm": OF_ONE,
+}
+
+
+@pytest.mark.parametrize("models", TWENTIES.values(), ids=TWENTIES)
+def test_twenty_curves_look_different(models: list[str]) -> None:
+    found = [make_record(model) for model in models] + [make_record(model, mode="recurrent") for model in BOTH]
+    with draw.looking():
+        curves = [(one.label, ink(one.colour), one.marker, one.line) for one in series_of(frame(found))]
+    assert len(curves) >= len(models) + 1
+    assert legible.alike(curves) == []
+
+
+def test_curves_of_four_machines_look_different() -> None:
+    hosts = [{**GPU, "device_name": f"GPU {number}"} for number in range(4)]
+    found = [complete(model, 512, host=host) for model in ("vig_t", "deit_t") for host in hosts]
+    with draw.looking():
+        curves = [(one.label, ink(one.colour), one.marker, one.line) for one in series_of(frame(found))]
+    assert len({name for name, *_ in curves}) == 8
+    assert legible.alike(curves) == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_legend_shows_what_tells_its_curves_apart(name: str) -> None:
+    assert legible.alike(legible.keys(figure_of(name, 20))) == []

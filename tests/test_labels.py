@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from command import vbench
+from eval_rows import first, write
+from fakes import make_record
 
 from vbench.errors import UsageError
 from vbench.reports.labels import Labels, parse
+from vbench.results.store import Store
 
 MODELS = ["vig_t", "vig_t_plus", "deit_t", "my_pkg.nets:net"]
 
@@ -45,3 +52,34 @@ def test_what_is_no_label_is_one_line(text: str, said: str) -> None:
     assert str(caught.value).startswith("--labels: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_report_has_labels_wherever_people_read_and_names_where_programs_do(tmp_path: Path) -> None:
+    run = tmp_path / "vig_t"  # a folder keeps its name
+    with Store(run) as store:
+        for model in ("vig_t", "deit_t"):
+            store.append(make_record(model))
+    asked = ("report", str(run), "--labels", "vig_t=ViG-T,deit_t=DeiT-Tiny")
+    done = vbench(*asked)
+    assert done.returncode == 0, done.stderr
+    files = [(run / name).read_text() for name in ("table.md", "resolution.txt")]
+    for text in (done.stdout.replace(str(run), "RUN"), *files):
+        assert "ViG-T" in text
+        assert "DeiT-Tiny" in text
+        assert "vig_t" not in text
+        assert "deit_t" not in text
+    assert f"Figure: {run}/resolution.png" in done.stdout
+    assert {row["model"] for row in json.loads(vbench(*asked, "--json").stdout)} == {"vig_t", "deit_t"}
+    rows = (run / "summary.csv").read_text().splitlines()
+    model = rows[0].split(",").index("model")
+    assert {row.split(",")[model] for row in rows[1:]} == {"vig_t", "deit_t"}
+
+
+def test_a_report_of_accuracies_has_labels_too(tmp_path: Path) -> None:
+    write(tmp_path, {("vig_t", 224): first(70, of=100)})
+    text = vbench("report", str(tmp_path), "--labels", "vig_t=ViG-T").stdout
+    assert "ViG-T " in text
+    assert "vig_t " not in text
+    done = vbench("report", str(tmp_path), "--labels", "deit_t=DeiT-T")
+    assert done.returncode == 2
+    assert "--labels: the records have no model 'deit_t'; they have vig_t" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -207,6 +208,11 @@ class TestCommand:
         assert r"\begin{minipage}{\columnwidth}" in text
         assert "ViG-T & " in text
         assert "DeiT-T & " in text
+
+    def test_json_keeps_the_models_own_names(self, run: Path) -> None:
+        given = ("--what", "resolution", "--json", "--labels", "vig_t=ViG-T,deit_t=DeiT-T")
+        (table,) = json.loads(vbench("tables", str(run), *given).stdout)
+        assert {row["model"] for row in table["rows"]} == {"vig_t", "deit_t"}
 
     @pytest.mark.parametrize(
         ("given", "said"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command import vbench
-from fakes import latency, make_record
+from fakes import failed, latency, make_record
 
 from vbench import host, plan
 from vbench.commands.sweep import How, how_of
@@ -78,6 +78,13 @@ def test_the_last_lines_have_the_question_an_answer_a_size_and_the_figure(tmp_pa
     assert "95 % interval" in said[3]
     assert said[4:] == [f"Figure: {tmp_path / 'resolution.png'}"]
     assert closing.lines(frame([make_record("deit_t")]), tmp_path, "Is it?") == []
+
+
+def test_a_suite_in_which_nothing_was_measured_has_no_answer(tmp_path: Path) -> None:
+    nothing = frame([failed("timeout", "the time of the sweep was over", model=model) for model in ("vig_t", "deit_t")])
+    asked, *said = closing.lines(nothing, tmp_path, "Is it?")
+    assert asked == "Asked: Is it?"
+    assert said == ["- No answer: no cell was measured; the lines below the table say why."]
 
 
 def test_many_answers_are_cut_and_the_rest_counted(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from vbench.reports.appearance import COLOURS, MARKERS, SHADES
+from vbench.reports.appearance import member
 from vbench.reports.figures import curves, marks, names
 from vbench.reports.figures.accuracy_cost import FRONT, SIZED, UNSIZED, front, front_key
 from vbench.reports.figures.places import Place, Side, Taken, em, place
 from vbench.reports.figures.style import MUTED, RATIO, Drawn, NotDrawnError, ground, ink, panels
 from vbench.reports.pick import METRICS, sentences
-from vbench.reports.series import tint
 from vbench.results.pick import KINDS, Candidate, Kind, Pick
 
 
@@ -81,7 +80,7 @@ def _looks(cells: Sequence[Candidate]) -> dict[str, tuple[str, str]]:
     for one in cells:
         families.setdefault(str(one.row["family"]), set()).add(str(one.row["model"]))
     return {
-        model: (tint(COLOURS.get(family, "#000000"), SHADES[number % len(SHADES)]), MARKERS.get(family, "x"))
+        model: member(family, number)
         for family, models in families.items()
         for number, model in enumerate(sorted(models))
     }

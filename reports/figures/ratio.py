@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from vbench.reports.figures import curves, marks
 from vbench.reports.figures.marks import Name
@@ -95,8 +97,13 @@ def _read(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _of(series: list[Series], pair: Pair) -> Series | None:
     """The curve that has the rows of a pair's recurrent model."""
-    own = set(pair.mine["case_id"])
-    return next((one for one in series if own & set(one.cells["case_id"])), None)
+    own = _cells_of(pair.mine)
+    return next((one for one in series if own & _cells_of(one.cells)), None)
+
+
+def _cells_of(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    """The machine and the case of each row: two machines have the same cases."""
+    return set(zip(rows["device_name"], rows["case_id"], strict=True))
 
 
 def _curve(axis: Axes, one: Series, label: str, points: list[_Point]) -> Name:
@@ -118,4 +125,4 @@ def _curve(axis: Axes, one: Series, label: str, points: list[_Point]) -> Name:
     known = [point for point in points if point.ratio.lo is not None]
     lows, highs = ([getattr(point.ratio, end) for point in known] for end in ("lo", "hi"))
     axis.vlines([point.side for point in known], lows, highs, color=name.colour, linewidth=1, zorder=3)
-    return name
+    return replace(name, handle=Line2D([], [], color=name.colour, linestyle=one.line, marker=one.marker))

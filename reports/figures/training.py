@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from vbench.reports.appearance import tint
 from vbench.reports.figures import curves
 from vbench.reports.figures.measures import MEASURES
 from vbench.reports.figures.style import MUTED, Drawn, Options, ground, ink, named, panels
-from vbench.reports.series import Series, series_of, tint
+from vbench.reports.series import Series, series_of
 
 PARTS = ("forward", "backward", "update")
 SHADES = (1.0, 0.6, 0.25)

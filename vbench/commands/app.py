@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from io import TextIOWrapper
@@ -92,7 +93,13 @@ def main() -> None:
             sys.exit(2)
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "vbench"
-        _refuse(f"{said.rstrip('.')}; see '{path} --help'")
+        _refuse(f"{_plain(said).rstrip('.')}; see '{path} --help'")
+
+
+def _plain(said: str) -> str:
+    """What Typer says of a value that is no number, in plain words."""
+    found = re.match(r"Invalid value for '(--[\w-]+)'.*: Input should be a valid (integer|number)", said)
+    return f"{found[1]}: give a {'whole ' if found[2] == 'integer' else ''}number" if found else said
 
 
 def _refuse(said: str) -> NoReturn:

@@ -31,7 +31,9 @@ Res = Annotated[
     COMMA,
 ]
 Modes = Annotated[
-    str | None, typer.Option(help="parallel, recurrent, or both.", show_default=planning.USUAL["modes"]), COMMA
+    str | None,
+    typer.Option(help="parallel, recurrent, or both: parallel,recurrent.", show_default=planning.USUAL["modes"]),
+    COMMA,
 ]
 Batch = Annotated[
     str | None,
@@ -58,6 +60,13 @@ Form = Annotated[
     ),
     COMMA,
 ]
+
+
+def _whole(axis: planning.Choice) -> str:
+    """The help of an axis, which shows how to write both of its values."""
+    return axis.help.replace("or both.", f"or both: {','.join(axis.values)}.")
+
+
 OPTIONS: dict[str, Any] = {  # by the name of the axis, in the order of --help
     "models": Models,
     "res": Res,
@@ -65,13 +74,16 @@ OPTIONS: dict[str, Any] = {  # by the name of the axis, in the order of --help
     "batch": Batch,
     "dtype": Dtype,
     **{
-        name: Annotated[str | None, typer.Option(help=axis.help, show_default=axis.usual), COMMA]
+        name: Annotated[str | None, typer.Option(help=_whole(axis), show_default=axis.usual), COMMA]
         for name, axis in planning.CHOICES.items()
     },
     "form": Form,
 }
 Most = Annotated[
-    int, typer.Option("--cells", help="The most cells that the plan may have; a larger plan is a typing error.")
+    int,
+    typer.Option(
+        "--cells", help="The most cells that the plan may have; a larger plan is refused, as a mistake in typing."
+    ),
 ]
 Asked = Mapping[str, str]  # the axes that were given on the command line, by name
 NONE: Asked = MappingProxyType({})

@@ -20,6 +20,7 @@ from vbench.commands.console import AsJson, err, print_aside
 from vbench.commands.parameters import COMMA
 from vbench.errors import UsageError
 from vbench.options import choices
+from vbench.reports import labels as naming
 
 app = typer.Typer()
 
@@ -188,8 +189,11 @@ def evaluate(
     raise typer.Exit(130 if interrupted else 1 if failed else 0)
 
 
-def show(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
-    """Write `accuracy.csv` into a folder and print its table, or JSON; nothing if `quiet`."""
+def show(folder: Path, *, as_json: bool, quiet: bool = False, labels: naming.Labels | None = None) -> None:
+    """Write `accuracy.csv` into a folder and print its table, or JSON; nothing if `quiet`.
+
+    `labels`: the names of models in the table.
+    """
     from vbench.commands.console import out, print_json, print_written
     from vbench.reports import accuracy
 
@@ -198,7 +202,7 @@ def show(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
     if as_json:
         print_json(accuracy.to_json(rows))
     elif not quiet:
-        accuracy.show(rows, out)
+        accuracy.show(rows, out, labels)
     print_aside(accuracy.unfinished([folder]))
     print_written(written)
 

@@ -23,7 +23,12 @@ def export(
     models: Annotated[str, typer.Argument(help="Names, patterns, timm/NAME, or module:callable of your own.")],
     to: Annotated[str, typer.Option(help=f"What to export to: {', '.join(verdict.TARGETS)}."), COMMA] = "onnx",
     mode: Annotated[
-        str, typer.Option(help="parallel, recurrent, both, or one with a form of the operator: recurrent:reference.")
+        str,
+        typer.Option(
+            help="parallel, recurrent, or both: parallel,recurrent. One may name the operator's form: "
+            "recurrent:reference."
+        ),
+        COMMA,
     ] = "parallel",
     res: Annotated[str, typer.Option(help="Pixels, one size: 224, or 512x1024 (height x width).")] = "224",
     batch: Annotated[int, typer.Option(help="Images in a call.")] = 1,
@@ -32,7 +37,7 @@ def export(
         str | None, typer.Option(help="Checkpoint of the one model: a file, a URL, or hf-hub:ORG/REPO/FILE.")
     ] = None,
     dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Leave height and width of the image open in the file.")
+        bool, typer.Option("--dynamic", help="Let the file take images of any height and width.")
     ] = False,
     check: Annotated[
         bool,
@@ -85,8 +90,12 @@ def _files(
 ) -> dict[verdict.Target, Path]:
     """The file of each target. Raises: UsageError if one file is named for several."""
     output = Path.cwd() / output
+    if output.is_file() and output.suffix not in (".pt2", ".onnx"):
+        raise UsageError(f"--output: '{output.name}' is there already, and is no folder")
     if output.suffix in (".pt2", ".onnx"):
         if len(targets) > 1 or not alone:
             raise UsageError(f"--output: '{output.name}' is one file, and several are asked for; name a folder")
+        if output.suffix != (end := Path(f"model{verdict.ENDS[targets[0]]}").suffix):
+            raise UsageError(f"--output: '{output.name}' is to hold {targets[0]}, whose files end in {end}")
         return {targets[0]: output}
     return {target: output / verdict.file_name(case, target) for target in targets}

@@ -1,4 +1,4 @@
-"""Commands whose --help shows no kind of value for a flag, that of -h and the program's own ones included."""
+"""Commands whose --help shows words alone: no type of Python, and for a flag no kind of value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ class PlainGroup(TyperGroup):
 
 
 def _plain(one: Any) -> Any:
-    """The option; as a flag it has no word for its value."""
+    """The option, which as a flag has no word for its value; or the argument, with its word and no type."""
     if getattr(one, "is_flag", False):
         one.metavar = ""
+    if one.param_type_name == "argument":
+        usage = one.metavar if one.required else f"[{one.metavar}]"
+        one.display_type_rich = lambda ctx: None
+        one.get_usage_pieces = lambda ctx: [usage]
     return one

@@ -35,11 +35,11 @@ OneBatch = Annotated[
     ),
     COMMA,
 ]
-Threshold = Annotated[float, typer.Option(help="The smallest change that matters, as a share of base.")]
+Threshold = Annotated[float, typer.Option(help="The smallest change that matters, as a share: 0.03 is 3%.")]
 OwnThreshold = Annotated[
     float | None,
     typer.Option(
-        help="The smallest change that matters, as a share of base.",
+        help="The smallest change that matters, as a share: 0.03 is 3%.",
         show_default="the suite's, or 0.03",
         rich_help_panel=TIMED,
     ),
@@ -172,7 +172,7 @@ def compare(
     threshold: Threshold = THRESHOLD,
     strict: Strict = False,
     as_json: AsJson = False,
-    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for reports.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the files of the report.")] = None,
 ) -> None:
     """Compare two stored runs cell by cell: ratios with intervals, and new, gone and broken cells. Measures nothing."""
     from vbench.results import compare as comparing

@@ -29,7 +29,7 @@ def memory(
         str, typer.Option(help=f"Cards; none is needed here. Some of {', '.join(cards())}."), COMMA
     ] = "h100",
     batch: Annotated[str, typer.Option(help="Images in a call, as in 1,32."), COMMA] = "1",
-    modes: Annotated[str, typer.Option(help="parallel, recurrent, or both."), COMMA] = "parallel",
+    modes: Annotated[str, typer.Option(help="parallel, recurrent, or both: parallel,recurrent."), COMMA] = "parallel",
     dtype: Annotated[str, typer.Option(help=axes.DTYPES), COMMA] = planning.USUAL["dtype"],
     largest: Annotated[bool, typer.Option("--largest", help="Find the largest batch and image that fit.")] = False,
     top: Annotated[int, typer.Option(min=0, help="List so many of the tensors alive at the peak.")] = 0,

@@ -57,7 +57,9 @@ def _told(one: Parameter, command: str) -> Parameter:
     kind = (
         next((each for each in get_args(hint) if each is not NoneType), hint) if get_origin(hint) is UnionType else hint
     )
-    if isinstance(info, OptionInfo) and info.metavar is None:
+    if info.metavar is None and isinstance(info, ArgumentInfo):
+        info.metavar = one.name.upper()
+    elif info.metavar is None:
         info.metavar = "LIST" if commas else KINDS.get(kind, "TEXT")
     info.autocompletion = completing(command, one.name, commas=commas)
     return one.replace(annotation=Annotated[hint, *(info if each is given else each for each in about)])

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+RUNS = "One or more folders of runs: what --out of a sweep named."
+
 Price = Annotated[
     str | None,
     typer.Option(
@@ -35,7 +37,7 @@ Price = Annotated[
 CarbonIntensity = Annotated[
     str | None,
     typer.Option(
-        metavar="G_PER_KWH", help="Grams of CO2 a kWh of the grid, as 400: adds what 10^6 images emit, by energy."
+        metavar="G_PER_KWH", help="Grams of CO2 for a kWh of your grid, as in 400: adds what 10^6 images emit."
     ),
 ]
 Width = Annotated[
@@ -51,12 +53,12 @@ Labelling = Annotated[str | None, typer.Option("--labels", metavar="MODEL=NAME,.
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders with records.jsonl.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RUNS)],
     page: Annotated[Path | None, typer.Option("--out", "-o", help="Write one .html page of all runs instead.")] = None,
     price: Price = None,
     carbon_intensity: CarbonIntensity = None,
     witnesses: Annotated[
-        bool, typer.Option("--witnesses", help="Say so, too, if others published no figure to set beside these.")
+        bool, typer.Option("--witnesses", help="If nobody published figures of the same device, say so.")
     ] = False,
     width: Width = None,
     font: Font = "sans",
@@ -78,21 +80,27 @@ def report(
         raise UsageError(f"{len(folders)} runs make one page: give -o FILE.html, or report one RUN at a time")
     with_accuracy = accuracy.has_any(folders[0])
     alone = with_accuracy and not (folders[0] / "records.jsonl").is_file()
+    evaluated = [row.model for row in accuracy.rows(folders)] if with_accuracy else []
+    names = naming.parse(labels, evaluated) if alone else naming.Labels()
     if not alone:
         from vbench.reports.figures.style import parse_look
 
         look = parse_look(width=width, font=font)
         table = frame_of(folders)
-        look = replace(look, labels=naming.parse(labels, table["model"]))
+        names = naming.parse(labels, [*table["model"], *evaluated])
+        look = replace(look, labels=names)
         write(folders[0], rates.priced(table, asked), as_json, witnesses=witnesses, look=look)
     if with_accuracy:
-        evaluating.show(folders[0], as_json=as_json and alone, quiet=as_json and not alone)
+        evaluating.show(folders[0], as_json=as_json and alone, quiet=as_json and not alone, labels=names)
 
 
 @app.command()
 def figures(
     words: Annotated[
-        list[str], typer.Argument(metavar="[NAME|all] RUN...", help=f"{', '.join(FIGURES)}; and folders.")
+        list[str],
+        typer.Argument(
+            metavar="[NAME|all] RUN...", help=f"all, or some of {', '.join(FIGURES)}; then {RUNS[0].lower()}{RUNS[1:]}"
+        ),
     ],
     style: Annotated[str, typer.Option(help="paper, slides, dark.")] = "paper",
     width: Width = None,
@@ -146,7 +154,7 @@ def _figures_to_json(names: Sequence[str], files: Sequence[Path], missing: Seque
 
 @app.command("tables")
 def publish(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with records.jsonl.", metavar="RUN")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RUNS)],
     what: Annotated[
         str,
         typer.Option(
@@ -183,7 +191,8 @@ def publish(
         )
     room = paper_tables.parse_width(width)
     table = frame_of(folders)
-    made, lacking = paper_tables.make(table, what, at, labels.parse(label_of, table["model"]))
+    names = labels.parse(label_of, table["model"])
+    made, lacking = paper_tables.make(table, what, at, labels.Labels() if as_json else names)
     if as_json:
         print_json([{"table": name, **one} for name, grids in made.items() for one in map(grid.to_json, grids)])
     elif folder is None:
@@ -206,9 +215,9 @@ def frame_of(folders: Sequence[Path]) -> pd.DataFrame:
 
 def table_of(folders: Sequence[Path]) -> pd.DataFrame:
     """The frame of all records in these folders. A folder may have none."""
-    from vbench.results.frame import of_folders
+    from vbench.reports.runs import table_of_folders
 
-    return of_folders(folders)
+    return table_of_folders(folders)
 
 
 def write(
@@ -227,7 +236,7 @@ def write(
     Args:
         question: what the sweep was to answer.
         witnesses: say so if nobody published a figure to set beside these.
-        look: of the figure; None: the usual one.
+        look: of the figure, with the labels of models; None: the usual one.
 
     Returns: the number of cells that ended in an error, or whose work is not counted in full.
     """
@@ -235,7 +244,7 @@ def write(
     from vbench.reports import witnesses as others
     from vbench.reports.write import cleaned, write_all
 
-    told = tables.below(table)
+    told, labels = tables.below(table), look.labels if look else None
     try:
         with err.status("writing tables, drawing the figure"):
             files, unwritten = write_all(table, folder, told, look) if len(table) else [], []
@@ -245,14 +254,14 @@ def write(
         clean = cleaned(table)
         typer.echo(clean.assign(flags=clean["flags"].str.split()).to_json(orient="records", indent=1))
     else:
-        tables.show(table, out, told)
-        others.show(table, out, asked=witnesses)
+        tables.show(table, out, told, labels)
+        others.show(table, out, labels, asked=witnesses)
     if unwritten:
         print_aside(unwritten)
     elif files:
         print_written(files)
     print_aside(tables.uncounted(table) if as_json else [])  # without --json they are under the table
-    for line in [] if as_json else closing.lines(table, folder, question):
+    for line in [] if as_json else closing.lines(table, folder, question, labels):
         out.print(line)
     failed = set(table.index[table["status"] == "error"])
     return len(failed | set(tables.without_count(table).index))
@@ -299,7 +308,9 @@ def write_page(
 def claims_(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="--out folders of sweeps. Without one, claims are judged by counts and predictions."),
+        typer.Argument(
+            metavar="RUN...", help="--out folders of sweeps. Without one, claims are judged by counts and predictions."
+        ),
     ] = None,
     shape: Annotated[str, typer.Option("--format", help="One of text, md, csv.")] = "text",
     as_json: AsJson = False,

@@ -43,7 +43,8 @@ Pairs = Annotated[
 Refine = Annotated[
     str | None,
     typer.Option(
-        help="auto: add sizes about each crossover in time, until it is known within 10 %; none. With quick none.",
+        help="auto: add sizes near each crossover in time, until it is known within 10%. none: add none. With --rigor "
+        "quick none are added.",
         show_default="auto",
     ),
 ]
