@@ -432,6 +432,8 @@ class Store:
             opened.callback(self._launches.close)
             self._turns: _Lines[TurnBlock] = _Lines(folder / TURNS, TurnBlock, self._place, fresh=fresh)
             opened.callback(self._turns.close)
+            if fresh:
+                _set_aside(folder / RUN_FILE)
             self._opened = opened.pop_all()
 
     @property
@@ -478,15 +480,21 @@ class Store:
         self._opened.close()
 
 
+def _set_aside(path: Path) -> None:
+    """Give a file another name, if it is there. Raises: OutputError."""
+    try:
+        if path.exists():
+            os.replace(path, path.with_suffix(f".previous{path.suffix}"))  # noqa: PTH105
+    except OSError as error:
+        raise OutputError(f"{path} cannot be moved: {error.strerror}") from None
+
+
 class _Lines(Generic[Kind]):
     """A file of records that grows, and what it holds."""
 
     def __init__(self, path: Path, kind: type[Kind], place: int, *, fresh: bool) -> None:
-        if fresh and path.exists():
-            try:
-                os.replace(path, path.with_suffix(f".previous{path.suffix}"))  # noqa: PTH105
-            except OSError as error:
-                raise OutputError(f"{path} cannot be moved: {error.strerror}") from None
+        if fresh:
+            _set_aside(path)
         found = _read(path, kind)
         self.lines: list[Kind] = found.lines
         self._file = Growing(path, found.end, place, now=kind is Record)

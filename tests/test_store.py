@@ -122,9 +122,13 @@ def test_one_sweep_at_a_time(tmp_path: Path) -> None:
 def test_fresh_sets_the_old_records_aside(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.append(RECORD)
+        store.add_run({"wall_s": 1.0})
     with Store(tmp_path, fresh=True) as store:
         assert store.records == []
+        store.add_run({"wall_s": 2.0})
     assert read(tmp_path) == []
+    assert json.loads((tmp_path / "run.json").read_text())["runs"] == [{"wall_s": 2.0}]
+    assert json.loads((tmp_path / "run.previous.json").read_text())["runs"] == [{"wall_s": 1.0}]
     assert json.loads((tmp_path / "records.previous.jsonl").read_text())["case_id"] == RECORD.case_id
 
 
