@@ -55,6 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
         import torch
 
         torch.set_num_threads(1)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        from interpreter import prepare_once
+
+        prepare_once()
 
 
 def pytest_unconfigure() -> None:

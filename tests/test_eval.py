@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,8 +230,10 @@ def when(files: Path, count: int, then: Any) -> Iterator[None]:
 def kill_children() -> None:
     """Kill whatever evaluates: the processes that the fork server of this one has started."""
     for server in psutil.Process().children():
-        for child in server.children():
-            child.kill()
+        with suppress(psutil.NoSuchProcess):  # it may end by itself meanwhile
+            for child in server.children():
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
 
 
 def test_interrupted_and_killed_and_resumed_the_counts_are_the_same(trained: Path, whole: Path) -> None:

@@ -352,6 +352,8 @@ def test_every_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch, tmp_
 
     direction, changes = MUTANTS[name]
     monkeypatch.setattr(fused, "passes", changed(passes, changes, tmp_path))
+    for size in ("B", "G"):  # one image and one group show it
+        monkeypatch.setattr(f"vbench.kernels.selective_scan.trials.{size}", 1)
     show("selective_scan", direction, monkeypatch)
     for form in FORMS:
         assert passes_at_once("selective_scan", form) == (name == "none"), form

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -231,7 +231,7 @@ def fake_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def wait_for(file: Path, samples: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (file.is_file() and file.read_bytes().count(b"\n") >= samples):
         assert time.monotonic() < deadline, "no samples came"
         time.sleep(0.02)
@@ -283,10 +283,11 @@ def test_the_watcher_dies_with_its_parent_however_that_ends(tmp_path: Path) -> N
     wait_for(tmp_path / "gpu-state.jsonl", 1)
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    deadline = time.monotonic() + 20
-    while watcher.is_running() and watcher.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the watcher outlived its parent"
-        time.sleep(0.02)
+    deadline = time.monotonic() + 60
+    with suppress(psutil.NoSuchProcess):  # it may end between two looks
+        while watcher.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "the watcher outlived its parent"
+            time.sleep(0.02)
 
 
 def test_the_watching_process_imports_nothing_heavy() -> None:
