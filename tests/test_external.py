@@ -114,6 +114,7 @@ def test_a_module_in_the_current_folder_is_found_and_shadows_nothing(folder: Pat
     assert create("their_net:net")(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
     assert sys.path == path
     options = ["--res", "32", "--batch", "1", "--seconds", "0.01", "--rigor", "quick", "--device", "cpu"]
+    options += ["--pairs", "none"]
     done = vbench("sweep", "--models", "their_net:net", *options, "-o", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "their_net:net" in done.stdout
