@@ -125,6 +125,5 @@ def _curve(axis: Axes, one: Series, label: str, points: list[_Point]) -> Name:
     known = [point for point in points if point.ratio.lo is not None]
     lows, highs = ([getattr(point.ratio, end) for point in known] for end in ("lo", "hi"))
     axis.vlines([point.side for point in known], lows, highs, color=name.colour, linewidth=1, zorder=3)
-    handle = Line2D([], [], color=name.colour, marker=one.marker)
-    handle.set_linestyle(one.line)
-    return replace(name, handle=handle)
+    look = {"color": name.colour, "linestyle": one.line, "marker": one.marker}
+    return replace(name, handle=Line2D([], [], **look))
