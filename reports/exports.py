@@ -91,7 +91,7 @@ def write(rows: Iterable[Row]) -> str:
     text = StringIO()
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    for row in sorted(known.values(), key=lambda row: order.index(row["model"])):
+    for row in sorted(known.values(), key=lambda row: (order.index(row["model"]), row["mode"], str(row["form"]))):
         table.writerow({name: _short(row[name]) for name in COLUMNS})
     return text.getvalue()
 
