@@ -55,10 +55,6 @@ def pytest_configure(config: pytest.Config) -> None:
         import torch
 
         torch.set_num_threads(1)
-        from vbench.jobs import launch
-
-        # Its pandas and scipy take a child that predicts memory three times as long as the prediction.
-        launch.PRELOAD.append("vbench.flops.fit")
     if os.environ.get("TRITON_INTERPRET") == "1":
         from interpreter import prepare_once
 

@@ -34,6 +34,11 @@ from vbench.sweeps.agenda import Turns
 from vbench.sweeps.companies import Company
 
 LIMIT_S = 60.0  # of what should take no time
+# The pipes of a server that was killed are closed when it is forgotten, which says so if the next launch sees it first.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")

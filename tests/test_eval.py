@@ -238,13 +238,13 @@ def kill_children() -> None:
 
 def test_interrupted_and_killed_and_resumed_the_counts_are_the_same(trained: Path, whole: Path) -> None:
     out = trained / "resumed"
-    args = [*of_digits("tiny_nets:vrwkv", res="32"), "--shard", "9", "--batch", "4"]
+    args = [*of_digits("tiny_nets:vrwkv", res="32"), "--shard", "2", "--batch", "2"]
     with when(out, 2, lambda: os.kill(os.getpid(), signal.SIGINT)):
         code, said = evaluate(out, *args, cwd=trained)
     assert code == 130
     assert "interrupted" in said
     kept = accuracy.read(out)
-    assert 2 <= len(kept) < 7
+    assert 2 <= len(kept) < kept[0].shards
     with when(out, len(kept) + 2, kill_children):
         code, said = evaluate(out, *args, cwd=trained)
     assert code == 0, said

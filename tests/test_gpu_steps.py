@@ -103,15 +103,12 @@ class TestSteps:
 
     def test_a_step_that_hangs_is_interrupted_and_then_ended_with_its_children(self, tmp_path: Path) -> None:
         pid = tmp_path / "pid"
-        hangs = (
-            "import signal, subprocess, sys, time\n"
-            "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-            f"open({str(pid)!r}, 'w').write(str(child.pid))\n"
-            "time.sleep(600)\n"
-        )
-        polite = "import time\ntry:\n    time.sleep(600)\nexcept KeyboardInterrupt:\n    raise SystemExit(7)\n"
-        wanted = [step("hangs", hangs, limit_s=3.0), step("polite", polite, limit_s=3.0), step("after", "pass")]
+        hangs = f"trap '' INT; sleep 600 & echo $! >{pid}; while :; do sleep 1; done"
+        polite = "trap 'exit 7' INT; while :; do sleep 0.1; done"
+        limited = [
+            gpu.Step(name, ("sh", "-c", does), 1, 1.0, 3.0) for name, does in (("hangs", hangs), ("polite", polite))
+        ]
+        wanted = [*limited, step("after", "pass")]
         assert gpu.run(wanted, tmp_path, "A GPU", grace_s=1.0) == 1
         assert outcomes(tmp_path) == {"hangs": "timeout", "polite": "timeout", "after": "ok"}
         assert [one["exit_code"] for one in recorded(tmp_path)["steps"]] == [-signal.SIGKILL, 7, 0]
